@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+# Makes Kokkos::kokkos, from Kokkos 3.4 to 5. A site's own build (Kokkos_ROOT, CMAKE_PREFIX_PATH, modules, Spack) comes
+# first. Debian 12's KokkosConfig.cmake names a folder that does not exist (the headers are in include/trilinos, the
+# library is trilinos_kokkoscore), so system folders are left out of that search and Debian's is made here by hand.
+find_package(Kokkos CONFIG QUIET NO_SYSTEM_ENVIRONMENT_PATH NO_CMAKE_SYSTEM_PATH NO_CMAKE_PACKAGE_REGISTRY)
+if(Kokkos_FOUND)
+  set(SEER_KOKKOS_VERSION "${Kokkos_VERSION}")
+  set(SEER_KOKKOS_PLACE "${Kokkos_DIR}")
+else()
+  find_path(SEER_DEBIAN_KOKKOS_INCLUDE Kokkos_Core.hpp PATH_SUFFIXES trilinos)
+  find_library(SEER_DEBIAN_KOKKOS_LIBRARY trilinos_kokkoscore)
+  if(SEER_DEBIAN_KOKKOS_INCLUDE AND SEER_DEBIAN_KOKKOS_LIBRARY)
+    add_library(Kokkos::kokkos INTERFACE IMPORTED)
+    target_include_directories(Kokkos::kokkos SYSTEM INTERFACE ${SEER_DEBIAN_KOKKOS_INCLUDE})
+    target_link_libraries(Kokkos::kokkos INTERFACE ${SEER_DEBIAN_KOKKOS_LIBRARY} ${CMAKE_DL_LIBS})
+    file(STRINGS ${SEER_DEBIAN_KOKKOS_INCLUDE}/KokkosCore_config.h _kokkos_version REGEX "define KOKKOS_VERSION ")
+    string(REGEX MATCH "[0-9]+" _kokkos_number "${_kokkos_version}")
+    math(EXPR _kokkos_major "${_kokkos_number} / 10000")
+    math(EXPR _kokkos_minor "${_kokkos_number} / 100 % 100")
+    set(SEER_KOKKOS_VERSION "${_kokkos_major}.${_kokkos_minor} (Debian's Trilinos)")
+    set(SEER_KOKKOS_PLACE "${SEER_DEBIAN_KOKKOS_INCLUDE}")
+  else()
+    find_package(Kokkos REQUIRED)
+    set(SEER_KOKKOS_VERSION "${Kokkos_VERSION}")
+    set(SEER_KOKKOS_PLACE "${Kokkos_DIR}")
+  endif()
+endif()
+# Checked here because Kokkos' version file accepts the same major version only.
+if(SEER_KOKKOS_VERSION VERSION_LESS 3.4)
+  message(FATAL_ERROR "Kokkos ${SEER_KOKKOS_VERSION} at ${SEER_KOKKOS_PLACE} is too old; 3.4 or newer is needed.")
+endif()

@@ -1,0 +1,22 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: Apache-2.0
+# Sourced by the other scripts: how to start ranks on this machine. Sets `cores`, and the function `run_ranks N COMMAND...`.
+
+cores=$(nproc)
+
+# Open MPI refuses root unless told twice: in containers root is all there is.
+if [ "$(id -u)" -eq 0 ]; then
+  export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+fi
+# One thread a rank; libraries that start one per core in each rank fight over the cores.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+
+run_ranks() {
+  local ranks=$1
+  shift
+  local placement=(--bind-to none)  # reader threads need the cores that ranks are not bound to
+  if [ "$ranks" -gt "$cores" ]; then
+    placement+=(--oversubscribe --mca mpi_yield_when_idle 1)
+  fi
+  mpirun "${placement[@]}" -n "$ranks" "$@" </dev/null
+}
