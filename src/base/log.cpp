@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "seer/base/log.hpp"
+
+#include <fmt/format.h>
+#include <spdlog/sinks/basic_file_sink.h>
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <mutex>
+#include <string_view>
+#include <utility>
+
+namespace seer::log {
+namespace {
+
+struct State {
+  int rank = 0, ranks = 1;
+  std::shared_ptr<spdlog::logger> console, file;
+  std::vector<std::pair<std::string, int>> warned;
+  std::mutex mutex;  // reader threads may warn
+  bool live = false;
+  std::chrono::steady_clock::time_point last_progress{};
+};
+
+State& state() {
+  static State s;
+  return s;
+}
+
+constexpr double kLiveInterval_s = 0.2;
+
+/// Whether a person looks on. Open MPI gives ranks a pseudo-terminal whatever mpirun's own output is, so under a launcher
+/// it is the launcher's output that tells.
+bool on_terminal() {
+  if (isatty(STDOUT_FILENO) == 0) return false;
+  if (std::getenv("OMPI_COMM_WORLD_RANK") == nullptr) return true;
+  char target[256] = "";
+  const auto length = readlink(fmt::format("/proc/{}/fd/1", getppid()).c_str(), target, sizeof target - 1);
+  const std::string_view name(target, length > 0 ? static_cast<std::size_t>(length) : 0);
+  return name.starts_with("/dev/pts/") || name.starts_with("/dev/tty");
+}
+
+void write(spdlog::level::level_enum level, const std::string& text) {
+  auto& s = state();
+  if (s.rank != 0) return;
+  if (!s.console) {
+    s.console = std::make_shared<spdlog::logger>("console", std::make_shared<spdlog::sinks::stdout_sink_mt>());
+    s.console->set_pattern("%v");
+    s.console->flush_on(spdlog::level::info);
+  }
+  finish_progress();
+  s.console->log(level, level == spdlog::level::warn ? "warning: " + text : text);
+  if (s.file) s.file->log(level, text);
+}
+
+}  // namespace
+
+void start(int rank, int ranks) {
+  state().rank = rank;
+  state().ranks = ranks;
+}
+
+void to_file(const std::string& path) {
+  auto& s = state();
+  if (s.rank != 0) return;
+  s.file = std::make_shared<spdlog::logger>("file", std::make_shared<spdlog::sinks::basic_file_sink_mt>(path));
+  s.file->set_pattern("%Y-%m-%d %H:%M:%S %l %v");
+  s.file->flush_on(spdlog::level::info);
+}
+
+void info(const std::string& text) { write(spdlog::level::info, text); }
+
+void warn(const std::string& text) {
+  auto& s = state();
+  {
+    std::lock_guard lock(s.mutex);
+    for (auto& [known, count] : s.warned) {
+      if (known == text) {
+        ++count;
+        return;
+      }
+    }
+    s.warned.emplace_back(text, 1);
+  }
+  write(spdlog::level::warn, text);
+}
+
+void error(const std::string& text) {
+  auto& s = state();
+  const std::string line = fmt::format("error: rank {}/{} on {}: {}\n", s.rank, s.ranks, host_name(), text);
+  // A single write: pieces of several ranks must not interleave.
+  [[maybe_unused]] auto n = ::write(STDERR_FILENO, line.data(), line.size());
+  if (s.file) s.file->log(spdlog::level::err, text);
+}
+
+std::vector<std::string> warnings() {
+  auto& s = state();
+  std::lock_guard lock(s.mutex);
+  std::vector<std::string> out;
+  for (auto& [text, count] : s.warned) out.push_back(count == 1 ? text : fmt::format("{} ({} times)", text, count));
+  return out;
+}
+
+void progress(const std::string& text, double plain_interval_s) {
+  auto& s = state();
+  if (s.rank != 0) return;
+  static const bool terminal = on_terminal();
+  const auto now = std::chrono::steady_clock::now();
+  if (std::chrono::duration<double>(now - s.last_progress).count() < (terminal ? kLiveInterval_s : plain_interval_s)) {
+    return;
+  }
+  s.last_progress = now;
+  if (terminal) {
+    fmt::print("\r\x1b[K{}", text);
+    std::fflush(stdout);
+    s.live = true;
+    return;
+  }
+  write(spdlog::level::info, text);
+}
+
+void finish_progress() {
+  auto& s = state();
+  if (!s.live) return;
+  fmt::print("\n");
+  std::fflush(stdout);
+  s.live = false;
+}
+
+int rank() { return state().rank; }
+int ranks() { return state().ranks; }
+
+std::string host_name() {
+  char name[256] = "unknown";
+  gethostname(name, sizeof name - 1);
+  return name;
+}
+
+}  // namespace seer::log

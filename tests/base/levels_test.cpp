@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+// Who may include whom (docs/layout.md): modules only lower levels, libraries only in the files named here. Reads the
+// sources themselves, so that the rule holds also where the linker would not mind.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <regex>
+#include <sstream>
+#include <string>
+#include <vector>
+
+namespace seer {
+namespace {
+
+namespace fs = std::filesystem;
+
+const std::map<std::string, int> kLevels = {{"base", 0},       {"config", 1},  {"device", 1}, {"comm", 2},
+                                            {"dnn", 2},        {"kernels", 2}, {"nn", 3},     {"data", 3},
+                                            {"checkpoint", 4}, {"train", 5},   {"eval", 5},   {"app", 6}};
+
+struct LibraryRule {
+  const char* header;  ///< regular expression, from the start of what is included
+  const char* files;   ///< regular expression, path from the repository's root
+};
+constexpr LibraryRule kLibraries[] = {
+    {"Kokkos_", "src/(kernels|device)/[^/]*\\.[ch]pp"},
+    {"(oneapi/)?(dnnl/)?dnnl", "src/dnn/.*"},
+    {"hdf5\\.h|H5.*\\.h$", "include/seer/data/h5\\.hpp|src/data/.*"},
+    {"mpi\\.h", "include/seer/comm/.*|src/comm/.*|src/data/h5.*"},
+    {"CLI/", "src/app/.*"},
+    {"toml\\+\\+/", "src/config/.*"},
+};
+
+struct Include {
+  std::string file;  ///< path from the repository's root
+  int line;
+  std::string header;
+};
+
+std::vector<Include> includes_of(const std::string& file, std::istream& text) {
+  static const std::regex pattern("^\\s*#\\s*include\\s*[<\"]([^>\"]+)[>\"]");
+  std::vector<Include> out;
+  std::string line;
+  for (int number = 1; std::getline(text, line); ++number) {
+    std::smatch match;
+    if (std::regex_search(line, match, pattern)) out.push_back({file, number, match[1]});
+  }
+  return out;
+}
+
+std::string module_of(const std::string& file) {
+  static const std::regex pattern("^(?:src|include/seer)/([^/]+)/");
+  std::smatch match;
+  return std::regex_search(file, match, pattern) ? match[1].str() : "";
+}
+
+/// What is wrong with this include, or "".
+std::string offence(const Include& include) {
+  const std::string place = include.file + ":" + std::to_string(include.line) + ": ";
+  const std::string from = module_of(include.file);
+  if (!kLevels.contains(from))
+    return place + "module " + from + " has no level; add it to this test and docs/layout.md";
+  static const std::regex ours("^seer/([^/]+)/");
+  std::smatch match;
+  if (std::regex_search(include.header, match, ours)) {
+    const std::string to = match[1];
+    if (!kLevels.contains(to)) return place + "includes unknown module " + to;
+    if (to != from && kLevels.at(to) >= kLevels.at(from)) return place + from + " may not include " + to;
+    // nn does not know the ranks: it is handed a reduction.
+    if (from == "nn" && to == "comm") return place + "nn may not include comm";
+  }
+  if (include.header.find("..") != std::string::npos) return place + "reaches out of its folder: " + include.header;
+  for (const auto& rule : kLibraries) {
+    if (std::regex_search(include.header, std::regex(std::string("^(?:") + rule.header + ")")) &&
+        !std::regex_match(include.file, std::regex(rule.files))) {
+      return place + include.header + " is allowed in " + rule.files + " only";
+    }
+  }
+  return "";
+}
+
+TEST(Levels, EveryFileIncludesOnlyWhatItMay) {
+  const fs::path root = SEER_SOURCE_DIR;
+  int files = 0, headers = 0;
+  for (const char* folder : {"src", "include/seer"}) {
+    for (const auto& entry : fs::recursive_directory_iterator(root / folder)) {
+      if (entry.path().extension() != ".cpp" && entry.path().extension() != ".hpp") continue;
+      ++files;
+      std::ifstream text(entry.path());
+      for (const auto& include : includes_of(fs::relative(entry.path(), root).generic_string(), text)) {
+        ++headers;
+        EXPECT_EQ(offence(include), "");
+      }
+    }
+  }
+  EXPECT_GT(files, 40);
+  EXPECT_GT(headers, 200);
+}
+
+// The rule itself must bite.
+TEST(Levels, OffencesAreSeen) {
+  EXPECT_NE(offence({"src/nn/conv.cpp", 1, "seer/comm/communicator.hpp"}), "");
+  EXPECT_NE(offence({"src/data/h5.cpp", 1, "seer/nn/model.hpp"}), "");
+  EXPECT_NE(offence({"src/base/log.cpp", 1, "seer/config/config.hpp"}), "");
+  EXPECT_NE(offence({"include/seer/eval/knn.hpp", 1, "seer/train/trainer.hpp"}), "");
+  EXPECT_NE(offence({"include/seer/kernels/swav.hpp", 1, "Kokkos_Core.hpp"}), "");
+  EXPECT_NE(offence({"src/nn/conv.cpp", 1, "dnnl.hpp"}), "");
+  EXPECT_NE(offence({"src/nn/conv.cpp", 1, "oneapi/dnnl/dnnl.hpp"}), "");
+  EXPECT_NE(offence({"src/checkpoint/save.cpp", 1, "hdf5.h"}), "");
+  EXPECT_NE(offence({"src/train/trainer.cpp", 1, "mpi.h"}), "");
+  EXPECT_NE(offence({"src/eval/knn.cpp", 1, "CLI/CLI.hpp"}), "");
+  EXPECT_NE(offence({"src/app/main.cpp", 1, "toml++/toml.h"}), "");
+  EXPECT_NE(offence({"src/app/main.cpp", 1, "../config/schema.hpp"}), "");
+  EXPECT_NE(offence({"src/utils/misc.cpp", 1, "vector"}), "");
+  EXPECT_EQ(offence({"src/nn/conv.cpp", 1, "seer/dnn/backend.hpp"}), "");
+  EXPECT_EQ(offence({"src/kernels/swav.cpp", 1, "Kokkos_Core.hpp"}), "");
+  EXPECT_EQ(offence({"src/data/h5_mpi.cpp", 1, "mpi.h"}), "");
+  std::istringstream text("// #include \"seer/app/x.hpp\"\n  #  include <mpi.h>\n#include \"seer/base/log.hpp\"\n");
+  const auto found = includes_of("src/x/y.cpp", text);
+  ASSERT_EQ(found.size(), 2U);
+  EXPECT_EQ(found[0].line, 2);
+  EXPECT_EQ(found[1].header, "seer/base/log.hpp");
+}
+
+}  // namespace
+}  // namespace seer
