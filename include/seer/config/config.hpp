@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+// The configuration as plain structs, one per section (design section 6). The member initialisers here are the
+// defaults; what is allowed and the help of every key stand in src/config/schema.cpp.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace seer::config {
+
+struct Model {
+  std::string preset = "256gf";  ///< or "" and the five numbers
+  std::string width_rule = "pycls";
+  std::int64_t depth = 0;
+  std::int64_t w0 = 0;
+  double wa = 0, wm = 0;
+  std::int64_t group_width = 0;
+  std::string init_from;
+  bool operator==(const Model&) const = default;
+};
+struct Head {
+  std::vector<std::int64_t> dims = {10444, 8192, 8192, 256};
+  bool batchnorm = false;
+  std::int64_t prototypes = 16000;
+  bool operator==(const Head&) const = default;
+};
+struct Swav {
+  double temperature = 0.1;
+  double epsilon = 0.05;
+  std::int64_t sinkhorn_iterations = 10;
+  std::vector<std::int64_t> crops_for_assign = {0, 1};
+  std::int64_t freeze_prototypes_updates = 313;
+  std::int64_t queue_length = 0;
+  std::int64_t queue_start_update = 0;
+  bool operator==(const Swav&) const = default;
+};
+struct Crops {
+  std::int64_t count = 2;
+  std::int64_t size = 224;
+  std::vector<double> scale = {0.14, 1.0};
+  bool operator==(const Crops&) const = default;
+};
+struct Augment {
+  double flip_probability = 0.5;
+  double jitter_probability = 0.8;
+  double brightness = 0.8, contrast = 0.8, saturation = 0.8, hue = 0.2;
+  double grey_probability = 0.2;
+  double blur_probability = 0.5;
+  std::vector<double> blur_radius = {0.1, 2.0};
+  std::vector<double> aspect_ratio = {0.75, 4.0 / 3.0};
+  std::vector<double> mean = {0.485, 0.456, 0.406};
+  std::vector<double> std = {0.229, 0.224, 0.225};
+  bool operator==(const Augment&) const = default;
+};
+struct Data {
+  std::string source = "shards";
+  std::string shards = "shards/*.h5";
+  std::string mode = "fixed";
+  std::int64_t global_batch = 8192;
+  std::string bad_image_policy = "replace";
+  std::int64_t seed = 0;
+  std::int64_t block_images = 1024;    ///< sampler: images of a block
+  std::int64_t window_blocks = 16;     ///< sampler: blocks shuffled together
+  std::int64_t prefetch_batches = 2;
+  std::int64_t reader_threads = 0;     ///< 0: chosen from the cores
+  std::int64_t max_pixels = 50000000;
+  bool operator==(const Data&) const = default;
+};
+struct Optimizer {
+  std::string kind = "lars";
+  double momentum = 0.9;
+  double weight_decay = 1e-5;
+  double trust = 0.001;
+  bool operator==(const Optimizer&) const = default;
+};
+struct Schedule {
+  std::string kind = "cosine";
+  std::int64_t warmup_updates = 8000;
+  double lr_start = 0.15;
+  double lr_peak = 9.6;
+  double lr_final = 0.0096;
+  std::int64_t total_updates = 122070;
+  double epochs = 0;  ///< > 0: total_updates follows from the data set
+  std::int64_t plateau_window = 1000;
+  double plateau_threshold = 0.001;
+  double plateau_factor = 0.5;
+  double plateau_minimum = 0.0096;
+  std::vector<std::int64_t> milestones;
+  double milestone_factor = 0.1;
+  bool operator==(const Schedule&) const = default;
+};
+struct Precision {
+  std::string compute = "fp32";  ///< host default; design's fp16_o1 comes with the scale-out
+  bool operator==(const Precision&) const = default;
+};
+struct Parallel {
+  std::int64_t bn_group_size = 64;
+  std::string shard = "none";
+  std::string recompute = "none";
+  std::int64_t memory_budget_bytes = 0;
+  std::int64_t bucket_bytes = 33554432;
+  bool operator==(const Parallel&) const = default;
+};
+struct Checkpoint {
+  std::int64_t every_updates = 1000;
+  std::int64_t keep_last = 3;
+  std::int64_t keep_every = 0;
+  bool rehearse = true;
+  bool operator==(const Checkpoint&) const = default;
+};
+struct Log {
+  std::string run_dir = "runs/seer";
+  std::int64_t every = 10;
+  std::int64_t hang_seconds = 300;
+  std::string walltime;
+  bool tensorboard = true;
+  bool operator==(const Log&) const = default;
+};
+
+struct Config {
+  Model model;
+  Head head;
+  Swav swav;
+  std::vector<Crops> crops = {{2, 224, {0.14, 1.0}}, {4, 96, {0.05, 0.14}}};
+  Augment augment;
+  Data data;
+  Optimizer optimizer;
+  Schedule schedule;
+  Precision precision;
+  Parallel parallel;
+  Checkpoint checkpoint;
+  Log log;
+  bool operator==(const Config&) const = default;
+};
+
+/// Reads a file ("" = defaults only) and "section.key=value" overrides. All errors of file and overrides are found
+/// together; Error(input) holds one line for each: file:line: key: what was found, what is allowed, nearest known key.
+Config load(const std::string& path, const std::vector<std::string>& overrides);
+/// The same from text (checkpoints hold the resolved configuration); `name` stands for the file in messages.
+Config parse(const std::string& text, const std::string& name, const std::vector<std::string>& overrides);
+
+/// Complete TOML of a configuration: load(to_toml(c)) == c.
+std::string to_toml(const Config& config);
+/// A table for people: key, value, and a mark where it differs from the default.
+std::string to_table(const Config& config);
+/// Every key with type, default, range and help (docs and `seer pretrain --help-config`).
+std::string describe_keys();
+
+}  // namespace seer::config

@@ -1,0 +1,449 @@
+// SPDX-License-Identifier: Apache-2.0
+// TOML and --set to a Config. Nothing stops at the first error: every message is kept and all are thrown together.
+#include <fmt/format.h>
+
+#define TOML_EXCEPTIONS 1
+#include <toml++/toml.h>
+
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+#include <map>
+#include <set>
+#include <sstream>
+
+#include "schema.hpp"
+#include "seer/base/error.hpp"
+
+namespace seer::config {
+namespace {
+
+/// A TOML value as a message shows it.
+std::string show(const toml::node& node) {
+  if (const auto* text = node.as_string()) return quote(text->get());
+  if (const auto* real = node.as_floating_point()) {
+    double value = real->get();
+    return write(&value);
+  }
+  if (node.is_table()) return "a table";
+  if (const auto* list = node.as_array(); list != nullptr && list->size() > 8) {
+    return fmt::format("a list of {} entries", list->size());
+  }
+  std::ostringstream out;
+  node.visit([&](const auto& n) {
+    if constexpr (toml::is_array<decltype(n)>) {
+      out << "[";
+      for (std::size_t i = 0; i < n.size(); ++i) out << (i == 0 ? "" : ", ") << show(n[i]);
+      out << "]";
+    } else if constexpr (!toml::is_table<decltype(n)>) {
+      out << n;
+    }
+  });
+  return out.str();
+}
+
+/// The text as one TOML value, in an array of its own; empty if it is none.
+toml::array parse_value(const std::string& text) {
+  try {
+    auto table = toml::parse("value = " + text);
+    if (auto* value = table.get("value"); table.size() == 1 && value != nullptr) {  // a line break may bring more keys
+      toml::array out;
+      out.push_back(std::move(*value));
+      return out;
+    }
+  } catch (const toml::parse_error&) {
+  }
+  return {};
+}
+
+/// toml++ keeps keys sorted by name; messages come in the order of the lines.
+std::vector<std::pair<const toml::key*, const toml::node*>> in_line_order(const toml::table& table) {
+  std::vector<std::pair<const toml::key*, const toml::node*>> entries;
+  for (const auto& [key, node] : table) entries.emplace_back(&key, &node);
+  std::stable_sort(entries.begin(), entries.end(), [](const auto& a, const auto& b) {
+    return a.first->source().begin.line < b.first->source().begin.line;
+  });
+  return entries;
+}
+
+class Loader {
+ public:
+  void read(const std::string& text, const std::string& name);
+  void override_with(const std::string& assignment);
+  void check_together();
+  void complain(const std::string& line) { errors_.push_back(line); }
+  Config finish();
+
+ private:
+  /// Where a value was written, as messages begin: "run.toml:7: swav.epsilon" or "--set swav.epsilon".
+  using Place = std::string;
+  void set_section(const std::string& section, const toml::table& table, const std::string& name);
+  void set_all_crops(const toml::node& node, const std::function<Place(const toml::source_region&, std::string)>& at);
+  void set(const Key& key, std::size_t crop, const std::string& path, const Place& place, const toml::node& node);
+  bool accepts(const Key& key, double value) const { return std::isfinite(value) && key.rule.contains(value); }
+
+  // Each returns false when the node has another type or an entry out of range.
+  bool assign(const Key& key, bool* out, const toml::node& node) const;
+  bool assign(const Key& key, std::int64_t* out, const toml::node& node) const;
+  bool assign(const Key& key, double* out, const toml::node& node) const;
+  bool assign(const Key& key, std::string* out, const toml::node& node) const;
+  template <class T>
+  bool assign(const Key& key, std::vector<T>* out, const toml::node& node) const;
+
+  void unknown(const Place& place, const std::string& what, const std::string& allowed,
+               const std::string& nearest_one) {
+    complain(fmt::format("{}: found {}, allowed {}, did you mean \"{}\"?", place, what, allowed, nearest_one));
+  }
+  void check_crops();
+  void check_model();
+
+  Config config_;
+  std::vector<std::string> errors_;
+  std::map<std::string, Place> places_;  ///< of every value that was set, also wrongly
+  std::set<std::string> failed_;
+};
+
+std::string keys_of(const std::string& section) {
+  std::string text;
+  for (const auto& key : keys()) {
+    if (key.section == section) text += (text.empty() ? "" : ", ") + key.name;
+  }
+  return text;
+}
+
+/// As nearest_key, but as one would write it inside of the section: the bare name of a key that belongs there.
+std::string nearest_inside(const std::string& section, const std::string& name) {
+  const std::string path = nearest_key(section, name), prefix = section + ".";
+  return path.rfind(prefix, 0) == 0 ? path.substr(prefix.size()) : path;
+}
+
+/// As nearest_key, with the number of the table where the answer is a crop's.
+std::string nearest_crop_key(const std::string& name, std::size_t crop) {
+  const std::string path = nearest_key("crops", name);
+  return path.rfind("crops.", 0) == 0 ? fmt::format("crops.{}.{}", crop, path.substr(6)) : path;
+}
+
+std::string sections_text() {
+  std::string text;
+  for (const auto& section : sections()) text += (text.empty() ? "" : ", ") + section;
+  return text;
+}
+
+bool Loader::assign(const Key&, bool* out, const toml::node& node) const {
+  const auto* value = node.as_boolean();
+  if (value == nullptr) return false;
+  *out = value->get();
+  return true;
+}
+
+bool Loader::assign(const Key& key, std::int64_t* out, const toml::node& node) const {
+  const auto* value = node.as_integer();
+  if (value == nullptr || !accepts(key, static_cast<double>(value->get()))) return false;
+  *out = value->get();
+  return true;
+}
+
+bool Loader::assign(const Key& key, double* out, const toml::node& node) const {
+  // The one leniency of types: "1" where "1.0" is meant.
+  double value = 0;
+  if (const auto* real = node.as_floating_point()) {
+    value = real->get();
+  } else if (const auto* integer = node.as_integer()) {
+    value = static_cast<double>(integer->get());
+  } else {
+    return false;
+  }
+  if (!accepts(key, value)) return false;
+  *out = value;
+  return true;
+}
+
+bool Loader::assign(const Key& key, std::string* out, const toml::node& node) const {
+  const auto* value = node.as_string();
+  if (value == nullptr) return false;
+  const auto& rule = key.rule;
+  const std::string text = key.section == "model" && value->get() == "4gf" ? "4.0gf" : value->get();
+  if (rule.check && !rule.check(text)) return false;
+  if (!rule.choices.empty() && std::find(rule.choices.begin(), rule.choices.end(), text) == rule.choices.end()) {
+    return false;
+  }
+  *out = text;
+  return true;
+}
+
+template <class T>
+bool Loader::assign(const Key& key, std::vector<T>* out, const toml::node& node) const {
+  const auto* list = node.as_array();
+  if (list == nullptr || list->size() < key.rule.least_entries || list->size() > key.rule.most_entries) return false;
+  std::vector<T> values(list->size());
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    if (!assign(key, &values[i], (*list)[i])) return false;
+    if (key.rule.ascending && i > 0 && values[i] < values[i - 1]) return false;
+  }
+  *out = std::move(values);
+  return true;
+}
+
+void Loader::set(const Key& key, std::size_t crop, const std::string& path, const Place& place,
+                 const toml::node& node) {
+  places_[path] = place;
+  const Field field = key.field(config_, crop);
+  if (std::visit([&](auto* out) { return assign(key, out, node); }, field)) {
+    failed_.erase(path);  // an override mends the value; the file's own error stays reported
+    return;
+  }
+  failed_.insert(path);
+  const auto& later = key.rule.later;
+  const auto* text = node.as_string();
+  if (text != nullptr && std::find(later.begin(), later.end(), text->get()) != later.end()) {
+    return complain(fmt::format("{}: found {}, which comes with a later version; allowed in this version: {}", place,
+                                quote(text->get()), key.allowed()));
+  }
+  std::string line = fmt::format("{}: found {}, allowed {}", place, show(node), key.allowed());
+  if (text != nullptr && !key.rule.choices.empty()) {
+    line += fmt::format(", did you mean {}?", quote(nearest(text->get(), key.rule.choices)));
+  }
+  complain(line);
+}
+
+void Loader::set_all_crops(const toml::node& node,
+                           const std::function<Place(const toml::source_region&, std::string)>& at) {
+  places_["crops"] = at(node.source(), "crops");
+  failed_.insert("crops");
+  const auto* list = node.as_array();
+  const bool tables = list != nullptr && !list->empty() &&
+                      std::all_of(list->begin(), list->end(), [](const toml::node& n) { return n.is_table(); });
+  if (!tables) {
+    return complain(fmt::format("{}: found {}, allowed one or more tables [[crops]] with {}", places_["crops"],
+                                show(node), keys_of("crops")));
+  }
+  failed_.erase("crops");
+  config_.crops.assign(list->size(), Crops{});
+  for (std::size_t i = 0; i < list->size(); ++i) {
+    const auto prefix = fmt::format("crops.{}.", i);
+    for (const auto& [key_name, value] : in_line_order(*(*list)[i].as_table())) {
+      const std::string name(key_name->str());
+      const Place place = at(key_name->source(), prefix + name);
+      if (const Key* key = find_key("crops", name)) {
+        set(*key, i, prefix + name, place, *value);
+      } else {
+        unknown(place, "an unknown key", "in [[crops]]: " + keys_of("crops"), nearest_inside("crops", name));
+      }
+    }
+  }
+}
+
+void Loader::set_section(const std::string& section, const toml::table& table, const std::string& name) {
+  for (const auto& [key_name, value] : in_line_order(table)) {
+    const std::string key_text(key_name->str()), path = section + "." + key_text;
+    const Place place = fmt::format("{}:{}: {}", name, key_name->source().begin.line, path);
+    if (const Key* key = find_key(section, key_text)) {
+      set(*key, 0, path, place, *value);
+    } else {
+      unknown(place, "an unknown key", fmt::format("in [{}]: {}", section, keys_of(section)),
+              nearest_inside(section, key_text));
+    }
+  }
+}
+
+void Loader::read(const std::string& text, const std::string& name) {
+  toml::table root;
+  try {
+    root = toml::parse(text, name);
+  } catch (const toml::parse_error& e) {
+    return complain(fmt::format("{}:{}: not TOML: {}", name, e.source().begin.line, e.description()));
+  }
+  for (const auto& [key, node] : in_line_order(root)) {
+    const std::string section(key->str());
+    const bool known = std::find(sections().begin(), sections().end(), section) != sections().end();
+    const Place place = fmt::format("{}:{}: {}", name, key->source().begin.line, section);
+    if (section == "crops") {
+      set_all_crops(*node, [&](const toml::source_region& source, const std::string& path) {
+        return fmt::format("{}:{}: {}", name, source.begin.line, path);
+      });
+    } else if (known && node->is_table()) {
+      set_section(section, *node->as_table(), name);
+    } else if (known) {
+      complain(
+          fmt::format("{}: found {}, allowed a table [{}] with {}", place, show(*node), section, keys_of(section)));
+    } else if (node->is_table() || node->is_array_of_tables()) {
+      unknown(place, "an unknown section", sections_text(), nearest(section, sections()));
+    } else {
+      unknown(place, "a key outside of the sections", "keys inside of " + sections_text(), nearest_key("", section));
+    }
+  }
+}
+
+/// "section.key=value", "crops.0.size=64" or "crops=[{...}, ...]". The value is TOML; bare words are strings.
+void Loader::override_with(const std::string& assignment) {
+  const auto equals = assignment.find('=');
+  const std::string path = assignment.substr(0, equals);
+  const Place place = "--set " + path;
+  if (equals == std::string::npos) {
+    return complain(fmt::format("{}: found no \"=\", allowed section.key=value", place));
+  }
+  const std::string value = assignment.substr(equals + 1);
+  const auto parsed = parse_value(value);
+  // Bare words, and for string keys also what TOML takes for a number, date or time, are the string as it stands.
+  const auto bare = parse_value(quote(value));
+  if (bare.empty()) return complain(fmt::format("{}: found text that is not UTF-8, allowed UTF-8", place));
+
+  if (path == "crops") {
+    return set_all_crops((parsed.empty() ? bare : parsed)[0],
+                         [](const toml::source_region&, const std::string& where) { return "--set " + where; });
+  }
+  const auto dot = path.find('.');
+  const std::string section = path.substr(0, dot);
+  if (dot == std::string::npos) {
+    const auto of_section = std::find_if(keys().begin(), keys().end(), [&](const Key& k) { return k.section == path; });
+    return unknown(place, "no key", "section.key=value",
+                   of_section != keys().end() ? of_section->path() : nearest_key("", path));
+  }
+  if (std::find(sections().begin(), sections().end(), section) == sections().end()) {
+    return unknown(place, "an unknown section", sections_text(), nearest(section, sections()));
+  }
+  std::string name = path.substr(dot + 1);
+  std::size_t crop = 0;
+  if (section == "crops") {
+    const auto second = name.find('.');
+    const std::string number = name.substr(0, second);
+    const bool digits =
+        !number.empty() && number.size() < 7 && number.find_first_not_of("0123456789") == std::string::npos;
+    if (second == std::string::npos || !digits || std::stoul(number) >= config_.crops.size()) {
+      return complain(fmt::format("{}: found {}, allowed crops.0.{{{}}} to crops.{}.{{{}}}", place, path,
+                                  keys_of("crops"), config_.crops.size() - 1, keys_of("crops")));
+    }
+    crop = std::stoul(number);
+    name = name.substr(second + 1);
+  }
+  const Key* key = find_key(section, name);
+  if (key == nullptr) {
+    const std::string header = section == "crops" ? "[[crops]]" : "[" + section + "]";
+    return unknown(place, "an unknown key", fmt::format("in {}: {}", header, keys_of(section)),
+                   section == "crops" ? nearest_crop_key(name, crop) : nearest_key(section, name));
+  }
+  const bool wants_string = std::holds_alternative<std::string*>(key->field(config_, crop));
+  const bool use_bare = parsed.empty() || (wants_string && !parsed[0].is_string());
+  set(*key, crop, path, place, (use_bare ? bare : parsed)[0]);
+}
+
+void Loader::check_crops() {
+  for (const auto& path : failed_) {
+    if (path.rfind("crops", 0) == 0) return;
+  }
+  std::int64_t total = 0;
+  for (const auto& crops : config_.crops) total += crops.count;
+  // Only places that were written can have broken what the defaults keep.
+  const auto at = [&](const char* path) {
+    const auto known = places_.find(path);
+    return known != places_.end() ? known->second : std::string(path);
+  };
+  if (total < 2) {
+    complain(fmt::format("{}: found {} crop in all, allowed 2 or more: the codes of one are predicted from another",
+                         at("crops"), total));
+  }
+  if (failed_.contains("swav.crops_for_assign")) return;
+  std::set<std::int64_t> seen;
+  for (const auto crop : config_.swav.crops_for_assign) {
+    if (crop >= total) {
+      complain(fmt::format("{}: found crop {}, allowed integers from 0 to {}: [[crops]] make {} in all",
+                           at("swav.crops_for_assign"), crop, total - 1, total));
+    } else if (!seen.insert(crop).second) {
+      complain(fmt::format("{}: found crop {} twice, allowed each once", at("swav.crops_for_assign"), crop));
+    }
+  }
+}
+
+void Loader::check_model() {
+  static constexpr const char* kNumbers[] = {"depth", "w0", "wa", "wm", "group_width"};
+  auto& model = config_.model;
+  const auto set_here = [&](const std::string& name) { return places_.contains("model." + name); };
+  for (const auto* name : kNumbers) {
+    if (failed_.contains(std::string("model.") + name)) return;
+  }
+  if (failed_.contains("model.preset")) return;
+  const auto nonzero = [&](const std::string& name) {
+    const std::string text = write(find_key("model", name)->field(config_, 0));
+    return text != "0" && text != "0.0";
+  };
+  if (!set_here("preset") && std::any_of(std::begin(kNumbers), std::end(kNumbers), set_here)) model.preset = "";
+  if (!model.preset.empty()) {
+    for (const auto* name : kNumbers) {
+      if (!nonzero(name)) continue;
+      return complain(
+          fmt::format("{}: found a number beside model.preset = {}, allowed either a preset or, with preset "
+                      "= \"\", all of depth, w0, wa, wm, group_width",
+                      places_[std::string("model.") + name], quote(model.preset)));
+    }
+    return;
+  }
+  std::string missing, place = set_here("preset") ? places_["model.preset"] : "";
+  for (const auto* name : kNumbers) {
+    if (!set_here(name)) {
+      missing += (missing.empty() ? "" : ", ") + std::string(name);
+    } else if (place.empty()) {
+      place = places_[std::string("model.") + name];
+    }
+  }
+  if (!missing.empty()) {
+    return complain(
+        fmt::format("{}: found a model without preset and without {}, allowed a preset, or all of depth, w0, "
+                    "wa, wm, group_width",
+                    place, missing));
+  }
+  const auto demand = [&](bool good, const char* name, const char* allowed) {
+    if (good) return;
+    complain(fmt::format("{}: found {}, allowed {}", places_[std::string("model.") + name],
+                         write(find_key("model", name)->field(config_, 0)), allowed));
+  };
+  demand(model.depth >= 1, "depth", "an integer >= 1 where there is no preset");
+  demand(model.w0 >= 8 && model.w0 % 8 == 0, "w0", "a multiple of 8");
+  demand(model.wm > 1, "wm", "a number > 1 where there is no preset");
+  demand(model.group_width >= 1, "group_width", "an integer >= 1 where there is no preset");
+}
+
+void Loader::check_together() {
+  check_crops();
+  check_model();
+}
+
+Config Loader::finish() {
+  if (errors_.empty()) return config_;
+  const std::string remedy = "seer --help-config lists every key";
+  // Every rank reads the same text, so every rank comes to the same end.
+  if (errors_.size() == 1) throw Error(ExitCode::input, errors_[0], remedy).as_agreed();
+  std::string text = fmt::format("{} errors in the configuration ({}):", errors_.size(), remedy);
+  for (const auto& line : errors_) text += "\n  " + line;
+  throw Error(ExitCode::input, text).as_agreed();
+}
+
+Config finish(Loader& loader, const std::vector<std::string>& overrides) {
+  for (const auto& assignment : overrides) loader.override_with(assignment);
+  loader.check_together();
+  return loader.finish();
+}
+
+}  // namespace
+
+Config parse(const std::string& text, const std::string& name, const std::vector<std::string>& overrides) {
+  Loader loader;
+  loader.read(text, name);
+  return finish(loader, overrides);
+}
+
+Config load(const std::string& path, const std::vector<std::string>& overrides) {
+  if (path.empty()) return parse("", "", overrides);
+  std::ifstream file(path, std::ios::binary);
+  std::stringstream text;
+  // Opening a folder succeeds; reading from it does not.
+  if (!file || (file.peek(), file.bad())) {
+    throw Error(ExitCode::input, fmt::format("{}: cannot read the configuration file", path),
+                "check the path; inputs/ holds examples")
+        .as_agreed();
+  }
+  file.clear();
+  text << file.rdbuf();
+  return parse(text.str(), path, overrides);
+}
+
+}  // namespace seer::config

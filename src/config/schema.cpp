@@ -1,0 +1,306 @@
+// SPDX-License-Identifier: Apache-2.0
+// The table of all keys: type (from the member), what is allowed, help. Defaults are the member initialisers of
+// config.hpp, read from a default-constructed Config, so they stand in one place.
+#include "schema.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cctype>
+
+namespace seer::config {
+namespace {
+
+Rule any() {
+  return {};
+}
+Rule at_least(double low) {
+  return {.low = low};
+}
+Rule above(double low) {
+  return {.low = low, .open_low = true};
+}
+Rule between(double low, double high) {
+  return {.low = low, .high = high};
+}
+Rule above_to(double low, double high) {
+  return {.low = low, .high = high, .open_low = true};
+}
+Rule inside(double low, double high) {
+  return {.low = low, .high = high, .open_low = true, .open_high = true};
+}
+Rule one_of(std::vector<std::string> choices, std::vector<std::string> later = {}) {
+  return {.choices = std::move(choices), .later = std::move(later)};
+}
+/// A list of `least` to `most` entries, each as `entry` says.
+Rule list(Rule entry, std::size_t least, std::size_t most = std::numeric_limits<std::size_t>::max()) {
+  entry.least_entries = least;
+  entry.most_entries = most;
+  return entry;
+}
+Rule pair(Rule entry) {
+  entry.ascending = true;
+  return list(std::move(entry), 2, 2);
+}
+Rule not_empty() {
+  return {.check = [](const std::string& text) { return !text.empty(); }, .form = "a string that is not empty"};
+}
+
+/// "", or hours:minutes:seconds, not all zero.
+bool is_walltime(const std::string& text) {
+  if (text.empty()) return true;
+  const auto colon = text.find(':');
+  if (colon == std::string::npos || colon < 1 || colon > 4 || text.size() != colon + 6 || text[colon + 3] != ':') {
+    return false;
+  }
+  bool nonzero = false;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (i == colon || i == colon + 3) continue;
+    if (std::isdigit(static_cast<unsigned char>(text[i])) == 0) return false;
+    nonzero = nonzero || text[i] != '0';
+  }
+  return nonzero && text[colon + 1] < '6' && text[colon + 4] < '6';
+}
+Rule walltime() {
+  return {.check = is_walltime, .form = "\"hh:mm:ss\", or \"\" for no limit"};
+}
+
+/// Adds the rows of one section.
+template <class S>
+class Section {
+ public:
+  Section(std::vector<Key>& out, std::string name, S Config::*place)
+      : out_(out), name_(std::move(name)), place_(place) {}
+  template <class T>
+  Section& key(const char* name, T S::*member, Rule rule, const char* help) {
+    out_.push_back({name_, name, [at = place_, member](Config& c, std::size_t) -> Field { return &(c.*at.*member); },
+                    std::move(rule), help});
+    return *this;
+  }
+
+ private:
+  std::vector<Key>& out_;
+  std::string name_;
+  S Config::*place_;
+};
+
+template <class T>
+Key crop_key(const char* name, T Crops::*member, Rule rule, const char* help) {
+  return {"crops", name, [member](Config& c, std::size_t crop) -> Field { return &(c.crops.at(crop).*member); },
+          std::move(rule), help};
+}
+
+std::vector<Key> make_keys() {
+  std::vector<Key> k;
+  constexpr double kMillion = 1e6;
+  auto preset_choices = presets();
+  preset_choices.emplace_back("");
+  Section(k, "model", &Config::model)
+      .key("preset", &Model::preset, one_of(preset_choices), "RegNetY by name; \"\" with the five numbers below")
+      .key("width_rule", &Model::width_rule, one_of({"pycls", "torchvision"}),
+           "how widths are made to fit groups: differs for 800mf, 4.0gf and 8gf")
+      .key("depth", &Model::depth, between(0, 1000), "blocks in all; 0 with a preset")
+      .key("w0", &Model::w0, between(0, kMillion), "width of the first stage before fitting, a multiple of 8")
+      .key("wa", &Model::wa, at_least(0), "slope of the widths")
+      .key("wm", &Model::wm, at_least(0), "factor between the widths of two stages, > 1")
+      .key("group_width", &Model::group_width, between(0, kMillion), "channels a group of the 3x3 convolutions")
+      .key("init_from", &Model::init_from, any(), "weights file or checkpoint folder to start from; \"\": random");
+  Section(k, "head", &Config::head)
+      .key("dims", &Head::dims, list(between(1, kMillion), 2),
+           "widths of the projection head; the first is the trunk's last width")
+      .key("batchnorm", &Head::batchnorm, any(), "BatchNorm after every linear layer but the last")
+      .key("prototypes", &Head::prototypes, between(2, 1e8), "number of prototypes");
+  Section(k, "swav", &Config::swav)
+      .key("temperature", &Swav::temperature, above(0), "of the predicted distribution")
+      .key("epsilon", &Swav::epsilon, above(0), "of the codes: smaller is sharper")
+      .key("sinkhorn_iterations", &Swav::sinkhorn_iterations, between(1, 1000), "of the codes")
+      .key("crops_for_assign", &Swav::crops_for_assign, list(at_least(0), 1),
+           "crops that codes are computed from, counted over all [[crops]]")
+      .key("freeze_prototypes_updates", &Swav::freeze_prototypes_updates, at_least(0),
+           "first updates in which the prototypes stay as they are")
+      .key("queue_length", &Swav::queue_length, at_least(0), "embeddings kept for the codes, over all ranks; 0: none")
+      .key("queue_start_update", &Swav::queue_start_update, at_least(0), "first update that fills the queue");
+  k.push_back(crop_key("count", &Crops::count, between(1, 1000), "crops of this kind an image"));
+  k.push_back(crop_key("size", &Crops::size, between(8, 16384), "side in pixels"));
+  k.push_back(crop_key("scale", &Crops::scale, pair(above_to(0, 1)), "least and greatest part of the image's area"));
+  Section(k, "augment", &Config::augment)
+      .key("flip_probability", &Augment::flip_probability, between(0, 1), "of mirroring left and right")
+      .key("jitter_probability", &Augment::jitter_probability, between(0, 1), "of the four colour changes together")
+      .key("brightness", &Augment::brightness, at_least(0), "factor from max(0, 1 - x) to 1 + x")
+      .key("contrast", &Augment::contrast, at_least(0), "factor from max(0, 1 - x) to 1 + x")
+      .key("saturation", &Augment::saturation, at_least(0), "factor from max(0, 1 - x) to 1 + x")
+      .key("hue", &Augment::hue, between(0, 0.5), "shift from -x to x, in turns of the colour circle")
+      .key("grey_probability", &Augment::grey_probability, between(0, 1), "of turning grey")
+      .key("blur_probability", &Augment::blur_probability, between(0, 1), "of Gaussian blur")
+      .key("blur_radius", &Augment::blur_radius, pair(at_least(0)), "least and greatest radius, pixels of the crop")
+      .key("aspect_ratio", &Augment::aspect_ratio, pair(above(0)), "least and greatest width / height of a crop")
+      .key("mean", &Augment::mean, list(any(), 3, 3), "subtracted from red, green, blue in [0, 1]")
+      .key("std", &Augment::std, list(above(0), 3, 3), "divides red, green, blue");
+  Section(k, "data", &Config::data)
+      .key("source", &Data::source, one_of({"shards", "crops"}), "\"crops\" feeds a file of ready crops (validation)")
+      .key("shards", &Data::shards, not_empty(), "folder, glob or list of shards; the crops file with source \"crops\"")
+      .key("mode", &Data::mode, one_of({"fixed"}, {"stream"}), "a fixed set of images, or one that grows")
+      .key("global_batch", &Data::global_batch, between(1, 1e8), "images an update, over all ranks")
+      .key("bad_image_policy", &Data::bad_image_policy, one_of({"replace", "fail"}),
+           "an image that does not decode: take another valid one, or stop")
+      .key("seed", &Data::seed, at_least(0), "of order, crops and initialisation")
+      .key("block_images", &Data::block_images, at_least(1), "sampler: neighbouring images read together")
+      .key("window_blocks", &Data::window_blocks, at_least(1), "sampler: blocks shuffled together")
+      .key("prefetch_batches", &Data::prefetch_batches, between(1, 1000), "batches prepared ahead of the step")
+      .key("reader_threads", &Data::reader_threads, between(0, 1024), "a rank; 0: chosen from the cores")
+      .key("max_pixels", &Data::max_pixels, at_least(1), "larger images count as bad");
+  Section(k, "optimizer", &Config::optimizer)
+      .key("kind", &Optimizer::kind, one_of({"lars", "sgd"}), "LARS (spec 5.1) or plain SGD")
+      .key("momentum", &Optimizer::momentum, Rule{.low = 0, .high = 1, .open_high = true}, "of the update")
+      .key("weight_decay", &Optimizer::weight_decay, at_least(0), "on every parameter")
+      .key("trust", &Optimizer::trust, above(0), "LARS: length of a step relative to the parameter");
+  Section(k, "schedule", &Config::schedule)
+      .key("kind", &Schedule::kind, one_of({"cosine", "plateau", "multistep"}), "of the learning rate after warm-up")
+      .key("warmup_updates", &Schedule::warmup_updates, at_least(0), "linear from lr_start to lr_peak")
+      .key("lr_start", &Schedule::lr_start, at_least(0), "learning rate of update 0")
+      .key("lr_peak", &Schedule::lr_peak, above(0), "0.3 for every 256 images of the global batch, as SEER")
+      .key("lr_final", &Schedule::lr_final, at_least(0), "cosine: learning rate at the end")
+      .key("total_updates", &Schedule::total_updates, at_least(1), "length of the run")
+      .key("epochs", &Schedule::epochs, at_least(0), "> 0: length of the run in passes over the data set instead")
+      .key("plateau_window", &Schedule::plateau_window, at_least(1), "plateau: updates over which the loss is smoothed")
+      .key("plateau_threshold", &Schedule::plateau_threshold, at_least(0),
+           "plateau: relative decrease of the smoothed loss that counts")
+      .key("plateau_factor", &Schedule::plateau_factor, inside(0, 1), "plateau: multiplies the learning rate")
+      .key("plateau_minimum", &Schedule::plateau_minimum, at_least(0), "plateau: least learning rate")
+      .key("milestones", &Schedule::milestones, Rule{.low = 1, .ascending = true}, "multistep: updates, ascending")
+      .key("milestone_factor", &Schedule::milestone_factor, above(0), "multistep: multiplies the learning rate");
+  Section(k, "precision", &Config::precision)
+      .key("compute", &Precision::compute, one_of({"fp32"}, {"fp16_o1", "bf16"}), "of convolutions and products");
+  Section(k, "parallel", &Config::parallel)
+      .key("bn_group_size", &Parallel::bn_group_size, at_least(1),
+           "consecutive ranks that share BatchNorm statistics; more than there are: all")
+      .key("shard", &Parallel::shard, one_of({"none"}, {"optimizer", "gradients", "parameters"}),
+           "what is cut over the ranks instead of being held by each")
+      .key("recompute", &Parallel::recompute, one_of({"none"}, {"block", "auto"}),
+           "activations computed again in the backward pass to save memory")
+      .key("memory_budget_bytes", &Parallel::memory_budget_bytes, at_least(0), "a rank; 0: what the machine has")
+      .key("bucket_bytes", &Parallel::bucket_bytes, at_least(1024), "gradients summed in one message");
+  Section(k, "checkpoint", &Config::checkpoint)
+      .key("every_updates", &Checkpoint::every_updates, Rule{.low = 1, .later = {"auto"}},
+           "updates between two checkpoints")
+      .key("keep_last", &Checkpoint::keep_last, at_least(1), "newest checkpoints kept")
+      .key("keep_every", &Checkpoint::keep_every, at_least(0), "kept for good: every so many updates; 0: none")
+      .key("rehearse", &Checkpoint::rehearse, any(), "write and read one at the first update of a run");
+  Section(k, "log", &Config::log)
+      .key("run_dir", &Log::run_dir, not_empty(), "folder of everything the run writes")
+      .key("every", &Log::every, at_least(1), "updates between two logged ones")
+      .key("hang_seconds", &Log::hang_seconds, at_least(0), "silence that counts as a hang; 0: never")
+      .key("walltime", &Log::walltime, walltime(), "time limit of the job: checkpoint and exit 75 before it")
+      .key("tensorboard", &Log::tensorboard, any(), "write event files too");
+  return k;
+}
+
+std::string range_text(const Rule& rule) {
+  const bool low = rule.low > -Rule::kNoLimit, high = rule.high < Rule::kNoLimit;
+  if (low && high && !rule.open_low && !rule.open_high) return fmt::format(" from {} to {}", rule.low, rule.high);
+  std::string text;
+  if (low) text += fmt::format(" {} {}", rule.open_low ? ">" : ">=", rule.low);
+  if (high) text += fmt::format("{} {} {}", low ? " and" : "", rule.open_high ? "<" : "<=", rule.high);
+  return text;
+}
+
+}  // namespace
+
+const std::vector<std::string>& presets() {
+  static const std::vector<std::string> names = {"tiny",  "200mf", "400mf", "600mf", "800mf", "1.6gf",
+                                                 "3.2gf", "4.0gf", "6.4gf", "8gf",   "12gf",  "16gf",
+                                                 "32gf",  "64gf",  "128gf", "256gf", "10b"};
+  return names;
+}
+
+const std::vector<Key>& keys() {
+  static const std::vector<Key> table = make_keys();
+  return table;
+}
+
+const std::vector<std::string>& sections() {
+  static const std::vector<std::string> names = [] {
+    std::vector<std::string> out;
+    for (const auto& key : keys()) {
+      if (out.empty() || out.back() != key.section) out.push_back(key.section);
+    }
+    return out;
+  }();
+  return names;
+}
+
+const Key* find_key(const std::string& section, const std::string& name) {
+  for (const auto& key : keys()) {
+    if (key.section == section && key.name == name) return &key;
+  }
+  return nullptr;
+}
+
+std::string Key::type() const {
+  static const char* const names[] = {"true/false", "integer", "number", "string", "integers", "numbers"};
+  Config sample;
+  return names[field(sample, 0).index()];
+}
+
+std::string Key::allowed() const {
+  Config sample;
+  const auto index = field(sample, 0).index();
+  switch (index) {
+    case 0:
+      return "true or false";
+    case 1:
+      return "an integer" + range_text(rule);
+    case 2:
+      return "a number" + range_text(rule);
+    case 3: {
+      if (rule.check) return rule.form;
+      if (rule.choices.empty()) return "a string";
+      std::string text;
+      for (const auto& choice : rule.choices) text += (text.empty() ? "" : ", ") + quote(choice);
+      return text;
+    }
+    default:
+      break;
+  }
+  std::string text = "a list of ";
+  if (rule.least_entries == rule.most_entries) {
+    text += fmt::format("{} ", rule.least_entries);
+  } else if (rule.least_entries > 0) {
+    text += fmt::format("{} or more ", rule.least_entries);
+  }
+  return text + (rule.ascending ? "ascending " : "") + (index == 4 ? "integers" : "numbers") + range_text(rule);
+}
+
+std::size_t edit_distance(const std::string& a, const std::string& b) {
+  std::vector<std::vector<std::size_t>> d(a.size() + 1, std::vector<std::size_t>(b.size() + 1));
+  for (std::size_t i = 0; i <= a.size(); ++i) d[i][0] = i;
+  for (std::size_t j = 0; j <= b.size(); ++j) d[0][j] = j;
+  for (std::size_t i = 1; i <= a.size(); ++i) {
+    for (std::size_t j = 1; j <= b.size(); ++j) {
+      d[i][j] = std::min({d[i - 1][j] + 1, d[i][j - 1] + 1, d[i - 1][j - 1] + (a[i - 1] == b[j - 1] ? 0 : 1)});
+      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
+        d[i][j] = std::min(d[i][j], d[i - 2][j - 2] + 1);
+    }
+  }
+  return d[a.size()][b.size()];
+}
+
+std::string nearest(const std::string& word, const std::vector<std::string>& candidates) {
+  const auto best = std::min_element(candidates.begin(), candidates.end(), [&](const auto& a, const auto& b) {
+    return edit_distance(word, a) < edit_distance(word, b);
+  });
+  return best == candidates.end() ? "" : *best;
+}
+
+std::string nearest_key(const std::string& section, const std::string& name) {
+  const auto score = [&](const Key& key) {
+    // "hang" means "hang_seconds", however many letters it lacks.
+    const bool part = name.size() >= 3 && key.name.find(name) != std::string::npos;
+    const std::size_t distance = edit_distance(name, key.name);
+    return (part ? std::min<std::size_t>(distance, 1) : distance) + (key.section == section ? 0 : 1);
+  };
+  return std::min_element(keys().begin(), keys().end(), [&](const Key& a, const Key& b) { return score(a) < score(b); })
+      ->path();
+}
+
+}  // namespace seer::config

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+// Private to config: one row for every key of the configuration. Loading, printing and help all walk this table, so a
+// new key is one member in config.hpp and one row in schema.cpp.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <limits>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "seer/config/config.hpp"
+
+namespace seer::config {
+
+/// Where a key's value lives in a Config.
+using Field =
+    std::variant<bool*, std::int64_t*, double*, std::string*, std::vector<std::int64_t>*, std::vector<double>*>;
+
+/// What a value (of a list: each entry) may be.
+struct Rule {
+  static constexpr double kNoLimit = std::numeric_limits<double>::infinity();
+
+  double low = -kNoLimit, high = kNoLimit;
+  bool open_low = false;               ///< low itself is not allowed
+  bool open_high = false;              ///< high itself is not allowed
+  std::vector<std::string> choices{};  ///< strings: the only values; empty = any
+  std::vector<std::string> later{};    ///< values the design names and this version does not have yet
+  std::size_t least_entries = 0, most_entries = std::numeric_limits<std::size_t>::max();
+  bool ascending = false;  ///< lists: no entry below the one before it
+  /// Strings with a form of their own; `form` says it in words.
+  std::function<bool(const std::string&)> check{};
+  std::string form{};
+
+  bool contains(double value) const {
+    return (open_low ? value > low : value >= low) && (open_high ? value < high : value <= high);
+  }
+};
+
+struct Key {
+  std::string section, name;
+  /// `crop` chooses the table of [[crops]]; other sections ignore it.
+  std::function<Field(Config&, std::size_t crop)> field;
+  Rule rule;
+  std::string help;
+
+  std::string path() const { return section + "." + name; }
+  /// "an integer >= 1", "\"lars\" or \"sgd\"", ... : what messages and help say is allowed.
+  std::string allowed() const;
+  /// "integer", "number", "string", "true/false", "integers", "numbers"
+  std::string type() const;
+};
+
+/// In the order in which files are written.
+const std::vector<Key>& keys();
+/// Names of the sections, same order.
+const std::vector<std::string>& sections();
+/// The row of section.name, or nullptr.
+const Key* find_key(const std::string& section, const std::string& name);
+
+/// The path of the known key nearest to section.name: edit distance of the names, one more for another section.
+std::string nearest_key(const std::string& section, const std::string& name);
+/// The candidate with the least edit distance; "" where there are none.
+std::string nearest(const std::string& word, const std::vector<std::string>& candidates);
+/// Edit distance: insertions, deletions, substitutions and swaps of neighbours.
+std::size_t edit_distance(const std::string& a, const std::string& b);
+
+/// A value as TOML: doubles in the shortest form that reads back to the same bits.
+std::string write(const Field& field);
+std::string quote(const std::string& text);
+
+/// Files may be one of these presets or spell out the five numbers (spec table 1.6).
+const std::vector<std::string>& presets();
+
+}  // namespace seer::config
