@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "seer/device/session.hpp"
+
+#include <omp.h>
+
+#include <Kokkos_Core.hpp>
+#include <cstdlib>
+#include <fstream>
+
+namespace seer::device {
+
+Session::Session(int threads) {
+  if (threads == 0) threads = std::getenv("OMP_NUM_THREADS") != nullptr ? omp_get_max_threads() : 1;
+  omp_set_num_threads(threads);
+  if (!Kokkos::is_initialized()) {
+    int argc = 0;
+    Kokkos::initialize(argc, nullptr);
+  }
+}
+
+Session::~Session() {
+  if (Kokkos::is_initialized()) Kokkos::finalize();
+}
+
+int threads() { return omp_get_max_threads(); }
+
+std::string describe() {
+  std::ifstream cpuinfo("/proc/cpuinfo");
+  std::string line, model = "unknown processor";
+  while (std::getline(cpuinfo, line)) {
+    if (line.rfind("model name", 0) == 0) {
+      model = line.substr(line.find(':') + 2);
+      break;
+    }
+  }
+  return "host: " + model + ", threads a rank " + std::to_string(threads()) + ", Kokkos " +
+         Kokkos::DefaultHostExecutionSpace::name();
+}
+
+}  // namespace seer::device
