@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: Apache-2.0
+// Forward and backward to data of the direct convolution.
+#include "direct_conv.hpp"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <array>
+
+#include "ahead.hpp"
+#include "simd.hpp"
+
+namespace seer::dnn::direct {
+
+namespace {
+
+constexpr int kMostVectors = 4;  // result vectors a pixel in one tile
+constexpr int kMostPixels = 14;  // 224 / 2^i is a multiple of 14 or 7
+
+// Accumulators, the weights' vectors and one pixel's broadcast value must fit the registers.
+constexpr int most_pixels(int vectors) {
+  return std::min(kMostPixels, (kRegisters - 1 - vectors) / vectors);
+}
+
+/// What a tile of results needs besides its place.
+struct TileArgs {
+  const std::int64_t* taps;  ///< offsets in floats from the first pixel
+  std::int64_t tap_count, blocks, block_stride;
+  const float* weights;  ///< [tap][block][8][V * 8]
+  std::int64_t out_stride;
+  bool add;
+};
+
+/// P neighbouring pixels by V * 8 channels of results.
+template <int V, int P>
+void tile(const TileArgs& args, const float* in, float* out) {
+  V8 sum[P][V];
+  if (args.add) {
+#pragma GCC unroll 16
+    for (int p = 0; p < P; ++p) {
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) sum[p][v] = load(out + p * args.out_stride + v * kBlock);
+    }
+  } else {
+#pragma GCC unroll 16
+    for (int p = 0; p < P; ++p) {
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) sum[p][v] = V8{};
+    }
+  }
+  const float* w = args.weights;
+  for (std::int64_t t = 0; t < args.tap_count; ++t) {
+    const float* x = in + args.taps[t];
+    for (std::int64_t b = 0; b < args.blocks; ++b, x += args.block_stride) {
+#pragma GCC unroll 4
+      for (int i = 0; i < kBlock; ++i, w += V * kBlock) {
+        V8 weight[V];
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) weight[v] = load(w + v * kBlock);
+#pragma GCC unroll 16
+        for (int p = 0; p < P; ++p) {
+          const float value = x[p * kBlock + i];
+#pragma GCC unroll 4
+          for (int v = 0; v < V; ++v) sum[p][v] += value * weight[v];
+        }
+      }
+    }
+  }
+#pragma GCC unroll 16
+  for (int p = 0; p < P; ++p) {
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) store(out + p * args.out_stride + v * kBlock, sum[p][v]);
+  }
+}
+
+using Tile = void (*)(const TileArgs&, const float*, float*);
+
+template <int V, int... P>
+constexpr std::array<Tile, kMostPixels + 1> tiles_of(std::integer_sequence<int, P...>) {
+  return {nullptr, (P + 1 <= most_pixels(V) ? &tile<V, (P + 1 <= most_pixels(V) ? P + 1 : 1)> : nullptr)...};
+}
+
+constexpr std::array<std::array<Tile, kMostPixels + 1>, kMostVectors + 1> kTiles = {
+    std::array<Tile, kMostPixels + 1>{}, tiles_of<1>(std::make_integer_sequence<int, kMostPixels>()),
+    tiles_of<2>(std::make_integer_sequence<int, kMostPixels>()),
+    tiles_of<3>(std::make_integer_sequence<int, kMostPixels>()),
+    tiles_of<4>(std::make_integer_sequence<int, kMostPixels>())};
+
+/// Splits n into the fewest parts of at most `most`, as equal as can be: part i of them.
+struct Split {
+  std::int64_t n, parts;
+  Split(std::int64_t total, std::int64_t most) : n(total), parts((total + most - 1) / most) {}
+  std::int64_t begin(std::int64_t i) const { return n / parts * i + std::min(i, n % parts); }
+};
+
+constexpr std::int64_t kWeightsInL1 = 16 << 10;   // bytes of weights that stay in the first-level cache with a row
+constexpr std::int64_t kCompactInL2 = 192 << 10;  // bytes of the compact buffer
+constexpr std::int64_t kImageInL2 = 384 << 10;    // bytes of all channels of a band
+constexpr std::int64_t kAllWeightsInL2 = 256 << 10;
+constexpr std::int64_t kSetChannels = 64;  // channels of narrow groups that are copied together
+
+std::int64_t band_units(const Geometry& g, std::int64_t set) {
+  const std::int64_t compact_row = g.compact_row() * set * (g.group_in / kBlock) * 4;
+  const std::int64_t image_row = std::max(g.in_w * g.in_c, g.out_step * g.out_step * g.out_w * g.out_c) * 4;
+  const std::int64_t rows = std::min(kCompactInL2 / compact_row, kImageInL2 / image_row);
+  const std::int64_t units = std::clamp<std::int64_t>((rows - (g.last_row - g.first_row)) / g.row_step, 1, g.units);
+  const std::int64_t bands = (g.units + units - 1) / units;
+  return (g.units + bands - 1) / bands;
+}
+
+/// Packed: [group][tile of channels][pass][tap][input channel][channels of the tile].
+void pack(const Geometry& g, Direction direction, std::int64_t kernel, const float* weights, float* packed) {
+  const Split tiles(g.group_out / kBlock, kMostVectors);
+  const bool forward = direction == Direction::forward;
+  const std::int64_t area = kernel * kernel;
+#pragma omp parallel for
+  for (std::int64_t group = 0; group < g.groups; ++group) {
+    float* to = packed + group * g.group_in * g.group_out * area;
+    for (std::int64_t t = 0; t < tiles.parts; ++t) {
+      for (const Pass& pass : g.passes) {
+        for (const Tap& tap : pass.taps) {
+          for (std::int64_t i = 0; i < g.group_in; ++i) {
+            for (std::int64_t o = tiles.begin(t) * kBlock; o < tiles.begin(t + 1) * kBlock; ++o) {
+              // OIHW: forward, o are its outputs; backward, they are its inputs.
+              const std::int64_t row = forward ? group * g.group_out + o : group * g.group_in + i;
+              const std::int64_t column = forward ? i : o;
+              *to++ = weights[(row * (forward ? g.group_in : g.group_out) + column) * area + tap.kernel_y * kernel +
+                              tap.kernel_x];
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+/// One pass over one band of one group: all its results.
+void run_pass(const Geometry& g, const Pass& pass, std::int64_t unit, std::int64_t end, std::int64_t rows,
+              const float* compact, const float* weights, int vectors, float* out, Ahead& ahead_in, Ahead& ahead_out) {
+  const std::int64_t blocks = g.group_in / kBlock;
+  const std::int64_t tap_floats = g.group_in * vectors * kBlock;
+  const auto taps = static_cast<std::int64_t>(pass.taps.size());
+  // Wide groups: a few taps at a time over the whole band, so that their weights stay in the first-level cache.
+  const Split chunks(taps, std::max<std::int64_t>(1, kWeightsInL1 / (tap_floats * 4)));
+  const Split pixels(pass.columns, most_pixels(vectors));
+  std::array<std::int64_t, kLargestKernel * kLargestKernel> offsets;
+  for (std::int64_t t = 0; t < taps; ++t) {
+    const Tap& tap = pass.taps[static_cast<std::size_t>(t)];
+    offsets[static_cast<std::size_t>(t)] = (tap.row - g.first_row) * g.compact_row() + tap.column * kBlock;
+  }
+  for (std::int64_t chunk = 0; chunk < chunks.parts; ++chunk) {
+    const std::int64_t first = chunks.begin(chunk);
+    const TileArgs args{.taps = offsets.data() + first,
+                        .tap_count = chunks.begin(chunk + 1) - first,
+                        .blocks = blocks,
+                        .block_stride = rows * g.compact_row(),
+                        .weights = weights + first * tap_floats,
+                        .out_stride = g.out_step * g.out_c,
+                        .add = chunk > 0};
+    for (std::int64_t i = unit; i < end; ++i) {
+      const float* in = compact + (i - unit) * g.row_step * g.compact_row();
+      float* to = out + ((pass.first_row + i * g.out_step) * g.out_w + pass.first_column) * g.out_c;
+      for (std::int64_t part = 0; part < pixels.parts; ++part) {
+        const std::int64_t x = pixels.begin(part);
+        const auto count = static_cast<std::size_t>(pixels.begin(part + 1) - x);
+        kTiles[static_cast<std::size_t>(vectors)][count](args, in + x * kBlock, to + x * args.out_stride);
+        ahead_in.step<false>();
+        ahead_out.step<true>();
+      }
+    }
+  }
+}
+
+// Measured on a Zen 4 core (`seer bench conv`); oneDNN computes 16 channels at a time, whatever the group has.
+bool faster(Direction direction, const ConvShape& s) {
+  const std::int64_t width = s.c_out / s.groups;
+  const std::int64_t image_bytes = 4 * s.h * s.w * s.c_in;
+  const bool strided = s.stride > 1;
+  if (width % 16 == 0) {
+    // No loss there. Only strided backwards to weights that come from memory are slow: half of what they read is lost.
+    return direction == Direction::backward_weights && strided && image_bytes > (2 << 20);
+  }
+  if (width > 96) return false;  // 8 lost channels of 112 or more are too few
+  if (width > 8 || direction == Direction::backward_weights) return true;
+  // Width 8: the library's unrolled code is a little better while the image is in the cache.
+  return strided && image_bytes > 1250000;
+}
+
+}  // namespace
+
+bool can_run(const ConvShape& s) {
+  const std::int64_t in = s.c_in / s.groups, out = s.c_out / s.groups;
+  return kVectors && s.groups * in == s.c_in && s.groups * out == s.c_out && in % kBlock == 0 && out % kBlock == 0 &&
+         s.kernel > 1 && s.kernel <= kLargestKernel && s.kernel >= s.stride && s.pad < s.kernel;
+}
+
+bool fits(Direction direction, const ConvShape& s) {
+  return s.groups > 1 && can_run(s) && faster(direction, s);
+}
+
+// All that packing depends on; not on the image, so that all crop sizes share a copy.
+int Conv::layout_of(Direction direction, const ConvShape& s) {
+  const Layout wanted = {direction == Direction::forward, s.c_in, s.c_out, s.kernel, s.stride, s.pad, s.groups};
+  auto found = std::find(layouts_.begin(), layouts_.end(), wanted);
+  if (found == layouts_.end()) found = layouts_.insert(found, wanted);
+  return -1 - static_cast<int>(found - layouts_.begin());  // the library's own are 0, 1, ...
+}
+
+void Conv::run(Direction direction, const ConvShape& s, const float* input, Weights weights, PackedWeights& packed,
+               float* output) {
+  const Geometry g = direction == Direction::forward ? forward_geometry(s) : backward_data_geometry(s);
+  const auto weight_bytes = static_cast<std::size_t>(s.weight_elems()) * sizeof(float);
+  const auto* w =
+      static_cast<const float*>(packed.get(weights, layout_of(direction, s), weight_bytes, [&](void* memory) {
+        pack(g, direction, s.kernel, static_cast<const float*>(weights.data), static_cast<float*>(memory));
+      }));
+
+  // Narrow groups share cache lines: several at once, all of a band in turn. Wide ones have many weights, which stay in
+  // the cache while all images pass.
+  const bool groups_outside = weight_bytes > kAllWeightsInL2;
+  const std::int64_t set = groups_outside ? 1 : std::clamp<std::int64_t>(kSetChannels / g.group_in, 1, g.groups);
+  const std::int64_t sets = (g.groups + set - 1) / set;
+  const std::int64_t band = band_units(g, set), bands = (g.units + band - 1) / band;
+  const std::int64_t blocks = g.group_in / kBlock;
+  const std::int64_t compact_floats = g.band_rows(band) * g.compact_row() * blocks * set;
+  const auto stride = static_cast<std::size_t>((compact_floats + 63) / 64 * 64);
+  auto* compact =
+      static_cast<float*>(compact_.need(stride * sizeof(float) * static_cast<std::size_t>(omp_get_max_threads())));
+  const Split tiles(g.group_out / kBlock, kMostVectors);
+  const std::int64_t area = s.kernel * s.kernel, tasks = s.n * bands * sets;
+
+  std::int64_t tiles_of_task = 0;
+  for (const Pass& pass : g.passes) {
+    tiles_of_task +=
+        band * set * tiles.parts * Split(pass.columns, most_pixels(static_cast<int>(tiles.begin(1)))).parts;
+  }
+  const bool ask_ahead = s.n * 4 * (g.in_h * g.in_w * g.in_c + g.out_h * g.out_w * g.out_c) > kAheadFrom;
+
+  struct Task {
+    std::int64_t first, last, n, unit, count;  // groups, image, band
+  };
+  const auto place_of = [&](std::int64_t task) {
+    const std::int64_t first = (groups_outside ? task / (s.n * bands) : task % sets) * set;
+    const std::int64_t place = groups_outside ? task % (s.n * bands) : task / sets;
+    const std::int64_t unit = place % bands * band;
+    return Task{first, std::min(first + set, g.groups), place / bands, unit, std::min(band, g.units - unit)};
+  };
+
+#pragma omp parallel for schedule(static)
+  for (std::int64_t task = 0; task < tasks; ++task) {
+    const Task at = place_of(task);
+    const std::int64_t rows = g.band_rows(at.count);
+    float* mine = compact + static_cast<std::size_t>(omp_get_thread_num()) * stride;
+    fill_compact(g, input + at.n * g.in_h * g.in_w * g.in_c, at.first * g.group_in, (at.last - at.first) * blocks,
+                 at.unit, at.count, mine);
+    Ahead ahead_in, ahead_out;
+    if (ask_ahead && task + 1 < tasks) {
+      const Task next = place_of(task + 1);
+      const std::int64_t top = std::max<std::int64_t>(0, next.unit * g.row_step + g.first_row);
+      const std::int64_t bottom = std::min(next.unit * g.row_step + g.first_row + g.band_rows(next.count), g.in_h);
+      const std::int64_t out_top = next.unit * g.out_step;
+      const std::int64_t out_bottom = std::min(out_top + next.count * g.out_step, g.out_h);
+      ahead_in = Ahead(input + (next.n * g.in_h + top) * g.in_w * g.in_c + next.first * g.group_in,
+                       (bottom - top) * g.in_w, (next.last - next.first) * g.group_in, g.in_c, tiles_of_task);
+      ahead_out =
+          Ahead(output + (next.n * g.out_h + out_top) * g.out_w * g.out_c + next.first * g.group_out,
+                (out_bottom - out_top) * g.out_w, (next.last - next.first) * g.group_out, g.out_c, tiles_of_task);
+    }
+    for (std::int64_t group = at.first; group < at.last; ++group, mine += blocks * rows * g.compact_row()) {
+      const float* tile_weights = w + group * g.group_in * g.group_out * area;
+      for (std::int64_t t = 0; t < tiles.parts; ++t) {
+        const auto vectors = static_cast<int>(tiles.begin(t + 1) - tiles.begin(t));
+        float* out = output + at.n * g.out_h * g.out_w * g.out_c + group * g.group_out + tiles.begin(t) * kBlock;
+        for (const Pass& pass : g.passes) {
+          run_pass(g, pass, at.unit, std::min(at.unit + at.count, pass.rows), rows, mine, tile_weights, vectors, out,
+                   ahead_in, ahead_out);
+          tile_weights += static_cast<std::int64_t>(pass.taps.size()) * g.group_in * vectors * kBlock;
+        }
+      }
+    }
+  }
+}
+
+}  // namespace seer::dnn::direct

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+// Convolutions by oneDNN's primitives: NHWC activations as they are, weights reordered to what the primitive wants.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "direction.hpp"
+#include "onednn_shim.hpp"
+#include "packed_weights.hpp"
+#include "seer/dnn/backend.hpp"
+
+namespace seer::dnn {
+
+class OnednnConv {
+ public:
+  OnednnConv();
+
+  /// `input`, `output`: src and dst, or d_dst and d_src.
+  void run(Direction direction, const ConvShape& shape, void* input, Weights weights, PackedWeights& packed,
+           void* output);
+  void run_weights(const ConvShape& shape, void* src, void* d_dst, float* d_weight, Accumulate accumulate);
+
+  std::size_t held_bytes() const { return library_scratch_.bytes() + blocked_.bytes(); }
+  /// The library's name of what it runs, for example "brgconv_1x1:avx512_core".
+  std::string implementation(Direction direction, const ConvShape& shape);
+
+ private:
+  /// A primitive and its arguments; the handles of the arguments are set at every call.
+  struct Plan {
+    dnnl::primitive primitive;
+    dnnl::memory src, weights, dst, scratch, plain;
+    std::unordered_map<int, dnnl::memory> arguments;
+    dnnl::reorder reorder;      ///< plain -> weights, or back for backward_weights; unused where they are the same
+    dnnl::reorder reorder_add;  ///< backward_weights: the same, added to what is there
+    bool weights_are_plain = false;
+    int layout = 0;
+    std::size_t weights_bytes = 0, scratch_bytes = 0;
+    std::string implementation;
+  };
+  struct Key {
+    ConvShape shape;
+    Direction direction;
+    bool operator==(const Key&) const = default;
+  };
+  struct KeyHash {
+    std::size_t operator()(const Key& key) const;
+  };
+
+  Plan& plan(Direction direction, const ConvShape& shape);
+  Plan make_plan(Direction direction, const ConvShape& shape);
+  void execute(Plan& plan);
+
+  dnnl::engine engine_;
+  dnnl::stream stream_;
+  std::unordered_map<Key, Plan, KeyHash> plans_;
+  std::vector<dnnl::memory::desc> layouts_;
+  Scratch library_scratch_, blocked_;
+};
+
+}  // namespace seer::dnn

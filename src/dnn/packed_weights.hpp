@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copies of weights in the order a kernel wants, kept from one call to the next while the weights stay the same, and
+// scratch memory that grows to what the largest call needs.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <unordered_map>
+
+#include "seer/device/memory.hpp"
+#include "seer/dnn/backend.hpp"
+
+namespace seer::dnn {
+
+/// One block of memory that grows; contents are lost when it does.
+class Scratch {
+ public:
+  void* need(std::size_t bytes) {
+    if (bytes > buffer_.bytes()) {
+      buffer_ = device::Buffer();  // the old one first: never both
+      buffer_ = device::Buffer(bytes);
+    }
+    return buffer_.data();
+  }
+  std::size_t bytes() const { return buffer_.bytes(); }
+
+ private:
+  device::Buffer buffer_;
+};
+
+/// Packed copies by (weights, layout). What no longer fits the limit is packed anew at every call, into scratch: a
+/// step visits all layers in turn, so that throwing out the oldest would throw out all of them.
+class PackedWeights {
+ public:
+  /// Writes the packed form of the weights to the given memory.
+  using Pack = std::function<void(void* packed)>;
+
+  /// `layout` tells orders apart (equal ones share the copy) and fixes `bytes`.
+  void* get(Weights weights, int layout, std::size_t bytes, const Pack& pack) {
+    if (weights.version != 0) {
+      const Key key{weights.data, layout};
+      auto found = kept_.find(key);
+      if (found == kept_.end() && kept_bytes_ + bytes <= limit_bytes_) {
+        found = kept_.emplace(key, Kept{device::Buffer(bytes), 0}).first;
+        kept_bytes_ += bytes;
+      }
+      if (found != kept_.end()) {
+        if (found->second.version != weights.version) {
+          found->second.version = 0;  // stays so if packing throws
+          pack(found->second.memory.data());
+          found->second.version = weights.version;
+        }
+        return found->second.memory.data();
+      }
+    }
+    void* memory = temporary_.need(bytes);
+    pack(memory);
+    return memory;
+  }
+
+  void set_limit(std::size_t bytes) {
+    limit_bytes_ = bytes;
+    if (kept_bytes_ > limit_bytes_) {
+      kept_.clear();
+      kept_bytes_ = 0;
+    }
+  }
+  std::size_t held_bytes() const { return kept_bytes_ + temporary_.bytes(); }
+
+ private:
+  struct Key {
+    const void* data;
+    int layout;
+    bool operator==(const Key&) const = default;
+  };
+  struct KeyHash {
+    std::size_t operator()(const Key& key) const {
+      return std::hash<const void*>()(key.data) * 31 + static_cast<std::size_t>(key.layout);
+    }
+  };
+  struct Kept {
+    device::Buffer memory;
+    std::uint64_t version;
+  };
+  std::unordered_map<Key, Kept, KeyHash> kept_;
+  std::size_t kept_bytes_ = 0;
+  std::size_t limit_bytes_ = std::size_t{1} << 30;
+  Scratch temporary_;
+};
+
+}  // namespace seer::dnn

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+// The product against loops in double precision: all transposes, odd sizes, bias, accumulation.
+#include <gtest/gtest.h>
+
+#include <tuple>
+
+#include "naive.hpp"
+#include "seer/dnn/backend.hpp"
+
+namespace seer::dnn {
+namespace {
+
+struct Sizes {
+  std::int64_t m, n, k;
+};
+void PrintTo(const Sizes& s, std::ostream* stream) {
+  *stream << s.m << "x" << s.n << "x" << s.k;
+}
+
+class Gemm : public testing::TestWithParam<std::tuple<Sizes, Transpose, Transpose, Accumulate, bool>> {};
+
+TEST_P(Gemm, MatchesTheDefinition) {
+  const auto [sizes, ta, tb, accumulate, with_bias] = GetParam();
+  const auto [m, n, k] = sizes;
+  const auto a = naive::random(m * k, 1), b = naive::random(k * n, 2), bias = naive::random(n, 3);
+  auto c = naive::random(m * n, 4);
+  if (accumulate == Accumulate::no) std::fill(c.begin(), c.end(), NAN);
+  naive::Doubles expected(c.size());
+  for (std::int64_t i = 0; i < m; ++i) {
+    for (std::int64_t j = 0; j < n; ++j) {
+      const auto at = naive::at(i * n + j);
+      double sum = accumulate == Accumulate::yes ? static_cast<double>(c[at]) : 0.0;
+      if (with_bias) sum += static_cast<double>(bias[naive::at(j)]);
+      for (std::int64_t l = 0; l < k; ++l) {
+        sum += static_cast<double>(a[naive::at(ta == Transpose::yes ? l * m + i : i * k + l)]) *
+               static_cast<double>(b[naive::at(tb == Transpose::yes ? j * k + l : l * n + j)]);
+      }
+      expected[at] = sum;
+    }
+  }
+  device::Queue queue;
+  make_host_backend()->gemm(queue, m, n, k, a.data(), ta, b.data(), tb, c.data(), accumulate,
+                            with_bias ? bias.data() : nullptr);
+  EXPECT_LT(naive::relative_error(c, expected), 1e-5);
+}
+
+INSTANTIATE_TEST_SUITE_P(All, Gemm,
+                         testing::Combine(testing::Values(Sizes{1, 1, 1}, Sizes{1, 13, 7}, Sizes{5, 1, 9},
+                                                          Sizes{17, 3, 1}, Sizes{1, 1, 65}, Sizes{33, 47, 19},
+                                                          Sizes{64, 16, 373}, Sizes{130, 67, 51}, Sizes{2, 515, 31}),
+                                          testing::Values(Transpose::no, Transpose::yes),
+                                          testing::Values(Transpose::no, Transpose::yes),
+                                          testing::Values(Accumulate::no, Accumulate::yes), testing::Bool()));
+
+}  // namespace
+}  // namespace seer::dnn
