@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+// Small elementwise and row operations on float tensors.
+#pragma once
+
+#include <cstdint>
+
+#include "seer/device/queue.hpp"
+#include "seer/device/tensor.hpp"
+
+namespace seer::kernels {
+
+using device::Queue;
+using device::Tensor;
+
+/// In place: x = max(x, 0).
+void relu(Queue& queue, const Tensor& x);
+/// In place: x = 1 / (1 + exp(-x)).
+void sigmoid(Queue& queue, const Tensor& x);
+/// In place: d_y = d_y * y * (1 - y), y the sigmoid's output.
+void sigmoid_backward(Queue& queue, const Tensor& y, const Tensor& d_y);
+/// d_bias[c] += sum over rows of d_y[rows, c].
+void bias_gradient(Queue& queue, const Tensor& d_y, float* d_bias);
+
+/// pooled[n, c] = mean over h, w.
+void global_average_pool(Queue& queue, const Tensor& x, const Tensor& pooled);
+/// d_x[n, h, w, c] = d_pooled[n, c] / (h*w).
+void global_average_pool_backward(Queue& queue, const Tensor& d_pooled, const Tensor& d_x);
+
+/// y = x / max(|x|_2, 1e-12) per row; norms[rows] kept for backward. y may be x.
+void l2_normalize(Queue& queue, const Tensor& x, const Tensor& y, float* norms);
+/// d_x = (d_y - y (y . d_y)) / max(norm, 1e-12); rows whose norm was below the floor: d_y / 1e-12. d_x may be d_y.
+void l2_normalize_backward(Queue& queue, const Tensor& y, const float* norms, const Tensor& d_y, const Tensor& d_x);
+
+/// dst = src; dst += src; x *= factor.
+void copy(Queue& queue, const Tensor& src, const Tensor& dst);
+void add(Queue& queue, const Tensor& src, const Tensor& dst);
+void scale(Queue& queue, const Tensor& x, float factor);
+void fill(Queue& queue, const Tensor& x, float value);
+
+}  // namespace seer::kernels

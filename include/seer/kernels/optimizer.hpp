@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+// Updates over flat blocks (spec 5.1): few passes over all parameters, guided by a table of tensors.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "seer/device/queue.hpp"
+#include "seer/device/tensor.hpp"
+
+namespace seer::kernels {
+
+using device::Queue;
+using device::Tensor;
+
+/// A tensor's range [begin, end) of a flat block, cut to what this rank holds.
+struct Range {
+  std::int64_t begin = 0, end = 0;
+};
+
+/// squares[i] = sum of x^2 over ranges[i] (double). One pass.
+void squared_norms(Queue& queue, const float* x, std::span<const Range> ranges, double* squares);
+
+struct UpdateRule {
+  float lr = 0, momentum = 0.9F, weight_decay = 0, trust = 0.001F, epsilon = 1e-8F;
+  bool lars = true;  ///< false: plain SGD (g + weight_decay * p)
+};
+
+/// For every range i not skipped: LARS (spec 5.1: scaling mode, zero-norm rule: a tensor whose parameter or gradient norm
+/// is exactly zero takes the raw gradient without decay), then momentum = m*momentum + g, p -= lr * momentum.
+/// The momentum block starts as zeros, which makes the first step "buf = g".
+void optimizer_update(Queue& queue, std::span<const Range> ranges, std::span<const std::uint8_t> skip,
+                      const double* parameter_squares, const double* gradient_squares, const UpdateRule& rule,
+                      const float* gradients, float* momenta, float* parameters);
+
+/// Every row divided by max(its norm, 1e-12) (prototypes, after each update).
+void normalize_rows(Queue& queue, const Tensor& matrix);
+
+/// Index of the first non-finite element, or -1.
+std::int64_t first_non_finite(Queue& queue, const float* x, std::int64_t count);
+
+}  // namespace seer::kernels

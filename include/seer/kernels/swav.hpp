@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+// SwAV's assignment and loss (spec 3). scores: [rows, k] float. The reductions over ranks lie with the caller
+// (train/swav); these are the local pieces.
+#pragma once
+
+#include <cstdint>
+
+#include "seer/device/queue.hpp"
+#include "seer/device/tensor.hpp"
+
+namespace seer::kernels {
+
+using device::Queue;
+using device::Tensor;
+
+/// Largest entry (-inf for an empty tensor).
+float maximum(Queue& queue, const Tensor& scores);
+/// q[rows, k] = exp((scores - maximum) / epsilon), +inf entries replaced by the largest finite one (spec 3.2 step 3).
+/// Returns the local sum.
+double sinkhorn_exponentials(Queue& queue, const Tensor& scores, float maximum, float epsilon, const Tensor& q);
+/// sums[k] (double) = local sums over rows for each prototype.
+void sinkhorn_prototype_sums(Queue& queue, const Tensor& q, double* sums);
+/// q += value, the repair of a prototype whose sum is exactly zero (spec 3.2 step 5; then the sums are taken again).
+void sinkhorn_add(Queue& queue, const Tensor& q, float value);
+/// One half-step pair: q[r, k] *= factors[k] (1/K / prototype sum, inf replaced by the largest finite factor), then each
+/// row divided by its sum and multiplied by row_target; the last pair has row_target 1.
+void sinkhorn_scale(Queue& queue, const Tensor& q, const double* factors, double row_target);
+/// 1 / (k_total * sum), infinities replaced by the largest finite factor. In place.
+void sinkhorn_factors(double* sums, std::int64_t k);
+/// One-hot of each row's argmax (first of equals), in place.
+void sinkhorn_harden(Queue& queue, const Tensor& q);
+
+/// Cross-entropy of one crop's scores s [b, k] against the codes of the other assigned crops (spec 3.3), t the temperature:
+/// code_sum[b, k] is the sum of those codes, `codes` how many they are (each row of a code sums to 1).
+/// Returns weight * sum over b of (codes * logsumexp(s / t) - sum over k of code_sum * s / t). Where d_scores is not
+/// empty it becomes that value's gradient, weight / t * (codes * softmax(s / t) - code_sum).
+double swav_cross_entropy(Queue& queue, const Tensor& scores, const Tensor& code_sum, int codes, float temperature,
+                          double weight, const Tensor& d_scores);
+
+/// Collapse diagnostics: adds softmax(scores/t) over rows to mean_prediction[k] (double, length k).
+void add_predictions(Queue& queue, const Tensor& scores, float temperature, double* mean_prediction);
+/// Mean over rows of the entropy (nats) of each row of q.
+double mean_row_entropy(Queue& queue, const Tensor& q);
+
+}  // namespace seer::kernels

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "seer/kernels/activation.hpp"
+
+#include <array>
+#include <cmath>
+#include <cstring>
+
+#include "exponential.hpp"
+#include "row_team.hpp"
+
+namespace seer::kernels {
+namespace {
+
+using launch::Layout;
+using launch::Scratch;
+using launch::Terms;
+
+constexpr double kNormFloor = 1e-12;  // spec 2: x / max(|x|, 1e-12)
+
+/// x[i] = formula(x[i]) for every element.
+template <class Formula>
+struct InPlace {
+  const float* x;
+  Formula formula;
+  KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t, std::int64_t i, std::int64_t) const {
+    return formula(x[i]);
+  }
+};
+
+template <class Formula>
+void in_place(Queue& queue, const char* label, const Tensor& x, const Formula& formula) {
+  launch::need_f32(x);
+  launch::on_space(queue, [&]<class Space>() {
+    launch::map<Space>(queue, label, launch::flat(x.elems()), x.f32(), InPlace<Formula>{x.f32(), formula});
+  });
+}
+
+struct SumTerm {
+  const float* x;
+  std::array<const float*, 1> inputs() const { return {x}; }
+  KOKKOS_FORCEINLINE_FUNCTION Terms operator()(std::int64_t, std::int64_t i, std::int64_t) const {
+    return {x[i], 0, 0, 0};
+  }
+};
+
+struct Spread {
+  const float* pooled;
+  std::int64_t width;
+  float inv_pixels;
+  KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t image, std::int64_t, std::int64_t k) const {
+    return pooled[image * width + k] * inv_pixels;
+  }
+};
+
+struct SigmoidBackward {
+  const float *y, *d_y;
+  KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t, std::int64_t i, std::int64_t) const {
+    return d_y[i] * y[i] * (1.0F - y[i]);
+  }
+};
+
+struct Sum {
+  const float *a, *b;
+  KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t, std::int64_t i, std::int64_t) const { return a[i] + b[i]; }
+};
+
+}  // namespace
+
+void relu(Queue& queue, const Tensor& x) {
+  in_place(
+      queue, "kernels/relu", x, KOKKOS_LAMBDA(float v) { return v < 0.0F ? 0.0F : v; });
+}
+
+void sigmoid(Queue& queue, const Tensor& x) {
+  in_place(
+      queue, "kernels/sigmoid", x, KOKKOS_LAMBDA(float v) { return 1.0F / (1.0F + exponential(v, -1.0)); });
+}
+
+void sigmoid_backward(Queue& queue, const Tensor& y, const Tensor& d_y) {
+  launch::need_f32(y);
+  launch::on_space(queue, [&]<class Space>() {
+    launch::map<Space>(queue, "kernels/sigmoid_backward", launch::flat(y.elems()), d_y.f32(),
+                       SigmoidBackward{y.f32(), d_y.f32()});
+  });
+}
+
+void bias_gradient(Queue& queue, const Tensor& d_y, float* d_bias) {
+  launch::on_space(queue, [&]<class Space>() {
+    Scratch scratch(queue);
+    launch::reduce<Space, 1>(
+        queue, "kernels/bias_gradient", scratch, launch::layout_of(d_y), false, SumTerm{d_y.f32()},
+        KOKKOS_LAMBDA(std::int64_t, std::int64_t k, const double(&sum)[1]) {
+          d_bias[k] += static_cast<float>(sum[0]);
+        });
+  });
+}
+
+void global_average_pool(Queue& queue, const Tensor& x, const Tensor& pooled) {
+  launch::on_space(queue, [&]<class Space>() {
+    Scratch scratch(queue);
+    const Layout layout = launch::layout_of(x, true);
+    const std::int64_t c = layout.c;
+    const double pixels = static_cast<double>(x.shape.h * x.shape.w);
+    float* out = pooled.f32();
+    launch::reduce<Space, 1>(
+        queue, "kernels/global_average_pool", scratch, layout, true, SumTerm{x.f32()},
+        KOKKOS_LAMBDA(std::int64_t image, std::int64_t k, const double(&sum)[1]) {
+          out[image * c + k] = static_cast<float>(sum[0] / pixels);
+        });
+  });
+}
+
+void global_average_pool_backward(Queue& queue, const Tensor& d_pooled, const Tensor& d_x) {
+  launch::on_space(queue, [&]<class Space>() {
+    Scratch scratch(queue);
+    const Layout layout = launch::layout_of(d_x, true);
+    const float* values = launch::repeated<Space>(queue, scratch, layout, layout.segments, d_pooled.f32());
+    launch::map<Space>(queue, "kernels/global_average_pool_backward", layout, d_x.f32(),
+                       Spread{values, layout.width(), 1.0F / static_cast<float>(d_x.shape.h * d_x.shape.w)},
+                       launch::Result::fresh);
+  });
+}
+
+void l2_normalize(Queue& queue, const Tensor& x, const Tensor& y, float* norms) {
+  launch::need_f32(x);
+  launch::on_space(queue, [&]<class Space>() {
+    const std::int64_t c = x.shape.c;
+    const float* src = x.f32();
+    float* dst = y.f32();
+    launch::rows<Space>(
+        queue, "kernels/l2_normalize", x.rows(), KOKKOS_LAMBDA(const auto& team, std::int64_t row) {
+          const float* a = src + row * c;
+          float* b = dst + row * c;
+          const double norm = std::sqrt(
+              team.sum(c, [=](std::int64_t k) { return static_cast<double>(a[k]) * static_cast<double>(a[k]); }));
+          const double factor = 1.0 / (norm > kNormFloor ? norm : kNormFloor);
+          norms[row] = static_cast<float>(norm);
+          team.each(c, [=](std::int64_t k) { b[k] = static_cast<float>(static_cast<double>(a[k]) * factor); });
+        });
+  });
+}
+
+void l2_normalize_backward(Queue& queue, const Tensor& y, const float* norms, const Tensor& d_y, const Tensor& d_x) {
+  launch::need_f32(y);
+  launch::on_space(queue, [&]<class Space>() {
+    const std::int64_t c = y.shape.c;
+    const float *unit = y.f32(), *gradient = d_y.f32();
+    float* dst = d_x.f32();
+    launch::rows<Space>(
+        queue, "kernels/l2_normalize_backward", y.rows(), KOKKOS_LAMBDA(const auto& team, std::int64_t row) {
+          const float *u = unit + row * c, *g = gradient + row * c;
+          float* d = dst + row * c;
+          const double norm = static_cast<double>(norms[row]);
+          if (norm < kNormFloor) {  // the floor is a constant: no projection
+            team.each(c, [=](std::int64_t k) { d[k] = static_cast<float>(static_cast<double>(g[k]) / kNormFloor); });
+            return;
+          }
+          const double along =
+              team.sum(c, [=](std::int64_t k) { return static_cast<double>(u[k]) * static_cast<double>(g[k]); });
+          const double factor = 1.0 / norm;
+          team.each(c, [=](std::int64_t k) {
+            d[k] = static_cast<float>((static_cast<double>(g[k]) - static_cast<double>(u[k]) * along) * factor);
+          });
+        });
+  });
+}
+
+void copy(Queue& queue, const Tensor& src, const Tensor& dst) {
+  ensure(src.elems() == dst.elems() && src.dtype == dst.dtype, "copy between tensors of different sizes");
+  launch::on_space(queue, [&]<class Space>() {
+    if (src.data == dst.data || src.elems() == 0) return;
+    using Bytes = Kokkos::View<char*, typename Space::memory_space, Kokkos::MemoryTraits<Kokkos::Unmanaged>>;
+    const auto count = static_cast<std::size_t>(src.bytes());
+    Kokkos::deep_copy(Space(), Bytes(static_cast<char*>(dst.data), count), Bytes(static_cast<char*>(src.data), count));
+  });
+}
+
+void add(Queue& queue, const Tensor& src, const Tensor& dst) {
+  launch::need_f32(src);
+  launch::on_space(queue, [&]<class Space>() {
+    launch::map<Space>(queue, "kernels/add", launch::flat(src.elems()), dst.f32(), Sum{dst.f32(), src.f32()});
+  });
+}
+
+void scale(Queue& queue, const Tensor& x, float factor) {
+  in_place(
+      queue, "kernels/scale", x, KOKKOS_LAMBDA(float v) { return v * factor; });
+}
+
+void fill(Queue& queue, const Tensor& x, float value) {
+  launch::need_f32(x);
+  launch::on_space(queue, [&]<class Space>() {
+    launch::map<Space>(
+        queue, "kernels/fill", launch::flat(x.elems()), x.f32(),
+        KOKKOS_LAMBDA(std::int64_t, std::int64_t, std::int64_t) { return value; });
+  });
+}
+
+}  // namespace seer::kernels

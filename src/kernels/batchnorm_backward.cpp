@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <array>
+
+#include "batchnorm_formula.hpp"
+
+namespace seer::kernels {
+namespace {
+
+using launch::Layout;
+using launch::Scratch;
+using launch::Terms;
+
+enum class Form { plain, relu, gate };
+
+/// The gradient that reaches bn(x) at one element (BatchNormGradient in the header).
+template <Form F>
+struct Gradient {
+  const float* d_y;
+  const float *gate, *d_pooled;  // [images, width]
+  std::int64_t width;
+  float inv_pixels;
+  KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t image, std::int64_t i, std::int64_t k, float normal) const {
+    float g = d_y[i];
+    if constexpr (F == Form::gate) g = g * gate[image * width + k] + d_pooled[image * width + k] * inv_pixels;
+    if constexpr (F != Form::plain) g = normal > 0.0F ? g : 0.0F;
+    return g;
+  }
+};
+
+template <Form F>
+struct BackwardTerms {
+  const float* x;
+  Normalised bn;
+  Gradient<F> gradient;
+  std::array<const float*, 2> inputs() const { return {x, gradient.d_y}; }
+  KOKKOS_FORCEINLINE_FUNCTION Terms operator()(std::int64_t image, std::int64_t i, std::int64_t k) const {
+    const float centred = x[i] - bn.mean[k];
+    const float g = gradient(image, i, k, centred * bn.scale[k] + bn.beta[k]);
+    return {g, g * centred, 0, 0};
+  }
+};
+
+/// d_x = scale * (g - mean(g)) - slope * (x - mean)
+template <Form F>
+struct BackwardApply {
+  const float* x;
+  Normalised bn;
+  Gradient<F> gradient;
+  const float *mean_gradient, *slope;
+  KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t image, std::int64_t i, std::int64_t k) const {
+    const float centred = x[i] - bn.mean[k];
+    const float g = gradient(image, i, k, centred * bn.scale[k] + bn.beta[k]);
+    return (g - mean_gradient[k]) * bn.scale[k] - centred * slope[k];
+  }
+};
+
+struct GateTerm {
+  const float *x, *d_y;
+  Normalised bn;
+  std::array<const float*, 2> inputs() const { return {x, d_y}; }
+  KOKKOS_FORCEINLINE_FUNCTION Terms operator()(std::int64_t, std::int64_t i, std::int64_t k) const {
+    return {d_y[i] * rectified(bn(x[i], k)), 0, 0, 0};
+  }
+};
+
+struct ReluMask {
+  const float *out, *d_out;
+  KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t, std::int64_t i, std::int64_t) const {
+    return out[i] > 0.0F ? d_out[i] : 0.0F;
+  }
+};
+
+template <bool kShortcut>
+struct AddReluTerms {
+  const float *out, *d_out, *x, *shortcut;
+  const float *mean, *shortcut_mean;
+  auto inputs() const {
+    if constexpr (kShortcut) {
+      return std::array<const float*, 4>{out, d_out, x, shortcut};
+    } else {
+      return std::array<const float*, 3>{out, d_out, x};
+    }
+  }
+  KOKKOS_FORCEINLINE_FUNCTION Terms operator()(std::int64_t, std::int64_t i, std::int64_t k) const {
+    const float g = out[i] > 0.0F ? d_out[i] : 0.0F;
+    Terms terms{g, g * (x[i] - mean[k]), 0, g};
+    if constexpr (kShortcut) terms.c = g * (shortcut[i] - shortcut_mean[k]);
+    return terms;
+  }
+};
+
+/// Calls run.operator()<Form>() with the form the gradient has.
+template <class Run>
+void on_form(const BatchNormGradient& g, Run&& run) {
+  if (g.gate != nullptr) {
+    ensure(g.d_pooled != nullptr, "a gated gradient needs the pooled one");
+    run.template operator()<Form::gate>();
+  } else if (g.relu == Relu::yes) {
+    run.template operator()<Form::relu>();
+  } else {
+    run.template operator()<Form::plain>();
+  }
+}
+
+template <class Space, Form F>
+Gradient<F> gradient_of(const Queue& queue, Scratch& scratch, const Layout& layout, const Tensor& x,
+                        const BatchNormGradient& g) {
+  Gradient<F> gradient{g.d_y.f32(), nullptr, nullptr, layout.width(), 1.0F / static_cast<float>(x.shape.h * x.shape.w)};
+  if constexpr (F == Form::gate) {
+    gradient.gate = launch::repeated<Space>(queue, scratch, layout, layout.segments, g.gate);
+    gradient.d_pooled = launch::repeated<Space>(queue, scratch, layout, layout.segments, g.d_pooled);
+  }
+  return gradient;
+}
+
+}  // namespace
+
+void gate_backward(Queue& queue, const Tensor& x, const BatchNorm& bn, const Tensor& d_y, const Tensor& d_gate) {
+  launch::on_space(queue, [&]<class Space>() {
+    Scratch scratch(queue);
+    const Layout layout = launch::layout_of(x, true);
+    const Normalised norm = normalised<Space>(queue, scratch, layout, bn);
+    const std::int64_t c = layout.c;
+    float* out = d_gate.f32();
+    launch::reduce<Space, 1>(
+        queue, "kernels/gate_backward", scratch, layout, true, GateTerm{x.f32(), d_y.f32(), norm},
+        KOKKOS_LAMBDA(std::int64_t image, std::int64_t k, const double(&sum)[1]) {
+          out[image * c + k] = static_cast<float>(sum[0]);
+        });
+  });
+}
+
+void relu_backward(Queue& queue, const Tensor& out, const Tensor& d_out) {
+  launch::on_space(queue, [&]<class Space>() {
+    launch::need_f32(out);
+    launch::map<Space>(queue, "kernels/relu_backward", launch::flat(out.elems()), d_out.f32(),
+                       ReluMask{out.f32(), d_out.f32()});
+  });
+}
+
+void batchnorm_backward_sums(Queue& queue, const Tensor& x, const BatchNorm& bn, const BatchNormGradient& g,
+                             double* sums) {
+  launch::on_space(queue, [&]<class Space>() {
+    on_form(g, [&]<Form F>() {
+      Scratch scratch(queue);
+      const Layout layout = launch::layout_of(x, F == Form::gate);
+      const Normalised norm = normalised<Space>(queue, scratch, layout, bn);
+      const Gradient<F> gradient = gradient_of<Space, F>(queue, scratch, layout, x, g);
+      const std::int64_t c = layout.c;
+      launch::reduce<Space, 2>(
+          queue, "kernels/batchnorm_backward_sums", scratch, layout, false, BackwardTerms<F>{x.f32(), norm, gradient},
+          KOKKOS_LAMBDA(std::int64_t, std::int64_t k, const double(&sum)[2]) {
+            sums[k] = sum[0];
+            sums[c + k] = sum[1];
+          });
+    });
+  });
+}
+
+void add_relu_backward_sums(Queue& queue, const Tensor& out, const Tensor& d_out, const Tensor& x, const BatchNorm& bn,
+                            double* sums, const Tensor* shortcut, const BatchNorm* shortcut_bn, double* shortcut_sums) {
+  launch::on_space(queue, [&]<class Space>() {
+    Scratch scratch(queue);
+    const Layout layout = launch::layout_of(x);
+    const std::int64_t c = layout.c;
+    const float* mean = launch::repeated<Space>(queue, scratch, layout, 1, bn.mean);
+    if (shortcut == nullptr) {
+      launch::reduce<Space, 2, true>(
+          queue, "kernels/add_relu_backward_sums", scratch, layout, false,
+          AddReluTerms<false>{out.f32(), d_out.f32(), x.f32(), nullptr, mean, nullptr},
+          KOKKOS_LAMBDA(std::int64_t, std::int64_t k, const double(&sum)[2]) {
+            sums[k] = sum[0];
+            sums[c + k] = sum[1];
+          },
+          d_out.f32());
+      return;
+    }
+    ensure(shortcut_bn != nullptr && shortcut_sums != nullptr, "a normalised shortcut needs its statistics and sums");
+    const float* second = launch::repeated<Space>(queue, scratch, layout, 1, shortcut_bn->mean);
+    launch::reduce<Space, 3, true>(
+        queue, "kernels/add_relu_backward_sums_shortcut", scratch, layout, false,
+        AddReluTerms<true>{out.f32(), d_out.f32(), x.f32(), shortcut->f32(), mean, second},
+        KOKKOS_LAMBDA(std::int64_t, std::int64_t k, const double(&sum)[3]) {
+          sums[k] = shortcut_sums[k] = sum[0];
+          sums[c + k] = sum[1];
+          shortcut_sums[c + k] = sum[2];
+        },
+        d_out.f32());
+  });
+}
+
+void batchnorm_parameter_gradients(Queue& queue, std::int64_t c, const double* local_sums, const float* inv_std,
+                                   float* d_gamma, float* d_beta) {
+  launch::on_space(queue, [&]<class Space>() {
+    launch::loop<Space>(
+        queue, "kernels/batchnorm_parameter_gradients", c, KOKKOS_LAMBDA(std::int64_t k) {
+          d_beta[k] += static_cast<float>(local_sums[k]);
+          d_gamma[k] += static_cast<float>(static_cast<double>(inv_std[k]) * local_sums[c + k]);
+        });
+  });
+}
+
+void batchnorm_backward_apply(Queue& queue, const Tensor& x, const BatchNorm& bn, const BatchNormGradient& g,
+                              const double* sums, double rows, const Tensor& d_x) {
+  launch::on_space(queue, [&]<class Space>() {
+    on_form(g, [&]<Form F>() {
+      Scratch scratch(queue);
+      const Layout layout = launch::layout_of(x, F == Form::gate);
+      const Normalised norm = normalised<Space>(queue, scratch, layout, bn);
+      const Gradient<F> gradient = gradient_of<Space, F>(queue, scratch, layout, x, g);
+      const std::int64_t c = layout.c;
+      const BatchNorm p = bn;
+      const float* mean_gradient = launch::channel_values<Space>(
+          queue, scratch, layout, 1,
+          KOKKOS_LAMBDA(std::int64_t, std::int64_t k) { return static_cast<float>(sums[k] / rows); });
+      const float* slope = launch::channel_values<Space>(
+          queue, scratch, layout, 1, KOKKOS_LAMBDA(std::int64_t, std::int64_t k) {
+            const double inv_std = static_cast<double>(p.inv_std[k]);
+            return static_cast<float>(static_cast<double>(p.gamma[k]) * inv_std * inv_std * inv_std * sums[c + k] /
+                                      rows);
+          });
+      launch::map<Space>(queue, "kernels/batchnorm_backward_apply", layout, d_x.f32(),
+                         BackwardApply<F>{x.f32(), norm, gradient, mean_gradient, slope},
+                         launch::result_kind(d_x, x, g.d_y));
+    });
+  });
+}
+
+}  // namespace seer::kernels

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <array>
+#include <cmath>
+
+#include "batchnorm_formula.hpp"
+
+namespace seer::kernels {
+namespace {
+
+using launch::Layout;
+using launch::Scratch;
+using launch::Terms;
+
+struct ShiftedMoments {
+  const float *x, *shift;
+  std::array<const float*, 1> inputs() const { return {x}; }
+  KOKKOS_FORCEINLINE_FUNCTION Terms operator()(std::int64_t, std::int64_t i, std::int64_t k) const {
+    const float d = x[i] - shift[k];
+    return {d, d * d, 0, 0};
+  }
+};
+
+template <Relu R>
+struct Apply {
+  const float* x;
+  Normalised bn;
+  KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t, std::int64_t i, std::int64_t k) const {
+    const float v = bn(x[i], k);
+    return R == Relu::yes ? rectified(v) : v;
+  }
+};
+
+struct ReluTerm {
+  const float* x;
+  Normalised bn;
+  std::array<const float*, 1> inputs() const { return {x}; }
+  KOKKOS_FORCEINLINE_FUNCTION Terms operator()(std::int64_t, std::int64_t i, std::int64_t k) const {
+    return {rectified(bn(x[i], k)), 0, 0, 0};
+  }
+};
+
+struct ReluGate {
+  const float* x;
+  Normalised bn;
+  const float* gate;
+  std::int64_t width;
+  KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t image, std::int64_t i, std::int64_t k) const {
+    return rectified(bn(x[i], k)) * gate[image * width + k];
+  }
+};
+
+struct AddRelu {
+  const float *x, *shortcut;
+  Normalised bn;
+  KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t, std::int64_t i, std::int64_t k) const {
+    return rectified(bn(x[i], k) + shortcut[i]);
+  }
+};
+
+struct AddNormalisedRelu {
+  const float *x, *shortcut;
+  Normalised bn, shortcut_bn;
+  KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t, std::int64_t i, std::int64_t k) const {
+    return rectified(bn(x[i], k) + shortcut_bn(shortcut[i], k));
+  }
+};
+
+}  // namespace
+
+void batchnorm_sums(Queue& queue, const Tensor& x, double* sums) {
+  launch::on_space(queue, [&]<class Space>() {
+    Scratch scratch(queue);
+    const Layout layout = launch::layout_of(x);
+    const std::int64_t c = layout.c;
+    const double rows = static_cast<double>(x.rows());
+    const float* first = x.f32();  // moments about each channel's first value: no cancellation where mean >> deviation
+    const float* shift = x.rows() > 0 ? launch::repeated<Space>(queue, scratch, layout, 1, first) : nullptr;
+    launch::reduce<Space, 2>(
+        queue, "kernels/batchnorm_sums", scratch, layout, false, ShiftedMoments{x.f32(), shift},
+        KOKKOS_LAMBDA(std::int64_t, std::int64_t k, const double(&moments)[2]) {
+          const double about = shift != nullptr ? static_cast<double>(shift[k]) : 0.0;
+          if (k == 0) sums[0] = rows;
+          sums[1 + k] = moments[0] + rows * about;
+          sums[1 + c + k] = moments[1] + about * (2.0 * moments[0] + rows * about);
+        });
+  });
+}
+
+void batchnorm_statistics(Queue& queue, std::int64_t c, const double* sums, float eps, float* mean, float* inv_std,
+                          float momentum, float* running_mean, float* running_var) {
+  launch::on_space(queue, [&]<class Space>() {
+    launch::loop<Space>(
+        queue, "kernels/batchnorm_statistics", c, KOKKOS_LAMBDA(std::int64_t k) {
+          const double rows = sums[0], m = sums[1 + k] / rows, biased = sums[1 + c + k] / rows - m * m;
+          const double variance = biased < 0.0 ? 0.0 : biased;
+          mean[k] = static_cast<float>(m);
+          inv_std[k] = static_cast<float>(1.0 / std::sqrt(variance + static_cast<double>(eps)));
+          if (running_mean != nullptr) {
+            const double part = static_cast<double>(momentum),
+                         unbiased = rows > 1.0 ? variance * rows / (rows - 1.0) : variance;
+            running_mean[k] = static_cast<float>((1.0 - part) * static_cast<double>(running_mean[k]) + part * m);
+            running_var[k] = static_cast<float>((1.0 - part) * static_cast<double>(running_var[k]) + part * unbiased);
+          }
+        });
+  });
+}
+
+void batchnorm_from_running(Queue& queue, std::int64_t c, const float* running_mean, const float* running_var,
+                            float eps, float* mean, float* inv_std) {
+  launch::on_space(queue, [&]<class Space>() {
+    launch::loop<Space>(
+        queue, "kernels/batchnorm_from_running", c, KOKKOS_LAMBDA(std::int64_t k) {
+          const double variance = static_cast<double>(running_var[k]);
+          mean[k] = running_mean[k];
+          inv_std[k] = static_cast<float>(1.0 / std::sqrt(variance + static_cast<double>(eps)));
+        });
+  });
+}
+
+void batchnorm_apply(Queue& queue, const Tensor& x, const BatchNorm& bn, Relu relu, const Tensor& y) {
+  launch::on_space(queue, [&]<class Space>() {
+    Scratch scratch(queue);
+    const Layout layout = launch::layout_of(x);
+    const Normalised norm = normalised<Space>(queue, scratch, layout, bn);
+    if (relu == Relu::yes) {
+      launch::map<Space>(queue, "kernels/batchnorm_relu", layout, y.f32(), Apply<Relu::yes>{x.f32(), norm},
+                         launch::result_kind(y, x));
+    } else {
+      launch::map<Space>(queue, "kernels/batchnorm_apply", layout, y.f32(), Apply<Relu::no>{x.f32(), norm},
+                         launch::result_kind(y, x));
+    }
+  });
+}
+
+void batchnorm_relu_pool(Queue& queue, const Tensor& x, const BatchNorm& bn, const Tensor& pooled) {
+  launch::on_space(queue, [&]<class Space>() {
+    Scratch scratch(queue);
+    const Layout layout = launch::layout_of(x, true);
+    const Normalised norm = normalised<Space>(queue, scratch, layout, bn);
+    const std::int64_t c = layout.c;
+    const double pixels = static_cast<double>(x.shape.h * x.shape.w);
+    float* out = pooled.f32();
+    launch::reduce<Space, 1>(
+        queue, "kernels/batchnorm_relu_pool", scratch, layout, true, ReluTerm{x.f32(), norm},
+        KOKKOS_LAMBDA(std::int64_t image, std::int64_t k, const double(&sum)[1]) {
+          out[image * c + k] = static_cast<float>(sum[0] / pixels);
+        });
+  });
+}
+
+void batchnorm_relu_gate(Queue& queue, const Tensor& x, const BatchNorm& bn, const Tensor& gate, const Tensor& y) {
+  launch::on_space(queue, [&]<class Space>() {
+    Scratch scratch(queue);
+    const Layout layout = launch::layout_of(x, true);
+    const Normalised norm = normalised<Space>(queue, scratch, layout, bn);
+    const float* gates = launch::repeated<Space>(queue, scratch, layout, layout.segments, gate.f32());
+    launch::map<Space>(queue, "kernels/batchnorm_relu_gate", layout, y.f32(),
+                       ReluGate{x.f32(), norm, gates, layout.width()}, launch::result_kind(y, x));
+  });
+}
+
+void batchnorm_add_relu(Queue& queue, const Tensor& x, const BatchNorm& bn, const Tensor& shortcut,
+                        const BatchNorm* shortcut_bn, const Tensor& y) {
+  launch::on_space(queue, [&]<class Space>() {
+    Scratch scratch(queue);
+    const Layout layout = launch::layout_of(x);
+    const Normalised norm = normalised<Space>(queue, scratch, layout, bn);
+    if (shortcut_bn == nullptr) {
+      launch::map<Space>(queue, "kernels/batchnorm_add_relu", layout, y.f32(), AddRelu{x.f32(), shortcut.f32(), norm},
+                         launch::result_kind(y, x, shortcut));
+    } else {
+      const Normalised second = normalised<Space>(queue, scratch, layout, *shortcut_bn);
+      launch::map<Space>(queue, "kernels/batchnorm_add_normalised_relu", layout, y.f32(),
+                         AddNormalisedRelu{x.f32(), shortcut.f32(), norm, second}, launch::result_kind(y, x, shortcut));
+    }
+  });
+}
+
+}  // namespace seer::kernels

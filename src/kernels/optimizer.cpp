@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "seer/kernels/optimizer.hpp"
+
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "row_team.hpp"
+
+namespace seer::kernels {
+namespace {
+
+using launch::Scratch;
+
+/// A stretch of one range of a flat block: the unit of work, so that tensors of ten and of ten million elements are
+/// spread alike.
+struct Piece {
+  std::int64_t begin, end, range;
+};
+constexpr std::int64_t kPieceElems = std::int64_t{1} << 16;
+
+/// The pieces of all ranges that are not skipped. Kept with the thread: no allocation after the first step.
+std::vector<Piece>& cut(std::span<const Range> ranges, std::span<const std::uint8_t> skip = {}) {
+  thread_local std::vector<Piece> pieces;
+  pieces.clear();
+  for (std::size_t i = 0; i < ranges.size(); ++i) {
+    if (!skip.empty() && skip[i] != 0) continue;
+    for (std::int64_t begin = ranges[i].begin; begin < ranges[i].end; begin += kPieceElems) {
+      pieces.push_back({begin, std::min(begin + kPieceElems, ranges[i].end), static_cast<std::int64_t>(i)});
+    }
+  }
+  return pieces;
+}
+
+/// g' = scale * g + decay * p for the elements of one range.
+struct Coefficients {
+  float scale = 1, decay = 0;
+};
+
+Coefficients coefficients(const UpdateRule& rule, double parameter_square, double gradient_square) {
+  if (!rule.lars) return {1, rule.weight_decay};
+  if (parameter_square == 0 || gradient_square == 0) return {1, 0};
+  const double parameter = std::sqrt(parameter_square), gradient = std::sqrt(gradient_square);
+  const double decay = static_cast<double>(rule.weight_decay);
+  const double alpha =
+      static_cast<double>(rule.trust) * parameter / (gradient + decay * parameter + static_cast<double>(rule.epsilon));
+  return {static_cast<float>(alpha), static_cast<float>(alpha * decay)};
+}
+
+KOKKOS_FORCEINLINE_FUNCTION bool non_finite(float x) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return (bits & 0x7f800000U) == 0x7f800000U;
+}
+
+}  // namespace
+
+void squared_norms(Queue& queue, const float* x, std::span<const Range> ranges, double* squares) {
+  launch::on_space(queue, [&]<class Space>() {
+    Scratch scratch(queue);
+    const std::vector<Piece>& pieces = cut(ranges);
+    const Piece* piece = pieces.data();
+    double* partial = scratch.get<double>(static_cast<std::int64_t>(pieces.size()));
+    launch::rows<Space>(
+        queue, "kernels/squared_norms", static_cast<std::int64_t>(pieces.size()),
+        KOKKOS_LAMBDA(const auto& team, std::int64_t i) {
+          const float* part = x + piece[i].begin;
+          partial[i] = team.sum(piece[i].end - piece[i].begin, [=](std::int64_t k) {
+            return static_cast<double>(part[k]) * static_cast<double>(part[k]);
+          });
+        });
+    std::fill_n(squares, ranges.size(), 0.0);
+    for (std::size_t i = 0; i < pieces.size(); ++i) squares[pieces[i].range] += partial[i];
+  });
+}
+
+void optimizer_update(Queue& queue, std::span<const Range> ranges, std::span<const std::uint8_t> skip,
+                      const double* parameter_squares, const double* gradient_squares, const UpdateRule& rule,
+                      const float* gradients, float* momenta, float* parameters) {
+  ensure(skip.empty() || skip.size() == ranges.size(), "one skip flag for each range, or none");
+  launch::on_space(queue, [&]<class Space>() {
+    Scratch scratch(queue);
+    const std::vector<Piece>& pieces = cut(ranges, skip);
+    const Piece* piece = pieces.data();
+    Coefficients* table = scratch.get<Coefficients>(static_cast<std::int64_t>(ranges.size()));
+    for (std::size_t i = 0; i < ranges.size(); ++i) {
+      table[i] = rule.lars ? coefficients(rule, parameter_squares[i], gradient_squares[i]) : coefficients(rule, 1, 1);
+    }
+    const float lr = rule.lr, momentum = rule.momentum;
+    launch::rows<Space>(
+        queue, "kernels/optimizer_update", static_cast<std::int64_t>(pieces.size()),
+        KOKKOS_LAMBDA(const auto& team, std::int64_t i) {
+          const float* g = gradients + piece[i].begin;
+          float *m = momenta + piece[i].begin, *p = parameters + piece[i].begin;
+          const float scale = table[piece[i].range].scale, decay = table[piece[i].range].decay;
+          team.each(piece[i].end - piece[i].begin, [=](std::int64_t k) {
+            const float step = momentum * m[k] + (scale * g[k] + decay * p[k]);
+            m[k] = step;
+            p[k] -= lr * step;
+          });
+        });
+  });
+}
+
+void normalize_rows(Queue& queue, const Tensor& matrix) {
+  launch::need_f32(matrix);
+  launch::on_space(queue, [&]<class Space>() {
+    const std::int64_t c = matrix.shape.c;
+    float* data = matrix.f32();
+    launch::rows<Space>(
+        queue, "kernels/normalize_rows", matrix.rows(), KOKKOS_LAMBDA(const auto& team, std::int64_t row) {
+          float* a = data + row * c;
+          const double norm = std::sqrt(
+              team.sum(c, [=](std::int64_t k) { return static_cast<double>(a[k]) * static_cast<double>(a[k]); }));
+          const double factor = 1.0 / (norm > 1e-12 ? norm : 1e-12);  // spec 2, prototype normalisation
+          team.each(c, [=](std::int64_t k) { a[k] = static_cast<float>(static_cast<double>(a[k]) * factor); });
+        });
+  });
+}
+
+std::int64_t first_non_finite(Queue& queue, const float* x, std::int64_t count) {
+  return launch::on_space(queue, [&]<class Space>() -> std::int64_t {
+    Scratch scratch(queue);
+    const std::int64_t pieces = (count + kPieceElems - 1) / kPieceElems;
+    std::int64_t* found = scratch.get<std::int64_t>(pieces);
+    launch::rows<Space>(
+        queue, "kernels/first_non_finite", pieces, KOKKOS_LAMBDA(const auto& team, std::int64_t i) {
+          const float* part = x + i * kPieceElems;
+          found[i] = team.first(i + 1 < pieces ? kPieceElems : count - i * kPieceElems,
+                                [=](std::int64_t k) { return non_finite(part[k]); });
+        });
+    for (std::int64_t i = 0; i < pieces; ++i) {
+      if (found[i] >= 0) return i * kPieceElems + found[i];
+    }
+    return -1;
+  });
+}
+
+}  // namespace seer::kernels

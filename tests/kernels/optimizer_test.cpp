@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "seer/kernels/optimizer.hpp"
+
+#include <limits>
+
+#include "kernel_test.hpp"
+
+namespace seer::kernels {
+namespace {
+
+using test::at;
+using test::expect_close;
+using test::Values;
+using Wide = std::vector<double>;
+
+/// One update of a whole flat block, norms included.
+void update(const std::vector<Range>& ranges, const std::vector<std::uint8_t>& skip, const UpdateRule& rule,
+            const std::vector<float>& gradients, std::vector<float>& momenta, std::vector<float>& parameters) {
+  Queue queue;
+  Wide p(ranges.size()), g(ranges.size());
+  squared_norms(queue, parameters.data(), ranges, p.data());
+  squared_norms(queue, gradients.data(), ranges, g.data());
+  optimizer_update(queue, ranges, skip, p.data(), g.data(), rule, gradients.data(), momenta.data(), parameters.data());
+}
+
+TEST(Optimizer, SquaredNormsMatchDouble) {
+  const std::size_t count = 300001;  // pieces, odd ends, gaps, an empty range
+  const std::vector<float> x = test::hash_fill(count, 1, 2);
+  const std::vector<Range> ranges{{0, 1}, {1, 1}, {1, 65537}, {65600, 200001}, {200001, 300001}};
+  Wide squares(ranges.size(), -1), wanted(ranges.size());
+  for (std::size_t r = 0; r < ranges.size(); ++r) {
+    for (std::int64_t i = ranges[r].begin; i < ranges[r].end; ++i) {
+      wanted[r] += static_cast<double>(x[at(i)]) * static_cast<double>(x[at(i)]);
+    }
+  }
+  Queue queue;
+  squared_norms(queue, x.data(), ranges, squares.data());
+  for (std::size_t r = 0; r < ranges.size(); ++r) EXPECT_NEAR(squares[r], wanted[r], 1e-12 * wanted[r]) << r;
+}
+
+TEST(Optimizer, MatchesGoldenLars) {
+  // All tensors in one block with odd gaps, as a step does it; zero_parameter exercises the zero-norm rule.
+  const test::GoldenFile file("lars.h5");
+  const std::vector<std::string> names = file.names("/");
+  ASSERT_EQ(names.size(), 3U);
+  std::vector<Range> ranges;
+  std::vector<float> parameters;
+  for (const std::string& name : names) {
+    const auto start = file.read(name + "/start").f32();
+    parameters.resize(parameters.size() + 3, 77.0F);  // belongs to nobody
+    ranges.push_back(
+        {static_cast<std::int64_t>(parameters.size()), static_cast<std::int64_t>(parameters.size() + start.size())});
+    parameters.insert(parameters.end(), start.begin(), start.end());
+  }
+  std::vector<float> momenta(parameters.size()), gradients(parameters.size(), 5.0F);
+  for (int step = 0; step < 4; ++step) {
+    const std::string at_step = "/" + std::to_string(step) + "/";
+    UpdateRule rule;
+    rule.weight_decay = 1e-5F;
+    rule.lr = static_cast<float>(file.read(names[0] + at_step + "lr").values[0]);
+    for (std::size_t t = 0; t < names.size(); ++t) {
+      const auto g = file.read(names[t] + at_step + "grad").f32();
+      std::copy(g.begin(), g.end(), gradients.begin() + ranges[t].begin);
+    }
+    update(ranges, {}, rule, gradients, momenta, parameters);
+    for (std::size_t t = 0; t < names.size(); ++t) {
+      const auto part = [&](const std::vector<float>& block) {
+        return std::vector<float>(block.begin() + ranges[t].begin, block.begin() + ranges[t].end);
+      };
+      expect_close(part(parameters), file.read(names[t] + at_step + "parameter").values, 1e-6, names[t].c_str());
+      expect_close(part(momenta), file.read(names[t] + at_step + "momentum").values, 1e-6, names[t].c_str());
+    }
+  }
+  EXPECT_EQ(parameters[0], 77.0F);
+  EXPECT_EQ(momenta[0], 0.0F);
+}
+
+TEST(Optimizer, SpecTestVector) {  // spec 5.1
+  std::vector<float> p{1, 2, 2}, m(3);
+  UpdateRule rule;
+  rule.lr = 9.6F;
+  rule.weight_decay = 1e-5F;
+  update({{0, 3}}, {}, rule, {0.3F, 0, 0.4F}, m, p);
+  expect_close(m, Wide{0.00179995197, 1.19993e-7, 0.00239997595}, 1e-6, "momentum is alpha (g + decay p)");
+  expect_close(p, Wide{0.98272046, 1.99999885, 1.97696023}, 1e-6, "parameter");
+}
+
+TEST(Optimizer, ZeroNormsTakeTheRawGradient) {
+  UpdateRule rule;
+  rule.lr = 0.5F;
+  rule.weight_decay = 0.25F;
+  std::vector<float> p{0, 0, 1, 2}, m(4);
+  update({{0, 2}, {2, 4}}, {}, rule, {3, -4, 0, 0}, m, p);
+  EXPECT_EQ(m, (std::vector<float>{3, -4, 0, 0})) << "neither trust ratio nor decay";
+  EXPECT_EQ(p, (std::vector<float>{-1.5F, 2, 1, 2}));
+}
+
+TEST(Optimizer, SkippedRangesStayAsTheyAre) {
+  UpdateRule rule;
+  rule.lr = 1;
+  std::vector<float> p{1, 2, 3, 4}, m{5, 6, 7, 8};
+  update({{0, 2}, {2, 4}}, {1, 0}, rule, {1, 1, 1, 1}, m, p);
+  EXPECT_EQ(p[0], 1.0F);
+  EXPECT_EQ(p[1], 2.0F);
+  EXPECT_EQ(m[0], 5.0F);
+  EXPECT_NE(p[2], 3.0F);
+  EXPECT_NE(m[3], 8.0F);
+}
+
+TEST(Optimizer, PlainSgdDecaysAndRemembers) {
+  UpdateRule rule;
+  rule.lars = false;
+  rule.lr = 0.1F;
+  rule.weight_decay = 0.5F;
+  std::vector<float> p{2}, m{0};
+  Queue queue;
+  const std::vector<Range> ranges{{0, 1}};
+  const float g = 1;
+  optimizer_update(queue, ranges, {}, nullptr, nullptr, rule, &g, m.data(), p.data());
+  EXPECT_FLOAT_EQ(m[0], 2.0F);
+  EXPECT_FLOAT_EQ(p[0], 1.8F);
+  optimizer_update(queue, ranges, {}, nullptr, nullptr, rule, &g, m.data(), p.data());
+  EXPECT_FLOAT_EQ(m[0], 0.9F * 2.0F + 1.9F);
+  EXPECT_FLOAT_EQ(p[0], 1.8F - 0.1F * 3.7F);
+}
+
+TEST(Optimizer, ShardsMatchTheWhole) {
+  // Two ranks hold parts of one tensor and share its norms.
+  const std::size_t count = 1001, cut = 333;
+  const std::vector<float> g = test::hash_fill(count, 3, 1), start = test::hash_fill(count, 4, 1);
+  UpdateRule rule;
+  rule.lr = 2;
+  std::vector<float> whole = start, whole_m(count), split = start, split_m(count);
+  update({{0, 1001}}, {}, rule, g, whole_m, whole);
+  Queue queue;
+  const std::vector<Range> parts[] = {{{0, 333}}, {{0, 668}}};
+  double p2 = 0, g2 = 0;
+  for (int rank = 0; rank < 2; ++rank) {
+    double p_part, g_part;
+    squared_norms(queue, start.data() + (rank == 0 ? 0 : cut), parts[rank], &p_part);
+    squared_norms(queue, g.data() + (rank == 0 ? 0 : cut), parts[rank], &g_part);
+    p2 += p_part;
+    g2 += g_part;
+  }
+  for (int rank = 0; rank < 2; ++rank) {
+    const std::size_t offset = rank == 0 ? 0 : cut;
+    optimizer_update(queue, parts[rank], {}, &p2, &g2, rule, g.data() + offset, split_m.data() + offset,
+                     split.data() + offset);
+  }
+  expect_close(split, whole, 1e-7, "parameters");
+  expect_close(split_m, whole_m, 1e-7, "momenta");
+}
+
+TEST(Optimizer, NormalizeRows) {
+  Queue queue;
+  for (const test::Shape s : {test::Shape{1, 1, 1, 3}, test::Shape{7, 1, 1, 13}, test::Shape{30, 1, 1, 256}}) {
+    Values x(s, 5, 4);
+    std::fill_n(x.data.begin(), s.n > 1 ? s.c : 0, 0.0F);  // a row of zeros stays one
+    const Values before = x;
+    normalize_rows(queue, x.tensor());
+    for (std::int64_t r = 0; r < s.n; ++r) {
+      double square = 0;
+      for (std::int64_t k = 0; k < s.c; ++k) square += std::pow(static_cast<double>(before.data[at(r * s.c + k)]), 2);
+      const double norm = std::max(std::sqrt(square), 1e-12);
+      for (std::int64_t k = 0; k < s.c; ++k) {
+        EXPECT_NEAR(x.data[at(r * s.c + k)], static_cast<double>(before.data[at(r * s.c + k)]) / norm, 1e-7);
+      }
+    }
+  }
+}
+
+TEST(Optimizer, FirstNonFinite) {
+  Queue queue;
+  std::vector<float> x = test::hash_fill(200003, 6, std::numeric_limits<float>::max() / 2);
+  const auto count = static_cast<std::int64_t>(x.size());
+  EXPECT_EQ(first_non_finite(queue, x.data(), count), -1);
+  EXPECT_EQ(first_non_finite(queue, x.data(), 0), -1);
+  const float bad[] = {std::nanf(""), std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity()};
+  std::int64_t last = count;
+  for (const std::int64_t place :
+       {count - 1, std::int64_t{131072}, std::int64_t{65535}, std::int64_t{17}, std::int64_t{0}}) {
+    x[at(place)] = bad[place % 3];
+    EXPECT_EQ(first_non_finite(queue, x.data(), count), place);
+    EXPECT_EQ(first_non_finite(queue, x.data(), place), -1);
+    last = place;
+  }
+  EXPECT_EQ(last, 0);
+}
+
+}  // namespace
+}  // namespace seer::kernels
