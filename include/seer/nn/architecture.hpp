@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+// RegNetY's stages from (depth, w0, wa, wm, group width): spec 1.1 and the preset table 1.6.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "seer/config/config.hpp"
+
+namespace seer::nn {
+
+constexpr std::int64_t kStemWidth = 32;
+
+/// One stage of equal blocks; the first block has stride 2.
+struct Stage {
+  std::int64_t width = 0, depth = 0, group_width = 0;
+};
+
+struct Architecture {
+  std::vector<Stage> stages;
+  std::int64_t features() const { return stages.back().width; }
+};
+
+/// Squeeze-excitation width of a block: a quarter of the block's INPUT width, half to even (spec 1.2).
+std::int64_t squeeze_width(std::int64_t input_width);
+
+/// Error(input) for an unknown preset or numbers outside the preconditions of spec 1.1.
+Architecture architecture(const config::Model& model);
+
+/// Lower-case names of all presets, smallest first.
+std::vector<std::string> preset_names();
+
+}  // namespace seer::nn

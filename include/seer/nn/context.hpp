@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+// What every layer is handed: libraries, memory, the flat blocks, and the mode.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "seer/device/memory.hpp"
+#include "seer/device/queue.hpp"
+#include "seer/dnn/backend.hpp"
+
+namespace seer::nn {
+
+enum class Mode {
+  train,   ///< batch statistics, running ones updated
+  eval,    ///< running statistics, nothing kept for a backward pass
+  replay,  ///< a segment run again: kept statistics, no collective, running statistics untouched
+};
+
+/// Sums packed values over the ranks of a BatchNorm group, in place. nn does not know MPI: train hands this in.
+class StatisticsReduction {
+ public:
+  virtual ~StatisticsReduction() = default;
+  virtual void sum(double* values, std::size_t count) = 0;
+};
+
+struct Context {
+  dnn::Backend* dnn = nullptr;
+  device::Pool* pool = nullptr;
+  device::Queue queue;
+  const float* parameters = nullptr;  ///< blocks laid out by the model's tables
+  float* gradients = nullptr;         ///< accumulated into
+  float* buffers = nullptr;           ///< running statistics
+  std::uint64_t version = 0;          ///< of the parameters; 0: may change at any time
+  Mode mode = Mode::train;
+  StatisticsReduction* group = nullptr;  ///< null: a group of this rank alone
+
+  const float* at(std::int64_t offset) const { return parameters + offset; }
+  float* grad(std::int64_t offset) const { return gradients + offset; }
+  dnn::Weights weights(std::int64_t offset) const { return {parameters + offset, version}; }
+};
+
+}  // namespace seer::nn

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+// Trunk and head with their tables: everything that depends on the configuration of the model and on nothing else.
+#pragma once
+
+#include <optional>
+
+#include "seer/nn/head.hpp"
+#include "seer/nn/regnet.hpp"
+
+namespace seer::nn {
+
+class Model {
+ public:
+  /// Without a head (head.dims empty): a trunk for feature extraction. Error(input) where head.dims[0] is not the
+  /// trunk's feature width, naming both.
+  Model(const config::Model& model, const config::Head& head);
+
+  const ParameterTable& parameters() const { return parameters_; }
+  const ParameterTable& buffers() const { return buffers_; }
+  const RegNet& trunk() const { return *trunk_; }
+  bool has_head() const { return head_.has_value(); }
+  const Head& head() const { return *head_; }
+
+  /// Starting values of both blocks (spec 1.3, 2): parameters drawn by name, running mean 0 and variance 1.
+  void initialize(std::uint64_t seed, float* parameters, float* buffers) const;
+
+ private:
+  ParameterTable parameters_, buffers_;
+  std::optional<RegNet> trunk_;
+  std::optional<Head> head_;
+};
+
+}  // namespace seer::nn

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+// Parameters as named ranges of flat blocks: a table of names, shapes and offsets; values, gradients and momentum are
+// separate blocks of the same layout (so a shard is a range, and an update is one pass).
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace seer::nn {
+
+/// How a tensor starts (spec 1.3 and 2).
+enum class Init {
+  conv_normal,   ///< N(0, 2 / (k k c_out)); fan = k*k*c_out
+  uniform_fan,   ///< U(-1/sqrt(fan), 1/sqrt(fan)); fan = inputs
+  one,
+  zero,
+};
+
+struct Parameter {
+  std::string name;                 ///< torchvision's
+  std::vector<std::int64_t> shape;  ///< torchvision's (convolutions OIHW)
+  std::int64_t offset = 0, elems = 0;
+  Init init = Init::zero;
+  double fan = 1;
+};
+
+/// Offsets are multiples of 16 elements (64 bytes); gaps hold zeros and stay zero.
+class ParameterTable {
+ public:
+  /// Returns the offset.
+  std::int64_t add(const std::string& name, std::vector<std::int64_t> shape, Init init, double fan = 1);
+  const std::vector<Parameter>& entries() const { return entries_; }
+  /// Error(internal) if there is none.
+  const Parameter& find(const std::string& name) const;
+  /// Elements of a block, gaps included.
+  std::int64_t block_elems() const { return block_elems_; }
+  /// Elements of the tensors alone.
+  std::int64_t parameter_count() const;
+
+ private:
+  std::vector<Parameter> entries_;
+  std::int64_t block_elems_ = 0;
+};
+
+/// Fills a block. Every tensor has its own stream keyed by (seed, name): the same values on every rank, whatever else
+/// the model holds.
+void initialize(const ParameterTable& table, std::uint64_t seed, float* block);
+
+}  // namespace seer::nn

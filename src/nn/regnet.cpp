@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "seer/nn/regnet.hpp"
+
+#include <fmt/format.h>
+
+#include <array>
+
+#include "seer/kernels/activation.hpp"
+
+namespace seer::nn {
+
+RegNet::RegNet(const Architecture& architecture, ParameterTable& parameters, ParameterTable& buffers)
+    : features_(architecture.features()) {
+  weight_stem_ =
+      parameters.add("stem.0.weight", {kStemWidth, 3, 3, 3}, Init::conv_normal, static_cast<double>(9 * kStemWidth));
+  bn_stem_ = BatchNormLayer(parameters, buffers, "stem.1", kStemWidth);
+  std::int64_t width_in = kStemWidth;
+  for (std::size_t s = 0; s < architecture.stages.size(); ++s) {
+    const auto& stage = architecture.stages[s];
+    for (std::int64_t i = 0; i < stage.depth; ++i) {
+      const BlockShape shape{.width_in = width_in,
+                             .width = stage.width,
+                             .stride = i == 0 ? 2 : 1,
+                             .group_width = stage.group_width,
+                             .squeeze = squeeze_width(width_in)};
+      blocks_.emplace_back(parameters, buffers, fmt::format("trunk_output.block{0}.block{0}-{1}", s + 1, i), shape);
+      width_in = stage.width;
+    }
+  }
+}
+
+dnn::ConvShape RegNet::conv_stem(device::Shape x) const {
+  return {.n = x.n, .h = x.h, .w = x.w, .c_in = 3, .c_out = kStemWidth, .kernel = 3, .stride = 2, .pad = 1};
+}
+
+void RegNet::forward(const Context& ctx, device::Tensor images, Pass& pass, device::Tensor features) const {
+  auto queue = ctx.queue;
+  const auto stem = conv_stem(images.shape);
+  pass.images = images;
+  pass.stem = ctx.pool->tensor({stem.n, stem.out_h(), stem.out_w(), stem.c_out});
+  ctx.dnn->conv_forward(queue, stem, images, ctx.weights(weight_stem_), *pass.stem);
+  BatchNormLayer::compute_statistics(ctx, std::array{BatchNormLayer::Part{&bn_stem_, &pass.bn_stem, *pass.stem}});
+  pass.stem_out = ctx.pool->tensor(pass.stem->shape);
+  kernels::batchnorm_apply(queue, *pass.stem, bn_stem_.view(ctx, pass.bn_stem), kernels::Relu::yes, *pass.stem_out);
+
+  pass.blocks.resize(blocks_.size());
+  device::Tensor x = *pass.stem_out;
+  for (std::size_t i = 0; i < blocks_.size(); ++i) {
+    blocks_[i].forward(ctx, x, pass.blocks[i]);
+    x = *pass.blocks[i].out;
+    if (ctx.mode == Mode::eval && i > 0) pass.blocks[i - 1].out.release();
+  }
+  kernels::global_average_pool(queue, x, features);
+  if (ctx.mode == Mode::eval) pass = Pass{};
+}
+
+void RegNet::backward(const Context& ctx, device::Tensor d_features, Pass& pass, const device::Tensor* d_images) const {
+  auto queue = ctx.queue;
+  device::Loan d = ctx.pool->tensor(pass.blocks.back().out->shape);
+  kernels::global_average_pool_backward(queue, d_features, *d);
+  for (std::size_t i = blocks_.size(); i-- > 0;) d = blocks_[i].backward(ctx, std::move(d), pass.blocks[i]);
+
+  const auto stem = conv_stem(pass.images.shape);
+  const auto bn = bn_stem_.view(ctx, pass.bn_stem);
+  const auto scratch = sums_scratch(ctx, 2 * kStemWidth);
+  const kernels::BatchNormGradient g{.d_y = *d, .relu = kernels::Relu::yes};
+  kernels::batchnorm_backward_sums(queue, *pass.stem, bn, g, doubles(scratch));
+  BatchNormLayer::reduce_backward(ctx,
+                                  std::array{BatchNormLayer::BackwardPart{&bn_stem_, &pass.bn_stem, doubles(scratch)}});
+  kernels::batchnorm_backward_apply(queue, *pass.stem, bn, g, doubles(scratch), pass.bn_stem.rows, *d);
+  ctx.dnn->conv_backward_weights(queue, stem, pass.images, *d, ctx.grad(weight_stem_), dnn::Accumulate::yes);
+  if (d_images != nullptr) ctx.dnn->conv_backward_data(queue, stem, *d, ctx.weights(weight_stem_), *d_images);
+  pass = Pass{};
+}
+
+}  // namespace seer::nn
