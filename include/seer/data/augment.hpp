@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+// One image to one crop: what to do (CropPlan, drawn at random) and doing it (spec 4.1, 4.2).
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "seer/config/config.hpp"
+#include "seer/data/image.hpp"
+#include "seer/kernels/image.hpp"
+
+namespace seer::data {
+
+/// One crop of an image: size in pixels and range of its area relative to the image's.
+struct CropKind {
+  std::int64_t size = 224;
+  double scale_low = 0.14, scale_high = 1.0;
+};
+
+/// The crops of an image in order: each entry of the configuration `count` times.
+std::vector<CropKind> crop_kinds(const std::vector<config::Crops>& crops);
+
+enum class Jitter : std::uint8_t { brightness, contrast, saturation, hue };
+
+/// Everything random about one crop.
+struct CropPlan {
+  kernels::Box box;
+  kernels::Flip flip = kernels::Flip::no;
+  bool jitter = false;
+  std::array<Jitter, 4> order = {Jitter::brightness, Jitter::contrast, Jitter::saturation, Jitter::hue};
+  float brightness = 1, contrast = 1, saturation = 1;
+  double hue = 0;
+  bool grey = false;
+  bool blur = false;
+  float radius = 0;
+};
+
+/// Drawn from (seed, position of the image in the infinite sequence, crop): the same on every rank, thread and run.
+CropPlan plan_crop(const config::Augment& augment, const CropKind& kind, std::int64_t width, std::int64_t height,
+                   std::uint64_t seed, std::uint64_t position, std::uint32_t crop);
+
+/// Buffers of one thread.
+struct AugmentScratch {
+  kernels::Planes planes;
+  kernels::ImageScratch image;
+  std::int64_t bytes() const { return static_cast<std::int64_t>(planes.bytes.capacity()) + image.bytes(); }
+};
+
+/// Applies the plan: out[size * size * 3], NHWC, normalised.
+void apply_crop(const Image& image, const CropPlan& plan, std::int64_t size, const config::Augment& augment,
+                AugmentScratch& scratch, float* out);
+
+/// The evaluation transform to 8 bits (spec 8): shorter side to `resize` (the longer to int(resize * long / short)),
+/// then the centre `crop` x `crop` pixels, with torchvision's rounding; what lies outside the image is black.
+void center_crop(const Image& image, std::int64_t resize, std::int64_t crop, AugmentScratch& scratch,
+                 kernels::Planes& out);
+
+}  // namespace seer::data

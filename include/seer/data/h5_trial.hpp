@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+// HDF5 1.10 crashes, hangs or asks for absurd memory on some damaged files (published CVEs among them), and a run must
+// not die of one bad shard. So a file of unknown origin is first opened by a forked process with limits.
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include "seer/data/h5.hpp"
+
+namespace seer::data::h5 {
+
+/// Opens `path` serially in a child process, runs `work` there and returns its result. The child has a limit on memory
+/// and time and never touches MPI. Error(file): whatever `work` threw, or that the child died.
+std::string trial(const std::string& path, const std::function<std::string(const File&)>& work);
+
+}  // namespace seer::data::h5

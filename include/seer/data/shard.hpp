@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+// Shards (format: docs/formats.md, design section 5) and the data set that a list of them forms.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "seer/comm/communicator.hpp"
+#include "seer/data/h5.hpp"
+
+namespace seer::data {
+
+inline constexpr const char* kShardFormat = "seer-shard";
+inline constexpr std::int64_t kShardVersion = 1;
+
+/// One shard's metadata: where its arrays lie in the file. A few hundred bytes however many images it holds.
+struct ShardInfo {
+  std::string path;
+  std::uint64_t file_bytes = 0;
+  std::uint64_t images = 0;
+  std::uint64_t pixels_offset = 0, pixels_bytes = 0;  ///< /images/bytes in the file
+  std::uint64_t offset_offset = 0;                    ///< /images/offset: uint64 [images + 1]
+  std::uint64_t width_offset = 0, height_offset = 0;  ///< uint32 [images]
+  std::uint64_t checksum_offset = 0;                  ///< uint64 [images]
+  std::uint64_t label_offset = 0;                     ///< int32 [images], 0: none
+  std::vector<std::string> classes;                   ///< empty: none
+};
+
+/// Opens, checks every length, range and product against the file's size, first in a child process with limits
+/// (h5_trial.hpp). Collective with `comm`: its root tries, then all open through MPI-IO. Error(file) says what is wrong:
+/// "shards/a.h5: /images/offset has 1281160 entries, wanted 1281168 (one more than /images/width)".
+ShardInfo read_shard_info(const std::string& path, const comm::Communicator* comm = nullptr);
+
+/// Where one image's bytes are.
+struct ImagePlace {
+  std::uint32_t shard = 0;
+  std::uint64_t offset = 0;  ///< in the file
+  std::uint64_t bytes = 0;
+};
+
+/// The images of several shards, in the order of the file names. Immutable after open; reading is thread-safe (pread).
+class DataSet {
+ public:
+  /// Collective. `pattern`: a folder (its *.h5), a glob, or a comma-separated list of files. Rank 0 opens the files
+  /// (through MPI-IO on its own) and shares what it found. Error(file), agreed, for none, missing or malformed ones;
+  /// classes that differ between shards are an error too.
+  static DataSet open(const std::string& pattern, const comm::Communicator& comm);
+  DataSet(DataSet&&) noexcept;
+  DataSet& operator=(DataSet&&) noexcept;
+  ~DataSet();
+
+  std::uint64_t images() const;
+  const std::vector<ShardInfo>& shards() const;
+  const std::vector<std::string>& classes() const;
+  bool has_labels() const;
+
+  /// Places of images [first, first + count), which may cross shards: one read of the offset table a shard.
+  /// Error(file) if offsets are not ascending or leave the pixel data.
+  std::vector<ImagePlace> places(std::uint64_t first, std::uint64_t count) const;
+  /// `bytes` from `offset` of a shard's file. Error(file) on a short read.
+  void read(std::uint32_t shard, std::uint64_t offset, std::uint64_t bytes, void* out) const;
+  /// One whole encoded image.
+  void read_image(std::uint64_t index, std::vector<std::uint8_t>& out) const;
+  /// Labels of [first, first + count), -1 where there is none.
+  std::vector<std::int32_t> labels(std::uint64_t first, std::uint64_t count) const;
+  std::vector<std::uint64_t> checksums(std::uint64_t first, std::uint64_t count) const;
+  /// "photos-00000.h5, image 17" for messages.
+  std::string describe(std::uint64_t index) const;
+
+ private:
+  struct Impl;
+  explicit DataSet(Impl* impl);
+  Impl* impl_ = nullptr;
+};
+
+}  // namespace seer::data

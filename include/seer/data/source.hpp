@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+// Where the step loop gets its crops from: shards with augmentation, or a crops file (validation).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "seer/comm/communicator.hpp"
+#include "seer/config/config.hpp"
+#include "seer/device/tensor.hpp"
+
+namespace seer::data {
+
+/// Consecutive crops of equal size, run through the trunk together (spec 4.3).
+struct CropGroup {
+  std::int64_t size = 0;        ///< pixels a side
+  int first_crop = 0, count = 0;
+  device::Tensor images;        ///< [count * images_per_rank, size, size, 3] float, normalised; row = crop * images + image
+};
+
+struct Batch {
+  std::int64_t update = 0;
+  std::int64_t images = 0;                 ///< of this rank
+  std::vector<CropGroup> groups;
+  std::vector<std::uint64_t> positions;    ///< index in the data set of each of this rank's images
+  std::int64_t replaced = 0;               ///< bad images replaced in this batch
+};
+
+class BatchSource {
+ public:
+  virtual ~BatchSource() = default;
+  /// This rank's part of the next update's global batch; updates follow each other from the start update on. Valid
+  /// until the next call. Blocks until it is ready. Throws Error(file) (bad_image_policy = "fail", vanished shard).
+  virtual const Batch& next() = 0;
+  /// Images of the data set (crops file: of all updates).
+  virtual std::uint64_t images() const = 0;
+  /// Names of the shards in order, stored in checkpoints.
+  virtual std::vector<std::string> shard_names() const = 0;
+  /// Bad images met so far by this rank.
+  virtual std::int64_t bad_images() const = 0;
+  virtual std::int64_t bytes_held() const = 0;
+};
+
+/// Collective. Rank r of R takes the r-th equal slice of [t B, (t+1) B) (design section 4). Errors agreed over ranks:
+/// Error(file) for missing or malformed shards, Error(input) for a batch that the ranks do not divide.
+std::unique_ptr<BatchSource> open_source(const config::Config& config, const comm::Communicator& comm,
+                                         std::int64_t start_update);
+
+}  // namespace seer::data

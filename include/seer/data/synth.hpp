@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+// Procedural labelled images: a data set for machines without one. A class is a combination of texture, shape and
+// layout; colours, place, size, turn, background and light are drawn anew for every image and say nothing about it.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "seer/comm/communicator.hpp"
+#include "seer/data/image.hpp"
+
+namespace seer::data {
+
+/// There are this many combinations; class c is the same combination whatever the seed and the number of classes.
+inline constexpr std::int64_t kSynthClasses = 144;
+
+/// "stripes-disc-single"
+std::string synth_class_name(std::int64_t index);
+
+/// Draws image `index` (which keys its random numbers) of this class, size x size pixels.
+Image synth_image(std::uint64_t seed, std::uint64_t index, std::int64_t class_index, std::int64_t size);
+
+struct SynthOptions {
+  std::string folder;          ///< where <name>-00000.h5 ... go
+  std::string name = "images";
+  std::int64_t classes = 10;   ///< image i is of class i % classes
+  std::int64_t images = 10000;
+  std::int64_t size = 96;      ///< pixels a side
+  std::uint64_t seed = 0;
+};
+
+struct SynthResult {
+  std::uint64_t images = 0, bytes = 0, shards = 0;
+  double seconds = 0;
+};
+
+/// Collective: JPEGs (quality 90) into shards; the same files whatever the number of ranks. Error(file).
+SynthResult synth(const SynthOptions& options, const comm::Communicator& comm);
+
+}  // namespace seer::data

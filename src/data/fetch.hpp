@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+// Encoded images of a batch, fetched with few large reads: images that lie close together in a shard share one.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <deque>
+#include <list>
+#include <mutex>
+#include <span>
+#include <unordered_map>
+#include <vector>
+
+#include "seer/data/shard.hpp"
+
+namespace seer::data {
+
+/// Where images are, read from the shards' offset tables a block at a time. Keeps the blocks used last: a sampler's
+/// window touches few. One thread at a time.
+class PlaceCache {
+ public:
+  PlaceCache(const DataSet& data, std::uint64_t block_images, std::size_t blocks_kept)
+      : data_(data), block_images_(block_images), kept_(blocks_kept) {}
+  ImagePlace place(std::uint64_t image);
+  std::int64_t bytes() const;
+
+ private:
+  struct Block {
+    std::uint64_t number = 0;
+    std::vector<ImagePlace> places;
+  };
+  const DataSet& data_;
+  std::uint64_t block_images_;
+  std::size_t kept_;
+  std::list<Block> blocks_;  // most recent first
+  std::unordered_map<std::uint64_t, std::list<Block>::iterator> by_number_;
+};
+
+/// The bytes of one batch's images. plan() by one thread; bytes() and release() by many.
+class Fetch {
+ public:
+  /// `places`: of image 0, 1, ... of the batch. Returns the images in the order of the files, the order to work in.
+  std::vector<std::int64_t> plan(const std::vector<ImagePlace>& places);
+  /// The encoded image; the first caller of a shared read does it, others wait for it. Error(file) on a failing read.
+  std::span<const std::uint8_t> bytes(const DataSet& data, std::int64_t image);
+  /// The image's bytes are no longer needed; the last of a shared read frees them.
+  void release(std::int64_t image);
+  /// Bytes in memory now, of this batch.
+  std::int64_t bytes_held() const { return held_.load(std::memory_order_relaxed); }
+
+ private:
+  struct Read {
+    std::uint32_t shard = 0;
+    std::uint64_t offset = 0, bytes = 0;
+    std::int64_t users = 0;
+    std::vector<std::uint8_t> buffer;
+    bool done = false;
+    std::mutex mutex;
+  };
+  struct Piece {
+    Read* read = nullptr;
+    std::uint64_t offset = 0, bytes = 0;  // inside the read
+  };
+  std::deque<Read> reads_;
+  std::vector<Piece> pieces_;
+  std::atomic<std::int64_t> held_{0};
+};
+
+}  // namespace seer::data

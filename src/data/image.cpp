@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "seer/data/image.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "image_codecs.hpp"
+#include "seer/base/error.hpp"
+
+namespace seer::data {
+namespace {
+
+ImageKind kind_of(Bytes b) {
+  auto starts = [&](std::size_t at, const char* with, std::size_t length) {
+    return b.size() >= at + length && std::memcmp(b.data() + at, with, length) == 0;
+  };
+  if (starts(0, "\xFF\xD8\xFF", 3)) return ImageKind::jpeg;
+  if (starts(0, "\x89PNG\r\n\x1A\n", 8)) return ImageKind::png;
+  if (starts(0, "RIFF", 4) && starts(8, "WEBP", 4)) return ImageKind::webp;
+  return ImageKind::unknown;
+}
+
+// Turns an image as stored upright: EXIF orientations 2 to 8 (EXIF 2.32, tag 0x0112).
+void orient(const Image& in, int orientation, Image& out) {
+  const std::int64_t w = in.width, h = in.height;
+  const bool turned = orientation >= 5;
+  out.width = turned ? h : w;
+  out.height = turned ? w : h;
+  out.rgb.resize(static_cast<std::size_t>(3 * w * h));
+  std::uint8_t* to = out.rgb.data();
+  for (std::int64_t y = 0; y < out.height; ++y) {
+    for (std::int64_t x = 0; x < out.width; ++x, to += 3) {
+      std::int64_t sx = turned ? y : x, sy = turned ? x : y;
+      if (orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8) sx = w - 1 - sx;
+      if (orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7) sy = h - 1 - sy;
+      std::memcpy(to, in.rgb.data() + 3 * (sy * w + sx), 3);
+    }
+  }
+}
+
+}  // namespace
+
+const char* name_of(ImageKind kind) {
+  switch (kind) {
+    case ImageKind::jpeg: return "JPEG";
+    case ImageKind::png: return "PNG";
+    case ImageKind::webp: return "WebP";
+    case ImageKind::unknown: break;
+  }
+  return "unknown";
+}
+
+void broken(ImageKind kind, const std::string& why) {
+  throw Error(ExitCode::file, fmt::format("{}: {}", name_of(kind), why));
+}
+
+void check_size(ImageKind kind, std::int64_t width, std::int64_t height, std::int64_t max_pixels) {
+  if (width < 1 || height < 1) broken(kind, fmt::format("declares {} x {} pixels", width, height));
+  if (width > max_pixels / height) {
+    broken(kind, fmt::format("declares {} x {} pixels, over the limit of {}", width, height, max_pixels));
+  }
+}
+
+ImageHeader read_header(Bytes bytes) {
+  ImageHeader header;
+  switch (kind_of(bytes)) {
+    case ImageKind::jpeg: header = jpeg_header(bytes); break;
+    case ImageKind::png: header = png_header(bytes); break;
+    case ImageKind::webp: header = webp_header(bytes); break;
+    case ImageKind::unknown: return header;
+  }
+  if (header.orientation >= 5) std::swap(header.width, header.height);
+  return header;
+}
+
+void decode(Bytes bytes, std::int64_t max_pixels, Image& out) {
+  switch (kind_of(bytes)) {
+    case ImageKind::jpeg: {
+      const int orientation = jpeg_header(bytes).orientation;
+      if (orientation == 1) return decode_jpeg(bytes, max_pixels, out);
+      thread_local Image stored;  // kept: most pictures of a phone are turned
+      decode_jpeg(bytes, max_pixels, stored);
+      return orient(stored, orientation, out);
+    }
+    case ImageKind::png: return decode_png(bytes, max_pixels, out);
+    case ImageKind::webp: return decode_webp(bytes, max_pixels, out);
+    case ImageKind::unknown: break;
+  }
+  throw Error(ExitCode::file, bytes.empty() ? "empty (0 bytes)" : "not a JPEG, PNG or WebP image");
+}
+
+}  // namespace seer::data

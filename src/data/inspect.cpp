@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "seer/data/inspect.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "seer/base/checksum.hpp"
+#include "seer/base/error.hpp"
+#include "seer/data/h5_trial.hpp"
+#include "seer/data/shard.hpp"
+
+namespace seer::data {
+namespace {
+
+using nlohmann::ordered_json;
+
+constexpr int kMaxDepth = 16;
+constexpr std::size_t kMaxObjects = 200'000;
+constexpr std::uint64_t kBlock_images = 1024;
+constexpr std::size_t kMaxDamaged = 20;
+
+const char* name_of(h5::Type type) {
+  switch (type) {
+    case h5::Type::u8: return "uint8";
+    case h5::Type::i32: return "int32";
+    case h5::Type::u32: return "uint32";
+    case h5::Type::i64: return "int64";
+    case h5::Type::u64: return "uint64";
+    case h5::Type::f32: return "float32";
+    case h5::Type::f64: return "float64";
+  }
+  return "other";
+}
+
+template <class Call>
+bool try_put(ordered_json& out, Call&& call) {
+  try {
+    out = call();
+    return true;
+  } catch (const Error&) {
+    return false;  // of another type
+  }
+}
+
+ordered_json attributes(const h5::File& file, const std::string& object) {
+  ordered_json out = ordered_json::object();
+  for (const auto& name : file.attributes(object)) {
+    ordered_json& value = out[name];
+    if (!try_put(value, [&] { return file.get_string(object, name); }) &&
+        !try_put(value, [&] { return file.get_int(object, name); }) &&
+        !try_put(value, [&] { return file.get_double(object, name); }) &&
+        !try_put(value, [&] { return file.get_strings(object, name); })) {
+      value = "(of another type)";
+    }
+  }
+  return out;
+}
+
+/// Walks a file of unknown origin: bounded in depth and number, for groups can hold themselves.
+class Walker {
+ public:
+  explicit Walker(const h5::File& file) : file_(file) {}
+
+  ordered_json walk() {
+    ordered_json out;
+    out["attributes"] = attributes(file_, "/");
+    visit("/", 0);
+    out["groups"] = groups_;
+    out["datasets"] = datasets_;
+    if (parameters_ > 0) out["parameters"] = parameters_;
+    return out;
+  }
+
+ private:
+  void visit(const std::string& group, int depth) {
+    for (const auto& name : file_.list(group)) {
+      const std::string path = (group == "/" ? "" : group) + fmt::format("/{}", name);
+      if (++objects_ > kMaxObjects || depth > kMaxDepth) {
+        throw Error(ExitCode::file, fmt::format("{}: more than {} objects or {} levels of groups", file_.path(),
+                                                kMaxObjects, kMaxDepth));
+      }
+      const auto own = attributes(file_, path);
+      if (file_.is_group(path)) {
+        groups_.push_back({{"name", path}, {"attributes", own}});
+        visit(path, depth + 1);
+        continue;
+      }
+      const auto d = file_.describe(path);
+      std::uint64_t count = 1;
+      for (auto n : d.dims) count *= n;
+      if (path.starts_with("/model/")) parameters_ += count;
+      ordered_json set = {{"name", path}, {"type", d.type ? name_of(*d.type) : "other"}, {"shape", d.dims}, {"bytes", d.bytes}};
+      if (!own.empty()) set["attributes"] = own;
+      datasets_.push_back(std::move(set));
+    }
+  }
+
+  const h5::File& file_;
+  ordered_json groups_ = ordered_json::array(), datasets_ = ordered_json::array();
+  std::size_t objects_ = 0;
+  std::uint64_t parameters_ = 0;
+};
+
+struct Range {
+  std::uint64_t low = ~std::uint64_t{0}, high = 0;
+  void add(std::uint64_t v) {
+    low = std::min(low, v);
+    high = std::max(high, v);
+  }
+  ordered_json json() const { return high >= low ? ordered_json{low, high} : ordered_json::array(); }
+};
+
+void inspect_images(const DataSet& set, bool verify, ordered_json& out) {
+  Range bytes, width, height;
+  std::vector<std::uint64_t> per_class(set.classes().size() + 1);
+  std::uint64_t damaged = 0;
+  ordered_json first_damaged = ordered_json::array();
+  std::vector<std::uint8_t> image;
+  const auto& info = set.shards().front();
+  for (std::uint64_t first = 0; first < set.images(); first += kBlock_images) {
+    const auto count = std::min(kBlock_images, set.images() - first);
+    const auto places = set.places(first, count);
+    const auto labels = set.labels(first, count);
+    const auto sums = set.checksums(first, count);
+    std::vector<std::uint32_t> widths(count), heights(count);
+    set.read(0, info.width_offset + 4 * first, 4 * count, widths.data());
+    set.read(0, info.height_offset + 4 * first, 4 * count, heights.data());
+    for (std::uint64_t i = 0; i < count; ++i) {
+      bytes.add(places[i].bytes);
+      width.add(widths[i]);
+      height.add(heights[i]);
+      if (!per_class.empty()) {
+        const auto label = labels[i] < 0 ? per_class.size() - 1 : static_cast<std::size_t>(labels[i]);
+        ++per_class[std::min(label, per_class.size() - 1)];
+      }
+      if (!verify) continue;
+      image.resize(places[i].bytes);
+      set.read(0, places[i].offset, places[i].bytes, image.data());
+      if (checksum(image.data(), image.size()) == sums[i]) continue;
+      if (++damaged <= kMaxDamaged) first_damaged.push_back(first + i);
+    }
+  }
+  out["image_bytes_range"] = bytes.json();
+  out["width_range"] = width.json();
+  out["height_range"] = height.json();
+  if (set.has_labels()) {
+    ordered_json counts = ordered_json::object();
+    for (std::size_t c = 0; c < set.classes().size(); ++c) counts[set.classes()[c]] = per_class[c];
+    out["images_per_class"] = counts;
+    out["images_without_label"] = per_class.back();
+  }
+  if (verify) {
+    out["verified"] = damaged == 0;
+    out["damaged_count"] = damaged;
+    out["damaged"] = first_damaged;
+  }
+}
+
+}  // namespace
+
+std::string inspect_hdf5(const std::string& path, bool verify, const comm::Communicator& alone) {
+  // Text in hostile files may be no UTF-8.
+  auto text = [](const ordered_json& j) { return j.dump(-1, ' ', false, ordered_json::error_handler_t::replace); };
+  const std::string found = h5::trial(path, [&](const h5::File& file) {
+    if (file.has("/", "format")) {
+      ordered_json format;
+      if (try_put(format, [&] { return file.get_string("/", "format"); }) && format == kShardFormat) return std::string();
+    }
+    ordered_json out = {{"file", path}, {"kind", "hdf5"}};
+    out.update(Walker(file).walk());
+    return text(out);
+  });
+  if (!found.empty()) return found;
+
+  const ShardInfo info = read_shard_info(path, &alone);
+  ordered_json out = {{"file", path},
+                      {"kind", "shard"},
+                      {"version", kShardVersion},
+                      {"file_bytes", info.file_bytes},
+                      {"images", info.images},
+                      {"encoded_bytes", info.pixels_bytes},
+                      {"classes", info.classes},
+                      {"labels", info.label_offset != 0}};
+  out["place"] = {{"bytes", info.pixels_offset}, {"offset", info.offset_offset},     {"width", info.width_offset},
+                  {"height", info.height_offset}, {"checksum", info.checksum_offset}, {"label", info.label_offset}};
+  if (info.images > 0) inspect_images(DataSet::open(path, alone), verify, out);
+  return text(out);
+}
+
+}  // namespace seer::data

@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "seer/data/loader.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <filesystem>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "fetch.hpp"
+#include "pipeline.hpp"
+#include "seer/base/clock.hpp"
+#include "seer/base/error.hpp"
+#include "seer/base/log.hpp"
+#include "seer/base/random.hpp"
+#include "seer/data/augment.hpp"
+#include "seer/data/sampler.hpp"
+#include "seer/device/memory.hpp"
+
+namespace seer::data {
+namespace {
+
+constexpr std::uint32_t kReplacementTries = 32;  // bad images in a row before the data set is called broken
+
+/// One ring slot: a batch, its memory and the work to fill it.
+struct Slot {
+  Batch batch;
+  device::Buffer memory;
+  Fetch fetch;
+  std::vector<std::int64_t> order;  // job -> image of the batch
+  std::atomic<std::int64_t> replaced{0};
+};
+
+/// What one worker thread reuses from image to image.
+struct Worker {
+  Image image;
+  std::vector<std::uint8_t> encoded;
+  AugmentScratch scratch;
+};
+
+}  // namespace
+
+struct ShardLoader::Impl {
+  Impl(const config::Config& config_in, DataSet data_in, int rank_in, int ranks, std::size_t threads_in)
+      : config(config_in),
+        data(std::move(data_in)),
+        sampler(data.images(), static_cast<std::uint64_t>(config.data.seed),
+                static_cast<std::uint64_t>(config.data.block_images),
+                static_cast<std::uint64_t>(config.data.window_blocks)),
+        places(data, sampler.block_images(), static_cast<std::size_t>(2 * config.data.window_blocks)),
+        kinds(crop_kinds(config.crops)),
+        rank(rank_in),
+        images_here(config.data.global_batch / ranks),
+        slots(static_cast<std::size_t>(std::max<std::int64_t>(config.data.prefetch_batches, 1) + 1)),
+        workers(threads_in) {
+    for (auto& slot : slots) {
+      slot.batch.images = images_here;
+      slot.batch.groups = crop_groups(config.crops, images_here);
+      std::size_t bytes = 0;
+      for (const auto& group : slot.batch.groups)
+        bytes += (static_cast<std::size_t>(group.images.bytes()) + 63) / 64 * 64;
+      slot.memory = device::Buffer(bytes);
+      memory_bytes += static_cast<std::int64_t>(bytes);
+      char* at = static_cast<char*>(slot.memory.data());
+      for (auto& group : slot.batch.groups) {
+        group.images.data = at;
+        at += (static_cast<std::size_t>(group.images.bytes()) + 63) / 64 * 64;
+      }
+    }
+  }
+
+  /// Global position, in the infinite sequence, of an image of this rank's part of update `update`.
+  std::uint64_t position(std::int64_t update, std::int64_t image) const {
+    return static_cast<std::uint64_t>(update * config.data.global_batch + rank * images_here + image);
+  }
+
+  std::int64_t prepare(std::int64_t update, std::size_t slot_index) {
+    Slot& slot = slots[slot_index];
+    slot.batch.update = update;
+    slot.batch.replaced = 0;
+    slot.replaced = 0;
+    slot.batch.positions.resize(static_cast<std::size_t>(images_here));
+    std::vector<ImagePlace> where(static_cast<std::size_t>(images_here));
+    for (std::int64_t i = 0; i < images_here; ++i) {
+      const std::uint64_t index = sampler.image(position(update, i));
+      slot.batch.positions[static_cast<std::size_t>(i)] = index;
+      where[static_cast<std::size_t>(i)] = places.place(index);
+    }
+    slot.order = slot.fetch.plan(where);
+    return images_here;
+  }
+
+  void run(std::size_t slot_index, std::int64_t job, std::size_t worker_index) {
+    Slot& slot = slots[slot_index];
+    Worker& worker = workers[worker_index];
+    const std::int64_t image = slot.order[static_cast<std::size_t>(job)];
+    const std::uint64_t place = position(slot.batch.update, image);
+    std::uint64_t& index = slot.batch.positions[static_cast<std::size_t>(image)];
+    Clock clock;
+    const auto encoded = slot.fetch.bytes(data, image);
+    add(read_ns, clock);
+    bytes_read += static_cast<std::int64_t>(encoded.size());
+    bool good = decodes(encoded, index, worker);
+    slot.fetch.release(image);
+    for (std::uint32_t attempt = 0; !good; ++attempt) {
+      if (attempt == kReplacementTries)
+        throw Error(ExitCode::file, fmt::format("{} images drawn in place of a bad one do not decode either", attempt),
+                    "check the data set with `seer inspect`");
+      // Drawn by position, so every rank count and every resumed run replaces alike.
+      index = Random(static_cast<std::uint64_t>(config.data.seed), Purpose::replacement, place, attempt)
+                  .below(data.images());
+      clock.restart();
+      data.read_image(index, worker.encoded);
+      add(read_ns, clock);
+      bytes_read += static_cast<std::int64_t>(worker.encoded.size());
+      good = decodes(worker.encoded, index, worker);
+      if (attempt == 0) ++slot.replaced;
+    }
+    clock.restart();
+    for (auto& group : slot.batch.groups) {
+      for (int c = 0; c < group.count; ++c) {
+        const int crop = group.first_crop + c;
+        const auto plan =
+            plan_crop(config.augment, kinds[static_cast<std::size_t>(crop)], worker.image.width, worker.image.height,
+                      static_cast<std::uint64_t>(config.data.seed), place, static_cast<std::uint32_t>(crop));
+        const auto out = group.images.slice(c * images_here + image, 1);
+        apply_crop(worker.image, plan, group.size, config.augment, worker.scratch, out.f32());
+      }
+    }
+    add(augment_ns, clock);
+    ++images_done;
+  }
+
+  /// Decodes into the worker's image. A bad image is counted and told of; with policy "fail" it is the end.
+  bool decodes(std::span<const std::uint8_t> encoded, std::uint64_t index, Worker& worker) {
+    const Clock clock;
+    try {
+      decode(encoded, config.data.max_pixels, worker.image);
+      add(decode_ns, clock);
+      return true;
+    } catch (const Error& error) {
+      if (error.code() != ExitCode::file) throw;
+      const std::string where = data.describe(index);
+      if (config.data.bad_image_policy == "fail")
+        throw Error(ExitCode::file, fmt::format("{}: {}", where, error.what()),
+                    "repack the data set, or set data.bad_image_policy = \"replace\"");
+      report_bad(index, where, error.what());
+      return false;
+    }
+  }
+
+  void report_bad(std::uint64_t index, const std::string& where, const std::string& reason) {
+    ++bad;
+    std::lock_guard lock(reported_mutex);
+    if (!reported.insert(index).second) return;
+    log::warn(fmt::format("bad image replaced: {}: {}", where, reason));
+    if (!std::filesystem::is_directory(config.log.run_dir)) return;
+    // One line in one write: ranks append to the same file.
+    const std::string line = nlohmann::json{{"image", index}, {"where", where}, {"reason", reason}}.dump(
+                                 -1, ' ', false, nlohmann::json::error_handler_t::replace) +
+                             "\n";
+    const int file =
+        ::open((config.log.run_dir + "/rejects.jsonl").c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+    if (file < 0) return;
+    [[maybe_unused]] const auto written = ::write(file, line.data(), line.size());
+    ::close(file);
+  }
+
+  static void add(std::atomic<std::int64_t>& sum, const Clock& clock) {
+    sum.fetch_add(static_cast<std::int64_t>(clock.ms() * 1e6), std::memory_order_relaxed);
+  }
+
+  config::Config config;
+  DataSet data;
+  Sampler sampler;
+  PlaceCache places;
+  std::vector<CropKind> kinds;
+  std::int64_t rank, images_here;
+  std::vector<Slot> slots;
+  std::vector<Worker> workers;
+  std::int64_t memory_bytes = 0;
+  std::atomic<std::int64_t> bad{0}, images_done{0}, bytes_read{0}, read_ns{0}, decode_ns{0}, augment_ns{0};
+  std::set<std::uint64_t> reported;
+  std::mutex reported_mutex;
+  std::unique_ptr<Pipeline> pipeline;  // last: its threads use everything above
+};
+
+ShardLoader::ShardLoader(const config::Config& config, DataSet data, int rank, int ranks, std::size_t threads,
+                         std::int64_t start_update)
+    : impl_(std::make_unique<Impl>(config, std::move(data), rank, ranks, threads)) {
+  auto* const impl = impl_.get();
+  impl_->pipeline = std::make_unique<Pipeline>(
+      threads, impl_->slots.size(), start_update, std::numeric_limits<std::int64_t>::max(),
+      Pipeline::Work{[impl](std::int64_t update, std::size_t slot) { return impl->prepare(update, slot); },
+                     [impl](std::size_t slot, std::int64_t job, std::size_t worker) { impl->run(slot, job, worker); }});
+}
+
+ShardLoader::~ShardLoader() = default;
+
+const Batch& ShardLoader::next() {
+  Slot& slot = impl_->slots[impl_->pipeline->next().value()];
+  slot.batch.replaced = slot.replaced;
+  return slot.batch;
+}
+
+std::uint64_t ShardLoader::images() const {
+  return impl_->data.images();
+}
+
+std::vector<std::string> ShardLoader::shard_names() const {
+  std::vector<std::string> names;
+  for (const auto& shard : impl_->data.shards()) names.push_back(std::filesystem::path(shard.path).filename().string());
+  return names;
+}
+
+std::int64_t ShardLoader::bad_images() const {
+  return impl_->bad;
+}
+
+std::int64_t ShardLoader::bytes_held() const {
+  std::int64_t bytes = impl_->memory_bytes + impl_->places.bytes();
+  for (const auto& slot : impl_->slots) bytes += slot.fetch.bytes_held();
+  return bytes;
+}
+
+LoaderTimes ShardLoader::times() const {
+  const auto ms = [](const std::atomic<std::int64_t>& ns) { return static_cast<double>(ns.load()) * 1e-6; };
+  return {impl_->images_done, impl_->bytes_read, ms(impl_->read_ns), ms(impl_->decode_ns), ms(impl_->augment_ns)};
+}
+
+std::size_t ShardLoader::threads() const {
+  return impl_->workers.size();
+}
+
+}  // namespace seer::data

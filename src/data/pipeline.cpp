@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "pipeline.hpp"
+
+#include <utility>
+
+namespace seer::data {
+
+Pipeline::Pipeline(std::size_t threads, std::size_t slots, std::int64_t first, std::int64_t end, Work work)
+    : work_(std::move(work)), slots_(slots), handed_out_(first), end_(end), prepared_(first) {
+  for (std::size_t i = 0; i < threads; ++i) threads_.emplace_back([this, i] { this->work(i); });
+}
+
+Pipeline::~Pipeline() {
+  {
+    std::lock_guard lock(mutex_);
+    stop_ = true;
+  }
+  for_workers_.notify_all();
+  for (auto& thread : threads_) thread.join();
+}
+
+Pipeline::Slot* Pipeline::open_slot() {
+  for (std::int64_t batch = handed_out_; batch < prepared_; ++batch) {
+    Slot& slot = slot_of(batch);
+    if (slot.batch == batch && slot.stage == Stage::filling && slot.claimed < slot.jobs) return &slot;
+  }
+  return nullptr;
+}
+
+void Pipeline::work(std::size_t worker) {
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    Slot* open = nullptr;
+    const auto can_prepare = [this] {
+      return !preparing_ && prepared_ < end_ && slot_of(prepared_).stage == Stage::free;
+    };
+    for_workers_.wait(lock, [&] { return stop_ || (open = open_slot()) != nullptr || can_prepare(); });
+    if (stop_) return;
+    if (open == nullptr) {
+      const std::int64_t batch = prepared_++;
+      Slot& slot = slot_of(batch);
+      slot = Slot{.stage = Stage::preparing, .batch = batch, .error = nullptr};
+      preparing_ = true;
+      lock.unlock();
+      std::int64_t jobs = 0;
+      std::exception_ptr error;
+      try {
+        jobs = work_.prepare(batch, static_cast<std::size_t>(&slot - slots_.data()));
+      } catch (...) {
+        error = std::current_exception();
+      }
+      lock.lock();
+      slot.jobs = jobs;
+      slot.error = error;
+      slot.stage = Stage::filling;
+      preparing_ = false;
+      for_workers_.notify_all();
+      if (complete(slot)) for_caller_.notify_one();
+      continue;
+    }
+    Slot& slot = *open;
+    const std::int64_t job = slot.claimed++;
+    lock.unlock();
+    std::exception_ptr error;
+    try {
+      work_.run(static_cast<std::size_t>(&slot - slots_.data()), job, worker);
+    } catch (...) {
+      error = std::current_exception();
+    }
+    lock.lock();
+    // The lowest job's error is the one reported, whichever thread came first.
+    if (error && (!slot.error || job < slot.error_job)) {
+      slot.error = error;
+      slot.error_job = job;
+    }
+    ++slot.done;
+    if (complete(slot)) for_caller_.notify_one();
+  }
+}
+
+std::optional<std::size_t> Pipeline::next() {
+  std::unique_lock lock(mutex_);
+  if (lent_) {
+    slots_[*lent_].stage = Stage::free;
+    lent_.reset();
+    for_workers_.notify_all();
+  }
+  if (handed_out_ >= end_) return std::nullopt;
+  Slot& slot = slot_of(handed_out_);
+  for_caller_.wait(lock, [&] { return slot.batch == handed_out_ && complete(slot); });
+  ++handed_out_;
+  slot.stage = Stage::lent;
+  lent_ = static_cast<std::size_t>(&slot - slots_.data());
+  if (slot.error) std::rethrow_exception(slot.error);
+  return lent_;
+}
+
+}  // namespace seer::data

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+// Batches prepared ahead by worker threads: a ring of slots, filled in order, handed out in order. Knows nothing of
+// images; the training loader and the evaluation reader say what preparing a batch and doing one of its jobs means.
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <exception>
+#include <functional>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <vector>
+
+namespace seer::data {
+
+class Pipeline {
+ public:
+  struct Work {
+    /// Lays out `batch` in `slot`; returns how many jobs it has. One at a time, in the order of batches.
+    std::function<std::int64_t(std::int64_t batch, std::size_t slot)> prepare;
+    /// Does job `job` of the batch that lies in `slot`. Many at a time; `worker` is the calling thread's number.
+    std::function<void(std::size_t slot, std::int64_t job, std::size_t worker)> run;
+  };
+
+  /// Batches [first, end). Threads start at once.
+  Pipeline(std::size_t threads, std::size_t slots, std::int64_t first, std::int64_t end, Work work);
+  /// Waits for the jobs under way only.
+  ~Pipeline();
+  Pipeline(const Pipeline&) = delete;
+  Pipeline& operator=(const Pipeline&) = delete;
+
+  /// Gives the slot of the last call back and waits for the next batch; nullopt after the last one. Rethrows what the
+  /// batch's first failing job threw.
+  std::optional<std::size_t> next();
+
+ private:
+  enum class Stage : std::uint8_t { free, preparing, filling, lent };
+  struct Slot {
+    Stage stage = Stage::free;
+    std::int64_t batch = -1, jobs = 0, claimed = 0, done = 0;
+    std::exception_ptr error;
+    std::int64_t error_job = 0;
+  };
+
+  void work(std::size_t worker);
+  bool complete(const Slot& slot) const { return slot.stage == Stage::filling && slot.done == slot.jobs; }
+  Slot& slot_of(std::int64_t batch) { return slots_[static_cast<std::size_t>(batch) % slots_.size()]; }
+  /// The oldest slot with a job that nobody has taken.
+  Slot* open_slot();
+
+  Work work_;
+  std::vector<Slot> slots_;
+  std::int64_t handed_out_, end_, prepared_;  // next batch to hand out; end; next batch to prepare
+  bool preparing_ = false, stop_ = false;
+  std::optional<std::size_t> lent_;
+  std::mutex mutex_;
+  std::condition_variable for_workers_, for_caller_;
+  std::vector<std::thread> threads_;
+};
+
+}  // namespace seer::data

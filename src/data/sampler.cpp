@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "seer/data/sampler.hpp"
+
+#include <algorithm>
+#include <bit>
+
+#include "seer/base/error.hpp"
+#include "seer/base/random.hpp"
+
+namespace seer::data {
+namespace {
+
+constexpr int kRounds = 8;
+constexpr std::uint64_t kGolden = 0x9E3779B97F4A7C15ULL;
+
+/// splitmix64's finaliser: every bit of the input reaches every bit of the output.
+std::uint64_t mix(std::uint64_t z) {
+  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ULL;
+  z = (z ^ (z >> 27)) * 0x94D049BB133111EBULL;
+  return z ^ (z >> 31);
+}
+
+std::uint64_t derive(std::uint64_t key, std::uint64_t index) {
+  return mix(key + kGolden * (index + 1));
+}
+
+/// Half the bits of the smallest power of four that holds [0, n).
+int half_bits(std::uint64_t n) {
+  return std::max(1, (static_cast<int>(std::bit_width(n - 1)) + 1) / 2);
+}
+
+std::uint64_t round_value(std::uint64_t half, std::uint64_t key, int round, std::uint64_t mask) {
+  return mix(half ^ derive(key, static_cast<std::uint64_t>(round))) & mask;
+}
+
+}  // namespace
+
+std::uint64_t permute(std::uint64_t value, std::uint64_t n, std::uint64_t key) {
+  const int half = half_bits(n);
+  const std::uint64_t mask = (std::uint64_t{1} << half) - 1;
+  do {
+    std::uint64_t left = value >> half, right = value & mask;
+    for (int round = 0; round < kRounds; ++round) {
+      const std::uint64_t next = left ^ round_value(right, key, round, mask);
+      left = right;
+      right = next;
+    }
+    value = (left << half) | right;
+  } while (value >= n);
+  return value;
+}
+
+std::uint64_t permute_back(std::uint64_t value, std::uint64_t n, std::uint64_t key) {
+  const int half = half_bits(n);
+  const std::uint64_t mask = (std::uint64_t{1} << half) - 1;
+  do {
+    std::uint64_t left = value >> half, right = value & mask;
+    for (int round = kRounds - 1; round >= 0; --round) {
+      const std::uint64_t previous = right ^ round_value(left, key, round, mask);
+      right = left;
+      left = previous;
+    }
+    value = (left << half) | right;
+  } while (value >= n);
+  return value;
+}
+
+Sampler::Sampler(std::uint64_t images, std::uint64_t seed, std::uint64_t block_images, std::uint64_t window_blocks)
+    : images_(images),
+      seed_(seed),
+      block_images_(std::min(std::max<std::uint64_t>(block_images, 1), std::max<std::uint64_t>(images, 1))),
+      window_blocks_(std::max<std::uint64_t>(window_blocks, 1)),
+      blocks_((images + block_images_ - 1) / block_images_),
+      missing_(blocks_ * block_images_ - images) {
+  ensure(images > 0 && images < (std::uint64_t{1} << 62), "a sampler needs between 1 and 2^62 images");
+  window_blocks_ = std::min(window_blocks_, blocks_);
+}
+
+std::uint64_t Sampler::image(std::uint64_t epoch, std::uint64_t place) const {
+  Random random(seed_, Purpose::epoch_order, epoch);
+  const std::uint64_t high = random.bits(), epoch_key = (high << 32) | random.bits();
+  const std::uint64_t order_key = derive(epoch_key, 0);
+
+  // Where the short block (the data set's last) comes in this epoch's order of blocks: windows after its own begin
+  // `missing_` places earlier than full ones would.
+  const std::uint64_t full = window_blocks_ * block_images_;
+  const std::uint64_t short_slot = permute_back(blocks_ - 1, blocks_, order_key);
+  const std::uint64_t short_window = short_slot / window_blocks_;
+  std::uint64_t window = place / full;
+  if (window > short_window || place >= (short_window + 1) * full - missing_) window = (place + missing_) / full;
+  const bool holds_short = window == short_window;
+  const std::uint64_t begin = window * full - (window > short_window ? missing_ : 0);
+  const std::uint64_t first_slot = window * window_blocks_;
+  const std::uint64_t slots = std::min(window_blocks_, blocks_ - first_slot);
+  const std::uint64_t size = slots * block_images_ - (holds_short ? missing_ : 0);
+
+  std::uint64_t inside = permute(place - begin, size, derive(epoch_key, window + 1));
+  // As if the short block were full: what lies behind its images moves up by what it lacks.
+  if (holds_short) {
+    const std::uint64_t short_end = (short_slot - first_slot + 1) * block_images_ - missing_;
+    if (inside >= short_end) inside += missing_;
+  }
+  const std::uint64_t block = permute(first_slot + inside / block_images_, blocks_, order_key);
+  return block * block_images_ + inside % block_images_;
+}
+
+}  // namespace seer::data

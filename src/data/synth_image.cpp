@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: Apache-2.0
+// How a synthetic image is drawn: signed distances for the shapes, a periodic function for the texture, four samples a
+// pixel against jagged edges.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <numbers>
+
+#include "seer/base/error.hpp"
+#include "seer/base/random.hpp"
+#include "seer/data/synth.hpp"
+
+namespace seer::data {
+namespace {
+
+constexpr int kTextures = 6, kShapes = 6, kLayouts = 4;
+static_assert(kTextures * kShapes * kLayouts == kSynthClasses);
+constexpr std::array<const char*, kTextures> kTextureNames = {"stripes", "dots", "checker", "rings", "zigzag", "blobs"};
+constexpr std::array<const char*, kShapes> kShapeNames = {"disc", "square", "triangle", "star", "cross", "annulus"};
+constexpr std::array<const char*, kLayouts> kLayoutNames = {"single", "pair", "row", "grid"};
+constexpr double kPi = std::numbers::pi;
+
+struct Recipe {
+  int texture, shape, layout;
+};
+
+// Neighbouring classes differ in all three; all combinations occur once in kSynthClasses.
+Recipe recipe_of(std::int64_t c) {
+  return {static_cast<int>(c % kTextures), static_cast<int>((c / kTextures + c) % kShapes),
+          static_cast<int>((c / (kTextures * kShapes) + c) % kLayouts)};
+}
+
+struct Point {
+  double x = 0, y = 0;
+};
+struct Turn {
+  explicit Turn(double angle) : c(std::cos(angle)), s(std::sin(angle)) {}
+  double c, s;
+};
+Point turned(Point p, const Turn& t) { return {t.c * p.x - t.s * p.y, t.s * p.x + t.c * p.y}; }
+double length(Point p) { return std::sqrt(p.x * p.x + p.y * p.y); }
+double box(Point p, double half_width, double half_height) {
+  return std::max(std::abs(p.x) - half_width, std::abs(p.y) - half_height);
+}
+
+// Negative inside; all about equally large.
+double distance(int shape, Point p) {
+  switch (shape) {
+    case 0: return length(p) - 0.95;
+    case 1: return box(p, 0.84, 0.84);
+    case 2: {
+      const double y = p.y - 0.15;
+      return std::max(y - 0.65, std::sqrt(3.0) / 2 * std::abs(p.x) - 0.5 * y - 0.62);
+    }
+    case 3: {
+      // Five points: the boundary's radius as a function of the angle from the nearest point.
+      constexpr double kSector = 2 * kPi / 5;
+      const double angle = std::abs(std::remainder(std::atan2(p.x, p.y), kSector)) / (kSector / 2);
+      const double outer = 1.1, inner = 0.5;
+      return length(p) - outer * inner / (inner + (outer - inner) * angle * (1.6 - 0.6 * angle));
+    }
+    case 4: return std::min(box(p, 1.0, 0.36), box(p, 0.36, 1.0));
+    default: return std::abs(length(p) - 0.74) - 0.3;
+  }
+}
+
+// A number in [0, 1) that depends on a lattice point and the image (a step of SplitMix64).
+double lattice(std::int64_t x, std::int64_t y, std::uint64_t key) {
+  std::uint64_t z = key + 0x9E3779B97F4A7C15ULL * static_cast<std::uint64_t>(x) +
+                    0xC2B2AE3D27D4EB4FULL * static_cast<std::uint64_t>(y);
+  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ULL;
+  z = (z ^ (z >> 27)) * 0x94D049BB133111EBULL;
+  return static_cast<double>((z ^ (z >> 31)) >> 11) * 0x1.0p-53;
+}
+
+double noise(Point p, std::uint64_t key) {
+  const double fx = std::floor(p.x), fy = std::floor(p.y);
+  const auto x = static_cast<std::int64_t>(fx), y = static_cast<std::int64_t>(fy);
+  auto ease = [](double t) { return t * t * (3 - 2 * t); };
+  const double u = ease(p.x - fx), v = ease(p.y - fy);
+  const double top = std::lerp(lattice(x, y, key), lattice(x + 1, y, key), u);
+  const double bottom = std::lerp(lattice(x, y + 1, key), lattice(x + 1, y + 1, key), u);
+  return std::lerp(top, bottom, v);
+}
+
+// Which of the two colours, 0 to 1, at a point in periods; `from_centre` for textures that belong to the object.
+double texture(int kind, Point p, Point from_centre, std::uint64_t key) {
+  // A soft edge a sixth of a period wide: no finer detail than a few pixels can show.
+  auto edge = [](double v) { return std::clamp(0.5 + 3 * v, 0.0, 1.0); };
+  switch (kind) {
+    case 0: return edge(std::sin(2 * kPi * p.x));
+    case 1: {
+      const Point cell = {p.x - std::floor(p.x) - 0.5, p.y - std::floor(p.y) - 0.5};
+      return edge(2 * (0.3 - length(cell)));
+    }
+    case 2: return edge(1.5 * std::sin(kPi * p.x) * std::sin(kPi * p.y));
+    case 3: return edge(std::sin(2 * kPi * length(from_centre)));
+    case 4: return edge(std::sin(2 * kPi * (p.x + std::abs(std::remainder(0.5 * p.y, 1.0)))));
+    default: return edge(4 * (noise({1.6 * p.x, 1.6 * p.y}, key) - 0.5));
+  }
+}
+
+using Colour = std::array<double, 3>;
+double brightness(const Colour& c) { return 0.299 * c[0] + 0.587 * c[1] + 0.114 * c[2]; }
+Colour draw_colour(Random& random) { return {random.uniform(), random.uniform(), random.uniform()}; }
+Colour mix(const Colour& a, const Colour& b, double t) {
+  return {std::lerp(a[0], b[0], t), std::lerp(a[1], b[1], t), std::lerp(a[2], b[2], t)};
+}
+
+struct Object {
+  Point centre;
+  double radius;
+  Turn turn;
+};
+
+// Where the objects are, in units of the image's side.
+std::vector<Object> place(int layout, Random& random) {
+  static constexpr std::array<std::array<double, 2>, kLayouts> kRadius = {
+      {{0.27, 0.42}, {0.19, 0.25}, {0.13, 0.17}, {0.15, 0.20}}};
+  const double radius = random.uniform(kRadius[static_cast<std::size_t>(layout)][0],
+                                       kRadius[static_cast<std::size_t>(layout)][1]);
+  const Turn turn(random.uniform(0, 2 * kPi));
+  const double gap = 2.15 * radius;
+  std::vector<Point> at;
+  switch (layout) {
+    case 0: at = {{0, 0}}; break;
+    case 1: at = {{-0.5 * gap, 0}, {0.5 * gap, 0}}; break;
+    case 2: at = {{-gap, 0}, {0, 0}, {gap, 0}}; break;
+    default:
+      at = {{-0.5 * gap, -0.5 * gap}, {0.5 * gap, -0.5 * gap}, {-0.5 * gap, 0.5 * gap}, {0.5 * gap, 0.5 * gap}};
+  }
+  // The whole group somewhere near the middle; parts may leave the image.
+  const Point middle = {0.5 + random.uniform(-0.14, 0.14), 0.5 + random.uniform(-0.14, 0.14)};
+  std::vector<Object> objects;
+  for (const Point& p : at) {
+    const Point q = turned(p, turn);
+    const double own = radius * random.uniform(0.92, 1.08);
+    objects.push_back({{middle.x + q.x, middle.y + q.y}, own, Turn(random.uniform(0, 2 * kPi))});
+  }
+  return objects;
+}
+
+}  // namespace
+
+std::string synth_class_name(std::int64_t index) {
+  ensure(index >= 0 && index < kSynthClasses, "class out of range");
+  const Recipe r = recipe_of(index);
+  return fmt::format("{}-{}-{}", kTextureNames[static_cast<std::size_t>(r.texture)],
+                     kShapeNames[static_cast<std::size_t>(r.shape)], kLayoutNames[static_cast<std::size_t>(r.layout)]);
+}
+
+Image synth_image(std::uint64_t seed, std::uint64_t index, std::int64_t class_index, std::int64_t size) {
+  const Recipe recipe = recipe_of(class_index);
+  Random random(seed, Purpose::synthetic, index);
+  const auto objects = place(recipe.layout, random);
+  Colour first = draw_colour(random), second = draw_colour(random);
+  while (std::abs(brightness(first) - brightness(second)) < 0.3) second = draw_colour(random);
+  const Colour ground_a = draw_colour(random), ground_b = mix(ground_a, draw_colour(random), 0.6);
+  const double period = random.uniform(0.085, 0.13);
+  const Turn texture_turn(random.uniform(0, 2 * kPi));
+  const Point texture_shift = {random.uniform(0, 8), random.uniform(0, 8)};
+  const Turn ground_turn(random.uniform(0, 2 * kPi));
+  const double ground_scale = random.uniform(2, 6);
+  const Turn light_turn(random.uniform(0, 2 * kPi));
+  const double light_slope = random.uniform(0, 0.9);
+  const double exposure = random.uniform(0.65, 1.15), grain = random.uniform(0.005, 0.03);
+  const std::uint64_t key = (std::uint64_t{random.bits()} << 32) | random.bits();
+
+  const double pixel = 1.0 / static_cast<double>(size);
+  auto ground_at = [&](Point p) {
+    const Point g = turned({p.x - 0.5, p.y - 0.5}, ground_turn);
+    const double wave = 0.5 + 0.5 * g.x + 0.9 * (noise({ground_scale * g.x + 64, ground_scale * g.y + 64}, key + 1) - 0.5);
+    return mix(ground_a, ground_b, std::clamp(wave, 0.0, 1.0));
+  };
+  auto near = [&](const Object& o, Point p) {
+    return length({p.x - o.centre.x, p.y - o.centre.y}) < 1.2 * o.radius + 2 * pixel;
+  };
+  auto colour_at = [&](Point p, Colour c) {
+    for (const auto& o : objects) {
+      const Point from = {p.x - o.centre.x, p.y - o.centre.y};
+      if (!near(o, p)) continue;
+      const Point own = turned(from, o.turn);
+      const double d = distance(recipe.shape, {own.x / o.radius, own.y / o.radius}) * o.radius;
+      const double cover = std::clamp(0.5 - d / pixel, 0.0, 1.0);
+      if (cover <= 0) continue;
+      const Point t = turned({p.x / period, p.y / period}, texture_turn);
+      const double which = texture(recipe.texture, {t.x + texture_shift.x, t.y + texture_shift.y},
+                                   {from.x / period, from.y / period}, key);
+      c = mix(c, mix(first, second, which), cover);
+    }
+    return c;
+  };
+
+  Image image;
+  image.width = image.height = size;
+  image.rgb.resize(static_cast<std::size_t>(3 * size * size));
+  std::uint8_t* out = image.rgb.data();
+  for (std::int64_t y = 0; y < size; ++y) {
+    for (std::int64_t x = 0; x < size; ++x) {
+      const Point middle = {(static_cast<double>(x) + 0.5) * pixel, (static_cast<double>(y) + 0.5) * pixel};
+      const Colour ground = ground_at(middle);  // smooth: one sample does
+      Colour sum = ground;
+      if (std::any_of(objects.begin(), objects.end(), [&](const Object& o) { return near(o, middle); })) {
+        sum = {};
+        for (int sub = 0; sub < 4; ++sub) {
+          const Point p = {middle.x + pixel * (0.5 * (sub & 1) - 0.25), middle.y + pixel * (0.5 * (sub >> 1) - 0.25)};
+          const Colour c = colour_at(p, ground);
+          for (std::size_t k = 0; k < 3; ++k) sum[k] += c[k] / 4;
+        }
+      }
+      const Point from_middle = {static_cast<double>(x) * pixel - 0.5, static_cast<double>(y) * pixel - 0.5};
+      const double light = exposure * (1 + light_slope * turned(from_middle, light_turn).x);
+      for (std::size_t k = 0; k < 3; ++k) {
+        const double grains = grain * 2 * (lattice(x, y, key + 2 + k) - 0.5) * std::sqrt(3.0);
+        *out++ = static_cast<std::uint8_t>(std::lround(255 * std::clamp(sum[k] * light + grains, 0.0, 1.0)));
+      }
+    }
+  }
+  return image;
+}
+
+}  // namespace seer::data

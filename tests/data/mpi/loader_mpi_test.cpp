@@ -1,0 +1,379 @@
+// SPDX-License-Identifier: Apache-2.0
+// The loader as the step loop sees it: one global batch whatever the rank count, resumable at any update, with bad
+// images replaced alike on every rank count.
+#include "seer/data/loader.hpp"
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstring>
+#include <fstream>
+#include <map>
+#include <set>
+#include <vector>
+
+#include "../temporary.hpp"
+#include "../tiny_png.hpp"
+#include "seer/base/checksum.hpp"
+#include "seer/base/error.hpp"
+#include "seer/base/random.hpp"
+#include "seer/data/eval_reader.hpp"
+#include "seer/data/image.hpp"
+#include "seer/data/sampler.hpp"
+#include "seer/data/shard_writer.hpp"
+#include "seer/device/memory.hpp"
+
+namespace seer::data {
+namespace {
+
+constexpr std::uint64_t kImages = 50;
+
+/// Two shards of 30 and 20 PNG images of different sizes and contents; those listed as bad are cut short.
+void write_shards(const test::TemporaryFolder& folder, const std::set<std::uint64_t>& bad) {
+  std::uint64_t index = 0;
+  for (const std::uint64_t count : {30, 20}) {
+    std::vector<std::vector<std::uint8_t>> files;
+    std::vector<ShardEntry> entries;
+    for (std::uint64_t i = 0; i < count; ++i, ++index) {
+      const auto width = static_cast<std::uint32_t>(20 + index % 7),
+                 height = static_cast<std::uint32_t>(15 + index % 5);
+      auto file = test::tiny_png(width, height, index);
+      if (bad.count(index) != 0) file.resize(file.size() / 2);
+      entries.push_back(
+          {file.size(), checksum(file.data(), file.size()), width, height, static_cast<std::int32_t>(index % 3)});
+      files.push_back(std::move(file));
+    }
+    ShardWriter writer(folder / fmt::format("shard-{}.h5", index), entries, {"a", "b", "c"});
+    for (const auto& file : files) writer.append(file);
+    writer.finish();
+    writer.publish();
+  }
+}
+
+class LoaderMpi : public testing::Test {
+ protected:
+  LoaderMpi() : world_(comm::Communicator::world()), folder_(&world_) {
+    config_.crops = {{2, 16, {0.14, 1.0}}, {3, 8, {0.05, 0.14}}};
+    config_.data.shards = folder_.path();
+    config_.data.global_batch = 8;
+    config_.data.block_images = 8;
+    config_.data.window_blocks = 2;
+    config_.data.seed = 3;
+    config_.data.reader_threads = 2;
+    config_.log.run_dir = folder_ / "run";
+  }
+  void write(const std::set<std::uint64_t>& bad = {}) {
+    if (world_.is_root()) write_shards(folder_, bad);
+    world_.barrier();
+  }
+
+  /// The global batch as one rank would see it: crop after crop, image after image; the same on every rank.
+  std::vector<float> gather(const Batch& batch, std::vector<std::uint64_t>* images = nullptr) {
+    std::vector<float> all;
+    for (const auto& group : batch.groups) {
+      const std::int64_t pixels = group.size * group.size * 3, here = batch.images;
+      std::vector<float> mine(group.images.f32(), group.images.f32() + group.images.elems());
+      std::vector<float> parts(mine.size() * static_cast<std::size_t>(world_.size()));
+      world_.all_gather(mine, parts);
+      for (int crop = 0; crop < group.count; ++crop)
+        for (std::int64_t rank = 0; rank < world_.size(); ++rank) {
+          const auto first = ((rank * group.count + crop) * here) * pixels;
+          all.insert(all.end(), parts.begin() + first, parts.begin() + first + here * pixels);
+        }
+    }
+    if (images != nullptr) {
+      std::string mine(reinterpret_cast<const char*>(batch.positions.data()), batch.positions.size() * 8);
+      for (const auto& part : world_.all_gather(mine)) {
+        const auto old = images->size();
+        images->resize(old + part.size() / 8);
+        std::memcpy(images->data() + old, part.data(), part.size());
+      }
+    }
+    return all;
+  }
+
+  /// Checksums of the global batches of updates [first, first + count), each in its own loader run.
+  std::vector<std::uint64_t> checksums(std::int64_t first, int count) {
+    const auto source = open_source(config_, world_, first);
+    std::vector<std::uint64_t> sums;
+    for (int i = 0; i < count; ++i) {
+      const auto& batch = source->next();
+      EXPECT_EQ(batch.update, first + i);
+      const auto all = gather(batch);
+      sums.push_back(checksum(all.data(), all.size() * sizeof(float)));
+    }
+    return sums;
+  }
+
+  /// The same batches from a single loader that plays one rank of one, on every rank by itself.
+  std::vector<std::uint64_t> checksums_alone(std::int64_t first, int count, std::size_t threads) {
+    ShardLoader loader(config_, DataSet::open(config_.data.shards, world_), 0, 1, threads, first);
+    std::vector<std::uint64_t> sums;
+    for (int i = 0; i < count; ++i) {
+      std::vector<float> all;
+      for (const auto& group : loader.next().groups)
+        all.insert(all.end(), group.images.f32(), group.images.f32() + group.images.elems());
+      sums.push_back(checksum(all.data(), all.size() * sizeof(float)));
+    }
+    return sums;
+  }
+
+  comm::Communicator world_;
+  test::TemporaryFolder folder_;
+  config::Config config_;
+};
+
+TEST_F(LoaderMpi, GlobalBatchIsTheSameForAnyRankCount) {
+  write();
+  // One rank alone, one thread, is the reference; here are 1, 2 or 4 ranks of two threads.
+  const auto alone = checksums_alone(0, 10, 1);
+  EXPECT_EQ(checksums(0, 10), alone);
+  EXPECT_EQ(std::set<std::uint64_t>(alone.begin(), alone.end()).size(), alone.size());
+}
+
+TEST_F(LoaderMpi, ResumesAtAnyUpdateBitForBit) {
+  write();
+  const auto whole = checksums(0, 15);
+  for (const std::int64_t start : {1, 6, 13}) {
+    const auto rest = checksums(start, static_cast<int>(15 - start));
+    EXPECT_TRUE(std::equal(rest.begin(), rest.end(), whole.begin() + start)) << start;
+  }
+}
+
+TEST_F(LoaderMpi, TakesThePositionsOfTheSampler) {
+  write();
+  const auto source = open_source(config_, world_, 4);
+  EXPECT_EQ(source->images(), kImages);
+  EXPECT_EQ(source->shard_names().size(), 2U);
+  const Sampler sampler(kImages, 3, 8, 2);
+  for (std::int64_t update = 4; update < 20; ++update) {
+    std::vector<std::uint64_t> images;
+    gather(source->next(), &images);
+    ASSERT_EQ(images.size(), 8U);
+    for (std::uint64_t i = 0; i < 8; ++i)
+      EXPECT_EQ(images[i], sampler.image(static_cast<std::uint64_t>(update) * 8 + i));
+  }
+  EXPECT_EQ(source->bad_images(), 0);
+}
+
+TEST_F(LoaderMpi, GroupsHoldNormalisedCrops) {
+  write();
+  const auto source = open_source(config_, world_, 0);
+  const auto& batch = source->next();
+  ASSERT_EQ(batch.groups.size(), 2U);
+  EXPECT_EQ(batch.groups[0].images.shape, (device::Shape{2 * batch.images, 16, 16, 3}));
+  EXPECT_EQ(batch.groups[1].images.shape, (device::Shape{3 * batch.images, 8, 8, 3}));
+  EXPECT_EQ(batch.groups[1].first_crop, 2);
+  for (const auto& group : batch.groups)
+    for (std::int64_t i = 0; i < group.images.elems(); ++i) {
+      ASSERT_GE(group.images.f32()[i], -2.2F);
+      ASSERT_LE(group.images.f32()[i], 2.7F);
+    }
+  EXPECT_GT(source->bytes_held(), batch.groups[0].images.bytes());
+}
+
+TEST_F(LoaderMpi, BadImagesAreReplacedAlikeOnAnyRankCount) {
+  const std::set<std::uint64_t> bad = {0, 7, 8, 29, 30, 31, 44};
+  write(bad);
+  if (world_.is_root()) std::filesystem::create_directory(config_.log.run_dir);
+  world_.barrier();
+  EXPECT_EQ(checksums(0, 13), checksums_alone(0, 13, 1));
+  // What replaces an image is drawn from (seed, position, try).
+  const auto source = open_source(config_, world_, 0);
+  const Sampler sampler(kImages, 3, 8, 2);
+  std::int64_t replaced = 0, wanted = 0;
+  for (std::uint64_t update = 0; update < 13; ++update) {
+    const auto& batch = source->next();
+    std::vector<std::uint64_t> images;
+    gather(batch, &images);
+    replaced += world_.all_reduce(batch.replaced, comm::Op::sum);
+    for (std::uint64_t i = 0; i < 8; ++i) {
+      auto expected = sampler.image(update * 8 + i);
+      if (bad.count(expected) != 0) ++wanted;
+      for (std::uint32_t attempt = 0; bad.count(expected) != 0; ++attempt)
+        expected = Random(3, Purpose::replacement, update * 8 + i, attempt).below(kImages);
+      EXPECT_EQ(images[i], expected);
+    }
+  }
+  EXPECT_GT(wanted, 7);  // two epochs and a bit
+  EXPECT_EQ(replaced, wanted);
+  EXPECT_GE(world_.all_reduce(source->bad_images(), comm::Op::sum), wanted);
+  world_.barrier();
+  std::ifstream rejects(config_.log.run_dir + "/rejects.jsonl");
+  std::string line, text;
+  while (std::getline(rejects, line)) text += line + "\n";
+  for (const auto index : bad) EXPECT_NE(text.find(fmt::format("\"image\":{},", index)), std::string::npos) << index;
+}
+
+TEST_F(LoaderMpi, FailPolicyThrowsAtTheUpdateOfTheBadImage) {
+  const Sampler sampler(kImages, 3, 8, 2);
+  const std::uint64_t bad = sampler.image(2 * 8 + 5);  // in update 2, of the rank that owns slot 5
+  write({bad});
+  config_.data.bad_image_policy = "fail";
+  const auto source = open_source(config_, world_, 0);
+  source->next();
+  source->next();
+  const bool mine = 5 / (8 / world_.size()) == world_.rank();
+  if (!mine) {
+    EXPECT_NO_THROW(source->next());
+    return;
+  }
+  try {
+    source->next();
+    FAIL() << "a bad image went through";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::file);
+    EXPECT_NE(std::string(error.what()).find(fmt::format("image {}", bad < 30 ? bad : bad - 30)), std::string::npos)
+        << error.what();
+  }
+}
+
+TEST_F(LoaderMpi, AllImagesBadIsAnErrorNotALoop) {
+  std::set<std::uint64_t> all;
+  for (std::uint64_t i = 0; i < kImages; ++i) all.insert(i);
+  write(all);
+  const auto source = open_source(config_, world_, 0);
+  EXPECT_THROW(source->next(), Error);
+}
+
+TEST_F(LoaderMpi, BatchThatRanksDoNotDivideIsAnInputError) {
+  write();
+  config_.data.global_batch = 8 * world_.size() + (world_.size() > 1 ? 1 : 0);
+  if (world_.size() == 1) config_.data.global_batch = 0;
+  try {
+    open_source(config_, world_, 0);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::input);
+    EXPECT_NE(error.message().find("global_batch"), std::string::npos);
+  }
+}
+
+TEST_F(LoaderMpi, StopsWithWorkUnderWay) {
+  write();
+  config_.data.prefetch_batches = 6;
+  for (int i = 0; i < 20; ++i) {
+    const auto source = open_source(config_, world_, i);
+    if (i % 2 == 0) source->next();
+  }
+}
+
+TEST_F(LoaderMpi, EvaluationReaderKeepsOrderAndFlagsBadImages) {
+  write({12, 33});
+  const auto data = DataSet::open(config_.data.shards, world_);
+  EvalOptions options;
+  options.resize = 20;
+  options.crop = 16;
+  options.batch = 7;
+  options.threads = 2;
+  EvalReader reader(data, 5, 48, options);
+  std::uint64_t at = 5;
+  while (const auto* batch = reader.next()) {
+    EXPECT_EQ(batch->pixels.shape, (device::Shape{batch->images, 16, 16, 3}));
+    for (std::int64_t i = 0; i < batch->images; ++i, ++at) {
+      const auto k = static_cast<std::size_t>(i);
+      EXPECT_EQ(batch->indices[k], at);
+      EXPECT_EQ(batch->labels[k], static_cast<std::int32_t>(at % 3));
+      EXPECT_EQ(batch->bad[k], at == 12 || at == 33 ? 1 : 0);
+      const auto image = batch->pixels.slice(i, 1);
+      const bool zero = std::all_of(image.f32(), image.f32() + image.elems(), [](float x) { return x == 0; });
+      EXPECT_EQ(zero, at == 12 || at == 33);
+    }
+  }
+  EXPECT_EQ(at, 48U);
+  EXPECT_EQ(reader.bad_images(), 2);
+  EXPECT_EQ(reader.next(), nullptr);
+  options.raw_side = 8;
+  EvalReader raw(data, 0, 1, options);
+  const auto* batch = raw.next();
+  ASSERT_NE(batch, nullptr);
+  Image image;
+  std::vector<std::uint8_t> encoded;
+  data.read_image(0, encoded);
+  decode(encoded, 1 << 20, image);
+  std::vector<float> wanted(8 * 8 * 3);
+  raw_pixels(image, 8, wanted.data());
+  EXPECT_EQ(std::vector<float>(batch->pixels.f32(), batch->pixels.f32() + batch->pixels.elems()), wanted);
+}
+
+class CropsFile : public LoaderMpi {
+ protected:
+  CropsFile() {
+    config_.data.source = "crops";
+    config_.data.shards = folder_ / "crops.h5";
+    config_.data.global_batch = 4;
+    config_.crops = {{1, 6, {0.1, 1.0}}, {2, 4, {0.1, 0.2}}};
+  }
+  /// value = crop + row / 100 + position inside / 10000
+  static float value(int crop, std::int64_t row, std::int64_t inside) {
+    return static_cast<float>(crop) + static_cast<float>(row) * 0.01F + static_cast<float>(inside) * 0.0001F;
+  }
+  void write_crops(int crops = 3) {
+    if (world_.is_root()) {
+      auto file = h5::File::create(config_.data.shards);
+      file.create_group("/crops");
+      for (int crop = 0; crop < crops; ++crop) {
+        const std::uint64_t size = crop == 0 ? 6 : 4, inside = 3 * size * size;
+        std::vector<float> values;
+        for (std::int64_t row = 0; row < 12; ++row)
+          for (std::uint64_t i = 0; i < inside; ++i) values.push_back(value(crop, row, static_cast<std::int64_t>(i)));
+        const auto name = fmt::format("/crops/{}", crop);
+        file.create_dataset(name, h5::Type::f32, {12, 3, size, size});
+        file.write(name, h5::Type::f32, 0, values.size(), values.data());
+      }
+      file.close();
+    }
+    world_.barrier();
+  }
+};
+
+TEST_F(CropsFile, GivesEachRankItsRowsChannelsLast) {
+  write_crops();
+  const auto source = open_source(config_, world_, 1);
+  EXPECT_EQ(source->images(), 12U);
+  for (std::int64_t update = 1; update < 3; ++update) {
+    const auto& batch = source->next();
+    EXPECT_EQ(batch.update, update);
+    ASSERT_EQ(batch.groups.size(), 2U);
+    for (const auto& group : batch.groups)
+      for (int c = 0; c < group.count; ++c)
+        for (std::int64_t i = 0; i < batch.images; ++i)
+          for (std::int64_t p = 0; p < group.size * group.size; ++p)
+            for (std::int64_t channel = 0; channel < 3; ++channel) {
+              const auto row = update * 4 + world_.rank() * batch.images + i;
+              ASSERT_EQ(group.images.slice(c * batch.images + i, 1).f32()[p * 3 + channel],
+                        value(group.first_crop + c, row, channel * group.size * group.size + p));
+            }
+  }
+  EXPECT_THROW(source->next(), Error);
+}
+
+TEST_F(CropsFile, RefusesWhatTheConfigurationDoesNotMatch) {
+  write_crops();
+  const auto code = [this] {
+    try {
+      open_source(config_, world_, 0);
+    } catch (const Error& error) {
+      return error.code();
+    }
+    return ExitCode::ok;
+  };
+  EXPECT_EQ(code(), ExitCode::ok);
+  config_.crops[0].size = 5;
+  EXPECT_EQ(code(), ExitCode::input);
+  config_.crops[0].size = 6;
+  config_.crops[1].count = 1;
+  EXPECT_EQ(code(), ExitCode::input);
+  config_.crops[1].count = 3;
+  EXPECT_EQ(code(), ExitCode::file);
+  config_.crops[1].count = 2;
+  config_.data.global_batch = 8;
+  EXPECT_EQ(code(), ExitCode::input);
+  config_.data.global_batch = 4;
+  config_.data.shards = folder_ / "none.h5";
+  EXPECT_EQ(code(), ExitCode::file);
+}
+
+}  // namespace
+}  // namespace seer::data

@@ -1,0 +1,276 @@
+// SPDX-License-Identifier: Apache-2.0
+// pack and synth make the same bytes on any number of ranks: all ranks together against rank 0 alone.
+#include "seer/data/pack.hpp"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "../temporary.hpp"
+#include "seer/base/error.hpp"
+#include "seer/data/image.hpp"
+#include "seer/data/shard.hpp"
+#include "seer/data/synth.hpp"
+
+namespace seer::data {
+namespace {
+
+namespace fs = std::filesystem;
+
+const char* const kImages[] = {"rgb.jpg", "cmyk.jpg", "orientation6.jpg", "rgb.png", "palette.png", "lossy.webp"};
+
+std::vector<std::uint8_t> test_image(const std::string& name) {
+  return test::read_bytes(std::string(SEER_TEST_DATA) + "/images/" + name);
+}
+
+// 90 good images in three classes below train, 30 below test, and one of every kind that is refused.
+void make_photos(const std::string& folder) {
+  int n = 0;
+  for (const auto& [split, each] : {std::pair{"train", 30}, {"test", 10}}) {
+    for (const char* name : {"zebra", "ape", "cat"}) {
+      const auto to = folder + "/" + split + "/" + name;
+      fs::create_directories(to);
+      for (int i = 0; i < each; ++i, ++n) {
+        auto bytes = test_image(kImages[n % 6]);
+        bytes.push_back(static_cast<std::uint8_t>(n));  // bytes after the end belong to the file
+        test::write_bytes(to + "/" + std::to_string(i) + ".jpg", bytes.data(), bytes.size());
+      }
+    }
+  }
+  const auto jpeg = test_image("rgb.jpg");
+  test::write_bytes(folder + "/train/cat/empty.jpg", "", 0);
+  test::write_bytes(folder + "/train/cat/cut.jpg", jpeg.data(), jpeg.size() / 2);
+  test::write_bytes(folder + "/train/cat/readme.txt", "hello", 5);
+  for (const char* name : {"bomb.png", "picture.gif", "animated.webp"}) {
+    const auto bytes = test_image(name);
+    test::write_bytes(folder + "/train/cat/" + name, bytes.data(), bytes.size());
+  }
+  const auto first = test::read_bytes(folder + "/train/ape/0.jpg");
+  test::write_bytes(folder + "/train/zebra/again.jpg", first.data(), first.size());
+}
+
+// The smallest tar (POSIX ustar) of a folder's files, sorted.
+void make_tar(const std::string& folder, const std::string& path) {
+  std::vector<std::string> names;
+  for (const auto& e : fs::recursive_directory_iterator(folder)) {
+    if (e.is_regular_file()) names.push_back(fs::relative(e.path(), folder).string());
+  }
+  std::sort(names.begin(), names.end());
+  std::string tar;
+  for (const auto& name : names) {
+    const auto bytes = test::read_bytes(folder + "/" + name);
+    std::string header(512, '\0');
+    name.copy(header.data(), 100);
+    std::snprintf(header.data() + 100, 8, "%07o", 0644U);
+    std::snprintf(header.data() + 124, 12, "%011o", static_cast<unsigned>(bytes.size()));
+    header.replace(148, 8, 8, ' ');
+    header[156] = '0';
+    header.replace(257, 8, "ustar\00000", 8);
+    unsigned sum = 0;
+    for (char c : header) sum += static_cast<unsigned char>(c);
+    std::snprintf(header.data() + 148, 8, "%06o", sum);
+    tar += header;
+    tar.append(bytes.begin(), bytes.end());
+    tar.resize((tar.size() + 511) / 512 * 512, '\0');
+  }
+  tar.append(1024, '\0');
+  test::write_bytes(path, tar.data(), tar.size());
+}
+
+std::vector<std::string> names_in(const std::string& folder) {
+  std::vector<std::string> names;
+  for (const auto& e : fs::directory_iterator(folder)) names.push_back(e.path().filename().string());
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+void expect_equal_folders(const std::string& a, const std::string& b) {
+  EXPECT_EQ(names_in(a), names_in(b));
+  for (const auto& name : names_in(a)) {
+    EXPECT_EQ(test::read_bytes(a + "/" + name), test::read_bytes(b + "/" + name)) << name;
+  }
+}
+
+class PackMpi : public testing::Test {
+ protected:
+  PackMpi() {
+    if (world_.is_root()) make_photos(folder_ / "photos");
+    if (world_.is_root()) make_tar(folder_ / "photos", folder_ / "photos.tar");
+    world_.barrier();
+  }
+  PackOptions options(const std::string& source, const std::string& to) {
+    PackOptions o;
+    o.sources = {folder_ / source};
+    o.folder = folder_ / to;
+    o.shard_bytes = 20000;
+    return o;
+  }
+  // Packs with all ranks and with rank 0 alone, and compares.
+  PackResult both(PackOptions o) {
+    const auto folder = o.folder;
+    const auto together = pack(o, world_);
+    if (world_.is_root()) {
+      o.folder = folder + "-alone";
+      const auto alone = pack(o, alone_);
+      EXPECT_EQ(alone.accepted, together.accepted);
+      EXPECT_EQ(alone.rejected, together.rejected);
+      expect_equal_folders(folder, o.folder);
+    }
+    world_.barrier();
+    return together;
+  }
+
+  comm::Communicator world_ = comm::Communicator::world();
+  comm::Communicator alone_ = world_.split(world_.rank());
+  test::TemporaryFolder folder_{&world_};
+};
+
+TEST_F(PackMpi, FoldersGiveTheSameFilesOnAnyNumberOfRanks) {
+  const auto r = both(options("photos", "out"));
+  EXPECT_EQ(r.accepted, 121U);
+  EXPECT_EQ(r.classes, (std::vector<std::string>{"ape", "cat", "zebra"}));
+  EXPECT_GE(r.shards, 4U);
+  EXPECT_EQ(r.rejected, (std::map<std::string, std::uint64_t>{{"broken", 2},
+                                                              {"empty", 1},
+                                                              {"not an image", 1},
+                                                              {"not supported", 1},
+                                                              {"over the pixel limit", 1}}));
+  const auto set = DataSet::open(folder_ / "out", world_);
+  EXPECT_EQ(set.images(), 121U);
+  EXPECT_EQ(set.shards().size(), r.shards);
+  // Order by path: test/ape first; every image as it was, with its class.
+  std::vector<std::uint8_t> bytes;
+  set.read_image(0, bytes);
+  EXPECT_EQ(bytes, test::read_bytes(folder_ / "photos/test/ape/0.jpg"));
+  EXPECT_EQ(set.labels(0, 1)[0], 0);
+  EXPECT_EQ(set.labels(120, 1)[0], 2);
+  for (const auto& s : set.shards()) EXPECT_LE(s.pixels_bytes, 20000U);
+}
+
+TEST_F(PackMpi, ArchivesHoldTheSameImages) {
+  const auto r = both(options("photos.tar", "tar"));
+  EXPECT_EQ(r.accepted, 121U);
+  pack(options("photos", "out"), world_);
+  if (!world_.is_root()) return;
+  // Same order, same names within the source: the same shards.
+  for (const auto& name : names_in(folder_ / "out")) {
+    if (name.ends_with(".h5")) {
+      EXPECT_EQ(test::read_bytes(folder_ / ("out/" + name)), test::read_bytes(folder_ / ("tar/" + name)));
+    }
+  }
+}
+
+TEST_F(PackMpi, ListsSplitsAndFilters) {
+  if (world_.is_root()) {
+    const std::string list = "photos/train/ape/1.jpg\r\n\nphotos/train/cat/2.jpg\nphotos/none.jpg\n";
+    test::write_bytes(folder_ / "list.txt", list.data(), list.size());
+  }
+  world_.barrier();
+  const auto listed = both(options("list.txt", "list"));
+  EXPECT_EQ(listed.accepted, 2U);
+  EXPECT_EQ(listed.rejected.at("unreadable"), 1U);
+
+  auto o = options("photos", "train");
+  o.split = "train";
+  o.reject_duplicates = true;
+  o.labels = false;
+  const auto train = both(o);
+  EXPECT_EQ(train.accepted, 90U);
+  EXPECT_EQ(train.rejected.at("duplicate"), 1U);
+  EXPECT_TRUE(train.classes.empty());
+  const auto set = DataSet::open(folder_ / "train/train-*.h5", world_);
+  EXPECT_FALSE(set.has_labels());
+
+  o.min_side = 17;  // all are 16 x 24
+  EXPECT_THROW(pack(o, world_), Error);
+  // rejects.jsonl: path, reason and bytes of each.
+  if (world_.is_root()) {
+    std::ifstream in(folder_ / "train/rejects.jsonl");
+    std::size_t small = 0;
+    for (std::string line; std::getline(in, line);) {
+      const auto j = nlohmann::json::parse(line);
+      EXPECT_TRUE(j.at("path").is_string() && j.at("bytes").is_number());
+      small += j.at("reason").get<std::string>().starts_with("too small") ? 1U : 0U;
+    }
+    EXPECT_EQ(small, 91U);
+  }
+}
+
+TEST_F(PackMpi, LeftoversAndLongerEarlierRunsGo) {
+  if (world_.is_root()) {
+    fs::create_directories(folder_ / "out");
+    test::write_bytes(folder_ / "out/images-00007.h5.tmp", "half", 4);
+    test::write_bytes(folder_ / "out/other-00007.h5.tmp", "half", 4);
+  }
+  world_.barrier();
+  auto o = options("photos", "out");
+  pack(o, world_);
+  o.shard_bytes = 1 << 30;
+  pack(o, world_);
+  if (!world_.is_root()) return;
+  EXPECT_EQ(names_in(folder_ / "out"),
+            (std::vector<std::string>{"images-00000.h5", "other-00007.h5.tmp", "rejects.jsonl"}));
+}
+
+TEST_F(PackMpi, ErrorsAreTheSameOnEveryRank) {
+  auto message = [&](PackOptions o) -> std::string {
+    try {
+      pack(o, world_);
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), ExitCode::file);
+      return e.what();
+    }
+    return "no error";
+  };
+  EXPECT_NE(message(options("missing", "out")).find("no such file or folder"), std::string::npos);
+  EXPECT_NE(message(options("photos", "photos.tar/out")).find("cannot be made"), std::string::npos);
+  auto o = options("photos", "out");
+  o.split = "validation";
+  EXPECT_NE(message(o).find("no files below a folder named validation"), std::string::npos);
+  if (world_.is_root()) {
+    const auto tar = test::read_bytes(folder_ / "photos.tar");
+    test::write_bytes(folder_ / "cut.tar", tar.data(), tar.size() / 2 + 700);
+  }
+  world_.barrier();
+  EXPECT_NE(message(options("cut.tar", "out")).find("broken archive"), std::string::npos);
+}
+
+TEST_F(PackMpi, SynthGivesTheSameFilesOnAnyNumberOfRanks) {
+  SynthOptions o;
+  o.folder = folder_ / "synth";
+  o.images = 75;
+  o.size = 16;
+  o.classes = 7;
+  const auto r = synth(o, world_);
+  EXPECT_EQ(r.images, 75U);
+  const auto set = DataSet::open(o.folder, world_);
+  EXPECT_EQ(set.images(), 75U);
+  EXPECT_EQ(set.classes().size(), 7U);
+  EXPECT_TRUE(std::is_sorted(set.classes().begin(), set.classes().end()));
+  std::vector<std::uint8_t> bytes;
+  set.read_image(9, bytes);
+  Image image;
+  decode(bytes, 1000, image);
+  EXPECT_EQ(image.width, 16);
+  EXPECT_EQ(set.classes()[static_cast<std::size_t>(set.labels(9, 1)[0])], synth_class_name(2));
+  if (world_.is_root()) {
+    o.folder = folder_ / "synth-alone";
+    synth(o, alone_);
+    expect_equal_folders(folder_ / "synth", o.folder);
+  }
+}
+
+TEST(DataSetMpi, EveryRankSeesTheSameOrTheSameError) {
+  const auto world = comm::Communicator::world();
+  test::TemporaryFolder folder(&world);
+  EXPECT_THROW(DataSet::open(folder.path(), world), Error);
+  if (world.is_root()) test::write_bytes(folder / "a.h5", "nonsense", 8);
+  world.barrier();
+  EXPECT_THROW(DataSet::open(folder.path(), world), Error);
+}
+
+}  // namespace
+}  // namespace seer::data
