@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+// Checkpoints (design section 5; file format in docs/formats.md): knows names, shapes and ranges, never layers.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "seer/comm/communicator.hpp"
+
+namespace seer::checkpoint {
+
+/// A named tensor of a flat block, in row-major order, of which this rank writes (or reads) [begin, end).
+/// Over all ranks the ranges must cover [0, product of shape) exactly once on save.
+struct Slab {
+  std::string group;  ///< "model", "momentum" or "buffers"
+  std::string name;   ///< torchvision's name
+  std::vector<std::int64_t> shape;
+  float* data = nullptr;  ///< of element `begin`
+  std::int64_t begin = 0, end = 0;
+};
+
+/// Everything else a run needs to go on; equal on all ranks.
+struct State {
+  std::int64_t update = 0;  ///< completed updates
+  std::int64_t images_seen = 0;
+  double loss_scale = 1;
+  std::int64_t seed = 0;
+  std::int64_t global_batch = 0;
+  std::int64_t ranks = 0;
+  std::vector<std::string> shards;
+  std::vector<double> plateau;    ///< schedule's own state
+  std::int64_t queue_filled = 0;  ///< rows of the queue that hold real embeddings
+  std::vector<float> queue;       ///< global queue, [assigned crops, length, dim], rank-major
+  std::vector<std::int64_t> queue_shape;
+  std::string config_toml;
+};
+
+/// Collective: writes run_dir/checkpoints/update-<8 digits>/{state.h5,manifest.json} through a temporary folder,
+/// syncs, renames. Returns the folder. On failure every rank throws the same Error(file); earlier checkpoints are
+/// untouched and the temporary folder is removed.
+std::string save(const comm::Communicator& comm, const std::string& run_dir, const std::vector<Slab>& slabs,
+                 const State& state);
+
+/// Newest folder whose manifest is complete (all files there, sizes right), or nothing: the cheap look, no data is
+/// read. Folders that look like checkpoints and are not are named in a warning. Collective (rank 0 looks, all get the
+/// answer).
+std::optional<std::string> find_latest(const comm::Communicator& comm, const std::string& run_dir);
+
+/// Newest checkpoint whose every byte agrees with its manifest, checked by all ranks in parallel: what a run resumes
+/// from. Damaged and incomplete ones are named in a warning and the one before is tried. Nothing if there is none;
+/// Error(file) if there are some and all are damaged (starting afresh beside them would be a silent loss).
+std::optional<std::string> find_valid(const comm::Communicator& comm, const std::string& run_dir);
+
+/// Serial: reads every byte of a checkpoint folder; "" or its first problem.
+std::string verify(const std::string& folder);
+
+/// Collective: fills the slabs (matched by group and name; a shape mismatch or a missing name is Error(file) naming the
+/// first and both shapes; tensors of the file that nobody asks for are left alone) and returns the state. All ranks
+/// together verify the whole checkpoint first, each a share, unless `verified` says that find_valid has just done so.
+State load(const comm::Communicator& comm, const std::string& folder, const std::vector<Slab>& slabs,
+           bool verified = false);
+
+/// Deletes all but the newest `keep_last` (at least one is kept) and every multiple of `keep_every` updates (0: none).
+/// Only complete checkpoints are counted, or deleted. Root only.
+void retain(const std::string& run_dir, std::int64_t keep_last, std::int64_t keep_every);
+
+/// Writes and reads back a small checkpoint under run_dir before the first update is spent: a full disk, a read-only
+/// folder or a broken MPI-IO shows at once. Collective, Error(file).
+void rehearse(const comm::Communicator& comm, const std::string& run_dir);
+
+}  // namespace seer::checkpoint

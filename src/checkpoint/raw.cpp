@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "raw.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <vector>
+
+#include "seer/base/checksum.hpp"
+#include "seer/base/error.hpp"
+
+namespace seer::checkpoint {
+
+RawFile::RawFile(const std::string& path) : path_(path), fd_(open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
+  if (fd_ < 0) throw Error(ExitCode::file, fmt::format("{}: {}", path, std::strerror(errno)));
+}
+
+RawFile::~RawFile() {
+  close(fd_);
+}
+
+void RawFile::read(std::uint64_t offset, void* to, std::uint64_t bytes) const {
+  auto* out = static_cast<char*>(to);
+  while (bytes > 0) {
+    const auto n = pread(fd_, out, std::min<std::uint64_t>(bytes, std::uint64_t{1} << 30), static_cast<off_t>(offset));
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) {
+      throw Error(ExitCode::file, fmt::format("{}: at byte {}: {}", path_, offset,
+                                              n < 0 ? std::strerror(errno) : "the file ends here"));
+    }
+    out += n;
+    offset += static_cast<std::uint64_t>(n);
+    bytes -= static_cast<std::uint64_t>(n);
+  }
+}
+
+std::uint64_t outside_checksum(const std::string& path, const Manifest& manifest) {
+  constexpr std::uint64_t kMaxStretch = std::uint64_t{1} << 26;
+  std::vector<std::pair<std::uint64_t, std::uint64_t>> inside;
+  for (const auto& t : manifest.tensors) {
+    inside.emplace_back(t.offset_bytes, t.offset_bytes + static_cast<std::uint64_t>(t.elements()) * sizeof(float));
+  }
+  inside.emplace_back(manifest.file_bytes, manifest.file_bytes);
+  std::sort(inside.begin(), inside.end());
+  const RawFile file(path);
+  std::vector<std::uint64_t> sums;
+  std::vector<char> buffer;
+  std::uint64_t at = 0;
+  for (const auto& [begin, end] : inside) {
+    if (begin < at) throw Error(ExitCode::file, fmt::format("{}: tensors overlap at byte {}", path, begin));
+    while (at < begin) {
+      buffer.resize(std::min(begin - at, kMaxStretch));
+      file.read(at, buffer.data(), buffer.size());
+      sums.push_back(checksum(buffer.data(), buffer.size()));
+      at += buffer.size();
+    }
+    at = end;
+  }
+  return checksum(sums.data(), sums.size() * sizeof(std::uint64_t));
+}
+
+std::string verify_share(const std::string& folder, const Manifest& manifest, int part, int parts) {
+  const std::string path = folder + "/state.h5";
+  try {
+    if (part == 0 && outside_checksum(path, manifest) != manifest.outside_xxh3) {
+      return fmt::format("{}: the bytes outside the tensors (state, names) have another checksum than when written",
+                         path);
+    }
+    std::int64_t total = 0, before = 0;
+    for (const auto& t : manifest.tensors) total += t.elements();
+    const RawFile file(path);
+    std::vector<float> buffer;
+    for (const auto& t : manifest.tensors) {
+      for (const auto& p : t.pieces) {
+        // The rank whose stretch of all elements holds the first one of this piece.
+        const auto share = static_cast<double>(before) / static_cast<double>(total) * parts;
+        const bool mine = std::min(static_cast<int>(share), parts - 1) == part;
+        before += p.end - p.begin;
+        if (!mine) continue;
+        buffer.resize(static_cast<std::size_t>(p.end - p.begin));
+        const auto bytes = buffer.size() * sizeof(float);
+        file.read(t.offset_bytes + static_cast<std::uint64_t>(p.begin) * sizeof(float), buffer.data(), bytes);
+        if (checksum(buffer.data(), bytes) != p.xxh3) {
+          return fmt::format("{}: /{}/{}, elements {} to {}, have another checksum than when written", path, t.group,
+                             t.name, p.begin, p.end);
+        }
+      }
+    }
+  } catch (const Error& e) {
+    return e.what();
+  }
+  return "";
+}
+
+}  // namespace seer::checkpoint

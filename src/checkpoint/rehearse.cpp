@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <vector>
+
+#include "folders.hpp"
+#include "seer/base/error.hpp"
+#include "seer/base/random.hpp"
+#include "seer/checkpoint/checkpoint.hpp"
+
+namespace seer::checkpoint {
+namespace {
+
+// One row a rank, all different, so that ranks' places in the file cannot be mixed up unnoticed.
+std::vector<float> row_of(int rank) {
+  constexpr std::size_t kRow = 4099;
+  Random random(0, Purpose::rehearsal, static_cast<std::uint64_t>(rank));
+  std::vector<float> row(kRow);
+  for (auto& value : row) value = static_cast<float>(random.uniform(-1, 1));
+  return row;
+}
+
+}  // namespace
+
+void rehearse(const comm::Communicator& comm, const std::string& run_dir) {
+  namespace fs = std::filesystem;
+  const fs::path scratch = fs::path(run_dir) / ".rehearsal";
+  const auto remove = [&] {
+    std::error_code ec;
+    if (comm.is_root()) fs::remove_all(scratch, ec);
+  };
+  auto written = row_of(comm.rank());
+  const auto n = static_cast<std::int64_t>(written.size());
+  const auto slab = [&](std::vector<float>& row, int place) {
+    return std::vector<Slab>{{"model", "rehearsal", {comm.size(), n}, row.data(), place * n, (place + 1) * n}};
+  };
+  State state;
+  state.update = 1;
+  state.ranks = comm.size();
+  state.queue = row_of(-1);
+  state.queue_shape = {n};
+  try {
+    const auto folder = save(comm, scratch, slab(written, comm.rank()), state);
+    // Each rank reads what its neighbour wrote: what only the writer's own cache holds does not count.
+    const int neighbour = (comm.rank() + 1) % comm.size();
+    std::vector<float> read(written.size());
+    const auto found = load(comm, folder, slab(read, neighbour));
+    comm::agree(comm, "checking the rehearsal of a checkpoint", [&] {
+      if (read != row_of(neighbour) || found.queue != state.queue) {
+        throw Error(
+            ExitCode::file, fmt::format("a checkpoint written under {} reads back differently", run_dir),
+            "this file system or its MPI-IO cannot be trusted: try another log.run_dir, or OMPI_MCA_io=romio321");
+      }
+    });
+  } catch (const Error& e) {
+    remove();
+    const auto told =
+        Error(e.code(), fmt::format("rehearsal of a checkpoint failed: {}", e.what()), e.remedy()).at(e.where());
+    throw e.agreed() ? told.as_agreed() : told;
+  }
+  remove();
+  comm.barrier();
+}
+
+}  // namespace seer::checkpoint

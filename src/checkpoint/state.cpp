@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "state.hpp"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "seer/base/build_info.hpp"
+#include "seer/base/checksum.hpp"
+#include "seer/base/error.hpp"
+
+namespace seer::checkpoint {
+namespace {
+
+using data::h5::Dims;
+using data::h5::File;
+using data::h5::Type;
+using nlohmann::json;
+
+const std::string kGroup = "/state";
+const std::string kQueue = "/state/queue";
+const std::string kPlateau = "/state/plateau";
+
+// CBOR keeps doubles to the bit (the plateau's best loss starts at infinity) and paths that are not UTF-8.
+std::vector<std::uint8_t> pack(const State& s) {
+  return json::to_cbor({{"update", s.update},
+                        {"images_seen", s.images_seen},
+                        {"loss_scale", s.loss_scale},
+                        {"seed", s.seed},
+                        {"global_batch", s.global_batch},
+                        {"ranks", s.ranks},
+                        {"shards", s.shards},
+                        {"plateau", s.plateau},
+                        {"queue_filled", s.queue_filled},
+                        {"queue_shape", s.queue_shape},
+                        {"config", s.config_toml}});
+}
+
+void unpack(const std::vector<std::uint8_t>& bytes, State& s) {
+  const auto tree = json::from_cbor(bytes);
+  s.update = tree.at("update");
+  s.images_seen = tree.at("images_seen");
+  s.loss_scale = tree.at("loss_scale");
+  s.seed = tree.at("seed");
+  s.global_batch = tree.at("global_batch");
+  s.ranks = tree.at("ranks");
+  s.shards = tree.at("shards").get<std::vector<std::string>>();
+  s.plateau = tree.at("plateau").get<std::vector<double>>();
+  s.queue_filled = tree.at("queue_filled");
+  s.queue_shape = tree.at("queue_shape").get<std::vector<std::int64_t>>();
+  s.config_toml = tree.at("config");
+}
+
+}  // namespace
+
+void share(const comm::Communicator& comm, State& state) {
+  if (comm.size() == 1) return;
+  auto packed = comm.is_root() ? pack(state) : std::vector<std::uint8_t>();
+  std::int64_t bytes = static_cast<std::int64_t>(packed.size());
+  comm.broadcast(&bytes, sizeof bytes);
+  packed.resize(static_cast<std::size_t>(bytes));
+  comm.broadcast(packed.data(), packed.size());
+  if (!comm.is_root()) unpack(packed, state);
+  std::int64_t count = static_cast<std::int64_t>(state.queue.size());
+  comm.broadcast(&count, sizeof count);
+  state.queue.resize(static_cast<std::size_t>(count));
+  comm.broadcast(state.queue.data(), state.queue.size() * sizeof(float));
+}
+
+std::uint64_t state_checksum(const State& state) {
+  const auto packed = pack(state);
+  const std::uint64_t parts[] = {checksum(packed.data(), packed.size()),
+                                 checksum(state.queue.data(), state.queue.size() * sizeof(float))};
+  return checksum(parts, sizeof parts);
+}
+
+void write_state(File& file, const State& s) {
+  file.set("/", "format", std::string("seer-checkpoint"));
+  file.set("/", "version", std::int64_t{1});
+  file.set("/", "config", s.config_toml);
+  file.set("/", "build", build_info());
+  file.create_group(kGroup);
+  file.set(kGroup, "update", s.update);
+  file.set(kGroup, "images_seen", s.images_seen);
+  file.set(kGroup, "loss_scale", s.loss_scale);
+  file.set(kGroup, "seed", s.seed);
+  file.set(kGroup, "global_batch", s.global_batch);
+  file.set(kGroup, "ranks", s.ranks);
+  file.set(kGroup, "queue_filled", s.queue_filled);
+  if (!s.shards.empty()) file.set(kGroup, "shards", s.shards);
+  if (!s.plateau.empty()) {
+    file.create_dataset(kPlateau, Type::f64, {s.plateau.size()});
+    file.write(kPlateau, Type::f64, 0, s.plateau.size(), s.plateau.data());
+  }
+  if (!s.queue.empty()) {
+    file.create_dataset(kQueue, Type::f32, Dims(s.queue_shape.begin(), s.queue_shape.end()));
+    file.write(kQueue, Type::f32, 0, s.queue.size(), s.queue.data());
+  }
+}
+
+State read_state(const File& file) {
+  if (!file.has("/", "format") || file.get_string("/", "format") != "seer-checkpoint") {
+    throw Error(ExitCode::file, fmt::format("{} is not a seer checkpoint", file.path()));
+  }
+  if (const auto version = file.get_int("/", "version"); version != 1) {
+    throw Error(ExitCode::file, fmt::format("{} is of version {}, wanted 1", file.path(), version));
+  }
+  State s;
+  s.config_toml = file.get_string("/", "config");
+  s.update = file.get_int(kGroup, "update");
+  s.images_seen = file.get_int(kGroup, "images_seen");
+  s.loss_scale = file.get_double(kGroup, "loss_scale");
+  s.seed = file.get_int(kGroup, "seed");
+  s.global_batch = file.get_int(kGroup, "global_batch");
+  s.ranks = file.get_int(kGroup, "ranks");
+  s.queue_filled = file.get_int(kGroup, "queue_filled");
+  if (file.has(kGroup, "shards")) s.shards = file.get_strings(kGroup, "shards");
+  if (file.exists(kPlateau)) s.plateau = file.read_all<double>(kPlateau, Type::f64);
+  if (file.exists(kQueue)) {
+    for (const auto n : file.describe(kQueue).dims) s.queue_shape.push_back(static_cast<std::int64_t>(n));
+    s.queue = file.read_all<float>(kQueue, Type::f32);
+  }
+  return s;
+}
+
+}  // namespace seer::checkpoint

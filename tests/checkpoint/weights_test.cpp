@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0
+// Weights files, and import and export of whole models.
+#include "seer/checkpoint/weights.hpp"
+
+#include <gtest/gtest.h>
+
+#include "scratch.hpp"
+#include "seer/checkpoint/exchange.hpp"
+#include "seer/checkpoint/safetensors.hpp"
+#include "seer/data/h5.hpp"
+#include "seer/nn/model.hpp"
+
+namespace seer {
+namespace {
+
+using checkpoint::Naming;
+using checkpoint::Weights;
+
+// A tiny model with a value of its own in every element.
+Weights tiny(bool head, bool batchnorm) {
+  Weights w;
+  w.model.preset = "tiny";
+  w.head.dims.clear();
+  w.head.prototypes = 0;
+  const auto features = nn::architecture(w.model).features();
+  if (head) {
+    w.head.dims = {features, 12, 8};
+    w.head.batchnorm = batchnorm;
+    w.head.prototypes = 5;
+  }
+  const nn::Model net(w.model, w.head);
+  std::uint64_t seed = 0;
+  for (const auto& [table, group] :
+       {std::pair(&net.parameters(), &w.parameters), std::pair(&net.buffers(), &w.buffers)}) {
+    for (const auto& e : table->entries()) {
+      (*group)[e.name] = {e.shape, test::hash_fill(static_cast<std::size_t>(e.elems), ++seed, 1)};
+    }
+  }
+  return w;
+}
+
+void expect_equal(const std::map<std::string, checkpoint::HostTensor>& a,
+                  const std::map<std::string, checkpoint::HostTensor>& b) {
+  ASSERT_EQ(a.size(), b.size());
+  for (const auto& [name, tensor] : a) {
+    ASSERT_TRUE(b.contains(name)) << name;
+    EXPECT_EQ(tensor.shape, b.at(name).shape) << name;
+    EXPECT_EQ(tensor.values, b.at(name).values) << name;
+  }
+}
+
+void expect_equal(const Weights& a, const Weights& b) {
+  EXPECT_EQ(a.model.preset, b.model.preset);
+  EXPECT_EQ(a.model.width_rule, b.model.width_rule);
+  EXPECT_EQ(a.model.depth, b.model.depth);
+  EXPECT_EQ(a.model.wa, b.model.wa);
+  EXPECT_EQ(a.head.dims, b.head.dims);
+  EXPECT_EQ(a.head.batchnorm, b.head.batchnorm);
+  EXPECT_EQ(a.head.prototypes, b.head.prototypes);
+  expect_equal(a.parameters, b.parameters);
+  expect_equal(a.buffers, b.buffers);
+  expect_equal(a.classifier, b.classifier);
+}
+
+class WeightsFile : public testing::Test {
+ protected:
+  comm::Communicator world_ = comm::Communicator::world();
+  test::Scratch scratch_{world_};
+  std::string at(const std::string& name) const { return scratch_.path() + "/" + name; }
+};
+
+TEST_F(WeightsFile, WrittenAndReadBack) {
+  for (const auto& w : {tiny(true, true), tiny(true, false), tiny(false, false)}) {
+    checkpoint::write_weights(at("w.h5"), w);
+    expect_equal(checkpoint::read_weights(at("w.h5")), w);
+    const auto architecture = checkpoint::read_architecture(at("w.h5"));
+    EXPECT_EQ(architecture.head.dims, w.head.dims);
+    EXPECT_TRUE(architecture.parameters.empty());
+  }
+  EXPECT_FALSE(test::fs::exists(at("w.h5.tmp")));
+}
+
+TEST_F(WeightsFile, NumbersInsteadOfAPreset) {
+  auto w = tiny(false, false);
+  w.model = {.preset = "",
+             .width_rule = "torchvision",
+             .depth = 4,
+             .w0 = 16,
+             .wa = 16,
+             .wm = 2,
+             .group_width = 8,
+             .init_from = ""};
+  checkpoint::write_weights(at("w.h5"), w);
+  const auto read = checkpoint::read_weights(at("w.h5"));
+  expect_equal(read, w);
+  EXPECT_EQ(read.model.group_width, 8);
+  EXPECT_EQ(read.model.wm, 2);
+}
+
+TEST_F(WeightsFile, FromACheckpoint) {
+  const auto w = tiny(true, false);
+  config::Config config;
+  config.model.preset = "tiny";
+  config.head = w.head;
+  auto state = test::some_state(3, 1);
+  state.config_toml = config::to_toml(config);
+  std::vector<checkpoint::Slab> slabs;
+  auto values = w;
+  for (const auto& [group, tensors] : {std::pair("model", &values.parameters), std::pair("buffers", &values.buffers),
+                                       std::pair("momentum", &values.parameters)}) {
+    for (auto& [name, t] : *tensors)
+      slabs.push_back({group, name, t.shape, t.values.data(), 0, static_cast<std::int64_t>(t.values.size())});
+  }
+  const auto folder = checkpoint::save(world_, scratch_.path(), slabs, state);
+  expect_equal(checkpoint::read_weights(folder), w);
+  expect_equal(checkpoint::read_weights(folder + "/state.h5"), w);
+  test::flip_byte(folder + "/state.h5", test::fs::file_size(folder + "/state.h5") - 3);
+  EXPECT_NE(test::file_error([&] { checkpoint::read_weights(folder); }).find("another checksum"), std::string::npos);
+}
+
+TEST_F(WeightsFile, FilesThatAreNone) {
+  test::file_error([&] { checkpoint::read_weights(at("none.h5")); });
+  std::ofstream(at("text.h5")) << "hello";
+  test::file_error([&] { checkpoint::read_weights(at("text.h5")); });
+  {
+    auto file = data::h5::File::create(at("other.h5"));
+    file.set("/", "format", std::string("seer-shard"));
+    file.set("/", "version", std::int64_t{1});
+    file.close();
+  }
+  const auto text = test::file_error([&] { checkpoint::read_weights(at("other.h5")); });
+  EXPECT_NE(text.find("format is \"seer-shard\", wanted \"seer-weights\" or \"seer-checkpoint\""), std::string::npos)
+      << text;
+  auto w = tiny(false, false);
+  w.parameters.erase("stem.1.bias");
+  checkpoint::write_weights(at("w.h5"), w);
+  const auto missing = test::file_error([&] { checkpoint::read_weights(at("w.h5")); });
+  EXPECT_NE(missing.find("1 missing: stem.1.bias"), std::string::npos) << missing;
+}
+
+TEST_F(WeightsFile, ExportedAndImportedWithEitherNames) {
+  for (auto w : {tiny(true, true), tiny(true, false), tiny(false, false)}) {
+    w.classifier["fc.weight"] = {{3, 2}, {1, 2, 3, 4, 5, 6}};
+    w.classifier["fc.bias"] = {{3}, {7, 8, 9}};
+    for (const auto naming : {Naming::torchvision, Naming::vissl}) {
+      checkpoint::export_safetensors(at("w.safetensors"), w, naming);
+      for (const auto reading : {naming, Naming::automatic}) {
+        auto back = checkpoint::import_safetensors(at("w.safetensors"), w.model, reading);
+        EXPECT_TRUE(back.ignored.empty());
+        if (naming == Naming::vissl) back.weights.classifier = w.classifier;  // not part of VISSL's trunk
+        expect_equal(back.weights, w);
+      }
+    }
+    const checkpoint::SafetensorsFile vissl(at("w.safetensors"));
+    const std::string prefix = w.head.dims.empty() ? "" : "trunk.";
+    EXPECT_TRUE(vissl.entries().contains(prefix + "_feature_blocks.conv1.stem.1.num_batches_tracked"));
+    EXPECT_EQ(vissl.entries().contains("heads.0.projection_head.1.num_batches_tracked"), w.head.batchnorm);
+  }
+}
+
+TEST_F(WeightsFile, MismatchesAreNamed) {
+  const auto w = tiny(true, false);
+  checkpoint::export_safetensors(at("w.safetensors"), w, Naming::torchvision);
+  auto other = w.model;
+  other.preset = "200mf";
+  auto text = test::file_error([&] { checkpoint::import_safetensors(at("w.safetensors"), other, Naming::automatic); });
+  // The head's width is wrong for that trunk; the trunk's own mismatch must be what is named.
+  EXPECT_NE(text.find("does not fit preset 200mf"), std::string::npos) << text;
+  EXPECT_NE(text.find("trunk_output.block1.block1-0.proj.0.weight has shape [16, 32, 1, 1], wanted [24, 32, 1, 1]"),
+            std::string::npos)
+      << text;
+  EXPECT_NE(text.find(" missing: trunk_output.block"), std::string::npos) << text;
+
+  auto broken = w;
+  broken.parameters["stem.0.weight"] = {{32, 3, 1, 1}, std::vector<float>(96)};
+  broken.parameters.erase("stem.1.weight");
+  broken.parameters["trunk_output.block9.block9-0.f.a.0.weight"] = {{1}, {1}};
+  broken.parameters["loss.queue"] = {{1}, {1}};
+  checkpoint::export_safetensors(at("w.safetensors"), broken, Naming::torchvision);
+  text = test::file_error([&] { checkpoint::import_safetensors(at("w.safetensors"), w.model, Naming::automatic); });
+  EXPECT_NE(text.find("stem.0.weight has shape [32, 3, 1, 1], wanted [32, 3, 3, 3]; 1 missing: stem.1.weight; "
+                      "1 unexpected: trunk_output.block9.block9-0.f.a.0.weight"),
+            std::string::npos)
+      << text;
+  auto extra = w;
+  extra.parameters["loss.queue"] = {{1}, {1}};
+  checkpoint::export_safetensors(at("w.safetensors"), extra, Naming::torchvision);
+  EXPECT_EQ(checkpoint::import_safetensors(at("w.safetensors"), w.model, Naming::automatic).ignored,
+            std::vector<std::string>{"loss.queue"});
+
+  // VISSL's names read as torchvision's are not recognised at all.
+  checkpoint::export_safetensors(at("w.safetensors"), tiny(false, false), Naming::vissl);
+  text = test::file_error([&] { checkpoint::import_safetensors(at("w.safetensors"), w.model, Naming::torchvision); });
+  EXPECT_NE(text.find(" missing: stem.0.weight"), std::string::npos) << text;
+}
+
+TEST_F(WeightsFile, TwoNamesOfOneTensor) {
+  const float x = 1;
+  checkpoint::write_safetensors(at("w.safetensors"),
+                                {{"stem.1.bias", {{1}, &x, 0}}, {"module.stem.1.bias", {{1}, &x, 0}}}, {});
+  const auto text = test::file_error(
+      [&] { checkpoint::import_safetensors(at("w.safetensors"), tiny(false, false).model, Naming::automatic); });
+  EXPECT_NE(text.find("module.stem.1.bias and stem.1.bias are both stem.1.bias"), std::string::npos) << text;
+}
+
+}  // namespace
+}  // namespace seer
