@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+// One update of SwAV: forward, codes, loss, backward, reduction, LARS, prototypes. Knows nothing of files or time.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "seer/checkpoint/checkpoint.hpp"
+#include "seer/comm/communicator.hpp"
+#include "seer/config/config.hpp"
+#include "seer/data/source.hpp"
+#include "seer/nn/model.hpp"
+#include "seer/train/optimizer.hpp"
+#include "seer/train/phases.hpp"
+#include "seer/train/swav.hpp"
+
+namespace seer::train {
+
+class Learner {
+ public:
+  /// Collective. Parameters start from `data.seed`, or from model.init_from. Error(input) for a batch or a BatchNorm group
+  /// size that the ranks do not divide, and what nn::Model and Swav refuse.
+  Learner(const config::Config& config, const comm::Communicator& comm, Phases& phases);
+  ~Learner();
+
+  struct Outcome {
+    double loss = 0;  ///< mean over ranks
+    double grad_norm = 0;
+    double code_entropy = 0, prediction_entropy = 0;  ///< nats; only where asked for
+    std::int64_t bad_images = 0;                      ///< of this update, all ranks
+    bool stop = false;                                ///< some rank was asked to stop
+  };
+  enum class Diagnose : bool { no, yes };
+
+  /// Collective: update number `update` (0-based) at rate `lr` on this rank's part of the batch.
+  /// Error(numerics), the same on all ranks, when loss or gradients are no longer finite: nothing has been changed then.
+  Outcome update(const data::Batch& batch, std::int64_t update, double lr, Diagnose diagnose = Diagnose::no);
+
+  /// What this rank writes to a checkpoint: equal parts of parameters and momentum, running statistics on rank 0 (those
+  /// of the first BatchNorm group).
+  std::vector<checkpoint::Slab> slabs();
+  /// After slabs() were filled from a checkpoint: gives every rank all of it. Collective.
+  void share_loaded();
+  void save_queue(checkpoint::State& state) const;
+  void restore_queue(const checkpoint::State& state);
+
+  const nn::Model& model() const { return model_; }
+  const float* parameters() const { return parameters_.f32(); }
+  const float* gradients() const { return gradients_.f32(); }  ///< of the last update, averaged over ranks
+  const float* buffers() const { return buffers_.f32(); }
+  std::int64_t images_per_rank() const { return images_; }
+  std::size_t activation_peak_bytes() const { return pool_.peak_bytes(); }
+  /// How often activations asked the system for memory: constant after the second update.
+  std::uint64_t pool_allocations() const { return pool_.system_allocations(); }
+  std::size_t backend_bytes() const { return dnn_->held_bytes(); }
+  std::string describe() const;
+
+ private:
+  class GroupReduction;
+  std::int64_t begin_of(int rank) const;
+  void load_initial(const std::string& path);
+  void reduce_gradients();
+
+  const config::Config config_;
+  const comm::Communicator* comm_;
+  Phases* phases_;
+  std::int64_t images_ = 0, crops_ = 0;
+  nn::Model model_;
+  std::unique_ptr<dnn::Backend> dnn_;
+  device::Pool pool_;
+  device::Buffer parameters_, gradients_, momenta_, buffers_;
+  std::unique_ptr<GroupReduction> group_;
+  std::unique_ptr<Swav> swav_;
+  Optimizer optimizer_;
+  std::uint64_t version_ = 1;
+};
+
+}  // namespace seer::train

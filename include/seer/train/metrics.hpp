@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+// What is written down about an update: run_dir/metrics.jsonl and the progress line. TensorBoard's event file gets the
+// same values (train/tensorboard.hpp). Keys: design section 5, docs/watching.md.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace seer::train {
+
+/// One logged update. Times and rates are means over the updates since the previous logged one.
+struct UpdateRecord {
+  std::int64_t update = 0;  ///< completed updates, so the first is 1
+  double loss = 0;          ///< mean over ranks
+  double lr = 0;            ///< that this update used
+  double images_per_s = 0;  ///< all ranks together
+  double step_ms = 0;       ///< wall time of an update, everything included
+  double data_wait_ms = 0, forward_ms = 0, loss_ms = 0, backward_ms = 0, reduce_ms = 0, optimizer_ms = 0,
+         bn_sync_ms = 0;
+  double grad_norm = 0;           ///< of the averaged gradient of all parameters, before LARS
+  double loss_scale = 1;          ///< 1 without mixed precision
+  std::int64_t host_bytes = 0;    ///< most that any rank has resident
+  std::int64_t device_bytes = 0;  ///< most that any rank holds in the device's memory (host build: 0)
+  double code_entropy = 0;        ///< mean entropy of one image's code, nats; ln K when codes are uniform
+  double prediction_entropy =
+      0;                        ///< entropy of the mean prediction over the batch, nats; 0 when one prototype takes all
+  std::int64_t bad_images = 0;  ///< replaced so far in this run, all ranks
+  std::int64_t skipped = 0;     ///< updates skipped so far (non-finite gradients under loss scaling)
+  double epoch = 0;             ///< images seen over images of the data set
+  double eta_s = 0;             ///< negative: not known
+};
+
+struct Scalar {
+  const char* name;
+  double value;
+  bool integer;
+};
+
+/// The record as name and value, in the order of the file. The one list of keys: everything that writes records uses
+/// it.
+std::vector<Scalar> scalars(const UpdateRecord& record);
+
+/// "update 120/4000  loss 3.2012  lr 0.2910  412.1 images/s  eta 0:12:31"; bad and skipped counts follow where not 0.
+std::string progress_line(const UpdateRecord& record, std::int64_t total_updates);
+
+/// "1:02:03"; "-" for a negative or non-finite number of seconds.
+std::string format_duration(double seconds);
+
+/// metrics.jsonl: one JSON object a line; appended with a single write, so that a killed run tears at most its last
+/// line. Root rank only.
+class Metrics {
+ public:
+  /// `run_dir` exists. `resumed_update`: completed updates of the checkpoint the run goes on from, 0 for a new run.
+  /// Lines of later updates, and lines that do not parse, are dropped first (through a temporary file and rename), so
+  /// that the file never tells of an update twice. Error(file).
+  Metrics(const std::string& run_dir, std::int64_t resumed_update);
+  ~Metrics();
+  Metrics(const Metrics&) = delete;
+  Metrics& operator=(const Metrics&) = delete;
+
+  /// Non-finite values become null. Error(file), e.g. no space left.
+  void write(const UpdateRecord& record);
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+  int descriptor_ = -1;
+};
+
+}  // namespace seer::train

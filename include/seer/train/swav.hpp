@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+// SwAV's codes, loss and gradient over all ranks (spec 3), and the queue.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "seer/comm/communicator.hpp"
+#include "seer/config/config.hpp"
+#include "seer/device/memory.hpp"
+#include "seer/device/queue.hpp"
+
+namespace seer::train {
+
+class Swav {
+ public:
+  /// `images`: of this rank; `crops`: per image; `prototypes`, `dim`: of the head. The queue's length is rounded down to
+  /// a multiple of the global batch (Error(input) where it is shorter than one).
+  Swav(const config::Swav& config, const comm::Communicator& comm, std::int64_t images, std::int64_t crops,
+       std::int64_t prototypes, std::int64_t dim);
+
+  struct Result {
+    double loss = 0;                ///< this rank's share: the global loss is the SUM over ranks
+    double code_entropy = 0;        ///< mean entropy (nats) of this rank's codes; ln K when they say nothing
+    std::vector<double> prediction; ///< this rank's share of the mean predicted distribution over prototypes
+  };
+  /// Computes scores of embeddings [rows, dim] into scores [rows, prototypes].
+  using Score = std::function<void(device::Tensor embeddings, device::Tensor scores)>;
+
+  /// scores, d_scores: [crops * images, prototypes], row = crop * images + image; embeddings [crops * images, dim].
+  /// d_scores is the gradient of the global mean loss (already divided by the number of ranks: gradients are summed).
+  /// Collective. Pushes this update's embeddings into the queue afterwards.
+  Result loss_and_gradient(device::Pool& pool, device::Queue& queue, std::int64_t update, device::Tensor scores,
+                           device::Tensor embeddings, device::Tensor d_scores, const Score& score);
+
+  /// The queue of all ranks as [assigned crops, length, dim], newest rows first within each rank's part. Collective.
+  std::vector<float> gather_queue() const;
+  /// Its shape; empty without a queue.
+  std::vector<std::int64_t> queue_shape() const;
+  std::int64_t queue_filled() const { return filled_ * comm_->size(); }
+  /// From gather_queue() of any number of ranks, after `update` completed updates.
+  void restore_queue(const std::vector<float>& queue, std::int64_t filled, std::int64_t update);
+
+ private:
+  std::int64_t assigned() const { return static_cast<std::int64_t>(config_.crops_for_assign.size()); }
+  /// Sinkhorn on all assigned crops at once: their messages travel packed. q: [assigned][rows, prototypes].
+  void sinkhorn(device::Pool& pool, device::Queue& queue, const std::vector<device::Tensor>& scores,
+                const std::vector<device::Tensor>& q) const;
+  void push(device::Queue& queue, device::Tensor embeddings);
+
+  config::Swav config_;
+  const comm::Communicator* comm_;
+  std::int64_t images_, crops_, prototypes_, dim_;
+  std::int64_t local_length_ = 0, filled_ = 0, next_ = 0;  // rows of this rank's queue; next_: where the next push goes
+  device::Buffer queue_;                                   // [assigned, local_length, dim], a ring
+};
+
+}  // namespace seer::train

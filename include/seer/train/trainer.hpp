@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+// A whole pre-training run: set-up, resume, the step loop, what is written down.
+#pragma once
+
+#include <string>
+
+#include "seer/comm/communicator.hpp"
+#include "seer/config/config.hpp"
+
+namespace seer::train {
+
+/// "auto": from the newest complete checkpoint of the run folder, else from the start. "never": from the start; earlier
+/// checkpoints of the folder are moved aside. Otherwise the path of a checkpoint folder.
+struct PretrainOptions {
+  std::string resume = "auto";
+};
+
+/// Collective. Returns ExitCode::ok when the run is complete, ExitCode::requeue when it was asked to stop and has written
+/// its checkpoint. Throws Error (agreed where every rank meets it).
+int pretrain(const config::Config& config, const comm::Communicator& comm, const PretrainOptions& options);
+
+}  // namespace seer::train

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "seer/train/phases.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <numeric>
+
+namespace seer::train {
+namespace {
+
+std::size_t index(Phase phase) {
+  return static_cast<std::size_t>(phase);
+}
+
+void accumulate(PhaseTimes& sum, const PhaseTimes& update) {
+  for (std::size_t i = 0; i < kPhases; ++i) sum.ms[i] += update.ms[i];
+  sum.wall_ms += update.wall_ms;
+  sum.updates += update.updates;
+}
+
+}  // namespace
+
+const char* name_of(Phase phase) {
+  constexpr std::array<const char*, kPhases> names = {"data wait", "forward",   "bn sync",    "loss", "backward",
+                                                      "reduce",    "optimizer", "checkpoint", "other"};
+  return names[index(phase)];
+}
+
+double PhaseTimes::per_update_ms(Phase phase) const {
+  return updates == 0 ? 0 : ms[index(phase)] / static_cast<double>(updates);
+}
+double PhaseTimes::step_ms() const {
+  return updates == 0 ? 0 : wall_ms / static_cast<double>(updates);
+}
+
+Phases::Timer::Timer(Phases& owner, Phase phase) : owner_(owner), phase_(phase), outer_(owner.running_) {
+  owner.running_ = this;
+}
+
+Phases::Timer::~Timer() {
+  const double ms = clock_.ms();
+  owner_.current_.ms[index(phase_)] += ms - inner_ms_;
+  owner_.running_ = outer_;
+  if (outer_ != nullptr) outer_->inner_ms_ += ms;
+}
+
+void Phases::add(Phase phase, double ms) {
+  current_.ms[index(phase)] += ms;
+  if (running_ != nullptr) running_->inner_ms_ += ms;
+}
+
+void Phases::end_update() {
+  current_.wall_ms = clock_.ms();
+  current_.updates = 1;
+  const double claimed = std::accumulate(current_.ms.begin(), current_.ms.end(), 0.0);
+  current_.ms[index(Phase::other)] += std::max(0.0, current_.wall_ms - claimed);
+  accumulate(interval_, current_);
+  accumulate(total_, current_);
+  restart();
+}
+
+void Phases::restart() {
+  current_ = {};
+  clock_.restart();
+}
+
+PhaseTimes Phases::take_interval() {
+  const auto taken = interval_;
+  interval_ = {};
+  return taken;
+}
+
+void fill(UpdateRecord& record, const PhaseTimes& times) {
+  record.step_ms = times.step_ms();
+  record.data_wait_ms = times.per_update_ms(Phase::data_wait);
+  record.forward_ms = times.per_update_ms(Phase::forward);
+  record.loss_ms = times.per_update_ms(Phase::loss);
+  record.backward_ms = times.per_update_ms(Phase::backward);
+  record.reduce_ms = times.per_update_ms(Phase::reduce);
+  record.optimizer_ms = times.per_update_ms(Phase::optimizer);
+  record.bn_sync_ms = times.per_update_ms(Phase::bn_sync);
+}
+
+PhaseSummary reduce(const PhaseTimes& times, const comm::Communicator& comm) {
+  PhaseSummary summary;
+  summary.updates = times.updates;
+  summary.ranks = comm.size();
+  for (std::size_t i = 0; i < kPhases; ++i) summary.mean_ms[i] = times.per_update_ms(static_cast<Phase>(i));
+  summary.mean_ms[kPhases] = times.step_ms();
+  summary.min_ms = summary.max_ms = summary.mean_ms;
+  comm.all_reduce(std::span<double>(summary.min_ms), comm::Op::min);
+  comm.all_reduce(std::span<double>(summary.mean_ms), comm::Op::sum);
+  comm.all_reduce(std::span<double>(summary.max_ms), comm::Op::max);
+  for (auto& ms : summary.mean_ms) ms /= static_cast<double>(comm.size());
+  return summary;
+}
+
+std::string to_table(const PhaseSummary& s) {
+  auto text =
+      fmt::format("time per update, mean of {} updates on {} rank{}\n", s.updates, s.ranks, s.ranks == 1 ? "" : "s");
+  text += fmt::format("  {:<12}{:>10}{:>9}{:>14}{:>14}", "phase", "ms", "share", "fastest rank", "slowest rank");
+  const double whole = s.mean_ms[kPhases];
+  for (std::size_t i = 0; i <= kPhases; ++i) {
+    if (i < kPhases && s.max_ms[i] == 0) continue;  // a phase this run never had
+    const double share = whole > 0 ? 100 * s.mean_ms[i] / whole : 0;
+    text += fmt::format("\n  {:<12}{:>10.2f}{:>7.1f} %{:>14.2f}{:>14.2f}",
+                        i < kPhases ? name_of(static_cast<Phase>(i)) : "update", s.mean_ms[i], share, s.min_ms[i],
+                        s.max_ms[i]);
+  }
+  return text;
+}
+
+}  // namespace seer::train

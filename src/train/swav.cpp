@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "seer/train/swav.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "seer/base/error.hpp"
+#include "seer/kernels/activation.hpp"
+#include "seer/kernels/swav.hpp"
+
+namespace seer::train {
+
+Swav::Swav(const config::Swav& config, const comm::Communicator& comm, std::int64_t images, std::int64_t crops,
+           std::int64_t prototypes, std::int64_t dim)
+    : config_(config), comm_(&comm), images_(images), crops_(crops), prototypes_(prototypes), dim_(dim) {
+  const std::int64_t global_batch = images * comm.size();
+  if (config.queue_length > 0) {
+    local_length_ = config.queue_length / global_batch * images;
+    if (local_length_ == 0) {
+      throw Error(ExitCode::input,
+                  fmt::format("swav.queue_length = {} is shorter than the global batch of {}", config.queue_length,
+                              global_batch),
+                  "set it to 0 (no queue) or to a multiple of data.global_batch")
+          .as_agreed();
+    }
+    queue_ = device::Buffer::floats(static_cast<std::size_t>(assigned() * local_length_ * dim_));
+  }
+}
+
+void Swav::sinkhorn(device::Pool& pool, device::Queue& queue, const std::vector<device::Tensor>& scores,
+                    const std::vector<device::Tensor>& q) const {
+  const std::size_t crops = q.size(), k = static_cast<std::size_t>(prototypes_);
+  const auto rows_total = static_cast<double>(q[0].rows()) * comm_->size();
+
+  // One maximum over the whole world per crop: a shift per row or rank would change the result.
+  std::vector<float> largest(crops);
+  for (std::size_t a = 0; a < crops; ++a) largest[a] = kernels::maximum(queue, scores[a]);
+  comm_->all_reduce(std::span(largest), comm::Op::max);
+  std::vector<double> total(crops);
+  for (std::size_t a = 0; a < crops; ++a) {
+    total[a] = kernels::sinkhorn_exponentials(queue, scores[a], largest[a], static_cast<float>(config_.epsilon), q[a]);
+  }
+  comm_->all_reduce(std::span(total));
+  for (std::size_t a = 0; a < crops; ++a) kernels::scale(queue, q[a], static_cast<float>(1 / total[a]));
+
+  const auto scratch = pool.bytes(crops * k * sizeof(double));
+  const std::span sums(static_cast<double*>(scratch->data), crops * k);
+  const auto prototype_sums = [&] {
+    for (std::size_t a = 0; a < crops; ++a) kernels::sinkhorn_prototype_sums(queue, q[a], sums.data() + a * k);
+    comm_->all_reduce(sums);
+  };
+  for (std::int64_t iteration = 0; iteration < config_.sinkhorn_iterations; ++iteration) {
+    prototype_sums();
+    bool repaired = false;
+    for (std::size_t a = 0; a < crops; ++a) {
+      const auto of_crop = sums.subspan(a * k, k);
+      if (std::find(of_crop.begin(), of_crop.end(), 0.0) == of_crop.end()) continue;
+      kernels::sinkhorn_add(queue, q[a], 1e-12F);  // spec 3.2 step 5; the sums are reduced: equal on all ranks
+      repaired = true;
+    }
+    if (repaired) prototype_sums();
+    const bool last = iteration + 1 == config_.sinkhorn_iterations;
+    for (std::size_t a = 0; a < crops; ++a) {
+      kernels::sinkhorn_factors(sums.data() + a * k, prototypes_);
+      kernels::sinkhorn_scale(queue, q[a], sums.data() + a * k, last ? 1.0 : 1.0 / rows_total);
+    }
+  }
+}
+
+Swav::Result Swav::loss_and_gradient(device::Pool& pool, device::Queue& queue, std::int64_t update,
+                                     device::Tensor scores, device::Tensor embeddings, device::Tensor d_scores,
+                                     const Score& score) {
+  const std::int64_t b = images_, k = prototypes_;
+  const bool use_queue = local_length_ > 0 && filled_ == local_length_;
+  const std::int64_t rows = b + (use_queue ? local_length_ : 0);
+
+  // Codes: Sinkhorn over the batch's rows with the queue's below them; the first b rows are kept.
+  std::vector<device::Loan> code_loans, score_loans;
+  std::vector<device::Tensor> inputs, codes;
+  for (std::size_t a = 0; a < config_.crops_for_assign.size(); ++a) {
+    const auto crop_scores = scores.slice(config_.crops_for_assign[a] * b, b);
+    code_loans.push_back(pool.tensor({rows, 1, 1, k}));
+    codes.push_back(*code_loans.back());
+    if (!use_queue) {
+      inputs.push_back(crop_scores);
+      continue;
+    }
+    score_loans.push_back(pool.tensor({rows, 1, 1, k}));
+    const auto joined = *score_loans.back();
+    kernels::copy(queue, crop_scores, joined.slice(0, b));
+    const device::Tensor stored{.data = queue_.f32() + static_cast<std::int64_t>(a) * local_length_ * dim_,
+                                .shape = {local_length_, 1, 1, dim_}};
+    score(stored, joined.slice(b, local_length_));
+    inputs.push_back(joined);
+  }
+  sinkhorn(pool, queue, inputs, codes);
+
+  // Loss: every crop predicts the codes of the other assigned crops.
+  Result result;
+  result.prediction.assign(static_cast<std::size_t>(k), 0.0);
+  const double weight =
+      1.0 / (static_cast<double>(b) * comm_->size() * static_cast<double>(assigned()) * static_cast<double>(crops_ - 1));
+  const auto code_sum = pool.tensor({b, 1, 1, k});
+  for (std::int64_t v = 0; v < crops_; ++v) {
+    int count = 0;
+    for (std::size_t a = 0; a < codes.size(); ++a) {
+      if (config_.crops_for_assign[a] == v) continue;
+      if (count++ == 0) {
+        kernels::copy(queue, codes[a].slice(0, b), *code_sum);
+      } else {
+        kernels::add(queue, codes[a].slice(0, b), *code_sum);
+      }
+    }
+    const auto crop_scores = scores.slice(v * b, b);
+    const auto d_crop = d_scores.slice(v * b, b);
+    if (count == 0) {  // the only assigned crop predicts nothing
+      kernels::fill(queue, d_crop, 0);
+      continue;
+    }
+    result.loss += kernels::swav_cross_entropy(queue, crop_scores, *code_sum, count,
+                                               static_cast<float>(config_.temperature), weight, d_crop);
+  }
+  for (std::size_t a = 0; a < codes.size(); ++a) {
+    result.code_entropy += kernels::mean_row_entropy(queue, codes[a].slice(0, b)) / static_cast<double>(codes.size());
+    kernels::add_predictions(queue, scores.slice(config_.crops_for_assign[a] * b, b),
+                             static_cast<float>(config_.temperature), result.prediction.data());
+  }
+  for (auto& p : result.prediction) p /= static_cast<double>(b * comm_->size() * assigned());
+
+  if (local_length_ > 0 && update >= config_.queue_start_update) push(queue, embeddings);
+  return result;
+}
+
+void Swav::push(device::Queue& queue, device::Tensor embeddings) {
+  for (std::size_t a = 0; a < config_.crops_for_assign.size(); ++a) {
+    const device::Tensor place{
+        .data = queue_.f32() + (static_cast<std::int64_t>(a) * local_length_ + next_) * dim_,
+        .shape = {images_, 1, 1, dim_}};
+    kernels::copy(queue, embeddings.slice(config_.crops_for_assign[a] * images_, images_), place);
+  }
+  next_ = (next_ + images_) % local_length_;  // local_length_ is a multiple of images_
+  filled_ = std::min(filled_ + images_, local_length_);
+}
+
+std::vector<std::int64_t> Swav::queue_shape() const {
+  if (local_length_ == 0) return {};
+  return {assigned(), local_length_ * comm_->size(), dim_};
+}
+
+std::vector<float> Swav::gather_queue() const {
+  if (local_length_ == 0) return {};
+  // Unrolled newest first, so that a reader need not know where the ring stood.
+  const std::int64_t part = local_length_ * dim_, pushes = local_length_ / images_;
+  std::vector<float> mine(static_cast<std::size_t>(assigned() * part));
+  for (std::int64_t a = 0; a < assigned(); ++a) {
+    for (std::int64_t age = 0; age < pushes; ++age) {
+      const std::int64_t from = (next_ - (age + 1) * images_ + 2 * local_length_) % local_length_;
+      std::memcpy(mine.data() + a * part + age * images_ * dim_, queue_.f32() + a * part + from * dim_,
+                  static_cast<std::size_t>(images_ * dim_) * sizeof(float));
+    }
+  }
+  std::vector<float> by_rank(mine.size() * static_cast<std::size_t>(comm_->size())), out(by_rank.size());
+  comm_->all_gather(mine, by_rank);
+  for (int r = 0; r < comm_->size(); ++r) {
+    for (std::int64_t a = 0; a < assigned(); ++a) {
+      std::memcpy(out.data() + (a * comm_->size() + r) * part, by_rank.data() + (r * assigned() + a) * part,
+                  static_cast<std::size_t>(part) * sizeof(float));
+    }
+  }
+  return out;
+}
+
+void Swav::restore_queue(const std::vector<float>& stored, std::int64_t filled, std::int64_t update) {
+  if (local_length_ == 0 || stored.empty()) return;
+  const std::int64_t part = local_length_ * dim_, ranks = comm_->size();
+  if (static_cast<std::int64_t>(stored.size()) != assigned() * part * ranks) {
+    throw Error(ExitCode::file,
+                fmt::format("the checkpoint's queue holds {} numbers, wanted {} (swav.queue_length {})", stored.size(),
+                            assigned() * part * ranks, config_.queue_length),
+                "resume with the queue length of the run that wrote it")
+        .as_agreed();
+  }
+  // The ring is put back as it stood (one push an update since queue_start_update), so that sums over its rows are taken
+  // in the same order and a resumed run keeps its bits.
+  const std::int64_t pushes = local_length_ / images_;
+  next_ = std::max<std::int64_t>(0, update - config_.queue_start_update) % pushes * images_;
+  for (std::int64_t a = 0; a < assigned(); ++a) {
+    const float* mine = stored.data() + (a * ranks + comm_->rank()) * part;
+    for (std::int64_t age = 0; age < pushes; ++age) {
+      const std::int64_t to = (next_ - (age + 1) * images_ + 2 * local_length_) % local_length_;
+      std::memcpy(queue_.f32() + a * part + to * dim_, mine + age * images_ * dim_,
+                  static_cast<std::size_t>(images_ * dim_) * sizeof(float));
+    }
+  }
+  filled_ = std::min(filled / ranks, local_length_);
+}
+
+}  // namespace seer::train

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+// Ten updates against the float64 reference, for every number of ranks and BatchNorm groups (training.h5), and what must
+// not depend on the number of ranks.
+#include <gtest/gtest.h>
+
+#include "nn/support.hpp"
+#include "seer/base/error.hpp"
+#include "seer/train/learner.hpp"
+
+namespace seer::train {
+namespace {
+
+using test::GoldenFile;
+using test::relative_error;
+
+constexpr std::int64_t kImages = 8;
+
+config::Config golden_config(int bn_group_size) {
+  config::Config c;
+  c.model.preset = "tiny";
+  c.head.dims = {64, 32, 16};
+  c.head.prototypes = 24;
+  c.swav.freeze_prototypes_updates = 2;
+  c.crops = {{2, 32, {0.14, 1.0}}, {4, 16, {0.05, 0.14}}};
+  c.data.global_batch = kImages;
+  c.parallel.bn_group_size = bn_group_size;
+  c.parallel.bucket_bytes = 1000;  // several odd buckets
+  return c;
+}
+
+/// The reference's batches(step), this rank's slice, as NHWC.
+struct GoldenBatch {
+  data::Batch batch;
+  std::vector<std::vector<float>> storage;
+
+  GoldenBatch(std::int64_t step, const comm::Communicator& comm) {
+    const std::int64_t mine = kImages / comm.size();
+    batch.update = step;
+    batch.images = mine;
+    int first = 0;
+    for (const auto& [size, count] : {std::pair{32, 2}, std::pair{16, 4}}) {
+      std::vector<float> group;
+      for (int c = 0; c < count; ++c) {
+        const auto seed = static_cast<std::uint64_t>(1 + 1000 + 10 * step + first + c);
+        const std::int64_t plane = 3 * size * size;
+        std::vector<double> slice;
+        for (std::int64_t i = comm.rank() * mine * plane; i < (comm.rank() + 1) * mine * plane; ++i) {
+          slice.push_back(test::hash_value(seed, static_cast<std::uint64_t>(i), 1.7));
+        }
+        const auto nhwc = test::to_nhwc(slice, mine, 3, size, size);
+        group.insert(group.end(), nhwc.begin(), nhwc.end());
+      }
+      storage.push_back(std::move(group));
+      batch.groups.push_back({size, first, count, {.data = nullptr, .shape = {count * mine, size, size, 3}}});
+      first += count;
+    }
+    for (std::size_t g = 0; g < storage.size(); ++g) batch.groups[g].images.data = storage[g].data();
+  }
+};
+
+void set_golden_start(Learner& learner) {
+  std::vector<float> block(static_cast<std::size_t>(learner.model().parameters().block_elems()));
+  test::hash_init(learner.model().parameters(), 1, block.data());
+  for (auto& slab : learner.slabs()) {
+    if (slab.group != "model") continue;
+    const auto& p = learner.model().parameters().find(slab.name);
+    std::copy(block.begin() + p.offset + slab.begin, block.begin() + p.offset + slab.end, slab.data);
+  }
+  learner.share_loaded();
+}
+
+TEST(Training, TenUpdatesMatchTheReferenceForEveryGrouping) {
+  const auto world = comm::Communicator::world();
+  const GoldenFile file("training.h5");
+  for (const int groups : {1, 2, 4}) {
+    if (world.size() % groups != 0) continue;
+    const std::string name = "bn_groups_" + std::to_string(groups);
+    Phases phases;
+    Learner learner(golden_config(world.size() / groups), world, phases);
+    set_golden_start(learner);
+    const auto losses = file.read(name + "/loss").values, rates = file.read(name + "/lr").values;
+    for (std::int64_t t = 0; t < 10; ++t) {
+      const GoldenBatch golden(t, world);
+      const auto outcome = learner.update(golden.batch, t, rates[static_cast<std::size_t>(t)], Learner::Diagnose::yes);
+      const double wanted = losses[static_cast<std::size_t>(t)];
+      EXPECT_NEAR(outcome.loss, wanted, 1e-4 * wanted) << name << " update " << t;
+      EXPECT_GT(outcome.code_entropy, 0);
+      EXPECT_LE(outcome.prediction_entropy, std::log(24.0) + 1e-6);
+      if (t > 0) continue;
+      for (const auto& p : learner.model().parameters().entries()) {
+        const float* g = learner.gradients() + p.offset;
+        EXPECT_LT(relative_error(std::vector<float>(g, g + p.elems), file.read(name + "/first_grad/" + p.name).values),
+                  1e-3)
+            << name << " " << p.name;
+      }
+    }
+    for (const auto& p : learner.model().parameters().entries()) {
+      const float* v = learner.parameters() + p.offset;
+      EXPECT_LT(relative_error(std::vector<float>(v, v + p.elems), file.read(name + "/final/" + p.name).values), 1e-3)
+          << name << " " << p.name;
+    }
+    if (!world.is_root()) continue;  // running statistics: those of the first group
+    for (const auto& b : learner.model().buffers().entries()) {
+      const float* v = learner.buffers() + b.offset;
+      EXPECT_LT(relative_error(std::vector<float>(v, v + b.elems), file.read(name + "/final_buffer/" + b.name).values),
+                1e-3)
+          << name << " " << b.name;
+    }
+  }
+}
+
+// A queue that is not yet full changes nothing; a full one does; its contents survive a save and restore.
+TEST(Training, QueueIsUsedOnlyOnceItIsFilledAndSurvivesACheckpoint) {
+  const auto world = comm::Communicator::world();
+  auto config = golden_config(world.size());
+  std::vector<double> plain, queued;
+  Phases phases;
+  {
+    Learner learner(config, world, phases);
+    for (std::int64_t t = 0; t < 6; ++t) plain.push_back(learner.update(GoldenBatch(t, world).batch, t, 0.3).loss);
+  }
+  config.swav.queue_length = 3 * kImages + 5;  // rounded down to three batches
+  config.swav.queue_start_update = 1;
+  Learner learner(config, world, phases);
+  checkpoint::State state;
+  std::vector<std::vector<float>> kept;
+  for (std::int64_t t = 0; t < 6; ++t) {
+    if (t == 5) {
+      learner.save_queue(state);
+      state.update = t;
+      EXPECT_EQ(state.queue_filled, 3 * kImages);
+      EXPECT_EQ(state.queue_shape, (std::vector<std::int64_t>{2, 3 * kImages, 16}));
+      for (const auto& slab : learner.slabs()) kept.emplace_back(slab.data, slab.data + (slab.end - slab.begin));
+    }
+    queued.push_back(learner.update(GoldenBatch(t, world).batch, t, 0.3).loss);
+  }
+  for (std::size_t t = 0; t < 4; ++t) EXPECT_EQ(plain[t], queued[t]) << t;  // filled by updates 1, 2, 3
+  EXPECT_NE(plain[4], queued[4]);
+
+  Learner resumed(config, world, phases);
+  auto slabs = resumed.slabs();
+  for (std::size_t i = 0; i < slabs.size(); ++i) std::copy(kept[i].begin(), kept[i].end(), slabs[i].data);
+  resumed.share_loaded();
+  resumed.restore_queue(state);
+  EXPECT_EQ(resumed.update(GoldenBatch(5, world).batch, 5, 0.3).loss, queued[5]) << "the same bits";
+}
+
+TEST(Training, NonFiniteGradientsAreRefusedOnAllRanksAndChangeNothing) {
+  const auto world = comm::Communicator::world();
+  Phases phases;
+  Learner learner(golden_config(world.size()), world, phases);
+  const GoldenBatch golden(0, world);
+  if (world.rank() == world.size() - 1) golden.batch.groups[0].images.f32()[0] = std::nanf("");
+  const float before = learner.parameters()[0];
+  try {
+    learner.update(golden.batch, 0, 0.3);
+    FAIL() << "accepted a NaN";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ExitCode::numerics);
+    EXPECT_TRUE(e.agreed());
+  }
+  EXPECT_EQ(learner.parameters()[0], before);
+}
+
+TEST(Training, RefusesRanksThatDoNotDivide) {
+  const auto world = comm::Communicator::world();
+  if (world.size() == 1) return;
+  Phases phases;
+  auto config = golden_config(world.size());
+  config.data.global_batch = world.size() + 1;
+  EXPECT_THROW(Learner(config, world, phases), Error);
+  if (world.size() == 4) {
+    EXPECT_THROW(Learner(golden_config(3), world, phases), Error);
+  }
+}
+
+TEST(Training, AllocatesNothingAfterTheSecondUpdate) {
+  const auto world = comm::Communicator::world();
+  Phases phases;
+  Learner learner(golden_config(world.size()), world, phases);
+  std::uint64_t after_second = 0;
+  for (std::int64_t t = 0; t < 5; ++t) {
+    learner.update(GoldenBatch(t, world).batch, t, 0.3);
+    if (t == 1) after_second = learner.pool_allocations();
+  }
+  EXPECT_EQ(learner.pool_allocations(), after_second);
+}
+
+}  // namespace
+}  // namespace seer::train

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "seer/train/schedule.hpp"
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "seer/base/error.hpp"
+
+namespace seer::train {
+namespace {
+
+TEST(Schedule, CosineMatchesTheGoldenRates) {
+  const Schedule schedule(config::Schedule{}, 122070);  // the defaults are SEER's
+  std::ifstream file(std::string(SEER_TEST_DATA) + "/schedule.csv");
+  std::string line;
+  std::getline(file, line);
+  int rows = 0;
+  while (std::getline(file, line)) {
+    const auto comma = line.find(',');
+    EXPECT_NEAR(schedule.lr(std::stoll(line.substr(0, comma))), std::stod(line.substr(comma + 1)), 1e-9) << line;
+    ++rows;
+  }
+  EXPECT_EQ(rows, 10);
+}
+
+TEST(Schedule, PlateauHalvesWhenTheLossStopsDecreasing) {
+  config::Schedule c;
+  c.kind = "plateau";
+  c.warmup_updates = 5;
+  c.lr_start = 0;
+  c.lr_peak = 1;
+  c.plateau_window = 10;
+  c.plateau_threshold = 0.01;
+  c.plateau_factor = 0.5;
+  c.plateau_minimum = 0.2;
+  Schedule schedule(c, 1000);
+  EXPECT_DOUBLE_EQ(schedule.lr(0), 0);
+  EXPECT_DOUBLE_EQ(schedule.lr(4), 0.8);
+  std::int64_t t = 0;
+  for (; t < 45; ++t) schedule.observe(t, 10.0 - 0.1 * static_cast<double>(t));
+  EXPECT_DOUBLE_EQ(schedule.lr(t), 1.0) << "a falling loss keeps the rate";
+  for (; t < 55; ++t) schedule.observe(t, 6.0);
+  const auto kept = schedule.state();
+  Schedule resumed(c, 1000);
+  resumed.restore(kept);
+  for (; t < 65; ++t) {
+    schedule.observe(t, 6.0);
+    resumed.observe(t, 6.0);
+  }
+  EXPECT_DOUBLE_EQ(schedule.lr(t), 0.5);
+  EXPECT_DOUBLE_EQ(resumed.lr(t), 0.5) << "the state is all there is";
+  for (; t < 200; ++t) schedule.observe(t, 6.0);
+  EXPECT_DOUBLE_EQ(schedule.lr(t), 0.2) << "not below the minimum";
+}
+
+TEST(Schedule, MultistepAndRefusals) {
+  config::Schedule c;
+  c.kind = "multistep";
+  c.warmup_updates = 0;
+  c.lr_peak = 2;
+  c.milestones = {10, 20};
+  const Schedule schedule(c, 30);
+  EXPECT_DOUBLE_EQ(schedule.lr(9), 2);
+  EXPECT_DOUBLE_EQ(schedule.lr(10), 0.2);
+  EXPECT_DOUBLE_EQ(schedule.lr(29), 0.02);
+  c.milestones = {20, 10};
+  EXPECT_THROW(Schedule(c, 30), Error);
+  c.milestones.clear();
+  c.warmup_updates = 31;
+  EXPECT_THROW(Schedule(c, 30), Error);
+}
+
+}  // namespace
+}  // namespace seer::train
