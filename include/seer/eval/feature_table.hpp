@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+// Features of a data set, split over ranks, and the file that holds them (format: docs/formats.md): attributes
+// format = "seer-features", version = 1, source, data, layer, classes; /features float32 [n, d], /labels int32 [n],
+// /index uint64 [n], /bad uint8 [n] (1: the image did not decode; its features are those of a grey image).
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "seer/comm/communicator.hpp"
+#include "seer/data/h5.hpp"
+
+namespace seer::eval {
+
+/// First of the elements that rank `rank` of `ranks` owns out of `total`: contiguous slices, equal to one element.
+constexpr std::uint64_t slice_begin(std::uint64_t total, int rank, int ranks) {
+  const auto r = static_cast<std::uint64_t>(rank), n = static_cast<std::uint64_t>(ranks);
+  return total / n * r + total % n * r / n;
+}
+
+/// What all rows share.
+struct FeatureInfo {
+  std::string source;  ///< the weights they were computed with
+  std::string data;    ///< the shards
+  std::string layer;   ///< "trunk", "head" or "pixels"
+  std::vector<std::string> classes;  ///< names of the labels; may be empty
+  std::uint64_t images = 0;          ///< over all ranks
+  std::int64_t dimension = 0;
+};
+
+/// Consecutive rows, without owning them.
+struct FeatureRows {
+  std::uint64_t first = 0, count = 0;   ///< position among all rows
+  const float* values = nullptr;        ///< [count, dimension]
+  const std::int32_t* labels = nullptr; ///< -1: none
+  const std::uint64_t* index = nullptr; ///< in the data set
+  const std::uint8_t* bad = nullptr;
+};
+
+/// This rank's rows: a contiguous slice in the order of the data set; ranks ascending.
+struct FeatureTable {
+  FeatureInfo info;
+  std::uint64_t first = 0;
+  std::vector<float> values;
+  std::vector<std::int32_t> labels;
+  std::vector<std::uint64_t> index;
+  std::vector<std::uint8_t> bad;
+
+  std::uint64_t rows() const { return labels.size(); }
+  void append(const FeatureRows& rows);
+};
+
+/// Written to PATH.partial and renamed when complete, so that a file of that name is always whole.
+class FeatureFileWriter {
+ public:
+  /// Collective. Error(file) where the file cannot be made.
+  FeatureFileWriter(const comm::Communicator& comm, const std::string& path, const FeatureInfo& info);
+  /// Not collective.
+  void write(const FeatureRows& rows);
+  /// Collective.
+  void close();
+
+ private:
+  const comm::Communicator& comm_;
+  std::string path_;
+  std::int64_t dimension_;
+  data::h5::File file_;
+};
+
+/// Collective: every rank reads its slice. Error(file), agreed: not a features file, or its arrays do not fit together.
+FeatureTable read_features(const comm::Communicator& comm, const std::string& path);
+
+}  // namespace seer::eval

@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "seer/eval/features.hpp"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <utility>
+
+#include "seer/base/clock.hpp"
+#include "seer/base/error.hpp"
+#include "seer/base/log.hpp"
+#include "seer/checkpoint/checkpoint.hpp"
+#include "seer/nn/model.hpp"
+
+#include "sample_reader.hpp"
+#include "share.hpp"
+
+namespace seer::eval {
+namespace {
+
+/// A trunk alone where the head is not asked for: nothing else is then read, held or initialised.
+config::Head head_for(const config::Head& head, Layer layer) {
+  if (layer == Layer::trunk) return {.dims = {}, .batchnorm = false, .prototypes = 0};
+  return {.dims = head.dims, .batchnorm = head.batchnorm, .prototypes = 0};
+}
+
+void copy_block(const std::map<std::string, checkpoint::HostTensor>& tensors, const nn::ParameterTable& table,
+                const std::string& source, float* block) {
+  for (const auto& entry : table.entries()) {
+    if (entry.elems == 0) continue;  // the prototypes, which features do not pass through
+    const auto found = tensors.find(entry.name);
+    if (found == tensors.end()) {
+      throw Error(ExitCode::file, fmt::format("{}: no tensor \"{}\", wanted one of shape [{}]", source, entry.name,
+                                              fmt::join(entry.shape, ", ")));
+    }
+    if (found->second.shape != entry.shape) {
+      throw Error(ExitCode::file, fmt::format("{}: \"{}\" has shape [{}], the model wants [{}]", source, entry.name,
+                                              fmt::join(found->second.shape, ", "), fmt::join(entry.shape, ", ")));
+    }
+    std::copy(found->second.values.begin(), found->second.values.end(), block + entry.offset);
+  }
+}
+
+}  // namespace
+
+struct FeatureExtractor::Impl {
+  Impl(const config::Model& model_config, const config::Head& head_config, Layer wanted, std::string from)
+      : config_model(model_config),
+        config_head(head_config),
+        layer(wanted),
+        source(std::move(from)),
+        model(config_model, head_for(config_head, layer)),
+        parameters(device::Buffer::floats(static_cast<std::size_t>(model.parameters().block_elems()))),
+        buffers(device::Buffer::floats(static_cast<std::size_t>(model.buffers().block_elems()))),
+        dnn(dnn::make_host_backend()) {
+    if (layer == Layer::head && !model.has_head()) {
+      throw Error(ExitCode::input, fmt::format("{}: has no head, so --layer head cannot be had", source),
+                  "use --layer trunk");
+    }
+  }
+
+  nn::Context context(nn::Mode mode, nn::StatisticsReduction* group = nullptr) {
+    nn::Context ctx;
+    ctx.dnn = dnn.get();
+    ctx.pool = &pool;
+    ctx.parameters = parameters.f32();
+    ctx.buffers = buffers.f32();
+    ctx.version = 1;  // parameters never change here
+    ctx.mode = mode;
+    ctx.group = group;
+    return ctx;
+  }
+
+  std::int64_t dimension() const { return layer == Layer::head ? model.head().dim() : model.trunk().features(); }
+
+  /// pixels: [n, h, w, 3]; out: n rows of dimension().
+  void forward(const nn::Context& ctx, device::Tensor pixels, float* out) {
+    nn::RegNet::Pass trunk_pass;
+    const auto n = pixels.shape.n;
+    if (layer == Layer::trunk) {
+      model.trunk().forward(ctx, pixels, trunk_pass, {.data = out, .shape = {n, 1, 1, dimension()}});
+      return;
+    }
+    const auto features = pool.tensor({n, 1, 1, model.trunk().features()});
+    model.trunk().forward(ctx, pixels, trunk_pass, *features);
+    nn::Head::Pass head_pass;
+    model.head().forward(ctx, *features, head_pass, {});
+    std::copy_n(head_pass.embedding->f32(), n * dimension(), out);
+  }
+
+  config::Model config_model;
+  config::Head config_head;
+  Layer layer;
+  std::string source;
+  nn::Model model;
+  device::Buffer parameters, buffers;
+  std::unique_ptr<dnn::Backend> dnn;
+  device::Pool pool;
+};
+
+FeatureExtractor::FeatureExtractor(const checkpoint::Weights& weights, Layer layer, const std::string& source)
+    : impl_(std::make_unique<Impl>(weights.model, weights.head, layer, source)) {
+  copy_block(weights.parameters, impl_->model.parameters(), source, impl_->parameters.f32());
+  copy_block(weights.buffers, impl_->model.buffers(), source, impl_->buffers.f32());
+}
+
+FeatureExtractor::FeatureExtractor(const config::Model& model, const config::Head& head, std::uint64_t seed, Layer layer)
+    : impl_(std::make_unique<Impl>(model, head, layer, "random initialisation")) {
+  impl_->model.initialize(seed, impl_->parameters.f32(), impl_->buffers.f32());
+}
+
+FeatureExtractor::FeatureExtractor(FeatureExtractor&&) noexcept = default;
+FeatureExtractor& FeatureExtractor::operator=(FeatureExtractor&&) noexcept = default;
+FeatureExtractor::~FeatureExtractor() = default;
+
+FeatureExtractor FeatureExtractor::load(const comm::Communicator& comm, const std::string& path, Layer layer) {
+  std::string file = path;
+  bool run_folder = false;
+  if (comm.is_root()) run_folder = std::filesystem::is_directory(path + "/checkpoints");
+  if (comm.all_reduce(static_cast<std::int64_t>(run_folder), comm::Op::max) != 0) {
+    const auto latest = checkpoint::find_latest(comm, path);
+    comm::agree(comm, "find a checkpoint", [&] {
+      if (latest) return;
+      throw Error(ExitCode::file, fmt::format("{}: a run folder without a complete checkpoint", path),
+                  "let the run reach its first checkpoint, or name a weights file");
+    });
+    file = *latest;
+  }
+  std::unique_ptr<FeatureExtractor> mine;
+  std::string architecture;
+  comm::agree(comm, "read weights", [&] {
+    if (!comm.is_root()) return;
+    const auto weights = checkpoint::read_weights(file);
+    mine = std::make_unique<FeatureExtractor>(weights, layer, file);
+    architecture = architecture_text(weights.model, weights.head);
+  });
+  comm.broadcast(architecture);
+  comm::agree(comm, "make the model", [&] {
+    if (comm.is_root()) return;
+    const auto [model, head] = parse_architecture(architecture);
+    mine = std::make_unique<FeatureExtractor>(FeatureExtractor(std::make_unique<Impl>(model, head, layer, file)));
+  });
+  broadcast_block(comm, mine->impl_->parameters.data(), mine->impl_->parameters.bytes());
+  broadcast_block(comm, mine->impl_->buffers.data(), mine->impl_->buffers.bytes());
+  return std::move(*mine);
+}
+
+void FeatureExtractor::recalibrate(const comm::Communicator& comm, const data::DataSet& data, std::int64_t images,
+                                   const data::EvalOptions& options) {
+  auto& impl = *impl_;
+  GroupSum group(comm);
+  SampleReader reader(comm, data, images, options);
+  const auto elems = static_cast<std::size_t>(impl.model.buffers().block_elems());
+  std::vector<double> sums(elems, 0.0);
+  std::vector<float> unused;
+  std::int64_t batches = 0;
+  const auto ctx = impl.context(nn::Mode::train, &group);
+  while (const device::Tensor* pixels = reader.next()) {
+    // A layer stores (1 - m) old + m batch: with old = 0 that is m times the batch statistic.
+    std::fill_n(impl.buffers.f32(), elems, 0.0F);
+    unused.resize(static_cast<std::size_t>(pixels->shape.n * impl.dimension()));
+    impl.forward(ctx, *pixels, unused.data());
+    for (std::size_t i = 0; i < elems; ++i) sums[i] += static_cast<double>(impl.buffers.f32()[i]);
+    log::progress(fmt::format("BatchNorm statistics: batch {}/{}", ++batches, reader.batches()));
+  }
+  log::finish_progress();
+  const double scale = 1.0 / (static_cast<double>(nn::BatchNormLayer::kMomentum) * static_cast<double>(batches));
+  for (std::size_t i = 0; i < elems; ++i) impl.buffers.f32()[i] = static_cast<float>(sums[i] * scale);
+  impl.pool.trim();
+}
+
+std::int64_t FeatureExtractor::run(const comm::Communicator& comm, const data::DataSet& data,
+                                   const data::EvalOptions& options, const Sink& sink) {
+  auto& impl = *impl_;
+  std::int64_t bad = 0;
+  comm::agree(comm, "features", [&] {
+    const std::uint64_t first = slice_begin(data.images(), comm.rank(), comm.size());
+    const std::uint64_t last = slice_begin(data.images(), comm.rank() + 1, comm.size());
+    if (first == last) return;
+    data::EvalReader reader(data, first, last, options);
+    const auto ctx = impl.context(nn::Mode::eval);
+    std::vector<float> values;
+    std::uint64_t done = 0;
+    const Clock clock;
+    while (const auto* batch = reader.next()) {
+      values.resize(static_cast<std::size_t>(batch->images * impl.dimension()));
+      impl.forward(ctx, batch->pixels, values.data());
+      const auto count = static_cast<std::uint64_t>(batch->images);
+      sink({first + done, count, values.data(), batch->labels.data(), batch->indices.data(), batch->bad.data()});
+      done += count;
+      log::progress(fmt::format("features: {}/{} images, {:.1f} images/s", done * static_cast<std::uint64_t>(comm.size()),
+                                data.images(), static_cast<double>(done) * comm.size() / clock.seconds()));
+    }
+    bad = reader.bad_images();
+    ensure(done == last - first, "the evaluation reader handed out every image of its slice");
+  });
+  log::finish_progress();
+  return comm.all_reduce(bad, comm::Op::sum);
+}
+
+FeatureTable FeatureExtractor::table(const comm::Communicator& comm, const data::DataSet& data,
+                                     const data::EvalOptions& options) {
+  FeatureTable out;
+  out.info = info(data);
+  out.first = slice_begin(data.images(), comm.rank(), comm.size());
+  run(comm, data, options, [&](const FeatureRows& rows) { out.append(rows); });
+  return out;
+}
+
+FeatureTable pixel_table(const comm::Communicator& comm, const data::DataSet& data, std::int64_t side,
+                         const data::EvalOptions& options) {
+  FeatureTable out;
+  out.info = {.source = "raw pixels",
+              .data = describe(data),
+              .layer = "pixels",
+              .classes = data.classes(),
+              .images = data.images(),
+              .dimension = side * side * 3};
+  out.first = slice_begin(data.images(), comm.rank(), comm.size());
+  comm::agree(comm, "raw pixels", [&] {
+    const std::uint64_t last = slice_begin(data.images(), comm.rank() + 1, comm.size());
+    if (out.first == last) return;
+    data::EvalOptions raw = options;
+    raw.raw_side = side;
+    data::EvalReader reader(data, out.first, last, raw);
+    while (const auto* batch = reader.next()) {
+      out.append({out.first + out.rows(), static_cast<std::uint64_t>(batch->images), batch->pixels.f32(),
+                  batch->labels.data(), batch->indices.data(), batch->bad.data()});
+    }
+  });
+  return out;
+}
+
+std::string describe(const data::DataSet& data) {
+  const auto& shards = data.shards();
+  return shards.size() == 1 ? shards.front().path
+                            : fmt::format("{} and {} more shards", shards.front().path, shards.size() - 1);
+}
+
+FeatureInfo FeatureExtractor::info(const data::DataSet& data) const {
+  return {.source = impl_->source,
+          .data = describe(data),
+          .layer = impl_->layer == Layer::head ? "head" : "trunk",
+          .classes = data.classes(),
+          .images = data.images(),
+          .dimension = impl_->dimension()};
+}
+
+FeatureExtractor::FeatureExtractor(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+std::int64_t FeatureExtractor::dimension() const { return impl_->dimension(); }
+const std::string& FeatureExtractor::source() const { return impl_->source; }
+const config::Model& FeatureExtractor::model() const { return impl_->config_model; }
+const config::Head& FeatureExtractor::head() const { return impl_->config_head; }
+const float* FeatureExtractor::buffers() const { return impl_->buffers.f32(); }
+
+}  // namespace seer::eval

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "seer/eval/knn.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "seer/base/error.hpp"
+#include "seer/dnn/backend.hpp"
+
+namespace seer::eval {
+namespace {
+
+struct Neighbour {
+  float similarity;
+  std::int32_t label;
+  std::uint64_t row;  ///< in the training set
+};
+/// Nearest first; of equal ones the earlier row.
+bool nearer(const Neighbour& a, const Neighbour& b) {
+  return a.similarity != b.similarity ? a.similarity > b.similarity : a.row < b.row;
+}
+
+/// Rows [first, first + count) of a table for the comparison: checked, L2-normalised for cosine.
+std::vector<float> comparable_rows(const FeatureTable& table, std::uint64_t first, std::uint64_t count, bool cosine) {
+  const auto d = static_cast<std::size_t>(table.info.dimension);
+  const float* begin = table.values.data() + first * d;
+  std::vector<float> rows(begin, begin + count * d);
+  for (std::size_t i = 0; i < count; ++i) {
+    float* row = rows.data() + i * d;
+    double square = 0;
+    for (std::size_t j = 0; j < d; ++j) square += static_cast<double>(row[j]) * static_cast<double>(row[j]);
+    if (!std::isfinite(square)) {
+      throw Error(ExitCode::numerics, fmt::format("{}: features of image {} are not finite", table.info.source,
+                                                  table.index[first + i]),
+                  "these weights have diverged; take an earlier checkpoint");
+    }
+    const double scale = cosine ? 1.0 / std::max(std::sqrt(square), 1e-12) : 1.0;
+    for (std::size_t j = 0; cosine && j < d; ++j) row[j] = static_cast<float>(static_cast<double>(row[j]) * scale);
+  }
+  return rows;
+}
+
+/// The k nearest so far of each test row, as heaps whose front is the farthest kept.
+class Nearest {
+ public:
+  Nearest(std::size_t rows, std::size_t k) : k_(k), heaps_(rows) {}
+
+  void offer(std::size_t row, const Neighbour& n) {
+    auto& heap = heaps_[row];
+    if (heap.size() == k_) {
+      if (!nearer(n, heap.front())) return;
+      std::pop_heap(heap.begin(), heap.end(), nearer);
+      heap.back() = n;
+    } else {
+      heap.push_back(n);
+    }
+    std::push_heap(heap.begin(), heap.end(), nearer);
+  }
+  const std::vector<Neighbour>& sorted(std::size_t row) {
+    std::sort_heap(heaps_[row].begin(), heaps_[row].end(), nearer);
+    return heaps_[row];
+  }
+
+ private:
+  std::size_t k_;
+  std::vector<std::vector<Neighbour>> heaps_;
+};
+
+/// A block of training rows, on the rank that owns them and then on all.
+struct TrainBlock {
+  std::uint64_t first = 0, count = 0;
+  std::vector<float> rows;
+  std::vector<std::int32_t> labels;
+};
+
+void compare(dnn::Backend& dnn, const std::vector<float>& test_rows, std::size_t d, const TrainBlock& block,
+             std::vector<float>& similarity, Nearest& nearest) {
+  constexpr std::size_t kTestRows = 1024;
+  device::Queue queue;
+  const std::size_t tests = test_rows.size() / d, count = block.count;
+  for (std::size_t begin = 0; begin < tests; begin += kTestRows) {
+    const std::size_t m = std::min(kTestRows, tests - begin);
+    similarity.resize(m * count);
+    dnn.gemm(queue, static_cast<std::int64_t>(m), static_cast<std::int64_t>(count), static_cast<std::int64_t>(d),
+             test_rows.data() + begin * d, dnn::Transpose::no, block.rows.data(), dnn::Transpose::yes, similarity.data());
+    for (std::size_t i = 0; i < m; ++i) {
+      for (std::size_t j = 0; j < count; ++j) {
+        if (block.labels[j] >= 0) {
+          nearest.offer(begin + i, {similarity[i * count + j], block.labels[j], block.first + j});
+        }
+      }
+    }
+  }
+}
+
+void check(const comm::Communicator& comm, const FeatureTable& train, const FeatureTable& test, const KnnOptions& o) {
+  comm::agree(comm, "k-NN", [&] {
+    if (o.k.empty() || *std::min_element(o.k.begin(), o.k.end()) < 1 || !(o.temperature > 0)) {
+      throw Error(ExitCode::input, fmt::format("k-NN: wanted k >= 1 and temperature > 0 (found temperature {})", o.temperature));
+    }
+    if (train.info.dimension != test.info.dimension) {
+      throw Error(ExitCode::input, fmt::format("k-NN: training features have {} dimensions, test features {}",
+                                               train.info.dimension, test.info.dimension),
+                  "compute both with the same weights and layer");
+    }
+  });
+}
+
+/// Votes for each k of one test row, nearest neighbours given.
+void vote(const std::vector<Neighbour>& nearest, double temperature, std::size_t k, double* votes) {
+  if (nearest.empty()) return;
+  // exp overflows beyond 709: where dot products are so large, weights are taken relative to the nearest.
+  const double top = static_cast<double>(nearest.front().similarity) / temperature;
+  const double shift = std::abs(top) > 600 ? top : 0.0;
+  for (std::size_t i = 0; i < std::min(k, nearest.size()); ++i) {
+    votes[nearest[i].label] += std::exp(static_cast<double>(nearest[i].similarity) / temperature - shift);
+  }
+}
+
+}  // namespace
+
+std::vector<KnnVotes> knn_votes(const comm::Communicator& comm, const FeatureTable& train, const FeatureTable& test,
+                                std::int64_t classes, const KnnOptions& options) {
+  check(comm, train, test, options);
+  const auto d = static_cast<std::size_t>(train.info.dimension);
+  const auto k_max = static_cast<std::size_t>(*std::max_element(options.k.begin(), options.k.end()));
+  std::vector<float> test_rows, train_rows;
+  comm::agree(comm, "k-NN features", [&] {
+    test_rows = comparable_rows(test, 0, test.rows(), options.cosine);
+    train_rows = comparable_rows(train, 0, train.rows(), options.cosine);
+    for (const auto label : train.labels) {
+      if (label >= classes) {
+        throw Error(ExitCode::file, fmt::format("{}: label {} in a set of {} classes", train.info.data, label, classes));
+      }
+    }
+  });
+  const auto dnn = dnn::make_host_backend();
+  Nearest nearest(test.rows(), k_max);
+  std::vector<float> similarity;
+  TrainBlock block;
+  for (int owner = 0; owner < comm.size(); ++owner) {
+    std::array<std::uint64_t, 2> extent = {train.first, train.rows()};
+    comm.broadcast(extent.data(), sizeof(extent), owner);
+    const auto [first, rows] = extent;
+    for (std::uint64_t begin = 0; begin < rows; begin += block.count) {
+      block.first = first + begin;
+      block.count = std::min(static_cast<std::uint64_t>(options.block_rows), rows - begin);
+      block.rows.resize(block.count * d);
+      block.labels.resize(block.count);
+      if (comm.rank() == owner) {
+        std::copy_n(train_rows.begin() + static_cast<std::ptrdiff_t>(begin * d), block.count * d, block.rows.begin());
+        for (std::uint64_t i = 0; i < block.count; ++i) {
+          block.labels[i] = train.bad[begin + i] != 0 ? -1 : train.labels[begin + i];
+        }
+      }
+      comm.broadcast(block.rows.data(), block.rows.size() * sizeof(float), owner);
+      comm.broadcast(block.labels.data(), block.labels.size() * sizeof(std::int32_t), owner);
+      compare(*dnn, test_rows, d, block, similarity, nearest);
+    }
+  }
+  std::vector<KnnVotes> out;
+  const auto width = static_cast<std::size_t>(classes);
+  for (const auto k : options.k) {
+    out.push_back({k, std::vector<double>(test.rows() * width, 0.0), std::vector<std::int32_t>(test.rows(), -1)});
+  }
+  for (std::size_t row = 0; row < test.rows(); ++row) {
+    const auto& neighbours = nearest.sorted(row);
+    for (auto& result : out) {
+      double* votes = result.votes.data() + row * width;
+      vote(neighbours, options.temperature, static_cast<std::size_t>(result.k), votes);
+      result.predicted[row] = static_cast<std::int32_t>(std::max_element(votes, votes + width) - votes);
+    }
+  }
+  return out;
+}
+
+}  // namespace seer::eval

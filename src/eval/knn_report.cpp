@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <numeric>
+
+#include "seer/base/error.hpp"
+#include "seer/eval/knn.hpp"
+
+namespace seer::eval {
+namespace {
+
+struct Labelled {
+  std::int64_t train = 0, test = 0, highest = -1;  ///< over all ranks
+};
+
+Labelled count_labels(const comm::Communicator& comm, const FeatureTable& train, const FeatureTable& test) {
+  Labelled out;
+  for (const auto label : train.labels) {
+    out.highest = std::max<std::int64_t>(out.highest, label);
+    out.train += label >= 0 ? 1 : 0;
+  }
+  for (const auto label : test.labels) {
+    out.highest = std::max<std::int64_t>(out.highest, label);
+    out.test += label >= 0 ? 1 : 0;
+  }
+  out.highest = comm.all_reduce(out.highest, comm::Op::max);
+  out.train = comm.all_reduce(out.train, comm::Op::sum);
+  out.test = comm.all_reduce(out.test, comm::Op::sum);
+  return out;
+}
+
+/// Size of the common class list of both sets, or of labels without names: highest + 1.
+std::int64_t common_classes(const Labelled& labelled, const FeatureTable& train, const FeatureTable& test) {
+  if (labelled.train == 0 || labelled.test == 0) {
+    throw Error(ExitCode::file, fmt::format("k-NN: no image of {} has a label",
+                                            labelled.train == 0 ? train.info.data : test.info.data),
+                "pack it with --labels folder");
+  }
+  const auto& a = train.info.classes;
+  const auto& b = test.info.classes;
+  const auto differ = static_cast<std::size_t>(std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin());
+  if (a.size() != b.size() || differ < a.size()) {
+    const auto name = [differ](const std::vector<std::string>& classes) {
+      return differ < classes.size() ? "\"" + classes[differ] + "\"" : std::string("nothing");
+    };
+    throw Error(ExitCode::file,
+                fmt::format("k-NN: class lists differ: class {} is {} in {} ({} classes), {} in {} ({} classes)", differ,
+                            name(a), train.info.data, a.size(), name(b), test.info.data, b.size()),
+                "training and test images must be packed from folders of the same names");
+  }
+  const auto classes = a.empty() ? labelled.highest + 1 : static_cast<std::int64_t>(a.size());
+  if (labelled.highest >= classes) {
+    throw Error(ExitCode::file, fmt::format("k-NN: label {} in sets of {} classes ({}, {})", labelled.highest, classes,
+                                            train.info.data, test.info.data));
+  }
+  return classes;
+}
+
+/// Among the five classes of most votes; a class without votes is in no list.
+bool among_five(const double* votes, std::int64_t classes, std::int32_t label) {
+  if (!(votes[label] > 0)) return false;
+  int ahead = 0;
+  for (std::int64_t c = 0; c < classes; ++c) {
+    if (votes[c] > votes[label] || (votes[c] == votes[label] && c < label)) ++ahead;
+  }
+  return ahead < 5;
+}
+
+}  // namespace
+
+KnnReport knn_report(const comm::Communicator& comm, const FeatureTable& train, const FeatureTable& test,
+                     const KnnOptions& options) {
+  const auto labelled = count_labels(comm, train, test);
+  std::int64_t classes = 0;
+  comm::agree(comm, "k-NN labels", [&] { classes = common_classes(labelled, train, test); });
+  const auto votes = knn_votes(comm, train, test, classes, options);
+  const auto usable = [](const FeatureTable& t, std::size_t i) { return t.labels[i] >= 0 && t.bad[i] == 0; };
+  KnnReport report;
+  report.classes = classes;
+  for (std::size_t i = 0; i < train.rows(); ++i) report.train_rows += usable(train, i) ? 1 : 0;
+  std::vector<std::int64_t> per_class(static_cast<std::size_t>(classes), 0);
+  for (std::size_t i = 0; i < test.rows(); ++i) {
+    if (usable(test, i)) ++per_class[static_cast<std::size_t>(test.labels[i])];
+  }
+  comm.all_reduce(per_class);
+  report.train_rows = comm.all_reduce(report.train_rows, comm::Op::sum);
+  report.test_rows = std::accumulate(per_class.begin(), per_class.end(), std::int64_t{0});
+  comm::agree(comm, "k-NN images", [&] {
+    if (report.train_rows > 0 && report.test_rows > 0) return;
+    throw Error(ExitCode::file, fmt::format("k-NN: {} labelled training and {} labelled test images decode",
+                                            report.train_rows, report.test_rows));
+  });
+  const auto n = static_cast<double>(report.test_rows);
+  report.largest_class = static_cast<double>(*std::max_element(per_class.begin(), per_class.end())) / n;
+  for (const auto& result : votes) {
+    std::array<std::int64_t, 2> right = {0, 0};
+    for (std::size_t i = 0; i < test.rows(); ++i) {
+      if (!usable(test, i)) continue;
+      right[0] += result.predicted[i] == test.labels[i] ? 1 : 0;
+      right[1] += among_five(result.votes.data() + i * static_cast<std::size_t>(classes), classes, test.labels[i]) ? 1 : 0;
+    }
+    comm.all_reduce(right);
+    report.scores.push_back({result.k, static_cast<double>(right[0]) / n, static_cast<double>(right[1]) / n});
+  }
+  return report;
+}
+
+void remove_mean(const comm::Communicator& comm, FeatureTable& train, FeatureTable& test) {
+  const auto d = static_cast<std::size_t>(train.info.dimension);
+  std::vector<double> mean(d + 1, 0.0);  // the last one counts
+  for (std::size_t i = 0; i < train.rows(); ++i) {
+    if (train.bad[i] != 0) continue;
+    for (std::size_t j = 0; j < d; ++j) mean[j] += static_cast<double>(train.values[i * d + j]);
+    mean[d] += 1;
+  }
+  comm.all_reduce(mean);
+  for (auto* table : {&train, &test}) {
+    for (std::size_t i = 0; i < table->values.size(); ++i) {
+      table->values[i] -= static_cast<float>(mean[i % d] / std::max(mean[d], 1.0));
+    }
+  }
+}
+
+}  // namespace seer::eval

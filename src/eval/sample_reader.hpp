@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "seer/comm/communicator.hpp"
+#include "seer/data/eval_reader.hpp"
+#include "seer/data/shard.hpp"
+
+namespace seer::eval {
+
+/// Batches of images drawn evenly from a whole data set and shuffled (data sets are often sorted by class, and
+/// BatchNorm wants batches that look like the whole). The global batches do not depend on the number of ranks; each
+/// rank gets a contiguous part of every one, at least one image.
+class SampleReader {
+ public:
+  /// Error(input) where there are fewer images than ranks. `images` is cut to the data set's, and then to full batches.
+  SampleReader(const comm::Communicator& comm, const data::DataSet& data, std::int64_t images,
+               const data::EvalOptions& options);
+  /// This rank's part of the next batch, [n, side, side, 3], valid until the next call; nullptr after the last one.
+  const device::Tensor* next();
+  std::int64_t batches() const { return batches_; }
+
+ private:
+  const comm::Communicator& comm_;
+  const data::DataSet& data_;
+  data::EvalOptions options_;
+  std::vector<std::uint64_t> order_;
+  std::int64_t batch_ = 0, batches_ = 0, at_ = 0;
+  std::vector<float> pixels_;
+  device::Tensor tensor_;
+};
+
+}  // namespace seer::eval

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+// Sharing a model that one rank has read, and BatchNorm's sums.
+#pragma once
+
+#include <string>
+#include <utility>
+
+#include "seer/comm/communicator.hpp"
+#include "seer/config/config.hpp"
+#include "seer/nn/context.hpp"
+
+namespace seer::eval {
+
+/// What a model is built from, as text to be sent to other ranks.
+std::string architecture_text(const config::Model& model, const config::Head& head);
+std::pair<config::Model, config::Head> parse_architecture(const std::string& text);
+
+/// Collective; in pieces that an int counts.
+void broadcast_block(const comm::Communicator& comm, void* data, std::size_t bytes);
+
+/// BatchNorm over all ranks.
+class GroupSum : public nn::StatisticsReduction {
+ public:
+  explicit GroupSum(const comm::Communicator& comm) : comm_(comm) {}
+  void sum(double* values, std::size_t count) override { comm_.all_reduce(std::span(values, count)); }
+
+ private:
+  const comm::Communicator& comm_;
+};
+
+}  // namespace seer::eval

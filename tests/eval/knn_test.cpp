@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "seer/eval/knn.hpp"
+
+#include <algorithm>
+#include <numeric>
+
+#include "seer/base/error.hpp"
+#include "support.hpp"
+
+namespace seer::eval {
+namespace {
+
+class Knn : public testing::Test {
+ protected:
+  const comm::Communicator& world() const { return world_; }
+  /// Of the error that the report ends with.
+  std::string message_of(const FeatureTable& train, const FeatureTable& test, const KnnOptions& options = {}) const {
+    try {
+      knn_report(world(), train, test, options);
+    } catch (const Error& error) {
+      return error.message();
+    }
+    return "no error";
+  }
+
+ private:
+  comm::Communicator world_ = comm::Communicator::world();
+};
+
+std::vector<std::int32_t> labels_of(const std::vector<double>& values) { return {values.begin(), values.end()}; }
+
+TEST_F(Knn, VotesAndPredictionsAreThoseOfTheReference) {
+  const test::GoldenFile golden("knn.h5");
+  const auto train = test::slice(golden.read("train_features").f32(), labels_of(golden.read("train_labels").values), world());
+  const auto tests = golden.read("test_features");
+  const auto test = test::slice(tests.f32(), std::vector<std::int32_t>(tests.dims[0], -1), world());
+  KnnOptions options;
+  options.k = {static_cast<std::int64_t>(golden.attribute("/", "k"))};
+  options.temperature = golden.attribute("/", "temperature");
+  ASSERT_EQ(options.k[0], 20);
+  const auto result = knn_votes(world(), train, test, 5, options);
+  ASSERT_EQ(result.size(), 1U);
+  const auto votes = golden.read("votes").values;
+  ASSERT_EQ(result[0].votes.size(), votes.size());
+  for (std::size_t i = 0; i < votes.size(); ++i) EXPECT_NEAR(result[0].votes[i], votes[i], 2e-5 * std::abs(votes[i])) << i;
+  EXPECT_LT(test::relative_error(result[0].votes, votes), 5e-6);
+  EXPECT_EQ(result[0].predicted, labels_of(golden.read("predicted").values));
+}
+
+/// The definition, with sorts and double precision.
+std::vector<double> naive_votes(const std::vector<float>& train, const std::vector<std::int32_t>& labels,
+                                const std::vector<float>& test, std::size_t d, std::size_t classes, std::size_t k,
+                                double temperature, bool cosine) {
+  const auto dot = [d](const float* a, const float* b) {
+    double sum = 0;
+    for (std::size_t j = 0; j < d; ++j) sum += static_cast<double>(a[j]) * static_cast<double>(b[j]);
+    return sum;
+  };
+  std::vector<double> votes(test.size() / d * classes, 0.0);
+  for (std::size_t i = 0; i < test.size() / d; ++i) {
+    std::vector<double> similarity(labels.size());
+    for (std::size_t r = 0; r < labels.size(); ++r) {
+      similarity[r] = dot(&test[i * d], &train[r * d]);
+      if (cosine) similarity[r] /= std::sqrt(dot(&test[i * d], &test[i * d]) * dot(&train[r * d], &train[r * d]));
+    }
+    std::vector<std::size_t> order(labels.size());
+    std::iota(order.begin(), order.end(), 0);
+    std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) { return similarity[a] > similarity[b]; });
+    for (std::size_t n = 0; n < std::min(k, order.size()); ++n) {
+      votes[i * classes + static_cast<std::size_t>(labels[order[n]])] += std::exp(similarity[order[n]] / temperature);
+    }
+  }
+  return votes;
+}
+
+TEST_F(Knn, AgreesWithTheDefinitionForSeveralKAndBlocks) {
+  constexpr std::size_t kTrain = 203, kTest = 37, d = 19, kClasses = 7;
+  const auto train = test::hash_fill(kTrain * d, 1, 1.0), test_values = test::hash_fill(kTest * d, 2, 1.0);
+  std::vector<std::int32_t> labels(kTrain);
+  for (std::size_t i = 0; i < kTrain; ++i) labels[i] = static_cast<std::int32_t>(i * 5 % kClasses);
+  for (const bool cosine : {true, false}) {
+    KnnOptions options{.k = {1, 10, 200, 500}, .temperature = 0.2, .cosine = cosine, .block_rows = 31};
+    const auto result =
+        knn_votes(world(), test::slice(train, labels, world()),
+                  test::slice(test_values, std::vector<std::int32_t>(kTest, 0), world()), kClasses, options);
+    ASSERT_EQ(result.size(), 4U);
+    for (const auto& votes : result) {
+      const auto expected = naive_votes(train, labels, test_values, d, kClasses, static_cast<std::size_t>(votes.k), 0.2, cosine);
+      EXPECT_LT(test::relative_error(votes.votes, expected), 1e-5) << "k " << votes.k << " cosine " << cosine;
+    }
+  }
+}
+
+TEST_F(Knn, OneRowAndOneDimension) {
+  const KnnOptions options{.k = {5}, .temperature = 1, .cosine = false};
+  const auto result = knn_votes(world(), test::slice({2.0F}, {3}, world()), test::slice({0.5F}, {3}, world()), 4, options);
+  EXPECT_EQ(result[0].predicted, std::vector<std::int32_t>{3});
+  EXPECT_DOUBLE_EQ(result[0].votes[3], std::exp(1.0));
+}
+
+TEST_F(Knn, OfEqualNeighboursTheEarlierCountAndOfEqualVotesTheLowerClass) {
+  // Rows 0..5 are alike; k = 3 takes rows 0, 1, 2 with labels 4, 2, 2; k = 2 leaves classes 4 and 2 with equal votes.
+  const std::vector<float> train = {1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0};
+  const std::vector<std::int32_t> labels = {4, 2, 2, 1, 1, 1};
+  for (const std::int64_t block : {1, 2, 4, 100}) {
+    KnnOptions options{.k = {1, 2, 3}, .temperature = 0.07, .cosine = true, .block_rows = block};
+    const auto result = knn_votes(world(), test::slice(train, labels, world()), test::slice({1, 0}, {0}, world()), 5, options);
+    EXPECT_EQ(result[0].predicted[0], 4);
+    EXPECT_EQ(result[1].predicted[0], 2);
+    EXPECT_EQ(result[2].predicted[0], 2);
+    EXPECT_EQ(result[2].votes[1], 0.0);
+  }
+}
+
+TEST_F(Knn, LargeDotProductsDoNotOverflow) {
+  const KnnOptions options{.k = {2}, .temperature = 0.07, .cosine = false};
+  const auto result = knn_votes(world(), test::slice({100, 0, 99, 0}, {1, 0}, world()), test::slice({50, 0}, {1}, world()), 2, options);
+  EXPECT_EQ(result[0].predicted[0], 1);
+  EXPECT_TRUE(std::isfinite(result[0].votes[1]));
+}
+
+TEST_F(Knn, ReportCountsLabelledImagesOnly) {
+  // Test rows: right at once, in the top five only, without a label, and one that did not decode.
+  const std::vector<float> train = {1, 0, 0, 1, 0.9F, 0.1F};
+  const std::vector<std::string> classes = {"a", "b", "c"};
+  auto test = test::slice({1, 0, 1, 0, 1, 0, 1, 0}, {0, 2, -1, 0}, world(), classes);
+  test.bad[3] = 1;
+  const auto report = knn_report(world(), test::slice(train, {0, 1, 2}, world(), classes), test,
+                                 {.k = {3}, .temperature = 0.5, .cosine = true});
+  EXPECT_EQ(report.classes, 3);
+  EXPECT_EQ(report.train_rows, 3);
+  EXPECT_EQ(report.test_rows, 2);
+  EXPECT_DOUBLE_EQ(report.scores[0].top1, 0.5);
+  EXPECT_DOUBLE_EQ(report.scores[0].top5, 1.0);
+  EXPECT_DOUBLE_EQ(report.largest_class, 0.5);
+}
+
+TEST_F(Knn, RefusesOtherClassesNamingTheFirstDifference) {
+  const auto train = test::slice({1, 0}, {0}, world(), {"cat", "dog", "fox"});
+  const auto other = message_of(train, test::slice({1, 0}, {0}, world(), {"cat", "cow", "fox"}));
+  EXPECT_NE(other.find("class 1 is \"dog\""), std::string::npos) << other;
+  EXPECT_NE(other.find("\"cow\""), std::string::npos) << other;
+  const auto fewer = message_of(train, test::slice({1, 0}, {0}, world(), {"cat", "dog"}));
+  EXPECT_NE(fewer.find("class 2 is \"fox\""), std::string::npos) << fewer;
+  EXPECT_NE(fewer.find("nothing"), std::string::npos) << fewer;
+  EXPECT_NE(message_of(train, test::slice({1, 0}, {-1}, world(), {"cat", "dog", "fox"})).find("has a label"), std::string::npos);
+  EXPECT_NE(message_of(train, test::slice({1, 0}, {7}, world(), {"cat", "dog", "fox"})).find("label 7"), std::string::npos);
+}
+
+TEST_F(Knn, RefusesWhatCannotBeCompared) {
+  const auto train = test::slice({1, 0}, {0}, world());
+  EXPECT_NE(message_of(train, test::slice({1, 0, 0}, {0}, world())).find("2 dimensions, test features 3"), std::string::npos);
+  EXPECT_NE(message_of(train, test::slice({NAN, 0}, {0}, world())).find("not finite"), std::string::npos);
+  EXPECT_NE(message_of(train, train, {.k = {0}}).find("k >= 1"), std::string::npos);
+  EXPECT_NE(message_of(train, train, {.k = {1}, .temperature = 0}).find("temperature"), std::string::npos);
+}
+
+TEST_F(Knn, MeanOfTheTrainingRowsIsRemovedFromBoth) {
+  auto train = test::slice({1, 2, 3, 6}, {0, 0}, world());
+  auto test = test::slice({10, 10}, {0}, world());
+  remove_mean(world(), train, test);
+  EXPECT_EQ(train.values, (std::vector<float>{-1, -2, 1, 2}));
+  EXPECT_EQ(test.values, (std::vector<float>{8, 6}));
+}
+
+}  // namespace
+}  // namespace seer::eval
