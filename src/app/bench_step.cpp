@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+// seer bench step: whole updates on crops that lie in memory, so that only the step itself is measured.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "seer/app/command.hpp"
+#include "seer/base/error.hpp"
+#include "seer/base/log.hpp"
+#include "seer/base/random.hpp"
+#include "seer/app/config_file.hpp"
+#include "seer/device/session.hpp"
+#include "seer/train/learner.hpp"
+#include "seer/train/schedule.hpp"
+
+namespace seer::app {
+namespace {
+
+struct Options {
+  std::string config;
+  std::vector<std::string> set;
+  std::int64_t updates = 10, warmup = 2;
+  bool json = false;
+};
+
+/// Normally distributed crops, the shapes of the configuration.
+struct RandomBatch {
+  data::Batch batch;
+  std::vector<device::Buffer> storage;
+
+  RandomBatch(const config::Config& config, std::int64_t images, int rank) {
+    batch.images = images;
+    int first = 0;
+    for (const auto& crops : config.crops) {
+      const auto count = static_cast<int>(crops.count);
+      const device::Shape shape{count * images, crops.size, crops.size, 3};
+      auto buffer = device::Buffer::floats(static_cast<std::size_t>(shape.elems()));
+      Random random(0, Purpose::test, static_cast<std::uint64_t>(rank), static_cast<std::uint32_t>(first));
+      for (std::int64_t i = 0; i < shape.elems(); ++i) buffer.f32()[i] = static_cast<float>(random.normal());
+      if (!batch.groups.empty() && batch.groups.back().size == crops.size) {
+        throw Error(ExitCode::input, "two [[crops]] of the same size follow each other", "merge them into one");
+      }
+      batch.groups.push_back({crops.size, first, count, {.data = buffer.data(), .shape = shape}});
+      storage.push_back(std::move(buffer));
+      first += count;
+    }
+  }
+};
+
+int run(const Options& options, const comm::Communicator& world) {
+  const auto config = load_config(world, options.config, options.set);
+  train::Phases phases;
+  train::Learner learner(config, world, phases);
+  RandomBatch random(config, learner.images_per_rank(), world.rank());
+  for (std::int64_t t = 0; t < options.warmup; ++t) learner.update(random.batch, t, 0.1);
+  world.barrier();
+  phases.restart();
+  std::vector<double> step_ms;
+  for (std::int64_t t = 0; t < options.updates; ++t) {
+    const Clock clock;
+    learner.update(random.batch, options.warmup + t, 0.1);
+    phases.end_update();
+    step_ms.push_back(clock.ms());
+  }
+  const auto summary = train::reduce(phases.total(), world);
+  const auto peak = world.all_reduce(static_cast<std::int64_t>(device::peak_resident_bytes()), comm::Op::max);
+  // The median of the slowest rank's steps: noise of a shared machine only ever adds.
+  std::sort(step_ms.begin(), step_ms.end());
+  const double median = world.all_reduce(step_ms[step_ms.size() / 2], comm::Op::max);
+  const double fastest = world.all_reduce(step_ms.front(), comm::Op::max);
+  if (!world.is_root()) return 0;
+  const double images_per_s = 1000.0 * static_cast<double>(config.data.global_batch) / median;
+  if (options.json) {
+    nlohmann::json out = {{"step_ms", median},
+                          {"step_min_ms", fastest},
+                          {"images_per_s", images_per_s},
+                          {"images", config.data.global_batch},
+                          {"ranks", world.size()},
+                          {"threads", device::threads()},
+                          {"updates", options.updates},
+                          {"peak_rank_bytes", peak},
+                          {"activation_bytes", learner.activation_peak_bytes()},
+                          {"parameters", learner.model().parameters().parameter_count()}};
+    for (std::size_t p = 0; p < train::kPhases; ++p) {
+      out[std::string(train::name_of(static_cast<train::Phase>(p))) + "_ms"] = summary.mean_ms[p];
+    }
+    fmt::print("{}\n", out.dump());
+    return 0;
+  }
+  log::info(fmt::format("{}\n{} ranks of {} threads, {} images an update", learner.describe(), world.size(),
+                        device::threads(), config.data.global_batch));
+  log::info(train::to_table(summary));
+  log::info(fmt::format("step {:.1f} ms (median), {:.1f} ms (fastest), {:.2f} images/s, peak {:.2f} GiB a rank", median,
+                        fastest, images_per_s, static_cast<double>(peak) / (1 << 30)));
+  return 0;
+}
+
+}  // namespace
+
+Run add_bench_step(CLI::App& command) {
+  auto options = std::make_shared<Options>();
+  command.add_option("config", options->config, "Configuration file (TOML)")->required();
+  command.add_option("--set", options->set, "Override: section.key=value")->take_all()->allow_extra_args(false);
+  command.add_option("--updates", options->updates, "Updates to time")->check(CLI::PositiveNumber)->capture_default_str();
+  command.add_option("--warmup", options->warmup, "Updates before")->check(CLI::NonNegativeNumber)->capture_default_str();
+  command.add_flag("--json", options->json, "One JSON object instead of tables");
+  command.footer("  mpirun -n 2 seer bench step inputs/bench_400mf.toml --updates 10");
+  return [options](const comm::Communicator& world) { return run(*options, world); };
+}
+
+}  // namespace seer::app

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+// Options that all commands about features share.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "seer/data/eval_reader.hpp"
+#include "seer/eval/features.hpp"
+
+namespace CLI {
+class App;
+}
+
+namespace seer::app {
+
+struct EvalChoices {
+  std::string layer = "trunk";
+  std::int64_t batch = 32, resize = 256, crop = 224, recalibrate = 0;
+};
+
+void add_eval_choices(CLI::App& command, EvalChoices& choices);
+eval::Layer layer_of(const EvalChoices& choices);
+data::EvalOptions reading_of(const EvalChoices& choices);
+
+}  // namespace seer::app

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+// seer features: weights + shards -> one HDF5 table.
+#include "seer/eval/features.hpp"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <memory>
+
+#include "eval_options.hpp"
+#include "seer/app/command.hpp"
+#include "seer/base/clock.hpp"
+#include "seer/base/log.hpp"
+
+namespace seer::app {
+namespace {
+
+struct Options {
+  std::string weights, shards, out;
+  EvalChoices choices;
+};
+
+int run(const Options& options, const comm::Communicator& world) {
+  auto extractor = eval::FeatureExtractor::load(world, options.weights, layer_of(options.choices));
+  const auto data = data::DataSet::open(options.shards, world);
+  const auto reading = reading_of(options.choices);
+  if (options.choices.recalibrate > 0) extractor.recalibrate(world, data, options.choices.recalibrate, reading);
+  const Clock clock;
+  eval::FeatureFileWriter file(world, options.out, extractor.info(data));
+  const auto bad = extractor.run(world, data, reading, [&](const eval::FeatureRows& rows) { file.write(rows); });
+  file.close();
+  if (bad > 0) log::warn(fmt::format("{} of {} images did not decode; their rows are marked in /bad", bad, data.images()));
+  log::info(fmt::format("{}: {} features of {} dimensions ({}), {:.1f} images/s", options.out, data.images(),
+                        extractor.dimension(), options.choices.layer,
+                        static_cast<double>(data.images()) / clock.seconds()));
+  return 0;
+}
+
+}  // namespace
+
+Run add_features(CLI::App& command) {
+  auto options = std::make_shared<Options>();
+  command.add_option("weights", options->weights, "Weights file, checkpoint folder, or run folder (its newest checkpoint)")
+      ->required();
+  command.add_option("shards", options->shards, "Shards: folder, glob or comma-separated list")->required();
+  command.add_option("-o,--output", options->out, "HDF5 file to write: /features /labels /index /bad")->required();
+  add_eval_choices(command, options->choices);
+  command.footer(
+      "  mpirun -n 4 seer features weights.h5 shards/train -o features.h5\n"
+      "  seer features runs/demo 'shards/*.h5' -o f.h5 --layer head --recalibrate-batchnorm 2000\n"
+      "Rows are in the order of the data set. Images of other sizes than 224 need --resize and --crop: for 32-pixel\n"
+      "images trained on whole, --resize 32 --crop 32.");
+  return [options](const comm::Communicator& world) { return run(*options, world); };
+}
+
+}  // namespace seer::app

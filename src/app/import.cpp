@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+// seer import IN.safetensors OUT.h5: weights of PyTorch become a weights file.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cctype>
+#include <memory>
+
+#include "seer/app/command.hpp"
+#include "seer/base/error.hpp"
+#include "seer/base/log.hpp"
+#include "seer/checkpoint/exchange.hpp"
+
+namespace seer::app {
+namespace {
+
+struct Options {
+  std::string in, out, names = "auto";
+  config::Model model;
+};
+
+void import_weights(Options options) {
+  auto& model = options.model;
+  const bool numbers = model.depth != 0 || model.w0 != 0 || model.wm > 0 || model.group_width != 0;
+  if (model.preset.empty() == !numbers) {
+    throw Error(ExitCode::input, model.preset.empty() ? "no architecture given" : "--preset and numbers given together",
+                "give --preset, or --depth --w0 --wa --wm --group-width");
+  }
+  std::transform(model.preset.begin(), model.preset.end(), model.preset.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  const auto imported = checkpoint::import_safetensors(options.in, model, checkpoint::parse_naming(options.names));
+  const auto& weights = imported.weights;
+  if (!imported.ignored.empty()) {
+    log::warn(fmt::format("{} tensors of {} are not part of the model and left out: {}", imported.ignored.size(),
+                          options.in, fmt::join(imported.ignored, ", ")));
+  }
+  if (!weights.classifier.empty()) log::info("fc.* is kept for export only: seer has no use for the classifier");
+  checkpoint::write_weights(options.out, weights);
+  std::size_t values = 0;
+  for (const auto& [name, tensor] : weights.parameters) values += tensor.values.size();
+  log::info(fmt::format(
+      "{}: {} parameters in {} tensors, {}", options.out, values, weights.parameters.size(),
+      weights.head.dims.empty()
+          ? "trunk only"
+          : fmt::format("head {}, {} prototypes", fmt::join(weights.head.dims, "-"), weights.head.prototypes)));
+}
+
+}  // namespace
+
+Run add_import(CLI::App& command) {
+  auto options = std::make_shared<Options>();
+  options->model.preset.clear();
+  auto& model = options->model;
+  command.add_option("IN.safetensors", options->in, "Weights with torchvision's or VISSL's names")->required();
+  command.add_option("OUT.h5", options->out, "Weights file to write")->required();
+  command.add_option("--preset", model.preset, "RegNetY of this size: 400mf, 8gf, 256gf ...");
+  command.add_option("--width-rule", model.width_rule, "How widths fit groups; differs for 800mf, 4.0gf, 8gf")
+      ->check(CLI::IsMember({"pycls", "torchvision"}))
+      ->capture_default_str();
+  command.add_option("--depth", model.depth, "Instead of a preset: number of blocks");
+  command.add_option("--w0", model.w0, "Initial width");
+  command.add_option("--wa", model.wa, "Slope of the width");
+  command.add_option("--wm", model.wm, "Width multiplier");
+  command.add_option("--group-width", model.group_width, "Channels of a group");
+  command.add_option("--names", options->names, "Names in the file")
+      ->check(CLI::IsMember({"auto", "torchvision", "vissl"}))
+      ->capture_default_str();
+  return [options](const comm::Communicator& world) {
+    comm::agree(world, "import", [&] {
+      if (world.is_root()) import_weights(*options);
+    });
+    return 0;
+  };
+}
+
+}  // namespace seer::app

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+// seer pack: piles of images to shards.
+#include "seer/data/pack.hpp"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <memory>
+
+#include "seer/app/command.hpp"
+#include "seer/base/log.hpp"
+
+namespace seer::app {
+namespace {
+
+constexpr double kMiB = 1024.0 * 1024.0;
+
+CLI::Validator folder_name() {
+  return {[](const std::string& text) -> std::string {
+            const bool one = !text.empty() && text != "." && text != ".." && text.find('/') == std::string::npos;
+            return one ? "" : fmt::format("\"{}\": wanted the name of one folder", text);
+          },
+          "NAME"};
+}
+
+void print(const data::PackOptions& options, const data::PackResult& r) {
+  const std::uint64_t rejected = r.files - r.accepted;
+  log::info(fmt::format("accepted   {} images, {:.1f} MiB, in {} shards in {}", r.accepted,
+                        static_cast<double>(r.bytes) / kMiB, r.shards, options.folder));
+  if (!r.classes.empty()) log::info(fmt::format("classes    {}", r.classes.size()));
+  log::info(fmt::format("rejected   {} files{}", rejected,
+                        rejected > 0 ? fmt::format(" (listed in {}/rejects.jsonl)", options.folder) : ""));
+  for (const auto& [kind, n] : r.rejected) log::info(fmt::format("           {:6} {}", n, kind));
+  const auto looked_at = static_cast<double>(r.files);
+  log::info(fmt::format("time       {:.1f} s ({:.0f} files/s; verifying alone {:.0f} files/s), {} ranks", r.seconds,
+                        looked_at / r.seconds, looked_at / r.verify_seconds, log::ranks()));
+  log::info(fmt::format("memory     {:.0f} MiB at most in a rank", static_cast<double>(r.peak_bytes) / kMiB));
+}
+
+}  // namespace
+
+Run add_pack(CLI::App& command) {
+  auto options = std::make_shared<data::PackOptions>();
+  auto labels = std::make_shared<std::string>("folder");
+  command.add_option("SRC", options->sources,
+                     "Folders (with all below), .tar .tar.gz .tgz archives, text files with one path a line, images")
+      ->required();
+  command.add_option("-o,--output", options->folder, "Folder for the shards and rejects.jsonl")->required();
+  command.add_option("--labels", *labels, "folder: an image's class is its folder's name; none: no labels")
+      ->check(CLI::IsMember({"folder", "none"}))
+      ->capture_default_str();
+  command.add_option("--split", options->split,
+                     "Take only files with this folder in their path (train, test, ...); names the shards")
+      ->check(folder_name());
+  command.add_option("--shard-bytes", options->shard_bytes, "Encoded bytes of a shard at most")
+      ->check(CLI::Range(std::uint64_t{1}, std::uint64_t{1} << 50))
+      ->capture_default_str();
+  command.add_option("--min-side", options->min_side, "Refuse images whose shorter side has fewer pixels")
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 30))
+      ->capture_default_str();
+  command.add_option("--max-pixels", options->max_pixels, "Refuse images that declare more pixels")
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 40))
+      ->capture_default_str();
+  command.add_flag("--reject-duplicates", options->reject_duplicates, "Refuse files whose bytes came before");
+  return [options, labels](const comm::Communicator& world) {
+    options->labels = *labels == "folder";
+    print(*options, data::pack(*options, world));
+    return 0;
+  };
+}
+
+}  // namespace seer::app

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+// seer pretrain: a whole run from one configuration file.
+#include <CLI/CLI.hpp>
+#include <memory>
+
+#include "seer/app/command.hpp"
+#include "seer/app/config_file.hpp"
+#include "seer/train/trainer.hpp"
+
+namespace seer::app {
+
+Run add_pretrain(CLI::App& command) {
+  struct Options {
+    std::string config;
+    std::vector<std::string> set;
+    train::PretrainOptions run;
+  };
+  auto options = std::make_shared<Options>();
+  command.add_option("config", options->config, "Configuration file (TOML); every key: seer --help-config");
+  command.add_option("--set", options->set, "Override: section.key=value")->take_all()->allow_extra_args(false);
+  command.add_option("--resume", options->run.resume, "auto, never, or a checkpoint folder")->capture_default_str();
+  command.footer(
+      "Starts or goes on by itself: the newest complete checkpoint of log.run_dir is looked for first.\n"
+      "  mpirun -n 2 seer pretrain inputs/demo.toml\n"
+      "  mpirun -n 2 seer pretrain inputs/demo.toml --set schedule.total_updates=100 --set log.run_dir=runs/try\n"
+      "Exit code 75: stopped by SIGTERM, SIGUSR1 or log.walltime with a checkpoint written; start it again.");
+  return [options](const comm::Communicator& world) {
+    return train::pretrain(load_config(world, options->config, options->set), world, options->run);
+  };
+}
+
+}  // namespace seer::app

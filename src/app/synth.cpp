@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+// seer synth: procedural labelled images to shards.
+#include "seer/data/synth.hpp"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <memory>
+
+#include "seer/app/command.hpp"
+#include "seer/base/log.hpp"
+
+namespace seer::app {
+
+Run add_synth(CLI::App& command) {
+  auto options = std::make_shared<data::SynthOptions>();
+  command.add_option("-o,--output", options->folder, "Folder for the shards")->required();
+  command.add_option("--classes", options->classes, "Combinations of texture, shape and layout")
+      ->check(CLI::Range(std::int64_t{1}, data::kSynthClasses))
+      ->capture_default_str();
+  command.add_option("--images", options->images, "Image i is of class i modulo the number of classes")
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 40))
+      ->capture_default_str();
+  command.add_option("--size", options->size, "Pixels a side")
+      ->check(CLI::Range(std::int64_t{8}, std::int64_t{4096}))
+      ->capture_default_str();
+  command.add_option("--seed", options->seed, "Images of another seed are others of the same classes")
+      ->capture_default_str();
+  command.add_option("--split", options->name, "Names the shards (train, test, ...)")->capture_default_str();
+  return [options](const comm::Communicator& world) {
+    const auto r = data::synth(*options, world);
+    log::info(fmt::format("synth      {} images of {} classes, {:.1f} MiB, in {} shards in {}; {:.1f} s ({:.0f} images/s)",
+                          r.images, options->classes, static_cast<double>(r.bytes) / (1024.0 * 1024.0), r.shards,
+                          options->folder, r.seconds, static_cast<double>(r.images) / r.seconds));
+    return 0;
+  };
+}
+
+}  // namespace seer::app

@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Every wrong input: one clear message, from one rank, and the right exit code.
+. "$(dirname "$0")/common.sh"
+
+seer synth -o train --classes 4 --images 40 --size 32 --seed 1 >/dev/null
+write_config good.toml good 3
+with() { sed "$1" good.toml >"$2"; }
+
+with 's/^epsilon = .*/epsilom = 0.03/' unknown.toml
+expect 2 'did you mean "epsilon"' ranks 2 pretrain unknown.toml
+with 's/^global_batch = .*/global_batch = "many"/' type.toml
+expect 2 'data.global_batch' ranks 2 pretrain type.toml
+with 's/^epsilon = .*/epsilon = -1/' range.toml
+expect 2 'swav.epsilon' ranks 2 pretrain range.toml
+expect 2 'optimizer.kind' ranks 2 pretrain good.toml --set optimizer.kind=adam
+expect 2 'no-such.toml' ranks 2 pretrain no-such.toml
+expect 2 '64 features' ranks 2 pretrain good.toml --set 'head.dims=[63,32]'
+expect 2 'ranks' ranks 3 pretrain good.toml
+expect 2 'bn_group_size' ranks 4 pretrain good.toml --set parallel.bn_group_size=3
+expect 3 'nothing-here' ranks 2 pretrain good.toml --set data.shards=nothing-here
+
+shard=$(ls train/*.h5 | head -n 1)
+mkdir cut text other_format
+head -c $(($(stat -c %s "$shard") / 2)) "$shard" >cut/a.h5
+expect 3 'cut/a.h5' ranks 2 pretrain good.toml --set data.shards=cut
+echo 'not HDF5' >text/a.h5
+expect 3 'text/a.h5' ranks 2 pretrain good.toml --set data.shards=text
+ranks 2 pretrain good.toml >good.txt 2>&1 || { cat good.txt; fail "the good run"; }
+cp "$(last_checkpoint good)/state.h5" other_format/a.h5
+expect 3 'seer-shard' ranks 2 pretrain good.toml --set data.shards=other_format
+
+seer synth -o test --classes 4 --images 40 --size 32 --seed 2 >/dev/null
+seer synth -o five --classes 5 --images 40 --size 32 --seed 2 >/dev/null
+expect 0 'top-1' ranks 2 eval knn good --train train --test test --resize 32 --crop 32 --k 5
+rc=0; ranks 2 eval knn good --train train --test five --resize 32 --crop 32 >out.txt 2>&1 || rc=$?
+[ "$rc" = 2 ] || [ "$rc" = 3 ] || { cat out.txt; fail "label mismatch: exit code $rc"; }
+[ "$(grep -c '^error: ' out.txt)" = 1 ] || { cat out.txt; fail "label mismatch: not one message"; }
+echo "ok ($rc): label mismatch"
+
+# No space left: a file-size limit stands in for a full disk, which needs no privilege.
+rc=0
+( ulimit -f 200; ranks 2 pretrain good.toml --set log.run_dir=full ) >out.txt 2>&1 || rc=$?
+[ "$rc" = 3 ] || { cat out.txt; fail "no space left: exit code $rc, wanted 3"; }
+grep '^error: ' out.txt | head -n 1 | cut -c1-200
+ls full/checkpoints 2>/dev/null | grep -q '^update-' && fail "a checkpoint that cannot be complete is there"
+
+expect 2 'pretrain' seer pretrian good.toml
+for command in pack synth pretrain eval features import export inspect bench; do
+  expect 0 "$command" seer "$command" --help
+done
