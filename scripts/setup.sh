@@ -18,8 +18,8 @@ packages=(
   libtomlplusplus-dev libcli11-dev nlohmann-json3-dev libspdlog-dev libfmt-dev
   # random numbers, checksums, event files
   librandom123-dev libxxhash-dev libprotobuf-dev protobuf-compiler
-  # tests and micro-benchmarks
-  libgtest-dev libbenchmark-dev
+  # tests
+  libgtest-dev
 )
 
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then

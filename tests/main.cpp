@@ -3,9 +3,31 @@
 // exit status is the same on every rank.
 #include <gtest/gtest.h>
 
+#include <cstdio>
+
 #include "seer/base/log.hpp"
 #include "seer/comm/communicator.hpp"
 #include "seer/device/session.hpp"
+
+namespace {
+
+/// On ranks other than 0: nothing but failures, each with its rank.
+class FailurePrinter : public testing::EmptyTestEventListener {
+ public:
+  explicit FailurePrinter(int rank) : rank_(rank) {}
+  void OnTestPartResult(const testing::TestPartResult& result) override {
+    if (!result.failed()) return;
+    const auto* test = testing::UnitTest::GetInstance()->current_test_info();
+    std::fprintf(stderr, "rank %d: %s.%s: %s:%d: %s\n", rank_, test != nullptr ? test->test_suite_name() : "-",
+                 test != nullptr ? test->name() : "-", result.file_name() != nullptr ? result.file_name() : "-",
+                 result.line_number(), result.message());
+  }
+
+ private:
+  int rank_;
+};
+
+}  // namespace
 
 int main(int argc, char** argv) {
   testing::InitGoogleTest(&argc, argv);
@@ -16,6 +38,7 @@ int main(int argc, char** argv) {
   if (!world.is_root()) {
     auto& listeners = testing::UnitTest::GetInstance()->listeners();
     delete listeners.Release(listeners.default_result_printer());
+    listeners.Append(new FailurePrinter(world.rank()));  // the list owns it
   }
   const int failed = RUN_ALL_TESTS();
   return world.all_reduce(static_cast<std::int64_t>(failed), seer::comm::Op::max) != 0 ? 1 : 0;

@@ -27,7 +27,7 @@ namespace fs = std::filesystem;
 struct Options {
   std::int64_t bytes = std::int64_t{256} << 20;
   std::string dir = ".";
-  std::int64_t rounds = 3;
+  std::int64_t rounds = 5;
   bool json = false;
 };
 

@@ -54,7 +54,8 @@ ordered_json inspect_safetensors(const std::string& path) {
     std::int64_t count = 1;
     for (auto n : entry.shape) count *= n;
     values += count;
-    tensors.push_back({{"name", name}, {"type", entry.type}, {"shape", entry.shape}, {"bytes", entry.end - entry.begin}});
+    tensors.push_back(
+        {{"name", name}, {"type", entry.type}, {"shape", entry.shape}, {"bytes", entry.end - entry.begin}});
   }
   return {{"file", path}, {"kind", "safetensors"}, {"values", values}, {"tensors", tensors}};
 }
@@ -111,13 +112,15 @@ void print(const ordered_json& j, int indent = 0) {
         }
         std::string line = pad + "  " + item.value("name", "");
         for (const auto& [k, v] : item.items()) {
-          if (k != "name" && !(v.is_object() && v.empty())) line += fmt::format("  {}", v.is_string() ? v.get<std::string>() : v.dump());
+          if (k != "name" && !(v.is_object() && v.empty()))
+            line += fmt::format("  {}", v.is_string() ? v.get<std::string>() : v.dump());
         }
         std::fputs((line + "\n").c_str(), stdout);
       }
     } else {
-      std::fputs(fmt::format("{}{:<20} {}\n", pad, key, value.is_string() ? value.get<std::string>() : value.dump()).c_str(),
-                 stdout);
+      std::fputs(
+          fmt::format("{}{:<20} {}\n", pad, key, value.is_string() ? value.get<std::string>() : value.dump()).c_str(),
+          stdout);
     }
   }
 }
@@ -126,7 +129,8 @@ void print(const ordered_json& j, int indent = 0) {
 
 Run add_inspect(CLI::App& command) {
   auto options = std::make_shared<Options>();
-  command.add_option("FILE", options->path, "Shard, weights or safetensors file, checkpoint folder or folder of shards")
+  command
+      .add_option("FILE", options->path, "Shard, weights or safetensors file, checkpoint folder or folder of shards")
       ->required();
   command.add_flag("--json", options->json, "Print one JSON object");
   command.add_flag("--verify", options->verify, "Read everything and compare the checksums");
@@ -142,7 +146,8 @@ Run add_inspect(CLI::App& command) {
       }
       std::fflush(stdout);
       if (!found.value("verified", true)) {
-        throw Error(ExitCode::file, fmt::format("{}: {}", options->path, found.value("problem", "checksums do not agree")),
+        throw Error(ExitCode::file,
+                    fmt::format("{}: {}", options->path, found.value("problem", "checksums do not agree")),
                     "use another copy, or write it again");
       }
     });

@@ -42,15 +42,17 @@ void print(const data::PackOptions& options, const data::PackResult& r) {
 Run add_pack(CLI::App& command) {
   auto options = std::make_shared<data::PackOptions>();
   auto labels = std::make_shared<std::string>("folder");
-  command.add_option("SRC", options->sources,
-                     "Folders (with all below), .tar .tar.gz .tgz archives, text files with one path a line, images")
+  command
+      .add_option("SRC", options->sources,
+                  "Folders (with all below), .tar .tar.gz .tgz archives, text files with one path a line, images")
       ->required();
   command.add_option("-o,--output", options->folder, "Folder for the shards and rejects.jsonl")->required();
   command.add_option("--labels", *labels, "folder: an image's class is its folder's name; none: no labels")
       ->check(CLI::IsMember({"folder", "none"}))
       ->capture_default_str();
-  command.add_option("--split", options->split,
-                     "Take only files with this folder in their path (train, test, ...); names the shards")
+  command
+      .add_option("--split", options->split,
+                  "Take only files with this folder in their path (train, test, ...); names the shards")
       ->check(folder_name());
   command.add_option("--shard-bytes", options->shard_bytes, "Encoded bytes of a shard at most")
       ->check(CLI::Range(std::uint64_t{1}, std::uint64_t{1} << 50))

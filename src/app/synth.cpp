@@ -29,9 +29,10 @@ Run add_synth(CLI::App& command) {
   command.add_option("--split", options->name, "Names the shards (train, test, ...)")->capture_default_str();
   return [options](const comm::Communicator& world) {
     const auto r = data::synth(*options, world);
-    log::info(fmt::format("synth      {} images of {} classes, {:.1f} MiB, in {} shards in {}; {:.1f} s ({:.0f} images/s)",
-                          r.images, options->classes, static_cast<double>(r.bytes) / (1024.0 * 1024.0), r.shards,
-                          options->folder, r.seconds, static_cast<double>(r.images) / r.seconds));
+    log::info(
+        fmt::format("synth      {} images of {} classes, {:.1f} MiB, in {} shards in {}; {:.1f} s ({:.0f} images/s)",
+                    r.images, options->classes, static_cast<double>(r.bytes) / (1024.0 * 1024.0), r.shards,
+                    options->folder, r.seconds, static_cast<double>(r.images) / r.seconds));
     return 0;
   };
 }

@@ -156,11 +156,11 @@ std::vector<ShardInfo> read_infos(const std::string& pattern, const comm::Commun
     if (!shards.empty()) {
       const auto& first = shards.front();
       if (info.classes != first.classes) {
-        throw Error(ExitCode::file,
-                    fmt::format("{} names {} classes, {} names {}{}: labels do not mean the same", path,
-                                info.classes.size(), first.path, first.classes.size(),
-                                info.classes.size() == first.classes.size() ? " others" : ""),
-                    "use shards of one seer pack");
+        throw Error(
+            ExitCode::file,
+            fmt::format("{} names {} classes, {} names {}{}: labels do not mean the same", path, info.classes.size(),
+                        first.path, first.classes.size(), info.classes.size() == first.classes.size() ? " others" : ""),
+            "use shards of one seer pack");
       }
       if ((info.label_offset != 0) != (first.label_offset != 0) && info.images > 0 && first.images > 0) {
         throw Error(ExitCode::file, fmt::format("{} and {}: one has labels, the other has none", path, first.path),
@@ -223,7 +223,9 @@ DataSet& DataSet::operator=(DataSet&& other) noexcept {
   std::swap(impl_, other.impl_);
   return *this;
 }
-DataSet::~DataSet() { delete impl_; }
+DataSet::~DataSet() {
+  delete impl_;
+}
 
 DataSet DataSet::open(const std::string& pattern, const comm::Communicator& comm) {
   // One rank reads the metadata, through MPI-IO on a communicator of its own, and shares it: a thousand ranks opening a
@@ -247,9 +249,15 @@ DataSet DataSet::open(const std::string& pattern, const comm::Communicator& comm
   return DataSet(impl.release());
 }
 
-std::uint64_t DataSet::images() const { return impl_->first.back(); }
-const std::vector<ShardInfo>& DataSet::shards() const { return impl_->shards; }
-const std::vector<std::string>& DataSet::classes() const { return impl_->shards.front().classes; }
+std::uint64_t DataSet::images() const {
+  return impl_->first.back();
+}
+const std::vector<ShardInfo>& DataSet::shards() const {
+  return impl_->shards;
+}
+const std::vector<std::string>& DataSet::classes() const {
+  return impl_->shards.front().classes;
+}
 bool DataSet::has_labels() const {
   return std::any_of(impl_->shards.begin(), impl_->shards.end(), [](const auto& s) { return s.label_offset != 0; });
 }
@@ -308,10 +316,10 @@ std::vector<std::int32_t> DataSet::labels(std::uint64_t first, std::uint64_t cou
     for (std::uint64_t i = 0; i < part; ++i) {
       const auto label = out[at + i];
       if (label < -1 || (classes_count > 0 && label >= classes_count)) {
-        throw Error(ExitCode::file,
-                    fmt::format("{}: image {} has label {}, wanted -1 to {}", info.path, begin + i, label,
-                                classes_count - 1),
-                    "the shard is damaged: pack it again");
+        throw Error(
+            ExitCode::file,
+            fmt::format("{}: image {} has label {}, wanted -1 to {}", info.path, begin + i, label, classes_count - 1),
+            "the shard is damaged: pack it again");
       }
     }
     at += part;

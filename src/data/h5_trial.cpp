@@ -90,12 +90,12 @@ std::string trial(const std::string& path, const std::function<std::string(const
   }
   if (!WIFEXITED(status) || WEXITSTATUS(status) != 0 || answer.empty()) {
     const int signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
-    throw Error(ExitCode::file,
-                signal == SIGALRM
-                    ? fmt::format("{}: HDF5 did not finish reading its metadata within {} s", path, kTimeLimit_s)
-                    : fmt::format("{}: HDF5 crashed on its metadata ({})", path,
-                                  signal != 0 ? strsignal(signal) : "no answer"),
-                "the file is damaged or made to do harm: do not use it");
+    throw Error(
+        ExitCode::file,
+        signal == SIGALRM
+            ? fmt::format("{}: HDF5 did not finish reading its metadata within {} s", path, kTimeLimit_s)
+            : fmt::format("{}: HDF5 crashed on its metadata ({})", path, signal != 0 ? strsignal(signal) : "no answer"),
+        "the file is damaged or made to do harm: do not use it");
   }
   if (answer[0] == kDone) return answer.substr(1);
   std::istringstream parts(answer.substr(1));

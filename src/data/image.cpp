@@ -44,10 +44,14 @@ void orient(const Image& in, int orientation, Image& out) {
 
 const char* name_of(ImageKind kind) {
   switch (kind) {
-    case ImageKind::jpeg: return "JPEG";
-    case ImageKind::png: return "PNG";
-    case ImageKind::webp: return "WebP";
-    case ImageKind::unknown: break;
+    case ImageKind::jpeg:
+      return "JPEG";
+    case ImageKind::png:
+      return "PNG";
+    case ImageKind::webp:
+      return "WebP";
+    case ImageKind::unknown:
+      break;
   }
   return "unknown";
 }
@@ -66,10 +70,17 @@ void check_size(ImageKind kind, std::int64_t width, std::int64_t height, std::in
 ImageHeader read_header(Bytes bytes) {
   ImageHeader header;
   switch (kind_of(bytes)) {
-    case ImageKind::jpeg: header = jpeg_header(bytes); break;
-    case ImageKind::png: header = png_header(bytes); break;
-    case ImageKind::webp: header = webp_header(bytes); break;
-    case ImageKind::unknown: return header;
+    case ImageKind::jpeg:
+      header = jpeg_header(bytes);
+      break;
+    case ImageKind::png:
+      header = png_header(bytes);
+      break;
+    case ImageKind::webp:
+      header = webp_header(bytes);
+      break;
+    case ImageKind::unknown:
+      return header;
   }
   if (header.orientation >= 5) std::swap(header.width, header.height);
   return header;
@@ -84,9 +95,12 @@ void decode(Bytes bytes, std::int64_t max_pixels, Image& out) {
       decode_jpeg(bytes, max_pixels, stored);
       return orient(stored, orientation, out);
     }
-    case ImageKind::png: return decode_png(bytes, max_pixels, out);
-    case ImageKind::webp: return decode_webp(bytes, max_pixels, out);
-    case ImageKind::unknown: break;
+    case ImageKind::png:
+      return decode_png(bytes, max_pixels, out);
+    case ImageKind::webp:
+      return decode_webp(bytes, max_pixels, out);
+    case ImageKind::unknown:
+      break;
   }
   throw Error(ExitCode::file, bytes.empty() ? "empty (0 bytes)" : "not a JPEG, PNG or WebP image");
 }

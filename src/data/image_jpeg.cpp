@@ -46,8 +46,8 @@ struct Decoder {
   std::longjmp(decoder->jump, 1);
 }
 
-// Warnings after which pixels are made up by the decoder. The others (bytes between segments, odd version numbers) leave
-// the picture whole, and photos with them are common.
+// Warnings after which pixels are made up by the decoder. The others (bytes between segments, odd version numbers)
+// leave the picture whole, and photos with them are common.
 void warn(j_common_ptr info, int level) {
   if (level >= 0) return;
   switch (info->err->msg_code) {
@@ -56,8 +56,10 @@ void warn(j_common_ptr info, int level) {
     case JWRN_ARITH_BAD_CODE:
     case JWRN_JPEG_EOF:
     case JWRN_MUST_RESYNC:
-    case JWRN_TOO_MUCH_DATA: stop(info);
-    default: break;
+    case JWRN_TOO_MUCH_DATA:
+      stop(info);
+    default:
+      break;
   }
 }
 

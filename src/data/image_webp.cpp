@@ -10,11 +10,15 @@ namespace {
 
 const char* reason(VP8StatusCode status) {
   switch (status) {
-    case VP8_STATUS_OUT_OF_MEMORY: return "out of memory";
-    case VP8_STATUS_UNSUPPORTED_FEATURE: return "a feature that libwebp does not know";
+    case VP8_STATUS_OUT_OF_MEMORY:
+      return "out of memory";
+    case VP8_STATUS_UNSUPPORTED_FEATURE:
+      return "a feature that libwebp does not know";
     case VP8_STATUS_SUSPENDED:
-    case VP8_STATUS_NOT_ENOUGH_DATA: return "cut off";
-    default: return "broken bitstream";
+    case VP8_STATUS_NOT_ENOUGH_DATA:
+      return "cut off";
+    default:
+      return "broken bitstream";
   }
 }
 

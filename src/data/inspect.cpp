@@ -23,13 +23,20 @@ constexpr std::size_t kMaxDamaged = 20;
 
 const char* name_of(h5::Type type) {
   switch (type) {
-    case h5::Type::u8: return "uint8";
-    case h5::Type::i32: return "int32";
-    case h5::Type::u32: return "uint32";
-    case h5::Type::i64: return "int64";
-    case h5::Type::u64: return "uint64";
-    case h5::Type::f32: return "float32";
-    case h5::Type::f64: return "float64";
+    case h5::Type::u8:
+      return "uint8";
+    case h5::Type::i32:
+      return "int32";
+    case h5::Type::u32:
+      return "uint32";
+    case h5::Type::i64:
+      return "int64";
+    case h5::Type::u64:
+      return "uint64";
+    case h5::Type::f32:
+      return "float32";
+    case h5::Type::f64:
+      return "float64";
   }
   return "other";
 }
@@ -91,7 +98,8 @@ class Walker {
       std::uint64_t count = 1;
       for (auto n : d.dims) count *= n;
       if (path.starts_with("/model/")) parameters_ += count;
-      ordered_json set = {{"name", path}, {"type", d.type ? name_of(*d.type) : "other"}, {"shape", d.dims}, {"bytes", d.bytes}};
+      ordered_json set = {
+          {"name", path}, {"type", d.type ? name_of(*d.type) : "other"}, {"shape", d.dims}, {"bytes", d.bytes}};
       if (!own.empty()) set["attributes"] = own;
       datasets_.push_back(std::move(set));
     }
@@ -166,7 +174,8 @@ std::string inspect_hdf5(const std::string& path, bool verify, const comm::Commu
   const std::string found = h5::trial(path, [&](const h5::File& file) {
     if (file.has("/", "format")) {
       ordered_json format;
-      if (try_put(format, [&] { return file.get_string("/", "format"); }) && format == kShardFormat) return std::string();
+      if (try_put(format, [&] { return file.get_string("/", "format"); }) && format == kShardFormat)
+        return std::string();
     }
     ordered_json out = {{"file", path}, {"kind", "hdf5"}};
     out.update(Walker(file).walk());
@@ -183,7 +192,7 @@ std::string inspect_hdf5(const std::string& path, bool verify, const comm::Commu
                       {"encoded_bytes", info.pixels_bytes},
                       {"classes", info.classes},
                       {"labels", info.label_offset != 0}};
-  out["place"] = {{"bytes", info.pixels_offset}, {"offset", info.offset_offset},     {"width", info.width_offset},
+  out["place"] = {{"bytes", info.pixels_offset},  {"offset", info.offset_offset},     {"width", info.width_offset},
                   {"height", info.height_offset}, {"checksum", info.checksum_offset}, {"label", info.label_offset}};
   if (info.images > 0) inspect_images(DataSet::open(path, alone), verify, out);
   return text(out);

@@ -96,15 +96,16 @@ class Ledger {
         std::memcpy(&item.verdict, part.data() + at, sizeof(Verdict));
         at += sizeof(Verdict);
         const auto& v = item.verdict;
-        for (auto [text, length] : {std::pair{&item.class_name, v.class_bytes}, {&item.path, v.path_bytes},
-                                    {&item.reason, v.reason_bytes}}) {
+        for (auto [text, length] :
+             {std::pair{&item.class_name, v.class_bytes}, {&item.path, v.path_bytes}, {&item.reason, v.reason_bytes}}) {
           *text = part.substr(at, length);
           at += length;
         }
         items.push_back(std::move(item));
       }
     }
-    std::sort(items.begin(), items.end(), [](const Item& a, const Item& b) { return a.verdict.index < b.verdict.index; });
+    std::sort(items.begin(), items.end(),
+              [](const Item& a, const Item& b) { return a.verdict.index < b.verdict.index; });
     for (auto& i : items) {
       const auto& v = i.verdict;
       if (i.reason.empty() && options_.reject_duplicates && !seen_.insert({v.checksum, v.bytes}).second) {

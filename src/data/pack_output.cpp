@@ -93,8 +93,8 @@ void want_room(const std::string& folder, std::uint64_t bytes) {
   if (::statvfs(folder.c_str(), &info) != 0) return;  // the writes themselves will tell
   const auto free_bytes = static_cast<std::uint64_t>(info.f_bavail) * info.f_frsize;
   if (free_bytes < bytes) {
-    throw Error(ExitCode::file, fmt::format("{}: no space left: the images need {} bytes, {} are free", folder, bytes,
-                                            free_bytes),
+    throw Error(ExitCode::file,
+                fmt::format("{}: no space left: the images need {} bytes, {} are free", folder, bytes, free_bytes),
                 "make room, or write to another file system");
   }
 }

@@ -17,7 +17,8 @@ struct Reject {
 
 /// "<folder>/<name>-00012.h5"
 std::string shard_path(const std::string& folder, const std::string& name, std::size_t index);
-/// Makes the folder, tries that it can be written to, and removes temporaries that an interrupted call left. Error(file).
+/// Makes the folder, tries that it can be written to, and removes temporaries that an interrupted call left.
+/// Error(file).
 void prepare_folder(const std::string& folder, const std::string& name);
 /// <folder>/rejects.jsonl: one object a refused file; lines of other names (splits) are kept.
 void write_rejects(const std::string& folder, const std::string& name, const std::vector<Reject>& rejects);

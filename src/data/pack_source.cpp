@@ -220,9 +220,10 @@ class ArchiveStream : public CandidateStream {
   void check(int status) {
     if (status == ARCHIVE_OK || status == ARCHIVE_WARN) return;  // a warning: a name in an odd character set
     const char* why = archive_error_string(archive_.get());
-    throw Error(ExitCode::file,
-                fmt::format("{}: broken archive after {} entries: {}", path_, entries_, why != nullptr ? why : "unknown"),
-                "get it again, or leave it out");
+    throw Error(
+        ExitCode::file,
+        fmt::format("{}: broken archive after {} entries: {}", path_, entries_, why != nullptr ? why : "unknown"),
+        "get it again, or leave it out");
   }
   std::string path_;
   std::unique_ptr<archive, void (*)(archive*)> archive_;

@@ -14,11 +14,11 @@ namespace seer::data {
 
 /// One candidate file. The same sequence on every rank.
 struct Candidate {
-  std::string path;      ///< for messages: as reachable from where the command was called, or archive:entry
-  std::string name;      ///< within its source: stored in the shard
-  std::string folder;    ///< name of the folder that holds it ("": none)
+  std::string path;    ///< for messages: as reachable from where the command was called, or archive:entry
+  std::string name;    ///< within its source: stored in the shard
+  std::string folder;  ///< name of the folder that holds it ("": none)
   std::uint64_t bytes = 0;
-  std::string refusal;   ///< not empty: why it cannot be read at all
+  std::string refusal;  ///< not empty: why it cannot be read at all
 };
 
 /// Goes through all sources in the order given; within one by path (archives: in their own order).

@@ -71,8 +71,8 @@ ShardInfo check_shard(const h5::File& file) {
   if (file.exists("/images/name")) {
     const auto [names, length] = file.describe_strings("/images/name");
     if (names != info.images) {
-      fail(file.path(), fmt::format("/images/name has {} entries, wanted {} (as many as /images/width)", names,
-                                    info.images));
+      fail(file.path(),
+           fmt::format("/images/name has {} entries, wanted {} (as many as /images/width)", names, info.images));
     }
   }
   if (file.has("/", "classes")) info.classes = file.get_strings("/", "classes");

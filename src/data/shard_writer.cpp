@@ -76,7 +76,8 @@ ShardWriter::ShardWriter(const std::string& path, const std::vector<ShardEntry>&
 ShardWriter::~ShardWriter() = default;
 
 void ShardWriter::append(std::span<const std::uint8_t> image, const std::string& name) {
-  ensure(file_ != nullptr && image.size() <= total_ - written_ - pending_.size(), "more bytes than the shard's entries");
+  ensure(file_ != nullptr && image.size() <= total_ - written_ - pending_.size(),
+         "more bytes than the shard's entries");
   if (!name.empty()) names_.push_back(name);
   pending_.insert(pending_.end(), image.begin(), image.end());
   if (pending_.size() >= kBuffer_bytes) write_out();

@@ -29,9 +29,9 @@ class Encoder {
   std::string encode(const Image& image) {
     unsigned char* bytes = nullptr;
     unsigned long length = 0;
-    const int status = tjCompress2(handle_.get(), image.rgb.data(), static_cast<int>(image.width), 0,
-                                   static_cast<int>(image.height), TJPF_RGB, &bytes, &length, TJSAMP_420, kQuality,
-                                   TJFLAG_ACCURATEDCT);
+    const int status =
+        tjCompress2(handle_.get(), image.rgb.data(), static_cast<int>(image.width), 0, static_cast<int>(image.height),
+                    TJPF_RGB, &bytes, &length, TJSAMP_420, kQuality, TJFLAG_ACCURATEDCT);
     const std::unique_ptr<unsigned char, void (*)(unsigned char*)> owner(bytes, tjFree);
     if (status != 0) throw Error(ExitCode::internal, fmt::format("encoding a JPEG: {}", tjGetErrorStr2(handle_.get())));
     return {reinterpret_cast<const char*>(bytes), length};
@@ -78,7 +78,8 @@ SynthResult synth(const SynthOptions& o, const comm::Communicator& comm) {
   std::sort(sorted.begin(), sorted.end());
   std::vector<std::int32_t> label_of;  // names are sorted in shards, as pack sorts them
   for (const auto& name : classes) {
-    label_of.push_back(static_cast<std::int32_t>(std::lower_bound(sorted.begin(), sorted.end(), name) - sorted.begin()));
+    label_of.push_back(
+        static_cast<std::int32_t>(std::lower_bound(sorted.begin(), sorted.end(), name) - sorted.begin()));
   }
 
   const std::int64_t per_shard = std::clamp(kMaxShard_pixels / (o.size * o.size), std::int64_t{1}, kMaxShard_images);
@@ -111,7 +112,8 @@ SynthResult synth(const SynthOptions& o, const comm::Communicator& comm) {
                            static_cast<std::uint32_t>(o.size), label});
       }
       ShardWriter writer(shard_path(o.folder, o.name, result.shards), entries, sorted);
-      for (const auto& image : images) writer.append({reinterpret_cast<const std::uint8_t*>(image.data()), image.size()});
+      for (const auto& image : images)
+        writer.append({reinterpret_cast<const std::uint8_t*>(image.data()), image.size()});
       writer.finish();
       written.push_back(std::move(writer));
     });

@@ -39,8 +39,12 @@ struct Turn {
   explicit Turn(double angle) : c(std::cos(angle)), s(std::sin(angle)) {}
   double c, s;
 };
-Point turned(Point p, const Turn& t) { return {t.c * p.x - t.s * p.y, t.s * p.x + t.c * p.y}; }
-double length(Point p) { return std::sqrt(p.x * p.x + p.y * p.y); }
+Point turned(Point p, const Turn& t) {
+  return {t.c * p.x - t.s * p.y, t.s * p.x + t.c * p.y};
+}
+double length(Point p) {
+  return std::sqrt(p.x * p.x + p.y * p.y);
+}
 double box(Point p, double half_width, double half_height) {
   return std::max(std::abs(p.x) - half_width, std::abs(p.y) - half_height);
 }
@@ -48,8 +52,10 @@ double box(Point p, double half_width, double half_height) {
 // Negative inside; all about equally large.
 double distance(int shape, Point p) {
   switch (shape) {
-    case 0: return length(p) - 0.95;
-    case 1: return box(p, 0.84, 0.84);
+    case 0:
+      return length(p) - 0.95;
+    case 1:
+      return box(p, 0.84, 0.84);
     case 2: {
       const double y = p.y - 0.15;
       return std::max(y - 0.65, std::sqrt(3.0) / 2 * std::abs(p.x) - 0.5 * y - 0.62);
@@ -61,8 +67,10 @@ double distance(int shape, Point p) {
       const double outer = 1.1, inner = 0.5;
       return length(p) - outer * inner / (inner + (outer - inner) * angle * (1.6 - 0.6 * angle));
     }
-    case 4: return std::min(box(p, 1.0, 0.36), box(p, 0.36, 1.0));
-    default: return std::abs(length(p) - 0.74) - 0.3;
+    case 4:
+      return std::min(box(p, 1.0, 0.36), box(p, 0.36, 1.0));
+    default:
+      return std::abs(length(p) - 0.74) - 0.3;
   }
 }
 
@@ -90,21 +98,30 @@ double texture(int kind, Point p, Point from_centre, std::uint64_t key) {
   // A soft edge a sixth of a period wide: no finer detail than a few pixels can show.
   auto edge = [](double v) { return std::clamp(0.5 + 3 * v, 0.0, 1.0); };
   switch (kind) {
-    case 0: return edge(std::sin(2 * kPi * p.x));
+    case 0:
+      return edge(std::sin(2 * kPi * p.x));
     case 1: {
       const Point cell = {p.x - std::floor(p.x) - 0.5, p.y - std::floor(p.y) - 0.5};
       return edge(2 * (0.3 - length(cell)));
     }
-    case 2: return edge(1.5 * std::sin(kPi * p.x) * std::sin(kPi * p.y));
-    case 3: return edge(std::sin(2 * kPi * length(from_centre)));
-    case 4: return edge(std::sin(2 * kPi * (p.x + std::abs(std::remainder(0.5 * p.y, 1.0)))));
-    default: return edge(4 * (noise({1.6 * p.x, 1.6 * p.y}, key) - 0.5));
+    case 2:
+      return edge(1.5 * std::sin(kPi * p.x) * std::sin(kPi * p.y));
+    case 3:
+      return edge(std::sin(2 * kPi * length(from_centre)));
+    case 4:
+      return edge(std::sin(2 * kPi * (p.x + std::abs(std::remainder(0.5 * p.y, 1.0)))));
+    default:
+      return edge(4 * (noise({1.6 * p.x, 1.6 * p.y}, key) - 0.5));
   }
 }
 
 using Colour = std::array<double, 3>;
-double brightness(const Colour& c) { return 0.299 * c[0] + 0.587 * c[1] + 0.114 * c[2]; }
-Colour draw_colour(Random& random) { return {random.uniform(), random.uniform(), random.uniform()}; }
+double brightness(const Colour& c) {
+  return 0.299 * c[0] + 0.587 * c[1] + 0.114 * c[2];
+}
+Colour draw_colour(Random& random) {
+  return {random.uniform(), random.uniform(), random.uniform()};
+}
 Colour mix(const Colour& a, const Colour& b, double t) {
   return {std::lerp(a[0], b[0], t), std::lerp(a[1], b[1], t), std::lerp(a[2], b[2], t)};
 }
@@ -119,15 +136,21 @@ struct Object {
 std::vector<Object> place(int layout, Random& random) {
   static constexpr std::array<std::array<double, 2>, kLayouts> kRadius = {
       {{0.27, 0.42}, {0.19, 0.25}, {0.13, 0.17}, {0.15, 0.20}}};
-  const double radius = random.uniform(kRadius[static_cast<std::size_t>(layout)][0],
-                                       kRadius[static_cast<std::size_t>(layout)][1]);
+  const double radius =
+      random.uniform(kRadius[static_cast<std::size_t>(layout)][0], kRadius[static_cast<std::size_t>(layout)][1]);
   const Turn turn(random.uniform(0, 2 * kPi));
   const double gap = 2.15 * radius;
   std::vector<Point> at;
   switch (layout) {
-    case 0: at = {{0, 0}}; break;
-    case 1: at = {{-0.5 * gap, 0}, {0.5 * gap, 0}}; break;
-    case 2: at = {{-gap, 0}, {0, 0}, {gap, 0}}; break;
+    case 0:
+      at = {{0, 0}};
+      break;
+    case 1:
+      at = {{-0.5 * gap, 0}, {0.5 * gap, 0}};
+      break;
+    case 2:
+      at = {{-gap, 0}, {0, 0}, {gap, 0}};
+      break;
     default:
       at = {{-0.5 * gap, -0.5 * gap}, {0.5 * gap, -0.5 * gap}, {-0.5 * gap, 0.5 * gap}, {0.5 * gap, 0.5 * gap}};
   }
@@ -171,7 +194,8 @@ Image synth_image(std::uint64_t seed, std::uint64_t index, std::int64_t class_in
   const double pixel = 1.0 / static_cast<double>(size);
   auto ground_at = [&](Point p) {
     const Point g = turned({p.x - 0.5, p.y - 0.5}, ground_turn);
-    const double wave = 0.5 + 0.5 * g.x + 0.9 * (noise({ground_scale * g.x + 64, ground_scale * g.y + 64}, key + 1) - 0.5);
+    const double wave =
+        0.5 + 0.5 * g.x + 0.9 * (noise({ground_scale * g.x + 64, ground_scale * g.y + 64}, key + 1) - 0.5);
     return mix(ground_a, ground_b, std::clamp(wave, 0.0, 1.0));
   };
   auto near = [&](const Object& o, Point p) {

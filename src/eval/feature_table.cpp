@@ -22,8 +22,20 @@ void FeatureTable::append(const FeatureRows& rows) {
   bad.insert(bad.end(), rows.bad, rows.bad + count);
 }
 
+namespace {
+
+/// The likeliest failures (no such folder, no permission) show on one rank, before all of them enter MPI-IO.
+File create_shared(const comm::Communicator& comm, const std::string& path) {
+  comm::agree(comm, "create features file", [&] {
+    if (comm.is_root()) File::create(path).close();
+  });
+  return File::create(path, &comm);
+}
+
+}  // namespace
+
 FeatureFileWriter::FeatureFileWriter(const comm::Communicator& comm, const std::string& path, const FeatureInfo& info)
-    : comm_(comm), path_(path), dimension_(info.dimension), file_(File::create(path + ".partial", &comm)) {
+    : comm_(comm), path_(path), dimension_(info.dimension), file_(create_shared(comm, path + ".partial")) {
   file_.set("/", "format", std::string("seer-features"));
   file_.set("/", "version", std::int64_t{1});
   file_.set("/", "source", info.source);

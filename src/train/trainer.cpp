@@ -120,7 +120,7 @@ void Run::resume(const PretrainOptions& options) {
     if (config_.checkpoint.rehearse) checkpoint::rehearse(comm_, config_.log.run_dir);
     return;
   }
-  loaded_ = checkpoint::load(comm_, *from, learner_->slabs());
+  loaded_ = checkpoint::load(comm_, *from, learner_->slabs(), options.resume == "auto");
   if (loaded_.global_batch != config_.data.global_batch) {
     throw Error(ExitCode::input,
                 fmt::format("data.global_batch is {}, that of the checkpoint {} was {}", config_.data.global_batch, *from,

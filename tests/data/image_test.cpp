@@ -41,7 +41,9 @@ std::size_t find(const std::vector<std::uint8_t>& bytes, const std::vector<std::
   return static_cast<std::size_t>(at - bytes.begin());
 }
 
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
 
 struct Case {
   const char* name;
@@ -173,8 +175,9 @@ TEST(Image, ExifIsReadWithinItsBounds) {
 TEST(Image, DamagedFilesEndInAnErrorOrAPicture) {
   std::mt19937 random(5);  // repeatable
   Image out;
-  for (const char* name : {"rgb.jpg", "progressive.jpg", "arithmetic.jpg", "ycck.jpg", "orientation6.jpg", "palette.png",
-                           "interlaced.png", "rgb16.png", "lossy.webp", "lossless.webp", "animated.webp"}) {
+  for (const char* name :
+       {"rgb.jpg", "progressive.jpg", "arithmetic.jpg", "ycck.jpg", "orientation6.jpg", "palette.png", "interlaced.png",
+        "rgb16.png", "lossy.webp", "lossless.webp", "animated.webp"}) {
     const auto whole = file(name);
     for (int trial = 0; trial < 300; ++trial) {
       auto bytes = whole;

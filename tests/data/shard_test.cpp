@@ -64,8 +64,12 @@ TEST(Shard, FormatToTheLetter) {
   EXPECT_EQ(f.get_string("/", "format"), "seer-shard");
   EXPECT_EQ(f.get_int("/", "version"), 1);
   EXPECT_EQ(f.get_strings("/", "classes"), kClasses);
-  for (const auto& [name, type] : {std::pair{"bytes", Type::u8}, {"offset", Type::u64}, {"width", Type::u32},
-                                   {"height", Type::u32}, {"checksum", Type::u64}, {"label", Type::i32}}) {
+  for (const auto& [name, type] : {std::pair{"bytes", Type::u8},
+                                   {"offset", Type::u64},
+                                   {"width", Type::u32},
+                                   {"height", Type::u32},
+                                   {"checksum", Type::u64},
+                                   {"label", Type::i32}}) {
     const auto d = f.describe(std::string("/images/") + name);
     EXPECT_TRUE(d.plain) << name;
     EXPECT_EQ(d.type, type) << name;
@@ -187,8 +191,8 @@ void make(h5::File& f, const std::string& name, Type type, const std::vector<T>&
   f.write(name, type, 0, values.size(), values.data());
 }
 
-void raw_dataset(const std::string& path, const std::string& name, hid_t type, hsize_t count, bool chunked, bool deflate,
-                 const char* external) {
+void raw_dataset(const std::string& path, const std::string& name, hid_t type, hsize_t count, bool chunked,
+                 bool deflate, const char* external) {
   h5::Id file(H5Fopen(path.c_str(), H5F_ACC_RDWR, H5P_DEFAULT), H5Fclose);
   h5::Id space(H5Screate_simple(1, &count, nullptr), H5Sclose);
   h5::Id list(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
@@ -218,30 +222,72 @@ TEST(Shard, EveryMalformedVariantHasItsMessage) {
       {"no width", "has no /images/width", [](h5::File&) {}, {"/images/width"}},
       {"no height", "has no /images/height", [](h5::File&) {}, {"/images/height"}},
       {"no checksum", "has no /images/checksum", [](h5::File&) {}, {"/images/checksum"}},
-      {"offset short", "/images/offset has 3 entries, wanted 4",
-       [](h5::File& f) { make<std::uint64_t>(f, "/images/offset", Type::u64, {0, 2, 6}); }, {"/images/offset"}},
-      {"height long", "/images/height has 4 entries, wanted 3",
-       [](h5::File& f) { make<std::uint32_t>(f, "/images/height", Type::u32, {1, 2, 3, 4}); }, {"/images/height"}},
-      {"checksum short", "/images/checksum has 1 entries, wanted 3",
-       [](h5::File& f) { make<std::uint64_t>(f, "/images/checksum", Type::u64, {1}); }, {"/images/checksum"}},
-      {"label long", "/images/label has 4 entries, wanted 3",
-       [](h5::File& f) { make<std::int32_t>(f, "/images/label", Type::i32, {1, 2, 3, 4}); }, {"/images/label"}},
-      {"names short", "/images/name has 1 entries, wanted 3",
-       [](h5::File& f) { f.create_strings("/images/name", {"x"}); }, {}},
-      {"names are numbers", "not a list of fixed-length strings",
-       [](h5::File& f) { make<std::uint64_t>(f, "/images/name", Type::u64, {1, 2, 3}); }, {}},
-      {"offset not to the end", "runs from 0 to 5, wanted 0 to 6",
-       [](h5::File& f) { make<std::uint64_t>(f, "/images/offset", Type::u64, {0, 2, 4, 5}); }, {"/images/offset"}},
-      {"offset not from 0", "runs from 1 to 6, wanted 0 to 6",
-       [](h5::File& f) { make<std::uint64_t>(f, "/images/offset", Type::u64, {1, 2, 4, 6}); }, {"/images/offset"}},
-      {"bytes of another type", "/images/bytes is of another type, wanted uint8",
-       [](h5::File& f) { make<std::uint32_t>(f, "/images/bytes", Type::u32, {1, 2, 3, 4, 5, 6}); }, {"/images/bytes"}},
-      {"offset signed", "/images/offset is of another type, wanted uint64",
-       [](h5::File& f) { make<std::int64_t>(f, "/images/offset", Type::i64, {0, 2, 4, 6}); }, {"/images/offset"}},
-      {"bytes of two dimensions", "/images/bytes has 2 dimensions, wanted 1",
-       [](h5::File& f) { f.create_dataset("/images/bytes", Type::u8, {2, 3}); }, {"/images/bytes"}},
-      {"bytes are a group", "/images/bytes is not a data set",
-       [](h5::File& f) { f.create_group("/images/bytes"); }, {"/images/bytes"}},
+      {"offset short",
+       "/images/offset has 3 entries, wanted 4",
+       [](h5::File& f) {
+         make<std::uint64_t>(f, "/images/offset", Type::u64, {0, 2, 6});
+       },
+       {"/images/offset"}},
+      {"height long",
+       "/images/height has 4 entries, wanted 3",
+       [](h5::File& f) {
+         make<std::uint32_t>(f, "/images/height", Type::u32, {1, 2, 3, 4});
+       },
+       {"/images/height"}},
+      {"checksum short",
+       "/images/checksum has 1 entries, wanted 3",
+       [](h5::File& f) { make<std::uint64_t>(f, "/images/checksum", Type::u64, {1}); },
+       {"/images/checksum"}},
+      {"label long",
+       "/images/label has 4 entries, wanted 3",
+       [](h5::File& f) {
+         make<std::int32_t>(f, "/images/label", Type::i32, {1, 2, 3, 4});
+       },
+       {"/images/label"}},
+      {"names short",
+       "/images/name has 1 entries, wanted 3",
+       [](h5::File& f) { f.create_strings("/images/name", {"x"}); },
+       {}},
+      {"names are numbers",
+       "not a list of fixed-length strings",
+       [](h5::File& f) {
+         make<std::uint64_t>(f, "/images/name", Type::u64, {1, 2, 3});
+       },
+       {}},
+      {"offset not to the end",
+       "runs from 0 to 5, wanted 0 to 6",
+       [](h5::File& f) {
+         make<std::uint64_t>(f, "/images/offset", Type::u64, {0, 2, 4, 5});
+       },
+       {"/images/offset"}},
+      {"offset not from 0",
+       "runs from 1 to 6, wanted 0 to 6",
+       [](h5::File& f) {
+         make<std::uint64_t>(f, "/images/offset", Type::u64, {1, 2, 4, 6});
+       },
+       {"/images/offset"}},
+      {"bytes of another type",
+       "/images/bytes is of another type, wanted uint8",
+       [](h5::File& f) {
+         make<std::uint32_t>(f, "/images/bytes", Type::u32, {1, 2, 3, 4, 5, 6});
+       },
+       {"/images/bytes"}},
+      {"offset signed",
+       "/images/offset is of another type, wanted uint64",
+       [](h5::File& f) {
+         make<std::int64_t>(f, "/images/offset", Type::i64, {0, 2, 4, 6});
+       },
+       {"/images/offset"}},
+      {"bytes of two dimensions",
+       "/images/bytes has 2 dimensions, wanted 1",
+       [](h5::File& f) {
+         f.create_dataset("/images/bytes", Type::u8, {2, 3});
+       },
+       {"/images/bytes"}},
+      {"bytes are a group",
+       "/images/bytes is not a data set",
+       [](h5::File& f) { f.create_group("/images/bytes"); },
+       {"/images/bytes"}},
       {"bytes chunked", "wanted contiguous", nullptr, {"/images/bytes"}},
       {"bytes deflated", "wanted contiguous", nullptr, {"/images/bytes"}},
       {"bytes elsewhere", "wanted contiguous", nullptr, {"/images/bytes"}},
@@ -254,7 +300,9 @@ TEST(Shard, EveryMalformedVariantHasItsMessage) {
   test::TemporaryFolder folder;
   for (const auto& v : variants) {
     const auto path = folder / "m.h5";
-    auto left_out = [&](const char* name) { return std::find(v.without.begin(), v.without.end(), name) != v.without.end(); };
+    auto left_out = [&](const char* name) {
+      return std::find(v.without.begin(), v.without.end(), name) != v.without.end();
+    };
     {
       auto f = h5::File::create(path);
       if (!left_out("format")) f.set("/", "format", std::string("seer-shard"));

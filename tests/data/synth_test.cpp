@@ -29,7 +29,9 @@ TEST(Synth, AnImageIsAFunctionOfSeedAndIndex) {
 // Pixels as they are must not tell the class: nearest neighbours on 8 x 8 pixels stay below twice chance.
 TEST(Synth, RawPixelsSayLittleAboutTheClass) {
   constexpr std::int64_t kClasses = 10, kTrain = 600, kTest = 200, kSide = 8;
-  auto draw = [](std::uint64_t seed, std::int64_t i) { return synth_image(seed, static_cast<std::uint64_t>(i), i % kClasses, kSide); };
+  auto draw = [](std::uint64_t seed, std::int64_t i) {
+    return synth_image(seed, static_cast<std::uint64_t>(i), i % kClasses, kSide);
+  };
   std::vector<Image> train;
   for (std::int64_t i = 0; i < kTrain; ++i) train.push_back(draw(1, i));
   std::int64_t right = 0;

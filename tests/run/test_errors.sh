@@ -4,7 +4,7 @@
 . "$(dirname "$0")/common.sh"
 
 seer synth -o train --classes 4 --images 40 --size 32 --seed 1 >/dev/null
-write_config good.toml good 3
+write_config good.toml good 6
 with() { sed "$1" good.toml >"$2"; }
 
 with 's/^epsilon = .*/epsilom = 0.03/' unknown.toml

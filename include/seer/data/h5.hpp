@@ -51,13 +51,14 @@ class Id {
 struct Description {
   std::optional<Type> type;
   Dims dims;
-  bool plain = false;         ///< contiguous in this file, unfiltered, little-endian
+  bool plain = false;             ///< contiguous in this file, unfiltered, little-endian
   std::uint64_t file_offset = 0;  ///< of its bytes, where plain and allocated
   std::uint64_t bytes = 0;
 };
 
-/// Through MPI-IO every call on an open file is entered by all ranks in the same order (metadata is read by one rank and
-/// shared): read with count 0 where a rank has nothing to read. Only write() on a file made by create() is free of that.
+/// Through MPI-IO every call on an open file is entered by all ranks in the same order (metadata is read by one rank
+/// and shared): read with count 0 where a rank has nothing to read. Only write() on a file made by create() is free
+/// of that.
 class File {
  public:
   /// Serial (comm null) or through MPI-IO, then collective. Fails if `path` exists and `truncate` is false. Equal calls
@@ -91,7 +92,8 @@ class File {
   Description describe(const std::string& name) const;
   /// For create_strings' data sets: number of strings and bytes of each; Error(file) if it is something else.
   std::pair<std::uint64_t, std::uint64_t> describe_strings(const std::string& name) const;
-  /// Elements [begin, begin + count) in row-major order of a data set of any rank; independent transfer; count 0 allowed.
+  /// Elements [begin, begin + count) in row-major order of a data set of any rank; independent transfer; count 0
+  /// allowed.
   void write(const std::string& name, Type type, std::uint64_t begin, std::uint64_t count, const void* values);
   void read(const std::string& name, Type type, std::uint64_t begin, std::uint64_t count, void* values) const;
   template <class T>

@@ -28,7 +28,8 @@ struct ShardInfo {
 };
 
 /// Opens, checks every length, range and product against the file's size, first in a child process with limits
-/// (h5_trial.hpp). Collective with `comm`: its root tries, then all open through MPI-IO. Error(file) says what is wrong:
+/// (h5_trial.hpp). Collective with `comm`: its root tries, then all open through MPI-IO. Error(file) says what is
+/// wrong, e.g.
 /// "shards/a.h5: /images/offset has 1281160 entries, wanted 1281168 (one more than /images/width)".
 ShardInfo read_shard_info(const std::string& path, const comm::Communicator* comm = nullptr);
 

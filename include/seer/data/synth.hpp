@@ -22,11 +22,11 @@ std::string synth_class_name(std::int64_t index);
 Image synth_image(std::uint64_t seed, std::uint64_t index, std::int64_t class_index, std::int64_t size);
 
 struct SynthOptions {
-  std::string folder;          ///< where <name>-00000.h5 ... go
+  std::string folder;  ///< where <name>-00000.h5 ... go
   std::string name = "images";
-  std::int64_t classes = 10;   ///< image i is of class i % classes
+  std::int64_t classes = 10;  ///< image i is of class i % classes
   std::int64_t images = 10000;
-  std::int64_t size = 96;      ///< pixels a side
+  std::int64_t size = 96;  ///< pixels a side
   std::uint64_t seed = 0;
 };
 

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+// Private to h5*.cpp: HDF5's errors as ours, and the way to an object that does not lead out of the file.
+#pragma once
+
+#include <source_location>
+#include <string>
+#include <vector>
+
+#include "seer/base/error.hpp"
+#include "seer/data/h5.hpp"
+
+namespace seer::data::h5 {
+
+/// HDF5 prints its error stack by default; once is enough, but another library may have switched it on again.
+inline void quiet() {
+  H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
+}
+
+/// HDF5's own reason for the failure just met.
+std::string reason();
+
+[[noreturn]] void fail(const std::string& path, const std::string& what, std::string remedy = "",
+                       std::source_location where = std::source_location::current());
+
+/// `id` (or status) as returned, or Error with the object and HDF5's reason.
+hid_t check(hid_t id, const std::string& path, const std::string& what,
+            std::source_location where = std::source_location::current());
+
+/// Whether `object` can be reached through hard links alone: soft and external ones would lead out of what we checked.
+bool reachable(hid_t file, const std::string& path, const std::string& object);
+Id open_object(hid_t file, const std::string& path, const std::string& object);
+
+/// A fixed-length UTF-8 string type, and strings padded with zeros to that length one after another.
+Id text_type(std::size_t bytes, const std::string& path);
+std::string padded(const std::vector<std::string>& values, std::size_t length);
+
+}  // namespace seer::data::h5
