@@ -19,8 +19,7 @@ struct Golden {
 
 class GoldenFile {
  public:
-  explicit GoldenFile(const std::string& name)
-      : id_(open((std::string(SEER_TEST_DATA) + "/" + name).c_str())) {
+  explicit GoldenFile(const std::string& name) : id_(open((std::string(SEER_TEST_DATA) + "/" + name).c_str())) {
     if (id_ < 0) throw std::runtime_error("cannot open golden file " + name);
   }
   ~GoldenFile() { H5Fclose(id_); }

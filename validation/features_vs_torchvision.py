@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Features of photos by seer and by torchvision with the same weights.
 
-For each size a randomly initialised torchvision RegNetY (BatchNorm's running statistics, scales and shifts randomised
-too) is saved as safetensors and imported by `seer import --width-rule torchvision`; `seer features` then reads the photos
-from the shards, and torchvision reads the very same bytes through Pillow and its own Resize(256), CenterCrop(224),
-Normalize. Printed: ||seer - torchvision|| / ||torchvision|| over all features, the worst single image (target 1e-4), and
-for comparison how far the features of different photos lie apart on that scale.
+For each size a randomly initialised torchvision RegNetY (BatchNorm's running statistics, scales and shifts are not those
+of a fresh network either) is saved as safetensors and imported by `seer import --width-rule torchvision`; `seer features`
+then reads the photos from the shards, and torchvision reads the very same bytes through Pillow and its own Resize(256),
+CenterCrop(224), Normalize. Printed: ||seer - torchvision|| / ||torchvision|| over all features, the worst single image
+(target 1e-4), and for comparison how far the features of different photos lie apart on that scale; with --float64 also how far both
+programs are from PyTorch in float64.
 At last the weights are exported again: load_state_dict(strict=True) must take them, with every tensor unchanged.
 """
 import argparse
@@ -123,16 +124,19 @@ def main():
     ap.add_argument("--shards", required=True, help="folder of shards with photos")
     ap.add_argument("--images", type=int, default=0, help="compare only the first so many (0: all)")
     ap.add_argument("--sizes", default=",".join(SIZES))
+    ap.add_argument("--float64", action="store_true", help="also compare both with PyTorch in float64 (slow)")
     ap.add_argument("--target", type=float, default=1e-4)
     args = ap.parse_args()
 
     files = photos(args.shards, args.images)
     batch = torch.stack([TRANSFORM(Image.open(io.BytesIO(f)).convert("RGB")) for f in files])
     print(f"{len(files)} photos; torch {torch.__version__}; target {args.target:g}")
-    print(f"{'RegNetY':8s} {'parameters':>11s} {'relative error':>15s} {'worst image':>12s} {'spread':>7s} {'export':>8s} {'seconds':>8s}")
+    print(f"{'RegNetY':8s} {'parameters':>11s} {'relative error':>15s} {'worst image':>12s} {'spread':>7s} "
+          f"{'export':>8s} {'seconds':>8s}")
     failed = False
     with tempfile.TemporaryDirectory() as work:
-        source, weights, features, back = (os.path.join(work, n) for n in ("in.safetensors", "w.h5", "f.h5", "out.safetensors"))
+        source, weights, features, back = (os.path.join(work, n)
+                                           for n in ("in.safetensors", "w.h5", "f.h5", "out.safetensors"))
         for i, size in enumerate(args.sizes.split(",")):
             start = time.perf_counter()
             model = random_model(size, 100 + i, batch)
@@ -147,16 +151,23 @@ def main():
             difference = np.linalg.norm(ours.astype(np.float64) - theirs, axis=1)
             total, worst = np.linalg.norm(difference) / np.linalg.norm(norm), (difference / norm).max()
             spread = np.linalg.norm(theirs - theirs.mean(axis=0)) / np.linalg.norm(norm)
+            note = ""
+            if args.float64:
+                exact = torch_features(model.double(), batch.double())
+                error = [np.linalg.norm(f - exact) / np.linalg.norm(exact) for f in (ours, theirs)]
+                note = f"  against float64: seer {error[0]:.1e}, PyTorch {error[1]:.1e}"
+                model.float()
             seer(args, "export", weights, back)
             again = load_safetensors(back)
             fresh = getattr(models, "regnet_y_" + size.replace(".", "_"))(weights=None)
             fresh.load_state_dict(again, strict=True)
-            changed = [k for k in state if not k.endswith("num_batches_tracked") and not torch.equal(state[k], again[k])]
+            counters = "num_batches_tracked"  # of no use to inference, and not kept
+            changed = [k for k in state if not k.endswith(counters) and not torch.equal(state[k], again[k])]
             bad = worst > args.target or not np.isfinite(worst) or changed
             failed = failed or bool(bad)
             count = sum(p.numel() for n, p in model.named_parameters() if not n.startswith("fc."))
             print(f"{size:8s} {count:11d} {total:15.2e} {worst:12.2e} {spread:7.2f} {'CHANGED' if changed else 'equal':>8s} "
-                  f"{time.perf_counter() - start:8.1f}{'  FAILED' if bad else ''}", flush=True)
+                  f"{time.perf_counter() - start:8.1f}{note}{'  FAILED' if bad else ''}", flush=True)
     sys.exit(1 if failed else 0)
 
 

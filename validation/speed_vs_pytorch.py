@@ -76,7 +76,8 @@ def torch_worker(name, images, memory_format, threads, updates, warmup):
 
     @torch.no_grad()
     def lars():
-        # Four passes over each tensor while it is in the cache; torch._foreach_* does the same in five (measured slower).
+        # Four passes over each tensor while it is in the cache; torch._foreach_* needs five over all of them and was 1.2 to
+        # 2.6 times slower (CPU time, both cases, torch 1.13 and 2.15).
         p_norms = torch.stack(torch._foreach_norm(parameters)).tolist()
         g_norms = torch.stack(torch._foreach_norm([p.grad for p in parameters])).tolist()
         for p, v, pn, gn in zip(parameters, momenta, p_norms, g_norms):
@@ -111,7 +112,7 @@ def torch_worker(name, images, memory_format, threads, updates, warmup):
 
 
 def run(command, environment=None):
-    """Runs a program and returns the JSON object on its last line that is one."""
+    """Runs a program and returns the JSON object that it prints (the last line that is one)."""
     done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
                           env=dict(os.environ, **(environment or {})))
     if done.returncode != 0:
@@ -163,6 +164,10 @@ def main():
     if args.threads % args.seer_ranks:
         sys.exit(f"--seer-ranks {args.seer_ranks} does not divide --threads {args.threads}")
 
+    load = os.getloadavg()[0]
+    if load > 0.5:
+        print(f"warning: load average {load:.1f} before the start: other programs share the cores, and the ratio means "
+              "little; repeat on a quiet machine", file=sys.stderr, flush=True)
     report = []
     for case in args.cases.split(","):
         name, images = case.split(":")[0], int(case.split(":")[1])
@@ -183,9 +188,10 @@ def main():
         print(f"{'':30s} {'step ms':>9s} {'images/s':>9s} {'forward':>9s} {'backward':>9s} {'optimizer':>9s}")
         for kind in ("contiguous", "channels_last"):
             phases = " ".join(f"{median(kind, p + '_ms'):9.1f}" for p in ("forward", "backward", "optimizer"))
-            print(f"{'PyTorch ' + version + ' ' + kind:30.30s} {median(kind):9.1f} {1e3 * images / median(kind):9.3f} {phases}")
+            name_of = f"PyTorch {version.split('+')[0]} {kind}"
+            print(f"{name_of:30s} {median(kind):9.1f} {1e3 * images / median(kind):9.3f} {phases}")
         best = min(("contiguous", "channels_last"), key=median)
-        entry = dict(case=case, images=images, threads=args.threads, torch=version, rounds=rounds, best=best,
+        entry = dict(case=case, images=images, threads=args.threads, torch=version, load_before=load, rounds=rounds, best=best,
                      torch_images_per_s=1e3 * images / median(best))
         if not args.torch_only:
             where = f"{args.seer_ranks} ranks x {args.threads // args.seer_ranks} threads"

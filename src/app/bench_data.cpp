@@ -10,9 +10,9 @@
 #include <vector>
 
 #include "seer/app/command.hpp"
+#include "seer/app/config_file.hpp"
 #include "seer/base/clock.hpp"
 #include "seer/base/error.hpp"
-#include "seer/app/config_file.hpp"
 #include "seer/data/loader.hpp"
 
 namespace seer::app {

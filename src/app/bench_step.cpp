@@ -8,10 +8,10 @@
 #include <nlohmann/json.hpp>
 
 #include "seer/app/command.hpp"
+#include "seer/app/config_file.hpp"
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
 #include "seer/base/random.hpp"
-#include "seer/app/config_file.hpp"
 #include "seer/device/session.hpp"
 #include "seer/train/learner.hpp"
 #include "seer/train/schedule.hpp"
@@ -104,8 +104,12 @@ Run add_bench_step(CLI::App& command) {
   auto options = std::make_shared<Options>();
   command.add_option("config", options->config, "Configuration file (TOML)")->required();
   command.add_option("--set", options->set, "Override: section.key=value")->take_all()->allow_extra_args(false);
-  command.add_option("--updates", options->updates, "Updates to time")->check(CLI::PositiveNumber)->capture_default_str();
-  command.add_option("--warmup", options->warmup, "Updates before")->check(CLI::NonNegativeNumber)->capture_default_str();
+  command.add_option("--updates", options->updates, "Updates to time")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command.add_option("--warmup", options->warmup, "Updates before")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   command.add_flag("--json", options->json, "One JSON object instead of tables");
   command.footer("  mpirun -n 2 seer bench step inputs/bench_400mf.toml --updates 10");
   return [options](const comm::Communicator& world) { return run(*options, world); };

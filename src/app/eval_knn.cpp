@@ -40,7 +40,9 @@ void check(const Options& o) {
   const bool files = !o.train_features.empty() || !o.test_features.empty();
   if (files && (o.train_features.empty() || o.test_features.empty() || !o.weights.empty() || !o.train.empty() ||
                 !o.test.empty() || o.baselines)) {
-    throw Error(ExitCode::input, "--train-features and --test-features go together, and without weights, --train, --test and --baselines");
+    throw Error(
+        ExitCode::input,
+        "--train-features and --test-features go together, and without weights, --train, --test and --baselines");
   }
   if (!files && (o.train.empty() || o.test.empty())) {
     throw Error(ExitCode::input, "eval knn needs --train and --test shards, or --train-features and --test-features");
@@ -109,12 +111,18 @@ class Evaluation {
 };
 
 nlohmann::json to_json(const std::vector<Row>& rows, const Options& options) {
-  nlohmann::json out = {{"temperature", options.knn.temperature}, {"cosine", options.knn.cosine}, {"rows", nlohmann::json::array()}};
+  nlohmann::json out = {
+      {"temperature", options.knn.temperature}, {"cosine", options.knn.cosine}, {"rows", nlohmann::json::array()}};
   for (const auto& row : rows) {
     for (const auto& score : row.report.scores) {
-      out["rows"].push_back({{"representation", row.representation}, {"dimension", row.dimension}, {"k", score.k},
-                             {"top1", score.top1}, {"top5", score.top5}, {"train_images", row.report.train_rows},
-                             {"test_images", row.report.test_rows}, {"classes", row.report.classes},
+      out["rows"].push_back({{"representation", row.representation},
+                             {"dimension", row.dimension},
+                             {"k", score.k},
+                             {"top1", score.top1},
+                             {"top5", score.top5},
+                             {"train_images", row.report.train_rows},
+                             {"test_images", row.report.test_rows},
+                             {"classes", row.report.classes},
                              {"chance", 1.0 / static_cast<double>(row.report.classes)},
                              {"largest_class", row.report.largest_class}});
     }
@@ -130,8 +138,9 @@ void print_table(const std::vector<Row>& rows) {
   fmt::print("{}\n", std::string(width + 58, '-'));
   for (const auto& row : rows) {
     for (const auto& score : row.report.scores) {
-      fmt::print("{:{}} | {:>6} | {:>5} | {:>7.2f} | {:>7.2f} | {:>8} | {:>7}\n", row.representation, width, row.dimension,
-                 score.k, 100 * score.top1, 100 * score.top5, row.report.train_rows, row.report.test_rows);
+      fmt::print("{:{}} | {:>6} | {:>5} | {:>7.2f} | {:>7.2f} | {:>8} | {:>7}\n", row.representation, width,
+                 row.dimension, score.k, 100 * score.top1, 100 * score.top5, row.report.train_rows,
+                 row.report.test_rows);
     }
   }
   const auto& report = rows.front().report;
@@ -166,16 +175,21 @@ int run(Options options, const comm::Communicator& world) {
 Run add_eval_knn(CLI::App& command) {
   auto options = std::make_shared<Options>();
   options->knn.k = {10, 20, 200};
-  command.add_option("weights", options->weights, "Weights files, checkpoint folders or run folders (their newest checkpoint)");
+  command.add_option("weights", options->weights,
+                     "Weights files, checkpoint folders or run folders (their newest checkpoint)");
   command.add_option("--train", options->train, "Labelled shards whose images vote: folder, glob or list");
   command.add_option("--test", options->test, "Labelled shards whose images are classified");
   command.add_option("--train-features", options->train_features, "Instead: a file of `seer features`");
   command.add_option("--test-features", options->test_features, "Instead: a file of `seer features`");
-  command.add_option("--k", options->knn.k, "Numbers of neighbours")->delimiter(',')->check(CLI::PositiveNumber)->capture_default_str();
+  command.add_option("--k", options->knn.k, "Numbers of neighbours")
+      ->delimiter(',')
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   command.add_option("--temperature", options->knn.temperature, "Votes weigh exp(similarity / temperature)")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  command.add_flag("--no-cosine", options->no_cosine, "Similarity is the plain dot product (features are not normalised)");
+  command.add_flag("--no-cosine", options->no_cosine,
+                   "Similarity is the plain dot product (features are not normalised)");
   command.add_flag("--baselines", options->baselines, "Also the same network at random and raw pixels");
   command.add_option("--baseline-seed", options->baseline_seed, "Seed of the random network")->capture_default_str();
   command.add_flag("--json", options->json, "One JSON object instead of the table");

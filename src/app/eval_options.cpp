@@ -17,10 +17,13 @@ void add_eval_choices(CLI::App& command, EvalChoices& choices) {
   command.add_option("--resize", choices.resize, "Pixels of the shorter side before the crop")
       ->check(CLI::Range(1, 8192))
       ->capture_default_str();
-  command.add_option("--crop", choices.crop, "Pixels of the centre crop")->check(CLI::Range(1, 8192))->capture_default_str();
-  command.add_option("--recalibrate-batchnorm", choices.recalibrate,
-                     "Estimate BatchNorm's running statistics anew at this size of crop from N images of the data "
-                     "(eval: of the training set) before features are computed")
+  command.add_option("--crop", choices.crop, "Pixels of the centre crop")
+      ->check(CLI::Range(1, 8192))
+      ->capture_default_str();
+  command
+      .add_option("--recalibrate-batchnorm", choices.recalibrate,
+                  "Estimate BatchNorm's running statistics anew at this size of crop from N images of the data "
+                  "(eval: of the training set) before features are computed")
       ->check(CLI::NonNegativeNumber)
       ->type_name("N");
 }

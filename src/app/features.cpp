@@ -29,7 +29,8 @@ int run(const Options& options, const comm::Communicator& world) {
   eval::FeatureFileWriter file(world, options.out, extractor.info(data));
   const auto bad = extractor.run(world, data, reading, [&](const eval::FeatureRows& rows) { file.write(rows); });
   file.close();
-  if (bad > 0) log::warn(fmt::format("{} of {} images did not decode; their rows are marked in /bad", bad, data.images()));
+  if (bad > 0)
+    log::warn(fmt::format("{} of {} images did not decode; their rows are marked in /bad", bad, data.images()));
   log::info(fmt::format("{}: {} features of {} dimensions ({}), {:.1f} images/s", options.out, data.images(),
                         extractor.dimension(), options.choices.layer,
                         static_cast<double>(data.images()) / clock.seconds()));
@@ -40,7 +41,8 @@ int run(const Options& options, const comm::Communicator& world) {
 
 Run add_features(CLI::App& command) {
   auto options = std::make_shared<Options>();
-  command.add_option("weights", options->weights, "Weights file, checkpoint folder, or run folder (its newest checkpoint)")
+  command
+      .add_option("weights", options->weights, "Weights file, checkpoint folder, or run folder (its newest checkpoint)")
       ->required();
   command.add_option("shards", options->shards, "Shards: folder, glob or comma-separated list")->required();
   command.add_option("-o,--output", options->out, "HDF5 file to write: /features /labels /index /bad")->required();

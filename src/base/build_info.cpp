@@ -2,6 +2,10 @@
 #include "seer/base/build_info.hpp"
 
 namespace seer {
-std::string version() { return SEER_VERSION; }
-std::string build_info() { return std::string("seer ") + SEER_VERSION + " (" SEER_COMPILER ", " SEER_BUILD_TYPE ")"; }
+std::string version() {
+  return SEER_VERSION;
+}
+std::string build_info() {
+  return std::string("seer ") + SEER_VERSION + " (" SEER_COMPILER ", " SEER_BUILD_TYPE ")";
+}
 }  // namespace seer

@@ -5,6 +5,8 @@
 
 namespace seer {
 
-std::uint64_t checksum(const void* data, std::size_t bytes) { return XXH3_64bits(data, bytes); }
+std::uint64_t checksum(const void* data, std::size_t bytes) {
+  return XXH3_64bits(data, bytes);
+}
 
 }  // namespace seer

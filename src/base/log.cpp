@@ -33,8 +33,8 @@ State& state() {
 
 constexpr double kLiveInterval_s = 0.2;
 
-/// Whether a person looks on. Open MPI gives ranks a pseudo-terminal whatever mpirun's own output is, so under a launcher
-/// it is the launcher's output that tells.
+/// Whether a person looks on. Open MPI gives ranks a pseudo-terminal whatever mpirun's own output is, so under a
+/// launcher it is the launcher's output that tells.
 bool on_terminal() {
   if (isatty(STDOUT_FILENO) == 0) return false;
   if (std::getenv("OMPI_COMM_WORLD_RANK") == nullptr) return true;
@@ -72,7 +72,9 @@ void to_file(const std::string& path) {
   s.file->flush_on(spdlog::level::info);
 }
 
-void info(const std::string& text) { write(spdlog::level::info, text); }
+void info(const std::string& text) {
+  write(spdlog::level::info, text);
+}
 
 void warn(const std::string& text) {
   auto& s = state();
@@ -131,8 +133,12 @@ void finish_progress() {
   s.live = false;
 }
 
-int rank() { return state().rank; }
-int ranks() { return state().ranks; }
+int rank() {
+  return state().rank;
+}
+int ranks() {
+  return state().ranks;
+}
 
 std::string host_name() {
   char name[256] = "unknown";

@@ -23,9 +23,12 @@ void check(int status, const char* call, std::source_location where = std::sourc
 
 MPI_Op mpi_op(Op op) {
   switch (op) {
-    case Op::sum: return MPI_SUM;
-    case Op::max: return MPI_MAX;
-    case Op::min: return MPI_MIN;
+    case Op::sum:
+      return MPI_SUM;
+    case Op::max:
+      return MPI_MAX;
+    case Op::min:
+      return MPI_MIN;
   }
   return MPI_SUM;
 }
@@ -49,7 +52,9 @@ MpiSession::MpiSession(int& argc, char**& argv) {
   check(MPI_Init_thread(&argc, &argv, MPI_THREAD_MULTIPLE, &provided), "MPI_Init_thread");
 }
 
-MpiSession::~MpiSession() { MPI_Finalize(); }
+MpiSession::~MpiSession() {
+  MPI_Finalize();
+}
 
 Communicator::Communicator(MPI_Comm comm) : comm_(comm) {
   check(MPI_Comm_set_errhandler(comm_, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
@@ -57,7 +62,9 @@ Communicator::Communicator(MPI_Comm comm) : comm_(comm) {
   check(MPI_Comm_size(comm_, &size_), "MPI_Comm_size");
 }
 
-Communicator::Communicator(Communicator&& other) noexcept { *this = std::move(other); }
+Communicator::Communicator(Communicator&& other) noexcept {
+  *this = std::move(other);
+}
 
 Communicator& Communicator::operator=(Communicator&& other) noexcept {
   std::swap(comm_, other.comm_);
@@ -100,7 +107,9 @@ Communicator Communicator::node() const {
   return Communicator(comm);
 }
 
-void Communicator::barrier() const { check(MPI_Barrier(comm_), "MPI_Barrier"); }
+void Communicator::barrier() const {
+  check(MPI_Barrier(comm_), "MPI_Barrier");
+}
 
 void Communicator::all_reduce(std::span<float> values, Op op) const {
   all_reduce_pieces(comm_, values, MPI_FLOAT, op);

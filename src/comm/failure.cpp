@@ -47,7 +47,9 @@ void agree(const Communicator& comm, const std::string& name, const std::functio
   throw Error(static_cast<ExitCode>(code), what, remedy).at(place).as_agreed();
 }
 
-void leave_traces_in(const std::string& run_dir) { trace_folder = run_dir; }
+void leave_traces_in(const std::string& run_dir) {
+  trace_folder = run_dir;
+}
 
 void die(const std::string& message, int exit_code) {
   // Aborting can hang when other ranks are stuck: then the process ends by itself.

@@ -31,19 +31,25 @@ void watch_for_stop(const std::string& walltime) {
   for (int signal : {SIGTERM, SIGUSR1, SIGINT}) sigaction(signal, &action, nullptr);
   int hours = 0, minutes = 0, seconds = 0;
   if (std::sscanf(walltime.c_str(), "%d:%d:%d", &hours, &minutes, &seconds) == 3) {
-    deadline = SteadyClock::now() + std::chrono::hours(hours) + std::chrono::minutes(minutes) +
-               std::chrono::seconds(seconds);
+    deadline =
+        SteadyClock::now() + std::chrono::hours(hours) + std::chrono::minutes(minutes) + std::chrono::seconds(seconds);
   }
 }
 
-bool stop_requested() { return received != 0 || (deadline && SteadyClock::now() >= *deadline); }
+bool stop_requested() {
+  return received != 0 || (deadline && SteadyClock::now() >= *deadline);
+}
 
 std::string stop_reason() {
   switch (received) {
-    case SIGTERM: return "SIGTERM";
-    case SIGUSR1: return "SIGUSR1";
-    case SIGINT: return "SIGINT";
-    default: return stop_requested() ? "walltime" : "";
+    case SIGTERM:
+      return "SIGTERM";
+    case SIGUSR1:
+      return "SIGUSR1";
+    case SIGINT:
+      return "SIGINT";
+    default:
+      return stop_requested() ? "walltime" : "";
   }
 }
 

@@ -7,6 +7,7 @@
 #include <array>
 #include <cmath>
 #include <numbers>
+#include <utility>
 
 #include "seer/base/error.hpp"
 #include "seer/base/random.hpp"
@@ -119,11 +120,23 @@ using Colour = std::array<double, 3>;
 double brightness(const Colour& c) {
   return 0.299 * c[0] + 0.587 * c[1] + 0.114 * c[2];
 }
-Colour draw_colour(Random& random) {
-  return {random.uniform(), random.uniform(), random.uniform()};
+// Any hue and saturation, but of a given brightness: which part is light and which dark would tell images apart.
+Colour draw_colour(Random& random, double of_brightness) {
+  Colour c = {random.uniform(), random.uniform(), random.uniform()};
+  const double shift = of_brightness + random.uniform(-0.06, 0.06) - brightness(c);
+  for (double& channel : c) channel = std::clamp(channel + shift, 0.0, 1.0);
+  return c;
 }
 Colour mix(const Colour& a, const Colour& b, double t) {
   return {std::lerp(a[0], b[0], t), std::lerp(a[1], b[1], t), std::lerp(a[2], b[2], t)};
+}
+
+// Orientation, grain and the ground's pattern stay in narrow bands: they are the same in all crops of an image and no
+// augmentation touches them, so where they varied freely SwAV learned to tell images by them and nothing of the
+// classes.
+constexpr double kGrain = 0.01, kGroundScale = 3, kLargestTurn = 0.25;
+Turn small_turn(Random& random) {
+  return Turn(random.uniform(-kLargestTurn, kLargestTurn));
 }
 
 struct Object {
@@ -135,10 +148,10 @@ struct Object {
 // Where the objects are, in units of the image's side.
 std::vector<Object> place(int layout, Random& random) {
   static constexpr std::array<std::array<double, 2>, kLayouts> kRadius = {
-      {{0.27, 0.42}, {0.19, 0.25}, {0.13, 0.17}, {0.15, 0.20}}};
+      {{0.33, 0.45}, {0.21, 0.28}, {0.14, 0.19}, {0.18, 0.24}}};
   const double radius =
       random.uniform(kRadius[static_cast<std::size_t>(layout)][0], kRadius[static_cast<std::size_t>(layout)][1]);
-  const Turn turn(random.uniform(0, 2 * kPi));
+  const Turn turn(small_turn(random));
   const double gap = 2.15 * radius;
   std::vector<Point> at;
   switch (layout) {
@@ -155,12 +168,12 @@ std::vector<Object> place(int layout, Random& random) {
       at = {{-0.5 * gap, -0.5 * gap}, {0.5 * gap, -0.5 * gap}, {-0.5 * gap, 0.5 * gap}, {0.5 * gap, 0.5 * gap}};
   }
   // The whole group somewhere near the middle; parts may leave the image.
-  const Point middle = {0.5 + random.uniform(-0.14, 0.14), 0.5 + random.uniform(-0.14, 0.14)};
+  const Point middle = {0.5 + random.uniform(-0.17, 0.17), 0.5 + random.uniform(-0.17, 0.17)};
   std::vector<Object> objects;
   for (const Point& p : at) {
     const Point q = turned(p, turn);
     const double own = radius * random.uniform(0.92, 1.08);
-    objects.push_back({{middle.x + q.x, middle.y + q.y}, own, Turn(random.uniform(0, 2 * kPi))});
+    objects.push_back({{middle.x + q.x, middle.y + q.y}, own, small_turn(random)});
   }
   return objects;
 }
@@ -178,24 +191,23 @@ Image synth_image(std::uint64_t seed, std::uint64_t index, std::int64_t class_in
   const Recipe recipe = recipe_of(class_index);
   Random random(seed, Purpose::synthetic, index);
   const auto objects = place(recipe.layout, random);
-  Colour first = draw_colour(random), second = draw_colour(random);
-  while (std::abs(brightness(first) - brightness(second)) < 0.3) second = draw_colour(random);
-  const Colour ground_a = draw_colour(random), ground_b = mix(ground_a, draw_colour(random), 0.6);
-  const double period = random.uniform(0.085, 0.13);
-  const Turn texture_turn(random.uniform(0, 2 * kPi));
+  Colour first = draw_colour(random, 0.78), second = draw_colour(random, 0.22);
+  if (random.uniform() < 0.5) std::swap(first, second);
+  const Colour ground_a = draw_colour(random, 0.5), ground_b = mix(ground_a, draw_colour(random, 0.5), 0.3);
+  const double period = random.uniform(0.17, 0.21);
+  const Turn texture_turn = small_turn(random);
   const Point texture_shift = {random.uniform(0, 8), random.uniform(0, 8)};
   const Turn ground_turn(random.uniform(0, 2 * kPi));
-  const double ground_scale = random.uniform(2, 6);
   const Turn light_turn(random.uniform(0, 2 * kPi));
-  const double light_slope = random.uniform(0, 0.9);
-  const double exposure = random.uniform(0.65, 1.15), grain = random.uniform(0.005, 0.03);
+  const double light_slope = random.uniform(0, 0.12);
+  const double exposure = random.uniform(0.65, 1.15);
   const std::uint64_t key = (std::uint64_t{random.bits()} << 32) | random.bits();
 
   const double pixel = 1.0 / static_cast<double>(size);
   auto ground_at = [&](Point p) {
     const Point g = turned({p.x - 0.5, p.y - 0.5}, ground_turn);
     const double wave =
-        0.5 + 0.5 * g.x + 0.9 * (noise({ground_scale * g.x + 64, ground_scale * g.y + 64}, key + 1) - 0.5);
+        0.5 + 0.5 * g.x + 0.9 * (noise({kGroundScale * g.x + 64, kGroundScale * g.y + 64}, key + 1) - 0.5);
     return mix(ground_a, ground_b, std::clamp(wave, 0.0, 1.0));
   };
   auto near = [&](const Object& o, Point p) {
@@ -237,7 +249,7 @@ Image synth_image(std::uint64_t seed, std::uint64_t index, std::int64_t class_in
       const Point from_middle = {static_cast<double>(x) * pixel - 0.5, static_cast<double>(y) * pixel - 0.5};
       const double light = exposure * (1 + light_slope * turned(from_middle, light_turn).x);
       for (std::size_t k = 0; k < 3; ++k) {
-        const double grains = grain * 2 * (lattice(x, y, key + 2 + k) - 0.5) * std::sqrt(3.0);
+        const double grains = kGrain * 2 * (lattice(x, y, key + 2 + k) - 0.5) * std::sqrt(3.0);
         *out++ = static_cast<std::uint8_t>(std::lround(255 * std::clamp(sum[k] * light + grains, 0.0, 1.0)));
       }
     }

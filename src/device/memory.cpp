@@ -15,7 +15,9 @@ namespace {
 
 constexpr std::size_t kAlign = 64, kHugePage = std::size_t{2} << 20;
 
-std::size_t rounded(std::size_t bytes, std::size_t to) { return (bytes + to - 1) / to * to; }
+std::size_t rounded(std::size_t bytes, std::size_t to) {
+  return (bytes + to - 1) / to * to;
+}
 
 void* system_allocate(std::size_t bytes) {
   // Large blocks on huge-page boundaries: fewer TLB misses in every pass over an activation.
@@ -50,7 +52,9 @@ Buffer::Buffer(std::size_t bytes, Space space) : bytes_(bytes) {
   std::memset(data_, 0, bytes);
 }
 
-Buffer::~Buffer() { std::free(data_); }
+Buffer::~Buffer() {
+  std::free(data_);
+}
 
 void Loan::release() {
   if (pool_ != nullptr) pool_->give_back(tensor_.data, block_bytes_);
@@ -90,9 +94,15 @@ void Pool::trim() {
   free_.clear();
 }
 
-Pool::~Pool() { trim(); }
+Pool::~Pool() {
+  trim();
+}
 
-std::size_t resident_bytes() { return status_bytes("VmRSS:"); }
-std::size_t peak_resident_bytes() { return status_bytes("VmHWM:"); }
+std::size_t resident_bytes() {
+  return status_bytes("VmRSS:");
+}
+std::size_t peak_resident_bytes() {
+  return status_bytes("VmHWM:");
+}
 
 }  // namespace seer::device

@@ -22,7 +22,9 @@ Session::~Session() {
   if (Kokkos::is_initialized()) Kokkos::finalize();
 }
 
-int threads() { return omp_get_max_threads(); }
+int threads() {
+  return omp_get_max_threads();
+}
 
 std::string describe() {
   std::ifstream cpuinfo("/proc/cpuinfo");

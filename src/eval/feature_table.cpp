@@ -62,7 +62,8 @@ void FeatureFileWriter::close() {
   comm::agree(comm_, "rename features file", [&] {
     if (!comm_.is_root()) return;
     if (std::rename((path_ + ".partial").c_str(), path_.c_str()) != 0) {
-      throw Error(ExitCode::file, fmt::format("{}.partial: cannot be renamed to {}: {}", path_, path_, std::strerror(errno)));
+      throw Error(ExitCode::file,
+                  fmt::format("{}.partial: cannot be renamed to {}: {}", path_, path_, std::strerror(errno)));
     }
   });
 }
@@ -72,7 +73,8 @@ FeatureTable read_features(const comm::Communicator& comm, const std::string& pa
   comm::agree(comm, "read features", [&] {
     const File file = File::open(path);  // serial: a rank reads its rows alone, metadata are a few hundred bytes
     if (!file.has("/", "format") || file.get_string("/", "format") != "seer-features") {
-      throw Error(ExitCode::file, fmt::format("{}: not a features file (attribute format is not \"seer-features\")", path),
+      throw Error(ExitCode::file,
+                  fmt::format("{}: not a features file (attribute format is not \"seer-features\")", path),
                   "features files are written by `seer features`");
     }
     if (const auto version = file.get_int("/", "version"); version != 1) {
@@ -85,7 +87,8 @@ FeatureTable read_features(const comm::Communicator& comm, const std::string& pa
     const std::uint64_t n = shape.dims[0], d = shape.dims[1];
     for (const char* name : {"/labels", "/index", "/bad"}) {
       if (const auto found = file.elements(name); found != n) {
-        throw Error(ExitCode::file, fmt::format("{}: {} has {} entries, wanted {} as /features has rows", path, name, found, n));
+        throw Error(ExitCode::file,
+                    fmt::format("{}: {} has {} entries, wanted {} as /features has rows", path, name, found, n));
       }
     }
     file.elements("/features");  // refuses a header that declares more than the file holds

@@ -106,7 +106,8 @@ FeatureExtractor::FeatureExtractor(const checkpoint::Weights& weights, Layer lay
   copy_block(weights.buffers, impl_->model.buffers(), source, impl_->buffers.f32());
 }
 
-FeatureExtractor::FeatureExtractor(const config::Model& model, const config::Head& head, std::uint64_t seed, Layer layer)
+FeatureExtractor::FeatureExtractor(const config::Model& model, const config::Head& head, std::uint64_t seed,
+                                   Layer layer)
     : impl_(std::make_unique<Impl>(model, head, layer, "random initialisation")) {
   impl_->model.initialize(seed, impl_->parameters.f32(), impl_->buffers.f32());
 }
@@ -190,8 +191,9 @@ std::int64_t FeatureExtractor::run(const comm::Communicator& comm, const data::D
       const auto count = static_cast<std::uint64_t>(batch->images);
       sink({first + done, count, values.data(), batch->labels.data(), batch->indices.data(), batch->bad.data()});
       done += count;
-      log::progress(fmt::format("features: {}/{} images, {:.1f} images/s", done * static_cast<std::uint64_t>(comm.size()),
-                                data.images(), static_cast<double>(done) * comm.size() / clock.seconds()));
+      log::progress(fmt::format("features: {}/{} images, {:.1f} images/s",
+                                done * static_cast<std::uint64_t>(comm.size()), data.images(),
+                                static_cast<double>(done) * comm.size() / clock.seconds()));
     }
     bad = reader.bad_images();
     ensure(done == last - first, "the evaluation reader handed out every image of its slice");
@@ -249,10 +251,20 @@ FeatureInfo FeatureExtractor::info(const data::DataSet& data) const {
 }
 
 FeatureExtractor::FeatureExtractor(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
-std::int64_t FeatureExtractor::dimension() const { return impl_->dimension(); }
-const std::string& FeatureExtractor::source() const { return impl_->source; }
-const config::Model& FeatureExtractor::model() const { return impl_->config_model; }
-const config::Head& FeatureExtractor::head() const { return impl_->config_head; }
-const float* FeatureExtractor::buffers() const { return impl_->buffers.f32(); }
+std::int64_t FeatureExtractor::dimension() const {
+  return impl_->dimension();
+}
+const std::string& FeatureExtractor::source() const {
+  return impl_->source;
+}
+const config::Model& FeatureExtractor::model() const {
+  return impl_->config_model;
+}
+const config::Head& FeatureExtractor::head() const {
+  return impl_->config_head;
+}
+const float* FeatureExtractor::buffers() const {
+  return impl_->buffers.f32();
+}
 
 }  // namespace seer::eval

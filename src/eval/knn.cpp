@@ -33,8 +33,8 @@ std::vector<float> comparable_rows(const FeatureTable& table, std::uint64_t firs
     double square = 0;
     for (std::size_t j = 0; j < d; ++j) square += static_cast<double>(row[j]) * static_cast<double>(row[j]);
     if (!std::isfinite(square)) {
-      throw Error(ExitCode::numerics, fmt::format("{}: features of image {} are not finite", table.info.source,
-                                                  table.index[first + i]),
+      throw Error(ExitCode::numerics,
+                  fmt::format("{}: features of image {} are not finite", table.info.source, table.index[first + i]),
                   "these weights have diverged; take an earlier checkpoint");
     }
     const double scale = cosine ? 1.0 / std::max(std::sqrt(square), 1e-12) : 1.0;
@@ -85,7 +85,8 @@ void compare(dnn::Backend& dnn, const std::vector<float>& test_rows, std::size_t
     const std::size_t m = std::min(kTestRows, tests - begin);
     similarity.resize(m * count);
     dnn.gemm(queue, static_cast<std::int64_t>(m), static_cast<std::int64_t>(count), static_cast<std::int64_t>(d),
-             test_rows.data() + begin * d, dnn::Transpose::no, block.rows.data(), dnn::Transpose::yes, similarity.data());
+             test_rows.data() + begin * d, dnn::Transpose::no, block.rows.data(), dnn::Transpose::yes,
+             similarity.data());
     for (std::size_t i = 0; i < m; ++i) {
       for (std::size_t j = 0; j < count; ++j) {
         if (block.labels[j] >= 0) {
@@ -99,11 +100,13 @@ void compare(dnn::Backend& dnn, const std::vector<float>& test_rows, std::size_t
 void check(const comm::Communicator& comm, const FeatureTable& train, const FeatureTable& test, const KnnOptions& o) {
   comm::agree(comm, "k-NN", [&] {
     if (o.k.empty() || *std::min_element(o.k.begin(), o.k.end()) < 1 || !(o.temperature > 0)) {
-      throw Error(ExitCode::input, fmt::format("k-NN: wanted k >= 1 and temperature > 0 (found temperature {})", o.temperature));
+      throw Error(ExitCode::input,
+                  fmt::format("k-NN: wanted k >= 1 and temperature > 0 (found temperature {})", o.temperature));
     }
     if (train.info.dimension != test.info.dimension) {
-      throw Error(ExitCode::input, fmt::format("k-NN: training features have {} dimensions, test features {}",
-                                               train.info.dimension, test.info.dimension),
+      throw Error(ExitCode::input,
+                  fmt::format("k-NN: training features have {} dimensions, test features {}", train.info.dimension,
+                              test.info.dimension),
                   "compute both with the same weights and layer");
     }
   });
@@ -133,7 +136,8 @@ std::vector<KnnVotes> knn_votes(const comm::Communicator& comm, const FeatureTab
     train_rows = comparable_rows(train, 0, train.rows(), options.cosine);
     for (const auto label : train.labels) {
       if (label >= classes) {
-        throw Error(ExitCode::file, fmt::format("{}: label {} in a set of {} classes", train.info.data, label, classes));
+        throw Error(ExitCode::file,
+                    fmt::format("{}: label {} in a set of {} classes", train.info.data, label, classes));
       }
     }
   });

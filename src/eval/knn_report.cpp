@@ -34,8 +34,8 @@ Labelled count_labels(const comm::Communicator& comm, const FeatureTable& train,
 /// Size of the common class list of both sets, or of labels without names: highest + 1.
 std::int64_t common_classes(const Labelled& labelled, const FeatureTable& train, const FeatureTable& test) {
   if (labelled.train == 0 || labelled.test == 0) {
-    throw Error(ExitCode::file, fmt::format("k-NN: no image of {} has a label",
-                                            labelled.train == 0 ? train.info.data : test.info.data),
+    throw Error(ExitCode::file,
+                fmt::format("k-NN: no image of {} has a label", labelled.train == 0 ? train.info.data : test.info.data),
                 "pack it with --labels folder");
   }
   const auto& a = train.info.classes;
@@ -46,8 +46,8 @@ std::int64_t common_classes(const Labelled& labelled, const FeatureTable& train,
       return differ < classes.size() ? "\"" + classes[differ] + "\"" : std::string("nothing");
     };
     throw Error(ExitCode::file,
-                fmt::format("k-NN: class lists differ: class {} is {} in {} ({} classes), {} in {} ({} classes)", differ,
-                            name(a), train.info.data, a.size(), name(b), test.info.data, b.size()),
+                fmt::format("k-NN: class lists differ: class {} is {} in {} ({} classes), {} in {} ({} classes)",
+                            differ, name(a), train.info.data, a.size(), name(b), test.info.data, b.size()),
                 "training and test images must be packed from folders of the same names");
   }
   const auto classes = a.empty() ? labelled.highest + 1 : static_cast<std::int64_t>(a.size());
@@ -99,7 +99,8 @@ KnnReport knn_report(const comm::Communicator& comm, const FeatureTable& train, 
     for (std::size_t i = 0; i < test.rows(); ++i) {
       if (!usable(test, i)) continue;
       right[0] += result.predicted[i] == test.labels[i] ? 1 : 0;
-      right[1] += among_five(result.votes.data() + i * static_cast<std::size_t>(classes), classes, test.labels[i]) ? 1 : 0;
+      right[1] +=
+          among_five(result.votes.data() + i * static_cast<std::size_t>(classes), classes, test.labels[i]) ? 1 : 0;
     }
     comm.all_reduce(right);
     report.scores.push_back({result.k, static_cast<double>(right[0]) / n, static_cast<double>(right[1]) / n});

@@ -41,7 +41,8 @@ SampleReader::SampleReader(const comm::Communicator& comm, const data::DataSet& 
 const device::Tensor* SampleReader::next() {
   if (at_ == batches_) return nullptr;
   const auto batch = static_cast<std::uint64_t>(batch_);
-  const auto begin = slice_begin(batch, comm_.rank(), comm_.size()), end = slice_begin(batch, comm_.rank() + 1, comm_.size());
+  const auto begin = slice_begin(batch, comm_.rank(), comm_.size()),
+             end = slice_begin(batch, comm_.rank() + 1, comm_.size());
   const std::uint64_t start = static_cast<std::uint64_t>(at_++) * batch;
   pixels_.clear();
   for (std::uint64_t i = begin; i < end; ++i) {

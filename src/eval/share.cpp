@@ -9,9 +9,15 @@ namespace seer::eval {
 using nlohmann::json;
 
 std::string architecture_text(const config::Model& model, const config::Head& head) {
-  return json{{"preset", model.preset}, {"width_rule", model.width_rule}, {"depth", model.depth},
-              {"w0", model.w0},         {"wa", model.wa},                 {"wm", model.wm},
-              {"group", model.group_width}, {"dims", head.dims},          {"batchnorm", head.batchnorm},
+  return json{{"preset", model.preset},
+              {"width_rule", model.width_rule},
+              {"depth", model.depth},
+              {"w0", model.w0},
+              {"wa", model.wa},
+              {"wm", model.wm},
+              {"group", model.group_width},
+              {"dims", head.dims},
+              {"batchnorm", head.batchnorm},
               {"prototypes", head.prototypes}}
       .dump();
 }

@@ -21,19 +21,21 @@ struct Preset {
 
 // Spec table 1.6. "256gf" is SEER's (256GF_1), not ClassyVision's net of that name.
 constexpr std::array kPresets = {
-    Preset{"tiny", 4, 16, 16.0, 2.0, 8},           Preset{"200mf", 13, 24, 36.44, 2.49, 8},
-    Preset{"400mf", 16, 48, 27.89, 2.09, 8},       Preset{"600mf", 15, 48, 32.54, 2.32, 16},
-    Preset{"800mf", 14, 56, 38.84, 2.4, 16},       Preset{"1.6gf", 27, 48, 20.71, 2.65, 24},
-    Preset{"3.2gf", 21, 80, 42.63, 2.66, 24},      Preset{"4.0gf", 22, 96, 31.41, 2.24, 64},
-    Preset{"6.4gf", 25, 112, 33.22, 2.27, 72},     Preset{"8gf", 17, 192, 76.82, 2.19, 56},
-    Preset{"12gf", 19, 168, 73.36, 2.37, 112},     Preset{"16gf", 18, 200, 106.23, 2.48, 112},
-    Preset{"32gf", 20, 232, 115.89, 2.53, 232},    Preset{"64gf", 20, 352, 147.48, 2.4, 328},
-    Preset{"128gf", 27, 456, 160.83, 2.52, 264},   Preset{"256gf", 27, 640, 230.83, 2.53, 373},
+    Preset{"tiny", 4, 16, 16.0, 2.0, 8},         Preset{"200mf", 13, 24, 36.44, 2.49, 8},
+    Preset{"400mf", 16, 48, 27.89, 2.09, 8},     Preset{"600mf", 15, 48, 32.54, 2.32, 16},
+    Preset{"800mf", 14, 56, 38.84, 2.4, 16},     Preset{"1.6gf", 27, 48, 20.71, 2.65, 24},
+    Preset{"3.2gf", 21, 80, 42.63, 2.66, 24},    Preset{"4.0gf", 22, 96, 31.41, 2.24, 64},
+    Preset{"6.4gf", 25, 112, 33.22, 2.27, 72},   Preset{"8gf", 17, 192, 76.82, 2.19, 56},
+    Preset{"12gf", 19, 168, 73.36, 2.37, 112},   Preset{"16gf", 18, 200, 106.23, 2.48, 112},
+    Preset{"32gf", 20, 232, 115.89, 2.53, 232},  Preset{"64gf", 20, 352, 147.48, 2.4, 328},
+    Preset{"128gf", 27, 456, 160.83, 2.52, 264}, Preset{"256gf", 27, 640, 230.83, 2.53, 373},
     Preset{"10b", 27, 1744, 620.83, 2.52, 1010},
 };
 
 // std::nearbyint rounds half to even in the default rounding mode, which is what the papers' code does.
-std::int64_t round_even(double x) { return static_cast<std::int64_t>(std::nearbyint(x)); }
+std::int64_t round_even(double x) {
+  return static_cast<std::int64_t>(std::nearbyint(x));
+}
 
 // torchvision's rule: to the nearest multiple (half up), but never below 0.9 of the width.
 std::int64_t make_divisible(std::int64_t width, std::int64_t divisor) {
@@ -44,7 +46,9 @@ std::int64_t make_divisible(std::int64_t width, std::int64_t divisor) {
 
 }  // namespace
 
-std::int64_t squeeze_width(std::int64_t input_width) { return round_even(0.25 * static_cast<double>(input_width)); }
+std::int64_t squeeze_width(std::int64_t input_width) {
+  return round_even(0.25 * static_cast<double>(input_width));
+}
 
 std::vector<std::string> preset_names() {
   std::vector<std::string> names;
@@ -56,7 +60,8 @@ Architecture architecture(const config::Model& model) {
   Preset p{"", model.depth, model.w0, model.wa, model.wm, model.group_width};
   if (!model.preset.empty()) {
     const std::string wanted = model.preset == "4gf" ? "4.0gf" : model.preset;
-    const auto found = std::find_if(kPresets.begin(), kPresets.end(), [&](const Preset& x) { return wanted == x.name; });
+    const auto found =
+        std::find_if(kPresets.begin(), kPresets.end(), [&](const Preset& x) { return wanted == x.name; });
     if (found == kPresets.end()) {
       throw Error(ExitCode::input, fmt::format("model.preset \"{}\" is not known", model.preset),
                   fmt::format("known presets: {}", fmt::join(preset_names(), " ")))
@@ -82,10 +87,10 @@ Architecture architecture(const config::Model& model) {
   }
   for (auto& stage : out.stages) {
     stage.group_width = std::min(p.group_width, stage.width);
-    stage.width = model.width_rule == "torchvision"
-                      ? make_divisible(stage.width, stage.group_width)
-                      : round_even(static_cast<double>(stage.width) / static_cast<double>(stage.group_width)) *
-                            stage.group_width;
+    stage.width =
+        model.width_rule == "torchvision"
+            ? make_divisible(stage.width, stage.group_width)
+            : round_even(static_cast<double>(stage.width) / static_cast<double>(stage.group_width)) * stage.group_width;
   }
   return out;
 }

@@ -8,7 +8,9 @@
 namespace seer::nn {
 namespace {
 
-device::Shape out_shape(const dnn::ConvShape& conv) { return {conv.n, conv.out_h(), conv.out_w(), conv.c_out}; }
+device::Shape out_shape(const dnn::ConvShape& conv) {
+  return {conv.n, conv.out_h(), conv.out_w(), conv.c_out};
+}
 
 std::int64_t add_conv(ParameterTable& parameters, const std::string& name, std::int64_t c_out, std::int64_t c_in_group,
                       std::int64_t kernel) {
@@ -42,8 +44,15 @@ dnn::ConvShape Block::conv_a(device::Shape x) const {
   return {.n = x.n, .h = x.h, .w = x.w, .c_in = shape_.width_in, .c_out = shape_.width};
 }
 dnn::ConvShape Block::conv_b(device::Shape x) const {
-  return {.n = x.n, .h = x.h, .w = x.w, .c_in = shape_.width, .c_out = shape_.width,
-          .kernel = 3, .stride = shape_.stride, .pad = 1, .groups = shape_.width / shape_.group_width};
+  return {.n = x.n,
+          .h = x.h,
+          .w = x.w,
+          .c_in = shape_.width,
+          .c_out = shape_.width,
+          .kernel = 3,
+          .stride = shape_.stride,
+          .pad = 1,
+          .groups = shape_.width / shape_.group_width};
 }
 dnn::ConvShape Block::conv_c(device::Shape x) const {
   return {.n = x.n, .h = x.h, .w = x.w, .c_in = shape_.width, .c_out = shape_.width};
@@ -93,7 +102,8 @@ void Block::forward(const Context& ctx, device::Tensor x, Saved& s) const {
   }
 }
 
-// pooled = mean(relu(bn(b))); hidden = relu(W1 pooled + b1); gate = sigmoid(W2 hidden + b2); b_out = relu(bn(b)) * gate.
+// pooled = mean(relu(bn(b))); hidden = relu(W1 pooled + b1); gate = sigmoid(W2 hidden + b2); b_out = relu(bn(b)) *
+// gate.
 void Block::squeeze_excite(const Context& ctx, Saved& s) const {
   auto queue = ctx.queue;
   const auto n = s.b->shape.n, w = shape_.width, r = shape_.squeeze;

@@ -48,8 +48,7 @@ void Head::forward(const Context& ctx, device::Tensor features, Pass& pass, devi
       kept.linear = ctx.pool->tensor(kept.out->shape);
       ctx.dnn->gemm(queue, rows, dims_[i + 1], dims_[i], x.f32(), dnn::Transpose::no, ctx.at(layers_[i].weight),
                     dnn::Transpose::yes, kept.linear->f32(), dnn::Accumulate::no, ctx.at(layers_[i].bias));
-      BatchNormLayer::compute_statistics(ctx,
-                                         std::array{BatchNormLayer::Part{&layers_[i].bn, &kept.bn, *kept.linear}});
+      BatchNormLayer::compute_statistics(ctx, std::array{BatchNormLayer::Part{&layers_[i].bn, &kept.bn, *kept.linear}});
       kernels::batchnorm_apply(queue, *kept.linear, layers_[i].bn.view(ctx, kept.bn), kernels::Relu::yes, *kept.out);
     }
     x = *kept.out;

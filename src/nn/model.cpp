@@ -12,11 +12,11 @@ Model::Model(const config::Model& model, const config::Head& head) {
   trunk_.emplace(arch, parameters_, buffers_);
   if (head.dims.empty()) return;
   if (head.dims.size() < 2 || head.dims.front() != arch.features()) {
-    throw Error(ExitCode::input,
-                fmt::format("head.dims starts with {}, but the trunk {} gives {} features", head.dims.front(),
-                            model.preset.empty() ? "given by its numbers" : "\"" + model.preset + "\"",
-                            arch.features()),
-                fmt::format("set head.dims = [{}, ...] with at least two entries", arch.features()))
+    throw Error(
+        ExitCode::input,
+        fmt::format("head.dims starts with {}, but the trunk {} gives {} features", head.dims.front(),
+                    model.preset.empty() ? "given by its numbers" : "\"" + model.preset + "\"", arch.features()),
+        fmt::format("set head.dims = [{}, ...] with at least two entries", arch.features()))
         .as_agreed();
   }
   head_.emplace(head, parameters_, buffers_);

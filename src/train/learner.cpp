@@ -96,8 +96,9 @@ void Learner::load_initial(const std::string& path) {
       if (found == tensors.end() || found->second.shape != p.shape) {
         const auto has = found == tensors.end() ? std::string("no such tensor")
                                                 : fmt::format("shape [{}]", fmt::join(found->second.shape, ", "));
-        throw Error(ExitCode::file, fmt::format("model.init_from {}: {} has {}, wanted shape [{}]", path, p.name, has,
-                                                fmt::join(p.shape, ", ")),
+        throw Error(ExitCode::file,
+                    fmt::format("model.init_from {}: {} has {}, wanted shape [{}]", path, p.name, has,
+                                fmt::join(p.shape, ", ")),
                     "use weights of the same model, or change [model] and [head]");
       }
       std::copy(found->second.values.begin(), found->second.values.end(), block + p.offset);
@@ -188,10 +189,11 @@ Learner::Outcome Learner::update(const data::Batch& batch, std::int64_t update, 
   optimizer_.set_frozen(kPrototypes, update < config_.swav.freeze_prototypes_updates);
   out.grad_norm = optimizer_.measure(ctx.queue, gradients_.f32());
   if (!std::isfinite(out.loss) || !std::isfinite(out.grad_norm)) {
-    throw Error(ExitCode::numerics,
-                fmt::format("update {}: loss {} and gradient norm {} are not finite; the parameters are those before it",
-                            update, out.loss, out.grad_norm),
-                "lower schedule.lr_peak or lengthen the warm-up; the newest checkpoint is intact")
+    throw Error(
+        ExitCode::numerics,
+        fmt::format("update {}: loss {} and gradient norm {} are not finite; the parameters are those before it",
+                    update, out.loss, out.grad_norm),
+        "lower schedule.lr_peak or lengthen the warm-up; the newest checkpoint is intact")
         .as_agreed();
   }
   optimizer_.step(ctx.queue, lr, gradients_.f32(), momenta_.f32(), parameters_.f32());

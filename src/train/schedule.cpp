@@ -54,7 +54,9 @@ void Schedule::observe(std::int64_t update, double loss) {
   }
 }
 
-std::vector<double> Schedule::state() const { return {factor_, best_, sum_, count_}; }
+std::vector<double> Schedule::state() const {
+  return {factor_, best_, sum_, count_};
+}
 
 void Schedule::restore(const std::vector<double>& state) {
   if (state.size() != 4) return;

@@ -101,8 +101,8 @@ Swav::Result Swav::loss_and_gradient(device::Pool& pool, device::Queue& queue, s
   // Loss: every crop predicts the codes of the other assigned crops.
   Result result;
   result.prediction.assign(static_cast<std::size_t>(k), 0.0);
-  const double weight =
-      1.0 / (static_cast<double>(b) * comm_->size() * static_cast<double>(assigned()) * static_cast<double>(crops_ - 1));
+  const double weight = 1.0 / (static_cast<double>(b) * comm_->size() * static_cast<double>(assigned()) *
+                               static_cast<double>(crops_ - 1));
   const auto code_sum = pool.tensor({b, 1, 1, k});
   for (std::int64_t v = 0; v < crops_; ++v) {
     int count = 0;
@@ -136,9 +136,8 @@ Swav::Result Swav::loss_and_gradient(device::Pool& pool, device::Queue& queue, s
 
 void Swav::push(device::Queue& queue, device::Tensor embeddings) {
   for (std::size_t a = 0; a < config_.crops_for_assign.size(); ++a) {
-    const device::Tensor place{
-        .data = queue_.f32() + (static_cast<std::int64_t>(a) * local_length_ + next_) * dim_,
-        .shape = {images_, 1, 1, dim_}};
+    const device::Tensor place{.data = queue_.f32() + (static_cast<std::int64_t>(a) * local_length_ + next_) * dim_,
+                               .shape = {images_, 1, 1, dim_}};
     kernels::copy(queue, embeddings.slice(config_.crops_for_assign[a] * images_, images_), place);
   }
   next_ = (next_ + images_) % local_length_;  // local_length_ is a multiple of images_
@@ -183,8 +182,8 @@ void Swav::restore_queue(const std::vector<float>& stored, std::int64_t filled, 
                 "resume with the queue length of the run that wrote it")
         .as_agreed();
   }
-  // The ring is put back as it stood (one push an update since queue_start_update), so that sums over its rows are taken
-  // in the same order and a resumed run keeps its bits.
+  // The ring is put back as it stood (one push an update since queue_start_update), so that sums over its rows are
+  // taken in the same order and a resumed run keeps its bits.
   const std::int64_t pushes = local_length_ / images_;
   next_ = std::max<std::int64_t>(0, update - config_.queue_start_update) % pushes * images_;
   for (std::int64_t a = 0; a < assigned(); ++a) {

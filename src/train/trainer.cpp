@@ -82,8 +82,8 @@ Run::Run(const config::Config& config, const comm::Communicator& comm, const Pre
     metrics_.emplace(config_.log.run_dir, start_);
     if (config_.log.tensorboard) events_.emplace(config_.log.run_dir, start_);
   });
-  log::info(fmt::format("{} images in the data set, {} updates in all, starting at {}", source_->images(), total_,
-                        start_));
+  log::info(
+      fmt::format("{} images in the data set, {} updates in all, starting at {}", source_->images(), total_, start_));
 }
 
 void Run::prepare_folder(const PretrainOptions& options) {
@@ -123,8 +123,8 @@ void Run::resume(const PretrainOptions& options) {
   loaded_ = checkpoint::load(comm_, *from, learner_->slabs(), options.resume == "auto");
   if (loaded_.global_batch != config_.data.global_batch) {
     throw Error(ExitCode::input,
-                fmt::format("data.global_batch is {}, that of the checkpoint {} was {}", config_.data.global_batch, *from,
-                            loaded_.global_batch),
+                fmt::format("data.global_batch is {}, that of the checkpoint {} was {}", config_.data.global_batch,
+                            *from, loaded_.global_batch),
                 "resume with the same global batch: update and schedule count in batches")
         .as_agreed();
   }
@@ -192,8 +192,7 @@ int Run::loop() {
     }
     const double lr = schedule_->lr(t);
     const bool log_this = (t + 1) % config_.log.every == 0 || t == start_ || t + 1 == total_;
-    const auto outcome =
-        learner_->update(*batch, t, lr, log_this ? Learner::Diagnose::yes : Learner::Diagnose::no);
+    const auto outcome = learner_->update(*batch, t, lr, log_this ? Learner::Diagnose::yes : Learner::Diagnose::no);
     ++t;
     schedule_->observe(t - 1, outcome.loss);
     bad_images_ += outcome.bad_images;

@@ -55,10 +55,9 @@ TEST_F(Safetensors, OtherFloatsAreConverted) {
   // 1, -2, the smallest subnormal, 65504, infinity; then 1, -2 as bfloat16; then pi as double.
   const std::uint16_t halves[] = {0x3C00, 0xC000, 0x0001, 0x7BFF, 0x7C00}, brains[] = {0x3F80, 0xC000};
   const double pi = 3.14159265358979;
-  const std::string header =
-      R"({"h":{"dtype":"F16","shape":[5],"data_offsets":[0,10]},)"
-      R"("b":{"dtype":"BF16","shape":[2],"data_offsets":[10,14]},)"
-      R"("d":{"dtype":"F64","shape":[],"data_offsets":[14,22]}})";
+  const std::string header = R"({"h":{"dtype":"F16","shape":[5],"data_offsets":[0,10]},)"
+                             R"("b":{"dtype":"BF16","shape":[2],"data_offsets":[10,14]},)"
+                             R"("d":{"dtype":"F64","shape":[],"data_offsets":[14,22]}})";
   write(header, 0);
   {
     std::ofstream out(path_, std::ios::binary | std::ios::app);

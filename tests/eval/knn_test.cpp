@@ -27,11 +27,14 @@ class Knn : public testing::Test {
   comm::Communicator world_ = comm::Communicator::world();
 };
 
-std::vector<std::int32_t> labels_of(const std::vector<double>& values) { return {values.begin(), values.end()}; }
+std::vector<std::int32_t> labels_of(const std::vector<double>& values) {
+  return {values.begin(), values.end()};
+}
 
 TEST_F(Knn, VotesAndPredictionsAreThoseOfTheReference) {
   const test::GoldenFile golden("knn.h5");
-  const auto train = test::slice(golden.read("train_features").f32(), labels_of(golden.read("train_labels").values), world());
+  const auto train =
+      test::slice(golden.read("train_features").f32(), labels_of(golden.read("train_labels").values), world());
   const auto tests = golden.read("test_features");
   const auto test = test::slice(tests.f32(), std::vector<std::int32_t>(tests.dims[0], -1), world());
   KnnOptions options;
@@ -42,7 +45,8 @@ TEST_F(Knn, VotesAndPredictionsAreThoseOfTheReference) {
   ASSERT_EQ(result.size(), 1U);
   const auto votes = golden.read("votes").values;
   ASSERT_EQ(result[0].votes.size(), votes.size());
-  for (std::size_t i = 0; i < votes.size(); ++i) EXPECT_NEAR(result[0].votes[i], votes[i], 2e-5 * std::abs(votes[i])) << i;
+  for (std::size_t i = 0; i < votes.size(); ++i)
+    EXPECT_NEAR(result[0].votes[i], votes[i], 2e-5 * std::abs(votes[i])) << i;
   EXPECT_LT(test::relative_error(result[0].votes, votes), 5e-6);
   EXPECT_EQ(result[0].predicted, labels_of(golden.read("predicted").values));
 }
@@ -85,7 +89,8 @@ TEST_F(Knn, AgreesWithTheDefinitionForSeveralKAndBlocks) {
                   test::slice(test_values, std::vector<std::int32_t>(kTest, 0), world()), kClasses, options);
     ASSERT_EQ(result.size(), 4U);
     for (const auto& votes : result) {
-      const auto expected = naive_votes(train, labels, test_values, d, kClasses, static_cast<std::size_t>(votes.k), 0.2, cosine);
+      const auto expected =
+          naive_votes(train, labels, test_values, d, kClasses, static_cast<std::size_t>(votes.k), 0.2, cosine);
       EXPECT_LT(test::relative_error(votes.votes, expected), 1e-5) << "k " << votes.k << " cosine " << cosine;
     }
   }
@@ -93,7 +98,8 @@ TEST_F(Knn, AgreesWithTheDefinitionForSeveralKAndBlocks) {
 
 TEST_F(Knn, OneRowAndOneDimension) {
   const KnnOptions options{.k = {5}, .temperature = 1, .cosine = false};
-  const auto result = knn_votes(world(), test::slice({2.0F}, {3}, world()), test::slice({0.5F}, {3}, world()), 4, options);
+  const auto result =
+      knn_votes(world(), test::slice({2.0F}, {3}, world()), test::slice({0.5F}, {3}, world()), 4, options);
   EXPECT_EQ(result[0].predicted, std::vector<std::int32_t>{3});
   EXPECT_DOUBLE_EQ(result[0].votes[3], std::exp(1.0));
 }
@@ -104,7 +110,8 @@ TEST_F(Knn, OfEqualNeighboursTheEarlierCountAndOfEqualVotesTheLowerClass) {
   const std::vector<std::int32_t> labels = {4, 2, 2, 1, 1, 1};
   for (const std::int64_t block : {1, 2, 4, 100}) {
     KnnOptions options{.k = {1, 2, 3}, .temperature = 0.07, .cosine = true, .block_rows = block};
-    const auto result = knn_votes(world(), test::slice(train, labels, world()), test::slice({1, 0}, {0}, world()), 5, options);
+    const auto result =
+        knn_votes(world(), test::slice(train, labels, world()), test::slice({1, 0}, {0}, world()), 5, options);
     EXPECT_EQ(result[0].predicted[0], 4);
     EXPECT_EQ(result[1].predicted[0], 2);
     EXPECT_EQ(result[2].predicted[0], 2);
@@ -114,7 +121,8 @@ TEST_F(Knn, OfEqualNeighboursTheEarlierCountAndOfEqualVotesTheLowerClass) {
 
 TEST_F(Knn, LargeDotProductsDoNotOverflow) {
   const KnnOptions options{.k = {2}, .temperature = 0.07, .cosine = false};
-  const auto result = knn_votes(world(), test::slice({100, 0, 99, 0}, {1, 0}, world()), test::slice({50, 0}, {1}, world()), 2, options);
+  const auto result =
+      knn_votes(world(), test::slice({100, 0, 99, 0}, {1, 0}, world()), test::slice({50, 0}, {1}, world()), 2, options);
   EXPECT_EQ(result[0].predicted[0], 1);
   EXPECT_TRUE(std::isfinite(result[0].votes[1]));
 }
@@ -143,13 +151,16 @@ TEST_F(Knn, RefusesOtherClassesNamingTheFirstDifference) {
   const auto fewer = message_of(train, test::slice({1, 0}, {0}, world(), {"cat", "dog"}));
   EXPECT_NE(fewer.find("class 2 is \"fox\""), std::string::npos) << fewer;
   EXPECT_NE(fewer.find("nothing"), std::string::npos) << fewer;
-  EXPECT_NE(message_of(train, test::slice({1, 0}, {-1}, world(), {"cat", "dog", "fox"})).find("has a label"), std::string::npos);
-  EXPECT_NE(message_of(train, test::slice({1, 0}, {7}, world(), {"cat", "dog", "fox"})).find("label 7"), std::string::npos);
+  EXPECT_NE(message_of(train, test::slice({1, 0}, {-1}, world(), {"cat", "dog", "fox"})).find("has a label"),
+            std::string::npos);
+  EXPECT_NE(message_of(train, test::slice({1, 0}, {7}, world(), {"cat", "dog", "fox"})).find("label 7"),
+            std::string::npos);
 }
 
 TEST_F(Knn, RefusesWhatCannotBeCompared) {
   const auto train = test::slice({1, 0}, {0}, world());
-  EXPECT_NE(message_of(train, test::slice({1, 0, 0}, {0}, world())).find("2 dimensions, test features 3"), std::string::npos);
+  EXPECT_NE(message_of(train, test::slice({1, 0, 0}, {0}, world())).find("2 dimensions, test features 3"),
+            std::string::npos);
   EXPECT_NE(message_of(train, test::slice({NAN, 0}, {0}, world())).find("not finite"), std::string::npos);
   EXPECT_NE(message_of(train, train, {.k = {0}}).find("k >= 1"), std::string::npos);
   EXPECT_NE(message_of(train, train, {.k = {1}, .temperature = 0}).find("temperature"), std::string::npos);

@@ -24,7 +24,8 @@ namespace seer::test {
 inline eval::FeatureTable slice(const std::vector<float>& values, const std::vector<std::int32_t>& labels,
                                 const comm::Communicator& comm, std::vector<std::string> classes = {}) {
   const std::uint64_t n = labels.size(), d = values.size() / n;
-  const auto begin = eval::slice_begin(n, comm.rank(), comm.size()), end = eval::slice_begin(n, comm.rank() + 1, comm.size());
+  const auto begin = eval::slice_begin(n, comm.rank(), comm.size()),
+             end = eval::slice_begin(n, comm.rank() + 1, comm.size());
   eval::FeatureTable table;
   table.info.images = n;
   table.info.dimension = static_cast<std::int64_t>(d);
@@ -80,7 +81,8 @@ inline std::vector<std::uint8_t> png(std::uint32_t width, std::uint32_t height, 
     const std::size_t n = std::min<std::size_t>(raw.size() - at, 65535);
     zlib.push_back(at + n == raw.size() ? 1 : 0);
     for (const auto v : {n & 0xFF, n >> 8, ~n & 0xFF, (~n >> 8) & 0xFF}) zlib.push_back(static_cast<std::uint8_t>(v));
-    zlib.insert(zlib.end(), raw.begin() + static_cast<std::ptrdiff_t>(at), raw.begin() + static_cast<std::ptrdiff_t>(at + n));
+    zlib.insert(zlib.end(), raw.begin() + static_cast<std::ptrdiff_t>(at),
+                raw.begin() + static_cast<std::ptrdiff_t>(at + n));
     at += n;
   }
   be32(zlib, b << 16 | a);
@@ -104,8 +106,8 @@ inline std::vector<std::uint8_t> some_png(std::uint64_t seed, std::uint32_t& wid
   return png(width, height, rgb);
 }
 
-/// A folder of shards of `images` images, made by rank 0, removed at the end. Labels are index % classes; image `broken`
-/// is cut off.
+/// A folder of shards of `images` images, made by rank 0, removed at the end. Labels are index % classes; image
+/// `broken` is cut off.
 class ShardFolder {
  public:
   ShardFolder(const comm::Communicator& comm, std::uint64_t images, std::int32_t classes, std::int64_t broken = -1)

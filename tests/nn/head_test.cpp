@@ -23,8 +23,12 @@ TEST(Head, GradientMatchesFiniteDifferences) {
       initialize(buffer_table, 3, buffers.data());
       const auto backend = dnn::make_host_backend();
       device::Pool pool;
-      const Context ctx{.dnn = backend.get(), .pool = &pool, .queue = {}, .parameters = parameters.data(),
-                        .gradients = gradients.data(), .buffers = buffers.data()};
+      const Context ctx{.dnn = backend.get(),
+                        .pool = &pool,
+                        .queue = {},
+                        .parameters = parameters.data(),
+                        .gradients = gradients.data(),
+                        .buffers = buffers.data()};
       auto features = test::hash_fill(static_cast<std::size_t>(rows * 7), 4, 1.0);
       const auto up = test::hash_fill(static_cast<std::size_t>(rows * 11), 2, 1.0);
       std::vector<float> scores(up.size()), d_features(features.size());
@@ -43,7 +47,8 @@ TEST(Head, GradientMatchesFiniteDifferences) {
       for (int i = 0; i < 5; ++i) norm_of_row += std::pow(static_cast<double>(pass.embedding->f32()[i]), 2);
       EXPECT_NEAR(norm_of_row, 1.0, 1e-5);
       auto d_scores = up;
-      head.backward(ctx, {.data = d_scores.data(), .shape = s.shape}, pass, {.data = d_features.data(), .shape = x.shape});
+      head.backward(ctx, {.data = d_scores.data(), .shape = s.shape}, pass,
+                    {.data = d_features.data(), .shape = x.shape});
 
       const auto check = [&](float& place, float gradient, const std::string& what) {
         const float start = place;

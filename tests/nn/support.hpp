@@ -40,16 +40,18 @@ inline void hash_init(const nn::ParameterTable& table, std::uint64_t seed, float
 
 struct TestModel {
   explicit TestModel(const std::string& preset, std::vector<std::int64_t> dims = {}, std::int64_t prototypes = 4)
-      : model([&] {
-          config::Model m;
-          m.preset = preset;
-          return m;
-        }(), [&] {
-          config::Head h;
-          h.dims = dims;
-          h.prototypes = prototypes;
-          return h;
-        }()),
+      : model(
+            [&] {
+              config::Model m;
+              m.preset = preset;
+              return m;
+            }(),
+            [&] {
+              config::Head h;
+              h.dims = dims;
+              h.prototypes = prototypes;
+              return h;
+            }()),
         backend(dnn::make_host_backend()),
         parameters(static_cast<std::size_t>(model.parameters().block_elems())),
         gradients(parameters.size()),
@@ -57,8 +59,14 @@ struct TestModel {
     model.initialize(1, parameters.data(), buffers.data());
   }
   nn::Context context(nn::Mode mode = nn::Mode::train) {
-    return {.dnn = backend.get(), .pool = &pool, .queue = {}, .parameters = parameters.data(), .gradients = gradients.data(),
-            .buffers = buffers.data(), .version = 0, .mode = mode};
+    return {.dnn = backend.get(),
+            .pool = &pool,
+            .queue = {},
+            .parameters = parameters.data(),
+            .gradients = gradients.data(),
+            .buffers = buffers.data(),
+            .version = 0,
+            .mode = mode};
   }
 
   nn::Model model;

@@ -55,8 +55,9 @@ TEST_P(TrunkGolden, ForwardBackwardAndRunningStatistics) {
   }
   for (const auto& b : t.model.buffers().entries()) {
     const float* values = t.buffers.data() + b.offset;
-    EXPECT_LT(relative_error(std::vector<float>(values, values + b.elems), file.read(name + "/buffer/" + b.name).values),
-              1e-4)
+    EXPECT_LT(
+        relative_error(std::vector<float>(values, values + b.elems), file.read(name + "/buffer/" + b.name).values),
+        1e-4)
         << b.name;
   }
   ctx.mode = Mode::eval;
@@ -93,7 +94,8 @@ TEST(Trunk, GradientMatchesFiniteDifferences) {
     t.model.trunk().backward(ctx, {.data = d_features.data(), .shape = y.shape}, pass);
 
     for (const auto& p : t.model.parameters().entries()) {
-      // Along the gradient's own direction: the derivative is its norm, so one pair of evaluations tests a whole tensor.
+      // Along the gradient's own direction: the derivative is its norm, so one pair of evaluations tests a whole
+      // tensor.
       float* values = t.parameters.data() + p.offset;
       const std::vector<float> start(values, values + p.elems);
       const float* g = t.gradients.data() + p.offset;
@@ -107,7 +109,8 @@ TEST(Trunk, GradientMatchesFiniteDifferences) {
       const double step = 2e-4 * std::max(1.0, std::sqrt(size)) / norm;  // above rounding, below curvature
       const auto at = [&](double h) {
         for (std::int64_t i = 0; i < p.elems; ++i) {
-          values[i] = static_cast<float>(static_cast<double>(start[static_cast<std::size_t>(i)]) + h * static_cast<double>(g[i]));
+          values[i] = static_cast<float>(static_cast<double>(start[static_cast<std::size_t>(i)]) +
+                                         h * static_cast<double>(g[i]));
         }
         return value();
       };

@@ -31,7 +31,7 @@ TEST(Schedule, PlateauHalvesWhenTheLossStopsDecreasing) {
   c.lr_start = 0;
   c.lr_peak = 1;
   c.plateau_window = 10;
-  c.plateau_threshold = 0.01;
+  c.plateau_threshold = 0.001;
   c.plateau_factor = 0.5;
   c.plateau_minimum = 0.2;
   Schedule schedule(c, 1000);

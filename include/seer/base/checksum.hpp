@@ -9,6 +9,8 @@
 namespace seer {
 
 std::uint64_t checksum(const void* data, std::size_t bytes);
-inline std::uint64_t checksum(std::string_view text) { return checksum(text.data(), text.size()); }
+inline std::uint64_t checksum(std::string_view text) {
+  return checksum(text.data(), text.size());
+}
 
 }  // namespace seer

@@ -60,10 +60,10 @@ struct Data {
   std::int64_t global_batch = 8192;
   std::string bad_image_policy = "replace";
   std::int64_t seed = 0;
-  std::int64_t block_images = 1024;    ///< sampler: images of a block
-  std::int64_t window_blocks = 16;     ///< sampler: blocks shuffled together
+  std::int64_t block_images = 1024;  ///< sampler: images of a block
+  std::int64_t window_blocks = 16;   ///< sampler: blocks shuffled together
   std::int64_t prefetch_batches = 2;
-  std::int64_t reader_threads = 0;     ///< 0: chosen from the cores
+  std::int64_t reader_threads = 0;  ///< 0: chosen from the cores
   std::int64_t max_pixels = 50000000;
   bool operator==(const Data&) const = default;
 };

@@ -15,17 +15,17 @@ namespace seer::data {
 
 /// Consecutive crops of equal size, run through the trunk together (spec 4.3).
 struct CropGroup {
-  std::int64_t size = 0;        ///< pixels a side
+  std::int64_t size = 0;  ///< pixels a side
   int first_crop = 0, count = 0;
-  device::Tensor images;        ///< [count * images_per_rank, size, size, 3] float, normalised; row = crop * images + image
+  device::Tensor images;  ///< [count * images_per_rank, size, size, 3] float, normalised; row = crop * images + image
 };
 
 struct Batch {
   std::int64_t update = 0;
-  std::int64_t images = 0;                 ///< of this rank
+  std::int64_t images = 0;  ///< of this rank
   std::vector<CropGroup> groups;
-  std::vector<std::uint64_t> positions;    ///< index in the data set of each of this rank's images
-  std::int64_t replaced = 0;               ///< bad images replaced in this batch
+  std::vector<std::uint64_t> positions;  ///< index in the data set of each of this rank's images
+  std::int64_t replaced = 0;             ///< bad images replaced in this batch
 };
 
 class BatchSource {

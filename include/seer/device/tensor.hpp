@@ -32,8 +32,8 @@ struct Tensor {
   Tensor slice(std::int64_t first, std::int64_t count) const {
     Tensor part = *this;
     part.shape.n = count;
-    part.data = static_cast<char*>(data) +
-                first * shape.h * shape.w * shape.c * static_cast<std::int64_t>(dtype_bytes(dtype));
+    part.data =
+        static_cast<char*>(data) + first * shape.h * shape.w * shape.c * static_cast<std::int64_t>(dtype_bytes(dtype));
     return part;
   }
   explicit operator bool() const { return data != nullptr; }

@@ -51,8 +51,8 @@ class Backend {
   /// d_weight (OIHW, float) = or += gradient with respect to the weight.
   virtual void conv_backward_weights(device::Queue& queue, const ConvShape& shape, device::Tensor src,
                                      device::Tensor d_dst, float* d_weight, Accumulate accumulate) = 0;
-  /// c[m,n] = op(a)[m,k] * op(b)[k,n] (+ c) (+ bias[n] added to every row if not null). Row-major, dense. A linear layer
-  /// y = x W^T + bias is gemm(x, no, W, yes, y, bias).
+  /// c[m,n] = op(a)[m,k] * op(b)[k,n] (+ c) (+ bias[n] added to every row if not null). Row-major, dense. A linear
+  /// layer y = x W^T + bias is gemm(x, no, W, yes, y, bias).
   virtual void gemm(device::Queue& queue, std::int64_t m, std::int64_t n, std::int64_t k, const float* a, Transpose ta,
                     const float* b, Transpose tb, float* c, Accumulate accumulate = Accumulate::no,
                     const float* bias = nullptr) = 0;

@@ -21,9 +21,9 @@ constexpr std::uint64_t slice_begin(std::uint64_t total, int rank, int ranks) {
 
 /// What all rows share.
 struct FeatureInfo {
-  std::string source;  ///< the weights they were computed with
-  std::string data;    ///< the shards
-  std::string layer;   ///< "trunk", "head" or "pixels"
+  std::string source;                ///< the weights they were computed with
+  std::string data;                  ///< the shards
+  std::string layer;                 ///< "trunk", "head" or "pixels"
   std::vector<std::string> classes;  ///< names of the labels; may be empty
   std::uint64_t images = 0;          ///< over all ranks
   std::int64_t dimension = 0;
@@ -31,10 +31,10 @@ struct FeatureInfo {
 
 /// Consecutive rows, without owning them.
 struct FeatureRows {
-  std::uint64_t first = 0, count = 0;   ///< position among all rows
-  const float* values = nullptr;        ///< [count, dimension]
-  const std::int32_t* labels = nullptr; ///< -1: none
-  const std::uint64_t* index = nullptr; ///< in the data set
+  std::uint64_t first = 0, count = 0;    ///< position among all rows
+  const float* values = nullptr;         ///< [count, dimension]
+  const std::int32_t* labels = nullptr;  ///< -1: none
+  const std::uint64_t* index = nullptr;  ///< in the data set
   const std::uint8_t* bad = nullptr;
 };
 

@@ -29,7 +29,8 @@ struct KnnVotes {
 /// Collective. Each rank classifies its own test rows against the training rows of all ranks, which travel in blocks.
 /// Rows of equal similarity count in the order of the training set, so nothing depends on the number of ranks. Training
 /// rows without a label or marked bad are left out. k larger than the training set means all of it.
-/// Error(input) for k < 1, temperature <= 0 or dimensions that differ; Error(numerics) for features that are not finite.
+/// Error(input) for k < 1, temperature <= 0 or dimensions that differ; Error(numerics) for features that are not
+/// finite.
 std::vector<KnnVotes> knn_votes(const comm::Communicator& comm, const FeatureTable& train, const FeatureTable& test,
                                 std::int64_t classes, const KnnOptions& options);
 

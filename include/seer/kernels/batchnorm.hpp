@@ -67,7 +67,8 @@ void relu_backward(Queue& queue, const Tensor& out, const Tensor& d_out);
 /// Local sums for one message: sums[0..c-1] = sum of g, sums[c..2c-1] = sum of g * (x - mean).
 void batchnorm_backward_sums(Queue& queue, const Tensor& x, const BatchNorm& bn, const BatchNormGradient& g,
                              double* sums);
-/// relu_backward fused with the sums of the block's last normalisation (and of the shortcut's where not null): one pass.
+/// relu_backward fused with the sums of the block's last normalisation (and of the shortcut's where not null): one
+/// pass.
 void add_relu_backward_sums(Queue& queue, const Tensor& out, const Tensor& d_out, const Tensor& x, const BatchNorm& bn,
                             double* sums, const Tensor* shortcut, const BatchNorm* shortcut_bn, double* shortcut_sums);
 /// d_beta += sum of g, d_gamma += inv_std * sum of g * (x - mean), from LOCAL sums (averaged over ranks later).

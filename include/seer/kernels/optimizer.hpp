@@ -26,9 +26,9 @@ struct UpdateRule {
   bool lars = true;  ///< false: plain SGD (g + weight_decay * p)
 };
 
-/// For every range i not skipped: LARS (spec 5.1: scaling mode, zero-norm rule: a tensor whose parameter or gradient norm
-/// is exactly zero takes the raw gradient without decay), then momentum = m*momentum + g, p -= lr * momentum.
-/// The momentum block starts as zeros, which makes the first step "buf = g".
+/// For every range i not skipped: LARS (spec 5.1: scaling mode, zero-norm rule: a tensor whose parameter or gradient
+/// norm is exactly zero takes the raw gradient without decay), then momentum = m*momentum + g, p -= lr * momentum. The
+/// momentum block starts as zeros, which makes the first step "buf = g".
 void optimizer_update(Queue& queue, std::span<const Range> ranges, std::span<const std::uint8_t> skip,
                       const double* parameter_squares, const double* gradient_squares, const UpdateRule& rule,
                       const float* gradients, float* momenta, float* parameters);

@@ -22,16 +22,16 @@ double sinkhorn_exponentials(Queue& queue, const Tensor& scores, float maximum, 
 void sinkhorn_prototype_sums(Queue& queue, const Tensor& q, double* sums);
 /// q += value, the repair of a prototype whose sum is exactly zero (spec 3.2 step 5; then the sums are taken again).
 void sinkhorn_add(Queue& queue, const Tensor& q, float value);
-/// One half-step pair: q[r, k] *= factors[k] (1/K / prototype sum, inf replaced by the largest finite factor), then each
-/// row divided by its sum and multiplied by row_target; the last pair has row_target 1.
+/// One half-step pair: q[r, k] *= factors[k] (1/K / prototype sum, inf replaced by the largest finite factor), then
+/// each row divided by its sum and multiplied by row_target; the last pair has row_target 1.
 void sinkhorn_scale(Queue& queue, const Tensor& q, const double* factors, double row_target);
 /// 1 / (k_total * sum), infinities replaced by the largest finite factor. In place.
 void sinkhorn_factors(double* sums, std::int64_t k);
 /// One-hot of each row's argmax (first of equals), in place.
 void sinkhorn_harden(Queue& queue, const Tensor& q);
 
-/// Cross-entropy of one crop's scores s [b, k] against the codes of the other assigned crops (spec 3.3), t the temperature:
-/// code_sum[b, k] is the sum of those codes, `codes` how many they are (each row of a code sums to 1).
+/// Cross-entropy of one crop's scores s [b, k] against the codes of the other assigned crops (spec 3.3), t the
+/// temperature: code_sum[b, k] is the sum of those codes, `codes` how many they are (each row of a code sums to 1).
 /// Returns weight * sum over b of (codes * logsumexp(s / t) - sum over k of code_sum * s / t). Where d_scores is not
 /// empty it becomes that value's gradient, weight / t * (codes * softmax(s / t) - code_sum).
 double swav_cross_entropy(Queue& queue, const Tensor& scores, const Tensor& code_sum, int codes, float temperature,

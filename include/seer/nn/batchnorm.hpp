@@ -58,6 +58,8 @@ class BatchNormLayer {
 
 /// Scratch for packed sums: `count` doubles on loan from the pool.
 device::Loan sums_scratch(const Context& ctx, std::int64_t count);
-inline double* doubles(const device::Loan& loan) { return static_cast<double*>(loan->data); }
+inline double* doubles(const device::Loan& loan) {
+  return static_cast<double*>(loan->data);
+}
 
 }  // namespace seer::nn

@@ -24,7 +24,8 @@ class RegNet {
   /// images: [n, h, w, 3]; features: [n, features()], written. In eval mode `pass` is left empty.
   void forward(const Context& ctx, device::Tensor images, Pass& pass, device::Tensor features) const;
   /// Gradients of the parameters are accumulated; `d_images`, where given, receives the gradient of the images.
-  void backward(const Context& ctx, device::Tensor d_features, Pass& pass, const device::Tensor* d_images = nullptr) const;
+  void backward(const Context& ctx, device::Tensor d_features, Pass& pass,
+                const device::Tensor* d_images = nullptr) const;
 
   std::int64_t features() const { return features_; }
   const std::vector<Block>& blocks() const { return blocks_; }

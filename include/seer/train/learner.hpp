@@ -19,8 +19,8 @@ namespace seer::train {
 
 class Learner {
  public:
-  /// Collective. Parameters start from `data.seed`, or from model.init_from. Error(input) for a batch or a BatchNorm group
-  /// size that the ranks do not divide, and what nn::Model and Swav refuse.
+  /// Collective. Parameters start from `data.seed`, or from model.init_from. Error(input) for a batch or a BatchNorm
+  /// group size that the ranks do not divide, and what nn::Model and Swav refuse.
   Learner(const config::Config& config, const comm::Communicator& comm, Phases& phases);
   ~Learner();
 
@@ -34,7 +34,8 @@ class Learner {
   enum class Diagnose : bool { no, yes };
 
   /// Collective: update number `update` (0-based) at rate `lr` on this rank's part of the batch.
-  /// Error(numerics), the same on all ranks, when loss or gradients are no longer finite: nothing has been changed then.
+  /// Error(numerics), the same on all ranks, when loss or gradients are no longer finite: nothing has been changed
+  /// then.
   Outcome update(const data::Batch& batch, std::int64_t update, double lr, Diagnose diagnose = Diagnose::no);
 
   /// What this rank writes to a checkpoint: equal parts of parameters and momentum, running statistics on rank 0 (those

@@ -15,14 +15,15 @@ class Schedule {
   Schedule(const config::Schedule& schedule, std::int64_t total_updates);
 
   /// Rate of 0-based update t. Warm-up: linear from lr_start to lr_peak (which it does not reach). Then
-  ///   cosine:    final + (peak - final)/2 (1 + cos(pi t / total)), t counted from the run's start: it is NOT restarted,
+  ///   cosine:    final + (peak - final)/2 (1 + cos(pi t / total)), t counted from the run's start: it is NOT
+  ///   restarted,
   ///              so the rate drops at the end of the warm-up, as in the released recipe;
   ///   plateau:   peak times plateau_factor^n, not below plateau_minimum;
   ///   multistep: peak times milestone_factor for each milestone reached.
   double lr(std::int64_t update) const;
 
-  /// The loss of an update, averaged over ranks (equal on all). Only `plateau` listens, after the warm-up: when the mean
-  /// of a window of updates is not below (1 - threshold) of the best window before, the rate is cut.
+  /// The loss of an update, averaged over ranks (equal on all). Only `plateau` listens, after the warm-up: when the
+  /// mean of a window of updates is not below (1 - threshold) of the best window before, the rate is cut.
   void observe(std::int64_t update, double loss);
   /// The plateau's state for checkpoints: factor, best window, sum and count of the open window.
   std::vector<double> state() const;

@@ -15,15 +15,15 @@ namespace seer::train {
 
 class Swav {
  public:
-  /// `images`: of this rank; `crops`: per image; `prototypes`, `dim`: of the head. The queue's length is rounded down to
-  /// a multiple of the global batch (Error(input) where it is shorter than one).
+  /// `images`: of this rank; `crops`: per image; `prototypes`, `dim`: of the head. The queue's length is rounded down
+  /// to a multiple of the global batch (Error(input) where it is shorter than one).
   Swav(const config::Swav& config, const comm::Communicator& comm, std::int64_t images, std::int64_t crops,
        std::int64_t prototypes, std::int64_t dim);
 
   struct Result {
-    double loss = 0;                ///< this rank's share: the global loss is the SUM over ranks
-    double code_entropy = 0;        ///< mean entropy (nats) of this rank's codes; ln K when they say nothing
-    std::vector<double> prediction; ///< this rank's share of the mean predicted distribution over prototypes
+    double loss = 0;                 ///< this rank's share: the global loss is the SUM over ranks
+    double code_entropy = 0;         ///< mean entropy (nats) of this rank's codes; ln K when they say nothing
+    std::vector<double> prediction;  ///< this rank's share of the mean predicted distribution over prototypes
   };
   /// Computes scores of embeddings [rows, dim] into scores [rows, prototypes].
   using Score = std::function<void(device::Tensor embeddings, device::Tensor scores)>;

@@ -15,8 +15,8 @@ struct PretrainOptions {
   std::string resume = "auto";
 };
 
-/// Collective. Returns ExitCode::ok when the run is complete, ExitCode::requeue when it was asked to stop and has written
-/// its checkpoint. Throws Error (agreed where every rank meets it).
+/// Collective. Returns ExitCode::ok when the run is complete, ExitCode::requeue when it was asked to stop and has
+/// written its checkpoint. Throws Error (agreed where every rank meets it).
 int pretrain(const config::Config& config, const comm::Communicator& comm, const PretrainOptions& options);
 
 }  // namespace seer::train

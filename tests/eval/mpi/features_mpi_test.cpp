@@ -51,8 +51,10 @@ TEST_P(FeaturesMpi, EqualOneRankAtAnyBatch) {
     EXPECT_EQ(mine.index[i], row);
     EXPECT_EQ(mine.labels[i], static_cast<std::int32_t>(row) % kClasses);
     EXPECT_EQ(mine.bad[i] != 0, row == 5);
-    const std::vector<float> a(mine.values.begin() + static_cast<std::ptrdiff_t>(i * d), mine.values.begin() + static_cast<std::ptrdiff_t>((i + 1) * d));
-    const std::vector<float> b(whole.values.begin() + static_cast<std::ptrdiff_t>(row * d), whole.values.begin() + static_cast<std::ptrdiff_t>((row + 1) * d));
+    const std::vector<float> a(mine.values.begin() + static_cast<std::ptrdiff_t>(i * d),
+                               mine.values.begin() + static_cast<std::ptrdiff_t>((i + 1) * d));
+    const std::vector<float> b(whole.values.begin() + static_cast<std::ptrdiff_t>(row * d),
+                               whole.values.begin() + static_cast<std::ptrdiff_t>((row + 1) * d));
     EXPECT_LT(test::relative_error(a, b), 1e-6) << "row " << row;
     if (row == 5) continue;  // all zeros, and fresh running statistics (0 and 1) keep them so through the trunk
     EXPECT_GT(*std::max_element(a.begin(), a.end()), 0.0F) << "row " << row;
@@ -76,7 +78,8 @@ TEST_P(FeaturesMpi, FileHoldsThemInOrder) {
   EXPECT_EQ(stored.info.classes, data.classes());
   EXPECT_LT(test::relative_error(stored.values, expected.values), 1e-6);
   const auto shared = read_features(world, path);
-  EXPECT_EQ(world.all_reduce(static_cast<std::int64_t>(shared.rows()), comm::Op::sum), static_cast<std::int64_t>(kImages));
+  EXPECT_EQ(world.all_reduce(static_cast<std::int64_t>(shared.rows()), comm::Op::sum),
+            static_cast<std::int64_t>(kImages));
 }
 
 TEST_P(FeaturesMpi, RecalibratedStatisticsAreThoseOfTheImages) {
@@ -147,7 +150,8 @@ TEST(FeaturesFile, WeightsFileGivesTheSameFeaturesOnEveryRank) {
   model.initialize(9, parameters.data(), buffers.data());
   const auto tensors = [](const nn::ParameterTable& table, const std::vector<float>& block) {
     std::map<std::string, checkpoint::HostTensor> out;
-    for (const auto& p : table.entries()) out[p.name] = {p.shape, {block.data() + p.offset, block.data() + p.offset + p.elems}};
+    for (const auto& p : table.entries())
+      out[p.name] = {p.shape, {block.data() + p.offset, block.data() + p.offset + p.elems}};
     return out;
   };
   checkpoint::Weights weights;

@@ -21,7 +21,8 @@ TEST(KnnMpi, EqualsOneRank) {
   for (const auto& [n_train, n_test] : {Case{157, 41}, Case{64, 64}, Case{3, 2}, Case{1, 1}}) {
     // Duplicates among the training rows, so that ties cross the ranks' slices.
     auto train = test::hash_fill(n_train * d, 11, 1.0);
-    for (std::size_t i = 0; i < n_train; i += 3) std::copy_n(train.begin(), d, train.begin() + static_cast<std::ptrdiff_t>(i * d));
+    for (std::size_t i = 0; i < n_train; i += 3)
+      std::copy_n(train.begin(), d, train.begin() + static_cast<std::ptrdiff_t>(i * d));
     const auto tests = test::hash_fill(n_test * d, 12, 1.0);
     std::vector<std::int32_t> train_labels(n_train), test_labels(n_test);
     for (std::size_t i = 0; i < n_train; ++i) train_labels[i] = static_cast<std::int32_t>(i * 7 % kClasses);
@@ -30,7 +31,8 @@ TEST(KnnMpi, EqualsOneRank) {
 
     const auto mine = test::slice(tests, test_labels, world);
     const auto shared = knn_votes(world, test::slice(train, train_labels, world), mine, kClasses, options);
-    const auto whole = knn_votes(alone, test::slice(train, train_labels, alone), test::slice(tests, test_labels, alone), kClasses, options);
+    const auto whole = knn_votes(alone, test::slice(train, train_labels, alone), test::slice(tests, test_labels, alone),
+                                 kClasses, options);
     for (std::size_t k = 0; k < options.k.size(); ++k) {
       for (std::size_t i = 0; i < mine.rows(); ++i) {
         const auto row = mine.first + i;
@@ -43,7 +45,8 @@ TEST(KnnMpi, EqualsOneRank) {
     }
     if (n_train < 10) continue;
     const auto a = knn_report(world, test::slice(train, train_labels, world), mine, options);
-    const auto b = knn_report(alone, test::slice(train, train_labels, alone), test::slice(tests, test_labels, alone), options);
+    const auto b =
+        knn_report(alone, test::slice(train, train_labels, alone), test::slice(tests, test_labels, alone), options);
     EXPECT_EQ(a.train_rows, b.train_rows);
     EXPECT_EQ(a.test_rows, b.test_rows);
     for (std::size_t k = 0; k < options.k.size(); ++k) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Ten updates against the float64 reference, for every number of ranks and BatchNorm groups (training.h5), and what must
-// not depend on the number of ranks.
+// Ten updates against the float64 reference, for every number of ranks and BatchNorm groups (training.h5), and what
+// must not depend on the number of ranks.
 #include <gtest/gtest.h>
 
 #include "nn/support.hpp"
