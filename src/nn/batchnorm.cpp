@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "seer/nn/batchnorm.hpp"
 
+#include <array>
+
 namespace seer::nn {
 
 device::Loan sums_scratch(const Context& ctx, std::int64_t count) {
@@ -64,6 +66,16 @@ void BatchNormLayer::reduce_backward(const Context& ctx, std::span<const Backwar
     count += static_cast<std::size_t>(2 * layer.channels_);
   }
   if (ctx.group != nullptr) ctx.group->sum(parts.front().sums, count);
+}
+
+void BatchNormLayer::backward(const Context& ctx, const Saved& saved, device::Tensor x,
+                              const kernels::BatchNormGradient& g, device::Tensor d_x) const {
+  auto queue = ctx.queue;
+  const auto bn = view(ctx, saved);
+  const auto scratch = sums_scratch(ctx, 2 * channels_);
+  kernels::batchnorm_backward_sums(queue, x, bn, g, doubles(scratch));
+  reduce_backward(ctx, std::array{BackwardPart{this, &saved, doubles(scratch)}});
+  kernels::batchnorm_backward_apply(queue, x, bn, g, doubles(scratch), saved.rows, d_x);
 }
 
 }  // namespace seer::nn

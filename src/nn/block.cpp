@@ -183,14 +183,10 @@ device::Loan Block::backward(const Context& ctx, device::Loan d_out, Saved& s) c
   ctx.dnn->conv_backward_data(queue, c, *d_c, ctx.weights(weight_c_), *d_b);
   d_c.release();
 
-  const auto bn_b = bn_b_.view(ctx, s.bn_b);
   {
     const auto d_pooled = squeeze_excite_backward(ctx, *d_b, s);
-    const kernels::BatchNormGradient g{
-        .d_y = *d_b, .relu = kernels::Relu::yes, .gate = s.gate->f32(), .d_pooled = d_pooled->f32()};
-    kernels::batchnorm_backward_sums(queue, *s.b, bn_b, g, sums);
-    BatchNormLayer::reduce_backward(ctx, std::array{BatchNormLayer::BackwardPart{&bn_b_, &s.bn_b, sums}});
-    kernels::batchnorm_backward_apply(queue, *s.b, bn_b, g, sums, s.bn_b.rows, *d_b);
+    bn_b_.backward(ctx, s.bn_b, *s.b,
+                   {.d_y = *d_b, .relu = kernels::Relu::yes, .gate = s.gate->f32(), .d_pooled = d_pooled->f32()}, *d_b);
   }
   s.b.release();
 
@@ -201,11 +197,7 @@ device::Loan Block::backward(const Context& ctx, device::Loan d_out, Saved& s) c
   ctx.dnn->conv_backward_data(queue, b, *d_b, ctx.weights(weight_b_), *d_a);
   d_b.release();
 
-  const auto bn_a = bn_a_.view(ctx, s.bn_a);
-  const kernels::BatchNormGradient g{.d_y = *d_a, .relu = kernels::Relu::yes};
-  kernels::batchnorm_backward_sums(queue, *s.a, bn_a, g, sums);
-  BatchNormLayer::reduce_backward(ctx, std::array{BatchNormLayer::BackwardPart{&bn_a_, &s.bn_a, sums}});
-  kernels::batchnorm_backward_apply(queue, *s.a, bn_a, g, sums, s.bn_a.rows, *d_a);
+  bn_a_.backward(ctx, s.bn_a, *s.a, {.d_y = *d_a, .relu = kernels::Relu::yes}, *d_a);
   s.a.release();
 
   const auto a = conv_a(s.x.shape);

@@ -79,13 +79,7 @@ void Head::backward(const Context& ctx, device::Tensor d_scores, Pass& pass, dev
     auto& kept = pass.layers[i];
     const bool last = i + 1 == layers_.size();
     if (!last && batchnorm_) {
-      const auto bn = layers_[i].bn.view(ctx, kept.bn);
-      const auto scratch = sums_scratch(ctx, 2 * dims_[i + 1]);
-      const kernels::BatchNormGradient g{.d_y = *d, .relu = kernels::Relu::yes};
-      kernels::batchnorm_backward_sums(queue, *kept.linear, bn, g, doubles(scratch));
-      BatchNormLayer::reduce_backward(
-          ctx, std::array{BatchNormLayer::BackwardPart{&layers_[i].bn, &kept.bn, doubles(scratch)}});
-      kernels::batchnorm_backward_apply(queue, *kept.linear, bn, g, doubles(scratch), kept.bn.rows, *d);
+      layers_[i].bn.backward(ctx, kept.bn, *kept.linear, {.d_y = *d, .relu = kernels::Relu::yes}, *d);
     } else if (!last) {
       kernels::relu_backward(queue, *kept.out, *d);
     }

@@ -61,13 +61,7 @@ void RegNet::backward(const Context& ctx, device::Tensor d_features, Pass& pass,
   for (std::size_t i = blocks_.size(); i-- > 0;) d = blocks_[i].backward(ctx, std::move(d), pass.blocks[i]);
 
   const auto stem = conv_stem(pass.images.shape);
-  const auto bn = bn_stem_.view(ctx, pass.bn_stem);
-  const auto scratch = sums_scratch(ctx, 2 * kStemWidth);
-  const kernels::BatchNormGradient g{.d_y = *d, .relu = kernels::Relu::yes};
-  kernels::batchnorm_backward_sums(queue, *pass.stem, bn, g, doubles(scratch));
-  BatchNormLayer::reduce_backward(ctx,
-                                  std::array{BatchNormLayer::BackwardPart{&bn_stem_, &pass.bn_stem, doubles(scratch)}});
-  kernels::batchnorm_backward_apply(queue, *pass.stem, bn, g, doubles(scratch), pass.bn_stem.rows, *d);
+  bn_stem_.backward(ctx, pass.bn_stem, *pass.stem, {.d_y = *d, .relu = kernels::Relu::yes}, *d);
   ctx.dnn->conv_backward_weights(queue, stem, pass.images, *d, ctx.grad(weight_stem_), dnn::Accumulate::yes);
   if (d_images != nullptr) ctx.dnn->conv_backward_data(queue, stem, *d, ctx.weights(weight_stem_), *d_images);
   pass = Pass{};

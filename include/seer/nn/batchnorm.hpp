@@ -50,6 +50,10 @@ class BatchNormLayer {
   /// (`sums` of the parts must be consecutive in one array).
   static void reduce_backward(const Context& ctx, std::span<const BackwardPart> parts);
 
+  /// The whole backward pass of one normalisation that travels alone: local sums, reduction, d_x (which may be g.d_y).
+  void backward(const Context& ctx, const Saved& saved, device::Tensor x, const kernels::BatchNormGradient& g,
+                device::Tensor d_x) const;
+
   std::int64_t channels() const { return channels_; }
 
  private:
