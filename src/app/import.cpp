@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cctype>
+#include <filesystem>
 #include <memory>
 
 #include "seer/app/command.hpp"
@@ -26,6 +27,11 @@ void import_weights(Options options) {
   if (model.preset.empty() == !numbers) {
     throw Error(ExitCode::input, model.preset.empty() ? "no architecture given" : "--preset and numbers given together",
                 "give --preset, or --depth --w0 --wa --wm --group-width");
+  }
+  std::error_code unknown;  // a file that is not there yet is no other file's equal
+  if (std::filesystem::equivalent(options.in, options.out, unknown)) {
+    throw Error(ExitCode::input, fmt::format("{} is both input and output", options.in),
+                "give the output another name");
   }
   std::transform(model.preset.begin(), model.preset.end(), model.preset.begin(),
                  [](unsigned char c) { return static_cast<char>(std::tolower(c)); });

@@ -16,7 +16,7 @@ Run add_pretrain(CLI::App& command) {
     train::PretrainOptions run;
   };
   auto options = std::make_shared<Options>();
-  command.add_option("config", options->config, "Configuration file (TOML); every key: seer --help-config");
+  command.add_option("config", options->config, "Configuration file (TOML); every key: seer --help-config")->required();
   command.add_option("--set", options->set, "Override: section.key=value")->take_all()->allow_extra_args(false);
   command.add_option("--resume", options->run.resume, "auto, never, or a checkpoint folder")->capture_default_str();
   command.footer(

@@ -31,8 +31,8 @@ void* system_allocate(std::size_t bytes) {
   return data;
 }
 
-std::size_t status_bytes(const char* key) {
-  std::FILE* file = std::fopen("/proc/self/status", "r");
+std::size_t kernel_figure_bytes(const char* path, const char* key) {
+  std::FILE* file = std::fopen(path, "r");
   if (file == nullptr) return 0;
   char line[256];
   std::size_t kib = 0;
@@ -98,11 +98,14 @@ Pool::~Pool() {
   trim();
 }
 
+std::size_t available_bytes() {
+  return kernel_figure_bytes("/proc/meminfo", "MemAvailable:");
+}
 std::size_t resident_bytes() {
-  return status_bytes("VmRSS:");
+  return kernel_figure_bytes("/proc/self/status", "VmRSS:");
 }
 std::size_t peak_resident_bytes() {
-  return status_bytes("VmHWM:");
+  return kernel_figure_bytes("/proc/self/status", "VmHWM:");
 }
 
 }  // namespace seer::device

@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 
 #include "seer/base/error.hpp"
 
@@ -24,18 +25,36 @@ void FeatureTable::append(const FeatureRows& rows) {
 
 namespace {
 
+/// An earlier features file may be replaced; anything else (the shard that is read, say) is somebody's data.
+void refuse_foreign(const std::string& path) {
+  if (!std::filesystem::exists(path)) return;
+  bool ours = false;
+  try {
+    const File file = File::open(path);
+    ours = file.has("/", "format") && file.get_string("/", "format") == "seer-features";
+  } catch (const Error&) {  // not HDF5 at all
+  }
+  if (!ours) {
+    throw Error(ExitCode::input, fmt::format("{} exists and is not a features file", path),
+                "choose another name for the output");
+  }
+}
+
 /// The likeliest failures (no such folder, no permission) show on one rank, before all of them enter MPI-IO.
 File create_shared(const comm::Communicator& comm, const std::string& path) {
+  const std::string partial = path + ".partial";
   comm::agree(comm, "create features file", [&] {
-    if (comm.is_root()) File::create(path).close();
+    if (!comm.is_root()) return;
+    refuse_foreign(path);
+    File::create(partial).close();
   });
-  return File::create(path, &comm);
+  return File::create(partial, &comm);
 }
 
 }  // namespace
 
 FeatureFileWriter::FeatureFileWriter(const comm::Communicator& comm, const std::string& path, const FeatureInfo& info)
-    : comm_(comm), path_(path), dimension_(info.dimension), file_(create_shared(comm, path + ".partial")) {
+    : comm_(comm), path_(path), dimension_(info.dimension), file_(create_shared(comm, path)) {
   file_.set("/", "format", std::string("seer-features"));
   file_.set("/", "version", std::int64_t{1});
   file_.set("/", "source", info.source);

@@ -32,6 +32,8 @@ constexpr std::array kPresets = {
     Preset{"10b", 27, 1744, 620.83, 2.52, 1010},
 };
 
+constexpr std::int64_t kDeepest = 1000, kLargest = 100000;  // beyond any RegNet; keeps nonsense from running for hours
+
 // std::nearbyint rounds half to even in the default rounding mode, which is what the papers' code does.
 std::int64_t round_even(double x) {
   return static_cast<std::int64_t>(std::nearbyint(x));
@@ -69,11 +71,13 @@ Architecture architecture(const config::Model& model) {
     }
     p = *found;
   }
-  if (p.depth < 1 || p.w0 < 8 || p.w0 % 8 != 0 || p.wa < 0 || p.wm <= 1 || p.group_width < 1) {
+  const bool widths = p.w0 >= 8 && p.w0 <= kLargest && p.w0 % 8 == 0 && p.wa >= 0 && p.wa <= kLargest && p.wm > 1 &&
+                      p.wm <= kLargest && p.group_width >= 1 && p.group_width <= kLargest;  // false for NaN
+  if (p.depth < 1 || p.depth > kDeepest || !widths) {
     throw Error(ExitCode::input,
                 fmt::format("model: depth {}, w0 {}, wa {}, wm {}, group_width {} is no RegNet", p.depth, p.w0, p.wa,
                             p.wm, p.group_width),
-                "wanted: depth >= 1, w0 a positive multiple of 8, wa >= 0, wm > 1, group_width >= 1")
+                "wanted: depth 1 to 1000, w0 a positive multiple of 8, wa >= 0, wm > 1, group_width >= 1")
         .as_agreed();
   }
   Architecture out;

@@ -42,6 +42,25 @@ std::int64_t share_of_batch(const config::Config& config, const comm::Communicat
   return config.data.global_batch / comm.size();
 }
 
+/// Floats of a parameter block. Parameters, gradients and momentum of all ranks of a node must fit its memory: Linux
+/// would hand it out all the same, and kill the run without a word when it is touched.
+std::size_t affordable_floats(const nn::Model& model, const comm::Communicator& comm) {
+  const auto floats = static_cast<std::size_t>(model.parameters().block_elems());
+  const auto node_ranks = static_cast<std::size_t>(comm.node().size());
+  comm::agree(comm, "checking the memory", [&] {
+    const double wanted = 3.0 * sizeof(float) * static_cast<double>(floats) * static_cast<double>(node_ranks);
+    const auto available = static_cast<double>(device::available_bytes());
+    if (available == 0 || wanted <= available) return;
+    throw Error(
+        ExitCode::device,
+        fmt::format("{} parameters with gradients and momentum take {:.1f} GiB for the {} ranks of this node, "
+                    "which has {:.1f} GiB left",
+                    model.parameters().parameter_count(), wanted / (1 << 30), node_ranks, available / (1 << 30)),
+        "use a smaller model.preset or head.dims, or fewer ranks a node");
+  });
+  return floats;
+}
+
 }  // namespace
 
 class Learner::GroupReduction : public nn::StatisticsReduction {
@@ -65,7 +84,7 @@ Learner::Learner(const config::Config& config, const comm::Communicator& comm, P
       images_(share_of_batch(config, comm)),
       model_(config.model, config.head),
       dnn_(dnn::make_host_backend()),
-      parameters_(device::Buffer::floats(static_cast<std::size_t>(model_.parameters().block_elems()))),
+      parameters_(device::Buffer::floats(affordable_floats(model_, comm))),
       gradients_(device::Buffer::floats(static_cast<std::size_t>(model_.parameters().block_elems()))),
       momenta_(device::Buffer::floats(static_cast<std::size_t>(model_.parameters().block_elems()))),
       buffers_(device::Buffer::floats(static_cast<std::size_t>(model_.buffers().block_elems()))),

@@ -94,6 +94,8 @@ class Pool {
 };
 
 /// Bytes the process holds now and held at most (resident set, /proc/self/status); 0 where unknown.
+/// What the machine can still give without swapping (MemAvailable); 0 where unknown.
+std::size_t available_bytes();
 std::size_t resident_bytes();
 std::size_t peak_resident_bytes();
 
