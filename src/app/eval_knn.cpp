@@ -59,7 +59,17 @@ class Evaluation {
         world_(world),
         train_(data::DataSet::open(options.train, world)),
         test_(data::DataSet::open(options.test, world)),
-        reading_(reading_of(options.choices)) {}
+        reading_(reading_of(options.choices)) {
+    // Before the first feature is computed, not after the last.
+    comm::agree(world, "k-NN labels", [&] {
+      for (const auto& [set, path] : {std::pair(&train_, &options.train), std::pair(&test_, &options.test)}) {
+        if (!set->has_labels()) {
+          throw Error(ExitCode::file, fmt::format("k-NN: {} has no labels", *path), "pack it with --labels folder");
+        }
+      }
+      eval::common_classes(train_.classes(), options.train, test_.classes(), options.test);
+    });
+  }
 
   std::vector<Row> rows() {
     for (const auto& path : options_.weights) {
@@ -183,10 +193,10 @@ Run add_eval_knn(CLI::App& command) {
   command.add_option("--test-features", options->test_features, "Instead: a file of `seer features`");
   command.add_option("--k", options->knn.k, "Numbers of neighbours")
       ->delimiter(',')
-      ->check(CLI::PositiveNumber)
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 40))
       ->capture_default_str();
   command.add_option("--temperature", options->knn.temperature, "Votes weigh exp(similarity / temperature)")
-      ->check(CLI::PositiveNumber)
+      ->check(CLI::Range(1e-4, 1e4))
       ->capture_default_str();
   command.add_flag("--no-cosine", options->no_cosine,
                    "Similarity is the plain dot product (features are not normalised)");

@@ -7,6 +7,7 @@
 
 #include "seer/app/command.hpp"
 #include "seer/base/log.hpp"
+#include "seer/checkpoint/checkpoint.hpp"
 #include "seer/checkpoint/exchange.hpp"
 
 namespace seer::app {
@@ -17,7 +18,7 @@ struct Options {
 };
 
 void export_weights(const Options& options) {
-  const auto weights = checkpoint::read_weights(options.in);
+  const auto weights = checkpoint::read_weights(checkpoint::resolve(options.in));
   const auto naming = checkpoint::parse_naming(options.names);
   checkpoint::export_safetensors(options.out, weights, naming);
   if (naming == checkpoint::Naming::vissl && !weights.classifier.empty()) {
@@ -31,7 +32,8 @@ void export_weights(const Options& options) {
 
 Run add_export(CLI::App& command) {
   auto options = std::make_shared<Options>();
-  command.add_option("WEIGHTS", options->in, "Weights file, or folder of a checkpoint")->required();
+  command.add_option("WEIGHTS", options->in, "Weights file, checkpoint folder, or run folder (its newest checkpoint)")
+      ->required();
   command.add_option("OUT.safetensors", options->out, "File to write")->required();
   command.add_option("--names", options->names, "Names of the trunk's tensors")
       ->check(CLI::IsMember({"torchvision", "vissl"}))

@@ -130,7 +130,9 @@ void print(const ordered_json& j, int indent = 0) {
 Run add_inspect(CLI::App& command) {
   auto options = std::make_shared<Options>();
   command
-      .add_option("FILE", options->path, "Shard, weights or safetensors file, checkpoint folder or folder of shards")
+      .add_option("FILE", options->path,
+                  "Shard, weights or safetensors file, folder of shards, checkpoint folder, or run folder (its newest\n"
+                  "checkpoint)")
       ->required();
   command.add_flag("--json", options->json, "Print one JSON object");
   command.add_flag("--verify", options->verify, "Read everything and compare the checksums");
@@ -138,6 +140,7 @@ Run add_inspect(CLI::App& command) {
     const comm::Communicator alone = world.split(world.rank());
     comm::agree(world, "inspecting", [&] {
       if (!world.is_root()) return;
+      options->path = checkpoint::resolve(options->path);
       const ordered_json found = inspect(*options, alone);
       if (options->json) {
         std::fputs((found.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n").c_str(), stdout);

@@ -65,7 +65,10 @@ int end_with(const Error& error, const comm::Communicator& world) {
   const int code = static_cast<int>(error.code());
   // The others may wait in a collective for a rank that is on its way out: only ending them all is safe.
   if (!error.agreed() && world.size() > 1) comm::die(error.message(), code);
-  if (world.is_root()) log::error(error.message());
+  if (world.is_root()) {
+    log::error(error.message());
+    comm::leave_trace(error.message());
+  }
   return code;
 }
 

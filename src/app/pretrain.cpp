@@ -18,7 +18,9 @@ Run add_pretrain(CLI::App& command) {
   auto options = std::make_shared<Options>();
   command.add_option("config", options->config, "Configuration file (TOML); every key: seer --help-config")->required();
   command.add_option("--set", options->set, "Override: section.key=value")->take_all()->allow_extra_args(false);
-  command.add_option("--resume", options->run.resume, "auto, never, or a checkpoint folder")->capture_default_str();
+  command
+      .add_option("--resume", options->run.resume, "auto, never, or a checkpoint folder (of a run folder its newest)")
+      ->capture_default_str();
   command.footer(
       "Starts or goes on by itself: the newest complete checkpoint of log.run_dir is looked for first.\n"
       "  mpirun -n 2 seer pretrain inputs/demo.toml\n"

@@ -25,6 +25,7 @@ Run add_synth(CLI::App& command) {
       ->check(CLI::Range(std::int64_t{8}, std::int64_t{4096}))
       ->capture_default_str();
   command.add_option("--seed", options->seed, "Images of another seed are others of the same classes")
+      ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   command.add_option("--split", options->name, "Names the shards (train, test, ...)")->capture_default_str();
   return [options](const comm::Communicator& world) {

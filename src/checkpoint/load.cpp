@@ -94,22 +94,21 @@ void warn_skipped(const std::string& folder, const std::string& problem) {
 
 }  // namespace
 
-std::optional<std::string> find_latest(const comm::Communicator& comm, const std::string& run_dir) {
-  std::string found;
-  comm::agree(comm, "looking for checkpoints", [&] {
-    if (!comm.is_root()) return;
-    clear_leftovers(checkpoints_folder(run_dir));
-    for (const auto& folder : list_folders(run_dir)) {
-      const auto seen = look(folder);
-      if (seen.problem.empty()) {
-        found = folder;
-        return;
-      }
-      warn_skipped(folder, seen.problem);
-    }
-  });
-  comm.broadcast(found);
-  return found.empty() ? std::nullopt : std::optional(found);
+std::optional<std::string> find_latest(const std::string& run_dir) {
+  for (const auto& folder : list_folders(run_dir)) {
+    const auto seen = look(folder);
+    if (seen.problem.empty()) return folder;
+    warn_skipped(folder, seen.problem);
+  }
+  return std::nullopt;
+}
+
+std::string resolve(const std::string& path) {
+  std::error_code error;
+  if (!fs::is_directory(checkpoints_folder(path), error)) return path;
+  if (auto latest = find_latest(path)) return *std::move(latest);
+  throw Error(ExitCode::file, fmt::format("{}: a run folder without a complete checkpoint", path),
+              "let the run reach its first checkpoint, or name a weights file");
 }
 
 std::optional<std::string> find_valid(const comm::Communicator& comm, const std::string& run_dir) {

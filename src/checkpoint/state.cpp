@@ -20,6 +20,23 @@ using nlohmann::json;
 const std::string kGroup = "/state";
 const std::string kQueue = "/state/queue";
 const std::string kPlateau = "/state/plateau";
+const std::string kShardBytes = "/state/shard_bytes";
+const std::string kShardImages = "/state/shard_images";
+
+/// One member of every shard; the reverse gives them back to as many.
+template <class T>
+std::vector<T> column(const std::vector<Shard>& shards, T Shard::*member) {
+  std::vector<T> out;
+  for (const auto& s : shards) out.push_back(s.*member);
+  return out;
+}
+template <class T>
+void set_column(std::vector<Shard>& shards, T Shard::*member, const std::vector<T>& values) {
+  if (values.size() != shards.size()) {
+    throw Error(ExitCode::file, fmt::format("/state names {} shards and tells of {}", shards.size(), values.size()));
+  }
+  for (std::size_t i = 0; i < values.size(); ++i) shards[i].*member = values[i];
+}
 
 // CBOR keeps doubles to the bit (the plateau's best loss starts at infinity) and paths that are not UTF-8.
 std::vector<std::uint8_t> pack(const State& s) {
@@ -29,7 +46,9 @@ std::vector<std::uint8_t> pack(const State& s) {
                         {"seed", s.seed},
                         {"global_batch", s.global_batch},
                         {"ranks", s.ranks},
-                        {"shards", s.shards},
+                        {"shards", column(s.shards, &Shard::name)},
+                        {"shard_bytes", column(s.shards, &Shard::bytes)},
+                        {"shard_images", column(s.shards, &Shard::images)},
                         {"plateau", s.plateau},
                         {"queue_filled", s.queue_filled},
                         {"queue_shape", s.queue_shape},
@@ -44,7 +63,11 @@ void unpack(const std::vector<std::uint8_t>& bytes, State& s) {
   s.seed = tree.at("seed");
   s.global_batch = tree.at("global_batch");
   s.ranks = tree.at("ranks");
-  s.shards = tree.at("shards").get<std::vector<std::string>>();
+  const auto names = tree.at("shards").get<std::vector<std::string>>();
+  s.shards.resize(names.size());
+  set_column(s.shards, &Shard::name, names);
+  set_column(s.shards, &Shard::bytes, tree.at("shard_bytes").get<std::vector<std::int64_t>>());
+  set_column(s.shards, &Shard::images, tree.at("shard_images").get<std::vector<std::int64_t>>());
   s.plateau = tree.at("plateau").get<std::vector<double>>();
   s.queue_filled = tree.at("queue_filled");
   s.queue_shape = tree.at("queue_shape").get<std::vector<std::int64_t>>();
@@ -87,7 +110,15 @@ void write_state(File& file, const State& s) {
   file.set(kGroup, "global_batch", s.global_batch);
   file.set(kGroup, "ranks", s.ranks);
   file.set(kGroup, "queue_filled", s.queue_filled);
-  if (!s.shards.empty()) file.set(kGroup, "shards", s.shards);
+  if (!s.shards.empty()) {
+    file.set(kGroup, "shards", column(s.shards, &Shard::name));
+    for (const auto& [name, member] :
+         {std::pair(kShardBytes, &Shard::bytes), std::pair(kShardImages, &Shard::images)}) {
+      const auto values = column(s.shards, member);
+      file.create_dataset(name, Type::i64, {values.size()});
+      file.write(name, Type::i64, 0, values.size(), values.data());
+    }
+  }
   if (!s.plateau.empty()) {
     file.create_dataset(kPlateau, Type::f64, {s.plateau.size()});
     file.write(kPlateau, Type::f64, 0, s.plateau.size(), s.plateau.data());
@@ -114,7 +145,13 @@ State read_state(const File& file) {
   s.global_batch = file.get_int(kGroup, "global_batch");
   s.ranks = file.get_int(kGroup, "ranks");
   s.queue_filled = file.get_int(kGroup, "queue_filled");
-  if (file.has(kGroup, "shards")) s.shards = file.get_strings(kGroup, "shards");
+  if (file.has(kGroup, "shards")) {
+    const auto names = file.get_strings(kGroup, "shards");
+    s.shards.resize(names.size());
+    set_column(s.shards, &Shard::name, names);
+    set_column(s.shards, &Shard::bytes, file.read_all<std::int64_t>(kShardBytes, Type::i64));
+    set_column(s.shards, &Shard::images, file.read_all<std::int64_t>(kShardImages, Type::i64));
+  }
   if (file.exists(kPlateau)) s.plateau = file.read_all<double>(kPlateau, Type::f64);
   if (file.exists(kQueue)) {
     for (const auto n : file.describe(kQueue).dims) s.queue_shape.push_back(static_cast<std::int64_t>(n));

@@ -19,6 +19,20 @@ std::string trace_folder;
 
 }  // namespace
 
+void leave_trace(const std::string& message) {
+  if (trace_folder.empty()) return;
+  const std::string path = fmt::format("{}/error.{}.txt", trace_folder, log::rank());
+  std::FILE* file = std::fopen(path.c_str(), "w");
+  if (file == nullptr) return;
+  std::fprintf(file, "rank %d of %d on %s\n%s\n\nstack:\n", log::rank(), log::ranks(), log::host_name().c_str(),
+               message.c_str());
+  std::fflush(file);
+  void* frames[64];
+  const int depth = backtrace(frames, 64);
+  backtrace_symbols_fd(frames, depth, fileno(file));
+  std::fclose(file);
+}
+
 void agree(const Communicator& comm, const std::string& name, const std::function<void()>& phase) {
   std::optional<Error> mine;
   try {
@@ -55,18 +69,7 @@ void die(const std::string& message, int exit_code) {
   // Aborting can hang when other ranks are stuck: then the process ends by itself.
   alarm(30);
   log::error(message);
-  if (!trace_folder.empty()) {
-    const std::string path = fmt::format("{}/error.{}.txt", trace_folder, log::rank());
-    if (std::FILE* file = std::fopen(path.c_str(), "w")) {
-      std::fprintf(file, "rank %d of %d on %s\n%s\n\nstack:\n", log::rank(), log::ranks(), log::host_name().c_str(),
-                   message.c_str());
-      std::fflush(file);
-      void* frames[64];
-      const int depth = backtrace(frames, 64);
-      backtrace_symbols_fd(frames, depth, fileno(file));
-      std::fclose(file);
-    }
-  }
+  leave_trace(message);
   int initialized = 0;
   MPI_Initialized(&initialized);
   if (initialized != 0) MPI_Abort(MPI_COMM_WORLD, exit_code);

@@ -104,7 +104,7 @@ std::vector<Key> make_keys() {
       .key("wa", &Model::wa, at_least(0), "slope of the widths")
       .key("wm", &Model::wm, at_least(0), "factor between the widths of two stages, > 1")
       .key("group_width", &Model::group_width, between(0, kMillion), "channels a group of the 3x3 convolutions")
-      .key("init_from", &Model::init_from, any(), "weights file or checkpoint folder to start from; \"\": random");
+      .key("init_from", &Model::init_from, any(), "weights file, checkpoint or run folder to start from; \"\": random");
   Section(k, "head", &Config::head)
       .key("dims", &Head::dims, list(between(1, kMillion), 2),
            "widths of the projection head; the first is the trunk's last width")

@@ -64,7 +64,10 @@ class CropsSource final : public BatchSource {
   }
 
   std::uint64_t images() const override { return rows_; }
-  std::vector<std::string> shard_names() const override { return {std::filesystem::path(path_).filename().string()}; }
+  std::vector<ShardIdentity> shards() const override {
+    return {{std::filesystem::path(path_).filename().string(),
+             static_cast<std::int64_t>(std::filesystem::file_size(path_)), static_cast<std::int64_t>(rows_)}};
+  }
   std::int64_t bad_images() const override { return 0; }
   std::int64_t bytes_held() const override {
     std::size_t bytes = planar_.capacity() * sizeof(float);

@@ -13,6 +13,7 @@
 #include <span>
 #include <type_traits>
 
+#include "seer/base/checksum.hpp"
 #include "seer/base/error.hpp"
 #include "seer/data/shard.hpp"
 
@@ -287,6 +288,8 @@ std::vector<ImagePlace> DataSet::places(std::uint64_t first, std::uint64_t count
     const auto& info = impl_->shards[shard];
     std::vector<std::uint64_t> offsets(part + 1);
     read(shard, info.offset_offset + begin * 8, offsets.size() * 8, offsets.data());
+    std::vector<std::uint64_t> sums(part);
+    read(shard, info.checksum_offset + begin * 8, part * 8, sums.data());
     for (std::uint64_t i = 0; i < part; ++i) {
       if (offsets[i] > offsets[i + 1] || offsets[i + 1] > info.pixels_bytes) {
         throw Error(ExitCode::file,
@@ -294,16 +297,25 @@ std::vector<ImagePlace> DataSet::places(std::uint64_t first, std::uint64_t count
                                 offsets[i + 1], info.pixels_bytes),
                     "the shard is damaged: pack it again");
       }
-      out.push_back({shard, info.pixels_offset + offsets[i], offsets[i + 1] - offsets[i]});
+      out.push_back({shard, info.pixels_offset + offsets[i], offsets[i + 1] - offsets[i], sums[i]});
     }
   });
   return out;
 }
 
-void DataSet::read_image(std::uint64_t index, std::vector<std::uint8_t>& out) const {
+ImagePlace DataSet::read_image(std::uint64_t index, std::vector<std::uint8_t>& out) const {
   const auto place = places(index, 1).front();
   out.resize(place.bytes);
   read(place.shard, place.offset, place.bytes, out.data());
+  return place;
+}
+
+void require_intact(const ImagePlace& place, std::span<const std::uint8_t> bytes) {
+  const auto found = checksum(bytes.data(), bytes.size());
+  if (found == place.checksum) return;
+  throw Error(ExitCode::file,
+              fmt::format("its bytes have the checksum {:016x}, {:016x} when packed", found, place.checksum),
+              "the shard is damaged: see how far with seer inspect --verify, and take another copy");
 }
 
 std::vector<std::int32_t> DataSet::labels(std::uint64_t first, std::uint64_t count) const {
@@ -322,16 +334,6 @@ std::vector<std::int32_t> DataSet::labels(std::uint64_t first, std::uint64_t cou
             "the shard is damaged: pack it again");
       }
     }
-    at += part;
-  });
-  return out;
-}
-
-std::vector<std::uint64_t> DataSet::checksums(std::uint64_t first, std::uint64_t count) const {
-  std::vector<std::uint64_t> out(count);
-  std::uint64_t at = 0;
-  impl_->each_part(first, count, [&](std::uint32_t shard, std::uint64_t begin, std::uint64_t part) {
-    read(shard, impl_->shards[shard].checksum_offset + begin * 8, part * 8, out.data() + at);
     at += part;
   });
   return out;

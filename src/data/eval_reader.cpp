@@ -19,6 +19,7 @@ namespace {
 struct Slot {
   EvalBatch batch;
   device::Buffer memory;
+  std::vector<ImagePlace> places;
   Fetch fetch;
   std::vector<std::int64_t> order;
 };
@@ -77,7 +78,8 @@ struct EvalReader::Impl {
     std::iota(batch.indices.begin(), batch.indices.end(), begin);
     batch.labels = data.labels(begin, count);
     batch.bad.assign(count, 0);
-    slot.order = slot.fetch.plan(data.places(begin, count));
+    slot.places = data.places(begin, count);
+    slot.order = slot.fetch.plan(slot.places);
     return batch.images;
   }
 
@@ -88,6 +90,7 @@ struct EvalReader::Impl {
     const auto tensor = slot.batch.pixels.slice(image, 1);
     const auto encoded = slot.fetch.bytes(data, image);
     try {
+      require_intact(slot.places[static_cast<std::size_t>(image)], encoded);
       decode(encoded, options.max_pixels, worker.image);
     } catch (const Error& error) {
       if (error.code() != ExitCode::file) throw;

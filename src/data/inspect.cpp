@@ -4,11 +4,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
 #include <nlohmann/json.hpp>
 
-#include "seer/base/checksum.hpp"
 #include "seer/base/error.hpp"
 #include "seer/data/h5_trial.hpp"
+#include "seer/data/image.hpp"
 #include "seer/data/shard.hpp"
 
 namespace seer::data {
@@ -120,6 +121,21 @@ struct Range {
   ordered_json json() const { return high >= low ? ordered_json{low, high} : ordered_json::array(); }
 };
 
+/// What does not agree with the image's bytes: their checksum, or the size that their decoded picture has.
+std::string problem_of(const ImagePlace& place, const std::vector<std::uint8_t>& bytes, std::uint32_t width,
+                       std::uint32_t height) {
+  try {
+    require_intact(place, bytes);
+    Image image;
+    decode(bytes, std::numeric_limits<std::int32_t>::max(), image);
+    if (image.width == width && image.height == height) return "";
+    return fmt::format("/images/width and height say {} x {}, the picture has {} x {}", width, height, image.width,
+                       image.height);
+  } catch (const Error& error) {
+    return error.what();
+  }
+}
+
 void inspect_images(const DataSet& set, bool verify, ordered_json& out) {
   Range bytes, width, height;
   std::vector<std::uint64_t> per_class(set.classes().size() + 1);
@@ -131,7 +147,6 @@ void inspect_images(const DataSet& set, bool verify, ordered_json& out) {
     const auto count = std::min(kBlock_images, set.images() - first);
     const auto places = set.places(first, count);
     const auto labels = set.labels(first, count);
-    const auto sums = set.checksums(first, count);
     std::vector<std::uint32_t> widths(count), heights(count);
     set.read(0, info.width_offset + 4 * first, 4 * count, widths.data());
     set.read(0, info.height_offset + 4 * first, 4 * count, heights.data());
@@ -146,8 +161,9 @@ void inspect_images(const DataSet& set, bool verify, ordered_json& out) {
       if (!verify) continue;
       image.resize(places[i].bytes);
       set.read(0, places[i].offset, places[i].bytes, image.data());
-      if (checksum(image.data(), image.size()) == sums[i]) continue;
-      if (++damaged <= kMaxDamaged) first_damaged.push_back(first + i);
+      if (const auto problem = problem_of(places[i], image, widths[i], heights[i]); !problem.empty()) {
+        if (++damaged <= kMaxDamaged) first_damaged.push_back({{"image", first + i}, {"problem", problem}});
+      }
     }
   }
   out["image_bytes_range"] = bytes.json();

@@ -30,6 +30,7 @@ constexpr std::uint32_t kReplacementTries = 32;  // bad images in a row before t
 struct Slot {
   Batch batch;
   device::Buffer memory;
+  std::vector<ImagePlace> places;
   Fetch fetch;
   std::vector<std::int64_t> order;  // job -> image of the batch
   std::atomic<std::int64_t> replaced{0};
@@ -84,13 +85,13 @@ struct ShardLoader::Impl {
     slot.batch.replaced = 0;
     slot.replaced = 0;
     slot.batch.positions.resize(static_cast<std::size_t>(images_here));
-    std::vector<ImagePlace> where(static_cast<std::size_t>(images_here));
+    slot.places.resize(static_cast<std::size_t>(images_here));
     for (std::int64_t i = 0; i < images_here; ++i) {
       const std::uint64_t index = sampler.image(position(update, i));
       slot.batch.positions[static_cast<std::size_t>(i)] = index;
-      where[static_cast<std::size_t>(i)] = places.place(index);
+      slot.places[static_cast<std::size_t>(i)] = places.place(index);
     }
-    slot.order = slot.fetch.plan(where);
+    slot.order = slot.fetch.plan(slot.places);
     return images_here;
   }
 
@@ -104,7 +105,7 @@ struct ShardLoader::Impl {
     const auto encoded = slot.fetch.bytes(data, image);
     add(read_ns, clock);
     bytes_read += static_cast<std::int64_t>(encoded.size());
-    bool good = decodes(encoded, index, worker);
+    bool good = decodes(encoded, slot.places[static_cast<std::size_t>(image)], index, worker);
     slot.fetch.release(image);
     for (std::uint32_t attempt = 0; !good; ++attempt) {
       if (attempt == kReplacementTries)
@@ -114,10 +115,10 @@ struct ShardLoader::Impl {
       index = Random(static_cast<std::uint64_t>(config.data.seed), Purpose::replacement, place, attempt)
                   .below(data.images());
       clock.restart();
-      data.read_image(index, worker.encoded);
+      const auto other = data.read_image(index, worker.encoded);
       add(read_ns, clock);
       bytes_read += static_cast<std::int64_t>(worker.encoded.size());
-      good = decodes(worker.encoded, index, worker);
+      good = decodes(worker.encoded, other, index, worker);
       if (attempt == 0) ++slot.replaced;
     }
     clock.restart();
@@ -136,9 +137,10 @@ struct ShardLoader::Impl {
   }
 
   /// Decodes into the worker's image. A bad image is counted and told of; with policy "fail" it is the end.
-  bool decodes(std::span<const std::uint8_t> encoded, std::uint64_t index, Worker& worker) {
+  bool decodes(std::span<const std::uint8_t> encoded, const ImagePlace& at, std::uint64_t index, Worker& worker) {
     const Clock clock;
     try {
+      require_intact(at, encoded);
       decode(encoded, config.data.max_pixels, worker.image);
       add(decode_ns, clock);
       return true;
@@ -211,10 +213,13 @@ std::uint64_t ShardLoader::images() const {
   return impl_->data.images();
 }
 
-std::vector<std::string> ShardLoader::shard_names() const {
-  std::vector<std::string> names;
-  for (const auto& shard : impl_->data.shards()) names.push_back(std::filesystem::path(shard.path).filename().string());
-  return names;
+std::vector<ShardIdentity> ShardLoader::shards() const {
+  std::vector<ShardIdentity> out;
+  for (const auto& shard : impl_->data.shards()) {
+    out.push_back({std::filesystem::path(shard.path).filename().string(), static_cast<std::int64_t>(shard.file_bytes),
+                   static_cast<std::int64_t>(shard.images)});
+  }
+  return out;
 }
 
 std::int64_t ShardLoader::bad_images() const {

@@ -5,7 +5,6 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <filesystem>
 #include <utility>
 
 #include "seer/base/clock.hpp"
@@ -117,26 +116,16 @@ FeatureExtractor& FeatureExtractor::operator=(FeatureExtractor&&) noexcept = def
 FeatureExtractor::~FeatureExtractor() = default;
 
 FeatureExtractor FeatureExtractor::load(const comm::Communicator& comm, const std::string& path, Layer layer) {
-  std::string file = path;
-  bool run_folder = false;
-  if (comm.is_root()) run_folder = std::filesystem::is_directory(path + "/checkpoints");
-  if (comm.all_reduce(static_cast<std::int64_t>(run_folder), comm::Op::max) != 0) {
-    const auto latest = checkpoint::find_latest(comm, path);
-    comm::agree(comm, "find a checkpoint", [&] {
-      if (latest) return;
-      throw Error(ExitCode::file, fmt::format("{}: a run folder without a complete checkpoint", path),
-                  "let the run reach its first checkpoint, or name a weights file");
-    });
-    file = *latest;
-  }
   std::unique_ptr<FeatureExtractor> mine;
-  std::string architecture;
+  std::string file, architecture;
   comm::agree(comm, "read weights", [&] {
     if (!comm.is_root()) return;
+    file = checkpoint::resolve(path);
     const auto weights = checkpoint::read_weights(file);
     mine = std::make_unique<FeatureExtractor>(weights, layer, file);
     architecture = architecture_text(weights.model, weights.head);
   });
+  comm.broadcast(file);
   comm.broadcast(architecture);
   comm::agree(comm, "make the model", [&] {
     if (comm.is_root()) return;

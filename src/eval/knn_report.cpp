@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "seer/base/error.hpp"
+#include "seer/base/log.hpp"
 #include "seer/eval/knn.hpp"
 
 namespace seer::eval {
@@ -31,26 +32,16 @@ Labelled count_labels(const comm::Communicator& comm, const FeatureTable& train,
   return out;
 }
 
-/// Size of the common class list of both sets, or of labels without names: highest + 1.
-std::int64_t common_classes(const Labelled& labelled, const FeatureTable& train, const FeatureTable& test) {
+/// Labels without names: as many classes as the highest one says.
+std::int64_t count_classes(const Labelled& labelled, const FeatureTable& train, const FeatureTable& test) {
   if (labelled.train == 0 || labelled.test == 0) {
     throw Error(ExitCode::file,
                 fmt::format("k-NN: no image of {} has a label", labelled.train == 0 ? train.info.data : test.info.data),
                 "pack it with --labels folder");
   }
-  const auto& a = train.info.classes;
-  const auto& b = test.info.classes;
-  const auto differ = static_cast<std::size_t>(std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin());
-  if (a.size() != b.size() || differ < a.size()) {
-    const auto name = [differ](const std::vector<std::string>& classes) {
-      return differ < classes.size() ? "\"" + classes[differ] + "\"" : std::string("nothing");
-    };
-    throw Error(ExitCode::file,
-                fmt::format("k-NN: class lists differ: class {} is {} in {} ({} classes), {} in {} ({} classes)",
-                            differ, name(a), train.info.data, a.size(), name(b), test.info.data, b.size()),
-                "training and test images must be packed from folders of the same names");
-  }
-  const auto classes = a.empty() ? labelled.highest + 1 : static_cast<std::int64_t>(a.size());
+  const auto named =
+      static_cast<std::int64_t>(common_classes(train.info.classes, train.info.data, test.info.classes, test.info.data));
+  const auto classes = named == 0 ? labelled.highest + 1 : named;
   if (labelled.highest >= classes) {
     throw Error(ExitCode::file, fmt::format("k-NN: label {} in sets of {} classes ({}, {})", labelled.highest, classes,
                                             train.info.data, test.info.data));
@@ -70,11 +61,25 @@ bool among_five(const double* votes, std::int64_t classes, std::int32_t label) {
 
 }  // namespace
 
+std::size_t common_classes(const std::vector<std::string>& train, const std::string& train_name,
+                           const std::vector<std::string>& test, const std::string& test_name) {
+  const auto differ = static_cast<std::size_t>(
+      std::mismatch(train.begin(), train.end(), test.begin(), test.end()).first - train.begin());
+  if (train.size() == test.size() && differ == train.size()) return train.size();
+  const auto name = [differ](const std::vector<std::string>& classes) {
+    return differ < classes.size() ? "\"" + classes[differ] + "\"" : std::string("nothing");
+  };
+  throw Error(ExitCode::file,
+              fmt::format("k-NN: class lists differ: class {} is {} in {} ({} classes), {} in {} ({} classes)", differ,
+                          name(train), train_name, train.size(), name(test), test_name, test.size()),
+              "training and test images must be packed from folders of the same names");
+}
+
 KnnReport knn_report(const comm::Communicator& comm, const FeatureTable& train, const FeatureTable& test,
                      const KnnOptions& options) {
   const auto labelled = count_labels(comm, train, test);
   std::int64_t classes = 0;
-  comm::agree(comm, "k-NN labels", [&] { classes = common_classes(labelled, train, test); });
+  comm::agree(comm, "k-NN labels", [&] { classes = count_classes(labelled, train, test); });
   const auto votes = knn_votes(comm, train, test, classes, options);
   const auto usable = [](const FeatureTable& t, std::size_t i) { return t.labels[i] >= 0 && t.bad[i] == 0; };
   KnnReport report;
@@ -92,6 +97,10 @@ KnnReport knn_report(const comm::Communicator& comm, const FeatureTable& train, 
     throw Error(ExitCode::file, fmt::format("k-NN: {} labelled training and {} labelled test images decode",
                                             report.train_rows, report.test_rows));
   });
+  for (const auto k : options.k) {
+    if (k > report.train_rows)
+      log::warn(fmt::format("k-NN: k = {} of {} training images: all of them vote", k, report.train_rows));
+  }
   const auto n = static_cast<double>(report.test_rows);
   report.largest_class = static_cast<double>(*std::max_element(per_class.begin(), per_class.end())) / n;
   for (const auto& result : votes) {

@@ -95,7 +95,11 @@ Learner::Learner(const config::Config& config, const comm::Communicator& comm, P
   swav_ = std::make_unique<Swav>(config.swav, comm, images_, crops_, model_.head().prototypes(), model_.head().dim());
   model_.initialize(static_cast<std::uint64_t>(config.data.seed), parameters_.f32(), buffers_.f32());
   if (!config.model.init_from.empty()) {
-    comm::agree(comm, "reading model.init_from", [&] { load_initial(config.model.init_from); });
+    comm::agree(comm, "reading model.init_from", [&] {
+      if (comm.is_root()) load_initial(checkpoint::resolve(config.model.init_from));
+    });
+    comm.broadcast(parameters_.data(), parameters_.bytes());
+    comm.broadcast(buffers_.data(), buffers_.bytes());
   }
 }
 

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
@@ -36,6 +37,7 @@ class Run {
  private:
   void prepare_folder(const PretrainOptions& options);
   void resume(const PretrainOptions& options);
+  void warn_of_other_shards() const;
   void save(std::int64_t completed);
   void record(std::int64_t completed, const Learner::Outcome& outcome, double lr);
   void finish(std::int64_t completed);
@@ -60,6 +62,12 @@ std::int64_t total_updates(const config::Config& config, std::uint64_t images) {
                                    static_cast<double>(config.data.global_batch));
 }
 
+std::vector<checkpoint::Shard> shards_of(const data::BatchSource& source) {
+  std::vector<checkpoint::Shard> out;
+  for (const auto& [name, bytes, images] : source.shards()) out.push_back({name, bytes, images});
+  return out;
+}
+
 Run::Run(const config::Config& config, const comm::Communicator& comm, const PretrainOptions& options)
     : config_(config), comm_(comm) {
   comm::watch_for_stop(config.log.walltime);
@@ -70,9 +78,7 @@ Run::Run(const config::Config& config, const comm::Communicator& comm, const Pre
                         learner_->images_per_rank(), learner_->describe(), config::to_table(config)));
   resume(options);
   source_ = data::open_source(config, comm, start_);
-  if (start_ > 0 && loaded_.shards != source_->shard_names()) {
-    log::warn("the list of shards is not that of the checkpoint: the run goes on with other images");
-  }
+  warn_of_other_shards();
   total_ = total_updates(config, source_->images());
   schedule_.emplace(config.schedule, total_);
   if (start_ > 0) schedule_->restore(loaded_.plateau);
@@ -114,7 +120,7 @@ void Run::resume(const PretrainOptions& options) {
   if (options.resume == "auto") {
     from = checkpoint::find_valid(comm_, config_.log.run_dir);
   } else if (options.resume != "never") {
-    from = options.resume;
+    comm::agree(comm_, "the checkpoint to resume", [&] { from = checkpoint::resolve(options.resume); });
   }
   if (!from) {
     if (config_.checkpoint.rehearse) checkpoint::rehearse(comm_, config_.log.run_dir);
@@ -139,6 +145,24 @@ void Run::resume(const PretrainOptions& options) {
   log::info(fmt::format("resumed from {} after {} updates", *from, start_));
 }
 
+void Run::warn_of_other_shards() const {
+  if (start_ == 0) return;
+  const auto now = shards_of(*source_);
+  const auto text = [](const std::vector<checkpoint::Shard>& shards, std::size_t i) {
+    if (i >= shards.size()) return std::string("nothing");
+    return fmt::format("{} ({} images, {} bytes)", shards[i].name, shards[i].images, shards[i].bytes);
+  };
+  for (std::size_t i = 0; i < std::max(now.size(), loaded_.shards.size()); ++i) {
+    const auto here = text(now, i), there = text(loaded_.shards, i);
+    if (here == there) continue;
+    log::warn(
+        fmt::format("the data set is not that of the checkpoint: shard {} is {}, was {}; the run goes on, with "
+                    "another sequence of images than an undisturbed one",
+                    i, here, there));
+    return;
+  }
+}
+
 void Run::save(std::int64_t completed) {
   if (completed == saved_) return;
   const auto timer = phases_.time(Phase::checkpoint);
@@ -148,7 +172,7 @@ void Run::save(std::int64_t completed) {
   state.seed = config_.data.seed;
   state.global_batch = config_.data.global_batch;
   state.ranks = comm_.size();
-  state.shards = source_->shard_names();
+  state.shards = shards_of(*source_);
   state.plateau = schedule_->state();
   state.config_toml = config::to_toml(config_);
   learner_->save_queue(state);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The shard format to the letter, and every way in which a shard can be wrong with the message it gets.
 #include "seer/data/shard.hpp"
+#include "seer/data/synth.hpp"
 
 #include <gtest/gtest.h>
 
@@ -128,7 +129,7 @@ TEST(Shard, DataSetReadsAcrossShards) {
     set.read_image(10, one);
     EXPECT_EQ(one, image_bytes(10));
     EXPECT_EQ(set.labels(3, 3), (std::vector<std::int32_t>{-1, 0, 1}));
-    EXPECT_EQ(set.checksums(10, 1)[0], checksum(one.data(), one.size()));
+    EXPECT_EQ(set.places(10, 1)[0].checksum, checksum(one.data(), one.size()));
     EXPECT_EQ(set.describe(5), "p-00002.h5, image 0");
     EXPECT_TRUE(set.places(11, 0).empty());
     EXPECT_THROW(set.places(11, 1), Error);
@@ -376,22 +377,45 @@ TEST(Shard, DamagedBytesOfTheFileNeverDoHarm) {
   }
 }
 
-TEST(Shard, InspectCountsAndVerifies) {
+TEST(Shard, InspectCounts) {
   const auto world = comm::Communicator::world();
   const auto alone = world.split(world.rank());
   test::TemporaryFolder folder;
   const auto path = folder / "a.h5";
   write_shard(path, 0, 9);
-  const auto text = inspect_hdf5(path, true, alone);
+  const auto text = inspect_hdf5(path, false, alone);
   for (const char* part : {"\"kind\":\"shard\"", "\"images\":9", "\"images_per_class\":{\"cat\":3,\"dog\":3}",
-                           "\"images_without_label\":3", "\"verified\":true", "\"width_range\":[10,18]"}) {
+                           "\"images_without_label\":3", "\"width_range\":[10,18]"}) {
     EXPECT_NE(text.find(part), std::string::npos) << part << " in " << text;
   }
-  auto bytes = test::read_bytes(path);
-  bytes[read_shard_info(path).pixels_offset] ^= 1;
-  test::write_bytes(path, bytes.data(), bytes.size());
-  const auto damaged = inspect_hdf5(path, true, alone);
-  EXPECT_NE(damaged.find("\"verified\":false,\"damaged_count\":1,\"damaged\":[0]"), std::string::npos) << damaged;
+}
+
+TEST(Shard, InspectVerifiesBytesAndSizes) {
+  const auto world = comm::Communicator::world();
+  const auto alone = world.split(world.rank());
+  test::TemporaryFolder folder;
+  SynthOptions options;
+  options.folder = folder / "set";
+  options.classes = 2;
+  options.images = 9;
+  options.size = 16;
+  synth(options, alone);
+  const auto path = DataSet::open(options.folder, alone).shards().front().path;
+  const auto whole = test::read_bytes(path);
+  EXPECT_NE(inspect_hdf5(path, true, alone).find("\"verified\":true"), std::string::npos);
+  const auto info = read_shard_info(path);
+  const auto damaged = [&](std::uint64_t at) {
+    auto bytes = whole;
+    bytes[at] ^= 1;
+    test::write_bytes(path, bytes.data(), bytes.size());
+    return inspect_hdf5(path, true, alone);
+  };
+  const std::string one = "\"verified\":false,\"damaged_count\":1,\"damaged\":[{\"image\":";
+  const auto rotten = damaged(info.pixels_offset);
+  EXPECT_NE(rotten.find(one + "0,\"problem\":\"its bytes have the checksum"), std::string::npos) << rotten;
+  const auto other_width = damaged(info.width_offset + 4 * 5);
+  EXPECT_NE(other_width.find(one + "5,\"problem\":\"/images/width and height say 17 x 16"), std::string::npos)
+      << other_width;
 }
 
 }  // namespace

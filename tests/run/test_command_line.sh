@@ -25,5 +25,8 @@ expect 2 'bad.toml:2: swav.epsilonn: found an unknown key' ranks 2 pretrain bad.
 grep -qF 'bad.toml:3: swav.temperature: found "warm", allowed a number > 0' out.txt || fail "second error is missing"
 grep -qF -- '--set log.every: found 0' out.txt || fail "the override's error is missing"
 
+expect 2 "--seed" seer synth -o none --seed -1
+expect 2 "--k" seer eval knn --train a --test b --baselines --k 0
+expect 2 "--temperature" seer eval knn --train a --test b --baselines --temperature 1e-30
 expect 2 "--max-bytes 4096 is below --min-bytes 8192" ranks 2 bench comm --max-bytes 4096 --min-bytes 8192
 expect 0 '"all_reduce"' ranks 2 bench comm --max-bytes 16384 --seconds 0.01 --json

@@ -18,7 +18,8 @@ enum class Purpose : std::uint32_t {
   synthetic = 5,     ///< a = image
   queue = 6,
   rehearsal = 7,
-  test = 8,
+  test = 8,           ///< tests and benches
+  recalibration = 9,  ///< which images re-estimate BatchNorm's statistics
 };
 
 class Random {

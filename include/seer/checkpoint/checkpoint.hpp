@@ -21,6 +21,13 @@ struct Slab {
   std::int64_t begin = 0, end = 0;
 };
 
+/// What tells a shard of the data set from another of its name.
+struct Shard {
+  std::string name;
+  std::int64_t bytes = 0, images = 0;
+  bool operator==(const Shard&) const = default;
+};
+
 /// Everything else a run needs to go on; equal on all ranks.
 struct State {
   std::int64_t update = 0;  ///< completed updates
@@ -29,7 +36,7 @@ struct State {
   std::int64_t seed = 0;
   std::int64_t global_batch = 0;
   std::int64_t ranks = 0;
-  std::vector<std::string> shards;
+  std::vector<Shard> shards;      ///< of the data set, in order
   std::vector<double> plateau;    ///< schedule's own state
   std::int64_t queue_filled = 0;  ///< rows of the queue that hold real embeddings
   std::vector<float> queue;       ///< global queue, [assigned crops, length, dim], rank-major
@@ -44,9 +51,13 @@ std::string save(const comm::Communicator& comm, const std::string& run_dir, con
                  const State& state);
 
 /// Newest folder whose manifest is complete (all files there, sizes right), or nothing: the cheap look, no data is
-/// read. Folders that look like checkpoints and are not are named in a warning. Collective (rank 0 looks, all get the
-/// answer).
-std::optional<std::string> find_latest(const comm::Communicator& comm, const std::string& run_dir);
+/// read, and nothing is touched (a run may be writing there). Folders that look like checkpoints and are not are named
+/// in a warning. Serial.
+std::optional<std::string> find_latest(const std::string& run_dir);
+
+/// What `path` means to a reader of weights: of a run folder its newest complete checkpoint, anything else as it is.
+/// Serial. Error(file) for a run folder without a complete checkpoint.
+std::string resolve(const std::string& path);
 
 /// Newest checkpoint whose every byte agrees with its manifest, checked by all ranks in parallel: what a run resumes
 /// from. Damaged and incomplete ones are named in a warning and the one before is tried. Nothing if there is none;

@@ -75,8 +75,10 @@ class Communicator {
 /// lowest failing rank, with "n of m ranks failed" where more than one did). `phase` must hold no collective.
 void agree(const Communicator& comm, const std::string& name, const std::function<void()>& phase);
 
-/// Where die() leaves error.<rank>.txt, once a run folder exists.
+/// Where leave_trace() and die() write, once a run folder exists.
 void leave_traces_in(const std::string& run_dir);
+/// Writes error.<rank>.txt: rank, host, message, stack.
+void leave_trace(const std::string& message);
 
 /// In the step loop: prints one line, writes error.<rank>.txt with the stack, and ends all ranks with this exit code.
 /// An alarm ends the process if aborting hangs.

@@ -26,7 +26,7 @@ class ShardLoader final : public BatchSource {
 
   const Batch& next() override;
   std::uint64_t images() const override;
-  std::vector<std::string> shard_names() const override;
+  std::vector<ShardIdentity> shards() const override;
   std::int64_t bad_images() const override;
   std::int64_t bytes_held() const override;
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -38,7 +39,11 @@ struct ImagePlace {
   std::uint32_t shard = 0;
   std::uint64_t offset = 0;  ///< in the file
   std::uint64_t bytes = 0;
+  std::uint64_t checksum = 0;  ///< XXH3 of the bytes, as packed
 };
+
+/// Error(file) unless these bytes of the image are the ones that were packed.
+void require_intact(const ImagePlace& place, std::span<const std::uint8_t> bytes);
 
 /// The images of several shards, in the order of the file names. Immutable after open; reading is thread-safe (pread).
 class DataSet {
@@ -56,16 +61,15 @@ class DataSet {
   const std::vector<std::string>& classes() const;
   bool has_labels() const;
 
-  /// Places of images [first, first + count), which may cross shards: one read of the offset table a shard.
-  /// Error(file) if offsets are not ascending or leave the pixel data.
+  /// Places of images [first, first + count), which may cross shards: one read of the offset and checksum tables a
+  /// shard. Error(file) if offsets are not ascending or leave the pixel data.
   std::vector<ImagePlace> places(std::uint64_t first, std::uint64_t count) const;
   /// `bytes` from `offset` of a shard's file. Error(file) on a short read.
   void read(std::uint32_t shard, std::uint64_t offset, std::uint64_t bytes, void* out) const;
-  /// One whole encoded image.
-  void read_image(std::uint64_t index, std::vector<std::uint8_t>& out) const;
+  /// One whole encoded image, not held against its checksum.
+  ImagePlace read_image(std::uint64_t index, std::vector<std::uint8_t>& out) const;
   /// Labels of [first, first + count), -1 where there is none.
   std::vector<std::int32_t> labels(std::uint64_t first, std::uint64_t count) const;
-  std::vector<std::uint64_t> checksums(std::uint64_t first, std::uint64_t count) const;
   /// "photos-00000.h5, image 17" for messages.
   std::string describe(std::uint64_t index) const;
 

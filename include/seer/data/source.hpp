@@ -28,6 +28,12 @@ struct Batch {
   std::int64_t replaced = 0;             ///< bad images replaced in this batch
 };
 
+/// What tells a shard from another of the same name.
+struct ShardIdentity {
+  std::string name;  ///< without folder: data sets move
+  std::int64_t bytes = 0, images = 0;
+};
+
 class BatchSource {
  public:
   virtual ~BatchSource() = default;
@@ -36,8 +42,8 @@ class BatchSource {
   virtual const Batch& next() = 0;
   /// Images of the data set (crops file: of all updates).
   virtual std::uint64_t images() const = 0;
-  /// Names of the shards in order, stored in checkpoints.
-  virtual std::vector<std::string> shard_names() const = 0;
+  /// The shards in order, stored in checkpoints.
+  virtual std::vector<ShardIdentity> shards() const = 0;
   /// Bad images met so far by this rank.
   virtual std::int64_t bad_images() const = 0;
   virtual std::int64_t bytes_held() const = 0;

@@ -34,6 +34,10 @@ struct KnnVotes {
 std::vector<KnnVotes> knn_votes(const comm::Communicator& comm, const FeatureTable& train, const FeatureTable& test,
                                 std::int64_t classes, const KnnOptions& options);
 
+/// Size of the class list of both sets. Error(file) naming the first difference.
+std::size_t common_classes(const std::vector<std::string>& train, const std::string& train_name,
+                           const std::vector<std::string>& test, const std::string& test_name);
+
 struct KnnScore {
   std::int64_t k = 0;
   double top1 = 0, top5 = 0;  ///< shares of the labelled test rows; top-5: among the five classes of most votes

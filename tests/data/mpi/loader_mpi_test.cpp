@@ -145,7 +145,7 @@ TEST_F(LoaderMpi, TakesThePositionsOfTheSampler) {
   write();
   const auto source = open_source(config_, world_, 4);
   EXPECT_EQ(source->images(), kImages);
-  EXPECT_EQ(source->shard_names().size(), 2U);
+  EXPECT_EQ(source->shards().size(), 2U);
   const Sampler sampler(kImages, 3, 8, 2);
   for (std::int64_t update = 4; update < 20; ++update) {
     std::vector<std::uint64_t> images;
