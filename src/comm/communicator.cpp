@@ -162,6 +162,39 @@ void Communicator::all_gather(std::span<const float> mine, std::span<float> out)
   check(MPI_Allgather(mine.data(), count, MPI_FLOAT, out.data(), count, MPI_FLOAT, comm_), "MPI_Allgather");
 }
 
+namespace {
+
+struct Parts {
+  std::vector<int> counts, places;
+};
+Parts balanced_parts(std::size_t count, int ranks) {
+  ensure(count <= INT_MAX, "a message of more elements than MPI 3 can count");
+  Parts out;
+  for (int r = 0; r < ranks; ++r) {
+    const auto begin = balanced_begin(static_cast<std::int64_t>(count), r, ranks);
+    out.places.push_back(static_cast<int>(begin));
+    out.counts.push_back(static_cast<int>(balanced_begin(static_cast<std::int64_t>(count), r + 1, ranks) - begin));
+  }
+  return out;
+}
+
+}  // namespace
+
+void Communicator::reduce_scatter(std::span<const float> whole, std::span<float> mine) const {
+  const auto parts = balanced_parts(whole.size(), size_);
+  ensure(mine.size() == static_cast<std::size_t>(parts.counts[static_cast<std::size_t>(rank_)]),
+         "reduce_scatter: output of another size");
+  check(MPI_Reduce_scatter(whole.data(), mine.data(), parts.counts.data(), MPI_FLOAT, MPI_SUM, comm_),
+        "MPI_Reduce_scatter");
+}
+
+void Communicator::all_gather_parts(std::span<float> whole) const {
+  const auto parts = balanced_parts(whole.size(), size_);
+  check(MPI_Allgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, whole.data(), parts.counts.data(), parts.places.data(),
+                       MPI_FLOAT, comm_),
+        "MPI_Allgatherv");
+}
+
 std::vector<std::int64_t> Communicator::all_gather(std::int64_t mine) const {
   std::vector<std::int64_t> out(static_cast<std::size_t>(size_));
   check(MPI_Allgather(&mine, 1, MPI_INT64_T, out.data(), 1, MPI_INT64_T, comm_), "MPI_Allgather");

@@ -174,11 +174,17 @@ std::vector<Key> make_keys() {
   Section(k, "parallel", &Config::parallel)
       .key("bn_group_size", &Parallel::bn_group_size, at_least(1),
            "consecutive ranks that share BatchNorm statistics; more than there are: all")
-      .key("shard", &Parallel::shard, one_of({"none"}, {"optimizer", "gradients", "parameters"}),
-           "what is cut over the ranks instead of being held by each")
-      .key("recompute", &Parallel::recompute, one_of({"none"}, {"block", "auto"}),
-           "activations computed again in the backward pass to save memory")
-      .key("memory_budget_bytes", &Parallel::memory_budget_bytes, at_least(0), "a rank; 0: what the machine has")
+      .key("shard", &Parallel::shard, one_of({"none", "optimizer", "gradients", "parameters"}),
+           "what is split over the ranks of a group instead of held by each: momentum; and gradients; and parameters")
+      .key("shard_group", &Parallel::shard_group, at_least(0),
+           "consecutive ranks that split it, such as those of a node; groups are replicas; 0: all ranks")
+      .key("overlap", &Parallel::overlap, any(), "sums and gathers run in a thread beside the computation")
+      .key("recompute", &Parallel::recompute, one_of({"none", "cheap", "block"}, {"auto"}),
+           "what the backward pass computes again instead of keeping: cheap: BatchNorm, ReLU and gates; block: all but "
+           "a "
+           "block's input")
+      .key("memory_budget_bytes", &Parallel::memory_budget_bytes, at_least(0),
+           "for recompute = \"auto\"; 0: what there is")
       .key("bucket_bytes", &Parallel::bucket_bytes, at_least(1024), "gradients summed in one message");
   Section(k, "checkpoint", &Config::checkpoint)
       .key("every_updates", &Checkpoint::every_updates, Rule{.low = 1, .later = {"auto"}},

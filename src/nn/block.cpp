@@ -61,49 +61,78 @@ dnn::ConvShape Block::conv_projection(device::Shape x) const {
   return {.n = x.n, .h = x.h, .w = x.w, .c_in = shape_.width_in, .c_out = shape_.width, .stride = shape_.stride};
 }
 
-void Block::forward(const Context& ctx, device::Tensor x, Saved& s) const {
-  auto queue = ctx.queue;
+void Block::forward(const Context& ctx, device::Tensor x, Saved& s, Keep keep) const {
   s.x = x;
+  branches(ctx, s);
+  join(ctx, s);
+  if (ctx.mode == Mode::eval) {
+    auto out = std::move(s.out);
+    s = Saved{};
+    s.out = std::move(out);
+    return;
+  }
+  if (keep == Keep::all) return;
+  s.a_out.release();
+  s.b_out.release();
+  if (keep == Keep::convolutions) return;
+  for (auto* dropped : {&s.a, &s.b, &s.pooled, &s.hidden, &s.gate, &s.c, &s.projection}) dropped->release();
+}
 
-  const auto a = conv_a(x.shape);
+/// Everything up to the sum. Run again in replay mode it gives the same bits.
+void Block::branches(const Context& ctx, Saved& s) const {
+  auto queue = ctx.queue;
+  const auto a = conv_a(s.x.shape);
   s.a = ctx.pool->tensor(out_shape(a));
-  ctx.dnn->conv_forward(queue, a, x, ctx.weights(weight_a_), *s.a);
+  ctx.dnn->conv_forward(queue, a, s.x, ctx.weights(weight_a_), *s.a);
   BatchNormLayer::compute_statistics(ctx, std::array{BatchNormLayer::Part{&bn_a_, &s.bn_a, *s.a}});
-  s.a_out = ctx.pool->tensor(s.a->shape);
-  kernels::batchnorm_apply(queue, *s.a, bn_a_.view(ctx, s.bn_a), kernels::Relu::yes, *s.a_out);
+  activate_a(ctx, s);
 
   const auto b = conv_b(s.a_out->shape);
   s.b = ctx.pool->tensor(out_shape(b));
   ctx.dnn->conv_forward(queue, b, *s.a_out, ctx.weights(weight_b_), *s.b);
   BatchNormLayer::compute_statistics(ctx, std::array{BatchNormLayer::Part{&bn_b_, &s.bn_b, *s.b}});
   squeeze_excite(ctx, s);
+  gate_b(ctx, s);
 
   const auto c = conv_c(s.b_out->shape);
   s.c = ctx.pool->tensor(out_shape(c));
   ctx.dnn->conv_forward(queue, c, *s.b_out, ctx.weights(weight_c_), *s.c);
-  s.out = ctx.pool->tensor(s.c->shape);
   if (shape_.projected()) {
-    const auto p = conv_projection(x.shape);
+    const auto p = conv_projection(s.x.shape);
     s.projection = ctx.pool->tensor(out_shape(p));
-    ctx.dnn->conv_forward(queue, p, x, ctx.weights(weight_projection_), *s.projection);
+    ctx.dnn->conv_forward(queue, p, s.x, ctx.weights(weight_projection_), *s.projection);
     BatchNormLayer::compute_statistics(
         ctx, std::array{BatchNormLayer::Part{&bn_c_, &s.bn_c, *s.c},
                         BatchNormLayer::Part{&bn_projection_, &s.bn_projection, *s.projection}});
-    const auto shortcut_bn = bn_projection_.view(ctx, s.bn_projection);
-    kernels::batchnorm_add_relu(queue, *s.c, bn_c_.view(ctx, s.bn_c), *s.projection, &shortcut_bn, *s.out);
   } else {
     BatchNormLayer::compute_statistics(ctx, std::array{BatchNormLayer::Part{&bn_c_, &s.bn_c, *s.c}});
-    kernels::batchnorm_add_relu(queue, *s.c, bn_c_.view(ctx, s.bn_c), x, nullptr, *s.out);
-  }
-  if (ctx.mode == Mode::eval) {
-    auto out = std::move(s.out);
-    s = Saved{};
-    s.out = std::move(out);
   }
 }
 
-// pooled = mean(relu(bn(b))); hidden = relu(W1 pooled + b1); gate = sigmoid(W2 hidden + b2); b_out = relu(bn(b)) *
-// gate.
+void Block::join(const Context& ctx, Saved& s) const {
+  auto queue = ctx.queue;
+  s.out = ctx.pool->tensor(s.c->shape);
+  if (shape_.projected()) {
+    const auto shortcut_bn = bn_projection_.view(ctx, s.bn_projection);
+    kernels::batchnorm_add_relu(queue, *s.c, bn_c_.view(ctx, s.bn_c), *s.projection, &shortcut_bn, *s.out);
+  } else {
+    kernels::batchnorm_add_relu(queue, *s.c, bn_c_.view(ctx, s.bn_c), s.x, nullptr, *s.out);
+  }
+}
+
+void Block::activate_a(const Context& ctx, Saved& s) const {
+  auto queue = ctx.queue;
+  s.a_out = ctx.pool->tensor(s.a->shape);
+  kernels::batchnorm_apply(queue, *s.a, bn_a_.view(ctx, s.bn_a), kernels::Relu::yes, *s.a_out);
+}
+
+void Block::gate_b(const Context& ctx, Saved& s) const {
+  auto queue = ctx.queue;
+  s.b_out = ctx.pool->tensor(s.b->shape);
+  kernels::batchnorm_relu_gate(queue, *s.b, bn_b_.view(ctx, s.bn_b), *s.gate, *s.b_out);
+}
+
+// pooled = mean(relu(bn(b))); hidden = relu(W1 pooled + b1); gate = sigmoid(W2 hidden + b2).
 void Block::squeeze_excite(const Context& ctx, Saved& s) const {
   auto queue = ctx.queue;
   const auto n = s.b->shape.n, w = shape_.width, r = shape_.squeeze;
@@ -118,8 +147,6 @@ void Block::squeeze_excite(const Context& ctx, Saved& s) const {
   ctx.dnn->gemm(queue, n, w, r, s.hidden->f32(), dnn::Transpose::no, ctx.at(excite_weight_), dnn::Transpose::yes,
                 s.gate->f32(), dnn::Accumulate::no, ctx.at(excite_bias_));
   kernels::sigmoid(queue, *s.gate);
-  s.b_out = ctx.pool->tensor(s.b->shape);
-  kernels::batchnorm_relu_gate(queue, *s.b, bn, *s.gate, *s.b_out);
 }
 
 // Returns d_pooled [n, w]: what reaches relu(bn(b)) through the gate.
@@ -151,6 +178,11 @@ device::Loan Block::backward(const Context& ctx, device::Loan d_out, Saved& s) c
   auto queue = ctx.queue;
   const auto w = shape_.width;
   const bool projected = shape_.projected();
+  if (!s.c) {
+    Context again = ctx;
+    again.mode = Mode::replay;
+    branches(again, s);
+  }
   const auto scratch = sums_scratch(ctx, 4 * w);
   double* sums = doubles(scratch);
 
@@ -176,6 +208,7 @@ device::Loan Block::backward(const Context& ctx, device::Loan d_out, Saved& s) c
   s.c.release();
   s.out.release();
 
+  if (!s.b_out) gate_b(ctx, s);
   const auto c = conv_c(s.b_out->shape);
   ctx.dnn->conv_backward_weights(queue, c, *s.b_out, *d_c, ctx.grad(weight_c_), dnn::Accumulate::yes);
   s.b_out.release();
@@ -190,6 +223,7 @@ device::Loan Block::backward(const Context& ctx, device::Loan d_out, Saved& s) c
   }
   s.b.release();
 
+  if (!s.a_out) activate_a(ctx, s);
   const auto b = conv_b(s.a_out->shape);
   ctx.dnn->conv_backward_weights(queue, b, *s.a_out, *d_b, ctx.grad(weight_b_), dnn::Accumulate::yes);
   s.a_out.release();

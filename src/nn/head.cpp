@@ -26,10 +26,6 @@ Head::Head(const config::Head& head, ParameterTable& parameters, ParameterTable&
                                      static_cast<double>(dims_.back()));
 }
 
-device::Tensor Head::prototype_matrix(float* parameters) const {
-  return {.data = parameters + prototype_weight_, .shape = {prototypes_, 1, 1, dims_.back()}};
-}
-
 void Head::forward(const Context& ctx, device::Tensor features, Pass& pass, device::Tensor scores) const {
   auto queue = ctx.queue;
   const auto rows = features.rows();

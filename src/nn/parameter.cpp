@@ -31,20 +31,21 @@ std::int64_t ParameterTable::parameter_count() const {
   return count;
 }
 
-void initialize(const ParameterTable& table, std::uint64_t seed, float* block) {
-  for (const auto& p : table.entries()) {
-    float* values = block + p.offset;
-    if (p.init == Init::zero || p.init == Init::one) {
-      std::fill_n(values, p.elems, p.init == Init::one ? 1.0F : 0.0F);
-      continue;
-    }
-    Random random(seed, Purpose::parameter, checksum(p.name));
-    const double sigma = std::sqrt(2.0 / p.fan), bound = 1.0 / std::sqrt(p.fan);
-    for (std::int64_t i = 0; i < p.elems; ++i) {
-      values[i] =
-          static_cast<float>(p.init == Init::conv_normal ? sigma * random.normal() : random.uniform(-bound, bound));
-    }
+void initialize(const Parameter& p, std::uint64_t seed, float* values) {
+  if (p.init == Init::zero || p.init == Init::one) {
+    std::fill_n(values, p.elems, p.init == Init::one ? 1.0F : 0.0F);
+    return;
   }
+  Random random(seed, Purpose::parameter, checksum(p.name));
+  const double sigma = std::sqrt(2.0 / p.fan), bound = 1.0 / std::sqrt(p.fan);
+  for (std::int64_t i = 0; i < p.elems; ++i) {
+    values[i] =
+        static_cast<float>(p.init == Init::conv_normal ? sigma * random.normal() : random.uniform(-bound, bound));
+  }
+}
+
+void initialize(const ParameterTable& table, std::uint64_t seed, float* block) {
+  for (const auto& p : table.entries()) initialize(p, seed, block + p.offset);
 }
 
 }  // namespace seer::nn

@@ -5,14 +5,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
 #include "seer/checkpoint/weights.hpp"
 #include "seer/comm/signals.hpp"
 #include "seer/kernels/activation.hpp"
-#include "seer/kernels/optimizer.hpp"
 
 namespace seer::train {
 namespace {
@@ -42,23 +40,8 @@ std::int64_t share_of_batch(const config::Config& config, const comm::Communicat
   return config.data.global_batch / comm.size();
 }
 
-/// Floats of a parameter block. Parameters, gradients and momentum of all ranks of a node must fit its memory: Linux
-/// would hand it out all the same, and kill the run without a word when it is touched.
-std::size_t affordable_floats(const nn::Model& model, const comm::Communicator& comm) {
-  const auto floats = static_cast<std::size_t>(model.parameters().block_elems());
-  const auto node_ranks = static_cast<std::size_t>(comm.node().size());
-  comm::agree(comm, "checking the memory", [&] {
-    const double wanted = 3.0 * sizeof(float) * static_cast<double>(floats) * static_cast<double>(node_ranks);
-    const auto available = static_cast<double>(device::available_bytes());
-    if (available == 0 || wanted <= available) return;
-    throw Error(
-        ExitCode::device,
-        fmt::format("{} parameters with gradients and momentum take {:.1f} GiB for the {} ranks of this node, "
-                    "which has {:.1f} GiB left",
-                    model.parameters().parameter_count(), wanted / (1 << 30), node_ranks, available / (1 << 30)),
-        "use a smaller model.preset or head.dims, or fewer ranks a node");
-  });
-  return floats;
+nn::Keep keep_of(const std::string& recompute) {
+  return recompute == "block" ? nn::Keep::input : recompute == "cheap" ? nn::Keep::convolutions : nn::Keep::all;
 }
 
 }  // namespace
@@ -84,51 +67,54 @@ Learner::Learner(const config::Config& config, const comm::Communicator& comm, P
       images_(share_of_batch(config, comm)),
       model_(config.model, config.head),
       dnn_(dnn::make_host_backend()),
-      parameters_(device::Buffer::floats(affordable_floats(model_, comm))),
-      gradients_(device::Buffer::floats(static_cast<std::size_t>(model_.parameters().block_elems()))),
-      momenta_(device::Buffer::floats(static_cast<std::size_t>(model_.parameters().block_elems()))),
-      buffers_(device::Buffer::floats(static_cast<std::size_t>(model_.buffers().block_elems()))),
-      optimizer_(config.optimizer, model_.parameters()) {
+      state_(config, comm, model_, pool_, phases),
+      buffers_(device::Buffer::floats(static_cast<std::size_t>(model_.buffers().block_elems()))) {
   for (const auto& crops : config.crops) crops_ += crops.count;
   const int group = group_size(config, comm);
   if (group > 1) group_ = std::make_unique<GroupReduction>(comm.split_groups(group), phases);
   swav_ = std::make_unique<Swav>(config.swav, comm, images_, crops_, model_.head().prototypes(), model_.head().dim());
-  model_.initialize(static_cast<std::uint64_t>(config.data.seed), parameters_.f32(), buffers_.f32());
-  if (!config.model.init_from.empty()) {
-    comm::agree(comm, "reading model.init_from", [&] {
-      if (comm.is_root()) load_initial(checkpoint::resolve(config.model.init_from));
-    });
-    comm.broadcast(parameters_.data(), parameters_.bytes());
-    comm.broadcast(buffers_.data(), buffers_.bytes());
-  }
+  const auto seed = static_cast<std::uint64_t>(config.data.seed);
+  state_.fill([seed](const nn::Parameter& p, float* values) { nn::initialize(p, seed, values); });
+  nn::initialize(model_.buffers(), seed, buffers_.f32());
+  if (!config.model.init_from.empty()) load_initial(config.model.init_from);
 }
 
 Learner::~Learner() = default;
 
+/// The root reads the file, and every tensor goes to all; what the file lacks of a head starts at random.
 void Learner::load_initial(const std::string& path) {
-  const auto weights = checkpoint::read_weights(path);
-  std::int64_t fresh = 0;
-  const auto fill = [&](const nn::ParameterTable& table, const auto& tensors, float* block) {
-    for (const auto& p : table.entries()) {
-      const auto found = tensors.find(p.name);
-      const bool of_head = p.name.starts_with("head.") || p.name == kPrototypes;
-      if (found == tensors.end() && of_head) {
-        ++fresh;
-        continue;
-      }
-      if (found == tensors.end() || found->second.shape != p.shape) {
-        const auto has = found == tensors.end() ? std::string("no such tensor")
-                                                : fmt::format("shape [{}]", fmt::join(found->second.shape, ", "));
-        throw Error(ExitCode::file,
-                    fmt::format("model.init_from {}: {} has {}, wanted shape [{}]", path, p.name, has,
-                                fmt::join(p.shape, ", ")),
-                    "use weights of the same model, or change [model] and [head]");
-      }
-      std::copy(found->second.values.begin(), found->second.values.end(), block + p.offset);
+  checkpoint::Weights weights;
+  const auto find = [&path](const nn::Parameter& p, const auto& tensors) -> const checkpoint::HostTensor* {
+    const auto found = tensors.find(p.name);
+    const bool of_head = p.name.starts_with("head.") || p.name == kPrototypes;
+    if (found == tensors.end() && of_head) return nullptr;
+    if (found == tensors.end() || found->second.shape != p.shape) {
+      const auto has = found == tensors.end() ? std::string("no such tensor")
+                                              : fmt::format("shape [{}]", fmt::join(found->second.shape, ", "));
+      throw Error(
+          ExitCode::file,
+          fmt::format("model.init_from {}: {} has {}, wanted shape [{}]", path, p.name, has, fmt::join(p.shape, ", ")),
+          "use weights of the same model, or change [model] and [head]");
     }
+    return &found->second;
   };
-  fill(model_.parameters(), weights.parameters, parameters_.f32());
-  fill(model_.buffers(), weights.buffers, buffers_.f32());
+  std::int64_t fresh = 0;
+  comm::agree(*comm_, "reading model.init_from", [&] {
+    if (!comm_->is_root()) return;
+    weights = checkpoint::read_weights(checkpoint::resolve(path));
+    for (const auto& p : model_.parameters().entries()) fresh += find(p, weights.parameters) == nullptr ? 1 : 0;
+    for (const auto& b : model_.buffers().entries()) fresh += find(b, weights.buffers) == nullptr ? 1 : 0;
+  });
+  const auto seed = static_cast<std::uint64_t>(config_.data.seed);
+  const auto give = [&](const nn::Parameter& p, const auto& tensors, float* values) {
+    nn::initialize(p, seed, values);
+    if (const auto* tensor = comm_->is_root() ? find(p, tensors) : nullptr) {
+      std::copy(tensor->values.begin(), tensor->values.end(), values);
+    }
+    comm_->broadcast(values, static_cast<std::size_t>(p.elems) * sizeof(float));
+  };
+  state_.fill([&](const nn::Parameter& p, float* values) { give(p, weights.parameters, values); });
+  for (const auto& b : model_.buffers().entries()) give(b, weights.buffers, buffers_.f32() + b.offset);
   if (fresh > 0) log::info(fmt::format("init_from {}: no head in it, {} tensors start at random", path, fresh));
 }
 
@@ -138,79 +124,82 @@ std::string Learner::describe() const {
                      model_.parameters().entries().size(), group_ ? group_->size() : 1, dnn_->describe());
 }
 
+/// The trunk, all resolutions segment by segment, then the head once on all crops. Parameters may come and go.
+void Learner::forward(nn::Context& ctx, const data::Batch& batch, device::Tensor features, device::Tensor scores) {
+  constexpr auto kDirection = FlatState::Direction::forward;
+  const auto& trunk = model_.trunk();
+  for (auto& pass : passes_) pass.keep.assign(trunk.segments(), keep_of(config_.parallel.recompute));
+  for (std::size_t s = 0; s < trunk.segments(); ++s) {
+    state_.need(ctx, s, kDirection);
+    for (std::size_t g = 0; g < batch.groups.size(); ++g) {
+      const auto& group = batch.groups[g];
+      trunk.forward_segment(ctx, s, group.images, passes_[g],
+                            features.slice(group.first_crop * images_, group.count * images_));
+    }
+    state_.drop(s, kDirection);
+  }
+  state_.need(ctx, trunk.segments(), kDirection);  // stays for the loss (queue) and the backward pass
+  model_.head().forward(ctx, features, head_pass_, scores);
+}
+
+/// The same way back. A segment's gradients are complete when all resolutions have passed it, and set off to the other
+/// ranks while the segments below are at work.
+void Learner::backward(nn::Context& ctx, const data::Batch& batch, device::Tensor d_scores, device::Tensor features) {
+  constexpr auto kDirection = FlatState::Direction::backward;
+  const auto& trunk = model_.trunk();
+  const auto d_features = pool_.tensor(features.shape);
+  for (std::size_t s = trunk.segments() + 1; s-- > 0;) {
+    state_.need(ctx, s, kDirection);
+    state_.open_gradients(ctx, s);
+    if (s == trunk.segments()) {
+      model_.head().backward(ctx, d_scores, head_pass_, *d_features);
+    } else {
+      for (std::size_t g = batch.groups.size(); g-- > 0;) {
+        const auto& group = batch.groups[g];
+        trunk.backward_segment(ctx, s, d_features->slice(group.first_crop * images_, group.count * images_),
+                               passes_[g]);
+      }
+    }
+    state_.drop(s, kDirection);
+    state_.close_gradients(s);
+  }
+}
+
 Learner::Outcome Learner::update(const data::Batch& batch, std::int64_t update, double lr, Diagnose diagnose) {
   nn::Context ctx{.dnn = dnn_.get(),
                   .pool = &pool_,
                   .queue = {},
-                  .parameters = parameters_.f32(),
-                  .gradients = gradients_.f32(),
                   .buffers = buffers_.f32(),
-                  .version = version_,
                   .mode = nn::Mode::train,
                   .group = group_.get()};
-  const auto& trunk = model_.trunk();
-  const auto& head = model_.head();
-  const std::int64_t rows = crops_ * images_, k = head.prototypes();
-
-  // Forward: the trunk once per resolution, the head once on all crops.
-  const auto features = pool_.tensor({rows, 1, 1, trunk.features()});
-  const auto scores = pool_.tensor({rows, 1, 1, k});
-  std::vector<nn::RegNet::Pass> passes(batch.groups.size());
-  nn::Head::Pass head_pass;
+  const std::int64_t rows = crops_ * images_;
+  const auto features = pool_.tensor({rows, 1, 1, model_.trunk().features()});
+  const auto scores = pool_.tensor({rows, 1, 1, model_.head().prototypes()});
+  passes_.resize(batch.groups.size());
+  state_.begin_update();
   {
     const auto timer = phases_->time(Phase::forward);
-    for (std::size_t g = 0; g < batch.groups.size(); ++g) {
-      const auto& group = batch.groups[g];
-      trunk.forward(ctx, group.images, passes[g], features->slice(group.first_crop * images_, group.count * images_));
-    }
-    head.forward(ctx, *features, head_pass, *scores);
+    forward(ctx, batch, *features, *scores);
   }
 
-  // Codes and loss.
   const auto d_scores = pool_.tensor(scores->shape);
   Swav::Result swav;
   {
     const auto timer = phases_->time(Phase::loss);
     swav = swav_->loss_and_gradient(
-        pool_, ctx.queue, update, *scores, *head_pass.embedding, *d_scores,
-        [&](device::Tensor embeddings, device::Tensor out) { head.score(ctx, embeddings, out); });
+        pool_, ctx.queue, update, *scores, *head_pass_.embedding, *d_scores,
+        [&](device::Tensor embeddings, device::Tensor out) { model_.head().score(ctx, embeddings, out); });
   }
-
-  // Backward.
   {
     const auto timer = phases_->time(Phase::backward);
-    std::memset(gradients_.data(), 0, gradients_.bytes());
-    const auto d_features = pool_.tensor(features->shape);
-    head.backward(ctx, *d_scores, head_pass, *d_features);
-    for (std::size_t g = batch.groups.size(); g-- > 0;) {
-      const auto& group = batch.groups[g];
-      trunk.backward(ctx, d_features->slice(group.first_crop * images_, group.count * images_), passes[g]);
-    }
+    backward(ctx, batch, *d_scores, *features);
   }
 
-  // One small message: loss, diagnostics, and whether anyone was asked to stop.
-  Outcome out;
-  {
-    const auto timer = phases_->time(Phase::reduce);
-    reduce_gradients();
-    std::vector<double> sums = {swav.loss, swav.code_entropy / comm_->size(), static_cast<double>(batch.replaced),
-                                comm::stop_requested() ? 1.0 : 0.0};
-    const std::size_t fixed = sums.size();
-    if (diagnose == Diagnose::yes) sums.insert(sums.end(), swav.prediction.begin(), swav.prediction.end());
-    comm_->all_reduce(std::span(sums));
-    out.loss = sums[0];
-    out.code_entropy = sums[1];
-    out.bad_images = static_cast<std::int64_t>(sums[2]);
-    out.stop = sums[3] > 0;
-    for (std::size_t i = fixed; i < sums.size(); ++i) {
-      if (sums[i] > 0) out.prediction_entropy -= sums[i] * std::log(sums[i]);
-    }
-  }
-
-  // Update: all ranks hold the same gradients, so all take the same step.
+  // Update: the same on all ranks, or on none.
+  Outcome out = agree_on_outcome(batch, swav, diagnose);
   const auto timer = phases_->time(Phase::optimizer);
-  optimizer_.set_frozen(kPrototypes, update < config_.swav.freeze_prototypes_updates);
-  out.grad_norm = optimizer_.measure(ctx.queue, gradients_.f32());
+  state_.optimizer().set_frozen(kPrototypes, update < config_.swav.freeze_prototypes_updates);
+  out.grad_norm = state_.reduce();
   if (!std::isfinite(out.loss) || !std::isfinite(out.grad_norm)) {
     throw Error(
         ExitCode::numerics,
@@ -219,35 +208,31 @@ Learner::Outcome Learner::update(const data::Batch& batch, std::int64_t update, 
         "lower schedule.lr_peak or lengthen the warm-up; the newest checkpoint is intact")
         .as_agreed();
   }
-  optimizer_.step(ctx.queue, lr, gradients_.f32(), momenta_.f32(), parameters_.f32());
-  kernels::normalize_rows(ctx.queue, head.prototype_matrix(parameters_.f32()));
-  ++version_;
+  state_.step(lr);
   return out;
 }
 
-void Learner::reduce_gradients() {
-  if (comm_->size() == 1) return;
-  // The loss gradient is already divided by the number of ranks: the sum is the average.
-  const auto all = static_cast<std::size_t>(model_.parameters().block_elems());
-  const auto bucket = std::max<std::size_t>(1, static_cast<std::size_t>(config_.parallel.bucket_bytes) / sizeof(float));
-  for (std::size_t at = 0; at < all; at += bucket) {
-    comm_->all_reduce(std::span(gradients_.f32() + at, std::min(bucket, all - at)));
+/// One small message: loss, diagnostics, and whether anyone was asked to stop.
+Learner::Outcome Learner::agree_on_outcome(const data::Batch& batch, const Swav::Result& swav, Diagnose diagnose) {
+  const auto timer = phases_->time(Phase::reduce);
+  std::vector<double> sums = {swav.loss, swav.code_entropy / comm_->size(), static_cast<double>(batch.replaced),
+                              comm::stop_requested() ? 1.0 : 0.0};
+  const std::size_t fixed = sums.size();
+  if (diagnose == Diagnose::yes) sums.insert(sums.end(), swav.prediction.begin(), swav.prediction.end());
+  comm_->all_reduce(std::span(sums));
+  Outcome out;
+  out.loss = sums[0];
+  out.code_entropy = sums[1];
+  out.bad_images = static_cast<std::int64_t>(sums[2]);
+  out.stop = sums[3] > 0;
+  for (std::size_t i = fixed; i < sums.size(); ++i) {
+    if (sums[i] > 0) out.prediction_entropy -= sums[i] * std::log(sums[i]);
   }
-}
-
-std::int64_t Learner::begin_of(int rank) const {
-  return model_.parameters().block_elems() * rank / comm_->size();
+  return out;
 }
 
 std::vector<checkpoint::Slab> Learner::slabs() {
-  const std::int64_t begin = begin_of(comm_->rank()), end = begin_of(comm_->rank() + 1);
-  std::vector<checkpoint::Slab> out;
-  for (const auto& p : model_.parameters().entries()) {
-    const auto first = std::clamp(begin - p.offset, std::int64_t{0}, p.elems);
-    const auto last = std::clamp(end - p.offset, std::int64_t{0}, p.elems);
-    out.push_back({"model", p.name, p.shape, parameters_.f32() + p.offset + first, first, last});
-    out.push_back({"momentum", p.name, p.shape, momenta_.f32() + p.offset + first, first, last});
-  }
+  auto out = state_.slabs();
   for (const auto& b : model_.buffers().entries()) {
     out.push_back({"buffers", b.name, b.shape, buffers_.f32() + b.offset, 0, comm_->is_root() ? b.elems : 0});
   }
@@ -255,14 +240,8 @@ std::vector<checkpoint::Slab> Learner::slabs() {
 }
 
 void Learner::share_loaded() {
-  for (int rank = 0; rank < comm_->size(); ++rank) {
-    const auto begin = begin_of(rank), count = begin_of(rank + 1) - begin;
-    for (float* block : {parameters_.f32(), momenta_.f32()}) {
-      comm_->broadcast(block + begin, static_cast<std::size_t>(count) * sizeof(float), rank);
-    }
-  }
+  state_.share_loaded();
   comm_->broadcast(buffers_.data(), buffers_.bytes());
-  ++version_;
 }
 
 void Learner::save_queue(checkpoint::State& state) const {

@@ -91,6 +91,8 @@ std::vector<Scalar> scalars(const UpdateRecord& r) {
           real("reduce_ms", r.reduce_ms),
           real("optimizer_ms", r.optimizer_ms),
           real("bn_sync_ms", r.bn_sync_ms),
+          real("gather_ms", r.gather_ms),
+          real("hidden_ms", r.hidden_ms),
           real("grad_norm", r.grad_norm),
           real("loss_scale", r.loss_scale),
           integer("host_bytes", r.host_bytes),

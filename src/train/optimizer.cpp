@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "seer/train/optimizer.hpp"
 
+#include <algorithm>
 #include <cmath>
 
 namespace seer::train {
@@ -10,13 +11,21 @@ Optimizer::Optimizer(const config::Optimizer& config, const nn::ParameterTable& 
   rule_.weight_decay = static_cast<float>(config.weight_decay);
   rule_.trust = static_cast<float>(config.trust);
   rule_.lars = config.kind == "lars";
-  for (const auto& p : table.entries()) {
-    names_.push_back(p.name);
-    ranges_.push_back({p.offset, p.offset + p.elems});
+  for (const auto& p : table.entries()) names_.push_back(p.name);
+  skip_.assign(names_.size(), 0);
+  squares_.assign(2 * names_.size(), 0);
+}
+
+Optimizer::Part Optimizer::part(const nn::ParameterTable& table, std::int64_t begin, std::int64_t end) {
+  Part out;
+  const auto& tensors = table.entries();
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    const auto first = std::max(tensors[i].offset, begin), last = std::min(tensors[i].offset + tensors[i].elems, end);
+    if (first >= last) continue;
+    if (out.ranges.empty()) out.first_tensor = i;
+    out.ranges.push_back({first - begin, last - begin});
   }
-  skip_.assign(ranges_.size(), 0);
-  gradient_squares_.assign(ranges_.size(), 0);
-  parameter_squares_.assign(ranges_.size(), 0);
+  return out;
 }
 
 void Optimizer::set_frozen(const std::string& name, bool frozen) {
@@ -25,18 +34,29 @@ void Optimizer::set_frozen(const std::string& name, bool frozen) {
   }
 }
 
-double Optimizer::measure(device::Queue& queue, const float* gradients) {
-  kernels::squared_norms(queue, gradients, ranges_, gradient_squares_.data());
+void Optimizer::forget_squares() {
+  std::fill(squares_.begin(), squares_.end(), 0.0);
+}
+
+void Optimizer::measure(device::Queue& queue, const Part& part, const float* gradients, const float* parameters) {
+  if (part.ranges.empty()) return;
+  kernels::squared_norms(queue, gradients, part.ranges, squares_.data() + part.first_tensor);
+  kernels::squared_norms(queue, parameters, part.ranges, squares_.data() + names_.size() + part.first_tensor);
+}
+
+double Optimizer::gradient_norm() const {
   double sum = 0;
-  for (std::size_t i = 0; i < ranges_.size(); ++i) sum += skip_[i] != 0 ? 0 : gradient_squares_[i];
+  for (std::size_t i = 0; i < names_.size(); ++i) sum += skip_[i] != 0 ? 0 : squares_[i];
   return std::sqrt(sum);
 }
 
-void Optimizer::step(device::Queue& queue, double lr, const float* gradients, float* momenta, float* parameters) {
+void Optimizer::step(device::Queue& queue, const Part& part, double lr, const float* gradients, float* momenta,
+                     float* parameters) {
+  if (part.ranges.empty()) return;
   rule_.lr = static_cast<float>(lr);
-  kernels::squared_norms(queue, parameters, ranges_, parameter_squares_.data());
-  kernels::optimizer_update(queue, ranges_, skip_, parameter_squares_.data(), gradient_squares_.data(), rule_,
-                            gradients, momenta, parameters);
+  kernels::optimizer_update(queue, part.ranges, std::span(skip_).subspan(part.first_tensor, part.ranges.size()),
+                            squares_.data() + names_.size() + part.first_tensor, squares_.data() + part.first_tensor,
+                            rule_, gradients, momenta, parameters);
 }
 
 }  // namespace seer::train

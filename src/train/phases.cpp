@@ -16,14 +16,15 @@ std::size_t index(Phase phase) {
 void accumulate(PhaseTimes& sum, const PhaseTimes& update) {
   for (std::size_t i = 0; i < kPhases; ++i) sum.ms[i] += update.ms[i];
   sum.wall_ms += update.wall_ms;
+  sum.hidden_ms += update.hidden_ms;
   sum.updates += update.updates;
 }
 
 }  // namespace
 
 const char* name_of(Phase phase) {
-  constexpr std::array<const char*, kPhases> names = {"data wait", "forward",   "bn sync",    "loss", "backward",
-                                                      "reduce",    "optimizer", "checkpoint", "other"};
+  constexpr std::array<const char*, kPhases> names = {"data wait", "forward",   "bn sync", "loss",       "backward",
+                                                      "reduce",    "optimizer", "gather",  "checkpoint", "other"};
   return names[index(phase)];
 }
 
@@ -79,6 +80,8 @@ void fill(UpdateRecord& record, const PhaseTimes& times) {
   record.backward_ms = times.per_update_ms(Phase::backward);
   record.reduce_ms = times.per_update_ms(Phase::reduce);
   record.optimizer_ms = times.per_update_ms(Phase::optimizer);
+  record.gather_ms = times.per_update_ms(Phase::gather);
+  record.hidden_ms = times.hidden_per_update_ms();
   record.bn_sync_ms = times.per_update_ms(Phase::bn_sync);
 }
 
@@ -93,6 +96,7 @@ PhaseSummary reduce(const PhaseTimes& times, const comm::Communicator& comm) {
   comm.all_reduce(std::span<double>(summary.mean_ms), comm::Op::sum);
   comm.all_reduce(std::span<double>(summary.max_ms), comm::Op::max);
   for (auto& ms : summary.mean_ms) ms /= static_cast<double>(comm.size());
+  summary.hidden_ms = comm.all_reduce(times.hidden_per_update_ms(), comm::Op::sum) / comm.size();
   return summary;
 }
 
@@ -108,6 +112,7 @@ std::string to_table(const PhaseSummary& s) {
                         i < kPhases ? name_of(static_cast<Phase>(i)) : "update", s.mean_ms[i], share, s.min_ms[i],
                         s.max_ms[i]);
   }
+  if (s.hidden_ms > 0) text += fmt::format("\n  communication hidden behind these: {:.2f} ms", s.hidden_ms);
   return text;
 }
 

@@ -49,10 +49,10 @@ TEST(Metrics, WritesEveryKeyOfTheDesignOncePerUpdate) {
   ASSERT_EQ(lines.size(), 1U);
   const auto object = nlohmann::json::parse(lines[0]);
   for (const char* key :
-       {"update",     "loss",         "lr",           "images_per_s",       "step_ms",    "data_wait_ms",
-        "forward_ms", "backward_ms",  "reduce_ms",    "optimizer_ms",       "grad_norm",  "loss_scale",
-        "host_bytes", "device_bytes", "code_entropy", "prediction_entropy", "bad_images", "skipped",
-        "epoch",      "eta_s"}) {
+       {"update",     "loss",        "lr",         "images_per_s", "step_ms",      "data_wait_ms",
+        "forward_ms", "backward_ms", "reduce_ms",  "optimizer_ms", "gather_ms",    "hidden_ms",
+        "grad_norm",  "loss_scale",  "host_bytes", "device_bytes", "code_entropy", "prediction_entropy",
+        "bad_images", "skipped",     "epoch",      "eta_s"}) {
     EXPECT_TRUE(object.contains(key)) << key;
   }
   EXPECT_EQ(object["host_bytes"].get<std::int64_t>(), 123456789012);

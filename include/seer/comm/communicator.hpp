@@ -5,6 +5,7 @@
 
 #include <mpi.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <span>
@@ -64,12 +65,21 @@ class Communicator {
   /// Equal counts: out holds size() * mine.size() values, by rank.
   void all_gather(std::span<const float> mine, std::span<float> out) const;
   std::vector<std::int64_t> all_gather(std::int64_t mine) const;
+  /// `whole` is cut as balanced_begin() says: rank r's part of the sum over ranks goes to `mine` of rank r.
+  void reduce_scatter(std::span<const float> whole, std::span<float> mine) const;
+  /// The reverse: every rank's part, in place in `whole`, to all.
+  void all_gather_parts(std::span<float> whole) const;
 
  private:
   explicit Communicator(MPI_Comm comm);
   MPI_Comm comm_ = MPI_COMM_NULL;
   int rank_ = 0, size_ = 1;
 };
+
+/// Where part `part` of `parts` of a range of `count` elements begins: balanced to the element.
+inline std::int64_t balanced_begin(std::int64_t count, int part, int parts) {
+  return count / parts * part + std::min<std::int64_t>(count % parts, part);
+}
 
 /// Set-up phases: runs `phase` on every rank; if it threw anywhere, every rank throws the same Error (that of the
 /// lowest failing rank, with "n of m ranks failed" where more than one did). `phase` must hold no collective.

@@ -97,6 +97,8 @@ struct Precision {
 struct Parallel {
   std::int64_t bn_group_size = 64;
   std::string shard = "none";
+  std::int64_t shard_group = 0;  ///< 0: all ranks
+  bool overlap = true;
   std::string recompute = "none";
   std::int64_t memory_budget_bytes = 0;
   std::int64_t bucket_bytes = 33554432;

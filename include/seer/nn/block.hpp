@@ -16,6 +16,14 @@ struct BlockShape {
   bool projected() const { return width_in != width || stride != 1; }
 };
 
+/// What a segment keeps from its forward to its backward pass; the rest is computed again, to the same bits, from what
+/// is kept: no collective, running statistics untouched (spec 7.2).
+enum class Keep : std::uint8_t {
+  all,
+  convolutions,  ///< drops what follows a convolution by a pass over memory: BatchNorm + ReLU, the gated product
+  input,         ///< drops all but input, output and BatchNorm's statistics
+};
+
 class Block {
  public:
   /// Activations kept from forward to backward. `x` belongs to the previous block.
@@ -29,13 +37,17 @@ class Block {
   Block(ParameterTable& parameters, ParameterTable& buffers, const std::string& prefix, const BlockShape& shape);
 
   /// x: [n, h, w, width_in]; fills saved, whose `out` is [n, h', w', width]. In eval mode only `out` is kept.
-  void forward(const Context& ctx, device::Tensor x, Saved& saved) const;
+  void forward(const Context& ctx, device::Tensor x, Saved& saved, Keep keep = Keep::all) const;
   /// d_out is consumed (written over). Frees what it has used of `saved`. Returns d_x.
   device::Loan backward(const Context& ctx, device::Loan d_out, Saved& saved) const;
 
   const BlockShape& shape() const { return shape_; }
 
  private:
+  void branches(const Context& ctx, Saved& saved) const;
+  void join(const Context& ctx, Saved& saved) const;
+  void activate_a(const Context& ctx, Saved& saved) const;
+  void gate_b(const Context& ctx, Saved& saved) const;
   void squeeze_excite(const Context& ctx, Saved& saved) const;
   device::Loan squeeze_excite_backward(const Context& ctx, device::Tensor d_b_out, Saved& saved) const;
   dnn::ConvShape conv_a(device::Shape x) const;

@@ -28,16 +28,17 @@ struct Context {
   dnn::Backend* dnn = nullptr;
   device::Pool* pool = nullptr;
   device::Queue queue;
-  const float* parameters = nullptr;  ///< blocks laid out by the model's tables
+  const float* parameters = nullptr;  ///< blocks laid out by the model's tables, or the stretches of them in use:
   float* gradients = nullptr;         ///< accumulated into
-  float* buffers = nullptr;           ///< running statistics
-  std::uint64_t version = 0;          ///< of the parameters; 0: may change at any time
+  std::int64_t parameters_begin = 0, gradients_begin = 0;  ///< the element of the block that the pointer points to
+  float* buffers = nullptr;                                ///< running statistics
+  std::uint64_t version = 0;                               ///< of the parameters; 0: may change at any time
   Mode mode = Mode::train;
   StatisticsReduction* group = nullptr;  ///< null: a group of this rank alone
 
-  const float* at(std::int64_t offset) const { return parameters + offset; }
-  float* grad(std::int64_t offset) const { return gradients + offset; }
-  dnn::Weights weights(std::int64_t offset) const { return {parameters + offset, version}; }
+  const float* at(std::int64_t offset) const { return parameters + (offset - parameters_begin); }
+  float* grad(std::int64_t offset) const { return gradients + (offset - gradients_begin); }
+  dnn::Weights weights(std::int64_t offset) const { return {at(offset), version}; }
 };
 
 }  // namespace seer::nn

@@ -36,8 +36,9 @@ class Head {
 
   std::int64_t dim() const { return dims_.back(); }
   std::int64_t prototypes() const { return prototypes_; }
-  /// The prototypes as a [prototypes, dim] matrix inside a parameter block.
-  device::Tensor prototype_matrix(float* parameters) const;
+  /// Where the head's parameters begin in a block; prototypes are the block's last tensor.
+  std::int64_t begin() const { return layers_.front().weight; }
+  std::int64_t prototypes_begin() const { return prototype_weight_; }
 
  private:
   struct Linear {

@@ -46,5 +46,6 @@ class ParameterTable {
 /// Fills a block. Every tensor has its own stream keyed by (seed, name): the same values on every rank, whatever else
 /// the model holds.
 void initialize(const ParameterTable& table, std::uint64_t seed, float* block);
+void initialize(const Parameter& parameter, std::uint64_t seed, float* values);
 
 }  // namespace seer::nn

@@ -11,7 +11,7 @@
 #include "seer/config/config.hpp"
 #include "seer/data/source.hpp"
 #include "seer/nn/model.hpp"
-#include "seer/train/optimizer.hpp"
+#include "seer/train/flat_state.hpp"
 #include "seer/train/phases.hpp"
 #include "seer/train/swav.hpp"
 
@@ -38,8 +38,8 @@ class Learner {
   /// then.
   Outcome update(const data::Batch& batch, std::int64_t update, double lr, Diagnose diagnose = Diagnose::no);
 
-  /// What this rank writes to a checkpoint: equal parts of parameters and momentum, running statistics on rank 0 (those
-  /// of the first BatchNorm group).
+  /// What this rank writes to a checkpoint: its part of parameters and momentum, running statistics on rank 0 (those of
+  /// the first BatchNorm group).
   std::vector<checkpoint::Slab> slabs();
   /// After slabs() were filled from a checkpoint: gives every rank all of it. Collective.
   void share_loaded();
@@ -47,8 +47,10 @@ class Learner {
   void restore_queue(const checkpoint::State& state);
 
   const nn::Model& model() const { return model_; }
-  const float* parameters() const { return parameters_.f32(); }
-  const float* gradients() const { return gradients_.f32(); }  ///< of the last update, averaged over ranks
+  /// The flat blocks, whole, on every rank (collective): parameters, and the last update's gradients averaged over
+  /// ranks.
+  std::vector<float> parameters() { return state_.whole_parameters(); }
+  std::vector<float> gradients() { return state_.whole_gradients(); }
   const float* buffers() const { return buffers_.f32(); }
   std::int64_t images_per_rank() const { return images_; }
   std::size_t activation_peak_bytes() const { return pool_.peak_bytes(); }
@@ -59,9 +61,10 @@ class Learner {
 
  private:
   class GroupReduction;
-  std::int64_t begin_of(int rank) const;
   void load_initial(const std::string& path);
-  void reduce_gradients();
+  Outcome agree_on_outcome(const data::Batch& batch, const Swav::Result& swav, Diagnose diagnose);
+  void forward(nn::Context& ctx, const data::Batch& batch, device::Tensor features, device::Tensor scores);
+  void backward(nn::Context& ctx, const data::Batch& batch, device::Tensor d_scores, device::Tensor features);
 
   const config::Config config_;
   const comm::Communicator* comm_;
@@ -70,11 +73,12 @@ class Learner {
   nn::Model model_;
   std::unique_ptr<dnn::Backend> dnn_;
   device::Pool pool_;
-  device::Buffer parameters_, gradients_, momenta_, buffers_;
+  FlatState state_;
+  device::Buffer buffers_;
   std::unique_ptr<GroupReduction> group_;
   std::unique_ptr<Swav> swav_;
-  Optimizer optimizer_;
-  std::uint64_t version_ = 1;
+  std::vector<nn::RegNet::Pass> passes_;  ///< one per crop resolution
+  nn::Head::Pass head_pass_;
 };
 
 }  // namespace seer::train

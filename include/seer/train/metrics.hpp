@@ -17,7 +17,7 @@ struct UpdateRecord {
   double images_per_s = 0;  ///< all ranks together
   double step_ms = 0;       ///< wall time of an update, everything included
   double data_wait_ms = 0, forward_ms = 0, loss_ms = 0, backward_ms = 0, reduce_ms = 0, optimizer_ms = 0,
-         bn_sync_ms = 0;
+         bn_sync_ms = 0, gather_ms = 0, hidden_ms = 0;
   double grad_norm = 0;           ///< of the averaged gradient of all parameters, before LARS
   double loss_scale = 1;          ///< 1 without mixed precision
   std::int64_t host_bytes = 0;    ///< most that any rank has resident

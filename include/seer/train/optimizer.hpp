@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -15,22 +16,36 @@ namespace seer::train {
 
 class Optimizer {
  public:
+  /// A stretch of the blocks that is updated at a time: consecutive tensors, each cut to what this rank holds of it.
+  struct Part {
+    std::size_t first_tensor = 0;
+    std::vector<kernels::Range> ranges;  ///< relative to the stretch's begin
+  };
+
   Optimizer(const config::Optimizer& config, const nn::ParameterTable& table);
 
-  /// sqrt of the sum of squares of all gradients, those of skipped tensors left out. Keeps the per-tensor squares for
-  /// step(). Not finite: the gradients are not.
-  double measure(device::Queue& queue, const float* gradients);
+  /// The tensors that [begin, end) of the block touches.
+  static Part part(const nn::ParameterTable& table, std::int64_t begin, std::int64_t end);
+
   /// Tensors named here take no part (frozen prototypes: no decay, no momentum).
   void set_frozen(const std::string& name, bool frozen);
-  /// parameters, momenta updated in place. Needs measure() of the same gradients.
-  void step(device::Queue& queue, double lr, const float* gradients, float* momenta, float* parameters);
+
+  /// Squared norms of this part's tensors, as far as this rank holds them. Pointers are to the part's begin.
+  void measure(device::Queue& queue, const Part& part, const float* gradients, const float* parameters);
+  /// All squared norms as one message, to be summed over the ranks that hold the other parts.
+  std::span<double> squares() { return squares_; }
+  void forget_squares();
+  /// sqrt of the sum of squares of all gradients, those of frozen tensors left out. Not finite: the gradients are not.
+  double gradient_norm() const;
+  /// Momenta and parameters updated in place. Needs the squares of the same gradients.
+  void step(device::Queue& queue, const Part& part, double lr, const float* gradients, float* momenta,
+            float* parameters);
 
  private:
   kernels::UpdateRule rule_;
   std::vector<std::string> names_;
-  std::vector<kernels::Range> ranges_;
   std::vector<std::uint8_t> skip_;
-  std::vector<double> gradient_squares_, parameter_squares_;
+  std::vector<double> squares_;  ///< of gradients, then of parameters
 };
 
 }  // namespace seer::train

@@ -15,15 +15,28 @@
 
 namespace seer::train {
 
-enum class Phase : std::uint8_t { data_wait, forward, bn_sync, loss, backward, reduce, optimizer, checkpoint, other };
-inline constexpr std::size_t kPhases = 9;
+enum class Phase : std::uint8_t {
+  data_wait,
+  forward,
+  bn_sync,
+  loss,
+  backward,
+  reduce,
+  optimizer,
+  gather,
+  checkpoint,
+  other
+};
+inline constexpr std::size_t kPhases = 10;
 const char* name_of(Phase phase);
 
 /// Sums over `updates` updates of one rank, ms.
 struct PhaseTimes {
   std::array<double, kPhases> ms{};
   double wall_ms = 0;
+  double hidden_ms = 0;  ///< communication that ran beside the phases above, not part of the wall time
   std::int64_t updates = 0;
+  double hidden_per_update_ms() const { return updates == 0 ? 0 : hidden_ms / static_cast<double>(updates); }
   /// Mean ms of an update; 0 before the first.
   double per_update_ms(Phase phase) const;
   double step_ms() const;
@@ -32,6 +45,7 @@ struct PhaseTimes {
 /// Mean ms per update over the ranks, and the fastest and slowest rank's. The last row is the whole update.
 struct PhaseSummary {
   std::array<double, kPhases + 1> min_ms{}, mean_ms{}, max_ms{};
+  double hidden_ms = 0;  ///< mean communication behind other phases
   std::int64_t updates = 0;
   int ranks = 1;
 };
@@ -59,6 +73,8 @@ class Phases {
   [[nodiscard]] Timer time(Phase phase) { return Timer(*this, phase); }
   /// For time that was measured elsewhere; taken off the timer that is running, if any.
   void add(Phase phase, double ms);
+  /// Communication that nobody waited for.
+  void add_hidden(double ms) { current_.hidden_ms += ms; }
   /// Closes an update: its wall time runs from the end of the one before (the first: from construction or restart());
   /// what no phase claimed becomes `other`.
   void end_update();

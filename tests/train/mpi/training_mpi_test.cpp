@@ -3,6 +3,10 @@
 // must not depend on the number of ranks.
 #include <gtest/gtest.h>
 
+#include <functional>
+#include <map>
+#include <numeric>
+
 #include "nn/support.hpp"
 #include "seer/base/error.hpp"
 #include "seer/train/learner.hpp"
@@ -14,6 +18,13 @@ using test::GoldenFile;
 using test::relative_error;
 
 constexpr std::int64_t kImages = 8;
+
+struct ShardMode {
+  const char* shard;
+  std::int64_t group;  ///< 0: all ranks
+};
+constexpr ShardMode kShardModes[] = {{"none", 0},      {"optimizer", 0}, {"gradients", 0}, {"parameters", 0},
+                                     {"optimizer", 2}, {"gradients", 2}, {"parameters", 2}};
 
 config::Config golden_config(int bn_group_size) {
   config::Config c;
@@ -69,42 +80,121 @@ void set_golden_start(Learner& learner) {
   learner.share_loaded();
 }
 
-TEST(Training, TenUpdatesMatchTheReferenceForEveryGrouping) {
+/// Ten updates against training.h5. Returns the parameters at the end.
+std::vector<float> expect_reference(const config::Config& config, const std::string& name) {
   const auto world = comm::Communicator::world();
   const GoldenFile file("training.h5");
-  for (const int groups : {1, 2, 4}) {
-    if (world.size() % groups != 0) continue;
-    const std::string name = "bn_groups_" + std::to_string(groups);
-    Phases phases;
-    Learner learner(golden_config(world.size() / groups), world, phases);
-    set_golden_start(learner);
-    const auto losses = file.read(name + "/loss").values, rates = file.read(name + "/lr").values;
-    for (std::int64_t t = 0; t < 10; ++t) {
-      const GoldenBatch golden(t, world);
-      const auto outcome = learner.update(golden.batch, t, rates[static_cast<std::size_t>(t)], Learner::Diagnose::yes);
-      const double wanted = losses[static_cast<std::size_t>(t)];
-      EXPECT_NEAR(outcome.loss, wanted, 1e-4 * wanted) << name << " update " << t;
-      EXPECT_GT(outcome.code_entropy, 0);
-      EXPECT_LE(outcome.prediction_entropy, std::log(24.0) + 1e-6);
-      if (t > 0) continue;
-      for (const auto& p : learner.model().parameters().entries()) {
-        const float* g = learner.gradients() + p.offset;
-        EXPECT_LT(relative_error(std::vector<float>(g, g + p.elems), file.read(name + "/first_grad/" + p.name).values),
-                  1e-3)
-            << name << " " << p.name;
-      }
-    }
+  Phases phases;
+  Learner learner(config, world, phases);
+  set_golden_start(learner);
+  const auto losses = file.read(name + "/loss").values, rates = file.read(name + "/lr").values;
+  for (std::int64_t t = 0; t < 10; ++t) {
+    const GoldenBatch golden(t, world);
+    const auto outcome = learner.update(golden.batch, t, rates[static_cast<std::size_t>(t)], Learner::Diagnose::yes);
+    const double wanted = losses[static_cast<std::size_t>(t)];
+    EXPECT_NEAR(outcome.loss, wanted, 1e-4 * wanted) << name << " update " << t;
+    EXPECT_GT(outcome.code_entropy, 0);
+    EXPECT_LE(outcome.prediction_entropy, std::log(24.0) + 1e-6);
+    if (t > 0) continue;
+    const auto gradients = learner.gradients();
     for (const auto& p : learner.model().parameters().entries()) {
-      const float* v = learner.parameters() + p.offset;
-      EXPECT_LT(relative_error(std::vector<float>(v, v + p.elems), file.read(name + "/final/" + p.name).values), 1e-3)
+      const float* g = gradients.data() + p.offset;
+      EXPECT_LT(relative_error(std::vector<float>(g, g + p.elems), file.read(name + "/first_grad/" + p.name).values),
+                1e-3)
           << name << " " << p.name;
     }
-    if (!world.is_root()) continue;  // running statistics: those of the first group
-    for (const auto& b : learner.model().buffers().entries()) {
-      const float* v = learner.buffers() + b.offset;
-      EXPECT_LT(relative_error(std::vector<float>(v, v + b.elems), file.read(name + "/final_buffer/" + b.name).values),
-                1e-3)
-          << name << " " << b.name;
+  }
+  const auto parameters = learner.parameters();
+  for (const auto& p : learner.model().parameters().entries()) {
+    const float* v = parameters.data() + p.offset;
+    EXPECT_LT(relative_error(std::vector<float>(v, v + p.elems), file.read(name + "/final/" + p.name).values), 1e-3)
+        << name << " " << p.name;
+  }
+  if (!world.is_root()) return parameters;  // running statistics: those of the first group
+  for (const auto& b : learner.model().buffers().entries()) {
+    const float* v = learner.buffers() + b.offset;
+    EXPECT_LT(relative_error(std::vector<float>(v, v + b.elems), file.read(name + "/final_buffer/" + b.name).values),
+              1e-3)
+        << name << " " << b.name;
+  }
+  return parameters;
+}
+
+TEST(Training, TenUpdatesMatchTheReferenceForEveryGrouping) {
+  const auto world = comm::Communicator::world();
+  for (const int groups : {1, 2, 4}) {
+    if (world.size() % groups != 0) continue;
+    expect_reference(golden_config(world.size() / groups), "bn_groups_" + std::to_string(groups));
+  }
+}
+
+// Every combination of sharding and recomputation: the reference's numbers, the same bits whatever is recomputed, and
+// 1e-5 between the ways to shard (sums over ranks in another order).
+TEST(Training, ShardingAndRecomputationChangeNothing) {
+  const auto world = comm::Communicator::world();
+  std::vector<float> plain;
+  for (const auto& mode : kShardModes) {
+    if (mode.group > world.size()) continue;
+    for (const bool overlap : {true, false}) {
+      std::vector<float> kept;
+      for (const char* recompute : {"none", "cheap", "block"}) {
+        auto config = golden_config(world.size());
+        config.parallel.shard = mode.shard;
+        config.parallel.shard_group = mode.group;
+        config.parallel.recompute = recompute;
+        config.parallel.overlap = overlap;
+        config.parallel.bucket_bytes = overlap ? 1000 : 40000;
+        SCOPED_TRACE(std::string(mode.shard) + " in groups of " + std::to_string(mode.group) + ", recompute " +
+                     recompute);
+        const auto parameters = expect_reference(config, "bn_groups_1");
+        if (kept.empty()) kept = parameters;
+        EXPECT_EQ(parameters, kept) << "other bits";
+        if (plain.empty()) plain = parameters;
+        EXPECT_LT(relative_error(parameters, std::vector<double>(plain.begin(), plain.end())), 1e-5);
+      }
+    }
+  }
+}
+
+// A checkpoint of one way to shard resumes under any other, to the bit.
+TEST(Training, SlabsOfOneShardingFitAnother) {
+  const auto world = comm::Communicator::world();
+  const auto config_of = [&](const ShardMode& mode) {
+    auto config = golden_config(world.size());
+    config.parallel.shard = mode.shard;
+    config.parallel.shard_group = mode.group;
+    return config;
+  };
+  for (const auto& from : kShardModes) {
+    if (from.group > world.size()) continue;
+    Phases phases;
+    Learner first(config_of(from), world, phases);
+    for (std::int64_t t = 0; t < 2; ++t) first.update(GoldenBatch(t, world).batch, t, 0.3);
+    const auto whole = first.parameters();
+    // What the ranks write together, as a file would hold it.
+    std::map<std::string, std::vector<float>> file;
+    for (const auto& slab : first.slabs()) {
+      if (slab.group == "buffers") continue;
+      std::vector<float> tensor(static_cast<std::size_t>(
+          std::accumulate(slab.shape.begin(), slab.shape.end(), std::int64_t{1}, std::multiplies<>())));
+      std::copy(slab.data, slab.data + (slab.end - slab.begin), tensor.begin() + slab.begin);
+      world.all_reduce(std::span(tensor));  // each element comes from one rank
+      file[slab.group + "/" + slab.name] = std::move(tensor);
+    }
+    for (const auto& p : first.model().parameters().entries()) {
+      const auto& tensor = file.at("model/" + p.name);
+      ASSERT_TRUE(std::equal(tensor.begin(), tensor.end(), whole.begin() + p.offset)) << from.shard << " " << p.name;
+    }
+    for (const auto& to : kShardModes) {
+      if (to.group > world.size()) continue;
+      Learner second(config_of(to), world, phases);
+      for (auto& slab : second.slabs()) {
+        if (slab.group == "buffers") continue;
+        const auto& tensor = file.at(slab.group + "/" + slab.name);
+        std::copy(tensor.begin() + slab.begin, tensor.begin() + slab.end, slab.data);
+      }
+      second.share_loaded();
+      EXPECT_EQ(second.parameters(), whole) << from.shard << " to " << to.shard;
     }
   }
 }
@@ -151,7 +241,7 @@ TEST(Training, NonFiniteGradientsAreRefusedOnAllRanksAndChangeNothing) {
   Learner learner(golden_config(world.size()), world, phases);
   const GoldenBatch golden(0, world);
   if (world.rank() == world.size() - 1) golden.batch.groups[0].images.f32()[0] = std::nanf("");
-  const float before = learner.parameters()[0];
+  const auto before = learner.parameters();
   try {
     learner.update(golden.batch, 0, 0.3);
     FAIL() << "accepted a NaN";
@@ -159,7 +249,7 @@ TEST(Training, NonFiniteGradientsAreRefusedOnAllRanksAndChangeNothing) {
     EXPECT_EQ(e.code(), ExitCode::numerics);
     EXPECT_TRUE(e.agreed());
   }
-  EXPECT_EQ(learner.parameters()[0], before);
+  EXPECT_EQ(learner.parameters(), before);
 }
 
 TEST(Training, RefusesRanksThatDoNotDivide) {

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+// Parameters, gradients and momentum as flat blocks, whole or sharded over ranks (spec 7.1), and the collectives that
+// keep them together, run beside the computation.
+//
+// The blocks are cut into buckets of whole segments (stem, blocks, head). In a group of G ranks, rank r owns the r-th
+// part of every bucket, balanced to the element, so a tensor may be split. Groups hold replicas of each other. Without
+// sharding G is 1, and everything below is the same.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "seer/checkpoint/checkpoint.hpp"
+#include "seer/comm/communicator.hpp"
+#include "seer/comm/stream.hpp"
+#include "seer/config/config.hpp"
+#include "seer/nn/model.hpp"
+#include "seer/train/optimizer.hpp"
+#include "seer/train/phases.hpp"
+
+namespace seer::train {
+
+/// What is split over a group; each includes the one before.
+enum class Sharding : std::uint8_t {
+  none,
+  optimizer,   ///< momentum
+  gradients,   ///< and gradients: no rank holds more than a bucket or two of foreign ones
+  parameters,  ///< and parameters: gathered just before a segment needs them, dropped after it
+};
+
+class FlatState {
+ public:
+  enum class Direction : std::int8_t { forward = 1, backward = -1 };
+
+  /// Collective. Error(input) for a shard group that does not divide the ranks; Error(device), agreed, for what the
+  /// node's memory cannot hold.
+  FlatState(const config::Config& config, const comm::Communicator& comm, const nn::Model& model, device::Pool& pool,
+            Phases& phases);
+
+  /// Starting values. `tensor` is called for every tensor in the table's order, on every rank.
+  void fill(const std::function<void(const nn::Parameter&, float* values)>& tensor);
+
+  /// The last segment is the head.
+  std::size_t segments() const { return bucket_of_.size(); }
+
+  // Of one update, in this order. ----------------------------------------------------------------------------------
+  void begin_update();
+  /// Lets ctx point to the parameters of a segment; those of the next one in this direction are fetched meanwhile.
+  void need(nn::Context& ctx, std::size_t segment, Direction direction);
+  /// The segment's parameters are not needed again in this direction.
+  void drop(std::size_t segment, Direction direction);
+  /// Lets ctx point to where a segment's gradients are accumulated.
+  void open_gradients(nn::Context& ctx, std::size_t segment);
+  /// The segment's gradients are complete on this rank: their sum over ranks begins.
+  void close_gradients(std::size_t segment);
+  /// Waits for the sums. Returns the norm of all gradients that take part in the update; not finite if they are not.
+  double reduce();
+  /// Parameters -= ... on every owner, then back to all; they are waited for where they are needed.
+  void step(double lr);
+
+  Optimizer& optimizer() { return optimizer_; }
+
+  // Checkpoints and tests. -----------------------------------------------------------------------------------------
+  /// This rank's part of every tensor of "model" and "momentum"; over all ranks each element once.
+  std::vector<checkpoint::Slab> slabs();
+  /// Collective, after the slabs were filled.
+  void share_loaded();
+  /// Collective: the whole block, on every rank.
+  std::vector<float> whole_parameters();
+  std::vector<float> whole_gradients();  ///< of the last update, averaged over ranks
+
+  Sharding sharding() const { return sharding_; }
+  int group_size() const { return group_.size(); }
+  /// Parameters, gradients and momentum of this rank.
+  std::size_t bytes() const;
+
+ private:
+  struct Bucket {
+    std::int64_t begin = 0, end = 0;          ///< in the block
+    std::int64_t own_begin = 0, own_end = 0;  ///< of it, this rank's part
+    std::int64_t packed = 0;                  ///< where that is in arrays that hold own parts alone
+    std::size_t first_segment = 0, last_segment = 0;
+    Optimizer::Part part;
+    device::Loan gathered, gradients;  ///< while in use, if sharded
+    comm::Stream::Ticket gather = 0, sum = 0;
+    std::int64_t elems() const { return end - begin; }
+    std::int64_t own_elems() const { return own_end - own_begin; }
+  };
+  void cut(const nn::Model& model, std::int64_t bucket_bytes);
+  bool shards(Sharding what) const { return sharding_ >= what; }
+  float* own_parameters(const Bucket& b);
+  float* own_momenta(const Bucket& b) { return momenta_.f32() + b.packed; }
+  float* own_gradients(const Bucket& b);
+  void fetch(Bucket& b);
+  void gather_whole(Bucket& b, float* whole);
+  void wait(Phase phase, comm::Stream::Ticket ticket);
+  void settle();
+  void normalize_prototypes();
+
+  const comm::Communicator* comm_;
+  const nn::ParameterTable* table_;
+  device::Pool* pool_;
+  Phases* phases_;
+  Sharding sharding_;
+  std::int64_t prototypes_begin_ = 0, prototypes_ = 0, prototype_dim_ = 0;
+  comm::Communicator group_, replicas_, norms_;
+  std::vector<Bucket> buckets_;
+  std::vector<std::size_t> bucket_of_;
+  std::int64_t own_elems_ = 0;
+  Optimizer optimizer_;
+  device::Buffer parameters_, gradients_, own_gradients_, momenta_;
+  std::uint64_t version_ = 1;
+  double exposed_ms_ = 0;
+  comm::Stream stream_;  // last: its thread uses everything above
+};
+
+/// "none", "optimizer", "gradients" or "parameters".
+Sharding parse_sharding(const std::string& text);
+
+}  // namespace seer::train

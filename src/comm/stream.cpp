@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "seer/comm/stream.hpp"
+
+#include <mpi.h>
+
+#include <condition_variable>
+#include <deque>
+#include <exception>
+#include <mutex>
+#include <thread>
+#include <utility>
+
+#include "seer/base/clock.hpp"
+
+namespace seer::comm {
+namespace {
+
+bool many_threads_may_call() {
+  int level = MPI_THREAD_SINGLE;
+  MPI_Query_thread(&level);
+  return level == MPI_THREAD_MULTIPLE;
+}
+
+}  // namespace
+
+struct Stream::Impl {
+  std::mutex mutex;
+  std::condition_variable posted, finished;
+  std::deque<std::function<void()>> jobs;
+  Ticket given = 0, done = 0;
+  std::exception_ptr error;
+  double busy_ms = 0;
+  bool stop = false;
+  std::thread thread;
+
+  /// With the lock, which is free while the job runs. After an error the jobs behind it are not run.
+  void run(std::function<void()> job, std::unique_lock<std::mutex>& lock) {
+    const bool skip = error != nullptr;
+    lock.unlock();
+    const Clock clock;
+    std::exception_ptr mine;
+    try {
+      if (!skip) job();
+    } catch (...) {
+      mine = std::current_exception();
+    }
+    const double ms = clock.ms();
+    lock.lock();
+    busy_ms += ms;
+    if (mine) error = mine;
+    ++done;
+    finished.notify_all();
+  }
+
+  void loop() {
+    std::unique_lock lock(mutex);
+    for (;;) {
+      posted.wait(lock, [this] { return stop || !jobs.empty(); });
+      if (jobs.empty()) return;
+      auto job = std::move(jobs.front());
+      jobs.pop_front();
+      run(std::move(job), lock);
+    }
+  }
+};
+
+Stream::Stream(bool threaded) : impl_(std::make_unique<Impl>()) {
+  if (threaded && many_threads_may_call()) impl_->thread = std::thread([impl = impl_.get()] { impl->loop(); });
+}
+
+Stream::~Stream() {
+  if (!impl_->thread.joinable()) return;
+  {
+    const std::lock_guard lock(impl_->mutex);
+    impl_->stop = true;
+  }
+  impl_->posted.notify_all();
+  impl_->thread.join();
+}
+
+bool Stream::threaded() const {
+  return impl_->thread.joinable();
+}
+
+Stream::Ticket Stream::post(std::function<void()> job) {
+  std::unique_lock lock(impl_->mutex);
+  const Ticket ticket = ++impl_->given;
+  if (threaded()) {
+    impl_->jobs.push_back(std::move(job));
+    impl_->posted.notify_one();
+  } else {
+    impl_->run(std::move(job), lock);
+  }
+  return ticket;
+}
+
+void Stream::wait(Ticket ticket) {
+  std::unique_lock lock(impl_->mutex);
+  impl_->finished.wait(lock, [&] { return impl_->done >= ticket; });
+  if (impl_->error) std::rethrow_exception(impl_->error);
+}
+
+void Stream::wait_all() {
+  Ticket last = 0;
+  {
+    const std::lock_guard lock(impl_->mutex);
+    last = impl_->given;
+  }
+  wait(last);
+}
+
+double Stream::take_busy_ms() {
+  const std::lock_guard lock(impl_->mutex);
+  return std::exchange(impl_->busy_ms, 0.0);
+}
+
+}  // namespace seer::comm
