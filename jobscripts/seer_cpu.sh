@@ -34,6 +34,8 @@ fi
 # bash runs a trap only between commands, so the launcher goes to the background and we wait for it. SIGUSR1 is passed on,
 # never SIGTERM: srun ends its step at once on SIGTERM, before a checkpoint is written.
 trap 'kill -USR1 "$pid"' USR1
+# A job that was requeued goes on from its own newest checkpoint, whatever --resume it was submitted with.
+if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ]; then set -- "$@" --resume auto; fi
 "${launch[@]}" "$seer" pretrain "$@" &
 pid=$!
 while kill -0 "$pid" 2>/dev/null; do wait "$pid"; done  # a trap interrupts wait

@@ -20,6 +20,7 @@ Run add_pretrain(CLI::App& command) {
   command.add_option("--set", options->set, "Override: section.key=value")->take_all()->allow_extra_args(false);
   command
       .add_option("--resume", options->run.resume, "auto, never, or a checkpoint folder (of a run folder its newest)")
+      ->take_last()
       ->capture_default_str();
   command.footer(
       "Starts or goes on by itself: the newest complete checkpoint of log.run_dir is looked for first.\n"

@@ -136,6 +136,22 @@ void clear_leftovers(const fs::path& checkpoints) {
   }
 }
 
+std::string set_aside_newer(const std::string& run_dir, std::int64_t update) {
+  fs::path aside;
+  for (const auto& folder : list_folders(run_dir)) {
+    if (folder_update(folder.filename()).value_or(0) <= update) continue;
+    if (aside.empty()) {
+      int n = 1;
+      do aside = fs::path(run_dir) / fmt::format("checkpoints.old-{}", n++);
+      while (fs::exists(aside));
+      std::error_code error;
+      if (!fs::create_directory(aside, error)) fail_with_errno("mkdir", aside.string());
+    }
+    rename_durably(folder, aside / folder.filename());
+  }
+  return aside.string();
+}
+
 void retain(const std::string& run_dir, std::int64_t keep_last, std::int64_t keep_every) {
   std::int64_t kept = 0;
   for (const auto& folder : list_folders(run_dir)) {

@@ -104,7 +104,8 @@ std::vector<Key> make_keys() {
       .key("wa", &Model::wa, at_least(0), "slope of the widths")
       .key("wm", &Model::wm, at_least(0), "factor between the widths of two stages, > 1")
       .key("group_width", &Model::group_width, between(0, kMillion), "channels a group of the 3x3 convolutions")
-      .key("init_from", &Model::init_from, any(), "weights file, checkpoint or run folder to start from; \"\": random");
+      .key("init_from", &Model::init_from, any(),
+           "weights file, checkpoint or run folder that a new run starts from; \"\": random");
   Section(k, "head", &Config::head)
       .key("dims", &Head::dims, list(between(1, kMillion), 2),
            "widths of the projection head; the first is the trunk's last width")
@@ -132,7 +133,7 @@ std::vector<Key> make_keys() {
       .key("hue", &Augment::hue, between(0, 0.5), "shift from -x to x, in turns of the colour circle")
       .key("grey_probability", &Augment::grey_probability, between(0, 1), "of turning grey")
       .key("blur_probability", &Augment::blur_probability, between(0, 1), "of Gaussian blur")
-      .key("blur_radius", &Augment::blur_radius, pair(at_least(0)), "least and greatest radius, pixels of the crop")
+      .key("blur_radius", &Augment::blur_radius, pair(between(0, 100)), "least and greatest radius, pixels of the crop")
       .key("aspect_ratio", &Augment::aspect_ratio, pair(above(0)), "least and greatest width / height of a crop")
       .key("mean", &Augment::mean, list(any(), 3, 3), "subtracted from red, green, blue in [0, 1]")
       .key("std", &Augment::std, list(above(0), 3, 3), "divides red, green, blue");
@@ -196,7 +197,8 @@ std::vector<Key> make_keys() {
       .key("run_dir", &Log::run_dir, not_empty(), "folder of everything the run writes")
       .key("every", &Log::every, at_least(1), "updates between two logged ones")
       .key("hang_seconds", &Log::hang_seconds, at_least(0), "silence that counts as a hang; 0: never")
-      .key("walltime", &Log::walltime, walltime(), "time limit of the job: checkpoint and exit 75 before it")
+      .key("walltime", &Log::walltime, walltime(),
+           "checkpoint and exit 75 after this time; leave room for both before the job's own limit")
       .key("tensorboard", &Log::tensorboard, any(), "write event files too");
   return k;
 }

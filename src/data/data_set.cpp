@@ -49,7 +49,9 @@ std::vector<std::string> find_shards(const std::string& pattern) {
   std::vector<std::string> paths;
   for (const auto& part : split_list(pattern)) {
     std::error_code error;
-    if (fs::is_directory(part, error)) {
+    if (fs::is_regular_file(part, error)) {
+      paths.push_back(part);  // whatever characters its name has
+    } else if (fs::is_directory(part, error)) {
       const auto before = paths.size();
       for (const auto& entry : fs::directory_iterator(part, error)) {
         const auto name = entry.path().filename().string();
@@ -69,11 +71,8 @@ std::vector<std::string> find_shards(const std::string& pattern) {
                     "make shards with seer pack, or correct data.shards");
       }
     } else {
-      if (!fs::exists(part, error)) {
-        throw Error(ExitCode::file, fmt::format("{}: no such file or folder", part),
-                    "make shards with seer pack, or correct data.shards");
-      }
-      paths.push_back(part);
+      throw Error(ExitCode::file, fmt::format("{}: no such file or folder", part),
+                  "make shards with seer pack, or correct data.shards");
     }
   }
   if (paths.empty()) throw Error(ExitCode::file, "the list of shards is empty", "set data.shards");

@@ -5,6 +5,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "seer/base/clock.hpp"
@@ -99,6 +100,15 @@ struct FeatureExtractor::Impl {
   device::Pool pool;
 };
 
+namespace {
+
+std::int64_t first_non_finite(const std::vector<float>& values) {
+  const auto found = std::find_if(values.begin(), values.end(), [](float x) { return !std::isfinite(x); });
+  return found == values.end() ? -1 : found - values.begin();
+}
+
+}  // namespace
+
 FeatureExtractor::FeatureExtractor(const checkpoint::Weights& weights, Layer layer, const std::string& source)
     : impl_(std::make_unique<Impl>(weights.model, weights.head, layer, source)) {
   copy_block(weights.parameters, impl_->model.parameters(), source, impl_->parameters.f32());
@@ -177,6 +187,12 @@ std::int64_t FeatureExtractor::run(const comm::Communicator& comm, const data::D
     while (const auto* batch = reader.next()) {
       values.resize(static_cast<std::size_t>(batch->images * impl.dimension()));
       impl.forward(ctx, batch->pixels, values.data());
+      if (const auto at = first_non_finite(values); at >= 0) {
+        throw Error(ExitCode::numerics,
+                    fmt::format("{}: features of image {} are not finite", impl.source,
+                                batch->indices[static_cast<std::size_t>(at / impl.dimension())]),
+                    "these weights have diverged; take an earlier checkpoint");
+      }
       const auto count = static_cast<std::uint64_t>(batch->images);
       sink({first + done, count, values.data(), batch->labels.data(), batch->indices.data(), batch->bad.data()});
       done += count;

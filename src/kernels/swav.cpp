@@ -84,12 +84,17 @@ double sinkhorn_exponentials(Queue& queue, const Tensor& scores, float maximum, 
   float* out = q.f32();
   const std::int64_t k_count = scores.shape.c, count = scores.rows();
   const double factor = 1.0 / wide(epsilon);
+  const float reach = 60 * epsilon;
   const double sum = sum_over_rows(
       queue, "kernels/sinkhorn_exponentials", count, KOKKOS_LAMBDA(const auto& team, std::int64_t row) {
         const float* a = s + row * k_count;
         float* b = out + row * k_count;
+        // A row that lies so far below the rest that all of it would vanish in float is lifted until its best is
+        // exp(-60): its share of the prototypes' first sums stays nothing, and from then on rows are scaled anyway.
+        const float best = team.max(k_count, [=](std::int64_t k) { return a[k]; });
+        const float top = best + reach < maximum ? best + reach : maximum;
         return team.sum(k_count, [=](std::int64_t k) {
-          const float e = exponential(a[k] - maximum, factor);
+          const float e = exponential(a[k] - top, factor);
           b[k] = e;
           return e;
         });

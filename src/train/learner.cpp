@@ -76,13 +76,12 @@ Learner::Learner(const config::Config& config, const comm::Communicator& comm, P
   const auto seed = static_cast<std::uint64_t>(config.data.seed);
   state_.fill([seed](const nn::Parameter& p, float* values) { nn::initialize(p, seed, values); });
   nn::initialize(model_.buffers(), seed, buffers_.f32());
-  if (!config.model.init_from.empty()) load_initial(config.model.init_from);
 }
 
 Learner::~Learner() = default;
 
 /// The root reads the file, and every tensor goes to all; what the file lacks of a head starts at random.
-void Learner::load_initial(const std::string& path) {
+void Learner::start_from(const std::string& path) {
   checkpoint::Weights weights;
   const auto find = [&path](const nn::Parameter& p, const auto& tensors) -> const checkpoint::HostTensor* {
     const auto found = tensors.find(p.name);

@@ -163,10 +163,15 @@ std::vector<float> Swav::gather_queue() const {
   }
   std::vector<float> by_rank(mine.size() * static_cast<std::size_t>(comm_->size())), out(by_rank.size());
   comm_->all_gather(mine, by_rank);
-  for (int r = 0; r < comm_->size(); ++r) {
+  // An update's rows together, in the order of its batch: so any number of ranks can take its slices.
+  const std::int64_t slice = images_ * dim_, ranks = comm_->size();
+  for (std::int64_t r = 0; r < ranks; ++r) {
     for (std::int64_t a = 0; a < assigned(); ++a) {
-      std::memcpy(out.data() + (a * comm_->size() + r) * part, by_rank.data() + (r * assigned() + a) * part,
-                  static_cast<std::size_t>(part) * sizeof(float));
+      for (std::int64_t age = 0; age < pushes; ++age) {
+        std::memcpy(out.data() + a * ranks * part + (age * ranks + r) * slice,
+                    by_rank.data() + (r * assigned() + a) * part + age * slice,
+                    static_cast<std::size_t>(slice) * sizeof(float));
+      }
     }
   }
   return out;
@@ -187,11 +192,10 @@ void Swav::restore_queue(const std::vector<float>& stored, std::int64_t filled, 
   const std::int64_t pushes = local_length_ / images_;
   next_ = std::max<std::int64_t>(0, update - config_.queue_start_update) % pushes * images_;
   for (std::int64_t a = 0; a < assigned(); ++a) {
-    const float* mine = stored.data() + (a * ranks + comm_->rank()) * part;
     for (std::int64_t age = 0; age < pushes; ++age) {
+      const float* mine = stored.data() + a * ranks * part + (age * ranks + comm_->rank()) * images_ * dim_;
       const std::int64_t to = (next_ - (age + 1) * images_ + 2 * local_length_) % local_length_;
-      std::memcpy(queue_.f32() + a * part + to * dim_, mine + age * images_ * dim_,
-                  static_cast<std::size_t>(images_ * dim_) * sizeof(float));
+      std::memcpy(queue_.f32() + a * part + to * dim_, mine, static_cast<std::size_t>(images_ * dim_) * sizeof(float));
     }
   }
   filled_ = std::min(filled / ranks, local_length_);

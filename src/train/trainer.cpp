@@ -36,6 +36,7 @@ class Run {
 
  private:
   void prepare_folder(const PretrainOptions& options);
+  void write_configuration() const;
   void resume(const PretrainOptions& options);
   void warn_of_other_shards() const;
   void save(std::int64_t completed);
@@ -54,12 +55,19 @@ class Run {
   checkpoint::State loaded_;
   std::int64_t start_ = 0, total_ = 0, bad_images_ = 0, saved_ = -1;
   std::string stop_reason_;
+  bool resumes_by_itself_ = true;
 };
 
 std::int64_t total_updates(const config::Config& config, std::uint64_t images) {
   if (config.schedule.epochs <= 0) return config.schedule.total_updates;
-  return static_cast<std::int64_t>(config.schedule.epochs * static_cast<double>(images) /
-                                   static_cast<double>(config.data.global_batch));
+  const double updates =
+      config.schedule.epochs * static_cast<double>(images) / static_cast<double>(config.data.global_batch);
+  if (updates >= 1 && updates < 1e12) return static_cast<std::int64_t>(updates);
+  throw Error(ExitCode::input,
+              fmt::format("schedule.epochs = {} of {} images in batches of {} are {:.3g} updates",
+                          config.schedule.epochs, images, config.data.global_batch, updates),
+              "use more or fewer epochs, or schedule.total_updates")
+      .as_agreed();
 }
 
 std::vector<checkpoint::Shard> shards_of(const data::BatchSource& source) {
@@ -69,11 +77,14 @@ std::vector<checkpoint::Shard> shards_of(const data::BatchSource& source) {
 }
 
 Run::Run(const config::Config& config, const comm::Communicator& comm, const PretrainOptions& options)
-    : config_(config), comm_(comm) {
+    : config_(config), comm_(comm), resumes_by_itself_(options.resume == "auto") {
   comm::watch_for_stop(config.log.walltime);
   learner_.emplace(config, comm, phases_);
   comm::agree(comm, "preparing the run folder", [&] { prepare_folder(options); });
   comm::leave_traces_in(config.log.run_dir);
+  if (config.log.hang_seconds != config::Log{}.hang_seconds) {
+    log::warn("log.hang_seconds has no effect yet: this version has no watchdog");
+  }
   log::info(fmt::format("{}\n{}\n{} ranks, {} images a rank\n{}\n{}", build_info(), device::describe(), comm.size(),
                         learner_->images_per_rank(), learner_->describe(), config::to_table(config)));
   resume(options);
@@ -85,6 +96,7 @@ Run::Run(const config::Config& config, const comm::Communicator& comm, const Pre
   collapse_.emplace(config);
   comm::agree(comm, "opening the run's records", [&] {
     if (!comm_.is_root()) return;
+    write_configuration();  // only now: a start that was refused leaves that of the run as it is
     metrics_.emplace(config_.log.run_dir, start_);
     if (config_.log.tensorboard) events_.emplace(config_.log.run_dir, start_);
   });
@@ -105,13 +117,19 @@ void Run::prepare_folder(const PretrainOptions& options) {
     int n = 1;
     while (fs::exists(dir / fmt::format("checkpoints.old-{}", n))) ++n;
     fs::rename(dir / "checkpoints", dir / fmt::format("checkpoints.old-{}", n));
+    if (fs::exists(dir / "metrics.jsonl")) {
+      fs::rename(dir / "metrics.jsonl", dir / fmt::format("checkpoints.old-{}/metrics.jsonl", n));
+    }
   }
   log::to_file((dir / "log.txt").string());
-  std::ofstream file(dir / "config.toml");
+}
+
+void Run::write_configuration() const {
+  const auto path = config_.log.run_dir + "/config.toml";
+  std::ofstream file(path);
   file << config::to_toml(config_);
   if (!file.flush()) {
-    throw Error(ExitCode::file, fmt::format("cannot write {}", (dir / "config.toml").string()),
-                "free space or choose another log.run_dir");
+    throw Error(ExitCode::file, "cannot write " + path, "free space or choose another log.run_dir");
   }
 }
 
@@ -123,6 +141,7 @@ void Run::resume(const PretrainOptions& options) {
     comm::agree(comm_, "the checkpoint to resume", [&] { from = checkpoint::resolve(options.resume); });
   }
   if (!from) {
+    if (!config_.model.init_from.empty()) learner_->start_from(config_.model.init_from);
     if (config_.checkpoint.rehearse) checkpoint::rehearse(comm_, config_.log.run_dir);
     return;
   }
@@ -138,6 +157,11 @@ void Run::resume(const PretrainOptions& options) {
     log::warn(fmt::format("data.seed is {}, that of the checkpoint was {}: another order of images from here on",
                           config_.data.seed, loaded_.seed));
   }
+  comm::agree(comm_, "putting newer checkpoints aside", [&] {
+    if (!comm_.is_root()) return;
+    const auto aside = checkpoint::set_aside_newer(config_.log.run_dir, loaded_.update);
+    if (!aside.empty()) log::warn(fmt::format("checkpoints newer than {} are now in {}", *from, aside));
+  });
   learner_->share_loaded();
   learner_->restore_queue(loaded_);
   start_ = loaded_.update;
@@ -247,8 +271,8 @@ void Run::finish(std::int64_t completed) {
   if (stop_reason_.empty()) {
     log::info(fmt::format("done: {} updates", completed));
   } else {
-    log::info(fmt::format("stopped by {} after {} of {} updates; start the same command again to go on", stop_reason_,
-                          completed, total_));
+    log::info(fmt::format("stopped by {} after {} of {} updates; start {} to go on", stop_reason_, completed, total_,
+                          resumes_by_itself_ ? "the same command again" : "it again without --resume"));
   }
 }
 

@@ -50,6 +50,36 @@ void expect_codes(const Values& found, const std::vector<double>& wanted, const 
   for (std::size_t i = 0; i < wanted.size(); ++i) ASSERT_NEAR(found.data[i], wanted[i], 1e-5) << what << " entry " << i;
 }
 
+// Rows far below the others: in float all of such a row would be zero, and its codes NaN; in float64 it is like any
+// other.
+TEST(Sinkhorn, RowsFarBelowTheMaximumKeepTheirCodes) {
+  const std::int64_t n = 7, k = 5;
+  for (const float epsilon : {0.05F, 0.01F, 0.003F}) {
+    Values scores({n, 1, 1, k});
+    for (std::int64_t i = 0; i < n * k; ++i) {
+      scores.data[at(i)] = static_cast<float>(test::hash_value(5, static_cast<std::uint64_t>(i), 0.02)) +
+                           (i < 3 * k ? 0.9F : -0.95F) + (i % 6 == 0 ? 0.03F : 0.0F);
+    }
+    Wide q(at(n * k));
+    for (std::size_t i = 0; i < q.size(); ++i) {
+      q[i] = std::exp((static_cast<double>(scores.data[i]) - 1) / static_cast<double>(epsilon));
+    }
+    for (int iteration = 0; iteration < 10; ++iteration) {
+      for (std::size_t c = 0; c < at(k); ++c) {
+        double sum = 0;
+        for (std::size_t r = 0; r < at(n); ++r) sum += q[r * at(k) + c];
+        for (std::size_t r = 0; r < at(n); ++r) q[r * at(k) + c] /= sum * static_cast<double>(k);
+      }
+      for (std::size_t r = 0; r < at(n); ++r) {
+        double sum = 0;
+        for (std::size_t c = 0; c < at(k); ++c) sum += q[r * at(k) + c];
+        for (std::size_t c = 0; c < at(k); ++c) q[r * at(k) + c] /= sum;
+      }
+    }
+    expect_codes(sinkhorn(scores, epsilon, 10), q, "epsilon " + std::to_string(epsilon));
+  }
+}
+
 TEST(Sinkhorn, MatchesGolden) {
   const test::GoldenFile file("sinkhorn.h5");
   for (const std::string& name : file.names("/")) {

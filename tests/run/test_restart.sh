@@ -25,10 +25,12 @@ for round in 1 2; do
   sleep "0.$((RANDOM % 4))$((RANDOM % 10))"
   victim=$(pgrep -P "$launcher" -f "pretrain killed.toml" | head -n 1 || true)
   [ -z "$victim" ] || kill -KILL "$victim"
-  wait "$launcher" && echo "round $round: finished before the kill" || echo "round $round: killed, launcher said $?"
+  rc=0; wait "$launcher" || rc=$?
+  [ "$rc" != 0 ] || fail "round $round: finished before the kill"
+  echo "round $round: killed, launcher said $rc"
 done
 ranks 2 pretrain killed.toml >killed.txt 2>&1 || { cat killed.txt; fail "the restarted run"; }
-grep -E "resumed|verif" killed.txt || true
+grep -E "resumed from .* after [1-9][0-9]* updates" killed.txt || fail "the killed run began anew"
 same_tensors quiet killed || fail "the killed run ended with other bits"
 [ "$(losses killed | wc -l)" = 40 ] || fail "metrics.jsonl has $(losses killed | wc -l) lines, wanted 40"
 diff <(losses quiet) <(losses killed) || fail "other losses after the kills"
@@ -47,7 +49,15 @@ for signal in TERM USR1; do
   echo "ok: SIG$signal to one rank, exit 75, $(basename "$(last_checkpoint stopped)")"
 done
 ranks 2 pretrain stopped.toml >stopped.txt 2>&1 || { cat stopped.txt; fail "the run after the signals"; }
+grep -qE "resumed from .* after [1-9][0-9]* updates" stopped.txt || fail "the stopped run began anew"
 diff <(losses quiet) <(losses stopped) || fail "other losses after the signals"
 same_tensors quiet stopped || fail "the stopped run ended with other bits"
 ranks 2 pretrain stopped.toml >stopped.txt 2>&1 || fail "a finished run, started again"
 echo "ok: stopped twice, same losses"
+
+# Going on from an earlier checkpoint: the newer ones are put aside, and the new ones are what the next start finds.
+ranks 2 pretrain stopped.toml --resume stopped/checkpoints/update-00000030 --set checkpoint.keep_last=1 \
+  --set schedule.total_updates=35 >again.txt 2>&1 || { cat again.txt; fail "going on from an earlier checkpoint"; }
+[ "$(ls stopped/checkpoints)" = update-00000035 ] || fail "after going on from 30 to 35: $(ls stopped/checkpoints)"
+[ -d stopped/checkpoints.old-1/update-00000040 ] || fail "the newer checkpoint is not put aside"
+echo "ok: an earlier checkpoint"

@@ -39,7 +39,7 @@ struct State {
   std::vector<Shard> shards;      ///< of the data set, in order
   std::vector<double> plateau;    ///< schedule's own state
   std::int64_t queue_filled = 0;  ///< rows of the queue that hold real embeddings
-  std::vector<float> queue;       ///< global queue, [assigned crops, length, dim], rank-major
+  std::vector<float> queue;       ///< global queue, [assigned crops, length, dim], see Swav
   std::vector<std::int64_t> queue_shape;
   std::string config_toml;
 };
@@ -72,6 +72,10 @@ std::string verify(const std::string& folder);
 /// together verify the whole checkpoint first, each a share, unless `verified` says that find_valid has just done so.
 State load(const comm::Communicator& comm, const std::string& folder, const std::vector<Slab>& slabs,
            bool verified = false);
+
+/// Moves checkpoints of more than `update` updates to run_dir/checkpoints.old-<n>: a run that goes on from an earlier
+/// one will come by their numbers again. Returns that folder, "" if there were none. Root only. Error(file).
+std::string set_aside_newer(const std::string& run_dir, std::int64_t update);
 
 /// Deletes all but the newest `keep_last` (at least one is kept) and every multiple of `keep_every` updates (0: none).
 /// Only complete checkpoints are counted, or deleted. Root only.

@@ -19,10 +19,13 @@ namespace seer::train {
 
 class Learner {
  public:
-  /// Collective. Parameters start from `data.seed`, or from model.init_from. Error(input) for a batch or a BatchNorm
+  /// Collective. Parameters start at random by `data.seed`. Error(input) for a batch or a BatchNorm
   /// group size that the ranks do not divide, and what nn::Model and Swav refuse.
   Learner(const config::Config& config, const comm::Communicator& comm, Phases& phases);
   ~Learner();
+
+  /// Collective: parameters and running statistics of a weights file, checkpoint or run folder. Error(file).
+  void start_from(const std::string& path);
 
   struct Outcome {
     double loss = 0;  ///< mean over ranks
@@ -61,7 +64,6 @@ class Learner {
 
  private:
   class GroupReduction;
-  void load_initial(const std::string& path);
   Outcome agree_on_outcome(const data::Batch& batch, const Swav::Result& swav, Diagnose diagnose);
   void forward(nn::Context& ctx, const data::Batch& batch, device::Tensor features, device::Tensor scores);
   void backward(nn::Context& ctx, const data::Batch& batch, device::Tensor d_scores, device::Tensor features);

@@ -34,7 +34,8 @@ class Swav {
   Result loss_and_gradient(device::Pool& pool, device::Queue& queue, std::int64_t update, device::Tensor scores,
                            device::Tensor embeddings, device::Tensor d_scores, const Score& score);
 
-  /// The queue of all ranks as [assigned crops, length, dim], newest rows first within each rank's part. Collective.
+  /// The queue of all ranks as [assigned crops, length, dim], newest update first, an update's rows in the
+  /// order of its batch, whatever the number of ranks. Collective.
   std::vector<float> gather_queue() const;
   /// Its shape; empty without a queue.
   std::vector<std::int64_t> queue_shape() const;

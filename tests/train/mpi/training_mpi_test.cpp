@@ -156,6 +156,23 @@ TEST(Training, ShardingAndRecomputationChangeNothing) {
   }
 }
 
+/// Everything of one learner into another, which may have other ranks and another sharding.
+void hand_over(Learner& from, const comm::Communicator& of, Learner& to) {
+  std::map<std::string, std::vector<float>> tensors;
+  for (const auto& slab : from.slabs()) {
+    std::vector<float> tensor(static_cast<std::size_t>(
+        std::accumulate(slab.shape.begin(), slab.shape.end(), std::int64_t{1}, std::multiplies<>())));
+    std::copy(slab.data, slab.data + (slab.end - slab.begin), tensor.begin() + slab.begin);
+    of.all_reduce(std::span(tensor));  // each element comes from one rank
+    tensors[slab.group + "/" + slab.name] = std::move(tensor);
+  }
+  for (auto& slab : to.slabs()) {
+    const auto& tensor = tensors.at(slab.group + "/" + slab.name);
+    std::copy(tensor.begin() + slab.begin, tensor.begin() + slab.end, slab.data);
+  }
+  to.share_loaded();
+}
+
 // A checkpoint of one way to shard resumes under any other, to the bit.
 TEST(Training, SlabsOfOneShardingFitAnother) {
   const auto world = comm::Communicator::world();
@@ -171,29 +188,10 @@ TEST(Training, SlabsOfOneShardingFitAnother) {
     Learner first(config_of(from), world, phases);
     for (std::int64_t t = 0; t < 2; ++t) first.update(GoldenBatch(t, world).batch, t, 0.3);
     const auto whole = first.parameters();
-    // What the ranks write together, as a file would hold it.
-    std::map<std::string, std::vector<float>> file;
-    for (const auto& slab : first.slabs()) {
-      if (slab.group == "buffers") continue;
-      std::vector<float> tensor(static_cast<std::size_t>(
-          std::accumulate(slab.shape.begin(), slab.shape.end(), std::int64_t{1}, std::multiplies<>())));
-      std::copy(slab.data, slab.data + (slab.end - slab.begin), tensor.begin() + slab.begin);
-      world.all_reduce(std::span(tensor));  // each element comes from one rank
-      file[slab.group + "/" + slab.name] = std::move(tensor);
-    }
-    for (const auto& p : first.model().parameters().entries()) {
-      const auto& tensor = file.at("model/" + p.name);
-      ASSERT_TRUE(std::equal(tensor.begin(), tensor.end(), whole.begin() + p.offset)) << from.shard << " " << p.name;
-    }
     for (const auto& to : kShardModes) {
       if (to.group > world.size()) continue;
       Learner second(config_of(to), world, phases);
-      for (auto& slab : second.slabs()) {
-        if (slab.group == "buffers") continue;
-        const auto& tensor = file.at(slab.group + "/" + slab.name);
-        std::copy(tensor.begin() + slab.begin, tensor.begin() + slab.end, slab.data);
-      }
-      second.share_loaded();
+      hand_over(first, world, second);
       EXPECT_EQ(second.parameters(), whole) << from.shard << " to " << to.shard;
     }
   }
@@ -233,6 +231,32 @@ TEST(Training, QueueIsUsedOnlyOnceItIsFilledAndSurvivesACheckpoint) {
   resumed.share_loaded();
   resumed.restore_queue(state);
   EXPECT_EQ(resumed.update(GoldenBatch(5, world).batch, 5, 0.3).loss, queued[5]) << "the same bits";
+}
+
+// A queue of one rank, half filled or full, goes on in many ranks: the same losses.
+TEST(Training, QueueGoesOnWithAnotherNumberOfRanks) {
+  const auto world = comm::Communicator::world();
+  const auto alone = world.split(world.rank());
+  auto config = golden_config(world.size());
+  config.swav.queue_length = 3 * kImages;
+  config.swav.queue_start_update = 1;
+  for (const std::int64_t handed_over_at : {3, 6}) {
+    Phases phases;
+    Learner one(config, alone, phases), many(config, world, phases);
+    for (std::int64_t t = 0; t < 9; ++t) {
+      if (t == handed_over_at) {
+        checkpoint::State state;
+        one.save_queue(state);
+        state.update = t;
+        EXPECT_EQ(state.queue_filled, std::min<std::int64_t>(t - 1, 3) * kImages);
+        hand_over(one, alone, many);
+        many.restore_queue(state);
+      }
+      const double loss = one.update(GoldenBatch(t, alone).batch, t, 0.1).loss;
+      if (t < handed_over_at) continue;
+      EXPECT_NEAR(many.update(GoldenBatch(t, world).batch, t, 0.1).loss, loss, 1e-4) << handed_over_at << " " << t;
+    }
+  }
 }
 
 TEST(Training, NonFiniteGradientsAreRefusedOnAllRanksAndChangeNothing) {
