@@ -21,6 +21,7 @@
 #include "seer/train/learner.hpp"
 #include "seer/train/metrics.hpp"
 #include "seer/train/phases.hpp"
+#include "seer/train/run_lock.hpp"
 #include "seer/train/schedule.hpp"
 #include "seer/train/tensorboard.hpp"
 
@@ -56,6 +57,7 @@ class Run {
   std::int64_t start_ = 0, total_ = 0, bad_images_ = 0, saved_ = -1;
   std::string stop_reason_;
   bool resumes_by_itself_ = true;
+  std::optional<RunLock> lock_;  ///< the root's
 };
 
 std::int64_t total_updates(const config::Config& config, std::uint64_t images) {
@@ -113,6 +115,7 @@ void Run::prepare_folder(const PretrainOptions& options) {
     throw Error(ExitCode::file, fmt::format("cannot make the run folder {}: {}", dir.string(), error.message()),
                 "set log.run_dir to a folder you may write to");
   }
+  lock_.emplace(dir.string());
   if (options.resume == "never" && fs::exists(dir / "checkpoints")) {
     int n = 1;
     while (fs::exists(dir / fmt::format("checkpoints.old-{}", n))) ++n;

@@ -39,6 +39,16 @@ mkdir photos && cp -r "$SEER_TEST_DATA/images/." photos/
 seer pack photos -o plain --labels none >/dev/null
 expect 3 'has no labels' ranks 2 eval knn good --train plain --test test --resize 32 --crop 32
 
+# Two runs in one folder: the second is refused, and the first goes on.
+write_config first.toml first 100000
+"$mpiexec" --oversubscribe --bind-to none -n 1 "$SEER_EXECUTABLE" pretrain first.toml </dev/null >first.txt 2>&1 &
+launcher=$!
+for _ in $(seq 200); do [ -s first/metrics.jsonl ] && break; sleep 0.05; done
+expect 2 'another run uses first: process' ranks 1 pretrain first.toml
+kill -USR1 "$launcher"
+rc=0; wait "$launcher" || rc=$?
+[ "$rc" = 75 ] || { cat first.txt; fail "the first of two runs: exit code $rc, wanted 75"; }
+
 # Other shards of the same names, a run folder where a checkpoint is wanted, and bytes that rotted after packing.
 seer synth -o other --classes 4 --images 48 --size 32 --seed 9 --split images >/dev/null
 expect 0 'the data set is not that of the checkpoint' ranks 2 pretrain good.toml --set data.shards=other --set schedule.total_updates=7
