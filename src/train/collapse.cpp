@@ -47,7 +47,9 @@ std::string CollapseWatch::warning(std::int64_t update) const {
                       global_batch_);
   text += queue_length_ > 0 ? fmt::format(" or a longer queue (swav.queue_length = {})", queue_length_)
                             : std::string(" or a queue (swav.queue_length = 0)");
-  if (epsilon_ > 0.03) text += fmt::format("; swav.epsilon = 0.03 (now {})", epsilon_);
+  if (epsilon_ > 0.015) {
+    text += fmt::format("; swav.epsilon = {} (now {})", epsilon_ > 0.03 ? "0.03" : "0.01 to 0.02", epsilon_);
+  }
   text += fmt::format("; longer freezing (swav.freeze_prototypes_updates = {}); a lower rate (schedule.lr_peak = {})",
                       freeze_updates_, lr_peak_);
   return text + ". See docs/watching.md.";

@@ -41,7 +41,7 @@ TEST(CollapseWatch, WarnsOnceWhenTheLossSitsAtLnK) {
 
 TEST(CollapseWatch, DoesNotAdviseWhatIsAlreadySo) {
   auto config = config_of(50, 0);
-  config.swav.epsilon = 0.03;
+  config.swav.epsilon = 0.01;
   config.swav.queue_length = 640;
   CollapseWatch watch(config);
   std::string text;
