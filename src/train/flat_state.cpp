@@ -157,8 +157,6 @@ void FlatState::fetch(Bucket& b) {
   b.gathered = pool_->tensor({1, 1, 1, b.elems()});
   float* whole = b.gathered->f32();
   std::copy_n(own_parameters(b), b.own_elems(), whole + (b.own_begin - b.begin));
-  b.gather = 0;
-  if (group_.size() == 1) return;
   b.gather = stream_.post([this, whole, n = floats(b.elems())] { group_.all_gather_parts(std::span(whole, n)); });
 }
 
@@ -270,9 +268,8 @@ void FlatState::normalize_prototypes() {
 }
 
 void FlatState::settle() {
-  for (auto& b : buckets_) {
-    stream_.wait(std::max(std::exchange(b.gather, 0), std::exchange(b.sum, 0)));
-  }
+  stream_.wait_all();
+  for (auto& b : buckets_) b.gather = b.sum = 0;
 }
 
 std::vector<checkpoint::Slab> FlatState::slabs() {
@@ -306,32 +303,21 @@ void FlatState::share_loaded() {
   ++version_;
 }
 
-void FlatState::gather_whole(Bucket& b, float* whole) {
-  group_.all_gather_parts(std::span(whole + b.begin, floats(b.elems())));
+std::vector<float> FlatState::whole(float* (FlatState::*own)(const Bucket&)) {
+  settle();
+  std::vector<float> out(floats(table_->block_elems()));
+  for (auto& b : buckets_) {
+    std::copy_n((this->*own)(b), b.own_elems(), out.data() + b.own_begin);
+    group_.all_gather_parts(std::span(out.data() + b.begin, floats(b.elems())));
+  }
+  return out;
 }
 
 std::vector<float> FlatState::whole_parameters() {
-  settle();
-  std::vector<float> whole(floats(table_->block_elems()));
-  for (auto& b : buckets_) {
-    std::copy_n(own_parameters(b), b.own_elems(), whole.data() + b.own_begin);
-    gather_whole(b, whole.data());
-  }
-  return whole;
+  return whole(&FlatState::own_parameters);
 }
-
 std::vector<float> FlatState::whole_gradients() {
-  settle();
-  std::vector<float> whole(floats(table_->block_elems()));
-  for (auto& b : buckets_) {
-    std::copy_n(own_gradients(b), b.own_elems(), whole.data() + b.own_begin);
-    gather_whole(b, whole.data());
-  }
-  return whole;
-}
-
-std::size_t FlatState::bytes() const {
-  return parameters_.bytes() + gradients_.bytes() + own_gradients_.bytes() + momenta_.bytes();
+  return whole(&FlatState::own_gradients);
 }
 
 }  // namespace seer::train

@@ -70,11 +70,6 @@ class FlatState {
   std::vector<float> whole_parameters();
   std::vector<float> whole_gradients();  ///< of the last update, averaged over ranks
 
-  Sharding sharding() const { return sharding_; }
-  int group_size() const { return group_.size(); }
-  /// Parameters, gradients and momentum of this rank.
-  std::size_t bytes() const;
-
  private:
   struct Bucket {
     std::int64_t begin = 0, end = 0;          ///< in the block
@@ -93,7 +88,7 @@ class FlatState {
   float* own_momenta(const Bucket& b) { return momenta_.f32() + b.packed; }
   float* own_gradients(const Bucket& b);
   void fetch(Bucket& b);
-  void gather_whole(Bucket& b, float* whole);
+  std::vector<float> whole(float* (FlatState::*own)(const Bucket&));
   void wait(Phase phase, comm::Stream::Ticket ticket);
   void settle();
   void normalize_prototypes();
