@@ -35,9 +35,10 @@ void in_place(Queue& queue, const char* label, const Tensor& x, const Formula& f
   });
 }
 
+template <class T>
 struct SumTerm {
-  const float* x;
-  std::array<const float*, 1> inputs() const { return {x}; }
+  const T* x;
+  std::array<const T*, 1> inputs() const { return {x}; }
   KOKKOS_FORCEINLINE_FUNCTION Terms operator()(std::int64_t, std::int64_t i, std::int64_t) const {
     return {x[i], 0, 0, 0};
   }
@@ -59,9 +60,17 @@ struct SigmoidBackward {
   }
 };
 
+template <class T>
 struct Sum {
-  const float *a, *b;
+  const T *a, *b;
   KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t, std::int64_t i, std::int64_t) const { return a[i] + b[i]; }
+};
+
+/// Elements of one type as those of another.
+template <class T>
+struct Converted {
+  const T* x;
+  KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t, std::int64_t i, std::int64_t) const { return x[i]; }
 };
 
 }  // namespace
@@ -85,10 +94,11 @@ void sigmoid_backward(Queue& queue, const Tensor& y, const Tensor& d_y) {
 }
 
 void bias_gradient(Queue& queue, const Tensor& d_y, float* d_bias) {
+  launch::need_f32(d_y);
   launch::on_space(queue, [&]<class Space>() {
     Scratch scratch(queue);
     launch::reduce<Space, 1>(
-        queue, "kernels/bias_gradient", scratch, launch::layout_of(d_y), false, SumTerm{d_y.f32()},
+        queue, "kernels/bias_gradient", scratch, launch::layout_of(d_y), false, SumTerm<float>{d_y.f32()},
         KOKKOS_LAMBDA(std::int64_t, std::int64_t k, const double(&sum)[1]) {
           d_bias[k] += static_cast<float>(sum[0]);
         });
@@ -96,14 +106,15 @@ void bias_gradient(Queue& queue, const Tensor& d_y, float* d_bias) {
 }
 
 void global_average_pool(Queue& queue, const Tensor& x, const Tensor& pooled) {
-  launch::on_space(queue, [&]<class Space>() {
+  launch::need_f32(pooled);
+  launch::on_elements(queue, {x}, [&]<class Space, class T>() {
     Scratch scratch(queue);
     const Layout layout = launch::layout_of(x, true);
     const std::int64_t c = layout.c;
     const double pixels = static_cast<double>(x.shape.h * x.shape.w);
     float* out = pooled.f32();
     launch::reduce<Space, 1>(
-        queue, "kernels/global_average_pool", scratch, layout, true, SumTerm{x.f32()},
+        queue, "kernels/global_average_pool", scratch, layout, true, SumTerm<T>{launch::elements<T>(x)},
         KOKKOS_LAMBDA(std::int64_t image, std::int64_t k, const double(&sum)[1]) {
           out[image * c + k] = static_cast<float>(sum[0] / pixels);
         });
@@ -111,11 +122,12 @@ void global_average_pool(Queue& queue, const Tensor& x, const Tensor& pooled) {
 }
 
 void global_average_pool_backward(Queue& queue, const Tensor& d_pooled, const Tensor& d_x) {
-  launch::on_space(queue, [&]<class Space>() {
+  launch::need_f32(d_pooled);
+  launch::on_elements(queue, {d_x}, [&]<class Space, class T>() {
     Scratch scratch(queue);
     const Layout layout = launch::layout_of(d_x, true);
     const float* values = launch::repeated<Space>(queue, scratch, layout, layout.segments, d_pooled.f32());
-    launch::map<Space>(queue, "kernels/global_average_pool_backward", layout, d_x.f32(),
+    launch::map<Space>(queue, "kernels/global_average_pool_backward", layout, launch::elements<T>(d_x),
                        Spread{values, layout.width(), 1.0F / static_cast<float>(d_x.shape.h * d_x.shape.w)},
                        launch::Result::fresh);
   });
@@ -175,10 +187,21 @@ void copy(Queue& queue, const Tensor& src, const Tensor& dst) {
   });
 }
 
+void cast(Queue& queue, const Tensor& src, const Tensor& dst) {
+  if (src.dtype == dst.dtype) return copy(queue, src, dst);
+  ensure(src.elems() == dst.elems(), "cast between tensors of different sizes");
+  launch::on_elements(queue, {src}, [&]<class Space, class From>() {
+    launch::with_element(dst.dtype, [&]<class To>() {
+      launch::map<Space>(queue, "kernels/cast", launch::flat(src.elems()), launch::elements<To>(dst),
+                         Converted<From>{launch::elements<From>(src)}, launch::Result::fresh);
+    });
+  });
+}
+
 void add(Queue& queue, const Tensor& src, const Tensor& dst) {
-  launch::need_f32(src);
-  launch::on_space(queue, [&]<class Space>() {
-    launch::map<Space>(queue, "kernels/add", launch::flat(src.elems()), dst.f32(), Sum{dst.f32(), src.f32()});
+  launch::on_elements(queue, {src, dst}, [&]<class Space, class T>() {
+    T* sum = launch::elements<T>(dst);
+    launch::map<Space>(queue, "kernels/add", launch::flat(src.elems()), sum, Sum<T>{sum, launch::elements<T>(src)});
   });
 }
 
@@ -188,10 +211,9 @@ void scale(Queue& queue, const Tensor& x, float factor) {
 }
 
 void fill(Queue& queue, const Tensor& x, float value) {
-  launch::need_f32(x);
-  launch::on_space(queue, [&]<class Space>() {
+  launch::on_elements(queue, {x}, [&]<class Space, class T>() {
     launch::map<Space>(
-        queue, "kernels/fill", launch::flat(x.elems()), x.f32(),
+        queue, "kernels/fill", launch::flat(x.elems()), launch::elements<T>(x),
         KOKKOS_LAMBDA(std::int64_t, std::int64_t, std::int64_t) { return value; });
   });
 }

@@ -13,9 +13,9 @@ using launch::Terms;
 enum class Form { plain, relu, gate };
 
 /// The gradient that reaches bn(x) at one element (BatchNormGradient in the header).
-template <Form F>
+template <Form F, class T>
 struct Gradient {
-  const float* d_y;
+  const T* d_y;
   const float *gate, *d_pooled;  // [images, width]
   std::int64_t width;
   float inv_pixels;
@@ -27,12 +27,12 @@ struct Gradient {
   }
 };
 
-template <Form F>
+template <Form F, class T>
 struct BackwardTerms {
-  const float* x;
+  const T* x;
   Normalised bn;
-  Gradient<F> gradient;
-  std::array<const float*, 2> inputs() const { return {x, gradient.d_y}; }
+  Gradient<F, T> gradient;
+  std::array<const T*, 2> inputs() const { return {x, gradient.d_y}; }
   KOKKOS_FORCEINLINE_FUNCTION Terms operator()(std::int64_t image, std::int64_t i, std::int64_t k) const {
     const float centred = x[i] - bn.mean[k];
     const float g = gradient(image, i, k, centred * bn.scale[k] + bn.beta[k]);
@@ -41,11 +41,11 @@ struct BackwardTerms {
 };
 
 /// d_x = scale * (g - mean(g)) - slope * (x - mean)
-template <Form F>
+template <Form F, class T>
 struct BackwardApply {
-  const float* x;
+  const T* x;
   Normalised bn;
-  Gradient<F> gradient;
+  Gradient<F, T> gradient;
   const float *mean_gradient, *slope;
   KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t image, std::int64_t i, std::int64_t k) const {
     const float centred = x[i] - bn.mean[k];
@@ -54,35 +54,37 @@ struct BackwardApply {
   }
 };
 
+template <class T>
 struct GateTerm {
-  const float *x, *d_y;
+  const T *x, *d_y;
   Normalised bn;
-  std::array<const float*, 2> inputs() const { return {x, d_y}; }
+  std::array<const T*, 2> inputs() const { return {x, d_y}; }
   KOKKOS_FORCEINLINE_FUNCTION Terms operator()(std::int64_t, std::int64_t i, std::int64_t k) const {
     return {d_y[i] * rectified(bn(x[i], k)), 0, 0, 0};
   }
 };
 
+template <class T>
 struct ReluMask {
-  const float *out, *d_out;
+  const T *out, *d_out;
   KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t, std::int64_t i, std::int64_t) const {
-    return out[i] > 0.0F ? d_out[i] : 0.0F;
+    return out[i] > 0.0F ? static_cast<float>(d_out[i]) : 0.0F;
   }
 };
 
-template <bool kShortcut>
+template <bool kShortcut, class T>
 struct AddReluTerms {
-  const float *out, *d_out, *x, *shortcut;
+  const T *out, *d_out, *x, *shortcut;
   const float *mean, *shortcut_mean;
   auto inputs() const {
     if constexpr (kShortcut) {
-      return std::array<const float*, 4>{out, d_out, x, shortcut};
+      return std::array<const T*, 4>{out, d_out, x, shortcut};
     } else {
-      return std::array<const float*, 3>{out, d_out, x};
+      return std::array<const T*, 3>{out, d_out, x};
     }
   }
   KOKKOS_FORCEINLINE_FUNCTION Terms operator()(std::int64_t, std::int64_t i, std::int64_t k) const {
-    const float g = out[i] > 0.0F ? d_out[i] : 0.0F;
+    const float g = out[i] > 0.0F ? static_cast<float>(d_out[i]) : 0.0F;
     Terms terms{g, g * (x[i] - mean[k]), 0, g};
     if constexpr (kShortcut) terms.c = g * (shortcut[i] - shortcut_mean[k]);
     return terms;
@@ -102,10 +104,11 @@ void on_form(const BatchNormGradient& g, Run&& run) {
   }
 }
 
-template <class Space, Form F>
-Gradient<F> gradient_of(const Queue& queue, Scratch& scratch, const Layout& layout, const Tensor& x,
-                        const BatchNormGradient& g) {
-  Gradient<F> gradient{g.d_y.f32(), nullptr, nullptr, layout.width(), 1.0F / static_cast<float>(x.shape.h * x.shape.w)};
+template <class Space, Form F, class T>
+Gradient<F, T> gradient_of(const Queue& queue, Scratch& scratch, const Layout& layout, const Tensor& x,
+                           const BatchNormGradient& g) {
+  Gradient<F, T> gradient{launch::elements<T>(g.d_y), nullptr, nullptr, layout.width(),
+                          1.0F / static_cast<float>(x.shape.h * x.shape.w)};
   if constexpr (F == Form::gate) {
     gradient.gate = launch::repeated<Space>(queue, scratch, layout, layout.segments, g.gate);
     gradient.d_pooled = launch::repeated<Space>(queue, scratch, layout, layout.segments, g.d_pooled);
@@ -116,14 +119,16 @@ Gradient<F> gradient_of(const Queue& queue, Scratch& scratch, const Layout& layo
 }  // namespace
 
 void gate_backward(Queue& queue, const Tensor& x, const BatchNorm& bn, const Tensor& d_y, const Tensor& d_gate) {
-  launch::on_space(queue, [&]<class Space>() {
+  launch::need_f32(d_gate);
+  launch::on_elements(queue, {x, d_y}, [&]<class Space, class T>() {
     Scratch scratch(queue);
     const Layout layout = launch::layout_of(x, true);
     const Normalised norm = normalised<Space>(queue, scratch, layout, bn);
     const std::int64_t c = layout.c;
     float* out = d_gate.f32();
     launch::reduce<Space, 1>(
-        queue, "kernels/gate_backward", scratch, layout, true, GateTerm{x.f32(), d_y.f32(), norm},
+        queue, "kernels/gate_backward", scratch, layout, true,
+        GateTerm<T>{launch::elements<T>(x), launch::elements<T>(d_y), norm},
         KOKKOS_LAMBDA(std::int64_t image, std::int64_t k, const double(&sum)[1]) {
           out[image * c + k] = static_cast<float>(sum[0]);
         });
@@ -131,24 +136,25 @@ void gate_backward(Queue& queue, const Tensor& x, const BatchNorm& bn, const Ten
 }
 
 void relu_backward(Queue& queue, const Tensor& out, const Tensor& d_out) {
-  launch::on_space(queue, [&]<class Space>() {
-    launch::need_f32(out);
-    launch::map<Space>(queue, "kernels/relu_backward", launch::flat(out.elems()), d_out.f32(),
-                       ReluMask{out.f32(), d_out.f32()});
+  launch::on_elements(queue, {out, d_out}, [&]<class Space, class T>() {
+    T* gradient = launch::elements<T>(d_out);
+    launch::map<Space>(queue, "kernels/relu_backward", launch::flat(out.elems()), gradient,
+                       ReluMask<T>{launch::elements<T>(out), gradient});
   });
 }
 
 void batchnorm_backward_sums(Queue& queue, const Tensor& x, const BatchNorm& bn, const BatchNormGradient& g,
                              double* sums) {
-  launch::on_space(queue, [&]<class Space>() {
+  launch::on_elements(queue, {x, g.d_y}, [&]<class Space, class T>() {
     on_form(g, [&]<Form F>() {
       Scratch scratch(queue);
       const Layout layout = launch::layout_of(x, F == Form::gate);
       const Normalised norm = normalised<Space>(queue, scratch, layout, bn);
-      const Gradient<F> gradient = gradient_of<Space, F>(queue, scratch, layout, x, g);
+      const Gradient<F, T> gradient = gradient_of<Space, F, T>(queue, scratch, layout, x, g);
       const std::int64_t c = layout.c;
       launch::reduce<Space, 2>(
-          queue, "kernels/batchnorm_backward_sums", scratch, layout, false, BackwardTerms<F>{x.f32(), norm, gradient},
+          queue, "kernels/batchnorm_backward_sums", scratch, layout, false,
+          BackwardTerms<F, T>{launch::elements<T>(x), norm, gradient},
           KOKKOS_LAMBDA(std::int64_t, std::int64_t k, const double(&sum)[2]) {
             sums[k] = sum[0];
             sums[c + k] = sum[1];
@@ -159,7 +165,11 @@ void batchnorm_backward_sums(Queue& queue, const Tensor& x, const BatchNorm& bn,
 
 void add_relu_backward_sums(Queue& queue, const Tensor& out, const Tensor& d_out, const Tensor& x, const BatchNorm& bn,
                             double* sums, const Tensor* shortcut, const BatchNorm* shortcut_bn, double* shortcut_sums) {
-  launch::on_space(queue, [&]<class Space>() {
+  ensure(shortcut == nullptr || (shortcut_bn != nullptr && shortcut_sums != nullptr),
+         "a normalised shortcut needs its statistics and sums");
+  launch::on_elements(queue, {out, d_out, x, shortcut != nullptr ? *shortcut : x}, [&]<class Space, class T>() {
+    const T *values = launch::elements<T>(x), *after = launch::elements<T>(out);
+    T* gradient = launch::elements<T>(d_out);
     Scratch scratch(queue);
     const Layout layout = launch::layout_of(x);
     const std::int64_t c = layout.c;
@@ -167,25 +177,24 @@ void add_relu_backward_sums(Queue& queue, const Tensor& out, const Tensor& d_out
     if (shortcut == nullptr) {
       launch::reduce<Space, 2, true>(
           queue, "kernels/add_relu_backward_sums", scratch, layout, false,
-          AddReluTerms<false>{out.f32(), d_out.f32(), x.f32(), nullptr, mean, nullptr},
+          AddReluTerms<false, T>{after, gradient, values, nullptr, mean, nullptr},
           KOKKOS_LAMBDA(std::int64_t, std::int64_t k, const double(&sum)[2]) {
             sums[k] = sum[0];
             sums[c + k] = sum[1];
           },
-          d_out.f32());
+          gradient);
       return;
     }
-    ensure(shortcut_bn != nullptr && shortcut_sums != nullptr, "a normalised shortcut needs its statistics and sums");
     const float* second = launch::repeated<Space>(queue, scratch, layout, 1, shortcut_bn->mean);
     launch::reduce<Space, 3, true>(
         queue, "kernels/add_relu_backward_sums_shortcut", scratch, layout, false,
-        AddReluTerms<true>{out.f32(), d_out.f32(), x.f32(), shortcut->f32(), mean, second},
+        AddReluTerms<true, T>{after, gradient, values, launch::elements<T>(*shortcut), mean, second},
         KOKKOS_LAMBDA(std::int64_t, std::int64_t k, const double(&sum)[3]) {
           sums[k] = shortcut_sums[k] = sum[0];
           sums[c + k] = sum[1];
           shortcut_sums[c + k] = sum[2];
         },
-        d_out.f32());
+        gradient);
   });
 }
 
@@ -202,12 +211,12 @@ void batchnorm_parameter_gradients(Queue& queue, std::int64_t c, const double* l
 
 void batchnorm_backward_apply(Queue& queue, const Tensor& x, const BatchNorm& bn, const BatchNormGradient& g,
                               const double* sums, double rows, const Tensor& d_x) {
-  launch::on_space(queue, [&]<class Space>() {
+  launch::on_elements(queue, {x, g.d_y, d_x}, [&]<class Space, class T>() {
     on_form(g, [&]<Form F>() {
       Scratch scratch(queue);
       const Layout layout = launch::layout_of(x, F == Form::gate);
       const Normalised norm = normalised<Space>(queue, scratch, layout, bn);
-      const Gradient<F> gradient = gradient_of<Space, F>(queue, scratch, layout, x, g);
+      const Gradient<F, T> gradient = gradient_of<Space, F, T>(queue, scratch, layout, x, g);
       const std::int64_t c = layout.c;
       const BatchNorm p = bn;
       const float* mean_gradient = launch::channel_values<Space>(
@@ -219,8 +228,8 @@ void batchnorm_backward_apply(Queue& queue, const Tensor& x, const BatchNorm& bn
             return static_cast<float>(static_cast<double>(p.gamma[k]) * inv_std * inv_std * inv_std * sums[c + k] /
                                       rows);
           });
-      launch::map<Space>(queue, "kernels/batchnorm_backward_apply", layout, d_x.f32(),
-                         BackwardApply<F>{x.f32(), norm, gradient, mean_gradient, slope},
+      launch::map<Space>(queue, "kernels/batchnorm_backward_apply", layout, launch::elements<T>(d_x),
+                         BackwardApply<F, T>{launch::elements<T>(x), norm, gradient, mean_gradient, slope},
                          launch::result_kind(d_x, x, g.d_y));
     });
   });

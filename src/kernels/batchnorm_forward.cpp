@@ -11,18 +11,20 @@ using launch::Layout;
 using launch::Scratch;
 using launch::Terms;
 
+template <class T>
 struct ShiftedMoments {
-  const float *x, *shift;
-  std::array<const float*, 1> inputs() const { return {x}; }
+  const T* x;
+  const float* shift;
+  std::array<const T*, 1> inputs() const { return {x}; }
   KOKKOS_FORCEINLINE_FUNCTION Terms operator()(std::int64_t, std::int64_t i, std::int64_t k) const {
     const float d = x[i] - shift[k];
     return {d, d * d, 0, 0};
   }
 };
 
-template <Relu R>
+template <Relu R, class T>
 struct Apply {
-  const float* x;
+  const T* x;
   Normalised bn;
   KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t, std::int64_t i, std::int64_t k) const {
     const float v = bn(x[i], k);
@@ -30,17 +32,19 @@ struct Apply {
   }
 };
 
+template <class T>
 struct ReluTerm {
-  const float* x;
+  const T* x;
   Normalised bn;
-  std::array<const float*, 1> inputs() const { return {x}; }
+  std::array<const T*, 1> inputs() const { return {x}; }
   KOKKOS_FORCEINLINE_FUNCTION Terms operator()(std::int64_t, std::int64_t i, std::int64_t k) const {
     return {rectified(bn(x[i], k)), 0, 0, 0};
   }
 };
 
+template <class T>
 struct ReluGate {
-  const float* x;
+  const T* x;
   Normalised bn;
   const float* gate;
   std::int64_t width;
@@ -49,16 +53,18 @@ struct ReluGate {
   }
 };
 
+template <class T>
 struct AddRelu {
-  const float *x, *shortcut;
+  const T *x, *shortcut;
   Normalised bn;
   KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t, std::int64_t i, std::int64_t k) const {
     return rectified(bn(x[i], k) + shortcut[i]);
   }
 };
 
+template <class T>
 struct AddNormalisedRelu {
-  const float *x, *shortcut;
+  const T *x, *shortcut;
   Normalised bn, shortcut_bn;
   KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t, std::int64_t i, std::int64_t k) const {
     return rectified(bn(x[i], k) + shortcut_bn(shortcut[i], k));
@@ -68,15 +74,16 @@ struct AddNormalisedRelu {
 }  // namespace
 
 void batchnorm_sums(Queue& queue, const Tensor& x, double* sums) {
-  launch::on_space(queue, [&]<class Space>() {
+  launch::on_elements(queue, {x}, [&]<class Space, class T>() {
     Scratch scratch(queue);
     const Layout layout = launch::layout_of(x);
     const std::int64_t c = layout.c;
     const double rows = static_cast<double>(x.rows());
-    const float* first = x.f32();  // moments about each channel's first value: no cancellation where mean >> deviation
+    const T* first =
+        launch::elements<T>(x);  // moments about each channel's first value: no cancellation where mean >> deviation
     const float* shift = x.rows() > 0 ? launch::repeated<Space>(queue, scratch, layout, 1, first) : nullptr;
     launch::reduce<Space, 2>(
-        queue, "kernels/batchnorm_sums", scratch, layout, false, ShiftedMoments{x.f32(), shift},
+        queue, "kernels/batchnorm_sums", scratch, layout, false, ShiftedMoments<T>{first, shift},
         KOKKOS_LAMBDA(std::int64_t, std::int64_t k, const double(&moments)[2]) {
           const double about = shift != nullptr ? static_cast<double>(shift[k]) : 0.0;
           if (k == 0) sums[0] = rows;
@@ -118,22 +125,23 @@ void batchnorm_from_running(Queue& queue, std::int64_t c, const float* running_m
 }
 
 void batchnorm_apply(Queue& queue, const Tensor& x, const BatchNorm& bn, Relu relu, const Tensor& y) {
-  launch::on_space(queue, [&]<class Space>() {
+  launch::on_elements(queue, {x, y}, [&]<class Space, class T>() {
     Scratch scratch(queue);
     const Layout layout = launch::layout_of(x);
     const Normalised norm = normalised<Space>(queue, scratch, layout, bn);
     if (relu == Relu::yes) {
-      launch::map<Space>(queue, "kernels/batchnorm_relu", layout, y.f32(), Apply<Relu::yes>{x.f32(), norm},
-                         launch::result_kind(y, x));
+      launch::map<Space>(queue, "kernels/batchnorm_relu", layout, launch::elements<T>(y),
+                         Apply<Relu::yes, T>{launch::elements<T>(x), norm}, launch::result_kind(y, x));
     } else {
-      launch::map<Space>(queue, "kernels/batchnorm_apply", layout, y.f32(), Apply<Relu::no>{x.f32(), norm},
-                         launch::result_kind(y, x));
+      launch::map<Space>(queue, "kernels/batchnorm_apply", layout, launch::elements<T>(y),
+                         Apply<Relu::no, T>{launch::elements<T>(x), norm}, launch::result_kind(y, x));
     }
   });
 }
 
 void batchnorm_relu_pool(Queue& queue, const Tensor& x, const BatchNorm& bn, const Tensor& pooled) {
-  launch::on_space(queue, [&]<class Space>() {
+  launch::need_f32(pooled);
+  launch::on_elements(queue, {x}, [&]<class Space, class T>() {
     Scratch scratch(queue);
     const Layout layout = launch::layout_of(x, true);
     const Normalised norm = normalised<Space>(queue, scratch, layout, bn);
@@ -141,7 +149,7 @@ void batchnorm_relu_pool(Queue& queue, const Tensor& x, const BatchNorm& bn, con
     const double pixels = static_cast<double>(x.shape.h * x.shape.w);
     float* out = pooled.f32();
     launch::reduce<Space, 1>(
-        queue, "kernels/batchnorm_relu_pool", scratch, layout, true, ReluTerm{x.f32(), norm},
+        queue, "kernels/batchnorm_relu_pool", scratch, layout, true, ReluTerm<T>{launch::elements<T>(x), norm},
         KOKKOS_LAMBDA(std::int64_t image, std::int64_t k, const double(&sum)[1]) {
           out[image * c + k] = static_cast<float>(sum[0] / pixels);
         });
@@ -149,29 +157,31 @@ void batchnorm_relu_pool(Queue& queue, const Tensor& x, const BatchNorm& bn, con
 }
 
 void batchnorm_relu_gate(Queue& queue, const Tensor& x, const BatchNorm& bn, const Tensor& gate, const Tensor& y) {
-  launch::on_space(queue, [&]<class Space>() {
+  launch::need_f32(gate);
+  launch::on_elements(queue, {x, y}, [&]<class Space, class T>() {
     Scratch scratch(queue);
     const Layout layout = launch::layout_of(x, true);
     const Normalised norm = normalised<Space>(queue, scratch, layout, bn);
     const float* gates = launch::repeated<Space>(queue, scratch, layout, layout.segments, gate.f32());
-    launch::map<Space>(queue, "kernels/batchnorm_relu_gate", layout, y.f32(),
-                       ReluGate{x.f32(), norm, gates, layout.width()}, launch::result_kind(y, x));
+    launch::map<Space>(queue, "kernels/batchnorm_relu_gate", layout, launch::elements<T>(y),
+                       ReluGate<T>{launch::elements<T>(x), norm, gates, layout.width()}, launch::result_kind(y, x));
   });
 }
 
 void batchnorm_add_relu(Queue& queue, const Tensor& x, const BatchNorm& bn, const Tensor& shortcut,
                         const BatchNorm* shortcut_bn, const Tensor& y) {
-  launch::on_space(queue, [&]<class Space>() {
+  launch::on_elements(queue, {x, shortcut, y}, [&]<class Space, class T>() {
+    const T *values = launch::elements<T>(x), *other = launch::elements<T>(shortcut);
     Scratch scratch(queue);
     const Layout layout = launch::layout_of(x);
     const Normalised norm = normalised<Space>(queue, scratch, layout, bn);
     if (shortcut_bn == nullptr) {
-      launch::map<Space>(queue, "kernels/batchnorm_add_relu", layout, y.f32(), AddRelu{x.f32(), shortcut.f32(), norm},
-                         launch::result_kind(y, x, shortcut));
+      launch::map<Space>(queue, "kernels/batchnorm_add_relu", layout, launch::elements<T>(y),
+                         AddRelu<T>{values, other, norm}, launch::result_kind(y, x, shortcut));
     } else {
       const Normalised second = normalised<Space>(queue, scratch, layout, *shortcut_bn);
-      launch::map<Space>(queue, "kernels/batchnorm_add_normalised_relu", layout, y.f32(),
-                         AddNormalisedRelu{x.f32(), shortcut.f32(), norm, second}, launch::result_kind(y, x, shortcut));
+      launch::map<Space>(queue, "kernels/batchnorm_add_normalised_relu", layout, launch::elements<T>(y),
+                         AddNormalisedRelu<T>{values, other, norm, second}, launch::result_kind(y, x, shortcut));
     }
   });
 }

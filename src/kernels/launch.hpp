@@ -15,6 +15,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <deque>
+#include <initializer_list>
 #include <limits>
 #include <string>
 #include <type_traits>
@@ -24,6 +25,7 @@
 #endif
 
 #include "seer/base/error.hpp"
+#include "seer/base/half.hpp"
 #include "seer/device/memory.hpp"
 #include "seer/device/queue.hpp"
 #include "seer/device/tensor.hpp"
@@ -48,8 +50,41 @@ void loop(const Queue&, const char* label, std::int64_t count, const Body& body)
 }
 
 inline void need_f32(const Tensor& tensor) {
-  ensure(tensor.dtype == DType::f32, "kernels work on float tensors");
+  ensure(tensor.dtype == DType::f32, "this kernel works on float tensors");
   ensure(tensor.data != nullptr || tensor.elems() == 0, "a kernel was given an empty tensor");
+}
+
+/// Calls run.operator()<T>() with the type in which elements of `type` are stored: the one switch between types. A
+/// formula reads them as floats and gives a float.
+template <class Run>
+decltype(auto) with_element(DType type, Run&& run) {
+  switch (type) {
+    case DType::bf16:
+      return run.template operator()<BFloat16>();
+    case DType::f16:
+      return run.template operator()<Float16>();
+    default:
+      ensure(type == DType::f32, "a kernel was given a tensor of bytes");
+      return run.template operator()<float>();
+  }
+}
+
+/// Calls run.operator()<Space, T>() for tensors that all store their elements alike.
+template <class Run>
+decltype(auto) on_elements(const Queue& queue, std::initializer_list<Tensor> tensors, Run&& run) {
+  const DType type = tensors.begin()->dtype;
+  for (const Tensor& tensor : tensors) {
+    ensure(tensor.dtype == type, "a kernel was given tensors of different types");
+    ensure(tensor.data != nullptr || tensor.elems() == 0, "a kernel was given an empty tensor");
+  }
+  return on_space(queue, [&]<class Space>() -> decltype(auto) {
+    return with_element(type, [&]<class T>() -> decltype(auto) { return run.template operator()<Space, T>(); });
+  });
+}
+
+template <class T>
+T* elements(const Tensor& tensor) {
+  return static_cast<T*>(tensor.data);
 }
 
 /// Temporary arrays of one kernel call. The memory stays with the thread, so repeated steps do not allocate.
@@ -104,7 +139,6 @@ struct Layout {
 
 /// The layout of x: one segment, or one for each image.
 inline Layout layout_of(const Tensor& x, bool per_image = false) {
-  need_f32(x);
   Layout layout;
   layout.segments = per_image ? x.shape.n : 1;
   layout.elems = per_image ? x.elems() / std::max<std::int64_t>(x.shape.n, 1) : x.elems();
@@ -153,15 +187,17 @@ const float* channel_values(const Queue& queue, Scratch& scratch, const Layout& 
   return values;
 }
 
-/// The same for values that exist already; used in place where nothing has to be repeated.
-template <class Space>
+/// The same for values that exist already; used in place where nothing has to be repeated or converted.
+template <class Space, class T>
 const float* repeated(const Queue& queue, Scratch& scratch, const Layout& layout, std::int64_t segments,
-                      const float* values) {
-  if (layout.copies == 1) return values;
+                      const T* values) {
+  if constexpr (std::is_same_v<T, float>) {
+    if (layout.copies == 1) return values;
+  }
   const std::int64_t c = layout.c;
   return channel_values<Space>(
       queue, scratch, layout, segments,
-      KOKKOS_LAMBDA(std::int64_t segment, std::int64_t channel) { return values[segment * c + channel]; });
+      KOKKOS_LAMBDA(std::int64_t segment, std::int64_t channel)->float { return values[segment * c + channel]; });
 }
 
 namespace detail {
@@ -186,24 +222,29 @@ inline Tiling tile(const Layout& layout, bool join_segments) {
 }
 
 /// Copies past the caches: a large result that nobody reads soon need not be fetched before it is written.
-inline void stream_out(const float* from, float* to, std::int64_t count) {
+template <class T>
+void stream_out(const T* from, T* to, std::int64_t count) {
   std::int64_t i = 0;
 #if defined(__SSE2__)
-  const std::int64_t head = static_cast<std::int64_t>((64 - reinterpret_cast<std::uintptr_t>(to) % 64) % 64 / 4);
+  constexpr std::int64_t kSize = sizeof(T), kLine = 64 / kSize, kVector = 16 / kSize;
+  const std::int64_t head = static_cast<std::int64_t>((64 - reinterpret_cast<std::uintptr_t>(to) % 64) % 64) / kSize;
   for (; i < std::min(head, count); ++i) to[i] = from[i];
-  for (; i + 16 <= count; i += 16) {
-    for (std::int64_t j = 0; j < 16; j += 4) _mm_stream_ps(to + i + j, _mm_loadu_ps(from + i + j));
+  for (; i + kLine <= count; i += kLine) {
+    for (std::int64_t j = 0; j < kLine; j += kVector) {
+      _mm_stream_si128(reinterpret_cast<__m128i*>(to + i + j),
+                       _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i + j)));
+    }
   }
 #endif
   for (; i < count; ++i) to[i] = from[i];
 }
 
 /// Host body of map(): one tile, row after row, because the processor's prefetchers follow straight streams best.
-template <bool kStream, class Formula>
+template <bool kStream, class Formula, class T>
 struct HostMap {
   static constexpr std::int64_t kBuffer = 2048;
   Formula formula;
-  float* out;
+  T* out;
   Layout layout;
   Tiling tiling;
 
@@ -214,7 +255,7 @@ struct HostMap {
     for (; row < end; ++row) {
       const std::int64_t i = segment * layout.elems + row * width, count = std::min(width, layout.elems - row * width);
       if constexpr (kStream) {
-        alignas(64) float buffer[kBuffer];
+        alignas(64) T buffer[kBuffer];
         for (std::int64_t k = 0; k < count; k += kBuffer) {
           const std::int64_t part = std::min(kBuffer, count - k);
           one(segment, i + k, k, part, buffer);
@@ -230,10 +271,10 @@ struct HostMap {
   }
 
  private:
-  void one(std::int64_t segment, std::int64_t i, std::int64_t k0, std::int64_t count, float* y) const {
-    const Formula f = formula;  // a local copy: nothing that a store of floats could alias
+  void one(std::int64_t segment, std::int64_t i, std::int64_t k0, std::int64_t count, T* y) const {
+    const Formula f = formula;  // a local copy: nothing that a store of results could alias
 #pragma omp simd
-    for (std::int64_t k = 0; k < count; ++k) y[k] = f(segment, i + k, k0 + k);
+    for (std::int64_t k = 0; k < count; ++k) y[k] = static_cast<T>(f(segment, i + k, k0 + k));
   }
 };
 
@@ -252,15 +293,15 @@ inline Result result_kind(const Tensor& out, const Tensor& a, const Tensor& b) {
 }
 
 /// out[i] = formula(segment, i, k) for every element i, k its place in the wide row.
-template <class Space, class Formula>
-void map(const Queue& queue, const char* label, const Layout& layout, float* out, const Formula& formula,
+template <class Space, class T, class Formula>
+void map(const Queue& queue, const char* label, const Layout& layout, T* out, const Formula& formula,
          Result result = Result::over_input) {
   const detail::Tiling tiling = detail::tile(layout, false);
   if (result == Result::fresh &&
-      layout.segments * layout.elems * static_cast<std::int64_t>(sizeof(float)) >= detail::kStreamBytes) {
-    loop<Space>(queue, label, tiling.count, detail::HostMap<true, Formula>{formula, out, layout, tiling});
+      layout.segments * layout.elems * static_cast<std::int64_t>(sizeof(T)) >= detail::kStreamBytes) {
+    loop<Space>(queue, label, tiling.count, detail::HostMap<true, Formula, T>{formula, out, layout, tiling});
   } else {
-    loop<Space>(queue, label, tiling.count, detail::HostMap<false, Formula>{formula, out, layout, tiling});
+    loop<Space>(queue, label, tiling.count, detail::HostMap<false, Formula, T>{formula, out, layout, tiling});
   }
 }
 
@@ -274,13 +315,13 @@ namespace detail {
 /// Host body of reduce(): one tile into partial[item][N][width]. Floats are added over short runs of rows only, then in
 /// double. Four rows are computed together, which quarters the traffic of the accumulators; as the prefetchers lose
 /// four short streams in one page, the next four rows are asked for in straight order meanwhile.
-template <int N, bool kStore, class Formula>
+template <int N, bool kStore, class Formula, class T>
 struct HostReduce {
   static constexpr std::int64_t kRun = 64, kStep = 64;
   Formula formula;
   double* partial;
   float* runs;  // [item][N][width]
-  float* store;
+  T* store;
   Layout layout;
   Tiling tiling;
 
@@ -310,15 +351,15 @@ struct HostReduce {
     }
   }
   void four(std::int64_t segment, std::int64_t i0, float* run) const {
-    const Formula f = formula;  // a local copy: nothing that a store of floats could alias
-    float* const y = store;
+    const Formula f = formula;  // a local copy: nothing that a store of results could alias
+    T* const y = store;
     const std::int64_t width = layout.width(), i1 = i0 + width, i2 = i1 + width, i3 = i2 + width;
     float *const a = run, *const b = run + width, *const c = run + 2 * width;
     for (std::int64_t k0 = 0; k0 < width; k0 += kStep) {
       const std::int64_t k1 = std::min(k0 + kStep, width);
-      for (const float* input : f.inputs()) {
-        const float* next = input + i0 + kUnroll * (width + k0);
-        for (std::int64_t j = 0; j < kUnroll * kStep; j += 16)
+      for (const auto* input : f.inputs()) {
+        const auto* next = input + i0 + kUnroll * (width + k0);
+        for (std::int64_t j = 0; j < kUnroll * kStep; j += static_cast<std::int64_t>(64 / sizeof(*input)))
           __builtin_prefetch(next + j, 0, 2);  // to L2: the first level has too few ways
       }
 #pragma omp simd
@@ -329,17 +370,17 @@ struct HostReduce {
         if constexpr (N > 1) b[k] += (p.b + q.b) + (s.b + t.b);
         if constexpr (N > 2) c[k] += (p.c + q.c) + (s.c + t.c);
         if constexpr (kStore) {
-          y[i0 + k] = p.store;
-          y[i1 + k] = q.store;
-          y[i2 + k] = s.store;
-          y[i3 + k] = t.store;
+          y[i0 + k] = static_cast<T>(p.store);
+          y[i1 + k] = static_cast<T>(q.store);
+          y[i2 + k] = static_cast<T>(s.store);
+          y[i3 + k] = static_cast<T>(t.store);
         }
       }
     }
   }
   void one(std::int64_t segment, std::int64_t i, std::int64_t count, float* run) const {
     const Formula f = formula;
-    float* const y = store;
+    T* const y = store;
     float *const a = run, *const b = run + layout.width(), *const c = run + 2 * layout.width();
 #pragma omp simd
     for (std::int64_t k = 0; k < count; ++k) {
@@ -347,7 +388,7 @@ struct HostReduce {
       a[k] += p.a;
       if constexpr (N > 1) b[k] += p.b;
       if constexpr (N > 2) c[k] += p.c;
-      if constexpr (kStore) y[i + k] = p.store;
+      if constexpr (kStore) y[i + k] = static_cast<T>(p.store);
     }
   }
 };
@@ -356,15 +397,15 @@ struct HostReduce {
 
 /// finish(segment, channel, sums) with sums[N] (double) the formula's terms added over the rows of the segment
 /// (per_segment) or of all segments (segment = 0). With kStore the formula's `store` is written to `out` in passing.
-template <class Space, int N, bool kStore = false, class Formula, class Finish>
+template <class Space, int N, bool kStore = false, class Formula, class Finish, class T = float>
 void reduce(const Queue& queue, const char* label, Scratch& scratch, const Layout& layout, bool per_segment,
-            const Formula& formula, const Finish& finish, float* out = nullptr) {
+            const Formula& formula, const Finish& finish, T* out = nullptr) {
   const detail::Tiling tiling = detail::tile(layout, !per_segment);
   const std::int64_t width = layout.width(), c = layout.c, copies = layout.copies;
   double* const partial = scratch.get<double>(tiling.count * N * width);
   float* const runs = scratch.get<float>(tiling.count * N * width);
   loop<Space>(queue, label, tiling.count,
-              detail::HostReduce<N, kStore, Formula>{formula, partial, runs, out, layout, tiling});
+              detail::HostReduce<N, kStore, Formula, T>{formula, partial, runs, out, layout, tiling});
   const std::int64_t items = per_segment ? tiling.per_segment : tiling.count;
   channels<Space>(
       queue, "kernels/reduce_finish", per_segment ? layout.segments : 1, c,

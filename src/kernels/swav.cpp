@@ -117,6 +117,7 @@ double sinkhorn_exponentials(Queue& queue, const Tensor& scores, float maximum, 
 }
 
 void sinkhorn_prototype_sums(Queue& queue, const Tensor& q, double* sums) {
+  launch::need_f32(q);
   launch::on_space(queue, [&]<class Space>() {
     Scratch scratch(queue);
     launch::reduce<Space, 1>(

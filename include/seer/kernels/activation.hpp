@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Small elementwise and row operations on float tensors.
+// Small elementwise and row operations. Where no type is told, tensors are float; "activations" are float, bf16 or f16
+// alike within a call, with the arithmetic in float and sums in double.
 #pragma once
 
 #include <cstdint>
@@ -21,9 +22,9 @@ void sigmoid_backward(Queue& queue, const Tensor& y, const Tensor& d_y);
 /// d_bias[c] += sum over rows of d_y[rows, c].
 void bias_gradient(Queue& queue, const Tensor& d_y, float* d_bias);
 
-/// pooled[n, c] = mean over h, w.
+/// pooled[n, c] (float) = mean over h, w of activations.
 void global_average_pool(Queue& queue, const Tensor& x, const Tensor& pooled);
-/// d_x[n, h, w, c] = d_pooled[n, c] / (h*w).
+/// d_x[n, h, w, c] (activations) = d_pooled[n, c] / (h*w).
 void global_average_pool_backward(Queue& queue, const Tensor& d_pooled, const Tensor& d_x);
 
 /// y = x / max(|x|_2, 1e-12) per row; norms[rows] kept for backward. y may be x.
@@ -31,10 +32,15 @@ void l2_normalize(Queue& queue, const Tensor& x, const Tensor& y, float* norms);
 /// d_x = (d_y - y (y . d_y)) / max(norm, 1e-12); rows whose norm was below the floor: d_y / 1e-12. d_x may be d_y.
 void l2_normalize_backward(Queue& queue, const Tensor& y, const float* norms, const Tensor& d_y, const Tensor& d_x);
 
-/// dst = src; dst += src; x *= factor.
+/// dst = src, of one type.
 void copy(Queue& queue, const Tensor& src, const Tensor& dst);
+/// dst = src between any two of float, bf16 and f16: to nearest, ties to even; beyond f16's range: infinity.
+void cast(Queue& queue, const Tensor& src, const Tensor& dst);
+/// dst += src, activations.
 void add(Queue& queue, const Tensor& src, const Tensor& dst);
+/// x *= factor.
 void scale(Queue& queue, const Tensor& x, float factor);
+/// x = value, activations.
 void fill(Queue& queue, const Tensor& x, float value);
 
 }  // namespace seer::kernels

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+// The two 16-bit floating-point types as elements in memory (DType::bf16, DType::f16). They only store: what reads one
+// has a float, and all arithmetic is done in float or double.
+#pragma once
+
+#include <bit>
+#include <cstdint>
+
+namespace seer {
+
+/// The upper half of a float: its range, 8 significant bits. Rounds to nearest, ties to even; NaN stays NaN.
+struct BFloat16 {
+  std::uint16_t bits;
+
+  BFloat16() = default;
+  constexpr explicit BFloat16(float value) : bits(rounded(std::bit_cast<std::uint32_t>(value))) {}
+  constexpr operator float() const { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16); }
+
+ private:
+  static constexpr std::uint16_t rounded(std::uint32_t x) {
+    // A NaN whose set bits are all in the lower half would become an infinity: make it a quiet one.
+    const std::uint32_t nan = (x >> 16) | 0x40U, nearest = (x + 0x7fffU + ((x >> 16) & 1U)) >> 16;
+    return static_cast<std::uint16_t>((x & 0x7fffffffU) > 0x7f800000U ? nan : nearest);
+  }
+};
+
+/// IEEE binary16: 11 significant bits, up to 65504, then infinity. Rounds to nearest, ties to even.
+struct Float16 {
+  _Float16 value;
+
+  Float16() = default;
+  constexpr explicit Float16(float v) : value(static_cast<_Float16>(v)) {}
+  constexpr operator float() const { return static_cast<float>(value); }
+};
+
+static_assert(sizeof(BFloat16) == 2 && sizeof(Float16) == 2);
+
+}  // namespace seer
