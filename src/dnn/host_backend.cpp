@@ -8,6 +8,7 @@
 
 #include "direct_conv.hpp"
 #include "onednn_conv.hpp"
+#include "onednn_gemm.hpp"
 #include "packed_weights.hpp"
 #include "seer/base/error.hpp"
 #include "seer/dnn/backend.hpp"
@@ -39,11 +40,12 @@ void guard(Describe&& describe, Call&& call) {
   }
 }
 
-void check(const device::Tensor& tensor, const device::Shape& wanted, const char* what) {
+void check(const device::Tensor& tensor, const device::Shape& wanted, DType type, const char* what) {
   const auto& s = tensor.shape;
-  if (s == wanted && tensor.dtype == DType::f32 && tensor.space == device::Space::host) return;
+  if (s == wanted && tensor.dtype == type && type != DType::u8 && tensor.space == device::Space::host) return;
   throw Error(ExitCode::internal,
-              fmt::format("{}: host float [{}, {}, {}, {}] expected, [{}, {}, {}, {}] of another kind or shape found",
+              fmt::format("{}: host [{}, {}, {}, {}] of one floating-point type expected, [{}, {}, {}, {}] of another "
+                          "kind or shape found",
                           what, wanted.n, wanted.h, wanted.w, wanted.c, s.n, s.h, s.w, s.c));
 }
 
@@ -58,8 +60,12 @@ class HostBackend final : public Backend {
  public:
   void conv_forward(device::Queue& queue, const ConvShape& shape, device::Tensor src, Weights weight,
                     device::Tensor dst) override {
-    check(src, src_shape(shape), "convolution source");
-    check(dst, dst_shape(shape), "convolution destination");
+    check(src, src_shape(shape), src.dtype, "convolution source");
+    check(dst, dst_shape(shape), src.dtype, "convolution destination");
+    if (src.dtype != DType::f32) {
+      return run(Direction::forward, shape,
+                 [&] { conv_.run(Direction::forward, shape, src.dtype, src.data, weight, packed_, dst.data); });
+    }
     // Few channels in and results larger than the cache: the library's primitive goes over the results twice.
     if (is_matrix_product(shape) && shape.c_in < 64 && dst.bytes() > 6'000'000) {
       return gemm(queue, dst.rows(), shape.c_out, shape.c_in, src.f32(), Transpose::no,
@@ -68,13 +74,19 @@ class HostBackend final : public Backend {
     if (direct::fits(Direction::forward, shape)) {
       return direct_.run(Direction::forward, shape, src.f32(), weight, packed_, dst.f32());
     }
-    run(Direction::forward, shape, [&] { conv_.run(Direction::forward, shape, src.data, weight, packed_, dst.data); });
+    run(Direction::forward, shape,
+        [&] { conv_.run(Direction::forward, shape, DType::f32, src.data, weight, packed_, dst.data); });
   }
 
   void conv_backward_data(device::Queue& queue, const ConvShape& shape, device::Tensor d_dst, Weights weight,
                           device::Tensor d_src) override {
-    check(d_src, src_shape(shape), "convolution source gradient");
-    check(d_dst, dst_shape(shape), "convolution destination gradient");
+    check(d_src, src_shape(shape), d_dst.dtype, "convolution source gradient");
+    check(d_dst, dst_shape(shape), d_dst.dtype, "convolution destination gradient");
+    if (d_dst.dtype != DType::f32) {
+      return run(Direction::backward_data, shape, [&] {
+        conv_.run(Direction::backward_data, shape, d_dst.dtype, d_dst.data, weight, packed_, d_src.data);
+      });
+    }
     if (is_matrix_product(shape)) {
       return gemm(queue, d_dst.rows(), shape.c_in, shape.c_out, d_dst.f32(), Transpose::no,
                   static_cast<const float*>(weight.data), Transpose::no, d_src.f32(), Accumulate::no, nullptr);
@@ -83,13 +95,17 @@ class HostBackend final : public Backend {
       return direct_.run(Direction::backward_data, shape, d_dst.f32(), weight, packed_, d_src.f32());
     }
     run(Direction::backward_data, shape,
-        [&] { conv_.run(Direction::backward_data, shape, d_dst.data, weight, packed_, d_src.data); });
+        [&] { conv_.run(Direction::backward_data, shape, DType::f32, d_dst.data, weight, packed_, d_src.data); });
   }
 
   void conv_backward_weights(device::Queue& queue, const ConvShape& shape, device::Tensor src, device::Tensor d_dst,
                              float* d_weight, Accumulate accumulate) override {
-    check(src, src_shape(shape), "convolution source");
-    check(d_dst, dst_shape(shape), "convolution destination gradient");
+    check(src, src_shape(shape), src.dtype, "convolution source");
+    check(d_dst, dst_shape(shape), src.dtype, "convolution destination gradient");
+    if (src.dtype != DType::f32) {
+      return run(Direction::backward_weights, shape,
+                 [&] { conv_.run_weights(shape, src.dtype, src.data, d_dst.data, d_weight, accumulate); });
+    }
     if (is_matrix_product(shape)) {
       return gemm(queue, shape.c_out, shape.c_in, d_dst.rows(), d_dst.f32(), Transpose::yes, src.f32(), Transpose::no,
                   d_weight, accumulate, nullptr);
@@ -98,26 +114,13 @@ class HostBackend final : public Backend {
       return direct_.run_weights(shape, src.f32(), d_dst.f32(), d_weight, accumulate);
     }
     run(Direction::backward_weights, shape,
-        [&] { conv_.run_weights(shape, src.data, d_dst.data, d_weight, accumulate); });
+        [&] { conv_.run_weights(shape, DType::f32, src.data, d_dst.data, d_weight, accumulate); });
   }
 
   void gemm(device::Queue&, std::int64_t m, std::int64_t n, std::int64_t k, const float* a, Transpose ta,
             const float* b, Transpose tb, float* c, Accumulate accumulate, const float* bias) override {
     const auto describe = [&] { return fmt::format("GEMM m {} n {} k {}", m, n, k); };
-    const bool add = accumulate == Accumulate::yes;
-    if (bias != nullptr) {
-      // The bias goes first and the product is added to it: one pass less over c than the other way round.
-#pragma omp parallel for
-      for (std::int64_t i = 0; i < m; ++i) {
-        float* row = c + i * n;
-        if (add) {
-          for (std::int64_t j = 0; j < n; ++j) row[j] += bias[j];
-        } else {
-          std::copy_n(bias, n, row);
-        }
-      }
-    }
-    const float beta = add || bias != nullptr ? 1.0F : 0.0F;
+    const float beta = prepare(m, n, c, accumulate, bias) ? 1.0F : 0.0F;
     guard(describe, [&] {
       const auto status = dnnl::sgemm(ta == Transpose::yes ? 'T' : 'N', tb == Transpose::yes ? 'T' : 'N', m, n, k, 1.0F,
                                       a, ta == Transpose::yes ? m : k, b, tb == Transpose::yes ? k : n, beta, c, n);
@@ -127,11 +130,40 @@ class HostBackend final : public Backend {
     });
   }
 
-  void set_packed_weights_limit(std::size_t bytes) override {
-    packed_.set_limit(bytes);
+  void gemm(device::Queue& queue, std::int64_t m, std::int64_t n, std::int64_t k, DType type, const void* a,
+            Transpose ta, const void* b, Transpose tb, float* c, Accumulate accumulate, const float* bias) override {
+    if (type == DType::f32) {
+      return gemm(queue, m, n, k, static_cast<const float*>(a), ta, static_cast<const float*>(b), tb, c, accumulate,
+                  bias);
+    }
+    const GemmShape shape{
+        .m = m, .n = n, .k = k, .ta = ta, .tb = tb, .type = type, .add = prepare(m, n, c, accumulate, bias)};
+    guard([&] { return fmt::format("GEMM of half precision m {} n {} k {}", m, n, k); },
+          [&] { gemm_.run(shape, a, b, c); });
   }
+
+  /// Asked of what RegNetY needs: the library chooses by shape, but whether it can follows from type and direction.
+  bool supports(DType type) override {
+    if (type == DType::f32) return true;
+    if (type == DType::u8) return false;
+    const ConvShape stem{.n = 1, .h = 8, .w = 8, .c_in = 3, .c_out = 32, .kernel = 3, .stride = 2, .pad = 1};
+    const ConvShape grouped{
+        .n = 1, .h = 8, .w = 8, .c_in = 48, .c_out = 48, .kernel = 3, .stride = 2, .pad = 1, .groups = 3};
+    const ConvShape pointwise{.n = 1, .h = 7, .w = 7, .c_in = 48, .c_out = 104};
+    for (const auto direction : {Direction::forward, Direction::backward_data, Direction::backward_weights}) {
+      for (const auto& shape : {stem, grouped, pointwise}) {
+        if (!conv_.can_run(direction, shape, type)) return false;
+      }
+    }
+    for (const auto transposed : {Transpose::no, Transpose::yes}) {
+      if (!gemm_.can_run({.m = 16, .n = 16, .k = 16, .ta = transposed, .tb = transposed, .type = type})) return false;
+    }
+    return true;
+  }
+
+  void set_packed_weights_limit(std::size_t bytes) override { packed_.set_limit(bytes); }
   std::size_t held_bytes() const override {
-    return packed_.held_bytes() + conv_.held_bytes() + direct_.held_bytes();
+    return packed_.held_bytes() + conv_.held_bytes() + gemm_.held_bytes() + direct_.held_bytes();
   }
   std::string describe() const override {
     const auto* version = dnnl_version();
@@ -145,6 +177,23 @@ class HostBackend final : public Backend {
     return s.kernel == 1 && s.stride == 1 && s.pad == 0 && s.groups == 1;
   }
 
+  /// Puts the bias into c; whether the product is then to be added to what is there. The bias goes first: one pass less
+  /// over c than the other way round.
+  static bool prepare(std::int64_t m, std::int64_t n, float* c, Accumulate accumulate, const float* bias) {
+    const bool add = accumulate == Accumulate::yes;
+    if (bias == nullptr) return add;
+#pragma omp parallel for
+    for (std::int64_t i = 0; i < m; ++i) {
+      float* row = c + i * n;
+      if (add) {
+        for (std::int64_t j = 0; j < n; ++j) row[j] += bias[j];
+      } else {
+        std::copy_n(bias, n, row);
+      }
+    }
+    return true;
+  }
+
   template <class Call>
   static void run(Direction direction, const ConvShape& s, Call&& call) {
     guard(
@@ -156,6 +205,7 @@ class HostBackend final : public Backend {
   }
 
   OnednnConv conv_;
+  OnednnGemm gemm_;
   direct::Conv direct_;
   PackedWeights packed_;
 };

@@ -16,24 +16,27 @@ memory::desc plain_weights(const ConvShape& s) {
   return {{s.groups, s.c_out / s.groups, s.c_in / s.groups, s.kernel, s.kernel}, kFloat, memory::format_tag::goihw};
 }
 
-memory::desc any_weights(const ConvShape& s) {
-  if (s.groups == 1) return {{s.c_out, s.c_in, s.kernel, s.kernel}, kFloat, memory::format_tag::any};
-  return {{s.groups, s.c_out / s.groups, s.c_in / s.groups, s.kernel, s.kernel}, kFloat, memory::format_tag::any};
+memory::desc any_weights(const ConvShape& s, memory::data_type type) {
+  if (s.groups == 1) return {{s.c_out, s.c_in, s.kernel, s.kernel}, type, memory::format_tag::any};
+  return {{s.groups, s.c_out / s.groups, s.c_in / s.groups, s.kernel, s.kernel}, type, memory::format_tag::any};
 }
 
-shim::ConvDescs describe(const ConvShape& s) {
-  return {.src = {{s.n, s.c_in, s.h, s.w}, kFloat, memory::format_tag::nhwc},
-          .weights = any_weights(s),
-          .dst = {{s.n, s.c_out, s.out_h(), s.out_w()}, kFloat, memory::format_tag::nhwc},
+/// Weights travel in the type of the activations, their gradient in float.
+shim::ConvDescs describe(Direction direction, const ConvShape& s, DType type) {
+  const auto data = shim::data_type(type);
+  return {.src = {{s.n, s.c_in, s.h, s.w}, data, memory::format_tag::nhwc},
+          .weights = any_weights(s, direction == Direction::backward_weights ? kFloat : data),
+          .dst = {{s.n, s.c_out, s.out_h(), s.out_w()}, data, memory::format_tag::nhwc},
           .strides = {s.stride, s.stride},
-          .pads = {s.pad, s.pad}};
+          .pads = {s.pad, s.pad},
+          .forward_weights = any_weights(s, data)};
 }
 
 }  // namespace
 
 std::size_t OnednnConv::KeyHash::operator()(const Key& key) const {
   const ConvShape& s = key.shape;
-  std::size_t hash = static_cast<std::size_t>(key.direction);
+  std::size_t hash = static_cast<std::size_t>(key.direction) * 8 + static_cast<std::size_t>(key.type);
   for (const auto value : {s.n, s.h, s.w, s.c_in, s.c_out, s.kernel, s.stride, s.pad, s.groups}) {
     hash = hash * 1000003 + static_cast<std::size_t>(value);
   }
@@ -42,17 +45,27 @@ std::size_t OnednnConv::KeyHash::operator()(const Key& key) const {
 
 OnednnConv::OnednnConv() : engine_(dnnl::engine::kind::cpu, 0), stream_(engine_) {}
 
-OnednnConv::Plan& OnednnConv::plan(Direction direction, const ConvShape& shape) {
-  const Key key{shape, direction};
+OnednnConv::Plan& OnednnConv::plan(Direction direction, const ConvShape& shape, DType type) {
+  const Key key{shape, direction, type};
   if (const auto found = plans_.find(key); found != plans_.end()) return found->second;
-  return plans_.emplace(key, make_plan(direction, shape)).first->second;
+  return plans_.emplace(key, make_plan(direction, shape, type)).first->second;
 }
 
-OnednnConv::Plan OnednnConv::make_plan(Direction direction, const ConvShape& shape) {
+bool OnednnConv::can_run(Direction direction, const ConvShape& shape, DType type) {
+  try {
+    make_plan(direction, shape, type);
+  } catch (const dnnl::error& error) {
+    if (error.status == dnnl_unimplemented || error.status == dnnl_invalid_arguments) return false;
+    throw;
+  }
+  return true;
+}
+
+OnednnConv::Plan OnednnConv::make_plan(Direction direction, const ConvShape& shape, DType type) {
   Plan plan;
   dnnl::primitive_attr attr;
   attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
-  const auto descs = describe(shape);
+  const auto descs = describe(direction, shape, type);
   const auto fill = [&](const auto& pd, const auto& src, const auto& weights, const auto& dst) {
     plan.src = memory(src, engine_, DNNL_MEMORY_NONE);
     plan.weights = memory(weights, engine_, DNNL_MEMORY_NONE);
@@ -115,9 +128,9 @@ void OnednnConv::execute(Plan& plan) {
   stream_.wait();
 }
 
-void OnednnConv::run(Direction direction, const ConvShape& shape, void* input, Weights weights, PackedWeights& packed,
-                     void* output) {
-  Plan& p = plan(direction, shape);
+void OnednnConv::run(Direction direction, const ConvShape& shape, DType type, void* input, Weights weights,
+                     PackedWeights& packed, void* output) {
+  Plan& p = plan(direction, shape, type);
   void* own = const_cast<void*>(weights.data);
   if (!p.weights_are_plain) {
     own = packed.get(weights, p.layout, p.weights_bytes, [&](void* memory) {
@@ -134,8 +147,9 @@ void OnednnConv::run(Direction direction, const ConvShape& shape, void* input, W
   execute(p);
 }
 
-void OnednnConv::run_weights(const ConvShape& shape, void* src, void* d_dst, float* d_weight, Accumulate accumulate) {
-  Plan& p = plan(Direction::backward_weights, shape);
+void OnednnConv::run_weights(const ConvShape& shape, DType type, void* src, void* d_dst, float* d_weight,
+                             Accumulate accumulate) {
+  Plan& p = plan(Direction::backward_weights, shape, type);
   const bool add = accumulate == Accumulate::yes;
   // The primitive overwrites: into scratch, unless that is just what is wanted.
   void* own = p.weights_are_plain && !add ? d_weight : blocked_.need(p.weights_bytes);
@@ -154,8 +168,8 @@ void OnednnConv::run_weights(const ConvShape& shape, void* src, void* d_dst, flo
   }
 }
 
-std::string OnednnConv::implementation(Direction direction, const ConvShape& shape) {
-  return plan(direction, shape).implementation;
+std::string OnednnConv::implementation(Direction direction, const ConvShape& shape, DType type) {
+  return plan(direction, shape, type).implementation;
 }
 
 }  // namespace seer::dnn

@@ -18,14 +18,17 @@ class OnednnConv {
  public:
   OnednnConv();
 
-  /// `input`, `output`: src and dst, or d_dst and d_src.
-  void run(Direction direction, const ConvShape& shape, void* input, Weights weights, PackedWeights& packed,
+  /// `input`, `output`: src and dst, or d_dst and d_src, both of `type`.
+  void run(Direction direction, const ConvShape& shape, DType type, void* input, Weights weights, PackedWeights& packed,
            void* output);
-  void run_weights(const ConvShape& shape, void* src, void* d_dst, float* d_weight, Accumulate accumulate);
+  void run_weights(const ConvShape& shape, DType type, void* src, void* d_dst, float* d_weight, Accumulate accumulate);
+
+  /// Whether the library has a primitive for it. Nothing is kept.
+  bool can_run(Direction direction, const ConvShape& shape, DType type);
 
   std::size_t held_bytes() const { return library_scratch_.bytes() + blocked_.bytes(); }
   /// The library's name of what it runs, for example "brgconv_1x1:avx512_core".
-  std::string implementation(Direction direction, const ConvShape& shape);
+  std::string implementation(Direction direction, const ConvShape& shape, DType type = DType::f32);
 
  private:
   /// A primitive and its arguments; the handles of the arguments are set at every call.
@@ -43,14 +46,15 @@ class OnednnConv {
   struct Key {
     ConvShape shape;
     Direction direction;
+    DType type;
     bool operator==(const Key&) const = default;
   };
   struct KeyHash {
     std::size_t operator()(const Key& key) const;
   };
 
-  Plan& plan(Direction direction, const ConvShape& shape);
-  Plan make_plan(Direction direction, const ConvShape& shape);
+  Plan& plan(Direction direction, const ConvShape& shape, DType type);
+  Plan make_plan(Direction direction, const ConvShape& shape, DType type);
   void execute(Plan& plan);
 
   dnnl::engine engine_;

@@ -5,13 +5,35 @@
 
 #include <dnnl.hpp>
 
+#include "seer/base/dtype.hpp"
+
 namespace seer::dnn::shim {
+
+inline dnnl::memory::data_type data_type(DType type) {
+  switch (type) {
+    case DType::f32:
+      return dnnl::memory::data_type::f32;
+    case DType::bf16:
+      return dnnl::memory::data_type::bf16;
+    case DType::f16:
+      return dnnl::memory::data_type::f16;
+    default:
+      return dnnl::memory::data_type::undef;
+  }
+}
 
 /// The memory descriptors and geometry that all three directions of a convolution share.
 struct ConvDescs {
   dnnl::memory::desc src, weights, dst;
   dnnl::memory::dims strides, pads;
+  dnnl::memory::desc forward_weights;  ///< backwards name the forward pass they belong to: of the type of the source
 };
+
+inline ConvDescs forward_of(const ConvDescs& d) {
+  ConvDescs out = d;
+  out.weights = d.forward_weights;
+  return out;
+}
 
 using Forward = dnnl::convolution_forward;
 using BackwardData = dnnl::convolution_backward_data;
@@ -34,13 +56,19 @@ inline Forward::primitive_desc forward(const dnnl::engine& engine, const ConvDes
 }
 inline BackwardData::primitive_desc backward_data(const dnnl::engine& engine, const ConvDescs& d,
                                                   const dnnl::primitive_attr& attr) {
-  const auto hint = forward(engine, d, attr);
+  const auto hint = forward(engine, forward_of(d), attr);
   return {engine, dnnl::algorithm::convolution_direct, d.src, d.weights, d.dst, d.strides, d.pads, d.pads, hint, attr};
 }
 inline BackwardWeights::primitive_desc backward_weights(const dnnl::engine& engine, const ConvDescs& d,
                                                         const dnnl::primitive_attr& attr) {
-  const auto hint = forward(engine, d, attr);
+  const auto hint = forward(engine, forward_of(d), attr);
   return {engine, dnnl::algorithm::convolution_direct, d.src, d.weights, d.dst, d.strides, d.pads, d.pads, hint, attr};
+}
+
+inline dnnl::matmul::primitive_desc matmul(const dnnl::engine& engine, const dnnl::memory::desc& a,
+                                           const dnnl::memory::desc& b, const dnnl::memory::desc& c,
+                                           const dnnl::primitive_attr& attr) {
+  return {engine, a, b, c, attr};
 }
 
 #else
@@ -54,15 +82,21 @@ inline Forward::primitive_desc forward(const dnnl::engine& engine, const ConvDes
 }
 inline BackwardData::primitive_desc backward_data(const dnnl::engine& engine, const ConvDescs& d,
                                                   const dnnl::primitive_attr& attr) {
-  const auto hint = forward(engine, d, attr);
+  const auto hint = forward(engine, forward_of(d), attr);
   return {
       {dnnl::algorithm::convolution_direct, d.src, d.weights, d.dst, d.strides, d.pads, d.pads}, attr, engine, hint};
 }
 inline BackwardWeights::primitive_desc backward_weights(const dnnl::engine& engine, const ConvDescs& d,
                                                         const dnnl::primitive_attr& attr) {
-  const auto hint = forward(engine, d, attr);
+  const auto hint = forward(engine, forward_of(d), attr);
   return {
       {dnnl::algorithm::convolution_direct, d.src, d.weights, d.dst, d.strides, d.pads, d.pads}, attr, engine, hint};
+}
+
+inline dnnl::matmul::primitive_desc matmul(const dnnl::engine& engine, const dnnl::memory::desc& a,
+                                           const dnnl::memory::desc& b, const dnnl::memory::desc& c,
+                                           const dnnl::primitive_attr& attr) {
+  return {{a, b, c}, attr, engine};
 }
 
 #endif

@@ -2,6 +2,10 @@
 // The only place with two bodies: convolution and GEMM, forward and both backwards. Host: oneDNN. All activations are
 // NHWC; all weights are in the order of the checkpoints (OIHW, grouped: [c_out, c_in / groups, k, k]); a body owns
 // whatever reordering its library wants.
+//
+// Precision (spec 5.3): activations are float, bf16 or f16, those of one call alike; their type says in which one it
+// computes. Weights and their gradients are float throughout: a body rounds its packed copy of the weights. Sums are
+// taken in float.
 #pragma once
 
 #include <cstdint>
@@ -56,6 +60,14 @@ class Backend {
   virtual void gemm(device::Queue& queue, std::int64_t m, std::int64_t n, std::int64_t k, const float* a, Transpose ta,
                     const float* b, Transpose tb, float* c, Accumulate accumulate = Accumulate::no,
                     const float* bias = nullptr) = 0;
+
+  /// The same with a and b of `type`, c and bias float: products of rounded numbers, added up in float.
+  virtual void gemm(device::Queue& queue, std::int64_t m, std::int64_t n, std::int64_t k, DType type, const void* a,
+                    Transpose ta, const void* b, Transpose tb, float* c, Accumulate accumulate = Accumulate::no,
+                    const float* bias = nullptr) = 0;
+
+  /// Whether all of the above works in `type` with this library on this processor.
+  virtual bool supports(DType type) = 0;
 
   /// Limit on packed copies of weights kept between calls; 0 keeps none.
   virtual void set_packed_weights_limit(std::size_t bytes) = 0;
