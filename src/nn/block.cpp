@@ -4,6 +4,7 @@
 #include <array>
 
 #include "seer/kernels/activation.hpp"
+#include "seer/nn/product.hpp"
 
 namespace seer::nn {
 namespace {
@@ -82,24 +83,24 @@ void Block::forward(const Context& ctx, device::Tensor x, Saved& s, Keep keep) c
 void Block::branches(const Context& ctx, Saved& s) const {
   auto queue = ctx.queue;
   const auto a = conv_a(s.x.shape);
-  s.a = ctx.pool->tensor(out_shape(a));
+  s.a = ctx.activation(out_shape(a));
   ctx.dnn->conv_forward(queue, a, s.x, ctx.weights(weight_a_), *s.a);
   BatchNormLayer::compute_statistics(ctx, std::array{BatchNormLayer::Part{&bn_a_, &s.bn_a, *s.a}});
   activate_a(ctx, s);
 
   const auto b = conv_b(s.a_out->shape);
-  s.b = ctx.pool->tensor(out_shape(b));
+  s.b = ctx.activation(out_shape(b));
   ctx.dnn->conv_forward(queue, b, *s.a_out, ctx.weights(weight_b_), *s.b);
   BatchNormLayer::compute_statistics(ctx, std::array{BatchNormLayer::Part{&bn_b_, &s.bn_b, *s.b}});
   squeeze_excite(ctx, s);
   gate_b(ctx, s);
 
   const auto c = conv_c(s.b_out->shape);
-  s.c = ctx.pool->tensor(out_shape(c));
+  s.c = ctx.activation(out_shape(c));
   ctx.dnn->conv_forward(queue, c, *s.b_out, ctx.weights(weight_c_), *s.c);
   if (shape_.projected()) {
     const auto p = conv_projection(s.x.shape);
-    s.projection = ctx.pool->tensor(out_shape(p));
+    s.projection = ctx.activation(out_shape(p));
     ctx.dnn->conv_forward(queue, p, s.x, ctx.weights(weight_projection_), *s.projection);
     BatchNormLayer::compute_statistics(
         ctx, std::array{BatchNormLayer::Part{&bn_c_, &s.bn_c, *s.c},
@@ -111,7 +112,7 @@ void Block::branches(const Context& ctx, Saved& s) const {
 
 void Block::join(const Context& ctx, Saved& s) const {
   auto queue = ctx.queue;
-  s.out = ctx.pool->tensor(s.c->shape);
+  s.out = ctx.activation(s.c->shape);
   if (shape_.projected()) {
     const auto shortcut_bn = bn_projection_.view(ctx, s.bn_projection);
     kernels::batchnorm_add_relu(queue, *s.c, bn_c_.view(ctx, s.bn_c), *s.projection, &shortcut_bn, *s.out);
@@ -122,13 +123,13 @@ void Block::join(const Context& ctx, Saved& s) const {
 
 void Block::activate_a(const Context& ctx, Saved& s) const {
   auto queue = ctx.queue;
-  s.a_out = ctx.pool->tensor(s.a->shape);
+  s.a_out = ctx.activation(s.a->shape);
   kernels::batchnorm_apply(queue, *s.a, bn_a_.view(ctx, s.bn_a), kernels::Relu::yes, *s.a_out);
 }
 
 void Block::gate_b(const Context& ctx, Saved& s) const {
   auto queue = ctx.queue;
-  s.b_out = ctx.pool->tensor(s.b->shape);
+  s.b_out = ctx.activation(s.b->shape);
   kernels::batchnorm_relu_gate(queue, *s.b, bn_b_.view(ctx, s.bn_b), *s.gate, *s.b_out);
 }
 
@@ -140,12 +141,12 @@ void Block::squeeze_excite(const Context& ctx, Saved& s) const {
   s.pooled = ctx.pool->tensor({n, 1, 1, w});
   kernels::batchnorm_relu_pool(queue, *s.b, bn, *s.pooled);
   s.hidden = ctx.pool->tensor({n, 1, 1, r});
-  ctx.dnn->gemm(queue, n, r, w, s.pooled->f32(), dnn::Transpose::no, ctx.at(squeeze_weight_), dnn::Transpose::yes,
-                s.hidden->f32(), dnn::Accumulate::no, ctx.at(squeeze_bias_));
+  product(ctx, n, r, w, s.pooled->f32(), dnn::Transpose::no, ctx.at(squeeze_weight_), dnn::Transpose::yes,
+          s.hidden->f32(), dnn::Accumulate::no, ctx.at(squeeze_bias_));
   kernels::relu(queue, *s.hidden);
   s.gate = ctx.pool->tensor({n, 1, 1, w});
-  ctx.dnn->gemm(queue, n, w, r, s.hidden->f32(), dnn::Transpose::no, ctx.at(excite_weight_), dnn::Transpose::yes,
-                s.gate->f32(), dnn::Accumulate::no, ctx.at(excite_bias_));
+  product(ctx, n, w, r, s.hidden->f32(), dnn::Transpose::no, ctx.at(excite_weight_), dnn::Transpose::yes, s.gate->f32(),
+          dnn::Accumulate::no, ctx.at(excite_bias_));
   kernels::sigmoid(queue, *s.gate);
 }
 
@@ -157,20 +158,19 @@ device::Loan Block::squeeze_excite_backward(const Context& ctx, device::Tensor d
   kernels::gate_backward(queue, *s.b, bn_b_.view(ctx, s.bn_b), d_b_out, *d_gate);
   kernels::sigmoid_backward(queue, *s.gate, *d_gate);
 
-  ctx.dnn->gemm(queue, w, r, n, d_gate->f32(), dnn::Transpose::yes, s.hidden->f32(), dnn::Transpose::no,
-                ctx.grad(excite_weight_), dnn::Accumulate::yes);
+  product(ctx, w, r, n, d_gate->f32(), dnn::Transpose::yes, s.hidden->f32(), dnn::Transpose::no,
+          ctx.grad(excite_weight_), dnn::Accumulate::yes);
   kernels::bias_gradient(queue, *d_gate, ctx.grad(excite_bias_));
   const auto d_hidden = ctx.pool->tensor({n, 1, 1, r});
-  ctx.dnn->gemm(queue, n, r, w, d_gate->f32(), dnn::Transpose::no, ctx.at(excite_weight_), dnn::Transpose::no,
-                d_hidden->f32());
+  product(ctx, n, r, w, d_gate->f32(), dnn::Transpose::no, ctx.at(excite_weight_), dnn::Transpose::no, d_hidden->f32());
   kernels::relu_backward(queue, *s.hidden, *d_hidden);
 
-  ctx.dnn->gemm(queue, r, w, n, d_hidden->f32(), dnn::Transpose::yes, s.pooled->f32(), dnn::Transpose::no,
-                ctx.grad(squeeze_weight_), dnn::Accumulate::yes);
+  product(ctx, r, w, n, d_hidden->f32(), dnn::Transpose::yes, s.pooled->f32(), dnn::Transpose::no,
+          ctx.grad(squeeze_weight_), dnn::Accumulate::yes);
   kernels::bias_gradient(queue, *d_hidden, ctx.grad(squeeze_bias_));
   auto d_pooled = ctx.pool->tensor({n, 1, 1, w});
-  ctx.dnn->gemm(queue, n, w, r, d_hidden->f32(), dnn::Transpose::no, ctx.at(squeeze_weight_), dnn::Transpose::no,
-                d_pooled->f32());
+  product(ctx, n, w, r, d_hidden->f32(), dnn::Transpose::no, ctx.at(squeeze_weight_), dnn::Transpose::no,
+          d_pooled->f32());
   return d_pooled;
 }
 
@@ -188,7 +188,7 @@ device::Loan Block::backward(const Context& ctx, device::Loan d_out, Saved& s) c
 
   // Behind the last ReLU: d_out becomes the gradient of the sum, which both branches share.
   const auto bn_c = bn_c_.view(ctx, s.bn_c);
-  device::Loan d_c = ctx.pool->tensor(s.c->shape);
+  device::Loan d_c = ctx.activation(s.c->shape);
   if (projected) {
     const auto bn_p = bn_projection_.view(ctx, s.bn_projection);
     const auto projection = *s.projection;
@@ -212,7 +212,7 @@ device::Loan Block::backward(const Context& ctx, device::Loan d_out, Saved& s) c
   const auto c = conv_c(s.b_out->shape);
   ctx.dnn->conv_backward_weights(queue, c, *s.b_out, *d_c, ctx.grad(weight_c_), dnn::Accumulate::yes);
   s.b_out.release();
-  device::Loan d_b = ctx.pool->tensor(s.b->shape);
+  device::Loan d_b = ctx.activation(s.b->shape);
   ctx.dnn->conv_backward_data(queue, c, *d_c, ctx.weights(weight_c_), *d_b);
   d_c.release();
 
@@ -227,7 +227,7 @@ device::Loan Block::backward(const Context& ctx, device::Loan d_out, Saved& s) c
   const auto b = conv_b(s.a_out->shape);
   ctx.dnn->conv_backward_weights(queue, b, *s.a_out, *d_b, ctx.grad(weight_b_), dnn::Accumulate::yes);
   s.a_out.release();
-  device::Loan d_a = ctx.pool->tensor(s.a->shape);
+  device::Loan d_a = ctx.activation(s.a->shape);
   ctx.dnn->conv_backward_data(queue, b, *d_b, ctx.weights(weight_b_), *d_a);
   d_b.release();
 
@@ -236,14 +236,14 @@ device::Loan Block::backward(const Context& ctx, device::Loan d_out, Saved& s) c
 
   const auto a = conv_a(s.x.shape);
   ctx.dnn->conv_backward_weights(queue, a, s.x, *d_a, ctx.grad(weight_a_), dnn::Accumulate::yes);
-  device::Loan d_x = ctx.pool->tensor(s.x.shape);
+  device::Loan d_x = ctx.activation(s.x.shape);
   ctx.dnn->conv_backward_data(queue, a, *d_a, ctx.weights(weight_a_), *d_x);
   d_a.release();
 
   if (projected) {
     const auto p = conv_projection(s.x.shape);
     ctx.dnn->conv_backward_weights(queue, p, s.x, *d_out, ctx.grad(weight_projection_), dnn::Accumulate::yes);
-    const device::Loan d_shortcut = ctx.pool->tensor(s.x.shape);
+    const device::Loan d_shortcut = ctx.activation(s.x.shape);
     ctx.dnn->conv_backward_data(queue, p, *d_out, ctx.weights(weight_projection_), *d_shortcut);
     kernels::add(queue, *d_shortcut, *d_x);
   } else {

@@ -6,6 +6,7 @@
 #include <array>
 
 #include "seer/kernels/activation.hpp"
+#include "seer/nn/product.hpp"
 
 namespace seer::nn {
 
@@ -37,13 +38,13 @@ void Head::forward(const Context& ctx, device::Tensor features, Pass& pass, devi
     const bool last = i + 1 == layers_.size();
     kept.out = ctx.pool->tensor({rows, 1, 1, dims_[i + 1]});
     if (last || !batchnorm_) {
-      ctx.dnn->gemm(queue, rows, dims_[i + 1], dims_[i], x.f32(), dnn::Transpose::no, ctx.at(layers_[i].weight),
-                    dnn::Transpose::yes, kept.out->f32(), dnn::Accumulate::no, ctx.at(layers_[i].bias));
+      product(ctx, rows, dims_[i + 1], dims_[i], x.f32(), dnn::Transpose::no, ctx.at(layers_[i].weight),
+              dnn::Transpose::yes, kept.out->f32(), dnn::Accumulate::no, ctx.at(layers_[i].bias));
       if (!last) kernels::relu(queue, *kept.out);
     } else {
       kept.linear = ctx.pool->tensor(kept.out->shape);
-      ctx.dnn->gemm(queue, rows, dims_[i + 1], dims_[i], x.f32(), dnn::Transpose::no, ctx.at(layers_[i].weight),
-                    dnn::Transpose::yes, kept.linear->f32(), dnn::Accumulate::no, ctx.at(layers_[i].bias));
+      product(ctx, rows, dims_[i + 1], dims_[i], x.f32(), dnn::Transpose::no, ctx.at(layers_[i].weight),
+              dnn::Transpose::yes, kept.linear->f32(), dnn::Accumulate::no, ctx.at(layers_[i].bias));
       BatchNormLayer::compute_statistics(ctx, std::array{BatchNormLayer::Part{&layers_[i].bn, &kept.bn, *kept.linear}});
       kernels::batchnorm_apply(queue, *kept.linear, layers_[i].bn.view(ctx, kept.bn), kernels::Relu::yes, *kept.out);
     }
@@ -56,19 +57,18 @@ void Head::forward(const Context& ctx, device::Tensor features, Pass& pass, devi
 }
 
 void Head::score(const Context& ctx, device::Tensor embeddings, device::Tensor scores) const {
-  auto queue = ctx.queue;
-  ctx.dnn->gemm(queue, embeddings.rows(), prototypes_, dims_.back(), embeddings.f32(), dnn::Transpose::no,
-                ctx.at(prototype_weight_), dnn::Transpose::yes, scores.f32());
+  product(ctx, embeddings.rows(), prototypes_, dims_.back(), embeddings.f32(), dnn::Transpose::no,
+          ctx.at(prototype_weight_), dnn::Transpose::yes, scores.f32());
 }
 
 void Head::backward(const Context& ctx, device::Tensor d_scores, Pass& pass, device::Tensor d_features) const {
   auto queue = ctx.queue;
   const auto rows = d_scores.rows();
-  ctx.dnn->gemm(queue, prototypes_, dims_.back(), rows, d_scores.f32(), dnn::Transpose::yes, pass.embedding->f32(),
-                dnn::Transpose::no, ctx.grad(prototype_weight_), dnn::Accumulate::yes);
+  product(ctx, prototypes_, dims_.back(), rows, d_scores.f32(), dnn::Transpose::yes, pass.embedding->f32(),
+          dnn::Transpose::no, ctx.grad(prototype_weight_), dnn::Accumulate::yes);
   device::Loan d = ctx.pool->tensor({rows, 1, 1, dims_.back()});
-  ctx.dnn->gemm(queue, rows, dims_.back(), prototypes_, d_scores.f32(), dnn::Transpose::no, ctx.at(prototype_weight_),
-                dnn::Transpose::no, d->f32());
+  product(ctx, rows, dims_.back(), prototypes_, d_scores.f32(), dnn::Transpose::no, ctx.at(prototype_weight_),
+          dnn::Transpose::no, d->f32());
   kernels::l2_normalize_backward(queue, *pass.embedding, pass.norms->f32(), *d, *d);
 
   for (std::size_t i = layers_.size(); i-- > 0;) {
@@ -80,8 +80,8 @@ void Head::backward(const Context& ctx, device::Tensor d_scores, Pass& pass, dev
       kernels::relu_backward(queue, *kept.out, *d);
     }
     const device::Tensor x = i == 0 ? pass.features : *pass.layers[i - 1].out;
-    ctx.dnn->gemm(queue, dims_[i + 1], dims_[i], rows, d->f32(), dnn::Transpose::yes, x.f32(), dnn::Transpose::no,
-                  ctx.grad(layers_[i].weight), dnn::Accumulate::yes);
+    product(ctx, dims_[i + 1], dims_[i], rows, d->f32(), dnn::Transpose::yes, x.f32(), dnn::Transpose::no,
+            ctx.grad(layers_[i].weight), dnn::Accumulate::yes);
     kernels::bias_gradient(queue, *d, ctx.grad(layers_[i].bias));
     device::Loan below;
     device::Tensor d_x = d_features;
@@ -89,8 +89,8 @@ void Head::backward(const Context& ctx, device::Tensor d_scores, Pass& pass, dev
       below = ctx.pool->tensor({rows, 1, 1, dims_[i]});
       d_x = *below;
     }
-    ctx.dnn->gemm(queue, rows, dims_[i], dims_[i + 1], d->f32(), dnn::Transpose::no, ctx.at(layers_[i].weight),
-                  dnn::Transpose::no, d_x.f32());
+    product(ctx, rows, dims_[i], dims_[i + 1], d->f32(), dnn::Transpose::no, ctx.at(layers_[i].weight),
+            dnn::Transpose::no, d_x.f32());
     d = std::move(below);
     kept = Pass::Layer{};
   }

@@ -39,7 +39,7 @@ dnn::ConvShape RegNet::conv_stem(device::Shape x) const {
 void RegNet::stem_forward(const Context& ctx, Pass& pass) const {
   auto queue = ctx.queue;
   const auto stem = conv_stem(pass.images.shape);
-  pass.stem = ctx.pool->tensor({stem.n, stem.out_h(), stem.out_w(), stem.c_out});
+  pass.stem = ctx.activation({stem.n, stem.out_h(), stem.out_w(), stem.c_out});
   ctx.dnn->conv_forward(queue, stem, pass.images, ctx.weights(weight_stem_), *pass.stem);
   BatchNormLayer::compute_statistics(ctx, std::array{BatchNormLayer::Part{&bn_stem_, &pass.bn_stem, *pass.stem}});
 }
@@ -55,7 +55,10 @@ void RegNet::stem_backward(const Context& ctx, Pass& pass, const device::Tensor*
   const auto& d = *pass.gradient;
   bn_stem_.backward(ctx, pass.bn_stem, *pass.stem, {.d_y = d, .relu = kernels::Relu::yes}, d);
   ctx.dnn->conv_backward_weights(queue, stem, pass.images, d, ctx.grad(weight_stem_), dnn::Accumulate::yes);
-  if (d_images != nullptr) ctx.dnn->conv_backward_data(queue, stem, d, ctx.weights(weight_stem_), *d_images);
+  if (d_images == nullptr) return;
+  const auto d_rounded = ctx.activation(d_images->shape);
+  ctx.dnn->conv_backward_data(queue, stem, d, ctx.weights(weight_stem_), *d_rounded);
+  kernels::cast(queue, *d_rounded, *d_images);
 }
 
 void RegNet::forward_segment(const Context& ctx, std::size_t segment, device::Tensor images, Pass& pass,
@@ -64,9 +67,14 @@ void RegNet::forward_segment(const Context& ctx, std::size_t segment, device::Te
   const auto keep = pass.keep.empty() ? Keep::all : pass.keep.at(segment);
   if (segment == 0) {
     pass.images = images;
+    if (images.dtype != ctx.compute) {
+      pass.rounded = ctx.activation(images.shape);
+      kernels::cast(queue, images, *pass.rounded);
+      pass.images = *pass.rounded;
+    }
     pass.blocks.resize(blocks_.size());
     stem_forward(ctx, pass);
-    pass.stem_out = ctx.pool->tensor(pass.stem->shape);
+    pass.stem_out = ctx.activation(pass.stem->shape);
     kernels::batchnorm_apply(queue, *pass.stem, bn_stem_.view(ctx, pass.bn_stem), kernels::Relu::yes, *pass.stem_out);
     if (keep == Keep::input || ctx.mode == Mode::eval) pass.stem.release();
     return;
@@ -84,7 +92,7 @@ void RegNet::backward_segment(const Context& ctx, std::size_t segment, device::T
                               const device::Tensor* d_images) const {
   auto queue = ctx.queue;
   if (segment + 1 == segments()) {
-    pass.gradient = ctx.pool->tensor(pass.blocks.back().out->shape);
+    pass.gradient = ctx.activation(pass.blocks.back().out->shape);
     kernels::global_average_pool_backward(queue, d_features, *pass.gradient);
   }
   if (segment > 0) {

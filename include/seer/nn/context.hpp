@@ -33,11 +33,16 @@ struct Context {
   std::int64_t parameters_begin = 0, gradients_begin = 0;  ///< the element of the block that the pointer points to
   float* buffers = nullptr;                                ///< running statistics
   std::uint64_t version = 0;                               ///< of the parameters; 0: may change at any time
+  /// Of the trunk's activations and their gradients, and what operands of products are rounded to (spec 5.3).
+  /// Parameters, statistics, features and the head's activations are float.
+  DType compute = DType::f32;
   Mode mode = Mode::train;
   StatisticsReduction* group = nullptr;  ///< null: a group of this rank alone
 
   const float* at(std::int64_t offset) const { return parameters + (offset - parameters_begin); }
   float* grad(std::int64_t offset) const { return gradients + (offset - gradients_begin); }
+  /// A tensor of the trunk's activations.
+  device::Loan activation(device::Shape shape) const { return pool->tensor(shape, compute); }
   dnn::Weights weights(std::int64_t offset) const { return {at(offset), version}; }
 };
 

@@ -15,7 +15,8 @@ class RegNet {
  public:
   /// What one forward pass keeps for its backward pass: one per crop resolution.
   struct Pass {
-    device::Tensor images;
+    device::Tensor images;  ///< in the type of the activations: the caller's, or `rounded`
+    device::Loan rounded;
     device::Loan stem, stem_out;
     BatchNormLayer::Saved bn_stem;
     std::vector<Block::Saved> blocks;
@@ -29,7 +30,8 @@ class RegNet {
   /// Where the parameters of segment i begin in a block; [segments()]: where the last one's end.
   const std::vector<std::int64_t>& segment_begins() const { return begins_; }
 
-  /// images: [n, h, w, 3]; `features`, of the last segment: [n, features()], written. In eval mode `pass` ends empty.
+  /// images: [n, h, w, 3], float; `features`, of the last segment: [n, features()], float, written. In eval mode `pass`
+  /// ends empty.
   void forward_segment(const Context& ctx, std::size_t segment, device::Tensor images, Pass& pass,
                        device::Tensor features) const;
   /// From the last segment to the first. d_features is read with the last one. `d_images`, where given, receives the
