@@ -40,19 +40,22 @@ void set_column(std::vector<Shard>& shards, T Shard::*member, const std::vector<
 
 // CBOR keeps doubles to the bit (the plateau's best loss starts at infinity) and paths that are not UTF-8.
 std::vector<std::uint8_t> pack(const State& s) {
-  return json::to_cbor({{"update", s.update},
-                        {"images_seen", s.images_seen},
-                        {"loss_scale", s.loss_scale},
-                        {"seed", s.seed},
-                        {"global_batch", s.global_batch},
-                        {"ranks", s.ranks},
-                        {"shards", column(s.shards, &Shard::name)},
-                        {"shard_bytes", column(s.shards, &Shard::bytes)},
-                        {"shard_images", column(s.shards, &Shard::images)},
-                        {"plateau", s.plateau},
-                        {"queue_filled", s.queue_filled},
-                        {"queue_shape", s.queue_shape},
-                        {"config", s.config_toml}});
+  json tree = {{"update", s.update},
+               {"images_seen", s.images_seen},
+               {"loss_scale", s.loss_scale},
+               {"seed", s.seed},
+               {"global_batch", s.global_batch},
+               {"ranks", s.ranks},
+               {"shards", column(s.shards, &Shard::name)},
+               {"shard_bytes", column(s.shards, &Shard::bytes)},
+               {"shard_images", column(s.shards, &Shard::images)},
+               {"plateau", s.plateau},
+               {"queue_filled", s.queue_filled},
+               {"queue_shape", s.queue_shape},
+               {"config", s.config_toml}};
+  // Only where there is one: the checksum of a state without it is what it was before there was such a thing.
+  if (s.loss_scale_clean >= 0) tree["loss_scale_clean"] = s.loss_scale_clean;
+  return json::to_cbor(tree);
 }
 
 void unpack(const std::vector<std::uint8_t>& bytes, State& s) {
@@ -60,6 +63,7 @@ void unpack(const std::vector<std::uint8_t>& bytes, State& s) {
   s.update = tree.at("update");
   s.images_seen = tree.at("images_seen");
   s.loss_scale = tree.at("loss_scale");
+  s.loss_scale_clean = tree.value("loss_scale_clean", std::int64_t{-1});
   s.seed = tree.at("seed");
   s.global_batch = tree.at("global_batch");
   s.ranks = tree.at("ranks");
@@ -106,6 +110,7 @@ void write_state(File& file, const State& s) {
   file.set(kGroup, "update", s.update);
   file.set(kGroup, "images_seen", s.images_seen);
   file.set(kGroup, "loss_scale", s.loss_scale);
+  if (s.loss_scale_clean >= 0) file.set(kGroup, "loss_scale_clean", s.loss_scale_clean);
   file.set(kGroup, "seed", s.seed);
   file.set(kGroup, "global_batch", s.global_batch);
   file.set(kGroup, "ranks", s.ranks);
@@ -141,6 +146,7 @@ State read_state(const File& file) {
   s.update = file.get_int(kGroup, "update");
   s.images_seen = file.get_int(kGroup, "images_seen");
   s.loss_scale = file.get_double(kGroup, "loss_scale");
+  if (file.has(kGroup, "loss_scale_clean")) s.loss_scale_clean = file.get_int(kGroup, "loss_scale_clean");
   s.seed = file.get_int(kGroup, "seed");
   s.global_batch = file.get_int(kGroup, "global_batch");
   s.ranks = file.get_int(kGroup, "ranks");

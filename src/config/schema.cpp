@@ -171,7 +171,10 @@ std::vector<Key> make_keys() {
       .key("milestones", &Schedule::milestones, Rule{.low = 1, .ascending = true}, "multistep: updates, ascending")
       .key("milestone_factor", &Schedule::milestone_factor, above(0), "multistep: multiplies the learning rate");
   Section(k, "precision", &Config::precision)
-      .key("compute", &Precision::compute, one_of({"fp32"}, {"fp16_o1", "bf16"}), "of convolutions and products");
+      .key("compute", &Precision::compute, one_of({"fp32", "bf16", "fp16_o1"}),
+           "of convolutions and products, and what the trunk's activations are kept in")
+      .key("loss_scale", &Precision::loss_scale, one_of({"auto", "none", "dynamic"}),
+           "of the loss's gradient; dynamic: as large as does not overflow; auto: dynamic for fp16_o1, else none");
   Section(k, "parallel", &Config::parallel)
       .key("bn_group_size", &Parallel::bn_group_size, at_least(1),
            "consecutive ranks that share BatchNorm statistics; more than there are: all")

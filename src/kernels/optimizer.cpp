@@ -38,13 +38,14 @@ struct Coefficients {
 };
 
 Coefficients coefficients(const UpdateRule& rule, double parameter_square, double gradient_square) {
-  if (!rule.lars) return {1, rule.weight_decay};
-  if (parameter_square == 0 || gradient_square == 0) return {1, 0};
-  const double parameter = std::sqrt(parameter_square), gradient = std::sqrt(gradient_square);
+  const double factor = static_cast<double>(rule.gradient_factor);
+  if (!rule.lars) return {rule.gradient_factor, rule.weight_decay};
+  if (parameter_square == 0 || gradient_square == 0) return {rule.gradient_factor, 0};
+  const double parameter = std::sqrt(parameter_square), gradient = std::sqrt(gradient_square) * factor;
   const double decay = static_cast<double>(rule.weight_decay);
   const double alpha =
       static_cast<double>(rule.trust) * parameter / (gradient + decay * parameter + static_cast<double>(rule.epsilon));
-  return {static_cast<float>(alpha), static_cast<float>(alpha * decay)};
+  return {static_cast<float>(alpha * factor), static_cast<float>(alpha * decay)};
 }
 
 KOKKOS_FORCEINLINE_FUNCTION bool non_finite(float x) {

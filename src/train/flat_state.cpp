@@ -246,6 +246,14 @@ void FlatState::step(double lr) {
       group_.all_gather_parts(std::span(whole, n));
     });
   }
+  finish_update();
+}
+
+void FlatState::skip() {
+  finish_update();
+}
+
+void FlatState::finish_update() {
   normalize_prototypes();
   ++version_;
   const double busy_ms = stream_.take_busy_ms();

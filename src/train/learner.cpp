@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
@@ -40,6 +41,16 @@ std::int64_t share_of_batch(const config::Config& config, const comm::Communicat
   return config.data.global_batch / comm.size();
 }
 
+/// Every rank's own library and processor are asked, and all learn the answer.
+std::unique_ptr<dnn::Backend> make_backend(const config::Config& config, const comm::Communicator& comm) {
+  std::unique_ptr<dnn::Backend> backend;
+  comm::agree(comm, "choosing the precision", [&] {
+    backend = dnn::make_host_backend();
+    check_precision(config.precision, *backend);
+  });
+  return backend;
+}
+
 nn::Keep keep_of(const std::string& recompute) {
   return recompute == "block" ? nn::Keep::input : recompute == "cheap" ? nn::Keep::convolutions : nn::Keep::all;
 }
@@ -66,9 +77,11 @@ Learner::Learner(const config::Config& config, const comm::Communicator& comm, P
       phases_(&phases),
       images_(share_of_batch(config, comm)),
       model_(config.model, config.head),
-      dnn_(dnn::make_host_backend()),
+      dnn_(make_backend(config, comm)),
       state_(config, comm, model_, pool_, phases),
+      loss_scale_(config.precision),
       buffers_(device::Buffer::floats(static_cast<std::size_t>(model_.buffers().block_elems()))) {
+  if (loss_scale_.dynamic()) kept_buffers_ = device::Buffer(buffers_.bytes());
   for (const auto& crops : config.crops) crops_ += crops.count;
   const int group = group_size(config, comm);
   if (group > 1) group_ = std::make_unique<GroupReduction>(comm.split_groups(group), phases);
@@ -118,9 +131,10 @@ void Learner::start_from(const std::string& path) {
 }
 
 std::string Learner::describe() const {
-  return fmt::format("{} parameters ({} in the trunk's and head's {} tensors), BatchNorm groups of {}, {}",
+  return fmt::format("{} parameters ({} in the trunk's and head's {} tensors), BatchNorm groups of {}, {} in {}{}",
                      model_.parameters().parameter_count(), model_.has_head() ? "all" : "trunk",
-                     model_.parameters().entries().size(), group_ ? group_->size() : 1, dnn_->describe());
+                     model_.parameters().entries().size(), group_ ? group_->size() : 1, dnn_->describe(),
+                     config_.precision.compute, loss_scale_.dynamic() ? " with dynamic loss scaling" : "");
 }
 
 /// The trunk, all resolutions segment by segment, then the head once on all crops. Parameters may come and go.
@@ -169,6 +183,7 @@ Learner::Outcome Learner::update(const data::Batch& batch, std::int64_t update, 
                   .pool = &pool_,
                   .queue = {},
                   .buffers = buffers_.f32(),
+                  .compute = compute_type(config_.precision),
                   .mode = nn::Mode::train,
                   .group = group_.get()};
   const std::int64_t rows = crops_ * images_;
@@ -176,6 +191,7 @@ Learner::Outcome Learner::update(const data::Batch& batch, std::int64_t update, 
   const auto scores = pool_.tensor({rows, 1, 1, model_.head().prototypes()});
   passes_.resize(batch.groups.size());
   state_.begin_update();
+  if (loss_scale_.dynamic()) std::memcpy(kept_buffers_.data(), buffers_.data(), buffers_.bytes());
   {
     const auto timer = phases_->time(Phase::forward);
     forward(ctx, batch, *features, *scores);
@@ -186,7 +202,7 @@ Learner::Outcome Learner::update(const data::Batch& batch, std::int64_t update, 
   {
     const auto timer = phases_->time(Phase::loss);
     swav = swav_->loss_and_gradient(
-        pool_, ctx.queue, update, *scores, *head_pass_.embedding, *d_scores,
+        pool_, ctx.queue, update, *scores, *head_pass_.embedding, *d_scores, loss_scale_.value(),
         [&](device::Tensor embeddings, device::Tensor out) { model_.head().score(ctx, embeddings, out); });
   }
   {
@@ -198,8 +214,11 @@ Learner::Outcome Learner::update(const data::Batch& batch, std::int64_t update, 
   Outcome out = agree_on_outcome(batch, swav, diagnose);
   const auto timer = phases_->time(Phase::optimizer);
   state_.optimizer().set_frozen(kPrototypes, update < config_.swav.freeze_prototypes_updates);
+  out.loss_scale = last_scale_ = loss_scale_.value();
+  state_.optimizer().set_gradient_scale(last_scale_);
   out.grad_norm = state_.reduce();
-  if (!std::isfinite(out.loss) || !std::isfinite(out.grad_norm)) {
+  const bool finite = std::isfinite(out.loss) && std::isfinite(out.grad_norm);
+  if (!finite && !loss_scale_.dynamic()) {
     throw Error(
         ExitCode::numerics,
         fmt::format("update {}: loss {} and gradient norm {} are not finite; the parameters are those before it",
@@ -207,7 +226,14 @@ Learner::Outcome Learner::update(const data::Batch& batch, std::int64_t update, 
         "lower schedule.lr_peak or lengthen the warm-up; the newest checkpoint is intact")
         .as_agreed();
   }
-  state_.step(lr);
+  if (finite) {
+    state_.step(lr);
+  } else {
+    state_.skip();
+    std::memcpy(buffers_.data(), kept_buffers_.data(), buffers_.bytes());
+  }
+  out.skipped = !finite;
+  loss_scale_.observe(finite);
   return out;
 }
 
@@ -227,6 +253,12 @@ Learner::Outcome Learner::agree_on_outcome(const data::Batch& batch, const Swav:
   for (std::size_t i = fixed; i < sums.size(); ++i) {
     if (sums[i] > 0) out.prediction_entropy -= sums[i] * std::log(sums[i]);
   }
+  return out;
+}
+
+std::vector<float> Learner::gradients() {
+  auto out = state_.whole_gradients();
+  for (auto& g : out) g = static_cast<float>(static_cast<double>(g) / last_scale_);
   return out;
 }
 

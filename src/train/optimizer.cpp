@@ -47,7 +47,7 @@ void Optimizer::measure(device::Queue& queue, const Part& part, const float* gra
 double Optimizer::gradient_norm() const {
   double sum = 0;
   for (std::size_t i = 0; i < names_.size(); ++i) sum += skip_[i] != 0 ? 0 : squares_[i];
-  return std::sqrt(sum);
+  return std::sqrt(sum) * static_cast<double>(rule_.gradient_factor);
 }
 
 void Optimizer::step(device::Queue& queue, const Part& part, double lr, const float* gradients, float* momenta,

@@ -72,7 +72,7 @@ void Swav::sinkhorn(device::Pool& pool, device::Queue& queue, const std::vector<
 
 Swav::Result Swav::loss_and_gradient(device::Pool& pool, device::Queue& queue, std::int64_t update,
                                      device::Tensor scores, device::Tensor embeddings, device::Tensor d_scores,
-                                     const Score& score) {
+                                     double gradient_scale, const Score& score) {
   const std::int64_t b = images_, k = prototypes_;
   const bool use_queue = local_length_ > 0 && filled_ == local_length_;
   const std::int64_t rows = b + (use_queue ? local_length_ : 0);
@@ -101,8 +101,8 @@ Swav::Result Swav::loss_and_gradient(device::Pool& pool, device::Queue& queue, s
   // Loss: every crop predicts the codes of the other assigned crops.
   Result result;
   result.prediction.assign(static_cast<std::size_t>(k), 0.0);
-  const double weight = 1.0 / (static_cast<double>(b) * comm_->size() * static_cast<double>(assigned()) *
-                               static_cast<double>(crops_ - 1));
+  const double weight = gradient_scale / (static_cast<double>(b) * comm_->size() * static_cast<double>(assigned()) *
+                                          static_cast<double>(crops_ - 1));
   const auto code_sum = pool.tensor({b, 1, 1, k});
   for (std::int64_t v = 0; v < crops_; ++v) {
     int count = 0;
@@ -123,6 +123,7 @@ Swav::Result Swav::loss_and_gradient(device::Pool& pool, device::Queue& queue, s
     result.loss += kernels::swav_cross_entropy(queue, crop_scores, *code_sum, count,
                                                static_cast<float>(config_.temperature), weight, d_crop);
   }
+  result.loss /= gradient_scale;
   for (std::size_t a = 0; a < codes.size(); ++a) {
     result.code_entropy += kernels::mean_row_entropy(queue, codes[a].slice(0, b)) / static_cast<double>(codes.size());
     kernels::add_predictions(queue, scores.slice(config_.crops_for_assign[a] * b, b),

@@ -54,7 +54,7 @@ class Run {
   std::optional<Metrics> metrics_;
   std::optional<EventFile> events_;
   checkpoint::State loaded_;
-  std::int64_t start_ = 0, total_ = 0, bad_images_ = 0, saved_ = -1;
+  std::int64_t start_ = 0, total_ = 0, bad_images_ = 0, skipped_ = 0, saved_ = -1;
   std::string stop_reason_;
   bool resumes_by_itself_ = true;
   std::optional<RunLock> lock_;  ///< the root's
@@ -167,6 +167,7 @@ void Run::resume(const PretrainOptions& options) {
   });
   learner_->share_loaded();
   learner_->restore_queue(loaded_);
+  learner_->restore_loss_scale(loaded_);
   start_ = loaded_.update;
   saved_ = start_;
   log::info(fmt::format("resumed from {} after {} updates", *from, start_));
@@ -203,6 +204,7 @@ void Run::save(std::int64_t completed) {
   state.plateau = schedule_->state();
   state.config_toml = config::to_toml(config_);
   learner_->save_queue(state);
+  learner_->save_loss_scale(state);
   const auto folder = checkpoint::save(comm_, config_.log.run_dir, learner_->slabs(), state);
   saved_ = completed;
   if (comm_.is_root()) {
@@ -219,7 +221,9 @@ void Run::record(std::int64_t completed, const Learner::Outcome& outcome, double
   r.grad_norm = outcome.grad_norm;
   r.code_entropy = outcome.code_entropy;
   r.prediction_entropy = outcome.prediction_entropy;
+  r.loss_scale = outcome.loss_scale;
   r.bad_images = bad_images_;
+  r.skipped = skipped_;
   r.host_bytes = comm_.all_reduce(static_cast<std::int64_t>(device::resident_bytes()), comm::Op::max);
   const auto times = phases_.take_interval();
   fill(r, times);
@@ -245,7 +249,8 @@ int Run::loop() {
     const bool log_this = (t + 1) % config_.log.every == 0 || t == start_ || t + 1 == total_;
     const auto outcome = learner_->update(*batch, t, lr, log_this ? Learner::Diagnose::yes : Learner::Diagnose::no);
     ++t;
-    schedule_->observe(t - 1, outcome.loss);
+    if (std::isfinite(outcome.loss)) schedule_->observe(t - 1, outcome.loss);
+    skipped_ += outcome.skipped ? 1 : 0;
     bad_images_ += outcome.bad_images;
     if (const auto warning = collapse_->observe(t, outcome.loss)) log::warn(*warning);
     phases_.end_update();

@@ -145,12 +145,11 @@ TEST(Config, ValuesOutOfRangeAreRefused) {
 }
 
 TEST(Config, LaterFeaturesAreNamedAndRefused) {
-  EXPECT_EQ(refusal("[precision]\ncompute = \"fp16_o1\"\n"),
-            "run.toml:2: precision.compute: found \"fp16_o1\", which comes with a later version; allowed in this "
-            "version: \"fp32\"");
+  EXPECT_EQ(refusal("[data]\nmode = \"stream\"\n"),
+            "run.toml:2: data.mode: found \"stream\", which comes with a later version; allowed in this "
+            "version: \"fixed\"");
   for (const char* text :
-       {"[precision]\ncompute=\"bf16\"", "[parallel]\nrecompute=\"auto\"",
-        "[data]\nmode=\"stream\"", "[checkpoint]\nevery_updates=\"auto\""}) {
+       {"[parallel]\nrecompute=\"auto\"", "[data]\nmode=\"stream\"", "[checkpoint]\nevery_updates=\"auto\""}) {
     expect_contains(refusal(text), "which comes with a later version");
   }
 }
@@ -257,7 +256,8 @@ TEST(Config, OverridesAreRefusedByTheirName) {
   refuse("crops=[{count=0}]", "--set crops.0.count: found 0, allowed an integer from 1 to 1000");
   refuse("log.every=3\nhead.prototypes=4", "--set log.every: found \"3\\u000Ahead.prototypes=4\"");
   refuse("log.run_dir=\xff\xfe", "--set log.run_dir: found text that is not UTF-8");
-  refuse("precision.compute=bf16", "--set precision.compute: found \"bf16\", which comes with a later version");
+  refuse("data.mode=stream", "--set data.mode: found \"stream\", which comes with a later version");
+  refuse("precision.compute=fp8", "--set precision.compute: found \"fp8\", allowed \"fp32\", \"bf16\", \"fp16_o1\"");
 }
 
 TEST(Config, TableMarksWhatDiffersFromTheDefault) {

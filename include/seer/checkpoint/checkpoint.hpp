@@ -33,6 +33,7 @@ struct State {
   std::int64_t update = 0;  ///< completed updates
   std::int64_t images_seen = 0;
   double loss_scale = 1;
+  std::int64_t loss_scale_clean = -1;  ///< updates since it was changed last; negative: the run scales no loss
   std::int64_t seed = 0;
   std::int64_t global_batch = 0;
   std::int64_t ranks = 0;

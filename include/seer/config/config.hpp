@@ -91,7 +91,8 @@ struct Schedule {
   bool operator==(const Schedule&) const = default;
 };
 struct Precision {
-  std::string compute = "fp32";  ///< host default; design's fp16_o1 comes with the scale-out
+  std::string compute = "fp32";
+  std::string loss_scale = "auto";
   bool operator==(const Precision&) const = default;
 };
 struct Parallel {

@@ -23,12 +23,14 @@ void squared_norms(Queue& queue, const float* x, std::span<const Range> ranges, 
 
 struct UpdateRule {
   float lr = 0, momentum = 0.9F, weight_decay = 0, trust = 0.001F, epsilon = 1e-8F;
-  bool lars = true;  ///< false: plain SGD (g + weight_decay * p)
+  float gradient_factor = 1;  ///< gradients are multiplied by it first: 1 / loss scale
+  bool lars = true;           ///< false: plain SGD (g + weight_decay * p)
 };
 
 /// For every range i not skipped: LARS (spec 5.1: scaling mode, zero-norm rule: a tensor whose parameter or gradient
 /// norm is exactly zero takes the raw gradient without decay), then momentum = m*momentum + g, p -= lr * momentum. The
-/// momentum block starts as zeros, which makes the first step "buf = g".
+/// momentum block starts as zeros, which makes the first step "buf = g". gradient_squares are of the gradients as they
+/// lie in memory, without the rule's factor.
 void optimizer_update(Queue& queue, std::span<const Range> ranges, std::span<const std::uint8_t> skip,
                       const double* parameter_squares, const double* gradient_squares, const UpdateRule& rule,
                       const float* gradients, float* momenta, float* parameters);

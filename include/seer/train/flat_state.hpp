@@ -58,6 +58,8 @@ class FlatState {
   double reduce();
   /// Parameters -= ... on every owner, then back to all; they are waited for where they are needed.
   void step(double lr);
+  /// Instead of step(): parameters and momentum stay, only the prototypes are brought to length one.
+  void skip();
 
   Optimizer& optimizer() { return optimizer_; }
 
@@ -92,6 +94,7 @@ class FlatState {
   void wait(Phase phase, comm::Stream::Ticket ticket);
   void settle();
   void normalize_prototypes();
+  void finish_update();
 
   const comm::Communicator* comm_;
   const nn::ParameterTable* table_;

@@ -13,6 +13,7 @@
 #include "seer/nn/model.hpp"
 #include "seer/train/flat_state.hpp"
 #include "seer/train/phases.hpp"
+#include "seer/train/precision.hpp"
 #include "seer/train/swav.hpp"
 
 namespace seer::train {
@@ -20,7 +21,8 @@ namespace seer::train {
 class Learner {
  public:
   /// Collective. Parameters start at random by `data.seed`. Error(input) for a batch or a BatchNorm
-  /// group size that the ranks do not divide, and what nn::Model and Swav refuse.
+  /// group size that the ranks do not divide, for a precision that some rank cannot compute in, and what nn::Model and
+  /// Swav refuse.
   Learner(const config::Config& config, const comm::Communicator& comm, Phases& phases);
   ~Learner();
 
@@ -28,8 +30,10 @@ class Learner {
   void start_from(const std::string& path);
 
   struct Outcome {
-    double loss = 0;  ///< mean over ranks
-    double grad_norm = 0;
+    double loss = 0;                                  ///< mean over ranks
+    double grad_norm = 0;                             ///< unscaled
+    double loss_scale = 1;                            ///< that this update used
+    bool skipped = false;                             ///< loss or gradients were not finite under loss scaling
     double code_entropy = 0, prediction_entropy = 0;  ///< nats; only where asked for
     std::int64_t bad_images = 0;                      ///< of this update, all ranks
     bool stop = false;                                ///< some rank was asked to stop
@@ -37,8 +41,9 @@ class Learner {
   enum class Diagnose : bool { no, yes };
 
   /// Collective: update number `update` (0-based) at rate `lr` on this rank's part of the batch.
-  /// Error(numerics), the same on all ranks, when loss or gradients are no longer finite: nothing has been changed
-  /// then.
+  /// When loss or gradients are not finite on any rank: with dynamic loss scaling all ranks skip the update
+  /// (parameters, momentum and running statistics stay, prototypes are normalised all the same) and halve the scale;
+  /// without, Error(numerics), the same on all ranks, and nothing has been changed then.
   Outcome update(const data::Batch& batch, std::int64_t update, double lr, Diagnose diagnose = Diagnose::no);
 
   /// What this rank writes to a checkpoint: its part of parameters and momentum, running statistics on rank 0 (those of
@@ -48,12 +53,14 @@ class Learner {
   void share_loaded();
   void save_queue(checkpoint::State& state) const;
   void restore_queue(const checkpoint::State& state);
+  void save_loss_scale(checkpoint::State& state) const { loss_scale_.save(state); }
+  void restore_loss_scale(const checkpoint::State& state) { loss_scale_.restore(state); }
 
   const nn::Model& model() const { return model_; }
   /// The flat blocks, whole, on every rank (collective): parameters, and the last update's gradients averaged over
-  /// ranks.
+  /// ranks and unscaled.
   std::vector<float> parameters() { return state_.whole_parameters(); }
-  std::vector<float> gradients() { return state_.whole_gradients(); }
+  std::vector<float> gradients();
   const float* buffers() const { return buffers_.f32(); }
   std::int64_t images_per_rank() const { return images_; }
   std::size_t activation_peak_bytes() const { return pool_.peak_bytes(); }
@@ -76,7 +83,9 @@ class Learner {
   std::unique_ptr<dnn::Backend> dnn_;
   device::Pool pool_;
   FlatState state_;
-  device::Buffer buffers_;
+  LossScale loss_scale_;
+  double last_scale_ = 1;                  ///< that the gradients carry
+  device::Buffer buffers_, kept_buffers_;  ///< kept: as before the update, with dynamic scaling
   std::unique_ptr<GroupReduction> group_;
   std::unique_ptr<Swav> swav_;
   std::vector<nn::RegNet::Pass> passes_;  ///< one per crop resolution

@@ -30,6 +30,9 @@ class Optimizer {
   /// Tensors named here take no part (frozen prototypes: no decay, no momentum).
   void set_frozen(const std::string& name, bool frozen);
 
+  /// The gradients lie in memory multiplied by this (the loss scale): norms, LARS and step divide by it.
+  void set_gradient_scale(double scale) { rule_.gradient_factor = static_cast<float>(1 / scale); }
+
   /// Squared norms of this part's tensors, as far as this rank holds them. Pointers are to the part's begin.
   void measure(device::Queue& queue, const Part& part, const float* gradients, const float* parameters);
   /// All squared norms as one message, to be summed over the ranks that hold the other parts.

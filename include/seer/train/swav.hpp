@@ -29,10 +29,12 @@ class Swav {
   using Score = std::function<void(device::Tensor embeddings, device::Tensor scores)>;
 
   /// scores, d_scores: [crops * images, prototypes], row = crop * images + image; embeddings [crops * images, dim].
-  /// d_scores is the gradient of the global mean loss (already divided by the number of ranks: gradients are summed).
+  /// d_scores is the gradient of the global mean loss (already divided by the number of ranks: gradients are summed)
+  /// times `gradient_scale`.
   /// Collective. Pushes this update's embeddings into the queue afterwards.
   Result loss_and_gradient(device::Pool& pool, device::Queue& queue, std::int64_t update, device::Tensor scores,
-                           device::Tensor embeddings, device::Tensor d_scores, const Score& score);
+                           device::Tensor embeddings, device::Tensor d_scores, double gradient_scale,
+                           const Score& score);
 
   /// The queue of all ranks as [assigned crops, length, dim], newest update first, an update's rows in the
   /// order of its batch, whatever the number of ranks. Collective.
