@@ -103,6 +103,7 @@ inline checkpoint::State some_state(std::int64_t update, int ranks) {
   s.update = update;
   s.images_seen = update * 96;
   s.loss_scale = 65536.5;
+  s.loss_scale_clean = update % 3 == 0 ? -1 : update;  // a run with loss scaling, or without
   s.seed = 42;
   s.global_batch = 96;
   s.ranks = ranks;
@@ -119,6 +120,7 @@ inline void expect_equal(const checkpoint::State& a, const checkpoint::State& b)
   EXPECT_EQ(a.update, b.update);
   EXPECT_EQ(a.images_seen, b.images_seen);
   EXPECT_EQ(a.loss_scale, b.loss_scale);
+  EXPECT_EQ(a.loss_scale_clean, b.loss_scale_clean);
   EXPECT_EQ(a.seed, b.seed);
   EXPECT_EQ(a.global_batch, b.global_batch);
   EXPECT_EQ(a.ranks, b.ranks);

@@ -23,6 +23,28 @@ void update(const std::vector<Range>& ranges, const std::vector<std::uint8_t>& s
   optimizer_update(queue, ranges, skip, p.data(), g.data(), rule, gradients.data(), momenta.data(), parameters.data());
 }
 
+// Gradients multiplied by a loss scale, and the rule told so: the same bits as without, whatever the rule.
+TEST(Optimizer, GradientFactorUndoesTheLossScale) {
+  const std::vector<Range> ranges{{0, 7}, {16, 90}, {96, 133}};
+  for (const bool lars : {true, false}) {
+    std::vector<float> plain_p = test::hash_fill(140, 2, 1), plain_m(140), scaled_p, scaled_m(140);
+    std::fill(plain_p.begin() + 16, plain_p.begin() + 90, 0.0F);  // the zero-norm rule
+    scaled_p = plain_p;
+    UpdateRule rule{.lr = 0.3F, .weight_decay = 1e-2F, .lars = lars};
+    for (std::uint64_t step = 0; step < 3; ++step) {
+      auto gradients = test::hash_fill(140, 5 + step, 0.1);
+      rule.gradient_factor = 1;
+      update(ranges, {}, rule, gradients, plain_m, plain_p);
+      for (float& g : gradients) g *= 0x1p40F;
+      rule.gradient_factor = 0x1p-40F;
+      update(ranges, {}, rule, gradients, scaled_m, scaled_p);
+    }
+    EXPECT_EQ(scaled_p, plain_p);
+    EXPECT_EQ(scaled_m, plain_m);
+    EXPECT_NE(plain_p, test::hash_fill(140, 2, 1));
+  }
+}
+
 TEST(Optimizer, SquaredNormsMatchDouble) {
   const std::size_t count = 300001;  // pieces, odd ends, gaps, an empty range
   const std::vector<float> x = test::hash_fill(count, 1, 2);
