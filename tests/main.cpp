@@ -15,16 +15,18 @@ namespace {
 class FailurePrinter : public testing::EmptyTestEventListener {
  public:
   explicit FailurePrinter(int rank) : rank_(rank) {}
+  void OnTestStart(const testing::TestInfo& test) override { test_ = &test; }
+  // GoogleTest holds its lock while it calls this: asking it for the running test would never return.
   void OnTestPartResult(const testing::TestPartResult& result) override {
     if (!result.failed()) return;
-    const auto* test = testing::UnitTest::GetInstance()->current_test_info();
-    std::fprintf(stderr, "rank %d: %s.%s: %s:%d: %s\n", rank_, test != nullptr ? test->test_suite_name() : "-",
-                 test != nullptr ? test->name() : "-", result.file_name() != nullptr ? result.file_name() : "-",
+    std::fprintf(stderr, "rank %d: %s.%s: %s:%d: %s\n", rank_, test_ != nullptr ? test_->test_suite_name() : "-",
+                 test_ != nullptr ? test_->name() : "-", result.file_name() != nullptr ? result.file_name() : "-",
                  result.line_number(), result.message());
   }
 
  private:
   int rank_;
+  const testing::TestInfo* test_ = nullptr;
 };
 
 }  // namespace
