@@ -223,7 +223,7 @@ inline Tiling tile(const Layout& layout, bool join_segments) {
 
 /// Copies past the caches: a large result that nobody reads soon need not be fetched before it is written.
 template <class T>
-void stream_out(const T* from, T* to, std::int64_t count) {
+inline void stream_out(const T* from, T* to, std::int64_t count) {
   std::int64_t i = 0;
 #if defined(__SSE2__)
   constexpr std::int64_t kSize = sizeof(T), kLine = 64 / kSize, kVector = 16 / kSize;
@@ -231,8 +231,7 @@ void stream_out(const T* from, T* to, std::int64_t count) {
   for (; i < std::min(head, count); ++i) to[i] = from[i];
   for (; i + kLine <= count; i += kLine) {
     for (std::int64_t j = 0; j < kLine; j += kVector) {
-      _mm_stream_si128(reinterpret_cast<__m128i*>(to + i + j),
-                       _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i + j)));
+      _mm_stream_ps(reinterpret_cast<float*>(to + i + j), _mm_loadu_ps(reinterpret_cast<const float*>(from + i + j)));
     }
   }
 #endif
@@ -274,7 +273,7 @@ struct HostMap {
   void one(std::int64_t segment, std::int64_t i, std::int64_t k0, std::int64_t count, T* y) const {
     const Formula f = formula;  // a local copy: nothing that a store of results could alias
 #pragma omp simd
-    for (std::int64_t k = 0; k < count; ++k) y[k] = static_cast<T>(f(segment, i + k, k0 + k));
+    for (std::int64_t k = 0; k < count; ++k) y[k] = f(segment, i + k, k0 + k);
   }
 };
 
@@ -370,10 +369,10 @@ struct HostReduce {
         if constexpr (N > 1) b[k] += (p.b + q.b) + (s.b + t.b);
         if constexpr (N > 2) c[k] += (p.c + q.c) + (s.c + t.c);
         if constexpr (kStore) {
-          y[i0 + k] = static_cast<T>(p.store);
-          y[i1 + k] = static_cast<T>(q.store);
-          y[i2 + k] = static_cast<T>(s.store);
-          y[i3 + k] = static_cast<T>(t.store);
+          y[i0 + k] = p.store;
+          y[i1 + k] = q.store;
+          y[i2 + k] = s.store;
+          y[i3 + k] = t.store;
         }
       }
     }
@@ -388,7 +387,7 @@ struct HostReduce {
       a[k] += p.a;
       if constexpr (N > 1) b[k] += p.b;
       if constexpr (N > 2) c[k] += p.c;
-      if constexpr (kStore) y[i + k] = static_cast<T>(p.store);
+      if constexpr (kStore) y[i + k] = p.store;
     }
   }
 };

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The two 16-bit floating-point types as elements in memory (DType::bf16, DType::f16). They only store: what reads one
-// has a float, and all arithmetic is done in float or double.
+// has a float, and all arithmetic is done in float or double. Loops assign floats to elements: compilers make vectors
+// of that, and not of copies of the structs.
 #pragma once
 
 #include <bit>
@@ -14,6 +15,10 @@ struct BFloat16 {
 
   BFloat16() = default;
   constexpr explicit BFloat16(float value) : bits(rounded(std::bit_cast<std::uint32_t>(value))) {}
+  constexpr BFloat16& operator=(float value) {
+    bits = rounded(std::bit_cast<std::uint32_t>(value));
+    return *this;
+  }
   constexpr operator float() const { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16); }
 
  private:
@@ -30,6 +35,10 @@ struct Float16 {
 
   Float16() = default;
   constexpr explicit Float16(float v) : value(static_cast<_Float16>(v)) {}
+  constexpr Float16& operator=(float v) {
+    value = static_cast<_Float16>(v);
+    return *this;
+  }
   constexpr operator float() const { return static_cast<float>(value); }
 };
 
