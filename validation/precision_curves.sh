@@ -28,8 +28,10 @@ train() {  # NAME RANKS PRECISION
     > "$out/$1.json"
 }
 train fp32 1 fp32 &
-train bf16 1 bf16
+fp32=$!
+train bf16 1 bf16 &
 wait $!
+wait $fp32
 train fp32_two_ranks 2 fp32
 
 python3 - "$out" <<'PYTHON'
