@@ -1,0 +1,100 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# The job scripts, without a Slurm: their shape, what they name, and requeueing, with stand-ins for srun and scontrol.
+. "$(dirname "$0")/common.sh"
+root=$(cd "$SEER_TEST_DATA/../.." && pwd)
+
+# has SCRIPT TEXT: an #SBATCH line that is exactly that.
+has() { grep -qxF "#SBATCH $2" "$1" || fail "${1##*/}: no \"#SBATCH $2\""; }
+value() { sed -n "s/^#SBATCH --$2=//p" "$1"; }
+
+for script in "$root"/jobscripts/*.sh; do
+  name=${script##*/}
+  bash -n "$script" || fail "$name: bash cannot read it"
+  # Configurations that a script names, in its examples too.
+  for config in $(grep -oE 'inputs/[A-Za-z0-9_/]+\.toml' "$script" | sort -u); do
+    [ -f "$root/$config" ] || fail "$name names $config, which does not exist"
+  done
+  [ "$name" = common.sh ] && continue
+  has "$script" "--signal=B:USR1@300"
+  has "$script" "--requeue"
+  has "$script" "--open-mode=append"
+  for key in nodes ntasks-per-node cpus-per-task time output; do
+    [ -n "$(value "$script" "$key")" ] || fail "$name: no #SBATCH --$key"
+  done
+  # Slurm stops reading at the first command: a directive below it is ignored without a word.
+  awk '/^#SBATCH/ && code { exit 1 } /^[^#]/ { code = 1 }' "$script" || fail "$name: #SBATCH below a command"
+  ! grep -qE '^#SBATCH --gpus-per-task=[a-z]' "$script" || fail "$name: a typed --gpus-per-task hides all devices"
+  echo "ok: $name"
+done
+
+# Ranks: what the name says; and as many devices a node as ranks.
+shape() {  # SCRIPT RANKS NODES
+  local script=$root/jobscripts/$1 nodes tasks
+  nodes=$(value "$script" nodes) tasks=$(value "$script" ntasks-per-node)
+  [ $((nodes * tasks)) = "$2" ] || fail "$1: $nodes x $tasks ranks, wanted $2"
+  [ "$nodes" = "$3" ] || fail "$1: $nodes nodes, wanted $3"
+  [ "$(value "$script" gpus-per-node)" = "$tasks" ] || fail "$1: not one device a rank"
+}
+shape seer_512gpu.sh 512 64
+shape seer_64gpu.sh 64 8
+shape seer_1node.sh 8 1
+
+# A Slurm of two commands. Started once, a job gets 75 and asks for a requeue; started again, it resumes and gets 0.
+mkdir bin
+cat >bin/scontrol <<SH
+#!/bin/bash
+case \$1 in
+  show) echo "   Command=$root/jobscripts/\$JOB_SCRIPT a.toml" ;;
+  requeue) echo "requeue \$2" >>"$scratch/calls" ;;
+esac
+SH
+cat >bin/srun <<'SH'
+#!/bin/bash
+trap 'echo "got USR1" >>calls; exit 75' USR1
+echo "srun $*" >>calls
+[ "${WAIT_FOR_SIGNAL:-0}" = 0 ] || for _ in $(seq 300); do sleep 0.1; done
+exit "${LAUNCH_CODE:-0}"
+SH
+chmod +x bin/*
+export PATH=$scratch/bin:$PATH
+job() {  # SCRIPT: as Slurm runs it, a copy elsewhere; prints the exit code
+  cp "$root/jobscripts/$1" slurm_script
+  : >calls
+  local rc=0
+  env SLURM_JOB_ID=7 SLURM_CPUS_PER_TASK=4 JOB_SCRIPT="$1" "${@:2}" bash slurm_script a.toml >job.txt 2>&1 || rc=$?
+  echo "$rc"
+}
+for script in seer_512gpu.sh seer_64gpu.sh seer_1node.sh seer_cpu.sh; do
+  [ "$(job $script LAUNCH_CODE=75)" = 75 ] || { cat job.txt; fail "$script: exit code 75 is not passed on"; }
+  grep -qx "requeue 7" calls || { cat job.txt calls; fail "$script: 75, and no requeue"; }
+  grep -q "^srun --mpi=pmix .*seer pretrain a.toml$" calls || { cat calls; fail "$script: the launch"; }
+  [ "$(job $script SLURM_RESTART_COUNT=1)" = 0 ] || { cat job.txt; fail "$script: the second start"; }
+  grep -q "seer pretrain a.toml --resume auto$" calls || { cat calls; fail "$script: does not resume by itself"; }
+  ! grep -q requeue calls || fail "$script: requeued after exit code 0"
+done
+[ "$(job seer_cpu.sh LAUNCH_CODE=75 SLURM_RESTART_COUNT=3 SEER_MAX_RESTARTS=3)" = 75 ] || fail "restart limit: exit"
+! grep -q requeue calls || fail "requeued beyond SEER_MAX_RESTARTS"
+[ "$(job seer_cpu.sh LAUNCH_CODE=5)" = 5 ] || fail "exit code 5 is not passed on"
+! grep -q requeue calls || fail "requeued on exit code 5"
+[ "$(job seer_cpu.sh LAUNCH_CODE=5 'SEER_REQUEUE_CODES=75 5')" = 5 ] || fail "exit code 5 with SEER_REQUEUE_CODES"
+grep -qx "requeue 7" calls || fail "SEER_REQUEUE_CODES is not obeyed"
+
+# SIGUSR1 to the batch script reaches the launcher, and what it then returns leads to the requeue.
+cp "$root/jobscripts/seer_512gpu.sh" slurm_script
+: >calls
+SLURM_JOB_ID=7 JOB_SCRIPT=seer_512gpu.sh WAIT_FOR_SIGNAL=1 bash slurm_script a.toml >job.txt 2>&1 &
+batch=$!
+for _ in $(seq 100); do grep -q '^srun' calls && break; sleep 0.1; done
+for _ in $(seq 50); do
+  kill -USR1 "$batch" 2>/dev/null || break
+  sleep 0.2
+done
+rc=0; wait "$batch" || rc=$?
+[ "$rc" = 75 ] || { cat job.txt calls; fail "after SIGUSR1: exit code $rc, wanted 75"; }
+grep -qx "got USR1" calls || fail "SIGUSR1 was not passed on"
+grep -qx "requeue 7" calls || fail "SIGUSR1: no requeue"
+
+rc=0; SLURM_JOB_ID=7 JOB_SCRIPT=seer_cpu.sh bash "$root/jobscripts/seer_cpu.sh" >job.txt 2>&1 || rc=$?
+[ "$rc" = 2 ] && grep -q "usage: sbatch" job.txt || { cat job.txt; fail "no configuration: exit code $rc, wanted 2"; }
+echo "ok: requeueing"
