@@ -15,6 +15,7 @@
 #include "seer/device/session.hpp"
 #include "seer/train/learner.hpp"
 #include "seer/train/schedule.hpp"
+#include "seer/train/traffic.hpp"
 
 namespace seer::app {
 namespace {
@@ -57,6 +58,8 @@ int run(const Options& options, const comm::Communicator& world) {
   RandomBatch random(config, learner.images_per_rank(), world.rank());
   for (std::int64_t t = 0; t < options.warmup; ++t) learner.update(random.batch, t, 0.1);
   world.barrier();
+  train::TrafficLedger traffic([&learner] { return learner.traffic(); });
+  traffic.close(train::TrafficLedger::Use::set_up);
   phases.restart();
   std::vector<double> step_ms;
   for (std::int64_t t = 0; t < options.updates; ++t) {
@@ -65,6 +68,9 @@ int run(const Options& options, const comm::Communicator& world) {
     phases.end_update();
     step_ms.push_back(clock.ms());
   }
+  traffic.close(train::TrafficLedger::Use::update);
+  auto messages = traffic.rows();
+  std::erase_if(messages, [](const auto& row) { return row.use != train::TrafficLedger::Use::update; });
   const auto summary = train::reduce(phases.total(), world);
   const auto peak = world.all_reduce(static_cast<std::int64_t>(device::peak_resident_bytes()), comm::Op::max);
   // The median of the slowest rank's steps: noise of a shared machine only ever adds.
@@ -87,12 +93,15 @@ int run(const Options& options, const comm::Communicator& world) {
     for (std::size_t p = 0; p < train::kPhases; ++p) {
       out[std::string(train::name_of(static_cast<train::Phase>(p))) + "_ms"] = summary.mean_ms[p];
     }
+    out["traffic"] =
+        nlohmann::json::parse(train::to_json(messages, options.updates, /*logged=*/0, world.size()))["traffic"];
     fmt::print("{}\n", out.dump());
     return 0;
   }
   log::info(fmt::format("{}\n{} ranks of {} threads, {} images an update", learner.describe(), world.size(),
                         device::threads(), config.data.global_batch));
   log::info(train::to_table(summary));
+  if (const auto table = train::to_table(messages, options.updates); !table.empty()) log::info(table);
   log::info(fmt::format("step {:.1f} ms (median), {:.1f} ms (fastest), {:.2f} images/s, peak {:.2f} GiB a rank", median,
                         fastest, images_per_s, static_cast<double>(peak) / (1 << 30)));
   return 0;

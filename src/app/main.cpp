@@ -54,6 +54,11 @@ constexpr Command kCommands[] = {
     {"export", "Checkpoint or weights -> safetensors", add_export,
      "Examples:\n"
      "  seer export runs/demo/checkpoints/update-00001000 trunk.safetensors --names torchvision\n"},
+    {"plan", "Memory and time of a job on a machine, before any node is booked", add_plan,
+     "Examples:\n"
+     "  seer plan inputs/seer_256gf.toml --machine inputs/machines/dgx_h100.toml --ranks 64\n"
+     "  mpirun -n 2 seer plan --calibrate mine.toml\n"
+     "  seer plan inputs/bench_8gf.toml --machine mine.toml --ranks 2 --set parallel.recompute=auto\n"},
     {"bench", "Speed of the parts: conv, step, data, comm, checkpoint", add_bench,
      "Examples:\n"
      "  seer bench conv --json\n"

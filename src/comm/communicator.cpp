@@ -7,12 +7,12 @@
 #include <climits>
 #include <utility>
 
+#include "record.hpp"
 #include "seer/base/error.hpp"
 
 namespace seer::comm {
-namespace {
 
-void check(int status, const char* call, std::source_location where = std::source_location::current()) {
+void check(int status, const char* call, std::source_location where) {
   if (status == MPI_SUCCESS) return;
   char text[MPI_MAX_ERROR_STRING];
   int length = 0;
@@ -20,6 +20,8 @@ void check(int status, const char* call, std::source_location where = std::sourc
   throw Error(ExitCode::device, fmt::format("{}: {}", call, std::string(text, static_cast<std::size_t>(length))), "",
               where);
 }
+
+namespace {
 
 MPI_Op mpi_op(Op op) {
   switch (op) {
@@ -56,7 +58,8 @@ MpiSession::~MpiSession() {
   MPI_Finalize();
 }
 
-Communicator::Communicator(MPI_Comm comm) : comm_(comm) {
+Communicator::Communicator(MPI_Comm comm, std::string name) : comm_(comm), record_(std::make_shared<Record>()) {
+  record_->name = std::move(name);
   check(MPI_Comm_set_errhandler(comm_, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
   check(MPI_Comm_rank(comm_, &rank_), "MPI_Comm_rank");
   check(MPI_Comm_size(comm_, &size_), "MPI_Comm_size");
@@ -70,6 +73,7 @@ Communicator& Communicator::operator=(Communicator&& other) noexcept {
   std::swap(comm_, other.comm_);
   std::swap(rank_, other.rank_);
   std::swap(size_, other.size_);
+  std::swap(record_, other.record_);
   return *this;
 }
 
@@ -83,45 +87,120 @@ Communicator::~Communicator() {
 Communicator Communicator::world() {
   MPI_Comm comm = MPI_COMM_NULL;
   check(MPI_Comm_dup(MPI_COMM_WORLD, &comm), "MPI_Comm_dup");
-  return Communicator(comm);
+  return Communicator(comm, "world");
+}
+
+Communicator Communicator::named(std::string name) && {
+  record_->name = std::move(name);
+  return std::move(*this);
+}
+
+bool Communicator::only_plans(Kind kind, std::size_t bytes) const {
+  if (size_ > 1) {
+    auto& of_kind = record_->kinds[static_cast<std::size_t>(kind)];
+    of_kind.calls += 1;
+    of_kind.bytes += static_cast<std::int64_t>(bytes);
+  }
+  if (ledger() == nullptr) return false;
+  ledger()->message({record_->name, kind, size_, record_->node_ranks, static_cast<double>(bytes)});
+  return true;
+}
+
+device::Ledger* Communicator::ledger() const {
+  return record_ ? record_->ledger : nullptr;
+}
+
+std::int64_t Communicator::staging_bytes() const {
+  if (!record_) return 0;
+  return static_cast<std::int64_t>(ledger() != nullptr ? record_->planned_staging : record_->staging.size());
+}
+
+Communicator Communicator::planned(int ranks, int ranks_per_node, device::Ledger& ledger) {
+  Communicator out;
+  out.size_ = ranks;
+  out.record_ = std::make_shared<Record>();
+  out.record_->name = "world";
+  out.record_->ledger = &ledger;
+  out.record_->node_ranks = std::min(ranks, ranks_per_node);
+  return out;
+}
+
+Communicator Communicator::planned_part(int size, int node_ranks) const {
+  return planned(size, node_ranks, *ledger()).named("part");
+}
+
+std::vector<Traffic> Communicator::traffic() const {
+  constexpr const char* names[] = {"all_reduce", "reduce_scatter", "all_gather", "broadcast", "barrier"};
+  std::vector<Traffic> out;
+  if (!record_) return out;
+  for (std::size_t k = 0; k < record_->kinds.size(); ++k) {
+    const auto& of_kind = record_->kinds[k];
+    if (of_kind.calls > 0) out.push_back({record_->name, names[k], size_, of_kind.calls, of_kind.bytes});
+  }
+  return out;
 }
 
 Communicator Communicator::split(int color) const {
+  ensure(ledger() == nullptr, "a planned communicator cannot tell the colors of other ranks");
   MPI_Comm comm = MPI_COMM_NULL;
   check(MPI_Comm_split(comm_, color, rank_, &comm), "MPI_Comm_split");
   return Communicator(comm);
 }
 
+namespace {
+
+void check_groups(int ranks, int group_size) {
+  if (group_size >= 1 && ranks % group_size == 0) return;
+  throw Error(ExitCode::input, fmt::format("{} ranks cannot be cut into groups of {}", ranks, group_size),
+              "use a group size that divides the number of ranks")
+      .as_agreed();
+}
+
+}  // namespace
+
 Communicator Communicator::split_groups(int group_size) const {
-  if (group_size < 1 || size_ % group_size != 0) {
-    throw Error(ExitCode::input, fmt::format("{} ranks cannot be cut into groups of {}", size_, group_size),
-                "use a group size that divides the number of ranks")
-        .as_agreed();
-  }
+  check_groups(size_, group_size);
+  if (ledger() != nullptr) return planned_part(group_size, record_->node_ranks);
   return split(rank_ / group_size);
 }
 
+Communicator Communicator::split_across(int group_size) const {
+  check_groups(size_, group_size);
+  if (ledger() != nullptr) return planned_part(size_ / group_size, std::max(1, record_->node_ranks / group_size));
+  return split(rank_ % group_size);
+}
+
+Communicator Communicator::duplicate() const {
+  return ledger() != nullptr ? planned_part(size_, record_->node_ranks) : split(0);
+}
+
 Communicator Communicator::node() const {
+  if (ledger() != nullptr) return planned_part(record_->node_ranks, record_->node_ranks);
   MPI_Comm comm = MPI_COMM_NULL;
   check(MPI_Comm_split_type(comm_, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &comm), "MPI_Comm_split_type");
   return Communicator(comm);
 }
 
 void Communicator::barrier() const {
+  if (only_plans(Kind::barrier, 0)) return;
   check(MPI_Barrier(comm_), "MPI_Barrier");
 }
 
 void Communicator::all_reduce(std::span<float> values, Op op) const {
+  if (only_plans(Kind::all_reduce, values.size_bytes())) return;
   all_reduce_pieces(comm_, values, MPI_FLOAT, op);
 }
 void Communicator::all_reduce(std::span<double> values, Op op) const {
+  if (only_plans(Kind::all_reduce, values.size_bytes())) return;
   all_reduce_pieces(comm_, values, MPI_DOUBLE, op);
 }
 void Communicator::all_reduce(std::span<std::int64_t> values, Op op) const {
+  if (only_plans(Kind::all_reduce, values.size_bytes())) return;
   all_reduce_pieces(comm_, values, MPI_INT64_T, op);
 }
 
 void Communicator::broadcast(void* data, std::size_t bytes, int root) const {
+  if (only_plans(Kind::broadcast, bytes)) return;
   for (std::size_t at = 0; at < bytes; at += kPiece) {
     const auto count = std::min(kPiece, bytes - at);
     check(MPI_Bcast(static_cast<char*>(data) + at, static_cast<int>(count), MPI_BYTE, root, comm_), "MPI_Bcast");
@@ -145,6 +224,7 @@ std::vector<std::string> Communicator::all_gather(const std::string& mine) const
     total += length;
   }
   ensure(total <= INT_MAX, "all_gather of more than 2 GiB");
+  if (only_plans(Kind::all_gather, static_cast<std::size_t>(total))) return std::vector(lengths.size(), mine);
   std::string all(static_cast<std::size_t>(total), '\0');
   check(MPI_Allgatherv(mine.data(), static_cast<int>(mine.size()), MPI_BYTE, all.data(), counts.data(), places.data(),
                        MPI_BYTE, comm_),
@@ -158,45 +238,15 @@ std::vector<std::string> Communicator::all_gather(const std::string& mine) const
 
 void Communicator::all_gather(std::span<const float> mine, std::span<float> out) const {
   ensure(out.size() == mine.size() * static_cast<std::size_t>(size_), "all_gather: output of another size");
+  ensure(mine.size() <= INT_MAX, "all_gather of more elements than MPI 3 can count");
+  if (only_plans(Kind::all_gather, out.size_bytes())) return;
   const auto count = static_cast<int>(mine.size());
   check(MPI_Allgather(mine.data(), count, MPI_FLOAT, out.data(), count, MPI_FLOAT, comm_), "MPI_Allgather");
 }
 
-namespace {
-
-struct Parts {
-  std::vector<int> counts, places;
-};
-Parts balanced_parts(std::size_t count, int ranks) {
-  ensure(count <= INT_MAX, "a message of more elements than MPI 3 can count");
-  Parts out;
-  for (int r = 0; r < ranks; ++r) {
-    const auto begin = balanced_begin(static_cast<std::int64_t>(count), r, ranks);
-    out.places.push_back(static_cast<int>(begin));
-    out.counts.push_back(static_cast<int>(balanced_begin(static_cast<std::int64_t>(count), r + 1, ranks) - begin));
-  }
-  return out;
-}
-
-}  // namespace
-
-void Communicator::reduce_scatter(std::span<const float> whole, std::span<float> mine) const {
-  const auto parts = balanced_parts(whole.size(), size_);
-  ensure(mine.size() == static_cast<std::size_t>(parts.counts[static_cast<std::size_t>(rank_)]),
-         "reduce_scatter: output of another size");
-  check(MPI_Reduce_scatter(whole.data(), mine.data(), parts.counts.data(), MPI_FLOAT, MPI_SUM, comm_),
-        "MPI_Reduce_scatter");
-}
-
-void Communicator::all_gather_parts(std::span<float> whole) const {
-  const auto parts = balanced_parts(whole.size(), size_);
-  check(MPI_Allgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, whole.data(), parts.counts.data(), parts.places.data(),
-                       MPI_FLOAT, comm_),
-        "MPI_Allgatherv");
-}
-
 std::vector<std::int64_t> Communicator::all_gather(std::int64_t mine) const {
-  std::vector<std::int64_t> out(static_cast<std::size_t>(size_));
+  std::vector<std::int64_t> out(static_cast<std::size_t>(size_), mine);
+  if (only_plans(Kind::all_gather, out.size() * sizeof out[0])) return out;
   check(MPI_Allgather(&mine, 1, MPI_INT64_T, out.data(), 1, MPI_INT64_T, comm_), "MPI_Allgather");
   return out;
 }

@@ -32,6 +32,7 @@ struct Stream::Impl {
   double busy_ms = 0;
   bool stop = false;
   std::thread thread;
+  device::Ledger* ledger = nullptr;
 
   /// With the lock, which is free while the job runs. After an error the jobs behind it are not run.
   void run(std::function<void()> job, std::unique_lock<std::mutex>& lock) {
@@ -64,8 +65,12 @@ struct Stream::Impl {
   }
 };
 
-Stream::Stream(bool threaded) : impl_(std::make_unique<Impl>()) {
-  if (threaded && many_threads_may_call()) impl_->thread = std::thread([impl = impl_.get()] { impl->loop(); });
+Stream::Stream(bool threaded, device::Ledger* ledger) : impl_(std::make_unique<Impl>()) {
+  if (!threaded) return;
+  impl_->ledger = ledger;
+  if (ledger == nullptr && many_threads_may_call()) {
+    impl_->thread = std::thread([impl = impl_.get()] { impl->loop(); });
+  }
 }
 
 Stream::~Stream() {
@@ -79,10 +84,15 @@ Stream::~Stream() {
 }
 
 bool Stream::threaded() const {
-  return impl_->thread.joinable();
+  return impl_->ledger != nullptr || impl_->thread.joinable();
 }
 
 Stream::Ticket Stream::post(std::function<void()> job) {
+  if (impl_->ledger != nullptr) {
+    impl_->ledger->begin_aside();
+    job();
+    return impl_->given = impl_->ledger->end_aside();
+  }
   std::unique_lock lock(impl_->mutex);
   const Ticket ticket = ++impl_->given;
   if (threaded()) {
@@ -95,9 +105,15 @@ Stream::Ticket Stream::post(std::function<void()> job) {
 }
 
 void Stream::wait(Ticket ticket) {
+  if (impl_->ledger != nullptr) return impl_->ledger->wait(ticket);
   std::unique_lock lock(impl_->mutex);
   impl_->finished.wait(lock, [&] { return impl_->done >= ticket; });
   if (impl_->error) std::rethrow_exception(impl_->error);
+}
+
+bool Stream::done(Ticket ticket) const {
+  const std::lock_guard lock(impl_->mutex);
+  return impl_->ledger == nullptr && impl_->done >= ticket;  // planned: nothing is known to be done early
 }
 
 void Stream::wait_all() {

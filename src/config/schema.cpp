@@ -174,7 +174,9 @@ std::vector<Key> make_keys() {
       .key("compute", &Precision::compute, one_of({"fp32", "bf16", "fp16_o1"}),
            "of convolutions and products, and what the trunk's activations are kept in")
       .key("loss_scale", &Precision::loss_scale, one_of({"auto", "none", "dynamic"}),
-           "of the loss's gradient; dynamic: as large as does not overflow; auto: dynamic for fp16_o1, else none");
+           "of the loss's gradient; dynamic: as large as does not overflow; auto: dynamic for fp16_o1, else none")
+      .key("reduce", &Precision::reduce, one_of({"fp32", "half"}),
+           "in which gradients travel to be summed over ranks; half: 16 bits, fp16 with compute fp16_o1, else bf16");
   Section(k, "parallel", &Config::parallel)
       .key("bn_group_size", &Parallel::bn_group_size, at_least(1),
            "consecutive ranks that share BatchNorm statistics; more than there are: all")
@@ -183,12 +185,11 @@ std::vector<Key> make_keys() {
       .key("shard_group", &Parallel::shard_group, at_least(0),
            "consecutive ranks that split it, such as those of a node; groups are replicas; 0: all ranks")
       .key("overlap", &Parallel::overlap, any(), "sums and gathers run in a thread beside the computation")
-      .key("recompute", &Parallel::recompute, one_of({"none", "cheap", "block"}, {"auto"}),
+      .key("recompute", &Parallel::recompute, one_of({"none", "cheap", "block", "auto"}),
            "what the backward pass computes again instead of keeping: cheap: BatchNorm, ReLU and gates; block: all but "
-           "a "
-           "block's input")
+           "a block's input; auto: as little as fits memory_budget_bytes")
       .key("memory_budget_bytes", &Parallel::memory_budget_bytes, at_least(0),
-           "for recompute = \"auto\"; 0: what there is")
+           "of a rank, all it holds, for recompute = \"auto\"; 0: what there is")
       .key("bucket_bytes", &Parallel::bucket_bytes, at_least(1024), "gradients summed in one message");
   Section(k, "checkpoint", &Config::checkpoint)
       .key("every_updates", &Checkpoint::every_updates, Rule{.low = 1, .later = {"auto"}},

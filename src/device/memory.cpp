@@ -4,11 +4,14 @@
 #include <fmt/format.h>
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 
 #include "seer/base/error.hpp"
+#include "seer/device/ledger.hpp"
 
 namespace seer::device {
 namespace {
@@ -45,15 +48,19 @@ std::size_t kernel_figure_bytes(const char* path, const char* key) {
 
 }  // namespace
 
-Buffer::Buffer(std::size_t bytes, Space space) : bytes_(bytes) {
-  ensure(space == Space::host, "device memory is asked for in a host build");
+Buffer::Buffer(std::size_t bytes, Space space) : bytes_(bytes), space_(space) {
+  ensure(space != Space::device, "device memory is asked for in a host build");
   if (bytes == 0) return;
+  if (space == Space::planned) {
+    data_ = planned_address();
+    return;
+  }
   data_ = system_allocate(bytes);
   std::memset(data_, 0, bytes);
 }
 
 Buffer::~Buffer() {
-  std::free(data_);
+  if (space_ == Space::host) std::free(data_);
 }
 
 void Loan::release() {
@@ -62,40 +69,89 @@ void Loan::release() {
   tensor_ = {};
 }
 
+void Pool::grow(std::size_t bytes) {
+  Chunk chunk{nullptr, bytes, {}};
+  if (space_ == Space::planned) {
+    chunk.bytes = std::size_t{1} << 56;  // more than anyone will ask for
+    chunk.base = static_cast<char*>(planned_address());
+  } else {
+    chunk.base = static_cast<char*>(system_allocate(bytes));
+    held_bytes_ += bytes;
+  }
+  ++system_allocations_;
+  chunk.free.reserve(256);  // so that lending does not allocate
+  chunk.free.push_back({0, chunk.bytes});
+  chunks_.push_back(std::move(chunk));
+}
+
+void Pool::reserve(std::size_t bytes) {
+  if (bytes > 0) grow(rounded(bytes, kAlign));
+}
+
 Loan Pool::tensor(Shape shape, DType dtype) {
   Tensor tensor{nullptr, shape, dtype, space_};
   const std::size_t wanted = rounded(std::max<std::size_t>(static_cast<std::size_t>(tensor.bytes()), 1), kAlign);
-  auto found = free_.lower_bound(wanted);
-  std::size_t block = wanted;
-  if (found != free_.end() && found->first <= wanted + wanted / 8) {
-    block = found->first;
-    tensor.data = found->second;
-    free_.erase(found);
-  } else {
-    tensor.data = system_allocate(wanted);
-    held_bytes_ += wanted;
-    ++system_allocations_;
+  Chunk* chunk = nullptr;
+  std::size_t best = 0;
+  for (auto& c : chunks_) {
+    for (std::size_t i = 0; i < c.free.size(); ++i) {
+      if (c.free[i].bytes < wanted || (chunk != nullptr && c.free[i].bytes >= chunk->free[best].bytes)) continue;
+      chunk = &c;
+      best = i;
+    }
   }
-  in_use_bytes_ += block;
+  if (chunk == nullptr) {
+    grow(wanted);
+    chunk = &chunks_.back();
+    best = 0;
+  }
+  auto& stretch = chunk->free[best];
+  const std::size_t begin = stretch.begin;
+  stretch = {begin + wanted, stretch.bytes - wanted};
+  if (stretch.bytes == 0) chunk->free.erase(chunk->free.begin() + static_cast<std::ptrdiff_t>(best));
+  tensor.data = chunk->base + begin;
+  in_use_bytes_ += wanted;
   peak_bytes_ = std::max(peak_bytes_, in_use_bytes_);
-  return Loan(this, tensor, block);
+  if (space_ == Space::planned) held_bytes_ = std::max(held_bytes_, begin + wanted);
+  return Loan(this, tensor, wanted);
 }
 
 void Pool::give_back(void* data, std::size_t block_bytes) {
   in_use_bytes_ -= block_bytes;
-  free_.emplace(block_bytes, data);
+  const auto* address = static_cast<char*>(data);
+  const auto chunk = std::find_if(chunks_.begin(), chunks_.end(), [&](const Chunk& c) {
+    return address >= c.base && static_cast<std::size_t>(address - c.base) < c.bytes;
+  });
+  const auto begin = static_cast<std::size_t>(address - chunk->base);
+  auto& free = chunk->free;
+  const auto after = std::lower_bound(free.begin(), free.end(), begin,
+                                      [](const Stretch& stretch, std::size_t at) { return stretch.begin < at; });
+  const bool joins_after = after != free.end() && begin + block_bytes == after->begin;
+  const bool joins_before = after != free.begin() && std::prev(after)->begin + std::prev(after)->bytes == begin;
+  if (joins_before) {
+    std::prev(after)->bytes += block_bytes + (joins_after ? after->bytes : 0);
+    if (joins_after) free.erase(after);
+  } else if (joins_after) {
+    *after = {begin, block_bytes + after->bytes};
+  } else {
+    free.insert(after, {begin, block_bytes});
+  }
 }
 
 void Pool::trim() {
-  for (auto& [bytes, data] : free_) {
-    held_bytes_ -= bytes;
-    std::free(data);
-  }
-  free_.clear();
+  std::erase_if(chunks_, [this](const Chunk& chunk) {
+    const bool unused = chunk.free.size() == 1 && chunk.free.front().bytes == chunk.bytes;
+    if (unused && space_ == Space::host) {
+      held_bytes_ -= chunk.bytes;
+      std::free(chunk.base);
+    }
+    return unused;
+  });
 }
 
 Pool::~Pool() {
-  trim();
+  if (space_ != Space::host) return;
+  for (auto& chunk : chunks_) std::free(chunk.base);
 }
 
 std::size_t available_bytes() {

@@ -226,6 +226,7 @@ void Conv::run(Direction direction, const ConvShape& s, const float* input, Weig
   const auto stride = static_cast<std::size_t>((compact_floats + 63) / 64 * 64);
   auto* compact =
       static_cast<float*>(compact_.need(stride * sizeof(float) * static_cast<std::size_t>(omp_get_max_threads())));
+  if (space_ == device::Space::planned) return;
   const Split tiles(g.group_out / kBlock, kMostVectors);
   const std::int64_t area = s.kernel * s.kernel, tasks = s.n * bands * sets;
 

@@ -71,6 +71,8 @@ bool fits(Direction direction, const ConvShape& shape);
 /// Forward and backward to data.
 class Conv {
  public:
+  /// Planned: memory is asked for, but nothing runs.
+  explicit Conv(device::Space space = device::Space::host) : space_(space), compact_(space), gradient_(space) {}
   void run(Direction direction, const ConvShape& shape, const float* input, Weights weights, PackedWeights& packed,
            float* output);
   void run_weights(const ConvShape& shape, const float* src, const float* d_dst, float* d_weight,
@@ -81,6 +83,7 @@ class Conv {
   using Layout = std::array<std::int64_t, 7>;
   int layout_of(Direction direction, const ConvShape& shape);
 
+  device::Space space_;
   std::vector<Layout> layouts_;
   Scratch compact_, gradient_;
 };

@@ -169,6 +169,7 @@ void Conv::run_weights(const ConvShape& s, const float* src, const float* d_dst,
   const auto threads = static_cast<std::size_t>(omp_get_max_threads());
   auto* compact = static_cast<float*>(compact_.need(stride * sizeof(float) * threads));
   auto* gradient = static_cast<float*>(gradient_.need(static_cast<std::size_t>(s.weight_elems()) * sizeof(float)));
+  if (space_ == device::Space::planned) return;
 
   const bool ask_ahead = s.n * 4 * (g.in_h * g.in_w * g.in_c + g.out_h * g.out_w * g.out_c) > kAheadFrom;
   const bool images_inside = s.weight_elems() * 4 > kAllWeightsInL2;

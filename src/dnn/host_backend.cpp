@@ -10,6 +10,7 @@
 #include "onednn_conv.hpp"
 #include "onednn_gemm.hpp"
 #include "packed_weights.hpp"
+#include "planned_work.hpp"
 #include "seer/base/error.hpp"
 #include "seer/dnn/backend.hpp"
 
@@ -40,15 +41,6 @@ void guard(Describe&& describe, Call&& call) {
   }
 }
 
-void check(const device::Tensor& tensor, const device::Shape& wanted, DType type, const char* what) {
-  const auto& s = tensor.shape;
-  if (s == wanted && tensor.dtype == type && type != DType::u8 && tensor.space == device::Space::host) return;
-  throw Error(ExitCode::internal,
-              fmt::format("{}: host [{}, {}, {}, {}] of one floating-point type expected, [{}, {}, {}, {}] of another "
-                          "kind or shape found",
-                          what, wanted.n, wanted.h, wanted.w, wanted.c, s.n, s.h, s.w, s.c));
-}
-
 device::Shape src_shape(const ConvShape& s) {
   return {s.n, s.h, s.w, s.c_in};
 }
@@ -58,8 +50,12 @@ device::Shape dst_shape(const ConvShape& s) {
 
 class HostBackend final : public Backend {
  public:
+  explicit HostBackend(device::Space space)
+      : space_(space), conv_(space), gemm_(space), direct_(space), packed_(space) {}
+
   void conv_forward(device::Queue& queue, const ConvShape& shape, device::Tensor src, Weights weight,
                     device::Tensor dst) override {
+    if (plans()) queue.ledger->work(work_of(Direction::forward, shape, src.dtype));
     check(src, src_shape(shape), src.dtype, "convolution source");
     check(dst, dst_shape(shape), src.dtype, "convolution destination");
     if (src.dtype != DType::f32) {
@@ -68,8 +64,8 @@ class HostBackend final : public Backend {
     }
     // Few channels in and results larger than the cache: the library's primitive goes over the results twice.
     if (is_matrix_product(shape) && shape.c_in < 64 && dst.bytes() > 6'000'000) {
-      return gemm(queue, dst.rows(), shape.c_out, shape.c_in, src.f32(), Transpose::no,
-                  static_cast<const float*>(weight.data), Transpose::yes, dst.f32(), Accumulate::no, nullptr);
+      return product(dst.rows(), shape.c_out, shape.c_in, src.f32(), Transpose::no,
+                     static_cast<const float*>(weight.data), Transpose::yes, dst.f32(), Accumulate::no, nullptr);
     }
     if (direct::fits(Direction::forward, shape)) {
       return direct_.run(Direction::forward, shape, src.f32(), weight, packed_, dst.f32());
@@ -80,6 +76,7 @@ class HostBackend final : public Backend {
 
   void conv_backward_data(device::Queue& queue, const ConvShape& shape, device::Tensor d_dst, Weights weight,
                           device::Tensor d_src) override {
+    if (plans()) queue.ledger->work(work_of(Direction::backward_data, shape, d_dst.dtype));
     check(d_src, src_shape(shape), d_dst.dtype, "convolution source gradient");
     check(d_dst, dst_shape(shape), d_dst.dtype, "convolution destination gradient");
     if (d_dst.dtype != DType::f32) {
@@ -88,8 +85,8 @@ class HostBackend final : public Backend {
       });
     }
     if (is_matrix_product(shape)) {
-      return gemm(queue, d_dst.rows(), shape.c_in, shape.c_out, d_dst.f32(), Transpose::no,
-                  static_cast<const float*>(weight.data), Transpose::no, d_src.f32(), Accumulate::no, nullptr);
+      return product(d_dst.rows(), shape.c_in, shape.c_out, d_dst.f32(), Transpose::no,
+                     static_cast<const float*>(weight.data), Transpose::no, d_src.f32(), Accumulate::no, nullptr);
     }
     if (direct::fits(Direction::backward_data, shape)) {
       return direct_.run(Direction::backward_data, shape, d_dst.f32(), weight, packed_, d_src.f32());
@@ -100,6 +97,7 @@ class HostBackend final : public Backend {
 
   void conv_backward_weights(device::Queue& queue, const ConvShape& shape, device::Tensor src, device::Tensor d_dst,
                              float* d_weight, Accumulate accumulate) override {
+    if (plans()) queue.ledger->work(work_of(Direction::backward_weights, shape, src.dtype));
     check(src, src_shape(shape), src.dtype, "convolution source");
     check(d_dst, dst_shape(shape), src.dtype, "convolution destination gradient");
     if (src.dtype != DType::f32) {
@@ -107,8 +105,8 @@ class HostBackend final : public Backend {
                  [&] { conv_.run_weights(shape, src.dtype, src.data, d_dst.data, d_weight, accumulate); });
     }
     if (is_matrix_product(shape)) {
-      return gemm(queue, shape.c_out, shape.c_in, d_dst.rows(), d_dst.f32(), Transpose::yes, src.f32(), Transpose::no,
-                  d_weight, accumulate, nullptr);
+      return product(shape.c_out, shape.c_in, d_dst.rows(), d_dst.f32(), Transpose::yes, src.f32(), Transpose::no,
+                     d_weight, accumulate, nullptr);
     }
     if (direct::fits(Direction::backward_weights, shape)) {
       return direct_.run_weights(shape, src.f32(), d_dst.f32(), d_weight, accumulate);
@@ -117,8 +115,16 @@ class HostBackend final : public Backend {
         [&] { conv_.run_weights(shape, DType::f32, src.data, d_dst.data, d_weight, accumulate); });
   }
 
-  void gemm(device::Queue&, std::int64_t m, std::int64_t n, std::int64_t k, const float* a, Transpose ta,
+  void gemm(device::Queue& queue, std::int64_t m, std::int64_t n, std::int64_t k, const float* a, Transpose ta,
             const float* b, Transpose tb, float* c, Accumulate accumulate, const float* bias) override {
+    if (plans()) queue.ledger->work(work_of(m, n, k, DType::f32));
+    product(m, n, k, a, ta, b, tb, c, accumulate, bias);
+  }
+
+  /// gemm() without telling: part of a convolution, or what was told.
+  void product(std::int64_t m, std::int64_t n, std::int64_t k, const float* a, Transpose ta, const float* b,
+               Transpose tb, float* c, Accumulate accumulate, const float* bias) {
+    if (plans()) return;
     const auto describe = [&] { return fmt::format("GEMM m {} n {} k {}", m, n, k); };
     const float beta = prepare(m, n, c, accumulate, bias) ? 1.0F : 0.0F;
     guard(describe, [&] {
@@ -136,8 +142,14 @@ class HostBackend final : public Backend {
       return gemm(queue, m, n, k, static_cast<const float*>(a), ta, static_cast<const float*>(b), tb, c, accumulate,
                   bias);
     }
-    const GemmShape shape{
-        .m = m, .n = n, .k = k, .ta = ta, .tb = tb, .type = type, .add = prepare(m, n, c, accumulate, bias)};
+    if (plans()) queue.ledger->work(work_of(m, n, k, type));
+    const GemmShape shape{.m = m,
+                          .n = n,
+                          .k = k,
+                          .ta = ta,
+                          .tb = tb,
+                          .type = type,
+                          .add = !plans() && prepare(m, n, c, accumulate, bias)};
     guard([&] { return fmt::format("GEMM of half precision m {} n {} k {}", m, n, k); },
           [&] { gemm_.run(shape, a, b, c); });
   }
@@ -204,6 +216,20 @@ class HostBackend final : public Backend {
         call);
   }
 
+  void check(const device::Tensor& tensor, const device::Shape& wanted, DType type, const char* what) const {
+    const auto& s = tensor.shape;
+    if (s == wanted && tensor.dtype == type && type != DType::u8 && tensor.space == space_) return;
+    throw Error(
+        ExitCode::internal,
+        fmt::format("{}: host [{}, {}, {}, {}] of one floating-point type expected, [{}, {}, {}, {}] of another "
+                    "kind or shape found",
+                    what, wanted.n, wanted.h, wanted.w, wanted.c, s.n, s.h, s.w, s.c));
+  }
+  bool plans() const {
+    return space_ == device::Space::planned;
+  }
+
+  device::Space space_;
   OnednnConv conv_;
   OnednnGemm gemm_;
   direct::Conv direct_;
@@ -212,9 +238,9 @@ class HostBackend final : public Backend {
 
 }  // namespace
 
-std::unique_ptr<Backend> make_host_backend() {
+std::unique_ptr<Backend> make_host_backend(device::Space space) {
   std::unique_ptr<Backend> backend;
-  guard([] { return "creating the CPU engine"; }, [&] { backend = std::make_unique<HostBackend>(); });
+  guard([] { return "creating the CPU engine"; }, [&] { backend = std::make_unique<HostBackend>(space); });
   return backend;
 }
 

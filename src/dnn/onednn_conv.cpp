@@ -43,7 +43,8 @@ std::size_t OnednnConv::KeyHash::operator()(const Key& key) const {
   return hash;
 }
 
-OnednnConv::OnednnConv() : engine_(dnnl::engine::kind::cpu, 0), stream_(engine_) {}
+OnednnConv::OnednnConv(device::Space space)
+    : space_(space), engine_(dnnl::engine::kind::cpu, 0), stream_(engine_), library_scratch_(space), blocked_(space) {}
 
 OnednnConv::Plan& OnednnConv::plan(Direction direction, const ConvShape& shape, DType type) {
   const Key key{shape, direction, type};
@@ -78,21 +79,21 @@ OnednnConv::Plan OnednnConv::make_plan(Direction direction, const ConvShape& sha
   switch (direction) {
     case Direction::forward: {
       const auto pd = shim::forward(engine_, descs, attr);
-      plan.primitive = shim::Forward(pd);
+      if (space_ != device::Space::planned) plan.primitive = shim::Forward(pd);
       fill(pd, pd.src_desc(), pd.weights_desc(), pd.dst_desc());
       plan.arguments = {{DNNL_ARG_SRC, plan.src}, {DNNL_ARG_WEIGHTS, plan.weights}, {DNNL_ARG_DST, plan.dst}};
       break;
     }
     case Direction::backward_data: {
       const auto pd = shim::backward_data(engine_, descs, attr);
-      plan.primitive = shim::BackwardData(pd);
+      if (space_ != device::Space::planned) plan.primitive = shim::BackwardData(pd);
       fill(pd, pd.diff_src_desc(), pd.weights_desc(), pd.diff_dst_desc());
       plan.arguments = {{DNNL_ARG_DIFF_SRC, plan.src}, {DNNL_ARG_WEIGHTS, plan.weights}, {DNNL_ARG_DIFF_DST, plan.dst}};
       break;
     }
     case Direction::backward_weights: {
       const auto pd = shim::backward_weights(engine_, descs, attr);
-      plan.primitive = shim::BackwardWeights(pd);
+      if (space_ != device::Space::planned) plan.primitive = shim::BackwardWeights(pd);
       fill(pd, pd.src_desc(), pd.diff_weights_desc(), pd.diff_dst_desc());
       plan.arguments = {{DNNL_ARG_SRC, plan.src}, {DNNL_ARG_DIFF_WEIGHTS, plan.weights}, {DNNL_ARG_DIFF_DST, plan.dst}};
       break;
@@ -104,7 +105,7 @@ OnednnConv::Plan OnednnConv::make_plan(Direction direction, const ConvShape& sha
   const auto wanted = plan.weights.get_desc();
   plan.weights_are_plain = plain == wanted;
   plan.plain = memory(plain, engine_, DNNL_MEMORY_NONE);
-  if (!plan.weights_are_plain) {
+  if (!plan.weights_are_plain && space_ != device::Space::planned) {
     if (direction == Direction::backward_weights) {
       plan.reorder = dnnl::reorder(plan.weights, plan.plain);
       dnnl::post_ops sum;
@@ -120,6 +121,11 @@ OnednnConv::Plan OnednnConv::make_plan(Direction direction, const ConvShape& sha
   plan.layout = static_cast<int>(layout - layouts_.begin());
   if (layout == layouts_.end()) layouts_.push_back(wanted);
   return plan;
+}
+
+bool OnednnConv::only_plans(const Plan& plan) {
+  if (space_ == device::Space::planned) library_scratch_.need(plan.scratch_bytes);
+  return space_ == device::Space::planned;
 }
 
 void OnednnConv::execute(Plan& plan) {
@@ -140,6 +146,7 @@ void OnednnConv::run(Direction direction, const ConvShape& shape, DType type, vo
       stream_.wait();
     });
   }
+  if (only_plans(p)) return;
   // Setting a handle rewrites the zeros of padded channels, so not when it is the same.
   if (p.weights.get_data_handle() != own) p.weights.set_data_handle(own);
   p.src.set_data_handle(direction == Direction::forward ? input : output);
@@ -153,6 +160,7 @@ void OnednnConv::run_weights(const ConvShape& shape, DType type, void* src, void
   const bool add = accumulate == Accumulate::yes;
   // The primitive overwrites: into scratch, unless that is just what is wanted.
   void* own = p.weights_are_plain && !add ? d_weight : blocked_.need(p.weights_bytes);
+  if (only_plans(p)) return;
   if (p.weights.get_data_handle() != own) p.weights.set_data_handle(own);
   p.src.set_data_handle(src);
   p.dst.set_data_handle(d_dst);

@@ -16,7 +16,8 @@ namespace seer::dnn {
 
 class OnednnConv {
  public:
-  OnednnConv();
+  /// Planned: memory is asked for, but nothing runs, and no code is made.
+  explicit OnednnConv(device::Space space = device::Space::host);
 
   /// `input`, `output`: src and dst, or d_dst and d_src, both of `type`.
   void run(Direction direction, const ConvShape& shape, DType type, void* input, Weights weights, PackedWeights& packed,
@@ -56,7 +57,9 @@ class OnednnConv {
   Plan& plan(Direction direction, const ConvShape& shape, DType type);
   Plan make_plan(Direction direction, const ConvShape& shape, DType type);
   void execute(Plan& plan);
+  bool only_plans(const Plan& plan);
 
+  device::Space space_;
   dnnl::engine engine_;
   dnnl::stream stream_;
   std::unordered_map<Key, Plan, KeyHash> plans_;

@@ -23,7 +23,8 @@ std::size_t OnednnGemm::ShapeHash::operator()(const GemmShape& s) const {
   return hash;
 }
 
-OnednnGemm::OnednnGemm() : engine_(dnnl::engine::kind::cpu, 0), stream_(engine_) {}
+OnednnGemm::OnednnGemm(device::Space space)
+    : space_(space), engine_(dnnl::engine::kind::cpu, 0), stream_(engine_), library_scratch_(space) {}
 
 OnednnGemm::Plan OnednnGemm::make_plan(const GemmShape& s) {
   dnnl::primitive_attr attr;
@@ -37,7 +38,7 @@ OnednnGemm::Plan OnednnGemm::make_plan(const GemmShape& s) {
   const auto c = operand(s.m, s.n, DType::f32, Transpose::no);
   const auto pd = shim::matmul(engine_, a, b, c, attr);
   Plan plan;
-  plan.primitive = dnnl::matmul(pd);
+  if (space_ != device::Space::planned) plan.primitive = dnnl::matmul(pd);
   plan.a = memory(a, engine_, DNNL_MEMORY_NONE);
   plan.b = memory(b, engine_, DNNL_MEMORY_NONE);
   plan.c = memory(c, engine_, DNNL_MEMORY_NONE);
@@ -62,6 +63,10 @@ void OnednnGemm::run(const GemmShape& shape, const void* a, const void* b, float
   auto found = plans_.find(shape);
   if (found == plans_.end()) found = plans_.emplace(shape, make_plan(shape)).first;
   Plan& p = found->second;
+  if (space_ == device::Space::planned) {
+    library_scratch_.need(p.scratch_bytes);
+    return;
+  }
   p.a.set_data_handle(const_cast<void*>(a));
   p.b.set_data_handle(const_cast<void*>(b));
   p.c.set_data_handle(c);

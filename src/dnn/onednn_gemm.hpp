@@ -24,7 +24,7 @@ struct GemmShape {
 
 class OnednnGemm {
  public:
-  OnednnGemm();
+  explicit OnednnGemm(device::Space space = device::Space::host);  ///< planned: as OnednnConv
   void run(const GemmShape& shape, const void* a, const void* b, float* c);
   /// Whether the library has a primitive for it.
   bool can_run(const GemmShape& shape);
@@ -43,6 +43,7 @@ class OnednnGemm {
   };
   Plan make_plan(const GemmShape& shape);
 
+  device::Space space_;
   dnnl::engine engine_;
   dnnl::stream stream_;
   std::unordered_map<GemmShape, Plan, ShapeHash> plans_;

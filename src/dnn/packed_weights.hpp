@@ -16,16 +16,18 @@ namespace seer::dnn {
 /// One block of memory that grows; contents are lost when it does.
 class Scratch {
  public:
+  explicit Scratch(device::Space space = device::Space::host) : space_(space) {}
   void* need(std::size_t bytes) {
     if (bytes > buffer_.bytes()) {
       buffer_ = device::Buffer();  // the old one first: never both
-      buffer_ = device::Buffer(bytes);
+      buffer_ = device::Buffer(bytes, space_);
     }
     return buffer_.data();
   }
   std::size_t bytes() const { return buffer_.bytes(); }
 
  private:
+  device::Space space_;
   device::Buffer buffer_;
 };
 
@@ -33,6 +35,9 @@ class Scratch {
 /// step visits all layers in turn, so that throwing out the oldest would throw out all of them.
 class PackedWeights {
  public:
+  /// Planned: nothing is packed.
+  explicit PackedWeights(device::Space space = device::Space::host) : space_(space), temporary_(space) {}
+
   /// Writes the packed form of the weights to the given memory.
   using Pack = std::function<void(void* packed)>;
 
@@ -42,20 +47,20 @@ class PackedWeights {
       const Key key{weights.data, layout};
       auto found = kept_.find(key);
       if (found == kept_.end() && kept_bytes_ + bytes <= limit_bytes_) {
-        found = kept_.emplace(key, Kept{device::Buffer(bytes), 0}).first;
+        found = kept_.emplace(key, Kept{device::Buffer(bytes, space_), 0}).first;
         kept_bytes_ += bytes;
       }
       if (found != kept_.end()) {
         if (found->second.version != weights.version) {
           found->second.version = 0;  // stays so if packing throws
-          pack(found->second.memory.data());
+          if (space_ != device::Space::planned) pack(found->second.memory.data());
           found->second.version = weights.version;
         }
         return found->second.memory.data();
       }
     }
     void* memory = temporary_.need(bytes);
-    pack(memory);
+    if (space_ != device::Space::planned) pack(memory);
     return memory;
   }
 
@@ -84,6 +89,7 @@ class PackedWeights {
     std::uint64_t version;
   };
   std::unordered_map<Key, Kept, KeyHash> kept_;
+  device::Space space_;
   std::size_t kept_bytes_ = 0;
   std::size_t limit_bytes_ = std::size_t{1} << 30;
   Scratch temporary_;

@@ -119,6 +119,7 @@ Gradient<F, T> gradient_of(const Queue& queue, Scratch& scratch, const Layout& l
 }  // namespace
 
 void gate_backward(Queue& queue, const Tensor& x, const BatchNorm& bn, const Tensor& d_y, const Tensor& d_gate) {
+  if (queue.only_plans(x.bytes() + d_y.bytes())) return;
   launch::need_f32(d_gate);
   launch::on_elements(queue, {x, d_y}, [&]<class Space, class T>() {
     Scratch scratch(queue);
@@ -136,6 +137,7 @@ void gate_backward(Queue& queue, const Tensor& x, const BatchNorm& bn, const Ten
 }
 
 void relu_backward(Queue& queue, const Tensor& out, const Tensor& d_out) {
+  if (queue.only_plans(out.bytes() + 2 * d_out.bytes())) return;
   launch::on_elements(queue, {out, d_out}, [&]<class Space, class T>() {
     T* gradient = launch::elements<T>(d_out);
     launch::map<Space>(queue, "kernels/relu_backward", launch::flat(out.elems()), gradient,
@@ -145,6 +147,7 @@ void relu_backward(Queue& queue, const Tensor& out, const Tensor& d_out) {
 
 void batchnorm_backward_sums(Queue& queue, const Tensor& x, const BatchNorm& bn, const BatchNormGradient& g,
                              double* sums) {
+  if (queue.only_plans(x.bytes() + g.d_y.bytes())) return;
   launch::on_elements(queue, {x, g.d_y}, [&]<class Space, class T>() {
     on_form(g, [&]<Form F>() {
       Scratch scratch(queue);
@@ -165,6 +168,8 @@ void batchnorm_backward_sums(Queue& queue, const Tensor& x, const BatchNorm& bn,
 
 void add_relu_backward_sums(Queue& queue, const Tensor& out, const Tensor& d_out, const Tensor& x, const BatchNorm& bn,
                             double* sums, const Tensor* shortcut, const BatchNorm* shortcut_bn, double* shortcut_sums) {
+  if (queue.only_plans(out.bytes() + 2 * d_out.bytes() + x.bytes() + (shortcut != nullptr ? shortcut->bytes() : 0)))
+    return;
   ensure(shortcut == nullptr || (shortcut_bn != nullptr && shortcut_sums != nullptr),
          "a normalised shortcut needs its statistics and sums");
   launch::on_elements(queue, {out, d_out, x, shortcut != nullptr ? *shortcut : x}, [&]<class Space, class T>() {
@@ -200,6 +205,7 @@ void add_relu_backward_sums(Queue& queue, const Tensor& out, const Tensor& d_out
 
 void batchnorm_parameter_gradients(Queue& queue, std::int64_t c, const double* local_sums, const float* inv_std,
                                    float* d_gamma, float* d_beta) {
+  if (queue.only_plans(0)) return;
   launch::on_space(queue, [&]<class Space>() {
     launch::loop<Space>(
         queue, "kernels/batchnorm_parameter_gradients", c, KOKKOS_LAMBDA(std::int64_t k) {
@@ -211,6 +217,7 @@ void batchnorm_parameter_gradients(Queue& queue, std::int64_t c, const double* l
 
 void batchnorm_backward_apply(Queue& queue, const Tensor& x, const BatchNorm& bn, const BatchNormGradient& g,
                               const double* sums, double rows, const Tensor& d_x) {
+  if (queue.only_plans(x.bytes() + g.d_y.bytes() + d_x.bytes())) return;
   launch::on_elements(queue, {x, g.d_y, d_x}, [&]<class Space, class T>() {
     on_form(g, [&]<Form F>() {
       Scratch scratch(queue);

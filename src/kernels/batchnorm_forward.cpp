@@ -74,6 +74,7 @@ struct AddNormalisedRelu {
 }  // namespace
 
 void batchnorm_sums(Queue& queue, const Tensor& x, double* sums) {
+  if (queue.only_plans(x.bytes())) return;
   launch::on_elements(queue, {x}, [&]<class Space, class T>() {
     Scratch scratch(queue);
     const Layout layout = launch::layout_of(x);
@@ -93,8 +94,13 @@ void batchnorm_sums(Queue& queue, const Tensor& x, double* sums) {
   });
 }
 
+double batchnorm_rows(Queue& queue, const double* sums) {
+  return queue.only_plans(0) ? 1 : sums[0];
+}
+
 void batchnorm_statistics(Queue& queue, std::int64_t c, const double* sums, float eps, float* mean, float* inv_std,
                           float momentum, float* running_mean, float* running_var) {
+  if (queue.only_plans(0)) return;
   launch::on_space(queue, [&]<class Space>() {
     launch::loop<Space>(
         queue, "kernels/batchnorm_statistics", c, KOKKOS_LAMBDA(std::int64_t k) {
@@ -114,6 +120,7 @@ void batchnorm_statistics(Queue& queue, std::int64_t c, const double* sums, floa
 
 void batchnorm_from_running(Queue& queue, std::int64_t c, const float* running_mean, const float* running_var,
                             float eps, float* mean, float* inv_std) {
+  if (queue.only_plans(0)) return;
   launch::on_space(queue, [&]<class Space>() {
     launch::loop<Space>(
         queue, "kernels/batchnorm_from_running", c, KOKKOS_LAMBDA(std::int64_t k) {
@@ -125,6 +132,7 @@ void batchnorm_from_running(Queue& queue, std::int64_t c, const float* running_m
 }
 
 void batchnorm_apply(Queue& queue, const Tensor& x, const BatchNorm& bn, Relu relu, const Tensor& y) {
+  if (queue.only_plans(x.bytes() + y.bytes())) return;
   launch::on_elements(queue, {x, y}, [&]<class Space, class T>() {
     Scratch scratch(queue);
     const Layout layout = launch::layout_of(x);
@@ -140,6 +148,7 @@ void batchnorm_apply(Queue& queue, const Tensor& x, const BatchNorm& bn, Relu re
 }
 
 void batchnorm_relu_pool(Queue& queue, const Tensor& x, const BatchNorm& bn, const Tensor& pooled) {
+  if (queue.only_plans(x.bytes())) return;
   launch::need_f32(pooled);
   launch::on_elements(queue, {x}, [&]<class Space, class T>() {
     Scratch scratch(queue);
@@ -157,6 +166,7 @@ void batchnorm_relu_pool(Queue& queue, const Tensor& x, const BatchNorm& bn, con
 }
 
 void batchnorm_relu_gate(Queue& queue, const Tensor& x, const BatchNorm& bn, const Tensor& gate, const Tensor& y) {
+  if (queue.only_plans(x.bytes() + y.bytes())) return;
   launch::need_f32(gate);
   launch::on_elements(queue, {x, y}, [&]<class Space, class T>() {
     Scratch scratch(queue);
@@ -170,6 +180,7 @@ void batchnorm_relu_gate(Queue& queue, const Tensor& x, const BatchNorm& bn, con
 
 void batchnorm_add_relu(Queue& queue, const Tensor& x, const BatchNorm& bn, const Tensor& shortcut,
                         const BatchNorm* shortcut_bn, const Tensor& y) {
+  if (queue.only_plans(x.bytes() + shortcut.bytes() + y.bytes())) return;
   launch::on_elements(queue, {x, shortcut, y}, [&]<class Space, class T>() {
     const T *values = launch::elements<T>(x), *other = launch::elements<T>(shortcut);
     Scratch scratch(queue);

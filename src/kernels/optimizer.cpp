@@ -32,6 +32,12 @@ std::vector<Piece>& cut(std::span<const Range> ranges, std::span<const std::uint
   return pieces;
 }
 
+std::int64_t elems(std::span<const Range> ranges) {
+  std::int64_t sum = 0;
+  for (const auto& range : ranges) sum += range.end - range.begin;
+  return sum;
+}
+
 /// g' = scale * g + decay * p for the elements of one range.
 struct Coefficients {
   float scale = 1, decay = 0;
@@ -57,6 +63,7 @@ KOKKOS_FORCEINLINE_FUNCTION bool non_finite(float x) {
 }  // namespace
 
 void squared_norms(Queue& queue, const float* x, std::span<const Range> ranges, double* squares) {
+  if (queue.only_plans(4 * elems(ranges))) return;
   launch::on_space(queue, [&]<class Space>() {
     Scratch scratch(queue);
     const std::vector<Piece>& pieces = cut(ranges);
@@ -78,6 +85,7 @@ void squared_norms(Queue& queue, const float* x, std::span<const Range> ranges, 
 void optimizer_update(Queue& queue, std::span<const Range> ranges, std::span<const std::uint8_t> skip,
                       const double* parameter_squares, const double* gradient_squares, const UpdateRule& rule,
                       const float* gradients, float* momenta, float* parameters) {
+  if (queue.only_plans(20 * elems(ranges))) return;
   ensure(skip.empty() || skip.size() == ranges.size(), "one skip flag for each range, or none");
   launch::on_space(queue, [&]<class Space>() {
     Scratch scratch(queue);
@@ -104,6 +112,7 @@ void optimizer_update(Queue& queue, std::span<const Range> ranges, std::span<con
 }
 
 void normalize_rows(Queue& queue, const Tensor& matrix) {
+  if (queue.only_plans(3 * matrix.bytes())) return;
   launch::need_f32(matrix);
   launch::on_space(queue, [&]<class Space>() {
     const std::int64_t c = matrix.shape.c;
@@ -120,6 +129,7 @@ void normalize_rows(Queue& queue, const Tensor& matrix) {
 }
 
 std::int64_t first_non_finite(Queue& queue, const float* x, std::int64_t count) {
+  if (queue.only_plans(4 * count)) return -1;
   return launch::on_space(queue, [&]<class Space>() -> std::int64_t {
     Scratch scratch(queue);
     const std::int64_t pieces = (count + kPieceElems - 1) / kPieceElems;

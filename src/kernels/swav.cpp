@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "seer/kernels/swav.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <limits>
@@ -68,6 +69,7 @@ float max_over_rows(Queue& queue, const char* label, std::int64_t count, const B
 }  // namespace
 
 float maximum(Queue& queue, const Tensor& scores) {
+  if (queue.only_plans(scores.bytes())) return 0;
   launch::need_f32(scores);
   const float* s = scores.f32();
   const std::int64_t k_count = scores.shape.c;
@@ -79,6 +81,7 @@ float maximum(Queue& queue, const Tensor& scores) {
 }
 
 double sinkhorn_exponentials(Queue& queue, const Tensor& scores, float maximum, float epsilon, const Tensor& q) {
+  if (queue.only_plans(scores.bytes() + q.bytes())) return 1;
   launch::need_f32(scores);
   const float* s = scores.f32();
   float* out = q.f32();
@@ -117,6 +120,7 @@ double sinkhorn_exponentials(Queue& queue, const Tensor& scores, float maximum, 
 }
 
 void sinkhorn_prototype_sums(Queue& queue, const Tensor& q, double* sums) {
+  if (queue.only_plans(q.bytes())) return;
   launch::need_f32(q);
   launch::on_space(queue, [&]<class Space>() {
     Scratch scratch(queue);
@@ -127,6 +131,7 @@ void sinkhorn_prototype_sums(Queue& queue, const Tensor& q, double* sums) {
 }
 
 void sinkhorn_add(Queue& queue, const Tensor& q, float value) {
+  if (queue.only_plans(2 * q.bytes())) return;
   launch::need_f32(q);
   launch::on_space(queue, [&]<class Space>() {
     const float* data = q.f32();
@@ -137,6 +142,7 @@ void sinkhorn_add(Queue& queue, const Tensor& q, float value) {
 }
 
 void sinkhorn_scale(Queue& queue, const Tensor& q, const double* factors, double row_target) {
+  if (queue.only_plans(2 * q.bytes())) return;
   launch::need_f32(q);
   launch::on_space(queue, [&]<class Space>() {
     float* data = q.f32();
@@ -151,7 +157,13 @@ void sinkhorn_scale(Queue& queue, const Tensor& q, const double* factors, double
   });
 }
 
-void sinkhorn_factors(double* sums, std::int64_t k) {
+bool sinkhorn_any_empty(Queue& queue, const double* sums, std::int64_t k) {
+  if (queue.only_plans(0)) return false;
+  return std::find(sums, sums + k, 0.0) != sums + k;
+}
+
+void sinkhorn_factors(Queue& queue, double* sums, std::int64_t k) {
+  if (queue.only_plans(0)) return;
   double largest = 0;
   for (std::int64_t i = 0; i < k; ++i) {
     sums[i] = 1.0 / (static_cast<double>(k) * sums[i]);
@@ -163,6 +175,7 @@ void sinkhorn_factors(double* sums, std::int64_t k) {
 }
 
 void sinkhorn_harden(Queue& queue, const Tensor& q) {
+  if (queue.only_plans(2 * q.bytes())) return;
   launch::need_f32(q);
   launch::on_space(queue, [&]<class Space>() {
     float* data = q.f32();
@@ -179,6 +192,7 @@ void sinkhorn_harden(Queue& queue, const Tensor& q) {
 
 double swav_cross_entropy(Queue& queue, const Tensor& scores, const Tensor& code_sum, int codes, float temperature,
                           double weight, const Tensor& d_scores) {
+  if (queue.only_plans(scores.bytes() + code_sum.bytes() + d_scores.bytes())) return 0;
   launch::need_f32(scores);
   launch::need_f32(code_sum);
   const float *s = scores.f32(), *code = code_sum.f32();
@@ -209,6 +223,7 @@ double swav_cross_entropy(Queue& queue, const Tensor& scores, const Tensor& code
 }
 
 void add_predictions(Queue& queue, const Tensor& scores, float temperature, double* mean_prediction) {
+  if (queue.only_plans(scores.bytes())) return;
   launch::need_f32(scores);
   launch::on_space(queue, [&]<class Space>() {
     Scratch scratch(queue);
@@ -235,6 +250,7 @@ void add_predictions(Queue& queue, const Tensor& scores, float temperature, doub
 }
 
 double mean_row_entropy(Queue& queue, const Tensor& q) {
+  if (queue.only_plans(q.bytes())) return 0;
   launch::need_f32(q);
   const float* data = q.f32();
   const std::int64_t k_count = q.shape.c, count = q.rows();

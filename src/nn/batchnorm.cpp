@@ -49,7 +49,7 @@ void BatchNormLayer::compute_statistics(const Context& ctx, std::span<const Part
   sums = doubles(scratch);
   for (const auto& part : parts) {
     const auto& layer = *part.layer;
-    part.saved->rows = sums[0];
+    part.saved->rows = kernels::batchnorm_rows(queue, sums);
     kernels::batchnorm_statistics(queue, layer.channels_, sums, kEpsilon, part.saved->mean(), part.saved->inv_std(),
                                   kMomentum, ctx.buffers + layer.running_mean_, ctx.buffers + layer.running_var_);
     sums += 1 + 2 * layer.channels_;

@@ -4,11 +4,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
-#include "seer/base/clock.hpp"
 #include "seer/base/error.hpp"
+#include "seer/kernels/activation.hpp"
 
 namespace seer::train {
 namespace {
@@ -26,6 +25,16 @@ int group_size_of(const config::Parallel& parallel, int ranks) {
 
 std::size_t floats(std::int64_t count) {
   return static_cast<std::size_t>(count);
+}
+
+device::Tensor view(float* values, std::int64_t count) {
+  return {.data = values, .shape = {1, 1, 1, count}};
+}
+
+/// The type in which gradients travel: half means the type that is computed in, bf16 where that is fp32.
+DType wire_of(const config::Precision& precision) {
+  if (precision.reduce == "fp32") return DType::f32;
+  return precision.compute == "fp16_o1" ? DType::f16 : DType::bf16;
 }
 
 /// Linux hands out memory that is not there, and kills the run without a word when it is touched: what all ranks of a
@@ -57,42 +66,56 @@ Sharding parse_sharding(const std::string& text) {
 }
 
 FlatState::FlatState(const config::Config& config, const comm::Communicator& comm, const nn::Model& model,
-                     device::Pool& pool, Phases& phases)
+                     Phases& phases)
     : comm_(&comm),
       table_(&model.parameters()),
-      pool_(&pool),
       phases_(&phases),
       sharding_(parse_sharding(config.parallel.shard)),
+      wire_(wire_of(config.precision)),
+      queue_(comm.ledger() != nullptr ? device::Queue::planned(*comm.ledger()) : device::Queue{}),
       prototypes_begin_(model.head().prototypes_begin()),
       prototypes_(model.head().prototypes()),
       prototype_dim_(model.head().dim()),
-      group_(comm.split_groups(group_size_of(config.parallel, comm.size()))),
-      replicas_(comm.split(comm.rank() % group_.size())),
-      norms_(group_.split(0)),
+      group_(comm.split_groups(group_size_of(config.parallel, comm.size())).named("shard")),
+      replicas_(comm.split_across(group_.size()).named("replicas")),
+      norms_(group_.duplicate().named("norms")),
       optimizer_(config.optimizer, *table_),
-      stream_(config.parallel.overlap && comm.size() > 1) {
+      stream_(config.parallel.overlap && comm.size() > 1, comm.ledger()) {
   if (group_.size() == 1) sharding_ = Sharding::none;
   cut(model, config.parallel.bucket_bytes);
   const auto whole = table_->block_elems();
   const auto parameters = shards(Sharding::parameters) ? own_elems_ : whole;
   const auto gradients = shards(Sharding::gradients) ? 0 : whole;
-  const auto own_gradients = group_.size() > 1 ? own_elems_ : 0;
-  check_memory(comm, floats(parameters + gradients + own_gradients + own_elems_) * sizeof(float),
-               table_->parameter_count());
-  parameters_ = device::Buffer::floats(floats(parameters));
-  gradients_ = device::Buffer::floats(floats(gradients));
-  own_gradients_ = device::Buffer::floats(floats(own_gradients));
-  momenta_ = device::Buffer::floats(floats(own_elems_));
+  const auto own_gradients = shards(Sharding::gradients) ? own_elems_ : 0;
+  std::int64_t slots[2] = {0, 0};
+  for (const auto& b : buckets_) slots[index_of(b) % 2] = std::max(slots[index_of(b) % 2], b.elems());
+  const int slot_pairs = shards(Sharding::parameters) ? 2 : shards(Sharding::gradients) ? 1 : 0;
+  if (comm.ledger() == nullptr)
+    check_memory(comm,
+                 floats(parameters + gradients + own_gradients + own_elems_ + slot_pairs * (slots[0] + slots[1])) *
+                     sizeof(float),
+                 table_->parameter_count());
+  const auto block = [&](std::int64_t elems) { return device::Buffer::floats(floats(elems), queue_.space); };
+  parameters_ = block(parameters);
+  gradients_ = block(gradients);
+  own_gradients_ = block(own_gradients);
+  momenta_ = block(own_elems_);
+  for (int i = 0; i < 2; ++i) {
+    if (slot_pairs > 0) gradient_slots_[i] = block(slots[i]);
+    if (slot_pairs > 1) parameter_slots_[i] = block(slots[i]);
+  }
 }
 
-/// Whole segments until a bucket has its bytes; the head, whose parameters are needed at once, is one of its own.
+/// In the trunk, whole segments until a bucket has its bytes; each layer of the head, few and large, is one of its own,
+/// and so are the prototypes, which are needed by themselves.
 void FlatState::cut(const nn::Model& model, std::int64_t bucket_bytes) {
   auto begins = model.trunk().segment_begins();
   const auto trunk_segments = model.trunk().segments();
-  begins.push_back(table_->block_elems());
+  const auto& of_head = model.head().segment_begins();
+  begins.insert(begins.end(), of_head.begin() + 1, of_head.end());
   std::int64_t begin = 0;
   std::size_t first = 0;
-  for (std::size_t s = 0; s <= trunk_segments; ++s) {
+  for (std::size_t s = 0; s + 1 < begins.size(); ++s) {
     bucket_of_.push_back(buckets_.size());
     const auto end = begins[s + 1];
     const bool full = (end - begin) * static_cast<std::int64_t>(sizeof(float)) >= bucket_bytes;
@@ -117,7 +140,13 @@ float* FlatState::own_parameters(const Bucket& b) {
   return parameters_.f32() + (shards(Sharding::parameters) ? b.packed : b.own_begin);
 }
 float* FlatState::own_gradients(const Bucket& b) {
-  return group_.size() > 1 ? own_gradients_.f32() + b.packed : gradients_.f32() + b.own_begin;
+  return shards(Sharding::gradients) ? own_gradients_.f32() + b.packed : gradients_.f32() + b.own_begin;
+}
+float* FlatState::whole_parameters_of(const Bucket& b) {
+  return shards(Sharding::parameters) ? parameter_slots_[index_of(b) % 2].f32() : parameters_.f32() + b.begin;
+}
+float* FlatState::whole_gradients_of(const Bucket& b) {
+  return shards(Sharding::gradients) ? gradient_slots_[index_of(b) % 2].f32() : gradients_.f32() + b.begin;
 }
 
 void FlatState::fill(const std::function<void(const nn::Parameter&, float* values)>& tensor) {
@@ -130,33 +159,45 @@ void FlatState::fill(const std::function<void(const nn::Parameter&, float* value
       if (p.offset >= b.begin && p.offset < b.end) tensor(p, whole.data() + (p.offset - b.begin));
     }
     if (shards(Sharding::parameters)) {
-      std::copy_n(whole.data() + (b.own_begin - b.begin), b.own_elems(), own_parameters(b));
+      kernels::copy(queue_, view(whole.data() + (b.own_begin - b.begin), b.own_elems()),
+                    view(own_parameters(b), b.own_elems()));
     } else {
-      std::copy(whole.begin(), whole.end(), parameters_.f32() + b.begin);
+      kernels::copy(queue_, view(whole.data(), b.elems()), view(whole_parameters_of(b), b.elems()));
     }
   }
   ++version_;
 }
 
+void FlatState::add_to(Footprint& footprint) const {
+  const auto bytes = [](const device::Buffer& buffer) { return static_cast<std::int64_t>(buffer.bytes()); };
+  footprint.parameters += bytes(parameters_) + bytes(parameter_slots_[0]) + bytes(parameter_slots_[1]);
+  footprint.gradients +=
+      bytes(gradients_) + bytes(own_gradients_) + bytes(gradient_slots_[0]) + bytes(gradient_slots_[1]);
+  footprint.momentum += bytes(momenta_);
+  footprint.communication += group_.staging_bytes() + replicas_.staging_bytes() + norms_.staging_bytes();
+}
+
 void FlatState::begin_update() {
   exposed_ms_ = 0;
-  if (gradients_.bytes() > 0) std::memset(gradients_.data(), 0, gradients_.bytes());
+  closed_ = measured_ = buckets_.size();
+  optimizer_.forget_squares();
+  if (!shards(Sharding::gradients)) kernels::fill(queue_, view(gradients_.f32(), table_->block_elems()), 0);
 }
 
 void FlatState::wait(Phase phase, comm::Stream::Ticket ticket) {
   if (ticket == 0) return;
   const auto timer = phases_->time(phase);
-  const Clock clock;
+  const double began_ms = phases_->now_ms();
   stream_.wait(ticket);
-  exposed_ms_ += clock.ms();
+  exposed_ms_ += phases_->now_ms() - began_ms;
 }
 
-/// Parameters mode: starts to collect a bucket.
+/// Parameters mode: starts to collect a bucket. The one that had its slot before has been dropped.
 void FlatState::fetch(Bucket& b) {
   if (b.gathered) return;
-  b.gathered = pool_->tensor({1, 1, 1, b.elems()});
-  float* whole = b.gathered->f32();
-  std::copy_n(own_parameters(b), b.own_elems(), whole + (b.own_begin - b.begin));
+  b.gathered = true;
+  float* whole = whole_parameters_of(b);
+  kernels::copy(queue_, view(own_parameters(b), b.own_elems()), view(whole + (b.own_begin - b.begin), b.own_elems()));
   b.gather = stream_.post([this, whole, n = floats(b.elems())] { group_.all_gather_parts(std::span(whole, n)); });
 }
 
@@ -170,10 +211,10 @@ void FlatState::need(nn::Context& ctx, std::size_t segment, Direction direction)
     return;
   }
   fetch(b);
-  const auto next = static_cast<std::ptrdiff_t>(&b - buckets_.data()) + static_cast<int>(direction);
+  const auto next = static_cast<std::ptrdiff_t>(index_of(b)) + static_cast<int>(direction);
   if (next >= 0 && next < std::ssize(buckets_)) fetch(buckets_[static_cast<std::size_t>(next)]);
   wait(Phase::gather, std::exchange(b.gather, 0));
-  ctx.parameters = b.gathered->f32();
+  ctx.parameters = whole_parameters_of(b);
   ctx.parameters_begin = b.begin;
   ctx.version = 0;  // the same memory holds one bucket and then another
 }
@@ -181,7 +222,7 @@ void FlatState::need(nn::Context& ctx, std::size_t segment, Direction direction)
 void FlatState::drop(std::size_t segment, Direction direction) {
   if (!shards(Sharding::parameters)) return;
   auto& b = buckets_[bucket_of_.at(segment)];
-  if (segment == (direction == Direction::forward ? b.last_segment : b.first_segment)) b.gathered.release();
+  if (segment == (direction == Direction::forward ? b.last_segment : b.first_segment)) b.gathered = false;
 }
 
 void FlatState::open_gradients(nn::Context& ctx, std::size_t segment) {
@@ -192,44 +233,56 @@ void FlatState::open_gradients(nn::Context& ctx, std::size_t segment) {
     return;
   }
   if (segment == b.last_segment) {
-    // The bucket before this one may still be on its way; the one before that must be done.
-    const auto index = static_cast<std::size_t>(&b - buckets_.data());
-    if (index + 2 < buckets_.size()) {
-      auto& earlier = buckets_[index + 2];
-      wait(Phase::reduce, std::exchange(earlier.sum, 0));
-      earlier.gradients.release();
-    }
-    b.gradients = pool_->tensor({1, 1, 1, b.elems()});
-    std::memset(b.gradients->data, 0, floats(b.elems()) * sizeof(float));
+    // The bucket before this one may still be on its way; the one before that had the same slot.
+    measure_down_to(std::min(index_of(b) + 2, buckets_.size()));
+    kernels::fill(queue_, view(whole_gradients_of(b), b.elems()), 0);
   }
-  ctx.gradients = b.gradients->f32();
+  ctx.gradients = whole_gradients_of(b);
   ctx.gradients_begin = b.begin;
 }
 
 void FlatState::close_gradients(std::size_t segment) {
   auto& b = buckets_[bucket_of_.at(segment)];
-  if (segment != b.first_segment || comm_->size() == 1) return;
-  const float* whole = b.gradients ? b.gradients->f32() : gradients_.f32() + b.begin;
-  // The loss gradient is already divided by the number of ranks: the sum is the average.
-  const auto job = [this, whole, own = own_gradients(b), n = floats(b.elems()), mine = floats(b.own_elems())] {
-    if (group_.size() > 1) group_.reduce_scatter(std::span(whole, n), std::span(own, mine));
-    if (replicas_.size() > 1) replicas_.all_reduce(std::span(own, mine));
-  };
-  const auto timer = phases_->time(Phase::reduce);  // counts where jobs run in this thread
-  const Clock clock;
-  b.sum = stream_.post(job);
-  if (!stream_.threaded()) exposed_ms_ += clock.ms();
+  if (segment != b.first_segment) return;
+  closed_ = index_of(b);
+  if (comm_->size() > 1) {
+    // The loss gradient is already divided by the number of ranks: the sum is the average.
+    const auto job = [this, whole = std::span(whole_gradients_of(b), floats(b.elems())),
+                      own = std::pair(floats(b.own_begin - b.begin), floats(b.own_elems()))] {
+      if (group_.size() > 1) group_.reduce_scatter_parts(whole, wire_);
+      if (replicas_.size() > 1) replicas_.sum(whole.subspan(own.first, own.second), wire_);
+    };
+    const auto timer = phases_->time(Phase::reduce);  // counts where jobs run in this thread
+    const double began_ms = phases_->now_ms();
+    b.sum = stream_.post(job);
+    if (!stream_.threaded()) exposed_ms_ += phases_->now_ms() - began_ms;
+  }
+  measure_arrived();
+}
+
+/// Squared norms of the buckets from the last closed one down to `bucket`; waits for their sums. A tensor lies in one
+/// bucket, so when a bucket is measured has no influence on a single bit.
+void FlatState::measure_down_to(std::size_t bucket) {
+  while (measured_ > bucket) {
+    auto& b = buckets_[measured_ - 1];
+    wait(Phase::reduce, std::exchange(b.sum, 0));
+    const auto timer = phases_->time(Phase::optimizer);
+    if (shards(Sharding::gradients)) {
+      kernels::copy(queue_, view(whole_gradients_of(b) + (b.own_begin - b.begin), b.own_elems()),
+                    view(own_gradients(b), b.own_elems()));
+    }
+    optimizer_.measure(queue_, b.part, own_gradients(b), own_parameters(b));
+    --measured_;
+  }
+}
+
+/// Those whose sum need not be waited for.
+void FlatState::measure_arrived() {
+  while (measured_ > closed_ && stream_.done(buckets_[measured_ - 1].sum)) measure_down_to(measured_ - 1);
 }
 
 double FlatState::reduce() {
-  for (auto b = buckets_.rbegin(); b != buckets_.rend(); ++b) {
-    wait(Phase::reduce, std::exchange(b->sum, 0));
-    b->gradients.release();
-    b->gathered.release();
-  }
-  device::Queue queue;
-  optimizer_.forget_squares();
-  for (auto& b : buckets_) optimizer_.measure(queue, b.part, own_gradients(b), own_parameters(b));
+  measure_down_to(0);
   if (norms_.size() > 1) {
     const auto timer = phases_->time(Phase::reduce);
     norms_.all_reduce(optimizer_.squares());
@@ -238,13 +291,13 @@ double FlatState::reduce() {
 }
 
 void FlatState::step(double lr) {
-  device::Queue queue;
-  for (auto b = buckets_.rbegin(); b != buckets_.rend(); ++b) {  // the prototypes, which need one more touch, first
-    optimizer_.step(queue, b->part, lr, own_gradients(*b), own_momenta(*b), own_parameters(*b));
+  // The prototypes, which need one more touch, then the others as the next forward pass will want them.
+  for (std::size_t i = 0; i < buckets_.size(); ++i) {
+    auto& b = i == 0 ? buckets_.back() : buckets_[i - 1];
+    optimizer_.step(queue_, b.part, lr, own_gradients(b), own_momenta(b), own_parameters(b));
     if (group_.size() == 1 || shards(Sharding::parameters)) continue;
-    b->gather = stream_.post([this, whole = parameters_.f32() + b->begin, n = floats(b->elems())] {
-      group_.all_gather_parts(std::span(whole, n));
-    });
+    b.gather = stream_.post(
+        [this, whole = std::span(whole_parameters_of(b), floats(b.elems()))] { group_.all_gather_parts(whole); });
   }
   finish_update();
 }
@@ -263,16 +316,15 @@ void FlatState::finish_update() {
 /// Every row to length one (spec 2). A sharded row lies on two ranks: its bucket is gathered, and each owner keeps its
 /// part of the result.
 void FlatState::normalize_prototypes() {
-  device::Queue queue;
   auto& b = buckets_.back();
   if (shards(Sharding::parameters)) fetch(b);
   wait(Phase::gather, std::exchange(b.gather, 0));
-  float* whole = shards(Sharding::parameters) ? b.gathered->f32() : parameters_.f32() + b.begin;
+  float* whole = whole_parameters_of(b);
   kernels::normalize_rows(
-      queue, {.data = whole + (prototypes_begin_ - b.begin), .shape = {prototypes_, 1, 1, prototype_dim_}});
+      queue_, {.data = whole + (prototypes_begin_ - b.begin), .shape = {prototypes_, 1, 1, prototype_dim_}});
   if (!shards(Sharding::parameters)) return;
-  std::copy_n(whole + (b.own_begin - b.begin), b.own_elems(), own_parameters(b));
-  b.gathered.release();
+  kernels::copy(queue_, view(whole + (b.own_begin - b.begin), b.own_elems()), view(own_parameters(b), b.own_elems()));
+  b.gathered = false;
 }
 
 void FlatState::settle() {
@@ -305,8 +357,9 @@ void FlatState::share_loaded() {
     for (float* own : {own_parameters(b), own_momenta(b)}) {
       replicas_.all_gather_parts(std::span(own, floats(b.own_elems())));
     }
-    if (!shards(Sharding::parameters))
-      group_.all_gather_parts(std::span(parameters_.f32() + b.begin, floats(b.elems())));
+    if (!shards(Sharding::parameters)) {
+      group_.all_gather_parts(std::span(whole_parameters_of(b), floats(b.elems())));
+    }
   }
   ++version_;
 }
@@ -315,8 +368,17 @@ std::vector<float> FlatState::whole(float* (FlatState::*own)(const Bucket&)) {
   settle();
   std::vector<float> out(floats(table_->block_elems()));
   for (auto& b : buckets_) {
-    std::copy_n((this->*own)(b), b.own_elems(), out.data() + b.own_begin);
+    kernels::copy(queue_, view((this->*own)(b), b.own_elems()), view(out.data() + b.own_begin, b.own_elems()));
     group_.all_gather_parts(std::span(out.data() + b.begin, floats(b.elems())));
+  }
+  return out;
+}
+
+std::vector<comm::Traffic> FlatState::traffic() {
+  settle();
+  std::vector<comm::Traffic> out;
+  for (const auto* part : {&group_, &replicas_, &norms_}) {
+    for (const auto& t : part->traffic()) out.push_back(t);
   }
   return out;
 }

@@ -5,7 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
+#include <utility>
 
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
@@ -42,8 +42,8 @@ std::int64_t share_of_batch(const config::Config& config, const comm::Communicat
 }
 
 /// Every rank's own library and processor are asked, and all learn the answer.
-std::unique_ptr<dnn::Backend> make_backend(const config::Config& config, const comm::Communicator& comm) {
-  std::unique_ptr<dnn::Backend> backend;
+std::shared_ptr<dnn::Backend> make_backend(const config::Config& config, const comm::Communicator& comm) {
+  std::shared_ptr<dnn::Backend> backend;
   comm::agree(comm, "choosing the precision", [&] {
     backend = dnn::make_host_backend();
     check_precision(config.precision, *backend);
@@ -51,8 +51,25 @@ std::unique_ptr<dnn::Backend> make_backend(const config::Config& config, const c
   return backend;
 }
 
-nn::Keep keep_of(const std::string& recompute) {
-  return recompute == "block" ? nn::Keep::input : recompute == "cheap" ? nn::Keep::convolutions : nn::Keep::all;
+/// The same on all ranks: of what they have, the least counts.
+MemoryPlan plan_here(const config::Config& config, const comm::Communicator& comm) {
+  const int node_ranks = comm.all_reduce(std::int64_t{comm.node().size()}, comm::Op::max);
+  const auto base = comm.all_reduce(static_cast<std::int64_t>(device::resident_bytes()), comm::Op::max);
+  const auto free = comm.all_reduce(static_cast<std::int64_t>(device::available_bytes()), comm::Op::min) / node_ranks;
+  const auto budget = config.parallel.memory_budget_bytes > 0 ? config.parallel.memory_budget_bytes : free + base;
+  return plan_memory(config, {.ranks = comm.size(), .ranks_per_node = node_ranks}, budget, base);
+}
+
+device::Space space_of(const comm::Communicator& comm) {
+  return comm.ledger() != nullptr ? device::Space::planned : device::Space::host;
+}
+
+device::Queue queue_of(const comm::Communicator& comm) {
+  return comm.ledger() != nullptr ? device::Queue::planned(*comm.ledger()) : device::Queue{};
+}
+
+device::Tensor view(const device::Buffer& floats) {
+  return {.data = floats.data(), .shape = {1, 1, 1, static_cast<std::int64_t>(floats.bytes() / sizeof(float))}};
 }
 
 }  // namespace
@@ -65,6 +82,7 @@ class Learner::GroupReduction : public nn::StatisticsReduction {
     group_.all_reduce(std::span(values, count));
   }
   int size() const { return group_.size(); }
+  std::vector<comm::Traffic> traffic() const { return group_.traffic(); }
 
  private:
   comm::Communicator group_;
@@ -72,20 +90,30 @@ class Learner::GroupReduction : public nn::StatisticsReduction {
 };
 
 Learner::Learner(const config::Config& config, const comm::Communicator& comm, Phases& phases)
+    : Learner(config, comm, phases, plan_here(config, comm), make_backend(config, comm)) {}
+
+Learner::Learner(const config::Config& config, const comm::Communicator& comm, Phases& phases, MemoryPlan plan,
+                 std::shared_ptr<dnn::Backend> backend)
     : config_(config),
       comm_(&comm),
       phases_(&phases),
       images_(share_of_batch(config, comm)),
       model_(config.model, config.head),
-      dnn_(make_backend(config, comm)),
-      state_(config, comm, model_, pool_, phases),
+      plan_(std::move(plan)),
+      dnn_(std::move(backend)),
+      queue_(queue_of(comm)),
+      pool_(space_of(comm)),
+      state_(config, comm, model_, phases),
       loss_scale_(config.precision),
-      buffers_(device::Buffer::floats(static_cast<std::size_t>(model_.buffers().block_elems()))) {
-  if (loss_scale_.dynamic()) kept_buffers_ = device::Buffer(buffers_.bytes());
+      buffers_(device::Buffer::floats(static_cast<std::size_t>(model_.buffers().block_elems()), space_of(comm))) {
+  if (loss_scale_.dynamic()) kept_buffers_ = device::Buffer(buffers_.bytes(), space_of(comm));
   for (const auto& crops : config.crops) crops_ += crops.count;
   const int group = group_size(config, comm);
-  if (group > 1) group_ = std::make_unique<GroupReduction>(comm.split_groups(group), phases);
+  if (group > 1) group_ = std::make_unique<GroupReduction>(comm.split_groups(group).named("bn"), phases);
   swav_ = std::make_unique<Swav>(config.swav, comm, images_, crops_, model_.head().prototypes(), model_.head().dim());
+  passes_.resize(plan_.keep.size());
+  if (comm.ledger() != nullptr) return;  // planned: no values
+  pool_.reserve(static_cast<std::size_t>(plan_.footprint.activations));
   const auto seed = static_cast<std::uint64_t>(config.data.seed);
   state_.fill([seed](const nn::Parameter& p, float* values) { nn::initialize(p, seed, values); });
   nn::initialize(model_.buffers(), seed, buffers_.f32());
@@ -137,22 +165,26 @@ std::string Learner::describe() const {
                      config_.precision.compute, loss_scale_.dynamic() ? " with dynamic loss scaling" : "");
 }
 
-/// The trunk, all resolutions segment by segment, then the head once on all crops. Parameters may come and go.
+/// Segment by segment: those of the trunk for all resolutions, then those of the head once on all crops. Parameters may
+/// come and go.
 void Learner::forward(nn::Context& ctx, const data::Batch& batch, device::Tensor features, device::Tensor scores) {
   constexpr auto kDirection = FlatState::Direction::forward;
   const auto& trunk = model_.trunk();
-  for (auto& pass : passes_) pass.keep.assign(trunk.segments(), keep_of(config_.parallel.recompute));
-  for (std::size_t s = 0; s < trunk.segments(); ++s) {
+  for (std::size_t g = 0; g < passes_.size(); ++g) passes_[g].keep = plan_.keep[g];
+  for (std::size_t s = 0; s < state_.segments(); ++s) {
     state_.need(ctx, s, kDirection);
-    for (std::size_t g = 0; g < batch.groups.size(); ++g) {
-      const auto& group = batch.groups[g];
-      trunk.forward_segment(ctx, s, group.images, passes_[g],
-                            features.slice(group.first_crop * images_, group.count * images_));
+    if (s < trunk.segments()) {
+      for (std::size_t g = 0; g < batch.groups.size(); ++g) {
+        const auto& group = batch.groups[g];
+        trunk.forward_segment(ctx, s, group.images, passes_[g],
+                              features.slice(group.first_crop * images_, group.count * images_));
+      }
+    } else {
+      model_.head().forward_segment(ctx, s - trunk.segments(), features, head_pass_, scores);
     }
-    state_.drop(s, kDirection);
+    const bool prototypes = s + 1 == state_.segments();  // stay for the loss (queue) and the backward pass
+    if (!prototypes) state_.drop(s, kDirection);
   }
-  state_.need(ctx, trunk.segments(), kDirection);  // stays for the loss (queue) and the backward pass
-  model_.head().forward(ctx, features, head_pass_, scores);
 }
 
 /// The same way back. A segment's gradients are complete when all resolutions have passed it, and set off to the other
@@ -161,11 +193,11 @@ void Learner::backward(nn::Context& ctx, const data::Batch& batch, device::Tenso
   constexpr auto kDirection = FlatState::Direction::backward;
   const auto& trunk = model_.trunk();
   const auto d_features = pool_.tensor(features.shape);
-  for (std::size_t s = trunk.segments() + 1; s-- > 0;) {
+  for (std::size_t s = state_.segments(); s-- > 0;) {
     state_.need(ctx, s, kDirection);
     state_.open_gradients(ctx, s);
-    if (s == trunk.segments()) {
-      model_.head().backward(ctx, d_scores, head_pass_, *d_features);
+    if (s >= trunk.segments()) {
+      model_.head().backward_segment(ctx, s - trunk.segments(), d_scores, head_pass_, *d_features);
     } else {
       for (std::size_t g = batch.groups.size(); g-- > 0;) {
         const auto& group = batch.groups[g];
@@ -181,7 +213,7 @@ void Learner::backward(nn::Context& ctx, const data::Batch& batch, device::Tenso
 Learner::Outcome Learner::update(const data::Batch& batch, std::int64_t update, double lr, Diagnose diagnose) {
   nn::Context ctx{.dnn = dnn_.get(),
                   .pool = &pool_,
-                  .queue = {},
+                  .queue = queue_,
                   .buffers = buffers_.f32(),
                   .compute = compute_type(config_.precision),
                   .mode = nn::Mode::train,
@@ -189,9 +221,8 @@ Learner::Outcome Learner::update(const data::Batch& batch, std::int64_t update, 
   const std::int64_t rows = crops_ * images_;
   const auto features = pool_.tensor({rows, 1, 1, model_.trunk().features()});
   const auto scores = pool_.tensor({rows, 1, 1, model_.head().prototypes()});
-  passes_.resize(batch.groups.size());
   state_.begin_update();
-  if (loss_scale_.dynamic()) std::memcpy(kept_buffers_.data(), buffers_.data(), buffers_.bytes());
+  if (loss_scale_.dynamic()) kernels::copy(queue_, view(buffers_), view(kept_buffers_));
   {
     const auto timer = phases_->time(Phase::forward);
     forward(ctx, batch, *features, *scores);
@@ -202,7 +233,7 @@ Learner::Outcome Learner::update(const data::Batch& batch, std::int64_t update, 
   {
     const auto timer = phases_->time(Phase::loss);
     swav = swav_->loss_and_gradient(
-        pool_, ctx.queue, update, *scores, *head_pass_.embedding, *d_scores, loss_scale_.value(),
+        pool_, queue_, update, *scores, *head_pass_.embedding, *d_scores, loss_scale_.value(),
         [&](device::Tensor embeddings, device::Tensor out) { model_.head().score(ctx, embeddings, out); });
   }
   {
@@ -230,7 +261,7 @@ Learner::Outcome Learner::update(const data::Batch& batch, std::int64_t update, 
     state_.step(lr);
   } else {
     state_.skip();
-    std::memcpy(buffers_.data(), kept_buffers_.data(), buffers_.bytes());
+    kernels::copy(queue_, view(kept_buffers_), view(buffers_));
   }
   out.skipped = !finite;
   loss_scale_.observe(finite);
@@ -256,9 +287,28 @@ Learner::Outcome Learner::agree_on_outcome(const data::Batch& batch, const Swav:
   return out;
 }
 
+Footprint Learner::footprint() const {
+  Footprint out;
+  state_.add_to(out);
+  out.activations = static_cast<std::int64_t>(pool_.held_bytes());
+  out.workspaces = static_cast<std::int64_t>(dnn_->held_bytes());
+  out.communication += comm_->staging_bytes();
+  out.other = static_cast<std::int64_t>(buffers_.bytes() + kept_buffers_.bytes() + swav_->queue_bytes());
+  return out;
+}
+
 std::vector<float> Learner::gradients() {
   auto out = state_.whole_gradients();
   for (auto& g : out) g = static_cast<float>(static_cast<double>(g) / last_scale_);
+  return out;
+}
+
+std::vector<comm::Traffic> Learner::traffic() {
+  auto out = state_.traffic();
+  if (group_) {
+    for (const auto& t : group_->traffic()) out.push_back(t);
+  }
+  for (const auto& t : comm_->traffic()) out.push_back(t);
   return out;
 }
 

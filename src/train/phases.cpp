@@ -35,12 +35,13 @@ double PhaseTimes::step_ms() const {
   return updates == 0 ? 0 : wall_ms / static_cast<double>(updates);
 }
 
-Phases::Timer::Timer(Phases& owner, Phase phase) : owner_(owner), phase_(phase), outer_(owner.running_) {
+Phases::Timer::Timer(Phases& owner, Phase phase)
+    : owner_(owner), phase_(phase), began_ms_(owner.now_ms()), outer_(owner.running_) {
   owner.running_ = this;
 }
 
 Phases::Timer::~Timer() {
-  const double ms = clock_.ms();
+  const double ms = owner_.now_ms() - began_ms_;
   owner_.current_.ms[index(phase_)] += ms - inner_ms_;
   owner_.running_ = outer_;
   if (outer_ != nullptr) outer_->inner_ms_ += ms;
@@ -52,7 +53,7 @@ void Phases::add(Phase phase, double ms) {
 }
 
 void Phases::end_update() {
-  current_.wall_ms = clock_.ms();
+  current_.wall_ms = now_ms() - update_began_ms_;
   current_.updates = 1;
   const double claimed = std::accumulate(current_.ms.begin(), current_.ms.end(), 0.0);
   current_.ms[index(Phase::other)] += std::max(0.0, current_.wall_ms - claimed);
@@ -63,7 +64,7 @@ void Phases::end_update() {
 
 void Phases::restart() {
   current_ = {};
-  clock_.restart();
+  update_began_ms_ = now_ms();
 }
 
 PhaseTimes Phases::take_interval() {

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
 #include "seer/base/error.hpp"
 #include "seer/kernels/activation.hpp"
@@ -26,7 +25,8 @@ Swav::Swav(const config::Swav& config, const comm::Communicator& comm, std::int6
                   "set it to 0 (no queue) or to a multiple of data.global_batch")
           .as_agreed();
     }
-    queue_ = device::Buffer::floats(static_cast<std::size_t>(assigned() * local_length_ * dim_));
+    queue_ = device::Buffer::floats(static_cast<std::size_t>(assigned() * local_length_ * dim_),
+                                    comm.ledger() != nullptr ? device::Space::planned : device::Space::host);
   }
 }
 
@@ -56,15 +56,14 @@ void Swav::sinkhorn(device::Pool& pool, device::Queue& queue, const std::vector<
     prototype_sums();
     bool repaired = false;
     for (std::size_t a = 0; a < crops; ++a) {
-      const auto of_crop = sums.subspan(a * k, k);
-      if (std::find(of_crop.begin(), of_crop.end(), 0.0) == of_crop.end()) continue;
+      if (!kernels::sinkhorn_any_empty(queue, sums.data() + a * k, prototypes_)) continue;
       kernels::sinkhorn_add(queue, q[a], 1e-12F);  // spec 3.2 step 5; the sums are reduced: equal on all ranks
       repaired = true;
     }
     if (repaired) prototype_sums();
     const bool last = iteration + 1 == config_.sinkhorn_iterations;
     for (std::size_t a = 0; a < crops; ++a) {
-      kernels::sinkhorn_factors(sums.data() + a * k, prototypes_);
+      kernels::sinkhorn_factors(queue, sums.data() + a * k, prototypes_);
       kernels::sinkhorn_scale(queue, q[a], sums.data() + a * k, last ? 1.0 : 1.0 / rows_total);
     }
   }
@@ -154,12 +153,13 @@ std::vector<float> Swav::gather_queue() const {
   if (local_length_ == 0) return {};
   // Unrolled newest first, so that a reader need not know where the ring stood.
   const std::int64_t part = local_length_ * dim_, pushes = local_length_ / images_;
+  device::Queue queue;
   std::vector<float> mine(static_cast<std::size_t>(assigned() * part));
   for (std::int64_t a = 0; a < assigned(); ++a) {
     for (std::int64_t age = 0; age < pushes; ++age) {
       const std::int64_t from = (next_ - (age + 1) * images_ + 2 * local_length_) % local_length_;
-      std::memcpy(mine.data() + a * part + age * images_ * dim_, queue_.f32() + a * part + from * dim_,
-                  static_cast<std::size_t>(images_ * dim_) * sizeof(float));
+      kernels::copy(queue, rows_of(queue_.f32() + a * part + from * dim_),
+                    rows_of(mine.data() + a * part + age * images_ * dim_));
     }
   }
   std::vector<float> by_rank(mine.size() * static_cast<std::size_t>(comm_->size())), out(by_rank.size());
@@ -169,17 +169,17 @@ std::vector<float> Swav::gather_queue() const {
   for (std::int64_t r = 0; r < ranks; ++r) {
     for (std::int64_t a = 0; a < assigned(); ++a) {
       for (std::int64_t age = 0; age < pushes; ++age) {
-        std::memcpy(out.data() + a * ranks * part + (age * ranks + r) * slice,
-                    by_rank.data() + (r * assigned() + a) * part + age * slice,
-                    static_cast<std::size_t>(slice) * sizeof(float));
+        std::copy_n(by_rank.data() + (r * assigned() + a) * part + age * slice, slice,
+                    out.data() + a * ranks * part + (age * ranks + r) * slice);
       }
     }
   }
   return out;
 }
 
-void Swav::restore_queue(const std::vector<float>& stored, std::int64_t filled, std::int64_t update) {
+void Swav::restore_queue(std::vector<float> stored, std::int64_t filled, std::int64_t update) {
   if (local_length_ == 0 || stored.empty()) return;
+  device::Queue queue;
   const std::int64_t part = local_length_ * dim_, ranks = comm_->size();
   if (static_cast<std::int64_t>(stored.size()) != assigned() * part * ranks) {
     throw Error(ExitCode::file,
@@ -194,9 +194,9 @@ void Swav::restore_queue(const std::vector<float>& stored, std::int64_t filled, 
   next_ = std::max<std::int64_t>(0, update - config_.queue_start_update) % pushes * images_;
   for (std::int64_t a = 0; a < assigned(); ++a) {
     for (std::int64_t age = 0; age < pushes; ++age) {
-      const float* mine = stored.data() + a * ranks * part + (age * ranks + comm_->rank()) * images_ * dim_;
+      float* mine = stored.data() + a * ranks * part + (age * ranks + comm_->rank()) * images_ * dim_;
       const std::int64_t to = (next_ - (age + 1) * images_ + 2 * local_length_) % local_length_;
-      std::memcpy(queue_.f32() + a * part + to * dim_, mine, static_cast<std::size_t>(images_ * dim_) * sizeof(float));
+      kernels::copy(queue, rows_of(mine), rows_of(queue_.f32() + a * part + to * dim_));
     }
   }
   filled_ = std::min(filled / ranks, local_length_);

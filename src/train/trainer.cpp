@@ -24,6 +24,7 @@
 #include "seer/train/run_lock.hpp"
 #include "seer/train/schedule.hpp"
 #include "seer/train/tensorboard.hpp"
+#include "seer/train/traffic.hpp"
 
 namespace seer::train {
 namespace {
@@ -38,6 +39,7 @@ class Run {
  private:
   void prepare_folder(const PretrainOptions& options);
   void write_configuration() const;
+  void write_traffic(const std::vector<TrafficLedger::Row>& rows, std::int64_t updates) const;
   void resume(const PretrainOptions& options);
   void warn_of_other_shards() const;
   void save(std::int64_t completed);
@@ -53,8 +55,9 @@ class Run {
   std::optional<CollapseWatch> collapse_;
   std::optional<Metrics> metrics_;
   std::optional<EventFile> events_;
+  std::optional<TrafficLedger> traffic_;
   checkpoint::State loaded_;
-  std::int64_t start_ = 0, total_ = 0, bad_images_ = 0, skipped_ = 0, saved_ = -1;
+  std::int64_t start_ = 0, total_ = 0, bad_images_ = 0, skipped_ = 0, saved_ = -1, logged_ = 0;
   std::string stop_reason_;
   bool resumes_by_itself_ = true;
   std::optional<RunLock> lock_;  ///< the root's
@@ -82,6 +85,7 @@ Run::Run(const config::Config& config, const comm::Communicator& comm, const Pre
     : config_(config), comm_(comm), resumes_by_itself_(options.resume == "auto") {
   comm::watch_for_stop(config.log.walltime);
   learner_.emplace(config, comm, phases_);
+  traffic_.emplace([this] { return learner_->traffic(); });
   comm::agree(comm, "preparing the run folder", [&] { prepare_folder(options); });
   comm::leave_traces_in(config.log.run_dir);
   if (config.log.hang_seconds != config::Log{}.hang_seconds) {
@@ -134,6 +138,14 @@ void Run::write_configuration() const {
   if (!file.flush()) {
     throw Error(ExitCode::file, "cannot write " + path, "free space or choose another log.run_dir");
   }
+}
+
+void Run::write_traffic(const std::vector<TrafficLedger::Row>& rows, std::int64_t updates) const {
+  if (!comm_.is_root()) return;
+  const auto path = config_.log.run_dir + "/traffic.json";
+  std::ofstream file(path);
+  file << to_json(rows, updates, logged_, comm_.size());
+  if (!file.flush()) throw Error(ExitCode::file, "cannot write " + path, "free space or choose another log.run_dir");
 }
 
 void Run::resume(const PretrainOptions& options) {
@@ -194,6 +206,7 @@ void Run::warn_of_other_shards() const {
 void Run::save(std::int64_t completed) {
   if (completed == saved_) return;
   const auto timer = phases_.time(Phase::checkpoint);
+  traffic_->close(TrafficLedger::Use::update);
   checkpoint::State state;
   state.update = completed;
   state.images_seen = completed * config_.data.global_batch;
@@ -210,10 +223,12 @@ void Run::save(std::int64_t completed) {
   if (comm_.is_root()) {
     checkpoint::retain(config_.log.run_dir, config_.checkpoint.keep_last, config_.checkpoint.keep_every);
   }
+  traffic_->close(TrafficLedger::Use::checkpoint);
   log::info("checkpoint " + folder);
 }
 
 void Run::record(std::int64_t completed, const Learner::Outcome& outcome, double lr) {
+  ++logged_;
   UpdateRecord r;
   r.update = completed;
   r.loss = outcome.loss;
@@ -238,6 +253,7 @@ void Run::record(std::int64_t completed, const Learner::Outcome& outcome, double
 
 int Run::loop() {
   std::int64_t t = start_;
+  traffic_->close(TrafficLedger::Use::set_up);
   phases_.restart();
   while (t < total_) {
     const data::Batch* batch;
@@ -268,10 +284,17 @@ int Run::loop() {
 }
 
 void Run::finish(std::int64_t completed) {
+  traffic_->close(TrafficLedger::Use::update);
   const auto summary = reduce(phases_.total(), comm_);
   const auto peak = comm_.all_reduce(static_cast<std::int64_t>(device::peak_resident_bytes()), comm::Op::max);
   log::finish_progress();
   if (completed > start_) log::info(to_table(summary));
+  const auto messages = traffic_->rows();
+  auto memory = learner_->footprint();
+  memory.data = source_->bytes_held();
+  log::info(to_table(memory, static_cast<std::int64_t>(device::peak_resident_bytes())));
+  if (const auto table = to_table(messages, completed - start_); !table.empty()) log::info(table);
+  comm::agree(comm_, "writing traffic.json", [&] { write_traffic(messages, completed - start_); });
   log::info(fmt::format("peak memory of a rank {:.2f} GiB, of that activations {:.2f} GiB",
                         static_cast<double>(peak) / (1 << 30),
                         static_cast<double>(learner_->activation_peak_bytes()) / (1 << 30)));

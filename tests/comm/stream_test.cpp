@@ -22,6 +22,8 @@ TEST_P(StreamTest, RunsJobsInTheirOrderAndWaitsForThem) {
     if (i == 2) third = ticket;
   }
   stream.wait(third);
+  EXPECT_TRUE(stream.done(third));
+  EXPECT_FALSE(stream.done(101));
   stream.wait_all();
   ASSERT_EQ(done.size(), 100U);
   for (int i = 0; i < 100; ++i) EXPECT_EQ(done[static_cast<std::size_t>(i)], i);

@@ -148,8 +148,7 @@ TEST(Config, LaterFeaturesAreNamedAndRefused) {
   EXPECT_EQ(refusal("[data]\nmode = \"stream\"\n"),
             "run.toml:2: data.mode: found \"stream\", which comes with a later version; allowed in this "
             "version: \"fixed\"");
-  for (const char* text :
-       {"[parallel]\nrecompute=\"auto\"", "[data]\nmode=\"stream\"", "[checkpoint]\nevery_updates=\"auto\""}) {
+  for (const char* text : {"[data]\nmode=\"stream\"", "[checkpoint]\nevery_updates=\"auto\""}) {
     expect_contains(refusal(text), "which comes with a later version");
   }
 }

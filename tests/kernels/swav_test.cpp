@@ -33,7 +33,7 @@ Values sinkhorn(Values scores, float epsilon, int iterations) {
       sinkhorn_add(queue, q.tensor(), 1e-12F);
       sinkhorn_prototype_sums(queue, q.tensor(), factors.data());
     }
-    sinkhorn_factors(factors.data(), k);
+    sinkhorn_factors(queue, factors.data(), k);
     sinkhorn_scale(queue, q.tensor(), factors.data(), i + 1 == iterations ? 1.0 : 1.0 / static_cast<double>(n));
   }
   return q;
@@ -161,7 +161,7 @@ TEST(Sinkhorn, PiecesMatchDouble) {
     sinkhorn_prototype_sums(queue, q.tensor(), sums.data());
     expect_close(sums, wanted, 1e-7, "prototype sums");
     Wide factors = sums;
-    sinkhorn_factors(factors.data(), s.c);
+    sinkhorn_factors(queue, factors.data(), s.c);
     Wide scaled(q.wide());
     for (std::int64_t r = 0; r < s.n; ++r) {
       double sum = 0;
@@ -181,7 +181,8 @@ TEST(Sinkhorn, PiecesMatchDouble) {
 
 TEST(Sinkhorn, FactorsOfEmptyPrototypes) {
   Wide sums{0.5, 0, 0.125};
-  sinkhorn_factors(sums.data(), 3);
+  Queue queue;
+  sinkhorn_factors(queue, sums.data(), 3);
   EXPECT_DOUBLE_EQ(sums[0], 1 / 1.5);
   EXPECT_DOUBLE_EQ(sums[2], 1 / 0.375);
   EXPECT_EQ(sums[1], sums[2]) << "inf takes the largest finite factor";

@@ -33,4 +33,15 @@ for n in 1 2 4; do run "$n" "$n"; done
   run restarts 2 $(parallel parameters cheap) --resume runrestarts/checkpoints/update-00000010
   run restarts 1 $(parallel optimizer none) --resume runrestarts/checkpoints/update-00000015
 }
+# What was sent: updates apart from checkpoints, parameters gathered twice where they are sharded, nothing by one rank.
+sent() {  # NAME USE COMMUNICATOR KIND: payload bytes, or nothing
+  tr -d '\n ' <"run$1/traffic.json" | { grep -o "\"use\":\"$2\",\"name\":\"$3\",\"kind\":\"$4\"[^}]*" || true; } |
+    sed -E 's/.*"bytes":([0-9]+).*/\1/'
+}
+grep -q '"traffic": \[\]' run1/traffic.json || fail "one rank sent something"
+[ -n "$(sent 4 update replicas all_reduce)" ] || fail "4 ranks summed no gradients"
+[ -z "$(sent 4 update shard all_gather)$(sent 4 update world broadcast)" ] || fail "more was sent than updates need"
+[ -n "$(sent 4 checkpoint world broadcast)" ] || fail "checkpoints sent nothing"
+[ "$(sent parameters update shard all_gather)" = $((2 * $(sent optimizer update shard all_gather))) ] ||
+  fail "gathered: $(sent optimizer update shard all_gather) and $(sent parameters update shard all_gather) bytes"
 for name in 2 4 optimizer gradients parameters restarts; do compare "$name"; done

@@ -27,6 +27,7 @@ Run add_eval(CLI::App& command);
 Run add_features(CLI::App& command);
 Run add_import(CLI::App& command);
 Run add_export(CLI::App& command);
+Run add_plan(CLI::App& command);
 Run add_bench(CLI::App& command);
 
 /// `bench` tasks, one file each (src/app/bench_<task>.cpp), declared by add_bench.

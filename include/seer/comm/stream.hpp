@@ -8,13 +8,16 @@
 #include <functional>
 #include <memory>
 
+#include "seer/device/ledger.hpp"
+
 namespace seer::comm {
 
 class Stream {
  public:
   /// Jobs run when they are posted, in the caller's thread, where `threaded` is false or the MPI lacks
   /// MPI_THREAD_MULTIPLE.
-  explicit Stream(bool threaded);
+  /// With a ledger (planned), threaded jobs are told as beside the main line.
+  explicit Stream(bool threaded, device::Ledger* ledger = nullptr);
   ~Stream();
   Stream(const Stream&) = delete;
   Stream& operator=(const Stream&) = delete;
@@ -23,6 +26,8 @@ class Stream {
   Ticket post(std::function<void()> job);
   /// Until the job and all before it are done. Throws what a job threw.
   void wait(Ticket ticket);
+  /// Whether wait() would return at once.
+  bool done(Ticket ticket) const;
   void wait_all();
   /// Time that jobs took since the last call, ms; how much of it the caller spent in wait() or post() is the caller's
   /// to measure.

@@ -93,6 +93,7 @@ struct Schedule {
 struct Precision {
   std::string compute = "fp32";
   std::string loss_scale = "auto";
+  std::string reduce = "fp32";
   bool operator==(const Precision&) const = default;
 };
 struct Parallel {

@@ -5,7 +5,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -14,7 +13,8 @@
 
 namespace seer::device {
 
-/// 64-byte aligned, zero-filled, move-only. Throws Error(device) with the size wanted when there is no memory.
+/// 64-byte aligned, zero-filled, move-only; planned memory has a size and is not there. Throws Error(device) with the
+/// size wanted when there is no memory.
 class Buffer {
  public:
   Buffer() = default;
@@ -23,17 +23,19 @@ class Buffer {
   Buffer& operator=(Buffer&& other) noexcept {
     std::swap(data_, other.data_);
     std::swap(bytes_, other.bytes_);
+    std::swap(space_, other.space_);
     return *this;
   }
   ~Buffer();
   void* data() const { return data_; }
   float* f32() const { return static_cast<float*>(data_); }
   std::size_t bytes() const { return bytes_; }
-  static Buffer floats(std::size_t count) { return Buffer(count * sizeof(float)); }
+  static Buffer floats(std::size_t count, Space space = Space::host) { return Buffer(count * sizeof(float), space); }
 
  private:
   void* data_ = nullptr;
   std::size_t bytes_ = 0;
+  Space space_ = Space::host;
 };
 
 class Pool;
@@ -62,9 +64,9 @@ class Loan {
   std::size_t block_bytes_ = 0;
 };
 
-/// Memory that is asked for in the same sizes every step: a freed block is kept and lent again to a request that it
-/// fits within an eighth, so that after the first steps the system is not asked again. Contents are not cleared.
-/// One thread only.
+/// An arena for what comes and goes within a step. The smallest free stretch that is large enough is lent, and joined
+/// with its free neighbours when it comes back, so that the same requests in the same order find the same places: on a
+/// planned machine as on a real one. Contents are not cleared. One thread only.
 class Pool {
  public:
   explicit Pool(Space space = Space::host) : space_(space) {}
@@ -72,30 +74,44 @@ class Pool {
   Pool& operator=(const Pool&) = delete;
   ~Pool();
 
+  /// Takes so much from the system at once. What does not fit later is asked for piece by piece.
+  void reserve(std::size_t bytes);
+  /// Gives pieces that nobody uses back to the system.
+  void trim();
+
   Loan tensor(Shape shape, DType dtype = DType::f32);
   Loan bytes(std::size_t count) { return tensor({1, 1, 1, static_cast<std::int64_t>(count)}, DType::u8); }
 
   std::size_t in_use_bytes() const { return in_use_bytes_; }
   std::size_t peak_bytes() const { return peak_bytes_; }
-  /// What was taken from the system, in use or not.
+  /// What was taken from the system, in use or not. Planned: as far as the arena was ever used, gaps included.
   std::size_t held_bytes() const { return held_bytes_; }
-  /// How often the system was asked: constant after the second step.
+  /// How often the system was asked.
   std::uint64_t system_allocations() const { return system_allocations_; }
-  /// Gives free blocks back to the system.
-  void trim();
 
  private:
   friend class Loan;
+  struct Stretch {
+    std::size_t begin, bytes;
+  };
+  /// A piece of memory from the system; its free stretches in order.
+  struct Chunk {
+    char* base;
+    std::size_t bytes;
+    std::vector<Stretch> free;
+  };
+  void grow(std::size_t bytes);
   void give_back(void* data, std::size_t block_bytes);
+
   Space space_;
-  std::multimap<std::size_t, void*> free_;  // by size
+  std::vector<Chunk> chunks_;
   std::size_t in_use_bytes_ = 0, peak_bytes_ = 0, held_bytes_ = 0;
   std::uint64_t system_allocations_ = 0;
 };
 
-/// Bytes the process holds now and held at most (resident set, /proc/self/status); 0 where unknown.
 /// What the machine can still give without swapping (MemAvailable); 0 where unknown.
 std::size_t available_bytes();
+/// Bytes the process holds now and held at most (resident set, /proc/self/status); 0 where unknown.
 std::size_t resident_bytes();
 std::size_t peak_resident_bytes();
 

@@ -1,15 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "seer/device/ledger.hpp"
 #include "seer/device/tensor.hpp"
 
 namespace seer::device {
 
 /// An execution queue: the order in which kernels and library calls run. On the host every call has finished when it
-/// returns; a device queue is a stream. Passed explicitly, never a global default.
+/// returns; a device queue is a stream; a planned one tells its ledger. Passed explicitly, never a global default.
 struct Queue {
   Space space = Space::host;
   void* stream = nullptr;
+  Ledger* ledger = nullptr;
+
+  static Queue planned(Ledger& ledger) { return {.space = Space::planned, .ledger = &ledger}; }
+  /// First line of every kernel: on a planned machine, notes the bytes it would read and write, and says true.
+  bool only_plans(std::int64_t bytes) const {
+    if (space != Space::planned) return false;
+    ledger->work({.bytes = static_cast<double>(bytes)});
+    return true;
+  }
   void wait() const {}
 };
 

@@ -8,7 +8,11 @@
 
 namespace seer::device {
 
-enum class Space : std::uint8_t { host, device };
+enum class Space : std::uint8_t {
+  host,
+  device,
+  planned,  ///< memory that is counted and not there (device/ledger.hpp)
+};
 
 /// NHWC: c is the fastest index. A matrix [rows, columns] is {n = rows, c = columns}.
 struct Shape {

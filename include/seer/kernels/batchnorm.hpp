@@ -33,6 +33,9 @@ struct BatchNorm {
 /// Accurate when |mean| >> deviation: accumulated about each channel's first value, converted at the end.
 void batchnorm_sums(Queue& queue, const Tensor& x, double* sums);
 
+/// The rows that reduced sums are of.
+double batchnorm_rows(Queue& queue, const double* sums);
+
 /// From reduced sums: mean and 1/sqrt(biased variance + eps). Where running_mean is not null:
 /// running = (1 - momentum) * running + momentum * batch, the variance unbiased by rows / (rows - 1).
 void batchnorm_statistics(Queue& queue, std::int64_t c, const double* sums, float eps, float* mean, float* inv_std,

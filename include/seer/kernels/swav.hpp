@@ -26,7 +26,9 @@ void sinkhorn_add(Queue& queue, const Tensor& q, float value);
 /// each row divided by its sum and multiplied by row_target; the last pair has row_target 1.
 void sinkhorn_scale(Queue& queue, const Tensor& q, const double* factors, double row_target);
 /// 1 / (k_total * sum), infinities replaced by the largest finite factor. In place.
-void sinkhorn_factors(double* sums, std::int64_t k);
+void sinkhorn_factors(Queue& queue, double* sums, std::int64_t k);
+/// Whether a prototype has no share at all (the sums are the same on all ranks: so is the answer).
+bool sinkhorn_any_empty(Queue& queue, const double* sums, std::int64_t k);
 /// One-hot of each row's argmax (first of equals), in place.
 void sinkhorn_harden(Queue& queue, const Tensor& q);
 

@@ -2,9 +2,12 @@
 // Parameters, gradients and momentum as flat blocks, whole or sharded over ranks (spec 7.1), and the collectives that
 // keep them together, run beside the computation.
 //
-// The blocks are cut into buckets of whole segments (stem, blocks, head). In a group of G ranks, rank r owns the r-th
-// part of every bucket, balanced to the element, so a tensor may be split. Groups hold replicas of each other. Without
-// sharding G is 1, and everything below is the same.
+// The blocks are cut into buckets of whole segments (stem, blocks, layers of the head, prototypes). In a group of G
+// ranks, rank r owns the r-th part of every bucket, balanced to the element, so a tensor may be split. Groups hold
+// replicas of each other. Without sharding G is 1, and everything below is the same.
+//
+// What is gathered for a while, parameters of other ranks or gradients not yet summed, lies in two slots that buckets
+// take turns in: one is worked on while the other is on its way.
 #pragma once
 
 #include <cstdint>
@@ -16,6 +19,7 @@
 #include "seer/comm/stream.hpp"
 #include "seer/config/config.hpp"
 #include "seer/nn/model.hpp"
+#include "seer/train/memory_plan.hpp"
 #include "seer/train/optimizer.hpp"
 #include "seer/train/phases.hpp"
 
@@ -35,13 +39,12 @@ class FlatState {
 
   /// Collective. Error(input) for a shard group that does not divide the ranks; Error(device), agreed, for what the
   /// node's memory cannot hold.
-  FlatState(const config::Config& config, const comm::Communicator& comm, const nn::Model& model, device::Pool& pool,
-            Phases& phases);
+  FlatState(const config::Config& config, const comm::Communicator& comm, const nn::Model& model, Phases& phases);
 
   /// Starting values. `tensor` is called for every tensor in the table's order, on every rank.
   void fill(const std::function<void(const nn::Parameter&, float* values)>& tensor);
 
-  /// The last segment is the head.
+  /// Those of the trunk, then those of the head.
   std::size_t segments() const { return bucket_of_.size(); }
 
   // Of one update, in this order. ----------------------------------------------------------------------------------
@@ -52,9 +55,11 @@ class FlatState {
   void drop(std::size_t segment, Direction direction);
   /// Lets ctx point to where a segment's gradients are accumulated.
   void open_gradients(nn::Context& ctx, std::size_t segment);
-  /// The segment's gradients are complete on this rank: their sum over ranks begins.
+  /// The segment's gradients are complete on this rank: their sum over ranks begins. Norms of the buckets whose sum
+  /// has arrived meanwhile are taken.
   void close_gradients(std::size_t segment);
-  /// Waits for the sums. Returns the norm of all gradients that take part in the update; not finite if they are not.
+  /// Waits for the sums that are still on their way, taking norms as they arrive. Returns the norm of all gradients
+  /// that take part in the update; not finite if they are not. Nothing has been changed by then.
   double reduce();
   /// Parameters -= ... on every owner, then back to all; they are waited for where they are needed.
   void step(double lr);
@@ -62,6 +67,8 @@ class FlatState {
   void skip();
 
   Optimizer& optimizer() { return optimizer_; }
+  /// What the blocks and their staging hold.
+  void add_to(Footprint& footprint) const;
 
   // Checkpoints and tests. -----------------------------------------------------------------------------------------
   /// This rank's part of every tensor of "model" and "momentum"; over all ranks each element once.
@@ -71,6 +78,9 @@ class FlatState {
   /// Collective: the whole block, on every rank.
   std::vector<float> whole_parameters();
   std::vector<float> whole_gradients();  ///< of the last update, averaged over ranks
+  /// Of the communicators "shard" (a group), "replicas" (the same part in all groups) and "norms" (a group again).
+  /// Waits for what is still under way.
+  std::vector<comm::Traffic> traffic();
 
  private:
   struct Bucket {
@@ -79,17 +89,23 @@ class FlatState {
     std::int64_t packed = 0;                  ///< where that is in arrays that hold own parts alone
     std::size_t first_segment = 0, last_segment = 0;
     Optimizer::Part part;
-    device::Loan gathered, gradients;  ///< while in use, if sharded
+    bool gathered = false;  ///< parameters mode: they lie in its slot, or are on their way there
     comm::Stream::Ticket gather = 0, sum = 0;
     std::int64_t elems() const { return end - begin; }
     std::int64_t own_elems() const { return own_end - own_begin; }
   };
   void cut(const nn::Model& model, std::int64_t bucket_bytes);
   bool shards(Sharding what) const { return sharding_ >= what; }
+  std::size_t index_of(const Bucket& b) const { return static_cast<std::size_t>(&b - buckets_.data()); }
   float* own_parameters(const Bucket& b);
   float* own_momenta(const Bucket& b) { return momenta_.f32() + b.packed; }
   float* own_gradients(const Bucket& b);
+  /// All of the bucket: in the block, or in its slot.
+  float* whole_parameters_of(const Bucket& b);
+  float* whole_gradients_of(const Bucket& b);
   void fetch(Bucket& b);
+  void measure_down_to(std::size_t bucket);
+  void measure_arrived();
   std::vector<float> whole(float* (FlatState::*own)(const Bucket&));
   void wait(Phase phase, comm::Stream::Ticket ticket);
   void settle();
@@ -98,16 +114,19 @@ class FlatState {
 
   const comm::Communicator* comm_;
   const nn::ParameterTable* table_;
-  device::Pool* pool_;
   Phases* phases_;
   Sharding sharding_;
+  DType wire_;  ///< gradients travel as this
+  device::Queue queue_;
   std::int64_t prototypes_begin_ = 0, prototypes_ = 0, prototype_dim_ = 0;
   comm::Communicator group_, replicas_, norms_;
   std::vector<Bucket> buckets_;
   std::vector<std::size_t> bucket_of_;
   std::int64_t own_elems_ = 0;
   Optimizer optimizer_;
+  std::size_t closed_ = 0, measured_ = 0;  ///< buckets from these on: complete on this rank; summed, norms taken
   device::Buffer parameters_, gradients_, own_gradients_, momenta_;
+  device::Buffer parameter_slots_[2], gradient_slots_[2];
   std::uint64_t version_ = 1;
   double exposed_ms_ = 0;
   comm::Stream stream_;  // last: its thread uses everything above

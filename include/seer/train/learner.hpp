@@ -12,6 +12,7 @@
 #include "seer/data/source.hpp"
 #include "seer/nn/model.hpp"
 #include "seer/train/flat_state.hpp"
+#include "seer/train/memory_plan.hpp"
 #include "seer/train/phases.hpp"
 #include "seer/train/precision.hpp"
 #include "seer/train/swav.hpp"
@@ -24,6 +25,9 @@ class Learner {
   /// group size that the ranks do not divide, for a precision that some rank cannot compute in, and what nn::Model and
   /// Swav refuse.
   Learner(const config::Config& config, const comm::Communicator& comm, Phases& phases);
+  /// With what was planned for it. On a planned communicator: without values, and nothing is computed.
+  Learner(const config::Config& config, const comm::Communicator& comm, Phases& phases, MemoryPlan plan,
+          std::shared_ptr<dnn::Backend> backend);
   ~Learner();
 
   /// Collective: parameters and running statistics of a weights file, checkpoint or run folder. Error(file).
@@ -64,10 +68,17 @@ class Learner {
   const float* buffers() const { return buffers_.f32(); }
   std::int64_t images_per_rank() const { return images_; }
   std::size_t activation_peak_bytes() const { return pool_.peak_bytes(); }
+  /// What this rank holds now, of `data` and of libraries nothing.
+  Footprint footprint() const;
+  /// Planned: as if queues were full.
+  void assume_full_queue() { swav_->assume_full_queue(); }
   /// How often activations asked the system for memory: constant after the second update.
   std::uint64_t pool_allocations() const { return pool_.system_allocations(); }
   std::size_t backend_bytes() const { return dnn_->held_bytes(); }
   std::string describe() const;
+  /// What this rank's communicators have carried since they were made: "shard", "replicas", "norms" (see FlatState),
+  /// "bn", and "world", which also counts what others sent over the learner's ranks. Waits for what is still under way.
+  std::vector<comm::Traffic> traffic();
 
  private:
   class GroupReduction;
@@ -80,7 +91,9 @@ class Learner {
   Phases* phases_;
   std::int64_t images_ = 0, crops_ = 0;
   nn::Model model_;
-  std::unique_ptr<dnn::Backend> dnn_;
+  MemoryPlan plan_;
+  std::shared_ptr<dnn::Backend> dnn_;
+  device::Queue queue_;
   device::Pool pool_;
   FlatState state_;
   LossScale loss_scale_;

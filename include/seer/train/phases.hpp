@@ -11,6 +11,7 @@
 
 #include "seer/base/clock.hpp"
 #include "seer/comm/communicator.hpp"
+#include "seer/device/ledger.hpp"
 #include "seer/train/metrics.hpp"
 
 namespace seer::train {
@@ -65,10 +66,16 @@ class Phases {
     Timer(Phases& owner, Phase phase);
     Phases& owner_;
     Phase phase_;
-    Clock clock_;
+    double began_ms_;
     Timer* outer_;
     double inner_ms_ = 0;
   };
+
+  /// By the clock of a planned machine, where one is given.
+  explicit Phases(const device::Ledger* planned = nullptr) : planned_(planned) { restart(); }
+
+  /// Of the clock that all of this goes by.
+  double now_ms() const { return planned_ != nullptr ? planned_->now_ms() : clock_.ms(); }
 
   [[nodiscard]] Timer time(Phase phase) { return Timer(*this, phase); }
   /// For time that was measured elsewhere; taken off the timer that is running, if any.
@@ -88,7 +95,9 @@ class Phases {
 
  private:
   PhaseTimes current_, interval_, total_;
+  const device::Ledger* planned_;
   Clock clock_;
+  double update_began_ms_ = 0;
   Timer* running_ = nullptr;
 };
 

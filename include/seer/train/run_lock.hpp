@@ -8,8 +8,8 @@ namespace seer::train {
 
 class RunLock {
  public:
-  /// Takes run_dir/lock and writes host and process into it. Error(input) where another process has it, naming that one.
-  /// On file systems that cannot lock, a warning.
+  /// Takes run_dir/lock and writes host and process into it. Error(input) where another process has it, naming that
+  /// one. On file systems that cannot lock, a warning.
   explicit RunLock(const std::string& run_dir);
   ~RunLock();
   RunLock(const RunLock&) = delete;

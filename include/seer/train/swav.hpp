@@ -42,8 +42,10 @@ class Swav {
   /// Its shape; empty without a queue.
   std::vector<std::int64_t> queue_shape() const;
   std::int64_t queue_filled() const { return filled_ * comm_->size(); }
+  std::size_t queue_bytes() const { return queue_.bytes(); }
+  void assume_full_queue() { filled_ = local_length_; }
   /// From gather_queue() of any number of ranks, after `update` completed updates.
-  void restore_queue(const std::vector<float>& queue, std::int64_t filled, std::int64_t update);
+  void restore_queue(std::vector<float> queue, std::int64_t filled, std::int64_t update);
 
  private:
   std::int64_t assigned() const { return static_cast<std::int64_t>(config_.crops_for_assign.size()); }
@@ -51,6 +53,8 @@ class Swav {
   void sinkhorn(device::Pool& pool, device::Queue& queue, const std::vector<device::Tensor>& scores,
                 const std::vector<device::Tensor>& q) const;
   void push(device::Queue& queue, device::Tensor embeddings);
+  /// The embeddings of one update and one assigned crop, as they lie in the queue.
+  device::Tensor rows_of(float* values) const { return {.data = values, .shape = {images_, 1, 1, dim_}}; }
 
   config::Swav config_;
   const comm::Communicator* comm_;

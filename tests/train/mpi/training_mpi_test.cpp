@@ -92,6 +92,89 @@ TEST(Training, ShardingAndRecomputationChangeNothing) {
   }
 }
 
+// Gradients that travel in 16 bits: ten updates stay near those in single precision, in every mode of sharding.
+TEST(Training, GradientsThatTravelInHalfPrecisionStayNear) {
+  const auto world = comm::Communicator::world();
+  const GoldenFile file("training.h5");
+  const auto rates = file.read("bn_groups_1/lr").values, losses = file.read("bn_groups_1/loss").values;
+  for (const auto& mode : kShardModes) {
+    if (mode.group > world.size()) continue;
+    SCOPED_TRACE(std::string(mode.shard) + " in groups of " + std::to_string(mode.group));
+    auto config = golden_config(world.size());
+    config.parallel.shard = mode.shard;
+    config.parallel.shard_group = mode.group;
+    config.precision.reduce = "half";
+    Phases phases;
+    Learner learner(config, world, phases);
+    set_golden_start(learner);
+    for (std::int64_t t = 0; t < 10; ++t) {
+      const auto at = static_cast<std::size_t>(t);
+      const auto outcome = learner.update(GoldenBatch(t, world).batch, t, rates[at]);
+      EXPECT_NEAR(outcome.loss, losses[at], 2e-2 * losses[at]) << "update " << t;
+      if (t > 0) continue;
+      double worst = 0;
+      const auto gradients = learner.gradients();
+      for (const auto& p : learner.model().parameters().entries()) {
+        const float* g = gradients.data() + p.offset;
+        worst = std::max(worst, relative_error(std::vector<float>(g, g + p.elems),
+                                               file.read("bn_groups_1/first_grad/" + p.name).values));
+      }
+      EXPECT_LT(worst, 2e-2);
+      if (world.size() > 1) {
+        EXPECT_GT(worst, 1e-4) << "nothing was rounded";
+      }
+    }
+  }
+}
+
+// What each mode sends for an update, from the sizes alone; seer plan counts on it.
+TEST(Training, TrafficOfAnUpdateIsWhatTheModeSaysItIs) {
+  const auto world = comm::Communicator::world();
+  if (world.size() == 1) return;
+  for (const char* reduce : {"fp32", "half"}) {
+    for (const auto& mode : kShardModes) {
+      if (mode.group > world.size()) continue;
+      auto config = golden_config(world.size());
+      config.parallel.shard = mode.shard;
+      config.parallel.shard_group = mode.group;
+      config.precision.reduce = reduce;
+      SCOPED_TRACE(std::string(mode.shard) + " in groups of " + std::to_string(mode.group) + ", " + reduce);
+      Phases phases;
+      Learner learner(config, world, phases);
+      std::map<std::string, comm::Traffic> before, sent;
+      const auto counts = [&] {
+        std::map<std::string, comm::Traffic> out;
+        for (const auto& t : learner.traffic()) out[t.name + " " + t.kind] = t;
+        return out;
+      };
+      learner.update(GoldenBatch(0, world).batch, 0, 0.3);
+      before = counts();
+      learner.update(GoldenBatch(1, world).batch, 1, 0.3);
+      for (const auto& [key, t] : counts()) {
+        sent[key] = t;
+        sent[key].calls -= before[key].calls;
+        sent[key].bytes -= before[key].bytes;
+      }
+      const auto& table = learner.model().parameters();
+      const std::int64_t block = table.block_elems(), wire = std::string(reduce) == "half" ? 2 : 4;
+      const std::string shard = mode.shard;
+      const std::int64_t group = shard == "none" ? 1 : mode.group == 0 ? world.size() : mode.group;
+      EXPECT_EQ(sent["shard reduce_scatter"].bytes, group > 1 ? block * wire : 0);
+      if (group == 1) {
+        EXPECT_EQ(sent["replicas all_reduce"].bytes, block * wire);
+        EXPECT_EQ(sent["replicas all_reduce"].group_size, world.size());
+      }
+      // Parameters: all of them there, all but the prototypes, which stayed, back again, and the prototypes once more.
+      // Otherwise once, after the update.
+      const std::int64_t gathered = group == 1 ? 0 : shard == "parameters" ? 2 * block : block;
+      EXPECT_EQ(sent["shard all_gather"].bytes, gathered * 4);
+      const auto squares = static_cast<std::int64_t>(2 * table.entries().size() * sizeof(double));
+      EXPECT_EQ(sent["norms all_reduce"].bytes, group > 1 ? squares : 0);
+      EXPECT_EQ(sent["norms all_reduce"].calls, group > 1 ? 1 : 0);
+    }
+  }
+}
+
 /// Everything of one learner into another, which may have other ranks and another sharding.
 void hand_over(Learner& from, const comm::Communicator& of, Learner& to) {
   std::map<std::string, std::vector<float>> tensors;

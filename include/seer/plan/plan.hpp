@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+// `seer plan`: memory and time of a job before any node is booked. The program's own Learner goes through a few updates
+// on a planned machine; nothing here repeats what it does.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "seer/config/config.hpp"
+#include "seer/config/machine.hpp"
+#include "seer/plan/simulation.hpp"
+#include "seer/train/memory_plan.hpp"
+#include "seer/train/phases.hpp"
+
+namespace seer::plan {
+
+struct Report {
+  train::MemoryPlan memory;
+  std::int64_t budget_bytes = 0;
+  bool fits = true;
+  std::int64_t parameters = 0, images_per_rank = 0, ranks = 1, nodes = 1;
+
+  // Of one update, seconds.
+  double step_s = 0;
+  double product_s = 0, stream_s = 0, exposed_s = 0, hidden_s = 0, data_wait_s = 0;
+  train::PhaseTimes phases;
+  std::vector<Simulation::Traffic> traffic;  ///< calls and bytes of one update
+
+  double flops = 0;        ///< of one update and rank, replays included
+  double model_flops = 0;  ///< without them
+  double images_per_s = 0;
+  double peak_share = 0;  ///< model_flops over step and peak
+  std::string limit;      ///< what takes most
+
+  // Of the run.
+  std::int64_t updates = 0;
+  double days = 0, node_hours = 0;
+  double checkpoint_bytes = 0, checkpoint_s = 0;
+  double interval_s = 0;  ///< Young and Daly: sqrt(2 * checkpoint * mean time between failures); 0: nothing fails
+  double lost_share = 0;  ///< of the time, to checkpoints and to what failures undo
+  double read_bytes_per_s = 0;
+
+  std::vector<std::string> suggestions;  ///< where it does not fit
+};
+
+/// Errors: those that the job would meet at its start (batch, groups, precision), Error(input).
+Report predict(const config::Config& config, const config::Machine& machine, train::Topology topology);
+
+std::string to_text(const Report& report, const config::Config& config, const config::Machine& machine);
+std::string to_json(const Report& report);
+
+}  // namespace seer::plan

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+// A machine's clock: what kernels, products and collectives of a planned update would take on it.
+//
+// A kernel takes its bytes over the memory's rate, a product the longer of its arithmetic at the achieved share of the
+// peak and its bytes; both pay the launch. Collectives are alpha-beta: inside a node first, then between nodes with
+// 1 / ranks-of-the-node of the bytes each (a ring or its equal in each), latencies of a tree.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "seer/config/machine.hpp"
+#include "seer/device/ledger.hpp"
+
+namespace seer::plan {
+
+class Simulation final : public device::Ledger {
+ public:
+  /// `ranks_on_node`: more than the machine's share its cores, links and memory.
+  Simulation(const config::Machine& machine, int ranks_on_node);
+
+  void work(const device::Work& work) override;
+  void message(const device::Message& message) override;
+  void begin_aside() override;
+  std::uint64_t end_aside() override;
+  void wait(std::uint64_t ticket) override;
+  double now_ms() const override { return 1e3 * now_s_; }
+
+  double seconds(const device::Work& work) const;
+  double seconds(const device::Message& message) const;
+
+  struct Totals {
+    double product_s = 0, stream_s = 0;  ///< on the main line
+    double exposed_s = 0, hidden_s = 0;  ///< communication: waited for, and not
+    double flops = 0, bytes = 0;         ///< of all work
+    std::int64_t kernels = 0;
+  };
+  struct Traffic {
+    std::string name;
+    device::Message::Kind kind = device::Message::Kind::all_reduce;
+    int ranks = 1;
+    std::int64_t calls = 0;
+    double bytes = 0, seconds = 0;
+  };
+  const Totals& totals() const { return totals_; }
+  const std::vector<Traffic>& traffic() const { return traffic_; }
+  /// Totals, traffic and elapsed_s() begin anew.
+  void restart();
+  double elapsed_s() const { return now_s_ - began_s_; }
+
+ private:
+  double share(const device::Work& work) const;
+
+  config::Machine machine_;
+  double crowding_ = 1;  ///< how many ranks share what is meant for one
+  double now_s_ = 0, began_s_ = 0, aside_s_ = 0, aside_began_s_ = 0;
+  bool aside_ = false;
+  std::vector<double> finished_s_;  ///< by ticket - 1
+  Totals totals_;
+  std::vector<Traffic> traffic_;
+};
+
+const char* name_of(device::Message::Kind kind);
+
+}  // namespace seer::plan

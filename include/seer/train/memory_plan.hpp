@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a rank will hold, before it holds it, and what to recompute so that it fits (spec 5.5).
+//
+// The figures come from whole updates of the Learner itself on a planned machine (device/ledger.hpp): the same code
+// asks the same arena for the same tensors in the same order. Nothing here is collective; all ranks find the same.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "seer/config/config.hpp"
+#include "seer/data/source.hpp"
+#include "seer/device/ledger.hpp"
+#include "seer/dnn/backend.hpp"
+#include "seer/nn/block.hpp"
+
+namespace seer::train {
+
+/// Bytes of one rank, at its peak, by what they are for.
+struct Footprint {
+  std::int64_t parameters = 0, gradients = 0, momentum = 0;
+  std::int64_t activations = 0;    ///< the arena: activations, gathered buckets, foreign gradients, gaps between them
+  std::int64_t workspaces = 0;     ///< of convolutions and products, packed weights
+  std::int64_t communication = 0;  ///< staging of collectives
+  std::int64_t data = 0;           ///< crops made ahead
+  std::int64_t other = 0;          ///< running statistics, queue; executable and libraries where known
+  std::int64_t total() const {
+    return parameters + gradients + momentum + activations + workspaces + communication + data + other;
+  }
+};
+/// Name and bytes, in the order of a table.
+std::vector<std::pair<const char*, std::int64_t>> rows(const Footprint& footprint);
+/// The table at the end of a run, of its first rank. What the categories do not hold is executable and libraries.
+std::string to_table(const Footprint& footprint, std::int64_t peak_resident_bytes);
+
+/// By crop resolution, then segment of the trunk.
+using KeepTable = std::vector<std::vector<nn::Keep>>;
+
+/// Where a run is to take place.
+struct Topology {
+  int ranks = 1, ranks_per_node = 1;
+  bool host_library = true;  ///< this build's own library computes there, so its memory is known
+};
+/// Stands in for the library there.
+std::shared_ptr<dnn::Backend> planned_backend(Topology topology);
+
+/// A batch without pixels.
+data::Batch planned_batch(const config::Config& config, int ranks);
+/// Crops made ahead by the loader; 0 where there is none.
+std::int64_t crops_ahead_bytes(const config::Config& config, int ranks);
+
+struct MemoryPlan {
+  KeepTable keep;
+  Footprint footprint;
+};
+
+/// recompute = "none", "cheap", "block": that; "auto": the least extra arithmetic with which everything, `base_bytes`
+/// (what the process holds already) included, fits the budget: first what is one pass over memory, then convolutions,
+/// each where it frees most for its cost. Error(input) where nothing fits, naming the smallest budget that would do.
+MemoryPlan plan_memory(const config::Config& config, Topology topology, std::int64_t budget_bytes,
+                       std::int64_t base_bytes);
+
+}  // namespace seer::train

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+// seer plan: memory and time of a job on a machine that need not be here.
+#include "seer/plan/plan.hpp"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <fstream>
+#include <memory>
+
+#include "seer/app/command.hpp"
+#include "seer/app/config_file.hpp"
+#include "seer/base/build_info.hpp"
+#include "seer/base/error.hpp"
+#include "seer/base/log.hpp"
+#include "seer/config/machine.hpp"
+#include "seer/device/session.hpp"
+#include "seer/plan/calibrate.hpp"
+
+namespace seer::app {
+namespace {
+
+struct Options {
+  std::string config, machine, calibrate;
+  std::vector<std::string> set;
+  int ranks = 1, per_node = 0;
+  double measured_ms = 0;
+  bool json = false;
+  plan::CalibrateOptions measure;
+};
+
+int write_machine(const Options& options, const comm::Communicator& world) {
+  const auto machine = plan::calibrate(world, options.measure);
+  comm::agree(world, "writing the machine file", [&] {
+    if (!world.is_root()) return;
+    std::ofstream out(options.calibrate);
+    out << config::to_toml(
+        machine, fmt::format("Measured by seer plan --calibrate on {} ranks: {}", world.size(), device::describe()));
+    out.close();
+    if (!out) throw Error(ExitCode::file, "cannot write " + options.calibrate, "give a path you may write to");
+  });
+  log::info(fmt::format("{}: {:.1f} GFLOP/s fp32, {:.1f} bf16, memory {:.1f} GB/s a rank, all-reduce {:.2f} GB/s",
+                        options.calibrate, machine.fp32 / 1e9, machine.bf16 / 1e9, machine.bytes_per_s / 1e9,
+                        machine.node.bytes_per_s / 1e9));
+  return 0;
+}
+
+/// What a published or measured time of an update says about the plan.
+std::string compared(const plan::Report& r, double measured_ms) {
+  const double s = 1e-3 * measured_ms, rest = r.stream_s + r.exposed_s + r.data_wait_s;
+  auto text = fmt::format("\nmeasured {:.0f} ms an update: {:.2f} of the planned {:.0f} ms; {:.1f} % of the peak",
+                          measured_ms, s / r.step_s, 1e3 * r.step_s, 100 * r.peak_share * r.step_s / s);
+  if (s > rest) {
+    text += fmt::format("; explained by products at {:.2f} of the machine file's rates, the rest as planned",
+                        r.product_s / (s - rest));
+  }
+  return text + "\n";
+}
+
+int run(const Options& options, const comm::Communicator& world) {
+  if (!options.calibrate.empty()) return write_machine(options, world);
+  if (options.config.empty() || options.machine.empty()) {
+    throw Error(ExitCode::input, "plan needs a configuration and --machine FILE",
+                "seer plan inputs/seer_256gf.toml --machine inputs/machines/dgx_h100.toml --ranks 64")
+        .as_agreed();
+  }
+  const auto config = load_config(world, options.config, options.set);
+  config::Machine machine;
+  comm::agree(world, "reading the machine file", [&] { machine = config::load_machine(options.machine); });
+  if (!world.is_root()) return 0;
+  const auto per_node = options.per_node > 0 ? options.per_node : static_cast<int>(machine.ranks_per_node);
+  const auto report =
+      plan::predict(config, machine, {.ranks = options.ranks, .ranks_per_node = std::min(per_node, options.ranks)});
+  if (options.json) {
+    fmt::print("{}\n", plan::to_json(report));
+  } else {
+    fmt::print("{}", plan::to_text(report, config, machine));
+    if (options.measured_ms > 0) fmt::print("{}", compared(report, options.measured_ms));
+  }
+  return 0;
+}
+
+}  // namespace
+
+Run add_plan(CLI::App& command) {
+  auto options = std::make_shared<Options>();
+  command.add_option("config", options->config, "Configuration file (TOML)");
+  command.add_option("--set", options->set, "Override: section.key=value")->take_all()->allow_extra_args(false);
+  command.add_option("--machine", options->machine, "Machine file (inputs/machines/*.toml)");
+  command.add_option("--ranks", options->ranks, "Ranks of the job")
+      ->check(CLI::Range(1, 1 << 24))
+      ->capture_default_str();
+  command.add_option("--per-node", options->per_node, "Ranks on a node (default: the machine's)")
+      ->check(CLI::PositiveNumber);
+  command.add_option("--measured-ms", options->measured_ms, "A measured time of an update, to compare with")
+      ->check(CLI::PositiveNumber);
+  command.add_flag("--json", options->json, "One JSON object instead of tables");
+  command.add_option("--calibrate", options->calibrate, "Measure this machine and write its file instead");
+  command.add_option("--shards", options->measure.shards, "With --calibrate: a data set to measure the loader on");
+  command.add_option("--folder", options->measure.folder, "With --calibrate: where the file system is measured")
+      ->capture_default_str();
+  command.add_option("--seconds", options->measure.seconds, "With --calibrate: for each figure")
+      ->check(CLI::Range(0.001, 60.0))
+      ->capture_default_str();
+  return [options](const comm::Communicator& world) { return run(*options, world); };
+}
+
+}  // namespace seer::app

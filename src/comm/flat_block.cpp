@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+// Collectives over flat blocks: sums that may travel in 16 bits, and blocks of which every rank owns a part.
+#include <algorithm>
+#include <climits>
+#include <cstring>
+#include <type_traits>
+
+#include "record.hpp"
+#include "seer/base/error.hpp"
+#include "seer/base/half.hpp"
+
+namespace seer::comm {
+namespace {
+
+template <class Element>
+void add_halves(void* in, void* in_out, int* count, MPI_Datatype*) {
+  const auto* a = static_cast<const Element*>(in);
+  auto* b = static_cast<Element*>(in_out);
+  for (int i = 0; i < *count; ++i) b[i] = Element(static_cast<float>(a[i]) + static_cast<float>(b[i]));
+}
+
+/// Made at first use and never freed: the same few for the life of the process.
+template <class Element>
+MPI_Op make_sum() {
+  MPI_Op op = MPI_OP_NULL;
+  check(MPI_Op_create(&add_halves<Element>, /*commute=*/1, &op), "MPI_Op_create");
+  return op;
+}
+
+template <class Element>
+struct Wire {
+  static MPI_Datatype type() { return MPI_UINT16_T; }
+  static MPI_Op sum() {
+    static const MPI_Op op = make_sum<Element>();
+    return op;
+  }
+};
+template <>
+struct Wire<float> {
+  static MPI_Datatype type() { return MPI_FLOAT; }
+  static MPI_Op sum() { return MPI_SUM; }
+};
+
+/// run.operator()<Element>() for the type that travels.
+template <class Run>
+void with_wire(DType wire, Run&& run) {
+  switch (wire) {
+    case DType::f32:
+      return run.template operator()<float>();
+    case DType::bf16:
+      return run.template operator()<BFloat16>();
+    case DType::f16:
+      return run.template operator()<Float16>();
+    case DType::u8:
+      break;
+  }
+  ensure(false, "sums over ranks travel as f32, bf16 or f16");
+}
+
+template <class From, class To>
+void convert(const From* from, std::size_t count, To* to) {
+  if constexpr (std::is_same_v<From, To>) {
+    std::copy_n(from, count, to);
+  } else {
+    for (std::size_t i = 0; i < count; ++i) to[i] = To(static_cast<float>(from[i]));
+  }
+}
+
+/// A block of `count` elements of which each of `ranks` owns a part, looked at in rounds: in each, a slice of every
+/// part at once. Parts differ by one element at most, so all slices of a round have the same width but for that one.
+class Rounds {
+ public:
+  Rounds(std::size_t count, int ranks, std::size_t most_elems)
+      : count_(static_cast<std::int64_t>(count)), ranks_(ranks), longest_((count_ + ranks - 1) / ranks) {
+    const auto most = static_cast<std::int64_t>(std::min<std::size_t>(most_elems, INT_MAX));
+    slice_ = std::clamp<std::int64_t>(most / ranks, 1, std::max<std::int64_t>(longest_, 1));
+  }
+  std::size_t most_elems() const { return static_cast<std::size_t>(slice_ * ranks_); }
+
+  /// round(begin, width) until all is done: the slices begin at `begin` of their parts.
+  template <class Round>
+  void each(const Round& round) const {
+    for (std::int64_t at = 0; at < longest_; at += slice_) round(at, std::min(slice_, longest_ - at));
+  }
+  /// Where in the block part r's slice lies, and how many of `width` elements it has.
+  std::size_t begin(int r, std::int64_t at) const { return static_cast<std::size_t>(part(r) + at); }
+  std::size_t elems(int r, std::int64_t at, std::int64_t width) const {
+    return static_cast<std::size_t>(std::clamp<std::int64_t>(part(r + 1) - part(r) - at, 0, width));
+  }
+
+ private:
+  std::int64_t part(int r) const { return balanced_begin(count_, r, ranks_); }
+  std::int64_t count_;
+  int ranks_;
+  std::int64_t longest_, slice_ = 1;
+};
+
+}  // namespace
+
+void* Communicator::staging(std::size_t bytes) const {
+  if (ledger() != nullptr) {
+    record_->planned_staging = std::max(record_->planned_staging, bytes);
+    return nullptr;
+  }
+  auto& memory = record_->staging;
+  if (memory.size() < bytes) memory.resize(bytes);
+  return memory.data();
+}
+
+void Communicator::sum(std::span<float> values, DType wire, std::size_t staging_bytes) const {
+  if (size_ == 1) return;
+  if (wire == DType::f32) return all_reduce(values);
+  const bool planned = only_plans(Kind::all_reduce, values.size() * dtype_bytes(wire));
+  with_wire(wire, [&]<class Element>() {
+    const auto most = std::min(std::clamp<std::size_t>(staging_bytes / sizeof(Element), 1, INT_MAX), values.size());
+    auto* stage = static_cast<Element*>(staging(most * sizeof(Element)));
+    if (planned) return;
+    for (std::size_t at = 0; at < values.size(); at += most) {
+      const auto elems = std::min(most, values.size() - at);
+      convert(values.data() + at, elems, stage);
+      check(MPI_Allreduce(MPI_IN_PLACE, stage, static_cast<int>(elems), Wire<Element>::type(), Wire<Element>::sum(),
+                          comm_),
+            "MPI_Allreduce");
+      convert(stage, elems, values.data() + at);
+    }
+  });
+}
+
+void Communicator::reduce_scatter_parts(std::span<float> whole, DType wire, std::size_t staging_bytes) const {
+  if (size_ == 1) return;
+  const bool planned = only_plans(Kind::reduce_scatter, whole.size() * dtype_bytes(wire));
+  with_wire(wire, [&]<class Element>() {
+    const Rounds rounds(whole.size(), size_, staging_bytes / sizeof(Element));
+    auto* stage = static_cast<Element*>(staging(rounds.most_elems() * sizeof(Element)));
+    if (planned) return;
+    rounds.each([&](std::int64_t at, std::int64_t width) {
+      for (int r = 0; r < size_; ++r) {
+        const auto elems = rounds.elems(r, at, width);
+        convert(whole.data() + rounds.begin(r, at), elems, stage + r * width);
+        std::fill(stage + r * width + elems, stage + (r + 1) * width, Element(0.0F));
+      }
+      check(MPI_Reduce_scatter_block(MPI_IN_PLACE, stage, static_cast<int>(width), Wire<Element>::type(),
+                                     Wire<Element>::sum(), comm_),
+            "MPI_Reduce_scatter_block");
+      convert(stage, rounds.elems(rank_, at, width), whole.data() + rounds.begin(rank_, at));
+    });
+  });
+}
+
+void Communicator::all_gather_parts(std::span<float> whole, std::size_t most_elems, std::size_t staging_bytes) const {
+  if (size_ == 1) return;
+  const bool planned = only_plans(Kind::all_gather, whole.size_bytes());
+  if (whole.size() <= most_elems) {
+    if (planned) return;
+    std::vector<int> counts, places;
+    for (int r = 0; r < size_; ++r) {
+      const auto all = static_cast<std::int64_t>(whole.size());
+      places.push_back(static_cast<int>(balanced_begin(all, r, size_)));
+      counts.push_back(static_cast<int>(balanced_begin(all, r + 1, size_)) - places.back());
+    }
+    check(MPI_Allgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, whole.data(), counts.data(), places.data(), MPI_FLOAT,
+                         comm_),
+          "MPI_Allgatherv");
+    return;
+  }
+  const Rounds rounds(whole.size(), size_, staging_bytes / sizeof(float));
+  auto* stage = static_cast<float*>(staging(rounds.most_elems() * sizeof(float)));
+  if (planned) return;
+  rounds.each([&](std::int64_t at, std::int64_t width) {
+    float* mine = stage + rank_ * width;
+    std::copy_n(whole.data() + rounds.begin(rank_, at), rounds.elems(rank_, at, width), mine);
+    check(MPI_Allgather(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, stage, static_cast<int>(width), MPI_FLOAT, comm_),
+          "MPI_Allgather");
+    for (int r = 0; r < size_; ++r) {
+      std::copy_n(stage + r * width, rounds.elems(r, at, width), whole.data() + rounds.begin(r, at));
+    }
+  });
+}
+
+}  // namespace seer::comm

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a communicator remembers, and how MPI's answers are checked: for the files of this folder.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <source_location>
+#include <string>
+#include <vector>
+
+#include "seer/comm/communicator.hpp"
+
+namespace seer::comm {
+
+struct Communicator::Record {
+  struct Count {
+    std::int64_t calls = 0, bytes = 0;
+  };
+  std::string name;
+  std::array<Count, 5> kinds{};    ///< by Kind
+  std::vector<std::byte> staging;  ///< grows to the largest round, and stays
+  // Planned:
+  device::Ledger* ledger = nullptr;
+  int node_ranks = 1;               ///< ranks on one node
+  std::size_t planned_staging = 0;  ///< bytes
+};
+
+/// Error(device) with MPI's own words.
+void check(int status, const char* call, std::source_location where = std::source_location::current());
+
+}  // namespace seer::comm

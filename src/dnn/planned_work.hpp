@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a planned machine's ledger is told of convolutions and products.
+#pragma once
+
+#include <algorithm>
+
+#include "direction.hpp"
+#include "seer/device/ledger.hpp"
+#include "seer/dnn/backend.hpp"
+
+namespace seer::dnn {
+
+inline device::Work work_of(Direction direction, const ConvShape& s, DType type) {
+  using Kind = device::Work::Kind;
+  using To = device::Work::Direction;
+  const double element = static_cast<double>(dtype_bytes(type));
+  return {.kind = s.groups > 1   ? Kind::grouped
+                  : s.kernel > 1 ? Kind::dense
+                                 : Kind::pointwise,
+          .direction = direction == Direction::forward         ? To::forward
+                       : direction == Direction::backward_data ? To::backward_data
+                                                               : To::backward_weights,
+          .dtype = type,
+          .width = s.groups > 1 ? s.c_in / s.groups : std::min(s.c_in, s.c_out),
+          .flops = 2 * static_cast<double>(s.macs()),
+          .bytes = element * static_cast<double>(s.n * (s.h * s.w * s.c_in + s.out_h() * s.out_w() * s.c_out)) +
+                   4.0 * static_cast<double>(s.weight_elems())};
+}
+
+inline device::Work work_of(std::int64_t m, std::int64_t n, std::int64_t k, DType type) {
+  const double element = static_cast<double>(dtype_bytes(type));
+  return {.kind = device::Work::Kind::gemm,
+          .dtype = type,
+          .width = std::min({m, n, k}),
+          .flops = 2 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k),
+          .bytes = element * static_cast<double>(m * k + k * n) + 4.0 * static_cast<double>(m * n)};
+}
+
+}  // namespace seer::dnn

@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "seer/plan/calibrate.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <vector>
+
+#include "seer/base/clock.hpp"
+#include "seer/base/error.hpp"
+#include "seer/base/log.hpp"
+#include "seer/data/loader.hpp"
+#include "seer/device/memory.hpp"
+#include "seer/device/session.hpp"
+#include "seer/dnn/backend.hpp"
+#include "seer/kernels/activation.hpp"
+#include "seer/kernels/batchnorm.hpp"
+
+namespace seer::plan {
+namespace {
+
+/// Seconds of a call: the median, of the slowest rank.
+class Stopwatch {
+ public:
+  Stopwatch(const comm::Communicator& world, double seconds) : world_(world), seconds_(seconds) {}
+  double operator()(const std::function<void()>& call) const {
+    call();  // plans, packs, touches pages
+    world_.barrier();
+    std::vector<double> times;
+    const Clock all;
+    do {
+      const Clock one;
+      call();
+      times.push_back(one.seconds());
+    } while ((all.seconds() < seconds_ || times.size() < 3) && times.size() < 10000);
+    std::nth_element(times.begin(), times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2), times.end());
+    return world_.all_reduce(times[times.size() / 2], comm::Op::max);
+  }
+
+ private:
+  const comm::Communicator& world_;
+  double seconds_;
+};
+
+/// A tensor of small numbers.
+struct Values {
+  device::Buffer memory;
+  device::Tensor tensor;
+  Values(device::Shape shape, DType type)
+      : memory(static_cast<std::size_t>(shape.elems()) * dtype_bytes(type)), tensor{memory.data(), shape, type} {
+    device::Queue queue;
+    if (type == DType::f32) {
+      for (std::int64_t i = 0; i < shape.elems(); ++i) {
+        tensor.f32()[i] = static_cast<float>((i * 2654435761U) >> 8 & 0xffff) * 0x1p-16F - 0.5F;
+      }
+    } else {
+      kernels::fill(queue, tensor, 0.25F);
+    }
+  }
+};
+
+const char* precision_of(DType type) {
+  return type == DType::bf16 ? "bf16" : type == DType::f16 ? "fp16_o1" : "fp32";
+}
+
+double gemm_flops(const Stopwatch& time, dnn::Backend& backend, DType type, std::int64_t side) {
+  const Values a({side, 1, 1, side}, type), b({side, 1, 1, side}, type);
+  const Values c({side, 1, 1, side}, DType::f32);
+  device::Queue queue;
+  const double s = time([&] {
+    backend.gemm(queue, side, side, side, type, a.tensor.data, dnn::Transpose::no, b.tensor.data, dnn::Transpose::yes,
+                 c.tensor.f32());
+  });
+  return 2 * std::pow(static_cast<double>(side), 3) / s;
+}
+
+config::MachineRate conv_rate(const Stopwatch& time, dnn::Backend& backend, DType type, double peak, const char* kind,
+                              const dnn::ConvShape& s, std::int64_t width) {
+  const Values src({s.n, s.h, s.w, s.c_in}, type), d_dst({s.n, s.out_h(), s.out_w(), s.c_out}, type);
+  const Values dst(d_dst.tensor.shape, type), d_src(src.tensor.shape, type);
+  const Values weight({1, 1, 1, s.weight_elems()}, DType::f32), d_weight({1, 1, 1, s.weight_elems()}, DType::f32);
+  device::Queue queue;
+  // A new version at every call, as after every update: packing is part of the time.
+  std::uint64_t version = 0;
+  const double flops = 2 * static_cast<double>(s.macs());
+  config::MachineRate rate{.kind = kind, .precision = precision_of(type), .width = static_cast<double>(width)};
+  const auto share = [&](const std::function<void()>& call) { return flops / time(call) / peak; };
+  rate.forward = share([&] {
+    backend.conv_forward(queue, s, src.tensor, {weight.tensor.data, ++version}, dst.tensor);
+  });
+  rate.backward_data = share([&] {
+    backend.conv_backward_data(queue, s, d_dst.tensor, {weight.tensor.data, ++version}, d_src.tensor);
+  });
+  rate.backward_weights = share([&] {
+    backend.conv_backward_weights(queue, s, src.tensor, d_dst.tensor, d_weight.tensor.f32(), dnn::Accumulate::yes);
+  });
+  backend.set_packed_weights_limit(0);  // addresses come again
+  backend.set_packed_weights_limit(std::size_t{1} << 30);
+  return rate;
+}
+
+/// Widths at the resolutions that RegNetY has them at.
+void measure_products(const Stopwatch& time, dnn::Backend& backend, config::Machine& machine) {
+  for (const DType type : {DType::f32, DType::bf16, DType::f16}) {
+    double& peak = type == DType::f32 ? machine.fp32 : type == DType::bf16 ? machine.bf16 : machine.fp16_o1;
+    if (!backend.supports(type)) {
+      peak = machine.bf16;  // refused at set-up anyway
+      continue;
+    }
+    peak = std::max(gemm_flops(time, backend, type, 768), gemm_flops(time, backend, type, 768));
+    struct At {
+      std::int64_t width, side;
+    };
+    for (const auto [width, side] :
+         {At{32, 112}, At{64, 56}, At{112, 56}, At{224, 56}, At{448, 28}, At{896, 14}, At{2016, 7}}) {
+      log::progress(fmt::format("{} pointwise {}", precision_of(type), width));
+      const dnn::ConvShape s{.n = 2, .h = side, .w = side, .c_in = width, .c_out = width};
+      machine.rates.push_back(conv_rate(time, backend, type, peak, "pointwise", s, width));
+    }
+    for (const std::int64_t width : {8, 16, 24, 56, 112, 232, 328}) {
+      log::progress(fmt::format("{} grouped {}", precision_of(type), width));
+      const std::int64_t channels = std::max<std::int64_t>(width, 224 / width * width), side = width < 100 ? 28 : 14;
+      const dnn::ConvShape s{.n = 4,
+                             .h = side,
+                             .w = side,
+                             .c_in = channels,
+                             .c_out = channels,
+                             .kernel = 3,
+                             .pad = 1,
+                             .groups = channels / width};
+      machine.rates.push_back(conv_rate(time, backend, type, peak, "grouped", s, width));
+    }
+    const dnn::ConvShape stem{.n = 4, .h = 224, .w = 224, .c_in = 3, .c_out = 32, .kernel = 3, .stride = 2, .pad = 1};
+    machine.rates.push_back(conv_rate(time, backend, type, peak, "dense", stem, 3));
+    for (const std::int64_t width : {16, 64, 256, 1024}) {
+      // A layer of the head: few rows, weights that come from memory.
+      const Values a({width, 1, 1, 2048}, type), b({1024, 1, 1, 2048}, type);
+      const Values c({width, 1, 1, 1024}, DType::f32);
+      device::Queue queue;
+      const double s = time([&] {
+        backend.gemm(queue, width, 1024, 2048, type, a.tensor.data, dnn::Transpose::no, b.tensor.data,
+                     dnn::Transpose::yes, c.tensor.f32());
+      });
+      const double share = 2.0 * static_cast<double>(width) * 1024 * 2048 / s / peak;
+      machine.rates.push_back({"gemm", precision_of(type), static_cast<double>(width), share, share, share});
+    }
+  }
+  log::finish_progress();
+}
+
+/// The mean over what a block's forward and backward passes are made of, bytes as the kernels tell them.
+double stream_bytes_per_s(const Stopwatch& time, std::int64_t elems) {
+  const std::int64_t c = 224;
+  const device::Shape shape{1, std::max<std::int64_t>(elems / c, 1), 1, c};
+  const Values x(shape, DType::f32), y(shape, DType::f32), d_y(shape, DType::f32);
+  std::vector<float> one(static_cast<std::size_t>(c), 1.0F), zero(static_cast<std::size_t>(c), 0.0F);
+  std::vector<double> sums(static_cast<std::size_t>(1 + 2 * c), 1.0);
+  const kernels::BatchNorm bn{zero.data(), one.data(), one.data(), zero.data()};
+  const kernels::BatchNormGradient g{.d_y = d_y.tensor, .relu = kernels::Relu::yes};
+  device::Queue queue;
+  const auto bytes = static_cast<double>(x.tensor.bytes());
+  const double seconds =
+      time([&] { kernels::batchnorm_sums(queue, x.tensor, sums.data()); }) +
+      time([&] { kernels::batchnorm_apply(queue, x.tensor, bn, kernels::Relu::yes, y.tensor); }) +
+      time([&] { kernels::batchnorm_backward_sums(queue, x.tensor, bn, g, sums.data()); }) +
+      time([&] { kernels::batchnorm_backward_apply(queue, x.tensor, bn, g, sums.data(), 1e9, y.tensor); });
+  return (1 + 2 + 2 + 3) * bytes / seconds;
+}
+
+void measure_network(const comm::Communicator& world, const Stopwatch& time, config::Machine& machine) {
+  if (world.size() == 1) {
+    machine.node = {1e-6, 1e10};
+  } else {
+    std::vector<float> small(256), large(std::size_t{4} << 20);
+    machine.node.latency_s =
+        time([&] { world.all_reduce(std::span(small)); }) / (2 * std::ceil(std::log2(world.size())));
+    const double ring = 2.0 * (world.size() - 1) / world.size();
+    machine.node.bytes_per_s =
+        ring * static_cast<double>(large.size() * sizeof(float)) / time([&] { world.all_reduce(std::span(large)); });
+  }
+  machine.cluster = machine.node;
+}
+
+/// What the root writes to and reads from a file.
+void measure_storage(const comm::Communicator& world, const std::string& folder, config::Machine& machine) {
+  comm::agree(world, "measuring the file system", [&] {
+    if (!world.is_root()) return;
+    const std::string path = folder + "/.seer-calibrate";
+    const std::vector<char> block(std::size_t{16} << 20, 'x');
+    constexpr int kBlocks = 16;
+    const int file = ::open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC, 0600);
+    if (file < 0) throw Error(ExitCode::file, "cannot write " + path, "give --folder one you may write to");
+    const Clock writing;
+    for (int i = 0; i < kBlocks; ++i) {
+      if (::write(file, block.data(), block.size()) != static_cast<ssize_t>(block.size())) break;
+    }
+    ::fsync(file);
+    const double write_s = writing.seconds();
+    ::posix_fadvise(file, 0, 0, POSIX_FADV_DONTNEED);
+    std::vector<char> back(block.size());
+    const Clock reading;
+    for (int i = 0; i < kBlocks; ++i) {
+      if (::pread(file, back.data(), back.size(), i * static_cast<off_t>(back.size())) < 0) break;
+    }
+    const double bytes = kBlocks * static_cast<double>(block.size());
+    machine.write_bytes_per_s = bytes / write_s;
+    machine.read_bytes_per_s = bytes / reading.seconds();
+    ::close(file);
+    ::unlink(path.c_str());
+  });
+}
+
+void measure_data(const comm::Communicator& world, const CalibrateOptions& options, config::Machine& machine) {
+  config::Config config;
+  config.data.shards = options.shards;
+  config.data.global_batch = 16L * world.size();
+  config.data.reader_threads = 1;
+  const auto source = data::open_source(config, world, 0);
+  auto* loader = dynamic_cast<data::ShardLoader*>(source.get());
+  double pixels = 0;
+  for (const auto& crops : config.crops) pixels += static_cast<double>(crops.count * crops.size * crops.size);
+  for (int i = 0; i < 6; ++i) loader->next();
+  const auto times = loader->times();
+  const auto images = static_cast<double>(times.images);
+  machine.mean_image_bytes = static_cast<double>(times.bytes_read) / images;
+  machine.decode_pixels_per_s = machine.mean_image_pixels * images / (1e-3 * times.decode_ms);
+  machine.crop_pixels_per_s = pixels * images / (1e-3 * times.augment_ms);
+}
+
+}  // namespace
+
+config::Machine calibrate(const comm::Communicator& world, const CalibrateOptions& options) {
+  const Stopwatch time(world, options.seconds);
+  config::Machine machine;
+  machine.name = "this machine";
+  machine.backend = "host";
+  const auto node_ranks = world.node().size();
+  machine.ranks_per_node = node_ranks;
+  machine.cores_per_rank = device::threads();
+  machine.overlap = 0;  // all cores compute
+  machine.rank_bytes = static_cast<double>(device::available_bytes()) / node_ranks;
+  const auto backend = dnn::make_host_backend();
+  measure_products(time, *backend, machine);
+
+  constexpr std::int64_t kLarge = std::int64_t{8} << 20, kSmall = std::int64_t{64} << 10;
+  machine.bytes_per_s = stream_bytes_per_s(time, kLarge);
+  machine.cache_bytes = 4.0 * kSmall * 8;
+  machine.cache_speedup = stream_bytes_per_s(time, kSmall) / machine.bytes_per_s;
+  const Values tiny({1, 1, 1, 16}, DType::f32);
+  device::Queue queue;
+  machine.launch_s = time([&] { kernels::fill(queue, tiny.tensor, 0); });
+  measure_network(world, time, machine);
+  measure_storage(world, options.folder, machine);
+  machine.decode_pixels_per_s = 6e7;  // of a core of a server processor of 2020 to 2024; --shards measures it
+  machine.crop_pixels_per_s = 2.5e7;
+  if (!options.shards.empty()) measure_data(world, options, machine);
+  machine.reserved_bytes =
+      world.all_reduce(static_cast<double>(device::resident_bytes()), comm::Op::max);  // buffers are given back by now
+  return machine;
+}
+
+}  // namespace seer::plan

@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "seer/plan/plan.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "seer/base/error.hpp"
+#include "seer/train/learner.hpp"
+#include "seer/train/precision.hpp"
+
+namespace seer::plan {
+namespace {
+
+constexpr std::int64_t kUpdates = 4;
+
+/// Seconds of one core for one image: decoding it, and cutting and changing all its crops.
+double data_core_s(const config::Config& config, const config::Machine& machine) {
+  double pixels = 0;
+  for (const auto& crops : config.crops) pixels += static_cast<double>(crops.count * crops.size * crops.size);
+  return machine.mean_image_pixels / machine.decode_pixels_per_s + pixels / machine.crop_pixels_per_s;
+}
+
+/// Updates of the Learner on the simulated machine.
+void simulate(const config::Config& config, const config::Machine& machine, train::Topology topology, Report& report) {
+  Simulation simulation(machine, std::min(topology.ranks_per_node, topology.ranks));
+  const auto comm = comm::Communicator::planned(topology.ranks, topology.ranks_per_node, simulation);
+  train::Phases phases(&simulation);
+  train::Learner learner(config, comm, phases, report.memory, train::planned_backend(topology));
+  const auto batch = train::planned_batch(config, topology.ranks);
+  const auto after_freezing = config.swav.freeze_prototypes_updates;
+  learner.assume_full_queue();
+  learner.update(batch, after_freezing, 0.1);
+  simulation.restart();
+  phases.restart();
+  for (std::int64_t t = 1; t <= kUpdates; ++t) {
+    learner.update(batch, after_freezing + t, 0.1);
+    phases.end_update();
+  }
+  const auto& totals = simulation.totals();
+  constexpr double kOne = 1.0 / static_cast<double>(kUpdates);
+  report.step_s = kOne * simulation.elapsed_s();
+  report.product_s = kOne * totals.product_s;
+  report.stream_s = kOne * totals.stream_s;
+  report.exposed_s = kOne * totals.exposed_s;
+  report.hidden_s = kOne * totals.hidden_s;
+  report.flops = kOne * totals.flops;
+  report.phases = phases.total();
+  report.traffic = simulation.traffic();
+  for (auto& t : report.traffic) {
+    t.calls /= kUpdates;
+    t.bytes *= kOne;
+    t.seconds *= kOne;
+  }
+  report.parameters = learner.model().parameters().parameter_count();
+  report.checkpoint_bytes = 4.0 * static_cast<double>(2 * report.parameters + learner.model().buffers().block_elems());
+  report.updates = config.schedule.total_updates;
+}
+
+double flops_without_replays(config::Config config, const config::Machine& machine, train::Topology topology) {
+  config.parallel.recompute = "none";
+  Report report;
+  report.memory = train::plan_memory(config, topology, 0, 0);
+  simulate(config, machine, topology, report);
+  return report.flops;
+}
+
+void add_data(const config::Config& config, const config::Machine& machine, Report& report) {
+  const double crowding = std::max(1.0, static_cast<double>(std::min(report.ranks, report.ranks / report.nodes)) /
+                                            static_cast<double>(machine.ranks_per_node));
+  const double making_s = crowding * static_cast<double>(report.images_per_rank) * data_core_s(config, machine) /
+                          static_cast<double>(machine.cores_per_rank);
+  const double reading_s =
+      static_cast<double>(config.data.global_batch) * machine.mean_image_bytes / machine.read_bytes_per_s;
+  // Made ahead of the step, on cores that the step may need itself.
+  const double made_s = config.data.source == "crops" ? 0 : std::max(making_s, reading_s);
+  report.data_wait_s = (1 - machine.overlap) * made_s + std::max(0.0, machine.overlap * made_s - report.step_s);
+  report.step_s += report.data_wait_s;
+}
+
+void add_run(const config::Config& config, const config::Machine& machine, Report& report) {
+  constexpr double kDay = 86400;
+  const auto nodes = static_cast<double>(report.nodes);
+  report.checkpoint_s = report.checkpoint_bytes / machine.write_bytes_per_s;
+  const double failures_per_s = machine.failures_per_node_per_day * nodes / kDay;
+  if (failures_per_s > 0) {
+    report.interval_s = std::sqrt(2 * report.checkpoint_s / failures_per_s);
+    report.lost_share = report.checkpoint_s / report.interval_s + failures_per_s * report.interval_s / 2;
+  }
+  const double run_s = static_cast<double>(report.updates) * report.step_s * (1 + report.lost_share);
+  report.days = run_s / kDay;
+  report.node_hours = run_s / 3600 * nodes;
+  report.images_per_s = static_cast<double>(config.data.global_batch) / report.step_s;
+  report.peak_share = report.model_flops / report.step_s / machine.peak(config.precision.compute);
+  report.read_bytes_per_s = report.images_per_s * machine.mean_image_bytes;
+  const std::array<std::pair<const char*, double>, 4> parts = {{{"convolutions and products", report.product_s},
+                                                                {"memory-bound kernels", report.stream_s},
+                                                                {"communication", report.exposed_s},
+                                                                {"data", report.data_wait_s}}};
+  report.limit =
+      std::max_element(parts.begin(), parts.end(), [](auto& a, auto& b) { return a.second < b.second; })->first;
+}
+
+/// Changes that make it fit, the gentlest first: no more than one kind of change more at a time.
+std::vector<std::string> suggest(const config::Config& config, train::Topology topology, std::int64_t budget,
+                                 std::int64_t base) {
+  std::vector<std::string> out;
+  const auto try_with = [&](const config::Config& changed, const std::string& text) {
+    try {
+      const auto plan = train::plan_memory(changed, topology, budget, base);
+      if (plan.footprint.total() > budget) return false;
+      out.push_back(fmt::format("{}: {:.2f} GiB", text, static_cast<double>(plan.footprint.total()) / (1 << 30)));
+      return true;
+    } catch (const Error&) {
+      return false;
+    }
+  };
+  auto changed = config;
+  changed.parallel.recompute = "auto";
+  if (try_with(changed, "parallel.recompute = \"auto\"")) return out;
+  for (const char* shard : {"optimizer", "gradients", "parameters"}) {
+    changed.parallel.shard = shard;
+    if (topology.ranks > 1 &&
+        try_with(changed, fmt::format("parallel.recompute = \"auto\", parallel.shard = \"{}\"", shard))) {
+      return out;
+    }
+  }
+  for (auto images = config.data.global_batch / topology.ranks / 2; images > 0; images /= 2) {
+    changed.data.global_batch = images * topology.ranks;
+    if (try_with(changed, fmt::format("the same with data.global_batch = {} ({} images a rank)",
+                                      changed.data.global_batch, images))) {
+      return out;
+    }
+  }
+  if (out.empty())
+    out.push_back("nothing of recomputation, sharding or batch makes it fit: more ranks, or a smaller model");
+  return out;
+}
+
+}  // namespace
+
+Report predict(const config::Config& config_in, const config::Machine& machine, train::Topology topology) {
+  auto config = config_in;
+  topology.host_library = machine.backend == "host";
+  Report report;
+  report.ranks = topology.ranks;
+  report.nodes = (topology.ranks + topology.ranks_per_node - 1) / topology.ranks_per_node;
+  report.images_per_rank = config.data.global_batch / topology.ranks;
+  const auto base = static_cast<std::int64_t>(machine.reserved_bytes);
+  report.budget_bytes = config.parallel.memory_budget_bytes > 0 ? config.parallel.memory_budget_bytes
+                                                                : static_cast<std::int64_t>(machine.rank_bytes);
+  try {
+    report.memory = train::plan_memory(config, topology, report.budget_bytes, base);
+  } catch (const Error&) {
+    if (config.parallel.recompute != "auto") throw;
+    config.parallel.recompute = "block";  // told below as what does not fit; other errors come again here
+    report.memory = train::plan_memory(config, topology, report.budget_bytes, base);
+  }
+  report.fits = report.memory.footprint.total() <= report.budget_bytes;
+  if (!report.fits) report.suggestions = suggest(config_in, topology, report.budget_bytes, base);
+  simulate(config, machine, topology, report);
+  report.model_flops = flops_without_replays(config, machine, topology);
+  add_data(config, machine, report);
+  add_run(config, machine, report);
+  return report;
+}
+
+}  // namespace seer::plan

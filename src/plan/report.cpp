@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+// A plan as text and as JSON.
+#include <fmt/format.h>
+
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "seer/plan/plan.hpp"
+
+namespace seer::plan {
+namespace {
+
+double gib(double bytes) {
+  return bytes / (1 << 30);
+}
+
+std::map<nn::Keep, std::int64_t> count(const train::KeepTable& table) {
+  std::map<nn::Keep, std::int64_t> out;
+  for (const auto& row : table) {
+    for (const auto keep : row) ++out[keep];
+  }
+  return out;
+}
+
+std::string memory_table(const Report& r) {
+  auto text = fmt::format("memory of a rank{:>22}\n", "GiB");
+  for (const auto& [name, bytes] : train::rows(r.memory.footprint)) {
+    if (bytes > 0) text += fmt::format("  {:<24}{:>12.3f}\n", name, gib(static_cast<double>(bytes)));
+  }
+  text +=
+      fmt::format("  {:<24}{:>12.3f}  of {:.3f}: {}\n", "peak", gib(static_cast<double>(r.memory.footprint.total())),
+                  gib(static_cast<double>(r.budget_bytes)), r.fits ? "fits" : "DOES NOT FIT");
+  const auto kept = count(r.memory.keep);
+  const auto of = [&](nn::Keep keep) { return kept.contains(keep) ? kept.at(keep) : 0; };
+  text += fmt::format("  recomputed: nothing in {}, cheap passes in {}, all in {} segments and resolutions\n",
+                      of(nn::Keep::all), of(nn::Keep::convolutions), of(nn::Keep::input));
+  for (const auto& line : r.suggestions) text += "  would fit: " + line + "\n";
+  return text;
+}
+
+std::string traffic_table(const Report& r) {
+  if (r.traffic.empty()) return "";
+  auto text = fmt::format("collectives of an update\n  {:<12}{:<16}{:>7}{:>8}{:>16}{:>12}\n", "of", "kind", "ranks",
+                          "calls", "bytes", "ms");
+  for (const auto& t : r.traffic) {
+    text += fmt::format("  {:<12}{:<16}{:>7}{:>8}{:>16.0f}{:>12.3f}\n", t.name, name_of(t.kind), t.ranks, t.calls,
+                        t.bytes, 1e3 * t.seconds);
+  }
+  return text;
+}
+
+std::string time_table(const Report& r) {
+  auto text = fmt::format("time of an update{:>24}{:>10}\n", "ms", "share");
+  const auto row = [&](const char* name, double s) {
+    text += fmt::format("  {:<28}{:>11.2f}{:>8.1f} %\n", name, 1e3 * s, 100 * s / r.step_s);
+  };
+  row("convolutions and products", r.product_s);
+  row("memory-bound kernels", r.stream_s);
+  row("communication, exposed", r.exposed_s);
+  row("waiting for data", r.data_wait_s);
+  row("update", r.step_s);
+  text += fmt::format("  communication hidden behind these: {:.2f} ms; most goes to {}\n", 1e3 * r.hidden_s, r.limit);
+  text += "  by phase, ms:";
+  for (std::size_t p = 0; p < train::kPhases; ++p) {
+    const double ms = r.phases.per_update_ms(static_cast<train::Phase>(p));
+    if (ms > 0) text += fmt::format(" {} {:.2f}", train::name_of(static_cast<train::Phase>(p)), ms);
+  }
+  return text + "\n";
+}
+
+std::string run_table(const Report& r, const config::Config& config) {
+  auto text = fmt::format(
+      "the run\n  {:.4g} images/s ({:.3g} a rank), {:.1f} % of the peak of {} (replays not counted)\n"
+      "  {} updates of {} images: {:.2f} days, {:.0f} node-hours on {} nodes\n"
+      "  shards are read at {:.3g} MB/s\n"
+      "  a checkpoint has {:.2f} GiB and takes {:.1f} s",
+      r.images_per_s, r.images_per_s / static_cast<double>(r.ranks), 100 * r.peak_share, config.precision.compute,
+      r.updates, config.data.global_batch, r.days, r.node_hours, r.nodes, r.read_bytes_per_s / 1e6,
+      gib(r.checkpoint_bytes), r.checkpoint_s);
+  if (r.interval_s > 0) {
+    text += fmt::format(
+        "; best every {:.0f} s = {:.0f} updates (Young/Daly); {:.2f} % of the time go to checkpoints and "
+        "failures",
+        r.interval_s, r.interval_s / r.step_s, 100 * r.lost_share);
+  }
+  return text + "\n";
+}
+
+}  // namespace
+
+std::string to_text(const Report& r, const config::Config& config, const config::Machine& machine) {
+  return fmt::format(
+             "{} parameters on {} ranks of {} ({} nodes), {} images a rank, {}, shard \"{}\", recompute \"{}\"\n\n",
+             r.parameters, r.ranks, machine.name, r.nodes, r.images_per_rank, config.precision.compute,
+             config.parallel.shard, config.parallel.recompute) +
+         memory_table(r) + "\n" + time_table(r) + "\n" + traffic_table(r) + "\n" + run_table(r, config);
+}
+
+std::string to_json(const Report& r) {
+  nlohmann::json out = {{"parameters", r.parameters},
+                        {"ranks", r.ranks},
+                        {"nodes", r.nodes},
+                        {"images_per_rank", r.images_per_rank},
+                        {"fits", r.fits},
+                        {"budget_bytes", r.budget_bytes},
+                        {"peak_rank_bytes", r.memory.footprint.total()},
+                        {"step_ms", 1e3 * r.step_s},
+                        {"product_ms", 1e3 * r.product_s},
+                        {"memory_bound_ms", 1e3 * r.stream_s},
+                        {"exposed_communication_ms", 1e3 * r.exposed_s},
+                        {"hidden_communication_ms", 1e3 * r.hidden_s},
+                        {"data_wait_ms", 1e3 * r.data_wait_s},
+                        {"flops", r.flops},
+                        {"model_flops", r.model_flops},
+                        {"images_per_s", r.images_per_s},
+                        {"peak_share", r.peak_share},
+                        {"limit", r.limit},
+                        {"updates", r.updates},
+                        {"days", r.days},
+                        {"node_hours", r.node_hours},
+                        {"checkpoint_bytes", r.checkpoint_bytes},
+                        {"checkpoint_s", r.checkpoint_s},
+                        {"checkpoint_interval_s", r.interval_s},
+                        {"read_bytes_per_s", r.read_bytes_per_s},
+                        {"suggestions", r.suggestions}};
+  for (const auto& [name, bytes] : train::rows(r.memory.footprint)) out["memory"][name] = bytes;
+  for (std::size_t p = 0; p < train::kPhases; ++p) {
+    out["phases_ms"][train::name_of(static_cast<train::Phase>(p))] =
+        r.phases.per_update_ms(static_cast<train::Phase>(p));
+  }
+  out["traffic"] = nlohmann::json::array();
+  for (const auto& t : r.traffic) {
+    out["traffic"].push_back({{"name", t.name},
+                              {"kind", name_of(t.kind)},
+                              {"group_size", t.ranks},
+                              {"calls", t.calls},
+                              {"bytes", t.bytes},
+                              {"ms", 1e3 * t.seconds}});
+  }
+  return out.dump(2);
+}
+
+}  // namespace seer::plan

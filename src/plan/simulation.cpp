@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "seer/plan/simulation.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+namespace seer::plan {
+namespace {
+
+using device::Message;
+using device::Work;
+
+const char* kind_of(Work::Kind kind) {
+  constexpr const char* names[] = {"stream", "pointwise", "grouped", "dense", "gemm"};
+  return names[static_cast<std::size_t>(kind)];
+}
+
+const char* precision_of(DType type) {
+  return type == DType::bf16 ? "bf16" : type == DType::f16 ? "fp16_o1" : "fp32";
+}
+
+double of(const config::MachineRate& rate, Work::Direction direction) {
+  switch (direction) {
+    case Work::Direction::forward:
+      return rate.forward;
+    case Work::Direction::backward_data:
+      return rate.backward_data;
+    default:
+      return rate.backward_weights;
+  }
+}
+
+}  // namespace
+
+const char* name_of(Message::Kind kind) {
+  constexpr const char* names[] = {"all_reduce", "reduce_scatter", "all_gather", "broadcast", "barrier"};
+  return names[static_cast<std::size_t>(kind)];
+}
+
+Simulation::Simulation(const config::Machine& machine, int ranks_on_node)
+    : machine_(machine),
+      crowding_(std::max(1.0, static_cast<double>(ranks_on_node) / static_cast<double>(machine.ranks_per_node))) {}
+
+/// Between the two nearest widths, log(width) interpolated. Without a rate for the kind: that of any.
+double Simulation::share(const Work& work) const {
+  const config::MachineRate *below = nullptr, *above = nullptr, *any = nullptr;
+  const char* precision = precision_of(work.dtype);
+  const auto width = static_cast<double>(work.width);
+  for (const auto& rate : machine_.rates) {
+    if (rate.precision != precision) continue;
+    if (any == nullptr) any = &rate;
+    if (rate.kind != kind_of(work.kind)) continue;
+    if (rate.width <= width && (below == nullptr || rate.width > below->width)) below = &rate;
+    if (rate.width >= width && (above == nullptr || rate.width < above->width)) above = &rate;
+  }
+  if (below == nullptr && above == nullptr) return any == nullptr ? 0.5 : of(*any, work.direction);
+  if (below == nullptr) return of(*above, work.direction);
+  if (above == nullptr || above->width == below->width) return of(*below, work.direction);
+  const double t = std::log(width / below->width) / std::log(above->width / below->width);
+  return (1 - t) * of(*below, work.direction) + t * of(*above, work.direction);
+}
+
+double Simulation::seconds(const Work& work) const {
+  double rate = machine_.bytes_per_s * machine_.efficiency;
+  if (work.bytes < machine_.cache_bytes) rate *= machine_.cache_speedup;
+  double busy = work.bytes / rate;
+  if (work.flops > 0) {
+    const double arithmetic = work.flops / (machine_.peak(precision_of(work.dtype)) * share(work));
+    // The host's rates are measured on whole layers, bytes and all.
+    busy = machine_.backend == "host" ? arithmetic : std::max(busy, arithmetic);
+  }
+  return crowding_ * (machine_.launch_s + busy);
+}
+
+double Simulation::seconds(const Message& message) const {
+  const double in_node = std::max(1, message.node_ranks);
+  const double nodes = std::max(1.0, std::ceil(message.ranks / in_node));
+  double rounds = 1, volume = 1;  // an all-reduce is a reduce-scatter and an all-gather
+  switch (message.kind) {
+    case Message::Kind::all_reduce:
+      rounds = volume = 2;
+      break;
+    case Message::Kind::barrier:
+      rounds = 2;
+      volume = 0;
+      break;
+    default:
+      break;
+  }
+  const double latency = rounds * (std::ceil(std::log2(in_node)) * machine_.node.latency_s +
+                                   std::ceil(std::log2(nodes)) * machine_.cluster.latency_s);
+  const double inside = volume * (in_node - 1) / in_node * message.bytes / machine_.node.bytes_per_s;
+  const double between = volume * (nodes - 1) / nodes * message.bytes / in_node / machine_.cluster.bytes_per_s;
+  return crowding_ * (latency + inside + between);
+}
+
+void Simulation::work(const Work& work) {
+  const double s = seconds(work);
+  totals_.flops += work.flops;
+  totals_.bytes += work.bytes;
+  ++totals_.kernels;
+  if (aside_) {
+    aside_s_ += s;
+    return;
+  }
+  now_s_ += s;
+  (work.flops > 0 ? totals_.product_s : totals_.stream_s) += s;
+}
+
+void Simulation::message(const Message& message) {
+  if (message.ranks < 2) return;
+  const double s = seconds(message);
+  auto found = std::find_if(traffic_.begin(), traffic_.end(), [&](const Traffic& t) {
+    return t.name == message.name && t.kind == message.kind && t.ranks == message.ranks;
+  });
+  if (found == traffic_.end()) {
+    found =
+        traffic_.insert(traffic_.end(), Traffic{.name = message.name, .kind = message.kind, .ranks = message.ranks});
+  }
+  ++found->calls;
+  found->bytes += message.bytes;
+  found->seconds += s;
+  if (aside_) {
+    aside_s_ += s;
+    return;
+  }
+  now_s_ += s;
+  totals_.exposed_s += s;
+}
+
+void Simulation::begin_aside() {
+  aside_ = true;
+  aside_began_s_ = aside_s_ = std::max(aside_s_, now_s_);
+}
+
+std::uint64_t Simulation::end_aside() {
+  aside_ = false;
+  // What cannot run beside the computation is taken from it.
+  const double took = aside_s_ - aside_began_s_, stolen = (1 - machine_.overlap) * took;
+  now_s_ += stolen;
+  totals_.exposed_s += stolen;
+  totals_.hidden_s += took - stolen;
+  finished_s_.push_back(aside_s_);
+  return finished_s_.size();
+}
+
+void Simulation::wait(std::uint64_t ticket) {
+  if (ticket == 0) return;
+  const double late = finished_s_.at(ticket - 1) - now_s_;
+  if (late <= 0) return;
+  now_s_ += late;
+  totals_.exposed_s += late;
+  totals_.hidden_s -= late;
+}
+
+void Simulation::restart() {
+  began_s_ = now_s_;
+  totals_ = {};
+  traffic_.clear();
+}
+
+}  // namespace seer::plan

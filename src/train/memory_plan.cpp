@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "seer/train/memory_plan.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "seer/base/error.hpp"
+#include "seer/data/loader.hpp"
+#include "seer/nn/model.hpp"
+#include "seer/train/learner.hpp"
+#include "seer/train/precision.hpp"
+
+namespace seer::train {
+namespace {
+
+/// Arithmetic against memory traffic where no machine is known: between a core's 15 FLOP a byte and a device's 160.
+constexpr double kFlopsPerByte = 40;
+
+class CostLedger final : public device::NullLedger {
+ public:
+  void work(const device::Work& work) override { cost += work.flops / kFlopsPerByte + work.bytes; }
+  double cost = 0;
+};
+
+/// What one segment of one resolution keeps, and what its backward pass costs, under one choice.
+struct Price {
+  std::int64_t kept_bytes = 0;
+  double cost = 0;
+};
+
+/// [resolution][segment], on a trunk that runs alone.
+std::vector<std::vector<Price>> prices(const config::Config& config, const nn::Model& model, const data::Batch& batch,
+                                       nn::Keep keep) {
+  CostLedger ledger;
+  device::Pool pool(device::Space::planned);
+  const auto dnn = dnn::make_planned_backend();
+  const auto block = device::Buffer(1, device::Space::planned);
+  nn::Context ctx{.dnn = dnn.get(),
+                  .pool = &pool,
+                  .queue = device::Queue::planned(ledger),
+                  .parameters = block.f32(),
+                  .gradients = block.f32(),
+                  .buffers = block.f32(),
+                  .compute = compute_type(config.precision)};
+  const auto& trunk = model.trunk();
+  std::vector<std::vector<Price>> out;
+  for (const auto& group : batch.groups) {
+    nn::RegNet::Pass pass;
+    pass.keep.assign(trunk.segments(), keep);
+    std::vector<Price> row(trunk.segments());
+    const auto features = pool.tensor({group.images.shape.n, 1, 1, trunk.features()});
+    for (std::size_t s = 0; s < trunk.segments(); ++s) {
+      const auto before = pool.in_use_bytes();
+      trunk.forward_segment(ctx, s, group.images, pass, *features);
+      row[s].kept_bytes = static_cast<std::int64_t>(pool.in_use_bytes() - before);
+    }
+    for (std::size_t s = trunk.segments(); s-- > 0;) {
+      ledger.cost = 0;
+      trunk.backward_segment(ctx, s, *features, pass);
+      row[s].cost = ledger.cost;
+    }
+    out.push_back(std::move(row));
+  }
+  return out;
+}
+
+/// One step further down for one segment of one resolution.
+struct Step {
+  std::size_t resolution, segment;
+  nn::Keep to;
+  double cost_per_byte;
+};
+
+/// All steps in the order in which they are worth taking.
+std::vector<Step> steps(const config::Config& config, const nn::Model& model, const data::Batch& batch) {
+  constexpr nn::Keep kLevels[] = {nn::Keep::all, nn::Keep::convolutions, nn::Keep::input};
+  std::vector<Step> out;
+  auto upper = prices(config, model, batch, kLevels[0]);
+  for (std::size_t level = 1; level < std::size(kLevels); ++level) {
+    auto lower = prices(config, model, batch, kLevels[level]);
+    const auto first = out.size();
+    for (std::size_t g = 0; g < lower.size(); ++g) {
+      for (std::size_t s = 0; s < lower[g].size(); ++s) {
+        const auto saved = upper[g][s].kept_bytes - lower[g][s].kept_bytes;
+        if (saved <= 0) continue;
+        const double cost = std::max(0.0, lower[g][s].cost - upper[g][s].cost);
+        out.push_back({g, s, kLevels[level], cost / static_cast<double>(saved)});
+      }
+    }
+    std::stable_sort(out.begin() + static_cast<std::ptrdiff_t>(first), out.end(),
+                     [](const Step& a, const Step& b) { return a.cost_per_byte < b.cost_per_byte; });
+    upper = std::move(lower);
+  }
+  return out;
+}
+
+KeepTable same_everywhere(const data::Batch& batch, const nn::Model& model, nn::Keep keep) {
+  return KeepTable(batch.groups.size(), std::vector<nn::Keep>(model.trunk().segments(), keep));
+}
+
+}  // namespace
+
+std::vector<std::pair<const char*, std::int64_t>> rows(const Footprint& f) {
+  return {{"parameters", f.parameters},
+          {"gradients", f.gradients},
+          {"momentum", f.momentum},
+          {"activations", f.activations},
+          {"workspaces", f.workspaces},
+          {"communication", f.communication},
+          {"data", f.data},
+          {"other", f.other}};
+}
+
+std::string to_table(const Footprint& footprint, std::int64_t peak_resident_bytes) {
+  constexpr double kMiB = 1 << 20;
+  std::string text = "memory of this rank, MiB";
+  for (const auto& [name, bytes] : rows(footprint)) {
+    if (bytes > 0) text += fmt::format("\n  {:<16}{:>10.1f}", name, static_cast<double>(bytes) / kMiB);
+  }
+  const auto rest = std::max<std::int64_t>(0, peak_resident_bytes - footprint.total());
+  return text + fmt::format("\n  {:<16}{:>10.1f}\n  {:<16}{:>10.1f}", "libraries", static_cast<double>(rest) / kMiB,
+                            "peak resident", static_cast<double>(peak_resident_bytes) / kMiB);
+}
+
+data::Batch planned_batch(const config::Config& config, int ranks) {
+  data::Batch batch;
+  batch.images = config.data.global_batch / ranks;
+  batch.groups = data::crop_groups(config.crops, batch.images);
+  for (auto& group : batch.groups) {
+    group.images.data = device::planned_address();
+    group.images.space = device::Space::planned;
+  }
+  return batch;
+}
+
+std::int64_t crops_ahead_bytes(const config::Config& config, int ranks) {
+  std::int64_t bytes = 0;
+  for (const auto& group : planned_batch(config, ranks).groups) bytes += group.images.bytes();
+  if (config.data.source == "crops") return 2 * bytes;
+  return bytes * (std::max<std::int64_t>(config.data.prefetch_batches, 1) + 1);
+}
+
+std::shared_ptr<dnn::Backend> planned_backend(Topology topology) {
+  if (topology.host_library) return dnn::make_host_backend(device::Space::planned);
+  return dnn::make_planned_backend();
+}
+
+namespace {
+
+Footprint footprint(const config::Config& config, Topology topology, const KeepTable& keep,
+                    const std::shared_ptr<dnn::Backend>& backend) {
+  device::NullLedger ledger;
+  const auto comm = comm::Communicator::planned(topology.ranks, topology.ranks_per_node, ledger);
+  Phases phases(&ledger);
+  Learner learner(config, comm, phases, {keep, {}}, backend);
+  const auto batch = planned_batch(config, topology.ranks);
+  learner.update(batch, 0, 0.1);
+  learner.assume_full_queue();
+  learner.update(batch, 0, 0.1);
+  auto out = learner.footprint();
+  out.data = crops_ahead_bytes(config, topology.ranks);
+  return out;
+}
+
+}  // namespace
+
+MemoryPlan plan_memory(const config::Config& config, Topology topology, std::int64_t budget_bytes,
+                       std::int64_t base_bytes) {
+  const nn::Model model(config.model, config.head);
+  const auto batch = planned_batch(config, topology.ranks);
+  const auto backend = planned_backend(topology);
+  const auto with = [&](KeepTable keep) {
+    MemoryPlan plan{std::move(keep), {}};
+    plan.footprint = footprint(config, topology, plan.keep, backend);
+    plan.footprint.other += base_bytes;
+    return plan;
+  };
+  const auto& wanted = config.parallel.recompute;
+  auto plan = with(same_everywhere(batch, model,
+                                   wanted == "block"   ? nn::Keep::input
+                                   : wanted == "cheap" ? nn::Keep::convolutions
+                                                       : nn::Keep::all));
+  if (wanted != "auto" || plan.footprint.total() <= budget_bytes) return plan;
+
+  const auto order = steps(config, model, batch);
+  const auto after = [&](std::size_t count) {
+    auto keep = same_everywhere(batch, model, nn::Keep::all);
+    for (std::size_t i = 0; i < count; ++i) keep[order[i].resolution][order[i].segment] = order[i].to;
+    return with(std::move(keep));
+  };
+  const auto fits = [&](const MemoryPlan& p) { return p.footprint.total() <= budget_bytes; };
+  plan = after(order.size());
+  if (fits(plan)) {
+    for (std::size_t low = 0, high = order.size(); high - low > 1;) {  // with `low` steps it does not fit
+      const auto middle = (low + high) / 2;
+      auto tried = after(middle);
+      if (fits(tried)) {
+        high = middle;
+        plan = std::move(tried);
+      } else {
+        low = middle;
+      }
+    }
+    return plan;
+  }
+  // Not even with everything recomputed; but the working set of a replay may make a little less of it the smaller one.
+  auto smallest = plan.footprint.total();
+  for (std::size_t count = 0; count < order.size(); ++count) {
+    auto tried = after(count);
+    if (fits(tried)) return tried;
+    smallest = std::min(smallest, tried.footprint.total());
+  }
+  throw Error(ExitCode::input, fmt::format("no choice of recomputation fits {} bytes a rank", budget_bytes),
+              fmt::format("parallel.memory_budget_bytes = {} is the smallest that works here; else use a smaller batch "
+                          "a rank, parallel.shard = \"parameters\", or more ranks",
+                          smallest))
+      .as_agreed();
+}
+
+}  // namespace seer::train

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "seer/plan/plan.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "seer/base/error.hpp"
+#include "seer/nn/architecture.hpp"
+
+namespace seer::plan {
+namespace {
+
+using device::Message;
+using device::Work;
+
+config::Machine machine() {
+  config::Machine m;
+  m.name = "test";
+  m.ranks_per_node = 4;
+  m.rank_bytes = 1e11;
+  m.bytes_per_s = 1e9;
+  m.efficiency = 0.5;
+  m.launch_s = 1e-3;
+  m.fp32 = 1e12;
+  m.bf16 = m.fp16_o1 = 2e12;
+  for (const char* kind : {"pointwise", "grouped", "dense", "gemm"}) {
+    m.rates.push_back({kind, "fp32", 16, 0.1, 0.1, 0.1});
+    m.rates.push_back({kind, "fp32", 256, 0.5, 0.4, 0.3});
+    m.rates.push_back({kind, "bf16", 16, 0.2, 0.2, 0.2});
+  }
+  m.node = {1e-5, 1e10};
+  m.cluster = {1e-4, 1e9};
+  m.read_bytes_per_s = m.write_bytes_per_s = 1e9;
+  m.decode_pixels_per_s = m.crop_pixels_per_s = 1e9;
+  m.failures_per_node_per_day = 0.01;
+  return m;
+}
+
+TEST(Simulation, WorkTakesBytesOrFlopsAndTheLaunch) {
+  const Simulation s(machine(), 4);
+  EXPECT_NEAR(s.seconds(Work{.bytes = 5e8}), 1e-3 + 1.0, 1e-9);
+  Work product{.kind = Work::Kind::pointwise, .width = 256, .flops = 1e12, .bytes = 0};
+  EXPECT_NEAR(s.seconds(product), 1e-3 + 2.0, 1e-9);
+  product.direction = Work::Direction::backward_weights;
+  EXPECT_NEAR(s.seconds(product), 1e-3 + 1 / 0.3, 1e-9);
+  product.direction = Work::Direction::forward;
+  product.width = 64;  // half way from 16 to 256 in log(width)
+  EXPECT_NEAR(s.seconds(product), 1e-3 + 1 / 0.3, 1e-9);
+  product.width = 4096;  // beyond: the last
+  EXPECT_NEAR(s.seconds(product), 1e-3 + 2.0, 1e-9);
+  product.dtype = DType::bf16;
+  EXPECT_NEAR(s.seconds(product), 1e-3 + 1e12 / (2e12 * 0.2), 1e-9);
+  product.bytes = 5e9;  // bound by memory
+  EXPECT_NEAR(s.seconds(product), 1e-3 + 10, 1e-9);
+  EXPECT_NEAR(Simulation(machine(), 8).seconds(product), 2 * (1e-3 + 10), 1e-9) << "two ranks share what is for one";
+}
+
+TEST(Simulation, CollectivesGoThroughTheNodeFirst) {
+  const Simulation s(machine(), 4);
+  // One node of 4: a ring's 2 * 3/4 of the bytes, 2 * log2(4) latencies.
+  EXPECT_NEAR(s.seconds(Message{"x", Message::Kind::all_reduce, 4, 4, 1e10}), 4e-5 + 1.5, 1e-9);
+  EXPECT_NEAR(s.seconds(Message{"x", Message::Kind::all_gather, 4, 4, 1e10}), 2e-5 + 0.75, 1e-9);
+  // 8 nodes of 4: between them a quarter each.
+  EXPECT_NEAR(s.seconds(Message{"x", Message::Kind::reduce_scatter, 32, 4, 4e9}), 2e-5 + 0.3 + 3e-4 + 7.0 / 8.0 * 1.0,
+              1e-9);
+}
+
+TEST(Simulation, WhatRunsAsideIsHiddenUntilWaitedFor) {
+  Simulation s(machine(), 4);
+  const Message second{"x", Message::Kind::all_gather, 4, 4, 1e10 / 0.75};
+  s.begin_aside();
+  s.message(second);
+  const auto ticket = s.end_aside();
+  s.work({.bytes = 2.5e8});  // half a second
+  s.wait(ticket);
+  EXPECT_NEAR(s.elapsed_s(), 1.0, 1e-2);
+  EXPECT_NEAR(s.totals().exposed_s, 0.5, 1e-2);
+  EXPECT_NEAR(s.totals().hidden_s, 0.5, 1e-2);
+  s.wait(ticket);
+  EXPECT_NEAR(s.elapsed_s(), 1.0, 1e-2) << "waited for twice";
+}
+
+config::Config small() {
+  config::Config c;
+  c.model.preset = "tiny";
+  c.head.dims = {256, 32, 16};
+  c.head.prototypes = 24;
+  c.crops = {{2, 64, {0.3, 1.0}}, {2, 32, {0.1, 0.3}}};
+  c.data.global_batch = 512;
+  c.parallel.bn_group_size = 8;
+  return c;
+}
+
+std::int64_t features() {
+  config::Config c = small();
+  return nn::architecture(c.model).features();
+}
+
+TEST(Plan, CountsWhatShardingMoves) {
+  auto c = small();
+  c.head.dims[0] = features();
+  const auto none = predict(c, machine(), {.ranks = 32, .ranks_per_node = 4});
+  c.parallel.shard = "parameters";
+  const auto sharded = predict(c, machine(), {.ranks = 32, .ranks_per_node = 4});
+  EXPECT_LT(sharded.memory.footprint.parameters + sharded.memory.footprint.momentum,
+            none.memory.footprint.parameters + none.memory.footprint.momentum);
+  const auto bytes = [](const Report& r, const char* name, Message::Kind kind) {
+    double sum = 0;
+    for (const auto& t : r.traffic) sum += t.name == name && t.kind == kind ? t.bytes : 0;
+    return sum;
+  };
+  EXPECT_EQ(bytes(none, "shard", Message::Kind::reduce_scatter), 0);
+  EXPECT_EQ(bytes(sharded, "replicas", Message::Kind::all_reduce), 0);
+  // All gradients once; parameters forward, all again but the prototypes backward, and those once more to be
+  // normalised.
+  const double block = bytes(none, "replicas", Message::Kind::all_reduce);
+  EXPECT_EQ(bytes(sharded, "shard", Message::Kind::reduce_scatter), block);
+  EXPECT_GE(bytes(sharded, "shard", Message::Kind::all_gather), 1.9 * block);
+  EXPECT_LE(bytes(sharded, "shard", Message::Kind::all_gather), 2.2 * block);
+  EXPECT_EQ(none.nodes, 8);
+  EXPECT_GT(none.interval_s, 0);
+}
+
+TEST(Plan, RecomputationCostsArithmeticAndSavesMemory) {
+  auto c = small();
+  c.head.dims[0] = features();
+  const auto none = predict(c, machine(), {.ranks = 8, .ranks_per_node = 4});
+  c.parallel.recompute = "block";
+  const auto block = predict(c, machine(), {.ranks = 8, .ranks_per_node = 4});
+  EXPECT_LT(block.memory.footprint.activations, none.memory.footprint.activations);
+  EXPECT_DOUBLE_EQ(block.model_flops, none.flops);
+  EXPECT_GT(block.flops, 1.15 * none.flops);
+  EXPECT_GT(block.step_s, none.step_s);
+  c.parallel.recompute = "none";
+  c.parallel.memory_budget_bytes = block.memory.footprint.total() + 1000;
+  const auto tight = predict(c, machine(), {.ranks = 8, .ranks_per_node = 4});
+  EXPECT_FALSE(tight.fits);
+  ASSERT_FALSE(tight.suggestions.empty());
+  EXPECT_NE(tight.suggestions[0].find("recompute"), std::string::npos);
+}
+
+TEST(Plan, RefusesWhatTheJobWouldRefuse) {
+  auto c = small();
+  c.head.dims[0] = features();
+  EXPECT_THROW(predict(c, machine(), {.ranks = 48, .ranks_per_node = 4}), Error) << "512 over 48";
+  c.parallel.bn_group_size = 3;
+  EXPECT_THROW(predict(c, machine(), {.ranks = 8, .ranks_per_node = 4}), Error);
+}
+
+TEST(Machine, FilesLoadAndComeBack) {
+  int files = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(std::string(SEER_SOURCE_DIR) + "/inputs/machines")) {
+    SCOPED_TRACE(entry.path().string());
+    const auto m = config::load_machine(entry.path().string());
+    const std::string path = testing::TempDir() + "seer_machine_test.toml";
+    std::ofstream(path) << config::to_toml(m, "again");
+    const auto again = config::load_machine(path);
+    EXPECT_EQ(again.name, m.name);
+    EXPECT_EQ(again.rates.size(), m.rates.size());
+    EXPECT_NEAR(again.bytes_per_s, m.bytes_per_s, 1e-5 * m.bytes_per_s);
+    std::remove(path.c_str());
+    ++files;
+  }
+  EXPECT_GE(files, 4);
+}
+
+TEST(Machine, MistakesAreToldTogetherWithTheirLines) {
+  const std::string path = testing::TempDir() + "seer_machine_bad.toml";
+  std::ofstream(path) << "name = \"x\"\nranks_per_node = 0\n[memory]\nspeed = 1\n";
+  try {
+    config::load_machine(path);
+    FAIL();
+  } catch (const Error& error) {
+    const std::string what = error.what();
+    EXPECT_NE(what.find(":2: ranks_per_node"), std::string::npos) << what;
+    EXPECT_NE(what.find(":4: memory.speed is not known"), std::string::npos) << what;
+    EXPECT_NE(what.find("peak.fp32 is missing"), std::string::npos) << what;
+  }
+  std::remove(path.c_str());
+}
+
+TEST(Report, JsonHoldsWhatTheTextTells) {
+  auto c = small();
+  c.head.dims[0] = features();
+  const auto report = predict(c, machine(), {.ranks = 8, .ranks_per_node = 4});
+  const auto json = nlohmann::json::parse(to_json(report));
+  EXPECT_EQ(json["peak_rank_bytes"], report.memory.footprint.total());
+  EXPECT_NEAR(json["step_ms"].get<double>(),
+              json["product_ms"].get<double>() + json["memory_bound_ms"].get<double>() +
+                  json["exposed_communication_ms"].get<double>() + json["data_wait_ms"].get<double>(),
+              1e-6);
+  EXPECT_NE(to_text(report, c, machine()).find("fits"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace seer::plan
