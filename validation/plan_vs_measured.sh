@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # What `seer plan` says beside what a run on this machine does: peak memory of a rank and time of an update.
 #   validation/plan_vs_measured.sh [--full] [MACHINE.toml]
-# Without a machine file this one is calibrated first (about two minutes). --full: every mode of sharding with every
+# Without a machine file this one is calibrated first (half a minute). --full: every mode of sharding with every
 # recomputation at 1, 2 and 4 ranks for 8GF; else six settings that differ in everything.
-# SEER: the executable.
+# SEER: the executable. RANKS (with --full; default 1 2 4), UPDATES (timed ones; default 5).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/environment.sh
@@ -18,18 +18,22 @@ trap 'rm -rf "$work"' EXIT
 export OMP_NUM_THREADS=1 OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_odls_base_num_threads=0
 run() { mpirun --oversubscribe --bind-to none -n "$1" "${@:2}" </dev/null; }
 
-if [ -z "$machine" ]; then
-  machine=$work/machine.toml
-  run 2 "$seer" plan --calibrate "$machine" --folder "$work" >&2
-fi
+# A core that computes alone has the memory for itself: one rank and two are two machines.
+for ranks in 1 2; do
+  if [ -n "$machine" ]; then
+    cp "$machine" "$work/machine.$ranks.toml"
+  else
+    run $ranks "$seer" plan --calibrate "$work/machine.$ranks.toml" --folder "$work" >&2
+  fi
+done
 
 printf '| setting | ranks | peak MiB | planned | off | update ms | planned | off |\n|---|---|---|---|---|---|---|---|\n'
 compare() {  # ranks, label, config, --set ...
   local ranks=$1 label=$2 config=$3
   shift 3
   # 4 ranks are twice as many as the machine has cores: --per-node tells the plan.
-  "$seer" plan "$config" --machine "$machine" --ranks "$ranks" --per-node "$ranks" --set data.source=crops "$@" --json >"$work/plan.json"
-  run "$ranks" "$seer" bench step "$config" --updates 5 --warmup 2 --json "$@" >"$work/run.json" 2>"$work/run.err" ||
+  "$seer" plan "$config" --machine "$work/machine.$((ranks > 1 ? 2 : 1)).toml" --ranks "$ranks" --per-node "$ranks" --set data.source=crops "$@" --json >"$work/plan.json"
+  run "$ranks" "$seer" bench step "$config" --updates "${UPDATES:-5}" --warmup 2 --json "$@" >"$work/run.json" 2>"$work/run.err" ||
     { cat "$work/run.err" >&2; return 1; }
   python3 - "$work" "$label" "$ranks" <<'P'
 import json, sys
@@ -44,7 +48,7 @@ P
 }
 
 if [ $full = yes ]; then
-  for ranks in 1 2 4; do
+  for ranks in ${RANKS:-1 2 4}; do
     for shard in none optimizer gradients parameters; do
       if [ $ranks = 1 ] && [ $shard != none ]; then continue; fi
       for recompute in none block auto; do
@@ -52,7 +56,7 @@ if [ $full = yes ]; then
         # auto: a budget between those of none and block.
         if [ $recompute = auto ]; then
           budget=$(for r in none block; do
-            "$seer" plan inputs/bench_8gf.toml --machine "$machine" --ranks $ranks --per-node $ranks --json --set data.source=crops \
+            "$seer" plan inputs/bench_8gf.toml --machine "$work/machine.$((ranks > 1 ? 2 : 1)).toml" --ranks $ranks --per-node $ranks --json --set data.source=crops \
               --set data.global_batch=4 --set parallel.shard=$shard --set parallel.recompute=$r
           done | python3 -c 'import re, sys; p = [int(x) for x in re.findall(r"\"peak_rank_bytes\": (\d+)", sys.stdin.read())]; print(p[1] + (p[0] - p[1]) // 4)')
         fi
