@@ -1,0 +1,92 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# The whole program on many ranks of one machine: not for speed, but to see what only shows with many ranks before nodes are
+# booked for it. For each R: the tiny network, 10 updates of one image a rank (64 images where R is less), BatchNorm groups
+# of up to 64 ranks, in every mode of sharding; then a restart on R/2 ranks from the checkpoint of update 5. Prints Markdown
+# (validation/results/rehearsal.md) and fails unless
+# - losses agree, within 1e-3 of their value, with a run of one rank for every 64: the same statistics of BatchNorm over the
+#   same 64 images, so the same computation but for the order of its sums. (A network of random weights and small
+#   groups amplifies the rounding from update to update; a wrong sum would differ in the second digit.)
+# - the restart goes on to the same losses, within the same bound;
+# - every collective was called as often, and carried as many bytes, as `seer plan` says, exactly;
+# - no rank's peak memory at the largest R is more than 8 MiB above that at the smallest R from 64 on.
+# R divides 64 or is a multiple of it. SEER chooses the executable, OUT the folder, LIMIT the seconds a run may take.
+#   validation/rehearsal.sh            # 64 ranks: some minutes on two cores
+#   validation/rehearsal.sh 64 128 256 # 40 MB and a few hundredths of a core's second for each rank and update
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=scripts/environment.sh
+source scripts/environment.sh
+# Open MPI starts its ranks one by one: its threads that would do so at once lose some of hundreds.
+export OMPI_MCA_odls_base_num_threads=0
+seer=${SEER:-build/host-release/seer}
+out=${OUT:-runs/rehearsal}
+limit=${LIMIT:-300}
+sizes=("$@")
+[ $# -gt 0 ] || sizes=(64)
+modes=(none optimizer gradients parameters parameters_in_groups)
+
+ranks() {  # N COMMAND...: on more ranks than cores, within the time limit
+  local n=$1
+  shift
+  timeout --kill-after=10 "$limit" mpirun --bind-to none --oversubscribe --mca mpi_yield_when_idle 1 -n "$n" "$@" </dev/null
+}
+
+if [ ! -e "$out/train/complete" ]; then
+  rm -rf "$out/train"
+  "$seer" synth -o "$out/train" --classes 4 --images 4096 --size 48 --seed 1 --split train </dev/null >&2
+  touch "$out/train/complete"
+fi
+
+# Every run of one R sees the same batches. Buckets small enough for the tiny trunk to have several.
+settings() {  # R: into the array `set`
+  local batch=$(($1 < 64 ? 64 : $1))
+  set=()
+  local s
+  for s in data.shards="$out/train" data.global_batch=$batch data.prefetch_batches=1 data.reader_threads=1 \
+    schedule.total_updates=10 parallel.bucket_bytes=65536 checkpoint.every_updates=5 checkpoint.rehearse=false \
+    log.every=1 log.tensorboard=false; do
+    set+=(--set "$s")
+  done
+}
+
+sharding() {  # MODE R: into the array `shard`
+  shard=(--set "parallel.shard=${1%_in_groups}")
+  if [ "$1" = parameters_in_groups ]; then shard+=(--set "parallel.shard_group=$(($2 < 16 ? $2 / 2 : 8))"); fi
+}
+
+pretrain() {  # RANKS FOLDER ARGUMENTS...: a run, and the seconds it took with its start
+  local n=$1 folder=$2 began
+  shift 2
+  began=$(date +%s.%N)
+  ranks "$n" "$seer" pretrain inputs/tiny.toml --set log.run_dir="$folder" "${set[@]}" "$@" >"$folder.txt" 2>&1 ||
+    { tail -n 30 "$folder.txt" >&2; echo "FAILED: $folder on $n ranks" >&2; exit 1; }
+  python3 -c "import time; print(f'{time.time() - $began:.1f}')" >"$folder.seconds"
+  echo "$folder: $n ranks, $(cat "$folder.seconds") s" >&2
+}
+
+for r in "${sizes[@]}"; do
+  if ((r < 2 || (r < 64 ? 64 % r : r % 64))); then
+    echo "rehearsal.sh: $r ranks: wanted 2, 4, ... 32, or a multiple of 64" >&2
+    exit 2
+  fi
+  group=$((r < 64 ? r : 64))
+  here=$out/$r
+  rm -rf "$here"
+  mkdir -p "$here"
+  settings "$r"
+  pretrain $((r < 64 ? 1 : r / 64)) "$here/reference" --set parallel.bn_group_size=1
+  for mode in "${modes[@]}"; do
+    sharding "$mode" "$r"
+    pretrain "$r" "$here/$mode" --set parallel.bn_group_size=$group "${shard[@]}"
+    "$seer" plan inputs/tiny.toml --machine inputs/machines/host_2core.toml --ranks "$r" --json "${set[@]}" \
+      --set parallel.bn_group_size=$group "${shard[@]}" </dev/null >"$here/$mode.plan.json"
+  done
+  # Half the ranks with two images each: groups of half as many ranks are of the same images.
+  mkdir -p "$here/restart/checkpoints"
+  cp -r "$here/parameters_in_groups/checkpoints/update-00000005" "$here/restart/checkpoints/"
+  sharding optimizer $((r / 2))
+  pretrain $((r / 2)) "$here/restart" --set parallel.bn_group_size=$((group / 2)) "${shard[@]}"
+done
+
+python3 validation/rehearsal.py "$out" "${sizes[@]}"
