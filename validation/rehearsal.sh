@@ -9,8 +9,10 @@
 #   groups amplifies the rounding from update to update; a wrong sum would differ in the second digit.)
 # - the restart goes on to the same losses, within the same bound;
 # - every collective was called as often, and carried as many bytes, as `seer plan` says, exactly;
-# - no rank's peak memory at the largest R is more than 8 MiB above that at the smallest R from 64 on.
-# R divides 64 or is a multiple of it. SEER chooses the executable, OUT the folder, LIMIT the seconds a run may take.
+# - the largest rank (resident memory at the end of an update, host_bytes) is at the largest R no more than 8 MiB above
+#   that at the smallest R from 64 on.
+# R divides 64 or is a multiple of it. SEER chooses the executable, OUT the folder, LIMIT the seconds a run may take,
+# MODES those of sharding.
 #   validation/rehearsal.sh            # 64 ranks: some minutes on two cores
 #   validation/rehearsal.sh 64 128 256 # 40 MB and a few hundredths of a core's second for each rank and update
 set -euo pipefail
@@ -24,7 +26,7 @@ out=${OUT:-runs/rehearsal}
 limit=${LIMIT:-300}
 sizes=("$@")
 [ $# -gt 0 ] || sizes=(64)
-modes=(none optimizer gradients parameters parameters_in_groups)
+read -ra modes <<<"${MODES:-none optimizer gradients parameters parameters_in_groups}"
 
 ranks() {  # N COMMAND...: on more ranks than cores, within the time limit
   local n=$1
@@ -82,9 +84,9 @@ for r in "${sizes[@]}"; do
     "$seer" plan inputs/tiny.toml --machine inputs/machines/host_2core.toml --ranks "$r" --json "${set[@]}" \
       --set parallel.bn_group_size=$group "${shard[@]}" </dev/null >"$here/$mode.plan.json"
   done
-  # Half the ranks with two images each: groups of half as many ranks are of the same images.
+  # From the last mode. Half the ranks with two images each: groups of half as many ranks are of the same images.
   mkdir -p "$here/restart/checkpoints"
-  cp -r "$here/parameters_in_groups/checkpoints/update-00000005" "$here/restart/checkpoints/"
+  cp -r "$here/${modes[-1]}/checkpoints/update-00000005" "$here/restart/checkpoints/"
   sharding optimizer $((r / 2))
   pretrain $((r / 2)) "$here/restart" --set parallel.bn_group_size=$((group / 2)) "${shard[@]}"
 done
