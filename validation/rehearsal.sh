@@ -6,15 +6,15 @@
 # (validation/results/rehearsal.md) and fails unless
 # - losses agree, within 1e-3 of their value, with a run of one rank for every 64: the same statistics of BatchNorm over the
 #   same 64 images, so the same computation but for the order of its sums. (A network of random weights and small
-#   groups amplifies the rounding from update to update; a wrong sum would differ in the second digit.)
+#   groups amplifies the rounding from update to update; BatchNorm over half the images differs by 1e-3 at once, then by 2e-2.)
 # - the restart goes on to the same losses, within the same bound;
 # - every collective was called as often, and carried as many bytes, as `seer plan` says, exactly;
 # - the largest rank (resident memory at the end of an update, host_bytes) is at the largest R no more than 8 MiB above
 #   that at the smallest R from 64 on.
 # R divides 64 or is a multiple of it. SEER chooses the executable, OUT the folder, LIMIT the seconds a run may take,
-# MODES those of sharding.
-#   validation/rehearsal.sh            # 64 ranks: some minutes on two cores
-#   validation/rehearsal.sh 64 128 256 # 40 MB and a few hundredths of a core's second for each rank and update
+# MODES those of sharding, in the order below.
+#   validation/rehearsal.sh            # 64 ranks: two minutes on two cores
+#   validation/rehearsal.sh 64 128     # 128: six minutes more; 256 take minutes to start
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/environment.sh
