@@ -8,7 +8,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/environment.sh
-seer=${SEER:-build/host/seer}
+seer=${SEER:-build/host-release/seer}
 full=no machine=""
 for argument; do
   if [ "$argument" = --full ]; then full=yes; else machine=$argument; fi
