@@ -29,13 +29,22 @@ struct Options {
   plan::CalibrateOptions measure;
 };
 
+/// What was measured, and what was not.
+std::string comment(const Options& options, int ranks) {
+  std::string text = fmt::format(
+      "Measured by seer plan --calibrate on {} ranks: {}\nNot measured: failures; network.cluster (that of the node)",
+      ranks, device::describe());
+  if (ranks == 1) text += "; network (one rank)";
+  if (options.measure.shards.empty()) text += "; data (estimates; --shards measures them)";
+  return text + "; fp16_o1 where the library lacks it (bf16's).";
+}
+
 int write_machine(const Options& options, const comm::Communicator& world) {
   const auto machine = plan::calibrate(world, options.measure);
   comm::agree(world, "writing the machine file", [&] {
     if (!world.is_root()) return;
     std::ofstream out(options.calibrate);
-    out << config::to_toml(
-        machine, fmt::format("Measured by seer plan --calibrate on {} ranks: {}", world.size(), device::describe()));
+    out << config::to_toml(machine, comment(options, world.size()));
     out.close();
     if (!out) throw Error(ExitCode::file, "cannot write " + options.calibrate, "give a path you may write to");
   });

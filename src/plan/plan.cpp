@@ -40,19 +40,19 @@ void simulate(const config::Config& config, const config::Machine& machine, trai
     phases.end_update();
   }
   const auto& totals = simulation.totals();
-  constexpr double kOne = 1.0 / static_cast<double>(kUpdates);
-  report.step_s = kOne * simulation.elapsed_s();
-  report.product_s = kOne * totals.product_s;
-  report.stream_s = kOne * totals.stream_s;
-  report.exposed_s = kOne * totals.exposed_s;
-  report.hidden_s = kOne * totals.hidden_s;
-  report.flops = kOne * totals.flops;
+  constexpr double kPerUpdate = 1.0 / static_cast<double>(kUpdates);
+  report.step_s = kPerUpdate * simulation.elapsed_s();
+  report.product_s = kPerUpdate * totals.product_s;
+  report.stream_s = kPerUpdate * totals.stream_s;
+  report.exposed_s = kPerUpdate * totals.exposed_s;
+  report.hidden_s = kPerUpdate * totals.hidden_s;
+  report.flops = kPerUpdate * totals.flops;
   report.phases = phases.total();
   report.traffic = simulation.traffic();
   for (auto& t : report.traffic) {
     t.calls /= kUpdates;
-    t.bytes *= kOne;
-    t.seconds *= kOne;
+    t.bytes *= kPerUpdate;
+    t.seconds *= kPerUpdate;
   }
   report.parameters = learner.model().parameters().parameter_count();
   report.checkpoint_bytes = 4.0 * static_cast<double>(2 * report.parameters + learner.model().buffers().block_elems());
@@ -103,7 +103,7 @@ void add_run(const config::Config& config, const config::Machine& machine, Repor
       std::max_element(parts.begin(), parts.end(), [](auto& a, auto& b) { return a.second < b.second; })->first;
 }
 
-/// Changes that make it fit, the gentlest first: no more than one kind of change more at a time.
+/// Changes that make it fit, the gentlest first, each on top of those before it.
 std::vector<std::string> suggest(const config::Config& config, train::Topology topology, std::int64_t budget,
                                  std::int64_t base) {
   std::vector<std::string> out;
@@ -134,9 +134,7 @@ std::vector<std::string> suggest(const config::Config& config, train::Topology t
       return out;
     }
   }
-  if (out.empty())
-    out.push_back("nothing of recomputation, sharding or batch makes it fit: more ranks, or a smaller model");
-  return out;
+  return {"nothing of recomputation, sharding or batch makes it fit: more ranks, or a smaller model"};
 }
 
 }  // namespace

@@ -72,7 +72,7 @@ FlatState::FlatState(const config::Config& config, const comm::Communicator& com
       phases_(&phases),
       sharding_(parse_sharding(config.parallel.shard)),
       wire_(wire_of(config.precision)),
-      queue_(comm.ledger() != nullptr ? device::Queue::planned(*comm.ledger()) : device::Queue{}),
+      queue_(device::Queue::of(comm.ledger())),
       prototypes_begin_(model.head().prototypes_begin()),
       prototypes_(model.head().prototypes()),
       prototype_dim_(model.head().dim()),
@@ -90,11 +90,10 @@ FlatState::FlatState(const config::Config& config, const comm::Communicator& com
   std::int64_t slots[2] = {0, 0};
   for (const auto& b : buckets_) slots[index_of(b) % 2] = std::max(slots[index_of(b) % 2], b.elems());
   const int slot_pairs = shards(Sharding::parameters) ? 2 : shards(Sharding::gradients) ? 1 : 0;
-  if (comm.ledger() == nullptr)
-    check_memory(comm,
-                 floats(parameters + gradients + own_gradients + own_elems_ + slot_pairs * (slots[0] + slots[1])) *
-                     sizeof(float),
-                 table_->parameter_count());
+  if (comm.ledger() == nullptr) {
+    const auto elems = parameters + gradients + own_gradients + own_elems_ + slot_pairs * (slots[0] + slots[1]);
+    check_memory(comm, floats(elems) * sizeof(float), table_->parameter_count());
+  }
   const auto block = [&](std::int64_t elems) { return device::Buffer::floats(floats(elems), queue_.space); };
   parameters_ = block(parameters);
   gradients_ = block(gradients);

@@ -60,14 +60,6 @@ MemoryPlan plan_here(const config::Config& config, const comm::Communicator& com
   return plan_memory(config, {.ranks = comm.size(), .ranks_per_node = node_ranks}, budget, base);
 }
 
-device::Space space_of(const comm::Communicator& comm) {
-  return comm.ledger() != nullptr ? device::Space::planned : device::Space::host;
-}
-
-device::Queue queue_of(const comm::Communicator& comm) {
-  return comm.ledger() != nullptr ? device::Queue::planned(*comm.ledger()) : device::Queue{};
-}
-
 device::Tensor view(const device::Buffer& floats) {
   return {.data = floats.data(), .shape = {1, 1, 1, static_cast<std::int64_t>(floats.bytes() / sizeof(float))}};
 }
@@ -101,12 +93,12 @@ Learner::Learner(const config::Config& config, const comm::Communicator& comm, P
       model_(config.model, config.head),
       plan_(std::move(plan)),
       dnn_(std::move(backend)),
-      queue_(queue_of(comm)),
-      pool_(space_of(comm)),
+      queue_(device::Queue::of(comm.ledger())),
+      pool_(queue_.space),
       state_(config, comm, model_, phases),
       loss_scale_(config.precision),
-      buffers_(device::Buffer::floats(static_cast<std::size_t>(model_.buffers().block_elems()), space_of(comm))) {
-  if (loss_scale_.dynamic()) kept_buffers_ = device::Buffer(buffers_.bytes(), space_of(comm));
+      buffers_(device::Buffer::floats(static_cast<std::size_t>(model_.buffers().block_elems()), queue_.space)) {
+  if (loss_scale_.dynamic()) kept_buffers_ = device::Buffer(buffers_.bytes(), queue_.space);
   for (const auto& crops : config.crops) crops_ += crops.count;
   const int group = group_size(config, comm);
   if (group > 1) group_ = std::make_unique<GroupReduction>(comm.split_groups(group).named("bn"), phases);

@@ -26,7 +26,7 @@ Swav::Swav(const config::Swav& config, const comm::Communicator& comm, std::int6
           .as_agreed();
     }
     queue_ = device::Buffer::floats(static_cast<std::size_t>(assigned() * local_length_ * dim_),
-                                    comm.ledger() != nullptr ? device::Space::planned : device::Space::host);
+                                    device::Queue::of(comm.ledger()).space);
   }
 }
 

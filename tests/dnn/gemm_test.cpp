@@ -25,19 +25,8 @@ TEST_P(Gemm, MatchesTheDefinition) {
   const auto a = naive::random(m * k, 1), b = naive::random(k * n, 2), bias = naive::random(n, 3);
   auto c = naive::random(m * n, 4);
   if (accumulate == Accumulate::no) std::fill(c.begin(), c.end(), NAN);
-  naive::Doubles expected(c.size());
-  for (std::int64_t i = 0; i < m; ++i) {
-    for (std::int64_t j = 0; j < n; ++j) {
-      const auto at = naive::at(i * n + j);
-      double sum = accumulate == Accumulate::yes ? static_cast<double>(c[at]) : 0.0;
-      if (with_bias) sum += static_cast<double>(bias[naive::at(j)]);
-      for (std::int64_t l = 0; l < k; ++l) {
-        sum += static_cast<double>(a[naive::at(ta == Transpose::yes ? l * m + i : i * k + l)]) *
-               static_cast<double>(b[naive::at(tb == Transpose::yes ? j * k + l : l * n + j)]);
-      }
-      expected[at] = sum;
-    }
-  }
+  const auto expected = naive::gemm(m, n, k, a, ta, b, tb, with_bias ? bias : naive::Floats{},
+                                    accumulate == Accumulate::yes ? c : naive::Floats{});
   device::Queue queue;
   make_host_backend()->gemm(queue, m, n, k, a.data(), ta, b.data(), tb, c.data(), accumulate,
                             with_bias ? bias.data() : nullptr);

@@ -164,19 +164,8 @@ TEST_P(HalfGemm, MatchesTheDefinition) {
   Stored stored_a(type, naive::random(m * k, 1)), stored_b(type, naive::random(k * n, 2));
   const auto a = stored_a.values(), b = stored_b.values(), bias = naive::random(n, 3);
   const auto start = accumulate == Accumulate::no ? Floats(naive::at(m * n), NAN) : naive::random(m * n, 4);
-  naive::Doubles expected(start.size());
-  for (std::int64_t i = 0; i < m; ++i) {
-    for (std::int64_t j = 0; j < n; ++j) {
-      const auto at = naive::at(i * n + j);
-      double sum = accumulate == Accumulate::yes ? static_cast<double>(start[at]) : 0.0;
-      if (with_bias) sum += static_cast<double>(bias[naive::at(j)]);
-      for (std::int64_t l = 0; l < k; ++l) {
-        sum += static_cast<double>(a[naive::at(ta == Transpose::yes ? l * m + i : i * k + l)]) *
-               static_cast<double>(b[naive::at(tb == Transpose::yes ? j * k + l : l * n + j)]);
-      }
-      expected[at] = sum;
-    }
-  }
+  const auto expected =
+      naive::gemm(m, n, k, a, ta, b, tb, with_bias ? bias : Floats{}, accumulate == Accumulate::yes ? start : Floats{});
   device::Queue queue;
   Floats first;
   for (int round = 0; round < 2; ++round) {  // planned, and from the plan

@@ -70,6 +70,24 @@ inline Doubles backward_weights(const ConvShape& s, const Floats& src, const Flo
   return d_weight;
 }
 
+/// op(a)[m,k] * op(b)[k,n] + bias (where not empty) + c (where not empty).
+inline Doubles gemm(std::int64_t m, std::int64_t n, std::int64_t k, const Floats& a, Transpose ta, const Floats& b,
+                    Transpose tb, const Floats& bias, const Floats& c) {
+  Doubles out(at(m * n));
+  for (std::int64_t i = 0; i < m; ++i) {
+    for (std::int64_t j = 0; j < n; ++j) {
+      double sum = c.empty() ? 0.0 : static_cast<double>(c[at(i * n + j)]);
+      if (!bias.empty()) sum += static_cast<double>(bias[at(j)]);
+      for (std::int64_t l = 0; l < k; ++l) {
+        sum += static_cast<double>(a[at(ta == Transpose::yes ? l * m + i : i * k + l)]) *
+               static_cast<double>(b[at(tb == Transpose::yes ? j * k + l : l * n + j)]);
+      }
+      out[at(i * n + j)] = sum;
+    }
+  }
+  return out;
+}
+
 /// |found - expected| / |expected|, Euclidean norms.
 inline double relative_error(const Floats& found, const Doubles& expected) {
   if (found.size() != expected.size()) return HUGE_VAL;

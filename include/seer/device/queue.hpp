@@ -14,6 +14,8 @@ struct Queue {
   Ledger* ledger = nullptr;
 
   static Queue planned(Ledger& ledger) { return {.space = Space::planned, .ledger = &ledger}; }
+  /// A planned one, or where there is no ledger the host's.
+  static Queue of(Ledger* ledger) { return ledger != nullptr ? planned(*ledger) : Queue{}; }
   /// First line of every kernel: on a planned machine, notes the bytes it would read and write, and says true.
   bool only_plans(std::int64_t bytes) const {
     if (space != Space::planned) return false;

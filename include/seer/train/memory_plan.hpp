@@ -21,8 +21,10 @@ namespace seer::train {
 
 /// Bytes of one rank, at its peak, by what they are for.
 struct Footprint {
-  std::int64_t parameters = 0, gradients = 0, momentum = 0;
-  std::int64_t activations = 0;    ///< the arena: activations, gathered buckets, foreign gradients, gaps between them
+  std::int64_t parameters = 0;  ///< with the slots for those gathered from other ranks
+  std::int64_t gradients = 0;   ///< with the slots for those not yet summed
+  std::int64_t momentum = 0;
+  std::int64_t activations = 0;    ///< the arena, gaps included
   std::int64_t workspaces = 0;     ///< of convolutions and products, packed weights
   std::int64_t communication = 0;  ///< staging of collectives
   std::int64_t data = 0;           ///< crops made ahead
@@ -36,7 +38,7 @@ std::vector<std::pair<const char*, std::int64_t>> rows(const Footprint& footprin
 /// The table at the end of a run, of its first rank. What the categories do not hold is executable and libraries.
 std::string to_table(const Footprint& footprint, std::int64_t peak_resident_bytes);
 
-/// By crop resolution, then segment of the trunk.
+/// [crop resolution][segment of the trunk].
 using KeepTable = std::vector<std::vector<nn::Keep>>;
 
 /// Where a run is to take place.
@@ -49,7 +51,7 @@ std::shared_ptr<dnn::Backend> planned_backend(Topology topology);
 
 /// A batch without pixels.
 data::Batch planned_batch(const config::Config& config, int ranks);
-/// Crops made ahead by the loader; 0 where there is none.
+/// What the source of batches holds: crops made ahead, or those of a crops file.
 std::int64_t crops_ahead_bytes(const config::Config& config, int ranks);
 
 struct MemoryPlan {
