@@ -1,17 +1,21 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # What `seer plan` says beside what a run on this machine does: peak memory of a rank and time of an update.
-#   validation/plan_vs_measured.sh [--full] [MACHINE.toml]
+#   validation/plan_vs_measured.sh [--full | --large] [MACHINE.toml]
 # Without a machine file this one is calibrated first (half a minute). --full: every mode of sharding with every
-# recomputation at 1, 2 and 4 ranks for 8GF; else six settings that differ in everything.
+# recomputation at 1, 2 and 4 ranks for 8GF. --large: 256GF over two ranks (needs 23 GiB), and the 10B trunk's shape at an
+# eighth of its widths. Else six settings that differ in everything.
 # SEER: the executable. RANKS (with --full; default 1 2 4), UPDATES (timed ones; default 5).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/environment.sh
 seer=${SEER:-build/host-release/seer}
-full=no machine=""
+what=six machine=""
 for argument; do
-  if [ "$argument" = --full ]; then full=yes; else machine=$argument; fi
+  case $argument in
+    --full | --large) what=${argument#--} ;;
+    *) machine=$argument ;;
+  esac
 done
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -33,7 +37,7 @@ compare() {  # ranks, label, config, --set ...
   shift 3
   # 4 ranks are twice as many as the machine has cores: --per-node tells the plan.
   "$seer" plan "$config" --machine "$work/machine.$((ranks > 1 ? 2 : 1)).toml" --ranks "$ranks" --per-node "$ranks" --set data.source=crops "$@" --json >"$work/plan.json"
-  run "$ranks" "$seer" bench step "$config" --updates "${UPDATES:-5}" --warmup 2 --json "$@" >"$work/run.json" 2>"$work/run.err" ||
+  run "$ranks" "$seer" bench step "$config" --updates "${UPDATES:-5}" --warmup "${WARMUP:-2}" --json "$@" >"$work/run.json" 2>"$work/run.err" ||
     { cat "$work/run.err" >&2; return 1; }
   python3 - "$work" "$label" "$ranks" <<'P'
 import json, sys
@@ -47,7 +51,7 @@ print("| " + " | ".join(row) + " |")
 P
 }
 
-if [ $full = yes ]; then
+if [ $what = full ]; then
   for ranks in ${RANKS:-1 2 4}; do
     for shard in none optimizer gradients parameters; do
       if [ $ranks = 1 ] && [ $shard != none ]; then continue; fi
@@ -64,6 +68,22 @@ if [ $full = yes ]; then
           --set parallel.shard=$shard --set parallel.recompute=$recompute --set parallel.memory_budget_bytes="$budget"
       done
     done
+  done
+elif [ $what = large ]; then
+  # One update each, the first one: a second would take minutes.
+  export UPDATES=1 WARMUP=0
+  small='crops=[{count=2,size=64,scale=[0.14,1.0]},{count=2,size=32,scale=[0.05,0.14]}]'
+  whole=(inputs/seer_256gf.toml --set parallel.bn_group_size=2 --set precision.compute=fp32
+    --set swav.freeze_prototypes_updates=0 --set parallel.shard=parameters --set parallel.recompute=block)
+  compare 2 "256GF, crops of 64 and 32, 1 image a rank" "${whole[@]}" --set data.global_batch=2 --set "$small"
+  compare 2 "256GF, 1 image a rank" "${whole[@]}" --set data.global_batch=2
+  # Depth, slope and head of 10B; widths, group width and head an eighth.
+  wide=(inputs/seer_10b.toml --set model.preset= --set model.depth=27 --set model.w0=216 --set model.wa=77.6
+    --set model.wm=2.52 --set model.group_width=128 --set data.global_batch=4
+    --set 'head.dims=[3456,1024,1024,256]' --set parallel.bn_group_size=4 --set precision.compute=fp32
+    --set swav.freeze_prototypes_updates=0 --set parallel.recompute=block)
+  for shard in none optimizer gradients parameters; do
+    compare 4 "10B at an eighth of its widths, shard $shard" "${wide[@]}" --set parallel.shard=$shard
   done
 else
   compare 1 "400MF, 8 images" inputs/bench_400mf.toml --set data.global_batch=8

@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -30,7 +31,8 @@ void* system_allocate(std::size_t bytes) {
     throw Error(ExitCode::device, fmt::format("out of host memory: {} bytes wanted in one block", bytes),
                 "use a smaller batch, smaller crops or more ranks");
   }
-  if (align == kHugePage) madvise(data, rounded(bytes, align), MADV_HUGEPAGE);
+  // Of the last, incomplete huge page only what is touched: hundreds of packed weights end in one.
+  if (align == kHugePage) madvise(data, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
   return data;
 }
 
@@ -92,12 +94,19 @@ Loan Pool::tensor(Shape shape, DType dtype) {
   Tensor tensor{nullptr, shape, dtype, space_};
   const std::size_t wanted = rounded(std::max<std::size_t>(static_cast<std::size_t>(tensor.bytes()), 1), kAlign);
   Chunk* chunk = nullptr;
-  std::size_t best = 0;
+  std::size_t best = 0, best_size = 0;
   for (auto& c : chunks_) {
     for (std::size_t i = 0; i < c.free.size(); ++i) {
-      if (c.free[i].bytes < wanted || (chunk != nullptr && c.free[i].bytes >= chunk->free[best].bytes)) continue;
+      const auto& stretch = c.free[i];
+      if (stretch.bytes < wanted) continue;
+      // The end of an arena counts as endless, as it is where it is planned: else a real one, which ends where the plan
+      // said, would fill its end before a larger hole, and run out.
+      const bool last = stretch.begin + stretch.bytes == c.bytes;
+      const std::size_t size = last ? SIZE_MAX : stretch.bytes;
+      if (chunk != nullptr && size >= best_size) continue;
       chunk = &c;
       best = i;
+      best_size = size;
     }
   }
   if (chunk == nullptr) {

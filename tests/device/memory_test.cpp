@@ -72,6 +72,28 @@ TEST(Pool, AnyOrderOfLoansNeverOverlapsAndPlansAlike) {
   }
 }
 
+TEST(Pool, WhatWasPlannedIsExactlyEnough) {
+  for (unsigned seed = 0; seed < 200; ++seed) {
+    const auto go = [seed](Pool& pool) {
+      std::vector<Loan> loans;
+      std::mt19937 random(seed);
+      for (int i = 0; i < 300; ++i) {
+        if (!loans.empty() && random() % 2 == 0) {
+          loans.erase(loans.begin() + static_cast<std::ptrdiff_t>(random() % loans.size()));
+        } else {
+          loans.push_back(pool.bytes(1 + random() % 100000));
+        }
+      }
+    };
+    Pool planned(Space::planned), real;
+    go(planned);
+    real.reserve(planned.held_bytes());
+    go(real);
+    EXPECT_EQ(real.system_allocations(), 1U) << seed;
+    EXPECT_EQ(real.held_bytes(), planned.held_bytes());
+  }
+}
+
 TEST(Queue, PlannedOnesTellTheLedger) {
   struct Sum : NullLedger {
     void work(const Work& work) override { bytes += work.bytes; }

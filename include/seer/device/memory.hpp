@@ -64,9 +64,10 @@ class Loan {
   std::size_t block_bytes_ = 0;
 };
 
-/// An arena for what comes and goes within a step. The smallest free stretch that is large enough is lent, and joined
-/// with its free neighbours when it comes back, so that the same requests in the same order find the same places: on a
-/// planned machine as on a real one. Contents are not cleared. One thread only.
+/// An arena for what comes and goes within a step. The smallest free stretch that is large enough is lent (the one at
+/// the arena's end only where no other is), and joined with its free neighbours when it comes back, so that the same
+/// requests in the same order find the same places: on a planned machine as on a real one. Contents are not cleared.
+/// One thread only.
 class Pool {
  public:
   explicit Pool(Space space = Space::host) : space_(space) {}
