@@ -7,7 +7,8 @@ find_package(GTest REQUIRED)
 set(SEER_TEST_ENVIRONMENT
     OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_mpi_yield_when_idle=1
     OMPI_MCA_odls_base_num_threads=0 OMP_NUM_THREADS=1 "SEER_MPIEXEC=${MPIEXEC_EXECUTABLE}"
-    "ASAN_OPTIONS=detect_leaks=0" "SEER_EXECUTABLE=$<TARGET_FILE:seer>" "SEER_TEST_DATA=${PROJECT_SOURCE_DIR}/tests/data")
+    "ASAN_OPTIONS=detect_leaks=0" "SEER_EXECUTABLE=$<TARGET_FILE:seer>"
+    "SEER_WRITE_FAULTS=$<TARGET_FILE:write_faults>" "SEER_TEST_DATA=${PROJECT_SOURCE_DIR}/tests/data")
 
 add_library(seer_test_main STATIC ${PROJECT_SOURCE_DIR}/tests/main.cpp)
 target_link_libraries(seer_test_main PRIVATE seer_flags PUBLIC seer_device seer_comm GTest::gtest)

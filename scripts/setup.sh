@@ -18,8 +18,8 @@ packages=(
   libtomlplusplus-dev libcli11-dev nlohmann-json3-dev libspdlog-dev libfmt-dev
   # random numbers, checksums, event files
   librandom123-dev libxxhash-dev libprotobuf-dev protobuf-compiler
-  # tests
-  libgtest-dev
+  # tests (Python: its standard library, for the torture test)
+  libgtest-dev python3
 )
 
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then

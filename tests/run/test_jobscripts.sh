@@ -44,13 +44,23 @@ shape seer_1node.sh 8 1
 mkdir bin
 cat >bin/scontrol <<SH
 #!/bin/bash
-case \$1 in
-  show) echo "   Command=$root/jobscripts/\$JOB_SCRIPT a.toml" ;;
-  requeue) echo "requeue \$2" >>"$scratch/calls" ;;
+case "\$1 \$2" in
+  "show hostnames") tr , '\n' <<<"\$3" ;;
+  "show "*) echo "   ExcNodeList=old"; echo "   Command=$root/jobscripts/\$JOB_SCRIPT a.toml" ;;
+  requeue*) echo "requeue \$2" >>"$scratch/calls" ;;
+  update*) echo "update \$2 \$3" >>"$scratch/calls" ;;
 esac
 SH
 cat >bin/srun <<'SH'
 #!/bin/bash
+if [[ "$*" == *node_health* ]]; then  # the check before the start: really done here, once for each node
+  while [[ "$1" == --* ]]; do
+    case $1 in --nodelist=*) NODES=${1#*=} ;; esac
+    shift
+  done
+  for node in ${NODES//,/ }; do [[ " $DEAD " == *" $node "* ]] || SLURMD_NODENAME=$node "$@"; done
+  exit
+fi
 trap 'echo "got USR1" >>calls; exit 75' USR1
 echo "srun $*" >>calls
 [ "${WAIT_FOR_SIGNAL:-0}" = 0 ] || for _ in $(seq 300); do sleep 0.1; done
@@ -94,6 +104,40 @@ rc=0; wait "$batch" || rc=$?
 [ "$rc" = 75 ] || { cat job.txt calls; fail "after SIGUSR1: exit code $rc, wanted 75"; }
 grep -qx "got USR1" calls || fail "SIGUSR1 was not passed on"
 grep -qx "requeue 7" calls || fail "SIGUSR1: no requeue"
+
+# The check before the start: a good node, one on which the site's own check fails, one that does not answer.
+health() { job seer_cpu.sh SLURM_JOB_NODELIST="$1" NODES="$1" SEER_MIN_FREE_GIB=0 "${@:2}"; }
+printf '[log]\nrun_dir = "%s/run"\n' "$scratch" >a.toml
+[ "$(health n1,n2)" = 0 ] || { cat job.txt; fail "two good nodes"; }
+[ -z "$(ls -A run)" ] || fail "the check left files: $(ls -A run)"
+[ "$(health n1,n2,n3 DEAD=n3 "SEER_NODE_CHECK=[ \$SLURMD_NODENAME != n1 ] || { echo lukewarm; false; }")" = 5 ] ||
+  { cat job.txt; fail "two bad nodes of three: exit code"; }
+grep -q "node n1 bad: .* fails: lukewarm" job.txt || { cat job.txt; fail "the bad node is not named"; }
+grep -q "node n3 bad: it does not answer" job.txt || { cat job.txt; fail "the silent node is not named"; }
+grep -qx "requeue 7" calls && grep -qx "update jobid=7 ExcNodeList=n1,n3,old" calls || { cat calls; fail "not excluded"; }
+! grep -q "pretrain a.toml" calls || fail "started on bad nodes"
+[ "$(wc -l <run/bad_nodes)" = 2 ] || { cat run/bad_nodes; fail "bad_nodes"; }
+[ "$(health n1,n2 SEER_MIN_FREE_GIB=999999999)" = 3 ] || { cat job.txt; fail "all nodes bad: exit code"; }
+grep -q "not the nodes' fault" job.txt && ! grep -q requeue calls || { cat job.txt calls; fail "all nodes bad"; }
+[ "$(health n1,n2 SEER_MIN_FREE_GIB=999999999 SEER_HEALTH_CHECK=0)" = 0 ] || { cat job.txt; fail "SEER_HEALTH_CHECK=0"; }
+[ "$(health n1 SLURM_GPUS_ON_NODE=2 CUDA_VISIBLE_DEVICES=0 PATH="$scratch/bin:/usr/bin:/bin")" = 3 ] || fail "a lost device"
+grep -q "1 of 2 devices" job.txt || command -v nvidia-smi >/dev/null || { cat job.txt; fail "the lost device is not named"; }
+echo "ok: nodes"
+
+# A sweep: the task's line, its own folder, and a requeue of this task alone.
+printf '# two runs\nswav.epsilon=0.03 schedule.lr_peak=0.3\n\nswav.epsilon=0.05\n' >sweep.txt
+cp "$root/jobscripts/seer_sweep.sh" slurm_script
+sweep() { SLURM_JOB_ID=9 SLURM_ARRAY_JOB_ID=7 SLURM_ARRAY_TASK_ID="$1" LAUNCH_CODE=$2 JOB_SCRIPT=seer_sweep.sh \
+  bash slurm_script sweep.txt a.toml --set log.every=1; }
+: >calls
+rc=0; sweep 2 75 >job.txt 2>&1 || rc=$?
+[ "$rc" = 75 ] || { cat job.txt; fail "a task of an array: exit code $rc"; }
+grep -qx "requeue 7_2" calls || { cat calls; fail "the task of the array is not requeued alone"; }
+grep -q "pretrain a.toml --set log.every=1 --set swav.epsilon=0.05 --set log.run_dir=$scratch/run/2$" calls ||
+  { cat calls; fail "the settings of line 2"; }
+rc=0; sweep 3 0 >job.txt 2>&1 || rc=$?
+[ "$rc" = 2 ] && grep -q "no line 3" job.txt || { cat job.txt; fail "a task without a line: exit code $rc"; }
+echo "ok: sweep"
 
 rc=0; SLURM_JOB_ID=7 JOB_SCRIPT=seer_cpu.sh bash "$root/jobscripts/seer_cpu.sh" >job.txt 2>&1 || rc=$?
 [ "$rc" = 2 ] && grep -q "usage: sbatch" job.txt || { cat job.txt; fail "no configuration: exit code $rc, wanted 2"; }
