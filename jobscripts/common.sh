@@ -34,6 +34,9 @@ export HDF5_USE_FILE_LOCKING=${HDF5_USE_FILE_LOCKING:-FALSE}
 # More ranks than cores (a trial on few nodes): ranks that wait give their core away instead of spinning.
 # export OMPI_MCA_mpi_yield_when_idle=1
 
+# In both launches below, --kill-on-bad-exit=1: one rank that is killed ends all. Without it Slurm (KillOnBadExit=0 by default)
+# leaves ranks on other nodes waiting for it until the time limit.
+
 # Ranks that compute on devices. With --gpus-per-node every rank sees all devices of its node and takes the one of its
 # local rank. Not --gpus-per-task: where a rank sees only its own device, NCCL may lose the direct way to the others.
 gpu_environment() {
@@ -54,13 +57,13 @@ gpu_environment() {
   # export UCX_TLS=rc,sm,self
   # UCX's own handlers for SIGSEGV and the like would hide error.<rank>.txt behind a backtrace of theirs.
   export UCX_ERROR_SIGNALS=
-  launch=${SEER_LAUNCH:-srun --mpi=pmix --cpu-bind=cores}
+  launch=${SEER_LAUNCH:-srun --mpi=pmix --kill-on-bad-exit=1 --cpu-bind=cores}
 }
 
 # Ranks that compute on cores.
 cpu_environment() {
   export OMP_NUM_THREADS=${SLURM_CPUS_PER_TASK:-1}
-  launch=${SEER_LAUNCH:-srun --mpi=pmix --cpu-bind=cores}
+  launch=${SEER_LAUNCH:-srun --mpi=pmix --kill-on-bad-exit=1 --cpu-bind=cores}
 }
 
 # run_folder CONFIG.toml [--set ...]: log.run_dir as the program will see it.

@@ -3,17 +3,19 @@
 # The CPU job script under a real Slurm: submits a tiny network on 2 nodes, does to it what happens to jobs, and shows each
 # run complete with the same parameters, bit by bit, as one that nobody disturbed. Prints a Markdown table, exit code 1
 # if a run did not end so.
-#   validation/slurm.sh                # the Slurm that sbatch reaches: 2 nodes of 2 cores, a shared folder ($OUT)
+#   validation/slurm.sh                # the Slurm that sbatch reaches: 2 nodes, which share $OUT and this machine's processes
 #   validation/slurm.sh STARTER        # a Slurm for this alone: `STARTER start --nodes 3 ...` prints what to export,
 #                                      # `STARTER stop --purge` ends it, `STARTER fail-node NAME` takes a node's power
 # SEER chooses the executable, OUT the folder, UPDATES the length (some 40 s are wanted), RANKS those of a node, LAUNCH
-# the launcher as SEER_LAUNCH does, EVENTS which of them.
+# another launcher (SEER_LAUNCH), EVENTS which of them.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 seer=$(realpath "${SEER:-$root/build/host-release/seer}")
 out=$(realpath -m "${OUT:-$root/runs/slurm}")
 starter=${1:-}
 ranks=${RANKS:-1}
+launcher=${LAUNCH:-srun}
+launcher=$(basename "${launcher%% *}")
 updates=${UPDATES:-600}
 events=${EVENTS:-undisturbed time_limit signal requeue kill_rank kill_launcher kill_step kill_script bad_node lost_node twice}
 rm -rf "$out" && mkdir -p "$out" && cd "$out"
@@ -68,8 +70,8 @@ failures=0
 submit() {
   local name=$1
   shift
-  local launch=${LAUNCH:-srun --mpi=pmix}
-  job=$(SEER=$seer SEER_LAUNCH=$launch sbatch --parsable --job-name="$name" --nodes=2 --ntasks-per-node="$ranks" --cpus-per-task=1 \
+  [ -z "${LAUNCH:-}" ] || export SEER_LAUNCH=$LAUNCH
+  job=$(SEER=$seer sbatch --parsable --job-name="$name" --nodes=2 --ntasks-per-node="$ranks" --cpus-per-task=1 \
     --time="${limit:-10}" --signal="B:USR1@${ahead:-300}" --output="$out/$name.out" "$@" \
     "$root/jobscripts/seer_cpu.sh" "$out/tiny.toml" --set "log.run_dir=$out/$name")
   say "$name: job $job"
@@ -106,13 +108,14 @@ finish() {
   done
   echo "still $at"
 }
-# Processes of the job on this machine, or on its nodes by srun.
-pids() {  # NAME: its ranks
-  pgrep -f "pretrain $out/tiny.toml --set log.run_dir=$out/$1( |\$)" -x "$(basename "$seer")" 2>/dev/null ||
-    pgrep -f "$(basename "$seer") pretrain $out/tiny.toml --set log.run_dir=$out/$1"
+# Processes of a job by the command they run; nodes are on this machine.
+named() {  # NAME COMMAND
+  local p
+  for p in $(pgrep -f "pretrain $out/tiny.toml --set log.run_dir=$out/$1( |\$)"); do
+    if [ "$(cat "/proc/$p/comm" 2>/dev/null)" = "${2:0:15}" ]; then echo "$p"; fi
+  done
 }
-only_seer() { local p; for p in $(pids "$1"); do [ "$(cat /proc/"$p"/comm)" = "$(basename "$seer" | cut -c1-15)" ] && echo "$p"; done; }
-named() { local p; for p in $(pids "$1"); do [ "$(cat /proc/"$p"/comm)" = "$2" ] && echo "$p"; done; }
+ranks_of() { named "$1" "$(basename "$seer")"; }
 parent() { awk '/^PPid:/ { print $2 }' "/proc/$1/status"; }
 
 tensors() {
@@ -178,25 +181,25 @@ kill_rank() {
   SEER_REQUEUE_CODES="75 5 137" submit kill_rank
   reach kill_rank "$middle" || true
   # shellcheck disable=SC2046
-  killed kill_rank "kill -9 of one rank" $(only_seer kill_rank | tail -n 1)
+  killed kill_rank "kill -9 of one rank" $(ranks_of kill_rank | tail -n 1)
 }
 kill_launcher() {
   SEER_REQUEUE_CODES="75 5 137" submit kill_launcher
   reach kill_launcher "$middle" || true
   # shellcheck disable=SC2046
-  killed kill_launcher "kill -9 of the launcher (child of the batch script)" $(named kill_launcher "$(basename ${LAUNCH:-srun} | cut -d' ' -f1)" | head -n 1)
+  killed kill_launcher "kill -9 of the launcher (child of the batch script)" $(named kill_launcher "$launcher" | head -n 1)
 }
 kill_step() {  # the process of Slurm that holds a node's ranks
   SEER_REQUEUE_CODES="75 5 137" submit kill_step
   reach kill_step "$middle" || true
   # shellcheck disable=SC2046
-  killed kill_step "kill -9 of slurmstepd on one node" $(parent $(only_seer kill_step | tail -n 1))
+  killed kill_step "kill -9 of slurmstepd on one node" $(parent $(ranks_of kill_step | tail -n 1))
 }
 kill_script() {  # nobody is left who could ask for a requeue: the user submits again
   submit kill_script
   reach kill_script "$middle" || true
   local batch
-  batch=$(parent "$(named kill_script "$(basename ${LAUNCH:-srun} | cut -d' ' -f1)" | head -n 1)")
+  batch=$(parent "$(named kill_script "$launcher" | head -n 1)")
   say "kill_script: kill -9 $batch"
   kill -KILL "$batch" || true
   seen="job $(finish), submitted again"
@@ -244,5 +247,5 @@ echo "| event | starts | seen | outcome |"
 echo "| --- | --: | --- | --- |"
 printf '%s\n' "${rows[@]}"
 echo
-echo "$(scontrol --version); 2 nodes x $ranks ranks, $updates updates, ${LAUNCH:-srun --mpi=pmix}; $failures failures"
+echo "$(scontrol --version); 2 nodes x $ranks ranks, $updates updates, ${LAUNCH:-srun}; $failures failures"
 [ "$failures" = 0 ]

@@ -55,6 +55,7 @@ class Job:
             self.process = subprocess.Popen([*arguments, *command], cwd=folder, stdin=subprocess.DEVNULL, stdout=out,
                                             stderr=subprocess.STDOUT, start_new_session=True)
         self.ranks = ranks
+        self.code = None
         self.began = time.monotonic()
         self.seen = {}
 

@@ -226,7 +226,9 @@ class Trial:
         if code is None:
             raise Wrong(f"start {self.jobs.index(job) + 1} hangs: still there after {limit or self.setup.limit} s")
         text = job.printed()
-        self.note(f"start {self.jobs.index(job) + 1}: exit code {code}")
+        if job.code != code:
+            self.note(f"start {self.jobs.index(job) + 1}: exit code {code}")
+        job.code = code
         if code == 6 or DEFECTS.search(text):
             raise Wrong("a defect shows in what was printed")
         return code
@@ -240,11 +242,11 @@ class Trial:
             if not re.search(piece, text):
                 raise Wrong(f"nothing like \"{piece}\" was printed")
 
-    def require_refusal(self, job, code, wanted, *pieces):
+    def require_refusal(self, job, code, wanted, *pieces, most_errors=1):
         self.require(job, code, {wanted}, *pieces)
         errors = len(re.findall(r"^error: ", job.printed(), re.MULTILINE))
-        if errors != 1:
-            raise Wrong(f"{errors} error messages, wanted one")
+        if not 1 <= errors <= most_errors:
+            raise Wrong(f"{errors} error messages, wanted {'one' if most_errors == 1 else f'1 to {most_errors}'}")
         self.refused = True
         self.note("refused, rightly: " + re.search(r"^error: (.*)", job.printed(), re.MULTILINE)[1][:160])
 
@@ -265,7 +267,8 @@ class Trial:
 
     def finish(self, first=None, starts=4, **how):
         """Starts until the run is done, and holds it against the undisturbed one. first: a job that goes on still."""
-        for _ in range(starts):
+        done = first is None and self.jobs and self.jobs[-1].code == 0
+        for _ in range(0 if done else starts):
             job, first = first or self.start(**how), None
             code = self.wait(job)
             self.check_resumed(job)
@@ -277,7 +280,8 @@ class Trial:
             if code != 75:
                 raise Wrong(f"exit code {code} without a fault left")
         else:
-            raise Wrong(f"not done after {starts} more starts")
+            if not done:
+                raise Wrong(f"not done after {starts} more starts")
         self.reference.check(self.run, self.same_bits, self.all_lines)
 
     def clear(self):
