@@ -12,6 +12,7 @@
 #include "seer/base/build_info.hpp"
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
+#include "seer/comm/crash.hpp"
 #include "seer/config/config.hpp"
 #include "seer/device/session.hpp"
 
@@ -69,10 +70,10 @@ constexpr Command kCommands[] = {
 int end_with(const Error& error, const comm::Communicator& world) {
   const int code = static_cast<int>(error.code());
   // The others may wait in a collective for a rank that is on its way out: only ending them all is safe.
-  if (!error.agreed() && world.size() > 1) comm::die(error.message(), code);
+  if (!error.agreed() && world.size() > 1) comm::die_of(error);
   if (world.is_root()) {
     log::error(error.message());
-    comm::leave_trace(error.message());
+    comm::leave_trace_of(error);
   }
   return code;
 }
@@ -84,8 +85,7 @@ int run_command(const Run& run, const comm::Communicator& world) {
   } catch (const Error& error) {
     return end_with(error, world);
   } catch (const std::bad_alloc&) {
-    return end_with(Error(ExitCode::device, "out of memory", "use more ranks, a smaller batch or a smaller model"),
-                    world);
+    return end_with(comm::out_of_memory(), world);
   } catch (const std::exception& error) {
     return end_with(Error(ExitCode::internal, error.what(), "this is a defect of seer; please report it"), world);
   }
@@ -118,6 +118,7 @@ int main(int argc, char** argv) {
   const comm::MpiSession mpi(argc, argv);
   const auto world = comm::Communicator::world();
   log::start(world.rank(), world.size());
+  comm::catch_crashes();
 
   CLI::App app("Pre-trains image models without labels: RegNetY trunks with SwAV, on one core or many nodes.", "seer");
   app.set_version_flag("--version", build_info());

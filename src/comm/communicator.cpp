@@ -63,6 +63,9 @@ Communicator::Communicator(MPI_Comm comm, std::string name) : comm_(comm), recor
   check(MPI_Comm_set_errhandler(comm_, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
   check(MPI_Comm_rank(comm_, &rank_), "MPI_Comm_rank");
   check(MPI_Comm_size(comm_, &size_), "MPI_Comm_size");
+  if (size_ == 1) return;
+  record_->trace = trace_of(comm_);
+  rename(record_->trace, record_->name);
 }
 
 Communicator::Communicator(Communicator&& other) noexcept {
@@ -92,6 +95,7 @@ Communicator Communicator::world() {
 
 Communicator Communicator::named(std::string name) && {
   record_->name = std::move(name);
+  if (record_->trace != nullptr) rename(record_->trace, record_->name);
   return std::move(*this);
 }
 
@@ -142,6 +146,7 @@ std::vector<Traffic> Communicator::traffic() const {
 
 Communicator Communicator::split(int color) const {
   ensure(ledger() == nullptr, "a planned communicator cannot tell the colors of other ranks");
+  const Mark mark(record_->trace, "split", 0);
   MPI_Comm comm = MPI_COMM_NULL;
   check(MPI_Comm_split(comm_, color, rank_, &comm), "MPI_Comm_split");
   return Communicator(comm);
@@ -176,6 +181,7 @@ Communicator Communicator::duplicate() const {
 
 Communicator Communicator::node() const {
   if (ledger() != nullptr) return planned_part(record_->node_ranks, record_->node_ranks);
+  const Mark mark(record_->trace, "split", 0);
   MPI_Comm comm = MPI_COMM_NULL;
   check(MPI_Comm_split_type(comm_, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &comm), "MPI_Comm_split_type");
   return Communicator(comm);
@@ -183,24 +189,29 @@ Communicator Communicator::node() const {
 
 void Communicator::barrier() const {
   if (only_plans(Kind::barrier, 0)) return;
+  const Mark mark(record_->trace, "barrier", 0);
   check(MPI_Barrier(comm_), "MPI_Barrier");
 }
 
 void Communicator::all_reduce(std::span<float> values, Op op) const {
   if (only_plans(Kind::all_reduce, values.size_bytes())) return;
+  const Mark mark(record_->trace, "all_reduce", values.size_bytes());
   all_reduce_pieces(comm_, values, MPI_FLOAT, op);
 }
 void Communicator::all_reduce(std::span<double> values, Op op) const {
   if (only_plans(Kind::all_reduce, values.size_bytes())) return;
+  const Mark mark(record_->trace, "all_reduce", values.size_bytes());
   all_reduce_pieces(comm_, values, MPI_DOUBLE, op);
 }
 void Communicator::all_reduce(std::span<std::int64_t> values, Op op) const {
   if (only_plans(Kind::all_reduce, values.size_bytes())) return;
+  const Mark mark(record_->trace, "all_reduce", values.size_bytes());
   all_reduce_pieces(comm_, values, MPI_INT64_T, op);
 }
 
 void Communicator::broadcast(void* data, std::size_t bytes, int root) const {
   if (only_plans(Kind::broadcast, bytes)) return;
+  const Mark mark(record_->trace, "broadcast", bytes);
   for (std::size_t at = 0; at < bytes; at += kPiece) {
     const auto count = std::min(kPiece, bytes - at);
     check(MPI_Bcast(static_cast<char*>(data) + at, static_cast<int>(count), MPI_BYTE, root, comm_), "MPI_Bcast");
@@ -225,6 +236,7 @@ std::vector<std::string> Communicator::all_gather(const std::string& mine) const
   }
   ensure(total <= INT_MAX, "all_gather of more than 2 GiB");
   if (only_plans(Kind::all_gather, static_cast<std::size_t>(total))) return std::vector(lengths.size(), mine);
+  const Mark mark(record_->trace, "all_gather", static_cast<std::size_t>(total));
   std::string all(static_cast<std::size_t>(total), '\0');
   check(MPI_Allgatherv(mine.data(), static_cast<int>(mine.size()), MPI_BYTE, all.data(), counts.data(), places.data(),
                        MPI_BYTE, comm_),
@@ -240,6 +252,7 @@ void Communicator::all_gather(std::span<const float> mine, std::span<float> out)
   ensure(out.size() == mine.size() * static_cast<std::size_t>(size_), "all_gather: output of another size");
   ensure(mine.size() <= INT_MAX, "all_gather of more elements than MPI 3 can count");
   if (only_plans(Kind::all_gather, out.size_bytes())) return;
+  const Mark mark(record_->trace, "all_gather", out.size_bytes());
   const auto count = static_cast<int>(mine.size());
   check(MPI_Allgather(mine.data(), count, MPI_FLOAT, out.data(), count, MPI_FLOAT, comm_), "MPI_Allgather");
 }
@@ -247,6 +260,7 @@ void Communicator::all_gather(std::span<const float> mine, std::span<float> out)
 std::vector<std::int64_t> Communicator::all_gather(std::int64_t mine) const {
   std::vector<std::int64_t> out(static_cast<std::size_t>(size_), mine);
   if (only_plans(Kind::all_gather, out.size() * sizeof out[0])) return out;
+  const Mark mark(record_->trace, "all_gather", out.size() * sizeof out[0]);
   check(MPI_Allgather(&mine, 1, MPI_INT64_T, out.data(), 1, MPI_INT64_T, comm_), "MPI_Allgather");
   return out;
 }

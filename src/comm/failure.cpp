@@ -1,36 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0
 // What happens when a rank fails: agreement in set-up phases, die() in the step loop.
-#include <execinfo.h>
 #include <fmt/format.h>
-#include <unistd.h>
 
-#include <cstdio>
 #include <exception>
+#include <new>
 #include <optional>
+#include <span>
+#include <string>
 
+#include "ending.hpp"
 #include "seer/base/error.hpp"
+#include "seer/base/error_stack.hpp"
 #include "seer/base/log.hpp"
 #include "seer/comm/communicator.hpp"
+#include "seer/comm/crash.hpp"
+#include "seer/comm/progress.hpp"
 
 namespace seer::comm {
-namespace {
-
-std::string trace_folder;
-
-}  // namespace
 
 void leave_trace(const std::string& message) {
-  if (trace_folder.empty()) return;
-  const std::string path = fmt::format("{}/error.{}.txt", trace_folder, log::rank());
-  std::FILE* file = std::fopen(path.c_str(), "w");
-  if (file == nullptr) return;
-  std::fprintf(file, "rank %d of %d on %s\n%s\n\nstack:\n", log::rank(), log::ranks(), log::host_name().c_str(),
-               message.c_str());
-  std::fflush(file);
-  void* frames[64];
-  const int depth = backtrace(frames, 64);
-  backtrace_symbols_fd(frames, depth, fileno(file));
-  std::fclose(file);
+  write_trace(message.c_str());
+}
+
+void leave_trace_of(const Error& error) {
+  write_trace(error.message().c_str(), stack_of(error));
+}
+
+Error out_of_memory() {
+  return Error(ExitCode::device, "out of memory", "use more ranks, a smaller batch or a smaller model");
 }
 
 void agree(const Communicator& comm, const std::string& name, const std::function<void()>& phase) {
@@ -39,6 +36,8 @@ void agree(const Communicator& comm, const std::string& name, const std::functio
     phase();
   } catch (const Error& e) {
     mine = e;
+  } catch (const std::bad_alloc&) {
+    mine = out_of_memory();
   } catch (const std::exception& e) {
     mine = Error(ExitCode::internal, e.what());
   }
@@ -61,19 +60,23 @@ void agree(const Communicator& comm, const std::string& name, const std::functio
   throw Error(static_cast<ExitCode>(code), what, remedy).at(place).as_agreed();
 }
 
-void leave_traces_in(const std::string& run_dir) {
-  trace_folder = run_dir;
+namespace {
+
+[[noreturn]] void end_with(const std::string& message, int exit_code, std::span<void* const> frames) {
+  begin_ending(exit_code);
+  log::error(message);
+  write_trace(message.c_str(), frames);
+  end_all(exit_code);
 }
 
+}  // namespace
+
 void die(const std::string& message, int exit_code) {
-  // Aborting can hang when other ranks are stuck: then the process ends by itself.
-  alarm(30);
-  log::error(message);
-  leave_trace(message);
-  int initialized = 0;
-  MPI_Initialized(&initialized);
-  if (initialized != 0) MPI_Abort(MPI_COMM_WORLD, exit_code);
-  _exit(exit_code);
+  end_with(message, exit_code, {});
+}
+
+void die_of(const Error& error) {
+  end_with(error.message() + doing_text(), static_cast<int>(error.code()), stack_of(error));
 }
 
 }  // namespace seer::comm

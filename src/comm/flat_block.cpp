@@ -111,6 +111,7 @@ void Communicator::sum(std::span<float> values, DType wire, std::size_t staging_
   if (size_ == 1) return;
   if (wire == DType::f32) return all_reduce(values);
   const bool planned = only_plans(Kind::all_reduce, values.size() * dtype_bytes(wire));
+  const Mark mark(record_->trace, "all_reduce", values.size() * dtype_bytes(wire));
   with_wire(wire, [&]<class Element>() {
     const auto most = std::min(std::clamp<std::size_t>(staging_bytes / sizeof(Element), 1, INT_MAX), values.size());
     auto* stage = static_cast<Element*>(staging(most * sizeof(Element)));
@@ -129,6 +130,7 @@ void Communicator::sum(std::span<float> values, DType wire, std::size_t staging_
 void Communicator::reduce_scatter_parts(std::span<float> whole, DType wire, std::size_t staging_bytes) const {
   if (size_ == 1) return;
   const bool planned = only_plans(Kind::reduce_scatter, whole.size() * dtype_bytes(wire));
+  const Mark mark(record_->trace, "reduce_scatter", whole.size() * dtype_bytes(wire));
   with_wire(wire, [&]<class Element>() {
     const Rounds rounds(whole.size(), size_, staging_bytes / sizeof(Element));
     auto* stage = static_cast<Element*>(staging(rounds.most_elems() * sizeof(Element)));
@@ -150,6 +152,7 @@ void Communicator::reduce_scatter_parts(std::span<float> whole, DType wire, std:
 void Communicator::all_gather_parts(std::span<float> whole, std::size_t most_elems, std::size_t staging_bytes) const {
   if (size_ == 1) return;
   const bool planned = only_plans(Kind::all_gather, whole.size_bytes());
+  const Mark mark(record_->trace, "all_gather", whole.size_bytes());
   if (whole.size() <= most_elems) {
     if (planned) return;
     std::vector<int> counts, places;

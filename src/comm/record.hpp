@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "ring.hpp"
 #include "seer/comm/communicator.hpp"
 
 namespace seer::comm {
@@ -16,7 +17,11 @@ struct Communicator::Record {
   struct Count {
     std::int64_t calls = 0, bytes = 0;
   };
+  ~Record() {
+    if (trace != nullptr) release(trace);
+  }
   std::string name;
+  Trace* trace = nullptr;          ///< none of a planned communicator, or of one rank
   std::array<Count, 5> kinds{};    ///< by Kind
   std::vector<std::byte> staging;  ///< grows to the largest round, and stays
   // Planned:

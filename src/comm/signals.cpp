@@ -7,7 +7,9 @@
 #include <chrono>
 #include <csignal>
 #include <cstdio>
+#include <ctime>
 #include <optional>
+#include <utility>
 
 #include "seer/base/error.hpp"
 
@@ -15,11 +17,43 @@ namespace seer::comm {
 namespace {
 
 using SteadyClock = std::chrono::steady_clock;
+constexpr auto kLook = std::chrono::seconds(1);    // between two looks for files
+constexpr std::int64_t kTwice_ns = 1'000'000'000;  // within this, a second signal is the first one again
+
+const auto process_began = SteadyClock::now();  // when the program was loaded, before MPI_Init
 std::atomic<int> received{0};
+std::atomic<std::int64_t> received_ns{0};
 std::optional<SteadyClock::time_point> deadline;
 
+/// Used by the thread of the step loop alone.
+struct Files {
+  std::string stop, checkpoint;  ///< paths; empty: not looked for
+  SteadyClock::time_point looked{};
+  bool stop_seen = false, checkpoint_seen = false;
+};
+Files files;
+
+/// Async-signal-safe.
+std::int64_t now_ns() {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return now.tv_sec * 1'000'000'000 + now.tv_nsec;
+}
+
 void on_signal(int signal) {
-  if (received.exchange(signal) != 0) _exit(static_cast<int>(ExitCode::requeue));
+  int nothing = 0;
+  if (received.compare_exchange_strong(nothing, signal)) {
+    received_ns = now_ns();
+  } else if (const auto first = received_ns.load(); first != 0 && now_ns() - first >= kTwice_ns) {
+    _exit(static_cast<int>(ExitCode::requeue));
+  }
+}
+
+void look_for_files() {
+  if (files.stop.empty() || SteadyClock::now() - files.looked < kLook) return;
+  files.looked = SteadyClock::now();
+  files.stop_seen = files.stop_seen || ::access(files.stop.c_str(), F_OK) == 0;
+  if (::unlink(files.checkpoint.c_str()) == 0) files.checkpoint_seen = true;
 }
 
 }  // namespace
@@ -32,12 +66,22 @@ void watch_for_stop(const std::string& walltime) {
   int hours = 0, minutes = 0, seconds = 0;
   if (std::sscanf(walltime.c_str(), "%d:%d:%d", &hours, &minutes, &seconds) == 3) {
     deadline =
-        SteadyClock::now() + std::chrono::hours(hours) + std::chrono::minutes(minutes) + std::chrono::seconds(seconds);
+        process_began + std::chrono::hours(hours) + std::chrono::minutes(minutes) + std::chrono::seconds(seconds);
   }
 }
 
+void watch_for_files(const std::string& run_dir) {
+  files = {.stop = run_dir + "/STOP", .checkpoint = run_dir + "/CHECKPOINT"};
+}
+
 bool stop_requested() {
-  return received != 0 || (deadline && SteadyClock::now() >= *deadline);
+  look_for_files();
+  return received != 0 || files.stop_seen || (deadline && SteadyClock::now() >= *deadline);
+}
+
+bool take_checkpoint_request() {
+  look_for_files();
+  return std::exchange(files.checkpoint_seen, false);
 }
 
 std::string stop_reason() {
@@ -49,8 +93,12 @@ std::string stop_reason() {
     case SIGINT:
       return "SIGINT";
     default:
-      return stop_requested() ? "walltime" : "";
+      return files.stop_seen ? "STOP" : stop_requested() ? "walltime" : "";
   }
+}
+
+void stop_is_done() {
+  if (files.stop_seen) ::unlink(files.stop.c_str());
 }
 
 }  // namespace seer::comm

@@ -200,7 +200,10 @@ std::vector<Key> make_keys() {
   Section(k, "log", &Config::log)
       .key("run_dir", &Log::run_dir, not_empty(), "folder of everything the run writes")
       .key("every", &Log::every, at_least(1), "updates between two logged ones")
-      .key("hang_seconds", &Log::hang_seconds, at_least(0), "silence that counts as a hang; 0: never")
+      .key("hang_seconds", &Log::hang_seconds, at_least(0), "silence in an update that counts as a hang; 0: never")
+      .key("hang_setup_seconds", &Log::hang_setup_seconds, at_least(0), "the same before the first update")
+      .key("hang_checkpoint_seconds", &Log::hang_checkpoint_seconds, at_least(0),
+           "the same while a checkpoint is written")
       .key("walltime", &Log::walltime, walltime(),
            "checkpoint and exit 75 after this time; leave room for both before the job's own limit")
       .key("tensorboard", &Log::tensorboard, any(), "write event files too");

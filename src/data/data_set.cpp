@@ -15,6 +15,7 @@
 
 #include "seer/base/checksum.hpp"
 #include "seer/base/error.hpp"
+#include "seer/comm/progress.hpp"
 #include "seer/data/shard.hpp"
 
 namespace seer::data {
@@ -263,6 +264,7 @@ bool DataSet::has_labels() const {
 }
 
 void DataSet::read(std::uint32_t shard, std::uint64_t offset, std::uint64_t bytes, void* out) const {
+  const comm::Reading reading(impl_->shards[shard].path);
   const auto file = impl_->file(shard);
   auto* to = static_cast<char*>(out);
   while (bytes > 0) {

@@ -10,6 +10,7 @@
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
 #include "seer/checkpoint/weights.hpp"
+#include "seer/comm/progress.hpp"
 #include "seer/comm/signals.hpp"
 #include "seer/kernels/activation.hpp"
 
@@ -170,6 +171,7 @@ void Learner::forward(nn::Context& ctx, const data::Batch& batch, device::Tensor
         const auto& group = batch.groups[g];
         trunk.forward_segment(ctx, s, group.images, passes_[g],
                               features.slice(group.first_crop * images_, group.count * images_));
+        comm::tell_progress();
       }
     } else {
       model_.head().forward_segment(ctx, s - trunk.segments(), features, head_pass_, scores);
@@ -195,6 +197,7 @@ void Learner::backward(nn::Context& ctx, const data::Batch& batch, device::Tenso
         const auto& group = batch.groups[g];
         trunk.backward_segment(ctx, s, d_features->slice(group.first_crop * images_, group.count * images_),
                                passes_[g]);
+        comm::tell_progress();
       }
     }
     state_.drop(s, kDirection);
@@ -260,11 +263,11 @@ Learner::Outcome Learner::update(const data::Batch& batch, std::int64_t update, 
   return out;
 }
 
-/// One small message: loss, diagnostics, and whether anyone was asked to stop.
+/// One small message: loss, diagnostics, and whether anyone was asked to stop or to write a checkpoint.
 Learner::Outcome Learner::agree_on_outcome(const data::Batch& batch, const Swav::Result& swav, Diagnose diagnose) {
   const auto timer = phases_->time(Phase::reduce);
   std::vector<double> sums = {swav.loss, swav.code_entropy / comm_->size(), static_cast<double>(batch.replaced),
-                              comm::stop_requested() ? 1.0 : 0.0};
+                              comm::stop_requested() ? 1.0 : 0.0, comm::take_checkpoint_request() ? 1.0 : 0.0};
   const std::size_t fixed = sums.size();
   if (diagnose == Diagnose::yes) sums.insert(sums.end(), swav.prediction.begin(), swav.prediction.end());
   comm_->all_reduce(std::span(sums));
@@ -273,6 +276,7 @@ Learner::Outcome Learner::agree_on_outcome(const data::Batch& batch, const Swav:
   out.code_entropy = sums[1];
   out.bad_images = static_cast<std::int64_t>(sums[2]);
   out.stop = sums[3] > 0;
+  out.checkpoint = sums[4] > 0;
   for (std::size_t i = fixed; i < sums.size(); ++i) {
     if (sums[i] > 0) out.prediction_entropy -= sums[i] * std::log(sums[i]);
   }

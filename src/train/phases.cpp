@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <exception>
 #include <numeric>
 
 namespace seer::train {
@@ -36,8 +37,16 @@ double PhaseTimes::step_ms() const {
 }
 
 Phases::Timer::Timer(Phases& owner, Phase phase)
-    : owner_(owner), phase_(phase), began_ms_(owner.now_ms()), outer_(owner.running_) {
+    : owner_(owner),
+      phase_(phase),
+      began_ms_(owner.now_ms()),
+      outer_(owner.running_),
+      before_(comm::doing_now()),
+      exceptions_(std::uncaught_exceptions()) {
   owner.running_ = this;
+  if (owner.planned_ == nullptr) {
+    comm::tell_doing({name_of(phase), phase == Phase::checkpoint ? comm::Stage::checkpoint : before_.stage});
+  }
 }
 
 Phases::Timer::~Timer() {
@@ -45,6 +54,8 @@ Phases::Timer::~Timer() {
   owner_.current_.ms[index(phase_)] += ms - inner_ms_;
   owner_.running_ = outer_;
   if (outer_ != nullptr) outer_->inner_ms_ += ms;
+  // An error on its way out keeps the phase in which it was made, for its message.
+  if (owner_.planned_ == nullptr && std::uncaught_exceptions() == exceptions_) comm::tell_doing(before_);
 }
 
 void Phases::add(Phase phase, double ms) {

@@ -14,7 +14,9 @@
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
 #include "seer/checkpoint/checkpoint.hpp"
+#include "seer/comm/progress.hpp"
 #include "seer/comm/signals.hpp"
+#include "seer/comm/watchdog.hpp"
 #include "seer/data/source.hpp"
 #include "seer/device/session.hpp"
 #include "seer/train/collapse.hpp"
@@ -43,11 +45,13 @@ class Run {
   void resume(const PretrainOptions& options);
   void warn_of_other_shards() const;
   void save(std::int64_t completed);
+  void note_stop();
   void record(std::int64_t completed, const Learner::Outcome& outcome, double lr);
   void finish(std::int64_t completed);
 
   const config::Config& config_;
   const comm::Communicator& comm_;
+  std::optional<comm::Watchdog> watchdog_;  ///< outlives what may hang when it is destroyed
   Phases phases_;
   std::optional<Learner> learner_;
   std::unique_ptr<data::BatchSource> source_;
@@ -81,6 +85,11 @@ std::vector<checkpoint::Shard> shards_of(const data::BatchSource& source) {
   return out;
 }
 
+comm::SilenceLimits limits_of(const config::Log& log) {
+  return {static_cast<double>(log.hang_setup_seconds), static_cast<double>(log.hang_seconds),
+          static_cast<double>(log.hang_checkpoint_seconds)};
+}
+
 Run::Run(const config::Config& config, const comm::Communicator& comm, const PretrainOptions& options)
     : config_(config), comm_(comm), resumes_by_itself_(options.resume == "auto") {
   comm::watch_for_stop(config.log.walltime);
@@ -88,9 +97,8 @@ Run::Run(const config::Config& config, const comm::Communicator& comm, const Pre
   traffic_.emplace([this] { return learner_->traffic(); });
   comm::agree(comm, "preparing the run folder", [&] { prepare_folder(options); });
   comm::leave_traces_in(config.log.run_dir);
-  if (config.log.hang_seconds != config::Log{}.hang_seconds) {
-    log::warn("log.hang_seconds has no effect yet: this version has no watchdog");
-  }
+  watchdog_.emplace(comm, config.log.run_dir, limits_of(config.log));
+  if (comm.is_root()) comm::watch_for_files(config.log.run_dir);
   log::info(fmt::format("{}\n{}\n{} ranks, {} images a rank\n{}\n{}", build_info(), device::describe(), comm.size(),
                         learner_->images_per_rank(), learner_->describe(), config::to_table(config)));
   resume(options);
@@ -251,11 +259,18 @@ void Run::record(std::int64_t completed, const Learner::Outcome& outcome, double
   log::progress(progress_line(r, total_));
 }
 
+/// To be called on all ranks once they know that one of them was asked to stop.
+void Run::note_stop() {
+  stop_reason_ = comm::stop_reason().empty() ? "another rank's request" : comm::stop_reason();
+}
+
 int Run::loop() {
   std::int64_t t = start_;
   traffic_->close(TrafficLedger::Use::set_up);
   phases_.restart();
-  while (t < total_) {
+  if (comm_.all_reduce(comm::stop_requested() ? 1.0 : 0.0, comm::Op::max) > 0) note_stop();  // asked for in set-up
+  while (t < total_ && stop_reason_.empty()) {
+    comm::tell_update(t);
     const data::Batch* batch;
     {
       const auto timer = phases_.time(Phase::data_wait);
@@ -273,12 +288,13 @@ int Run::loop() {
     if (log_this) record(t, outcome, lr);
 
     if (outcome.stop) {
-      stop_reason_ = comm::stop_reason().empty() ? "another rank's request" : comm::stop_reason();
-      break;
+      note_stop();
+    } else if (outcome.checkpoint || t % config_.checkpoint.every_updates == 0) {
+      save(t);
     }
-    if (t % config_.checkpoint.every_updates == 0) save(t);
   }
-  save(t);
+  if (t > start_ || stop_reason_.empty()) save(t);
+  comm::stop_is_done();
   finish(t);
   return static_cast<int>(stop_reason_.empty() ? ExitCode::ok : ExitCode::requeue);
 }

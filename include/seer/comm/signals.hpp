@@ -1,18 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
-// Requests to stop: SIGTERM, SIGUSR1, SIGINT and the wall-clock limit set a flag; the step loop lets it ride on a
-// reduction it does anyway, so that all ranks stop at the same update.
+// Requests from outside: SIGTERM, SIGUSR1, SIGINT, the wall-clock limit and the file STOP in the run folder ask the run
+// to stop, the file CHECKPOINT asks for a checkpoint. They raise flags; the step loop lets these ride on a reduction it
+// does anyway, so that all ranks act at the same update.
 #pragma once
 
 #include <string>
 
 namespace seer::comm {
 
-/// Installs the handlers. `walltime` "hh:mm:ss" or "": the flag is raised that long after this call.
-/// A second signal ends the process at once (exit code 75; the newest complete checkpoint stays what it is).
+/// Installs the handlers. `walltime` "hh:mm:ss" or "": the flag is raised that long after the process was started.
+/// A second signal, a second or more after the first, ends the process at once (exit code 75; the newest complete
+/// checkpoint stays what it is). Sooner it is taken for the first one delivered twice, as by a launcher and by Slurm.
 void watch_for_stop(const std::string& walltime);
+/// The rank that calls this looks for STOP and CHECKPOINT in the folder, when it is asked below and at most once a
+/// second. CHECKPOINT is removed when it is seen.
+void watch_for_files(const std::string& run_dir);
 /// True once this rank was asked to stop.
 bool stop_requested();
-/// "SIGUSR1", "walltime", or "" .
+/// True once for every request for a checkpoint.
+bool take_checkpoint_request();
+/// "SIGUSR1", "walltime", "STOP", or "".
 std::string stop_reason();
+/// The stop has been done: removes STOP, so that the next start does not find it.
+void stop_is_done();
 
 }  // namespace seer::comm

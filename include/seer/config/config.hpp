@@ -117,6 +117,8 @@ struct Log {
   std::string run_dir = "runs/seer";
   std::int64_t every = 10;
   std::int64_t hang_seconds = 300;
+  std::int64_t hang_setup_seconds = 1800;
+  std::int64_t hang_checkpoint_seconds = 1800;
   std::string walltime;
   bool tensorboard = true;
   bool operator==(const Log&) const = default;

@@ -41,6 +41,7 @@ class Learner {
     double code_entropy = 0, prediction_entropy = 0;  ///< nats; only where asked for
     std::int64_t bad_images = 0;                      ///< of this update, all ranks
     bool stop = false;                                ///< some rank was asked to stop
+    bool checkpoint = false;                          ///< a checkpoint was asked for
   };
   enum class Diagnose : bool { no, yes };
 

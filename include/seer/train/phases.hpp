@@ -11,6 +11,7 @@
 
 #include "seer/base/clock.hpp"
 #include "seer/comm/communicator.hpp"
+#include "seer/comm/progress.hpp"
 #include "seer/device/ledger.hpp"
 #include "seer/train/metrics.hpp"
 
@@ -69,6 +70,8 @@ class Phases {
     double began_ms_;
     Timer* outer_;
     double inner_ms_ = 0;
+    comm::Doing before_;  ///< what the watchdog was told before
+    int exceptions_;
   };
 
   /// By the clock of a planned machine, where one is given.

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "seer/comm/crash.hpp"
+
+#include <unistd.h>
+
+#include <array>
+#include <csignal>
+#include <cstdint>
+#include <exception>
+#include <new>
+
+#include "ending.hpp"
+#include "ring.hpp"
+#include "seer/base/error.hpp"
+#include "seer/comm/communicator.hpp"
+#include "seer/comm/progress.hpp"
+#include "stack.hpp"
+
+namespace seer::comm {
+namespace {
+
+constexpr std::array kCrashes = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
+constexpr int kInternal = static_cast<int>(ExitCode::internal);
+alignas(16) char own_stack[256 << 10];  ///< the main thread's, for when its stack overflowed
+
+const char* name_of(int signal) {
+  switch (signal) {
+    case SIGSEGV:
+      return "SIGSEGV (bad address)";
+    case SIGBUS:
+      return "SIGBUS (bad address, or a mapped file was cut)";
+    case SIGFPE:
+      return "SIGFPE (division by zero)";
+    case SIGILL:
+      return "SIGILL (an instruction that this processor lacks: was seer built for another one?)";
+    case SIGABRT:
+      return "SIGABRT (a library gave up)";
+    default:
+      return "a signal";
+  }
+}
+
+/// Async-signal-safe but for the unwinder and MPI_Abort, behind which the alarm stands.
+void on_crash(int signal, siginfo_t* info, void*) {
+  begin_ending(kInternal);
+  SafeText what;
+  what << name_of(signal);
+  if (info->si_code <= 0 && signal != SIGABRT) {
+    what << " sent by process " << std::int64_t{info->si_pid};
+  } else if (signal == SIGSEGV || signal == SIGBUS) {
+    (what << " at ").hex(reinterpret_cast<std::uintptr_t>(info->si_addr));
+  }
+  if (told_update() >= 0) what << "; in update " << told_update();
+  what << ", " << doing_now().phase;
+  what << "; this is a defect of seer or of a library: please report it with error.<rank>.txt";
+  (SafeText() << "error: " << identity() << ": " << what.c_str() << "\n").write_to(STDERR_FILENO);
+  write_trace(what.c_str());
+  end_all(kInternal);
+}
+
+[[noreturn]] void on_terminate() {
+  try {
+    if (const auto error = std::current_exception()) std::rethrow_exception(error);
+  } catch (const Error& error) {
+    die_of(error);
+  } catch (const std::bad_alloc&) {
+    die_of(out_of_memory());
+  } catch (const std::exception& error) {
+    die(std::string("nobody catches: ") + error.what() + doing_text(), kInternal);
+  } catch (...) {
+  }
+  die("std::terminate was called" + doing_text(), kInternal);
+}
+
+}  // namespace
+
+void catch_crashes() {
+  prepare_stacks();
+  know_identity();
+  std::set_terminate(on_terminate);
+  stack_t stack{};
+  stack.ss_sp = own_stack;
+  stack.ss_size = sizeof own_stack;
+  sigaltstack(&stack, nullptr);
+  struct sigaction action {};
+  action.sa_sigaction = on_crash;
+  action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
+  for (const int signal : kCrashes) sigaction(signal, &action, nullptr);
+}
+
+}  // namespace seer::comm

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+// The last collectives of this rank, for the watchdog: who is inside of which, and how many of each communicator went
+// before. Entering and leaving are relaxed stores; a slot's ticket tells a reader whether it was overwritten meanwhile.
+#pragma once
+
+#include <mpi.h>
+
+#include <atomic>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace seer::comm {
+
+/// A communicator as the watchdog knows it. All its ranks have the same `members` and `number`, and count the same
+/// collectives, so that two ranks' counts can be compared. Never freed: slots of the ring point to it.
+struct Trace {
+  std::vector<int> members;  ///< ranks of the world, in the communicator's order
+  int number = 0;            ///< among the communicators of these members, in the order in which they were made
+  bool in_use = true;        ///< else its communicator is gone
+  std::atomic<const char*> name{""};
+  std::atomic<std::int64_t> entered{0}, left{0};
+  // Of the last one entered:
+  std::atomic<const char*> kind{""};
+  std::atomic<std::int64_t> bytes{0}, entered_ns{0};
+};
+
+/// A new one, or that of a communicator of the same members that is gone (its counts go on, on all ranks alike).
+Trace* trace_of(MPI_Comm comm);
+void rename(Trace* trace, const std::string& name);
+void release(Trace* trace);
+
+/// Inside a collective for as long as it lives. Null: records nothing.
+class Mark {
+ public:
+  Mark(Trace* trace, const char* kind, std::size_t bytes);
+  ~Mark();
+  Mark(const Mark&) = delete;
+  Mark& operator=(const Mark&) = delete;
+
+ private:
+  Trace* trace_;
+  std::uint64_t ticket_ = 0;
+};
+
+/// Copies for the watchdog's thread. Times are nanoseconds of the steady clock; left_ns is 0 inside.
+struct Passed {
+  const char* name = "";
+  const char* kind = "";
+  std::int64_t sequence = 0, bytes = 0, entered_ns = 0, left_ns = 0;
+};
+std::vector<Passed> last_collectives();     ///< oldest first
+std::vector<const Trace*> traces_in_use();  ///< that had a collective
+std::uint64_t progress_count();             ///< grows with whatever is told
+std::int64_t told_update();                 ///< -1: none yet
+std::string reading_now();                  ///< the path of the oldest read under way, or ""
+std::int64_t steady_ns();
+
+}  // namespace seer::comm

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "stack.hpp"
+
+#include <dlfcn.h>
+#include <elf.h>
+#include <execinfo.h>
+#include <fcntl.h>
+#include <link.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <cstring>
+#include <thread>
+
+namespace seer::comm {
+namespace {
+
+constexpr int kMostFrames = 64;
+constexpr auto kAnswer = std::chrono::seconds(1);
+
+char executable_id[2 * 64 + 1] = "unknown";
+std::atomic<int> wanted_in{-1};  ///< file for the stack of the thread that gets the signal
+std::atomic<bool> answered{false};
+
+/// The first object is the executable.
+int read_build_id(dl_phdr_info* info, std::size_t, void*) {
+  for (int i = 0; i < info->dlpi_phnum; ++i) {
+    const auto& header = info->dlpi_phdr[i];
+    if (header.p_type != PT_NOTE) continue;
+    const char* at = reinterpret_cast<const char*>(info->dlpi_addr + header.p_vaddr);
+    const char* const end = at + header.p_memsz;
+    while (at + sizeof(ElfW(Nhdr)) <= end) {
+      ElfW(Nhdr) note;
+      std::memcpy(&note, at, sizeof note);
+      const char* const name = at + sizeof note;
+      const char* const id = name + (note.n_namesz + 3) / 4 * 4;
+      if (note.n_type == NT_GNU_BUILD_ID && note.n_descsz <= 64) {
+        constexpr const char* digits = "0123456789abcdef";
+        for (unsigned b = 0; b < note.n_descsz; ++b) {
+          const auto byte = static_cast<unsigned char>(id[b]);
+          executable_id[2 * b] = digits[byte >> 4];
+          executable_id[2 * b + 1] = digits[byte & 15];
+        }
+        executable_id[2 * note.n_descsz] = '\0';
+        return 1;
+      }
+      at = id + (note.n_descsz + 3) / 4 * 4;
+    }
+  }
+  return 1;
+}
+
+int stack_signal() {
+  return SIGRTMIN + 5;  // nobody else's: not used by MPI libraries or Slurm
+}
+
+void on_stack_signal(int) {
+  const int kept = errno;
+  const int file = wanted_in.exchange(-1);
+  if (file >= 0) {
+    write_stack(file);
+    answered = true;
+  }
+  errno = kept;
+}
+
+}  // namespace
+
+SafeText& SafeText::operator<<(const char* text) {
+  while (*text != '\0' && length_ + 1 < sizeof text_) text_[length_++] = *text++;
+  text_[length_] = '\0';
+  return *this;
+}
+
+SafeText& SafeText::operator<<(std::int64_t value) {
+  char digits[24];
+  char* at = digits + sizeof digits - 1;
+  *at = '\0';
+  auto rest = value < 0 ? std::uint64_t{0} - static_cast<std::uint64_t>(value) : static_cast<std::uint64_t>(value);
+  do {
+    *--at = static_cast<char>('0' + rest % 10);
+    rest /= 10;
+  } while (rest > 0);
+  if (value < 0) *--at = '-';
+  return *this << at;
+}
+
+SafeText& SafeText::hex(std::uintptr_t value) {
+  char digits[24];
+  char* at = digits + sizeof digits - 1;
+  *at = '\0';
+  do {
+    *--at = "0123456789abcdef"[value & 15];
+    value >>= 4;
+  } while (value > 0);
+  return *this << "0x" << at;
+}
+
+void SafeText::write_to(int file) const {
+  [[maybe_unused]] const auto n = ::write(file, text_, length_);
+}
+
+void prepare_stacks() {
+  void* frames[2];
+  backtrace(frames, 2);  // loads the unwinder, which allocates
+  dl_iterate_phdr(read_build_id, nullptr);
+  struct sigaction action {};
+  action.sa_handler = on_stack_signal;
+  action.sa_flags = SA_RESTART;
+  sigaction(stack_signal(), &action, nullptr);
+}
+
+const char* build_id() {
+  return executable_id;
+}
+
+void write_frames(int file, void* const* frames, int depth) {
+  for (int i = 0; i < depth; ++i) {
+    const auto address = reinterpret_cast<std::uintptr_t>(frames[i]);
+    SafeText line;
+    line << "  #" << std::int64_t{i} << " ";
+    Dl_info info{};
+    if (dladdr(frames[i], &info) != 0 && info.dli_fname != nullptr) {
+      line << info.dli_fname << " +";
+      line.hex(address - reinterpret_cast<std::uintptr_t>(info.dli_fbase));
+      if (info.dli_sname != nullptr) line << " " << info.dli_sname;
+    } else {
+      line.hex(address);
+    }
+    (line << "\n").write_to(file);
+  }
+}
+
+void write_stack(int file) {
+  void* frames[kMostFrames];
+  write_frames(file, frames, backtrace(frames, kMostFrames));
+}
+
+bool write_stack_of(pthread_t thread, const std::string& path) {
+  const int file = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (file < 0) return false;
+  (SafeText() << "executable's build id " << build_id() << "\n").write_to(file);
+  answered = false;
+  wanted_in = file;
+  bool sent = pthread_kill(thread, stack_signal()) == 0;
+  const auto until = std::chrono::steady_clock::now() + kAnswer;
+  while (sent && !answered && std::chrono::steady_clock::now() < until) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  // Taken back, unless the thread is writing at this moment: then the file stays open.
+  const bool taken_back = wanted_in.exchange(-1) >= 0;
+  if (taken_back || answered) ::close(file);
+  return answered;
+}
+
+}  // namespace seer::comm
