@@ -38,6 +38,8 @@ void set_column(std::vector<Shard>& shards, T Shard::*member, const std::vector<
   for (std::size_t i = 0; i < values.size(); ++i) shards[i].*member = values[i];
 }
 
+}  // namespace
+
 // CBOR keeps doubles to the bit (the plateau's best loss starts at infinity) and paths that are not UTF-8.
 std::vector<std::uint8_t> pack(const State& s) {
   json tree = {{"update", s.update},
@@ -77,8 +79,6 @@ void unpack(const std::vector<std::uint8_t>& bytes, State& s) {
   s.queue_shape = tree.at("queue_shape").get<std::vector<std::int64_t>>();
   s.config_toml = tree.at("config");
 }
-
-}  // namespace
 
 void share(const comm::Communicator& comm, State& state) {
   if (comm.size() == 1) return;

@@ -4,12 +4,16 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "seer/checkpoint/checkpoint.hpp"
 #include "seer/data/h5.hpp"
 
 namespace seer::checkpoint {
 
+/// Everything but the queue's values, to the bit.
+std::vector<std::uint8_t> pack(const State& state);
+void unpack(const std::vector<std::uint8_t>& bytes, State& state);
 /// Makes `state` the root's on every rank, to the bit. Collective.
 void share(const comm::Communicator& comm, State& state);
 /// XXH3 of every value of the state, the queue and the configuration included.

@@ -44,6 +44,7 @@ herr_t add_link(hid_t, const char* name, const H5L_info_t* info, void* out) {
 }  // namespace
 
 File File::create(const std::string& path, const comm::Communicator* comm, bool truncate) {
+  const Lock lock;
   quiet();
   Id fapl = access(comm, true, path);
   Id fcpl(check(H5Pcreate(H5P_FILE_CREATE), path, "file creation properties"), H5Pclose);
@@ -56,7 +57,6 @@ File File::create(const std::string& path, const comm::Communicator* comm, bool 
 }
 
 File File::open(const std::string& path, const comm::Communicator* comm, bool writable) {
-  quiet();
   // HDF5 says "unable to open" for everything, and would wait on a pipe. One rank looks: a thousand must not.
   std::int64_t state[2] = {0, 0};
   if (comm == nullptr || comm->is_root()) {
@@ -72,6 +72,8 @@ File File::open(const std::string& path, const comm::Communicator* comm, bool wr
   if (state[0] == EINVAL) fail(path, "is not a regular file");
   if (state[0] != 0) fail(path, std::strerror(static_cast<int>(state[0])));
   if (state[1] == 0) fail(path, "is empty (0 bytes)", "write it again");
+  const Lock lock;
+  quiet();
   Id fapl = access(comm, false, path);
   File file;
   file.path_ = path;
@@ -81,14 +83,17 @@ File File::open(const std::string& path, const comm::Communicator* comm, bool wr
 }
 
 bool File::exists(const std::string& object) const {
+  const Lock lock;
   return reachable(id_, path_, object);
 }
 
 bool File::is_group(const std::string& object) const {
+  const Lock lock;
   return H5Iget_type(open_object(id_, path_, object)) == H5I_GROUP;
 }
 
 std::vector<std::string> File::list(const std::string& group) const {
+  const Lock lock;
   Id object = open_object(id_, path_, group);
   if (H5Iget_type(object) != H5I_GROUP) fail(path_, fmt::format("{} is not a group", group));
   std::vector<std::pair<std::string, H5L_type_t>> links;
@@ -107,6 +112,7 @@ std::vector<std::string> File::list(const std::string& group) const {
 }
 
 void File::create_group(const std::string& group) {
+  const Lock lock;
   Id list(check(H5Pcreate(H5P_GROUP_CREATE), path_, group), H5Pclose);
   H5Pset_obj_track_times(list, false);
   Id links(check(H5Pcreate(H5P_LINK_CREATE), path_, group), H5Pclose);
@@ -116,10 +122,12 @@ void File::create_group(const std::string& group) {
 }
 
 void File::flush() {
+  const Lock lock;
   check(H5Fflush(id_, H5F_SCOPE_GLOBAL), path_, "flushing");
 }
 
 void File::close() {
+  const Lock lock;
   if (id_ < 0) return;
   // Flushed first: where H5Fclose fails HDF5 1.10 is left with a file it can neither close nor forget.
   const herr_t flushed = H5Fflush(id_, H5F_SCOPE_GLOBAL);

@@ -86,6 +86,7 @@ herr_t add_attribute(hid_t, const char* name, const H5A_info_t*, void* out) {
 }  // namespace
 
 void File::set(const std::string& object, const std::string& name, const std::string& value) {
+  const Lock lock;
   Id type = text_type(value.size(), path_);
   Id space(check(H5Screate(H5S_SCALAR), path_, name), H5Sclose);
   // c_str: an empty text still hands HDF5 its one byte.
@@ -93,16 +94,19 @@ void File::set(const std::string& object, const std::string& name, const std::st
 }
 
 void File::set(const std::string& object, const std::string& name, std::int64_t value) {
+  const Lock lock;
   Id space(check(H5Screate(H5S_SCALAR), path_, name), H5Sclose);
   put(id_, path_, object, name, H5T_STD_I64LE, space, &value);
 }
 
 void File::set(const std::string& object, const std::string& name, double value) {
+  const Lock lock;
   Id space(check(H5Screate(H5S_SCALAR), path_, name), H5Sclose);
   put(id_, path_, object, name, H5T_IEEE_F64LE, space, &value);
 }
 
 void File::set(const std::string& object, const std::string& name, const std::vector<std::string>& values) {
+  const Lock lock;
   std::size_t length = 1;
   for (const auto& v : values) length = std::max(length, v.size());
   Id type = text_type(length, path_);
@@ -113,6 +117,7 @@ void File::set(const std::string& object, const std::string& name, const std::ve
 }
 
 bool File::has(const std::string& object, const std::string& name) const {
+  const Lock lock;
   Id owner = open_object(id_, path_, object);
   const htri_t there = H5Aexists(owner, name.c_str());
   if (there < 0) fail(path_, fmt::format("attribute {} of {}: {}", name, object, reason()));
@@ -120,6 +125,7 @@ bool File::has(const std::string& object, const std::string& name) const {
 }
 
 std::string File::get_string(const std::string& object, const std::string& name) const {
+  const Lock lock;
   bool scalar = false;
   auto values = texts(open_attribute(id_, path_, object, name), path_, name, scalar);
   if (values.size() != 1) fail(path_, fmt::format("attribute {} holds {} strings, wanted 1", name, values.size()));
@@ -127,6 +133,7 @@ std::string File::get_string(const std::string& object, const std::string& name)
 }
 
 std::vector<std::string> File::get_strings(const std::string& object, const std::string& name) const {
+  const Lock lock;
   bool scalar = false;
   auto values = texts(open_attribute(id_, path_, object, name), path_, name, scalar);
   if (scalar) fail(path_, fmt::format("attribute {} is one string, wanted a list", name));
@@ -134,14 +141,17 @@ std::vector<std::string> File::get_strings(const std::string& object, const std:
 }
 
 std::int64_t File::get_int(const std::string& object, const std::string& name) const {
+  const Lock lock;
   return number<std::int64_t>(id_, path_, object, name, H5T_STD_I64LE, H5T_INTEGER, "an integer");
 }
 
 double File::get_double(const std::string& object, const std::string& name) const {
+  const Lock lock;
   return number<double>(id_, path_, object, name, H5T_IEEE_F64LE, H5T_FLOAT, "a floating-point number");
 }
 
 std::vector<std::string> File::attributes(const std::string& object) const {
+  const Lock lock;
   Id owner = open_object(id_, path_, object);
   std::vector<std::string> names;
   hsize_t at = 0;

@@ -182,11 +182,13 @@ std::size_t type_bytes(Type type) {
 }
 
 void File::create_dataset(const std::string& name, Type type, const Dims& dims) {
+  const Lock lock;
   const auto count = product(dims, type_bytes(type), path_, name);
   create_plain(id_, path_, name, file_type(type), dims, count > 0);
 }
 
 void File::create_strings(const std::string& name, const std::vector<std::string>& values) {
+  const Lock lock;
   std::size_t length = 1;
   for (const auto& v : values) length = std::max(length, v.size());
   Id type = text_type(length, path_);
@@ -198,6 +200,7 @@ void File::create_strings(const std::string& name, const std::vector<std::string
 }
 
 std::pair<std::uint64_t, std::uint64_t> File::describe_strings(const std::string& name) const {
+  const Lock lock;
   Id dataset = open_dataset(id_, path_, name);
   Id type(check(H5Dget_type(dataset), path_, name), H5Tclose);
   const Dims dims = dims_of(dataset, path_, name);
@@ -208,6 +211,7 @@ std::pair<std::uint64_t, std::uint64_t> File::describe_strings(const std::string
 }
 
 Description File::describe(const std::string& name) const {
+  const Lock lock;
   Id dataset = open_dataset(id_, path_, name);
   Description out;
   Id type(check(H5Dget_type(dataset), path_, name), H5Tclose);
@@ -241,6 +245,7 @@ Description File::describe(const std::string& name) const {
 }
 
 std::uint64_t File::elements(const std::string& name) const {
+  const Lock lock;
   const Description d = describe(name);
   if (!d.plain) {
     Id dataset = open_dataset(id_, path_, name);
@@ -254,11 +259,13 @@ std::uint64_t File::elements(const std::string& name) const {
 }
 
 void File::write(const std::string& name, Type type, std::uint64_t begin, std::uint64_t count, const void* values) {
+  const Lock lock;
   Id dataset = open_dataset(id_, path_, name);
   transfer(dataset, path_, name, type, begin, count, const_cast<void*>(values), Direction::write);
 }
 
 void File::read(const std::string& name, Type type, std::uint64_t begin, std::uint64_t count, void* values) const {
+  const Lock lock;
   Id dataset = open_dataset(id_, path_, name);
   Id list(check(H5Dget_create_plist(dataset), path_, name), H5Pclose);
   if (H5Pget_layout(list) == H5D_VIRTUAL || H5Pget_external_count(list) != 0) {

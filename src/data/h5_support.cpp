@@ -24,6 +24,11 @@ herr_t collect(unsigned n, const H5E_error2_t* entry, void* out) {
 
 }  // namespace
 
+std::recursive_mutex& Lock::mutex() {
+  static std::recursive_mutex one;
+  return one;
+}
+
 std::string reason() {
   std::string text;
   H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, collect, &text);
@@ -99,6 +104,7 @@ Id::~Id() {
 
 void Id::reset() {
   if (id_ >= 0 && close_ != nullptr) {
+    const Lock lock;
     close_(id_);
     H5Eclear2(H5E_DEFAULT);
   }

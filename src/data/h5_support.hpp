@@ -2,6 +2,7 @@
 // Private to h5*.cpp: HDF5's errors as ours, and the way to an object that does not lead out of the file.
 #pragma once
 
+#include <mutex>
 #include <source_location>
 #include <string>
 #include <vector>
@@ -10,6 +11,18 @@
 #include "seer/data/h5.hpp"
 
 namespace seer::data::h5 {
+
+/// Debian's HDF5 is not thread-safe, and a checkpoint may be under way in a thread of its own while another reads data:
+/// every function here that calls HDF5 holds this lock meanwhile, as HDF5's own thread-safe build does. Waiting in it
+/// for other ranks (collective calls) is safe because only one thread of a process makes collective calls.
+class Lock {
+ public:
+  Lock() : held_(mutex()) {}
+
+ private:
+  static std::recursive_mutex& mutex();
+  const std::lock_guard<std::recursive_mutex> held_;
+};
 
 /// HDF5 prints its error stack by default; once is enough, but another library may have switched it on again.
 inline void quiet() {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// HDF5 with owned handles and checked calls. Debian's HDF5 is not thread-safe: one thread of a process calls in here.
+// HDF5 with owned handles and checked calls. Debian's HDF5 is not thread-safe: calls wait for one another
+// here, and collective ones may come from one thread of a process only.
 // Every failure is Error(file) naming the file, the object and HDF5's own reason; HDF5's printing is off.
 #pragma once
 

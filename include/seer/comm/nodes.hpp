@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which ranks share a node, and messages between two ranks.
+#pragma once
+
+#include <cstddef>
+#include <span>
+#include <vector>
+
+#include "seer/comm/communicator.hpp"
+
+namespace seer::comm {
+
+/// Nodes are numbered by their first rank. On one machine SEER_RANKS_PER_NODE = n lets every n consecutive ranks pass
+/// for a node: for rehearsals of what happens when one is lost.
+class Nodes {
+ public:
+  /// Collective. Error(input), agreed, where SEER_RANKS_PER_NODE is no positive number.
+  explicit Nodes(const Communicator& comm);
+
+  int count() const { return static_cast<int>(ranks_.size()); }
+  int node_of(int rank) const { return node_of_[static_cast<std::size_t>(rank)]; }
+  /// Ascending.
+  const std::vector<int>& ranks_of(int node) const { return ranks_[static_cast<std::size_t>(node)]; }
+  int leader_of(int node) const { return ranks_of(node).front(); }
+  /// Place of a rank among those of its node.
+  int place_of(int rank) const;
+  /// Where a copy of this rank's goes in the next node of the ring; itself where there is one node.
+  int partner_of(int rank) const;
+
+ private:
+  std::vector<int> node_of_;
+  std::vector<std::vector<int>> ranks_;
+};
+
+struct Outgoing {
+  int to;
+  std::span<const std::byte> bytes;
+};
+struct Incoming {
+  int from;
+  std::span<std::byte> bytes;
+};
+/// Messages between pairs of ranks, all at the same time, at most INT_MAX bytes each; returns when this rank's are
+/// through. Both sides of a pair name them in the same order and with the same sizes.
+void exchange(const Communicator& comm, std::span<const Outgoing> out, std::span<const Incoming> in);
+
+}  // namespace seer::comm
