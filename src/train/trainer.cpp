@@ -92,7 +92,7 @@ comm::SilenceLimits limits_of(const config::Log& log) {
 
 Run::Run(const config::Config& config, const comm::Communicator& comm, const PretrainOptions& options)
     : config_(config), comm_(comm), resumes_by_itself_(options.resume == "auto") {
-  comm::watch_for_stop(config.log.walltime);
+  comm::watch_for_stop(comm.is_root() ? config.log.walltime : "");  // one clock, so that its stop has one name
   learner_.emplace(config, comm, phases_);
   traffic_.emplace([this] { return learner_->traffic(); });
   comm::agree(comm, "preparing the run folder", [&] { prepare_folder(options); });
