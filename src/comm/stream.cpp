@@ -4,11 +4,11 @@
 #include <mpi.h>
 
 #include <condition_variable>
-#include <deque>
 #include <exception>
 #include <mutex>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "seer/base/clock.hpp"
 
@@ -26,7 +26,8 @@ bool many_threads_may_call() {
 struct Stream::Impl {
   std::mutex mutex;
   std::condition_variable posted, finished;
-  std::deque<std::function<void()>> jobs;
+  std::vector<std::function<void()>> jobs;  ///< from `next` on; emptied when all are run, so its memory stays
+  std::size_t next = 0;
   Ticket given = 0, done = 0;
   std::exception_ptr error;
   double busy_ms = 0;
@@ -56,10 +57,13 @@ struct Stream::Impl {
   void loop() {
     std::unique_lock lock(mutex);
     for (;;) {
-      posted.wait(lock, [this] { return stop || !jobs.empty(); });
-      if (jobs.empty()) return;
-      auto job = std::move(jobs.front());
-      jobs.pop_front();
+      posted.wait(lock, [this] { return stop || next < jobs.size(); });
+      if (next == jobs.size()) return;
+      auto job = std::move(jobs[next++]);
+      if (next == jobs.size()) {
+        jobs.clear();
+        next = 0;
+      }
       run(std::move(job), lock);
     }
   }
@@ -68,6 +72,7 @@ struct Stream::Impl {
 Stream::Stream(bool threaded, device::Ledger* ledger) : impl_(std::make_unique<Impl>()) {
   if (!threaded) return;
   impl_->ledger = ledger;
+  impl_->jobs.reserve(1024);  // more than an update posts
   if (ledger == nullptr && many_threads_may_call()) {
     impl_->thread = std::thread([impl = impl_.get()] { impl->loop(); });
   }

@@ -12,6 +12,7 @@
 #include "packed_weights.hpp"
 #include "planned_work.hpp"
 #include "seer/base/error.hpp"
+#include "seer/device/region.hpp"
 #include "seer/dnn/backend.hpp"
 
 namespace seer::dnn {
@@ -56,6 +57,7 @@ class HostBackend final : public Backend {
   void conv_forward(device::Queue& queue, const ConvShape& shape, device::Tensor src, Weights weight,
                     device::Tensor dst) override {
     if (plans()) queue.ledger->work(work_of(Direction::forward, shape, src.dtype));
+    const auto region = named(name(Direction::forward));
     check(src, src_shape(shape), src.dtype, "convolution source");
     check(dst, dst_shape(shape), src.dtype, "convolution destination");
     if (src.dtype != DType::f32) {
@@ -77,6 +79,7 @@ class HostBackend final : public Backend {
   void conv_backward_data(device::Queue& queue, const ConvShape& shape, device::Tensor d_dst, Weights weight,
                           device::Tensor d_src) override {
     if (plans()) queue.ledger->work(work_of(Direction::backward_data, shape, d_dst.dtype));
+    const auto region = named(name(Direction::backward_data));
     check(d_src, src_shape(shape), d_dst.dtype, "convolution source gradient");
     check(d_dst, dst_shape(shape), d_dst.dtype, "convolution destination gradient");
     if (d_dst.dtype != DType::f32) {
@@ -98,6 +101,7 @@ class HostBackend final : public Backend {
   void conv_backward_weights(device::Queue& queue, const ConvShape& shape, device::Tensor src, device::Tensor d_dst,
                              float* d_weight, Accumulate accumulate) override {
     if (plans()) queue.ledger->work(work_of(Direction::backward_weights, shape, src.dtype));
+    const auto region = named(name(Direction::backward_weights));
     check(src, src_shape(shape), src.dtype, "convolution source");
     check(d_dst, dst_shape(shape), src.dtype, "convolution destination gradient");
     if (src.dtype != DType::f32) {
@@ -118,6 +122,7 @@ class HostBackend final : public Backend {
   void gemm(device::Queue& queue, std::int64_t m, std::int64_t n, std::int64_t k, const float* a, Transpose ta,
             const float* b, Transpose tb, float* c, Accumulate accumulate, const float* bias) override {
     if (plans()) queue.ledger->work(work_of(m, n, k, DType::f32));
+    const auto region = named("product");
     product(m, n, k, a, ta, b, tb, c, accumulate, bias);
   }
 
@@ -143,6 +148,7 @@ class HostBackend final : public Backend {
                   bias);
     }
     if (plans()) queue.ledger->work(work_of(m, n, k, type));
+    const auto region = named("product");
     const GemmShape shape{.m = m,
                           .n = n,
                           .k = k,
@@ -227,6 +233,9 @@ class HostBackend final : public Backend {
   }
   bool plans() const {
     return space_ == device::Space::planned;
+  }
+  device::Region named(const char* what) const {
+    return device::Region(plans() ? nullptr : what);
   }
 
   device::Space space_;

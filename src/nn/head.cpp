@@ -30,6 +30,12 @@ Head::Head(const config::Head& head, ParameterTable& parameters, ParameterTable&
   begins_.push_back(parameters.block_elems());
 }
 
+void Head::Pass::clear() {
+  features = {};
+  for (auto* loan : {&embedding, &norms, &gradient}) loan->release();
+  for (auto& layer : layers) layer = {};
+}
+
 void Head::linear_forward(const Context& ctx, std::size_t i, Pass& pass) const {
   auto queue = ctx.queue;
   const auto& layer = layers_[i];
@@ -100,7 +106,7 @@ void Head::backward_segment(const Context& ctx, std::size_t segment, device::Ten
                             device::Tensor d_features) const {
   if (segment < layers_.size()) {
     linear_backward(ctx, segment, pass, d_features);
-    if (segment == 0) pass = Pass{};
+    if (segment == 0) pass.clear();
     return;
   }
   const auto rows = d_scores.rows();

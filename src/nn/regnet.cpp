@@ -32,6 +32,13 @@ RegNet::RegNet(const Architecture& architecture, ParameterTable& parameters, Par
   begins_.push_back(parameters.block_elems());
 }
 
+void RegNet::Pass::clear() {
+  images = {};
+  for (auto* loan : {&rounded, &stem, &stem_out, &gradient}) loan->release();
+  bn_stem = {};
+  for (auto& block : blocks) block = {};
+}
+
 dnn::ConvShape RegNet::conv_stem(device::Shape x) const {
   return {.n = x.n, .h = x.h, .w = x.w, .c_in = 3, .c_out = kStemWidth, .kernel = 3, .stride = 2, .pad = 1};
 }
@@ -85,7 +92,7 @@ void RegNet::forward_segment(const Context& ctx, std::size_t segment, device::Te
   if (ctx.mode == Mode::eval) below.release();
   if (segment + 1 < segments()) return;
   kernels::global_average_pool(queue, *pass.blocks[i].out, features);
-  if (ctx.mode == Mode::eval) pass = Pass{};
+  if (ctx.mode == Mode::eval) pass.clear();
 }
 
 void RegNet::backward_segment(const Context& ctx, std::size_t segment, device::Tensor d_features, Pass& pass,
@@ -100,7 +107,7 @@ void RegNet::backward_segment(const Context& ctx, std::size_t segment, device::T
     return;
   }
   stem_backward(ctx, pass, d_images);
-  pass = Pass{};
+  pass.clear();
 }
 
 void RegNet::forward(const Context& ctx, device::Tensor images, Pass& pass, device::Tensor features) const {

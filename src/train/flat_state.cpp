@@ -197,7 +197,14 @@ void FlatState::fetch(Bucket& b) {
   b.gathered = true;
   float* whole = whole_parameters_of(b);
   kernels::copy(queue_, view(own_parameters(b), b.own_elems()), view(whole + (b.own_begin - b.begin), b.own_elems()));
-  b.gather = stream_.post([this, whole, n = floats(b.elems())] { group_.all_gather_parts(std::span(whole, n)); });
+  post_gather(b);
+}
+
+/// Jobs hold two pointers and no more: beyond that std::function asks the heap.
+void FlatState::post_gather(Bucket& b) {
+  b.gather = stream_.post([this, bucket = &b] {
+    group_.all_gather_parts(std::span(whole_parameters_of(*bucket), floats(bucket->elems())));
+  });
 }
 
 void FlatState::need(nn::Context& ctx, std::size_t segment, Direction direction) {
@@ -246,10 +253,11 @@ void FlatState::close_gradients(std::size_t segment) {
   closed_ = index_of(b);
   if (comm_->size() > 1) {
     // The loss gradient is already divided by the number of ranks: the sum is the average.
-    const auto job = [this, whole = std::span(whole_gradients_of(b), floats(b.elems())),
-                      own = std::pair(floats(b.own_begin - b.begin), floats(b.own_elems()))] {
+    const auto job = [this, bucket = &b] {
+      const std::span whole(whole_gradients_of(*bucket), floats(bucket->elems()));
       if (group_.size() > 1) group_.reduce_scatter_parts(whole, wire_);
-      if (replicas_.size() > 1) replicas_.sum(whole.subspan(own.first, own.second), wire_);
+      if (replicas_.size() == 1) return;
+      replicas_.sum(whole.subspan(floats(bucket->own_begin - bucket->begin), floats(bucket->own_elems())), wire_);
     };
     const auto timer = phases_->time(Phase::reduce);  // counts where jobs run in this thread
     const double began_ms = phases_->now_ms();
@@ -295,8 +303,7 @@ void FlatState::step(double lr) {
     auto& b = i == 0 ? buckets_.back() : buckets_[i - 1];
     optimizer_.step(queue_, b.part, lr, own_gradients(b), own_momenta(b), own_parameters(b));
     if (group_.size() == 1 || shards(Sharding::parameters)) continue;
-    b.gather = stream_.post(
-        [this, whole = std::span(whole_parameters_of(b), floats(b.elems()))] { group_.all_gather_parts(whole); });
+    post_gather(b);
   }
   finish_update();
 }

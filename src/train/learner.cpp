@@ -224,10 +224,10 @@ Learner::Outcome Learner::update(const data::Batch& batch, std::int64_t update, 
   }
 
   const auto d_scores = pool_.tensor(scores->shape);
-  Swav::Result swav;
+  const Swav::Result* swav = nullptr;
   {
     const auto timer = phases_->time(Phase::loss);
-    swav = swav_->loss_and_gradient(
+    swav = &swav_->loss_and_gradient(
         pool_, queue_, update, *scores, *head_pass_.embedding, *d_scores, loss_scale_.value(),
         [&](device::Tensor embeddings, device::Tensor out) { model_.head().score(ctx, embeddings, out); });
   }
@@ -237,7 +237,7 @@ Learner::Outcome Learner::update(const data::Batch& batch, std::int64_t update, 
   }
 
   // Update: the same on all ranks, or on none.
-  Outcome out = agree_on_outcome(batch, swav, diagnose);
+  Outcome out = agree_on_outcome(batch, *swav, diagnose);
   const auto timer = phases_->time(Phase::optimizer);
   state_.optimizer().set_frozen(kPrototypes, update < config_.swav.freeze_prototypes_updates);
   out.loss_scale = last_scale_ = loss_scale_.value();
@@ -266,8 +266,9 @@ Learner::Outcome Learner::update(const data::Batch& batch, std::int64_t update, 
 /// One small message: loss, diagnostics, and whether anyone was asked to stop or to write a checkpoint.
 Learner::Outcome Learner::agree_on_outcome(const data::Batch& batch, const Swav::Result& swav, Diagnose diagnose) {
   const auto timer = phases_->time(Phase::reduce);
-  std::vector<double> sums = {swav.loss, swav.code_entropy / comm_->size(), static_cast<double>(batch.replaced),
-                              comm::stop_requested() ? 1.0 : 0.0, comm::take_checkpoint_request() ? 1.0 : 0.0};
+  auto& sums = sums_;
+  sums.assign({swav.loss, swav.code_entropy / comm_->size(), static_cast<double>(batch.replaced),
+               comm::stop_requested() ? 1.0 : 0.0, comm::take_checkpoint_request() ? 1.0 : 0.0});
   const std::size_t fixed = sums.size();
   if (diagnose == Diagnose::yes) sums.insert(sums.end(), swav.prediction.begin(), swav.prediction.end());
   comm_->all_reduce(std::span(sums));

@@ -28,7 +28,7 @@ Optimizer::Part Optimizer::part(const nn::ParameterTable& table, std::int64_t be
   return out;
 }
 
-void Optimizer::set_frozen(const std::string& name, bool frozen) {
+void Optimizer::set_frozen(std::string_view name, bool frozen) {
   for (std::size_t i = 0; i < names_.size(); ++i) {
     if (names_[i] == name) skip_[i] = frozen ? 1 : 0;
   }

@@ -39,6 +39,7 @@ double PhaseTimes::step_ms() const {
 Phases::Timer::Timer(Phases& owner, Phase phase)
     : owner_(owner),
       phase_(phase),
+      region_(owner.planned_ != nullptr ? nullptr : name_of(phase)),
       began_ms_(owner.now_ms()),
       outer_(owner.running_),
       before_(comm::doing_now()),

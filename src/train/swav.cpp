@@ -30,21 +30,22 @@ Swav::Swav(const config::Swav& config, const comm::Communicator& comm, std::int6
   }
 }
 
-void Swav::sinkhorn(device::Pool& pool, device::Queue& queue, const std::vector<device::Tensor>& scores,
-                    const std::vector<device::Tensor>& q) const {
+void Swav::sinkhorn(device::Pool& pool, device::Queue& queue) {
+  const auto& q = codes_;
   const std::size_t crops = q.size(), k = static_cast<std::size_t>(prototypes_);
   const auto rows_total = static_cast<double>(q[0].rows()) * comm_->size();
 
   // One maximum over the whole world per crop: a shift per row or rank would change the result.
-  std::vector<float> largest(crops);
-  for (std::size_t a = 0; a < crops; ++a) largest[a] = kernels::maximum(queue, scores[a]);
-  comm_->all_reduce(std::span(largest), comm::Op::max);
-  std::vector<double> total(crops);
+  largest_.resize(crops);
+  for (std::size_t a = 0; a < crops; ++a) largest_[a] = kernels::maximum(queue, inputs_[a]);
+  comm_->all_reduce(std::span(largest_), comm::Op::max);
+  total_.resize(crops);
   for (std::size_t a = 0; a < crops; ++a) {
-    total[a] = kernels::sinkhorn_exponentials(queue, scores[a], largest[a], static_cast<float>(config_.epsilon), q[a]);
+    total_[a] =
+        kernels::sinkhorn_exponentials(queue, inputs_[a], largest_[a], static_cast<float>(config_.epsilon), q[a]);
   }
-  comm_->all_reduce(std::span(total));
-  for (std::size_t a = 0; a < crops; ++a) kernels::scale(queue, q[a], static_cast<float>(1 / total[a]));
+  comm_->all_reduce(std::span(total_));
+  for (std::size_t a = 0; a < crops; ++a) kernels::scale(queue, q[a], static_cast<float>(1 / total_[a]));
 
   const auto scratch = pool.bytes(crops * k * sizeof(double));
   const std::span sums(static_cast<double*>(scratch->data), crops * k);
@@ -69,48 +70,50 @@ void Swav::sinkhorn(device::Pool& pool, device::Queue& queue, const std::vector<
   }
 }
 
-Swav::Result Swav::loss_and_gradient(device::Pool& pool, device::Queue& queue, std::int64_t update,
-                                     device::Tensor scores, device::Tensor embeddings, device::Tensor d_scores,
-                                     double gradient_scale, const Score& score) {
+const Swav::Result& Swav::loss_and_gradient(device::Pool& pool, device::Queue& queue, std::int64_t update,
+                                            device::Tensor scores, device::Tensor embeddings, device::Tensor d_scores,
+                                            double gradient_scale, const Score& score) {
   const std::int64_t b = images_, k = prototypes_;
   const bool use_queue = local_length_ > 0 && filled_ == local_length_;
   const std::int64_t rows = b + (use_queue ? local_length_ : 0);
 
   // Codes: Sinkhorn over the batch's rows with the queue's below them; the first b rows are kept.
-  std::vector<device::Loan> code_loans, score_loans;
-  std::vector<device::Tensor> inputs, codes;
+  loans_.clear();
+  inputs_.clear();
+  codes_.clear();
   for (std::size_t a = 0; a < config_.crops_for_assign.size(); ++a) {
     const auto crop_scores = scores.slice(config_.crops_for_assign[a] * b, b);
-    code_loans.push_back(pool.tensor({rows, 1, 1, k}));
-    codes.push_back(*code_loans.back());
+    loans_.push_back(pool.tensor({rows, 1, 1, k}));
+    codes_.push_back(*loans_.back());
     if (!use_queue) {
-      inputs.push_back(crop_scores);
+      inputs_.push_back(crop_scores);
       continue;
     }
-    score_loans.push_back(pool.tensor({rows, 1, 1, k}));
-    const auto joined = *score_loans.back();
+    loans_.push_back(pool.tensor({rows, 1, 1, k}));
+    const auto joined = *loans_.back();
     kernels::copy(queue, crop_scores, joined.slice(0, b));
     const device::Tensor stored{.data = queue_.f32() + static_cast<std::int64_t>(a) * local_length_ * dim_,
                                 .shape = {local_length_, 1, 1, dim_}};
     score(stored, joined.slice(b, local_length_));
-    inputs.push_back(joined);
+    inputs_.push_back(joined);
   }
-  sinkhorn(pool, queue, inputs, codes);
+  sinkhorn(pool, queue);
 
   // Loss: every crop predicts the codes of the other assigned crops.
-  Result result;
+  auto& result = result_;
+  result.loss = result.code_entropy = 0;
   result.prediction.assign(static_cast<std::size_t>(k), 0.0);
   const double weight = gradient_scale / (static_cast<double>(b) * comm_->size() * static_cast<double>(assigned()) *
                                           static_cast<double>(crops_ - 1));
   const auto code_sum = pool.tensor({b, 1, 1, k});
   for (std::int64_t v = 0; v < crops_; ++v) {
     int count = 0;
-    for (std::size_t a = 0; a < codes.size(); ++a) {
+    for (std::size_t a = 0; a < codes_.size(); ++a) {
       if (config_.crops_for_assign[a] == v) continue;
       if (count++ == 0) {
-        kernels::copy(queue, codes[a].slice(0, b), *code_sum);
+        kernels::copy(queue, codes_[a].slice(0, b), *code_sum);
       } else {
-        kernels::add(queue, codes[a].slice(0, b), *code_sum);
+        kernels::add(queue, codes_[a].slice(0, b), *code_sum);
       }
     }
     const auto crop_scores = scores.slice(v * b, b);
@@ -123,14 +126,15 @@ Swav::Result Swav::loss_and_gradient(device::Pool& pool, device::Queue& queue, s
                                                static_cast<float>(config_.temperature), weight, d_crop);
   }
   result.loss /= gradient_scale;
-  for (std::size_t a = 0; a < codes.size(); ++a) {
-    result.code_entropy += kernels::mean_row_entropy(queue, codes[a].slice(0, b)) / static_cast<double>(codes.size());
+  for (std::size_t a = 0; a < codes_.size(); ++a) {
+    result.code_entropy += kernels::mean_row_entropy(queue, codes_[a].slice(0, b)) / static_cast<double>(codes_.size());
     kernels::add_predictions(queue, scores.slice(config_.crops_for_assign[a] * b, b),
                              static_cast<float>(config_.temperature), result.prediction.data());
   }
   for (auto& p : result.prediction) p /= static_cast<double>(b * comm_->size() * assigned());
 
   if (local_length_ > 0 && update >= config_.queue_start_update) push(queue, embeddings);
+  loans_.clear();
   return result;
 }
 

@@ -25,6 +25,9 @@ class Head {
     std::vector<Layer> layers;
     device::Loan embedding, norms;
     device::Loan gradient;  ///< of the output of the segment whose backward pass comes next
+
+    /// Gives every tensor back; the memory of the list stays.
+    void clear();
   };
 
   /// Registers head.<i>.weight|bias (head.<i>.norm.* with BatchNorm) and prototypes.weight.

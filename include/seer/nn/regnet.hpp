@@ -22,6 +22,9 @@ class RegNet {
     std::vector<Block::Saved> blocks;
     device::Loan gradient;   ///< of the output of the segment whose backward pass comes next
     std::vector<Keep> keep;  ///< a segment's choice; empty: all
+
+    /// Gives every tensor back. The choices stay, and so does the memory of the lists.
+    void clear();
   };
 
   RegNet(const Architecture& architecture, ParameterTable& parameters, ParameterTable& buffers);
@@ -31,7 +34,7 @@ class RegNet {
   const std::vector<std::int64_t>& segment_begins() const { return begins_; }
 
   /// images: [n, h, w, 3], float; `features`, of the last segment: [n, features()], float, written. In eval mode `pass`
-  /// ends empty.
+  /// ends without tensors.
   void forward_segment(const Context& ctx, std::size_t segment, device::Tensor images, Pass& pass,
                        device::Tensor features) const;
   /// From the last segment to the first. d_features is read with the last one. `d_images`, where given, receives the

@@ -104,6 +104,7 @@ class FlatState {
   float* whole_parameters_of(const Bucket& b);
   float* whole_gradients_of(const Bucket& b);
   void fetch(Bucket& b);
+  void post_gather(Bucket& b);
   void measure_down_to(std::size_t bucket);
   void measure_arrived();
   std::vector<float> whole(float* (FlatState::*own)(const Bucket&));

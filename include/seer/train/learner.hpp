@@ -104,6 +104,7 @@ class Learner {
   std::unique_ptr<Swav> swav_;
   std::vector<nn::RegNet::Pass> passes_;  ///< one per crop resolution
   nn::Head::Pass head_pass_;
+  std::vector<double> sums_;  ///< of agree_on_outcome(), kept for its memory
 };
 
 }  // namespace seer::train

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "seer/config/config.hpp"
@@ -28,7 +29,7 @@ class Optimizer {
   static Part part(const nn::ParameterTable& table, std::int64_t begin, std::int64_t end);
 
   /// Tensors named here take no part (frozen prototypes: no decay, no momentum).
-  void set_frozen(const std::string& name, bool frozen);
+  void set_frozen(std::string_view name, bool frozen);
 
   /// The gradients lie in memory multiplied by this (the loss scale): norms, LARS and step divide by it.
   void set_gradient_scale(double scale) { rule_.gradient_factor = static_cast<float>(1 / scale); }

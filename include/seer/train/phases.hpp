@@ -13,6 +13,7 @@
 #include "seer/comm/communicator.hpp"
 #include "seer/comm/progress.hpp"
 #include "seer/device/ledger.hpp"
+#include "seer/device/region.hpp"
 #include "seer/train/metrics.hpp"
 
 namespace seer::train {
@@ -67,6 +68,7 @@ class Phases {
     Timer(Phases& owner, Phase phase);
     Phases& owner_;
     Phase phase_;
+    device::Region region_;
     double began_ms_;
     Timer* outer_;
     double inner_ms_ = 0;

@@ -31,10 +31,10 @@ class Swav {
   /// scores, d_scores: [crops * images, prototypes], row = crop * images + image; embeddings [crops * images, dim].
   /// d_scores is the gradient of the global mean loss (already divided by the number of ranks: gradients are summed)
   /// times `gradient_scale`.
-  /// Collective. Pushes this update's embeddings into the queue afterwards.
-  Result loss_and_gradient(device::Pool& pool, device::Queue& queue, std::int64_t update, device::Tensor scores,
-                           device::Tensor embeddings, device::Tensor d_scores, double gradient_scale,
-                           const Score& score);
+  /// Collective. Pushes this update's embeddings into the queue afterwards. The result is overwritten by the next.
+  const Result& loss_and_gradient(device::Pool& pool, device::Queue& queue, std::int64_t update, device::Tensor scores,
+                                  device::Tensor embeddings, device::Tensor d_scores, double gradient_scale,
+                                  const Score& score);
 
   /// The queue of all ranks as [assigned crops, length, dim], newest update first, an update's rows in the
   /// order of its batch, whatever the number of ranks. Collective.
@@ -49,9 +49,8 @@ class Swav {
 
  private:
   std::int64_t assigned() const { return static_cast<std::int64_t>(config_.crops_for_assign.size()); }
-  /// Sinkhorn on all assigned crops at once: their messages travel packed. q: [assigned][rows, prototypes].
-  void sinkhorn(device::Pool& pool, device::Queue& queue, const std::vector<device::Tensor>& scores,
-                const std::vector<device::Tensor>& q) const;
+  /// Sinkhorn on all assigned crops at once: their messages travel packed. From inputs_ into codes_.
+  void sinkhorn(device::Pool& pool, device::Queue& queue);
   void push(device::Queue& queue, device::Tensor embeddings);
   /// The embeddings of one update and one assigned crop, as they lie in the queue.
   device::Tensor rows_of(float* values) const { return {.data = values, .shape = {images_, 1, 1, dim_}}; }
@@ -61,6 +60,13 @@ class Swav {
   std::int64_t images_, crops_, prototypes_, dim_;
   std::int64_t local_length_ = 0, filled_ = 0, next_ = 0;  // rows of this rank's queue; next_: where the next push goes
   device::Buffer queue_;                                   // [assigned, local_length, dim], a ring
+
+  // Of one call; kept for their memory.
+  std::vector<device::Loan> loans_;
+  std::vector<device::Tensor> inputs_, codes_;  ///< of the assigned crops: [rows, prototypes]
+  std::vector<float> largest_;
+  std::vector<double> total_;
+  Result result_;
 };
 
 }  // namespace seer::train
