@@ -22,6 +22,8 @@ Run add_pretrain(CLI::App& command) {
       .add_option("--resume", options->run.resume, "auto, never, or a checkpoint folder (of a run folder its newest)")
       ->take_last()
       ->capture_default_str();
+  command.add_flag("--allow-batch-change", options->run.allow_batch_change,
+                   "Go on with another data.global_batch than the checkpoint's; learning rates stay as configured");
   command.footer(
       "Starts or goes on by itself: the newest complete checkpoint of log.run_dir is looked for first.\n"
       "  mpirun -n 2 seer pretrain inputs/demo.toml\n"

@@ -14,6 +14,8 @@
 #include <string_view>
 #include <utility>
 
+#include "seer/base/error.hpp"
+
 namespace seer::log {
 namespace {
 
@@ -67,7 +69,14 @@ void start(int rank, int ranks) {
 void to_file(const std::string& path) {
   auto& s = state();
   if (s.rank != 0) return;
-  s.file = std::make_shared<spdlog::logger>("file", std::make_shared<spdlog::sinks::basic_file_sink_mt>(path));
+  s.file.reset();  // the one before goes first: it may be of the same path
+  try {
+    s.file = std::make_shared<spdlog::logger>("file", std::make_shared<spdlog::sinks::basic_file_sink_mt>(path));
+  } catch (const spdlog::spdlog_ex& e) {
+    throw Error(ExitCode::file, e.what(), "log.run_dir must be a writable folder with space left");
+  }
+  // A full disk loses lines of the log, and is said once.
+  s.file->set_error_handler([path](const std::string&) { warn(path + " cannot be written, and lacks lines"); });
   s.file->set_pattern("%Y-%m-%d %H:%M:%S %l %v");
   s.file->flush_on(spdlog::level::info);
 }

@@ -51,10 +51,14 @@ std::optional<std::int64_t> folder_update(const std::string& name) {
 
 std::vector<fs::path> list_folders(const std::string& run_dir) {
   std::vector<std::pair<std::int64_t, fs::path>> found;
+  const auto parent = checkpoints_folder(run_dir);
   std::error_code ec;
-  for (const auto& entry : fs::directory_iterator(checkpoints_folder(run_dir), ec)) {
-    const auto update = folder_update(entry.path().filename());
-    if (update && entry.is_directory(ec)) found.emplace_back(*update, entry.path());
+  for (fs::directory_iterator at(parent, ec), end; !ec && at != end; at.increment(ec)) {
+    if (const auto update = folder_update(at->path().filename())) found.emplace_back(*update, at->path());
+  }
+  if (ec && ec != std::errc::no_such_file_or_directory) {
+    throw Error(ExitCode::file, fmt::format("cannot look for checkpoints in {}: {}", parent.string(), ec.message()),
+                "is the file system of log.run_dir there, and may this user read it?");
   }
   std::sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.first > b.first; });
   std::vector<fs::path> out;
@@ -119,7 +123,8 @@ void commit_folder(const fs::path& temporary, const fs::path& final_path) {
 void clear_leftovers(const fs::path& checkpoints) {
   std::error_code ec;
   std::vector<fs::path> entries;
-  for (const auto& entry : fs::directory_iterator(checkpoints, ec)) entries.push_back(entry.path());
+  for (fs::directory_iterator at(checkpoints, ec), end; !ec && at != end; at.increment(ec))
+    entries.push_back(at->path());
   for (const auto& path : entries) {
     const std::string name = path.filename();
     if (name.starts_with(kTemporary) || name.starts_with(kDeleted)) {
@@ -152,9 +157,23 @@ std::string set_aside_newer(const std::string& run_dir, std::int64_t update) {
   return aside.string();
 }
 
+void discard(const fs::path& folder) {
+  const auto doomed = folder.parent_path() / (std::string(kDeleted) + folder.filename().string());
+  std::error_code ec;
+  fs::rename(folder, doomed, ec);
+  if (!ec) fs::remove_all(doomed, ec);
+  if (ec) log::warn(fmt::format("checkpoint {} cannot be deleted: {}", folder.string(), ec.message()));
+}
+
 void retain(const std::string& run_dir, std::int64_t keep_last, std::int64_t keep_every) {
   std::int64_t kept = 0;
-  for (const auto& folder : list_folders(run_dir)) {
+  std::vector<fs::path> folders;
+  try {
+    folders = list_folders(run_dir);
+  } catch (const Error& e) {
+    log::warn(fmt::format("no old checkpoint is deleted: {}; {}", e.what(), e.remedy()));
+  }
+  for (const auto& folder : folders) {
     std::int64_t update = 0;
     try {
       update = read_manifest(folder).update;
@@ -163,12 +182,7 @@ void retain(const std::string& run_dir, std::int64_t keep_last, std::int64_t kee
     }
     const bool milestone = keep_every > 0 && update % keep_every == 0;
     if (kept++ < std::max<std::int64_t>(keep_last, 1) || milestone) continue;
-    // Renamed first, so that an interrupted deletion does not look like a damaged checkpoint.
-    const auto doomed = folder.parent_path() / (std::string(kDeleted) + folder.filename().string());
-    std::error_code ec;
-    fs::rename(folder, doomed, ec);
-    if (!ec) fs::remove_all(doomed, ec);
-    if (ec) log::warn(fmt::format("old checkpoint {} cannot be deleted: {}", folder.string(), ec.message()));
+    discard(folder);
   }
 }
 

@@ -34,9 +34,12 @@ Manifest share_manifest(const comm::Communicator& comm, const std::string& folde
   return parse_manifest(text, folder + "/manifest.json");
 }
 
-// First problem any rank finds in its share; the same on all ranks.
-std::string verify_together(const comm::Communicator& comm, const std::string& folder, const Manifest& manifest) {
-  for (const auto& problem : comm.all_gather(verify_share(folder, manifest, comm.rank(), comm.size()))) {
+// First problem any rank finds in its share; the same on all ranks. `shift`: how many ranks on the one is that wrote
+// about the share a rank reads.
+std::string verify_together(const comm::Communicator& comm, const std::string& folder, const Manifest& manifest,
+                            int shift = 0) {
+  const int part = (comm.rank() + shift) % comm.size();
+  for (const auto& problem : comm.all_gather(verify_share(folder, manifest, part, comm.size()))) {
     if (!problem.empty()) return problem;
   }
   return "";
@@ -71,21 +74,14 @@ void read_slab(const RawFile& file, const std::string& folder, const Manifest& m
             static_cast<std::uint64_t>(slab.end - slab.begin) * sizeof(float));
 }
 
-// What a look at the manifest finds wrong with a folder, "" if nothing; and whether it claims to be complete at all.
-struct Look {
-  std::string problem;
-  bool has_manifest = false;
-};
-Look look(const std::string& folder) {
-  Look out;
-  std::error_code ec;
-  out.has_manifest = fs::exists(fs::path(folder) / "manifest.json", ec);
+// What a look at the manifest finds wrong with a folder, "" if nothing.
+std::string look(const std::string& folder) {
   try {
     read_manifest(folder);
   } catch (const Error& e) {
-    out.problem = e.what();
+    return e.what();
   }
-  return out;
+  return "";
 }
 
 void warn_skipped(const std::string& folder, const std::string& problem) {
@@ -96,9 +92,9 @@ void warn_skipped(const std::string& folder, const std::string& problem) {
 
 std::optional<std::string> find_latest(const std::string& run_dir) {
   for (const auto& folder : list_folders(run_dir)) {
-    const auto seen = look(folder);
-    if (seen.problem.empty()) return folder;
-    warn_skipped(folder, seen.problem);
+    const auto problem = look(folder);
+    if (problem.empty()) return folder;
+    warn_skipped(folder, problem);
   }
   return std::nullopt;
 }
@@ -113,7 +109,7 @@ std::string resolve(const std::string& path) {
 
 std::optional<std::string> find_valid(const comm::Communicator& comm, const std::string& run_dir) {
   std::vector<std::string> candidates;  // newest first; root's
-  std::int64_t damaged = 0, left = 0;
+  std::int64_t left = 0;
   comm::agree(comm, "looking for checkpoints", [&] {
     if (!comm.is_root()) return;
     clear_leftovers(checkpoints_folder(run_dir));
@@ -125,33 +121,43 @@ std::optional<std::string> find_valid(const comm::Communicator& comm, const std:
     std::string folder = comm.is_root() ? candidates[static_cast<std::size_t>(i)] : "";
     comm.broadcast(folder);
     std::string problem;
-    std::int64_t has_manifest = 0;
-    if (comm.is_root()) {
-      const auto seen = look(folder);
-      problem = seen.problem;
-      has_manifest = seen.has_manifest ? 1 : 0;
-    }
+    if (comm.is_root()) problem = look(folder);
     comm.broadcast(problem);
-    comm.broadcast(&has_manifest, sizeof has_manifest);
     if (problem.empty()) {
       try {
         problem = verify_together(comm, folder, share_manifest(comm, folder));
       } catch (const Error& e) {
+        if (!e.agreed()) throw;
         problem = e.what();
       }
     }
     if (problem.empty()) return folder;
-    damaged += has_manifest;
     if (comm.is_root()) warn_skipped(folder, problem);
   }
-  if (damaged > 0) {
+  // A folder gets this name only when it is whole, so one without a manifest was damaged too.
+  if (left > 0) {
     throw Error(ExitCode::file,
-                fmt::format("none of the {} checkpoints in {} can be used; the reasons are named above", damaged,
+                fmt::format("none of the {} checkpoints in {} can be used; the reasons are named above", left,
                             checkpoints_folder(run_dir).string()),
                 "move them away, or start afresh with --resume never")
         .as_agreed();
   }
   return std::nullopt;
+}
+
+void verify_or_discard(const comm::Communicator& comm, const std::string& folder) {
+  std::string problem;
+  try {
+    problem = verify_together(comm, folder, share_manifest(comm, folder), comm.size() / 2);
+  } catch (const Error& e) {
+    if (!e.agreed()) throw;
+    problem = e.what();
+  }
+  if (problem.empty()) return;
+  if (comm.is_root()) discard(folder);
+  throw Error(ExitCode::file, "a checkpoint reads back differently: " + problem,
+              "the file system or the memory of a node cannot be trusted")
+      .as_agreed();
 }
 
 std::string verify(const std::string& folder) {

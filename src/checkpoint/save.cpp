@@ -224,7 +224,13 @@ std::string save(const comm::Communicator& comm, const std::string& run_dir, con
     comm::agree(comm, "syncing the checkpoint", [&] { sync_path(path); });
     comm::agree(comm, "completing the checkpoint", [&] {
       if (!comm.is_root()) return;
-      ensure(fs::file_size(path) == manifest.file_bytes, "the checkpoint's file has another size than laid out");
+      std::error_code ec;
+      if (const auto bytes = fs::file_size(path, ec); ec || bytes != manifest.file_bytes) {
+        throw Error(ExitCode::file,
+                    fmt::format("{} was laid out with {} bytes and now {}", path, manifest.file_bytes,
+                                ec ? ec.message() : fmt::format("has {}", bytes)),
+                    "does something else work in log.run_dir?");
+      }
       manifest.outside_xxh3 = outside_checksum(path, manifest);
       write_text(temporary / "manifest.json", to_json(manifest));
       commit_folder(temporary, final_path);

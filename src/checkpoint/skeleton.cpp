@@ -4,6 +4,8 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -26,6 +28,31 @@ using data::h5::File;
 using data::h5::Type;
 
 constexpr const char* kMemoryFolder = "/dev/shm";
+
+/// All that HDF5 writes of itself: headers, names, /state. More than it needs.
+std::uint64_t metadata_bytes(const Manifest& manifest, const State& state) {
+  std::uint64_t bytes = (std::uint64_t{1} << 18) + state.config_toml.size();
+  for (const auto& t : manifest.tensors) bytes += 2048 + t.name.size();
+  for (const auto& s : state.shards) bytes += 64 + 2 * s.name.size();
+  return bytes + state.queue.size() * sizeof(float) + state.plateau.size() * sizeof(double);
+}
+
+/// Where the file is laid out: in memory, else, where that is full, in the system's folder for temporary files. HDF5
+/// must not meet a full file system at all, so this is found out before.
+std::string layout_folder(std::uint64_t bytes) {
+  std::vector<std::string> tried;
+  std::error_code ec;
+  for (const auto& folder : {fs::path(kMemoryFolder), fs::temp_directory_path(ec)}) {
+    struct statvfs info {};
+    if (folder.empty() || statvfs(folder.c_str(), &info) != 0) continue;
+    const std::uint64_t free = static_cast<std::uint64_t>(info.f_bavail) * info.f_frsize;
+    if (free >= bytes && access(folder.c_str(), W_OK | X_OK) == 0) return folder;
+    tried.push_back(fmt::format("{} ({} bytes free)", folder.string(), free));
+  }
+  throw Error(ExitCode::file,
+              fmt::format("no place to lay out a checkpoint, which takes {} bytes: {}", bytes, fmt::join(tried, ", ")),
+              fmt::format("free space in {}, or set TMPDIR to a folder with space", kMemoryFolder));
+}
 
 void create_objects(File& file, const Manifest& manifest, const State& state) {
   write_state(file, state);
@@ -55,7 +82,8 @@ void copy_stretch(int from, int to, off_t begin, off_t end, const std::string& p
   for (off_t at = begin; at < end;) {
     const auto wanted = std::min<std::size_t>(buffer.size(), static_cast<std::size_t>(end - at));
     const auto n = pread(from, buffer.data(), wanted, at);
-    ensure(n > 0, "the layout of a checkpoint cannot be read back");
+    if (n < 0) fail_with_errno("read back", "the layout of a checkpoint");
+    ensure(n > 0, "the layout of a checkpoint is shorter than it was");
     for (ssize_t done = 0; done < n;) {
       const auto w = pwrite(to, buffer.data() + done, static_cast<std::size_t>(n - done), at + done);
       if (w < 0 && errno == EINTR) continue;
@@ -74,9 +102,7 @@ std::string object_name(const std::string& group, const std::string& name) {
 
 Skeleton::Skeleton(Manifest& manifest, const State& state) {
   check_size_limit(manifest);
-  std::error_code ec;
-  const auto folder = fs::is_directory(kMemoryFolder, ec) ? fs::path(kMemoryFolder) : fs::temp_directory_path();
-  std::string path = (folder / "seer-checkpoint-XXXXXX").string();
+  std::string path = layout_folder(metadata_bytes(manifest, state)) + "/seer-checkpoint-XXXXXX";
   fd_ = mkstemp(path.data());
   if (fd_ < 0) fail_with_errno("create", path);
   try {
@@ -89,7 +115,9 @@ Skeleton::Skeleton(Manifest& manifest, const State& state) {
       ensure(d.plain && d.type == Type::f32, "a tensor of the checkpoint is not plain");
       t.offset_bytes = d.file_offset;
     }
-    bytes_ = fs::file_size(path);
+    struct stat info {};
+    if (fstat(fd_, &info) != 0) fail_with_errno("stat", path);
+    bytes_ = static_cast<std::uint64_t>(info.st_size);
     manifest.file_bytes = bytes_;
     unlink(path.c_str());
   } catch (...) {

@@ -196,6 +196,9 @@ std::vector<Key> make_keys() {
            "updates between two checkpoints")
       .key("keep_last", &Checkpoint::keep_last, at_least(1), "newest checkpoints kept")
       .key("keep_every", &Checkpoint::keep_every, at_least(0), "kept for good: every so many updates; 0: none")
+      .key("max_failures", &Checkpoint::max_failures, at_least(0),
+           "saves that may fail in a row: the run goes on and tries again at the next interval; 0: the first one ends "
+           "it")
       .key("rehearse", &Checkpoint::rehearse, any(), "write and read one at the first update of a run");
   Section(k, "log", &Config::log)
       .key("run_dir", &Log::run_dir, not_empty(), "folder of everything the run writes")

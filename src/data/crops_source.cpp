@@ -20,13 +20,14 @@ std::string shape_text(const h5::Dims& dims) {
 
 class CropsSource final : public BatchSource {
  public:
-  CropsSource(const config::Config& config, int rank, int ranks, std::int64_t start_update)
+  CropsSource(const config::Config& config, int rank, int ranks, Start start)
       : path_(config.data.shards),
         file_(h5::File::open(path_)),
         kinds_(crop_kinds(config.crops)),
         batch_rows_(config.data.global_batch),
         rank_(rank),
-        update_(start_update) {
+        start_(start),
+        update_(start.update) {
     check();
     batch_.images = batch_rows_ / ranks;
     batch_.groups = crop_groups(config.crops, batch_.images);
@@ -38,12 +39,13 @@ class CropsSource final : public BatchSource {
   }
 
   const Batch& next() override {
-    const std::int64_t updates = static_cast<std::int64_t>(rows_) / batch_rows_;
-    if (update_ >= updates)
+    const std::int64_t position = start_.position(update_, batch_rows_);
+    if (position + batch_rows_ > static_cast<std::int64_t>(rows_))
       throw Error(ExitCode::input,
-                  fmt::format("{} holds crops for {} updates, update {} was asked for", path_, updates, update_),
+                  fmt::format("{} holds crops for {} updates, update {} was asked for", path_,
+                              static_cast<std::int64_t>(rows_) / batch_rows_, update_),
                   "set schedule.total_updates to what the file holds");
-    const std::int64_t first = update_ * batch_rows_ + rank_ * batch_.images;
+    const std::int64_t first = position + rank_ * batch_.images;
     for (std::int64_t i = 0; i < batch_.images; ++i)
       batch_.positions[static_cast<std::size_t>(i)] = static_cast<std::uint64_t>(first + i);
     for (auto& group : batch_.groups) {
@@ -114,7 +116,9 @@ class CropsSource final : public BatchSource {
   std::string path_;
   h5::File file_;
   std::vector<CropKind> kinds_;
-  std::int64_t batch_rows_, rank_, update_;
+  std::int64_t batch_rows_, rank_;
+  Start start_;
+  std::int64_t update_;
   std::uint64_t rows_ = 0;
   Batch batch_;
   std::vector<device::Buffer> memory_;
@@ -123,8 +127,8 @@ class CropsSource final : public BatchSource {
 
 }  // namespace
 
-std::unique_ptr<BatchSource> open_crops(const config::Config& config, int rank, int ranks, std::int64_t start_update) {
-  return std::make_unique<CropsSource>(config, rank, ranks, start_update);
+std::unique_ptr<BatchSource> open_crops(const config::Config& config, int rank, int ranks, Start start) {
+  return std::make_unique<CropsSource>(config, rank, ranks, start);
 }
 
 }  // namespace seer::data

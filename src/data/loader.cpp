@@ -46,8 +46,9 @@ struct Worker {
 }  // namespace
 
 struct ShardLoader::Impl {
-  Impl(const config::Config& config_in, DataSet data_in, int rank_in, int ranks, std::size_t threads_in)
+  Impl(const config::Config& config_in, DataSet data_in, int rank_in, int ranks, std::size_t threads_in, Start start_in)
       : config(config_in),
+        start(start_in),
         data(std::move(data_in)),
         sampler(data.images(), static_cast<std::uint64_t>(config.data.seed),
                 static_cast<std::uint64_t>(config.data.block_images),
@@ -76,7 +77,7 @@ struct ShardLoader::Impl {
 
   /// Global position, in the infinite sequence, of an image of this rank's part of update `update`.
   std::uint64_t position(std::int64_t update, std::int64_t image) const {
-    return static_cast<std::uint64_t>(update * config.data.global_batch + rank * images_here + image);
+    return static_cast<std::uint64_t>(start.position(update, config.data.global_batch) + rank * images_here + image);
   }
 
   std::int64_t prepare(std::int64_t update, std::size_t slot_index) {
@@ -177,6 +178,7 @@ struct ShardLoader::Impl {
   }
 
   config::Config config;
+  Start start;
   DataSet data;
   Sampler sampler;
   PlaceCache places;
@@ -192,11 +194,11 @@ struct ShardLoader::Impl {
 };
 
 ShardLoader::ShardLoader(const config::Config& config, DataSet data, int rank, int ranks, std::size_t threads,
-                         std::int64_t start_update)
-    : impl_(std::make_unique<Impl>(config, std::move(data), rank, ranks, threads)) {
+                         Start start)
+    : impl_(std::make_unique<Impl>(config, std::move(data), rank, ranks, threads, start)) {
   auto* const impl = impl_.get();
   impl_->pipeline = std::make_unique<Pipeline>(
-      threads, impl_->slots.size(), start_update, std::numeric_limits<std::int64_t>::max(),
+      threads, impl_->slots.size(), start.update, std::numeric_limits<std::int64_t>::max(),
       Pipeline::Work{[impl](std::int64_t update, std::size_t slot) { return impl->prepare(update, slot); },
                      [impl](std::size_t slot, std::int64_t job, std::size_t worker) { impl->run(slot, job, worker); }});
 }

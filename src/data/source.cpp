@@ -75,10 +75,14 @@ std::size_t reader_threads(const config::Config& config, const comm::Communicato
 
 std::unique_ptr<BatchSource> open_source(const config::Config& config, const comm::Communicator& comm,
                                          std::int64_t start_update) {
+  return open_source(config, comm, Start::of(start_update, config.data.global_batch));
+}
+
+std::unique_ptr<BatchSource> open_source(const config::Config& config, const comm::Communicator& comm, Start start) {
   std::unique_ptr<BatchSource> source;
   comm::agree(comm, "data", [&] { check(config, comm.size()); });
   if (config.data.source == "crops") {
-    comm::agree(comm, "crops file", [&] { source = open_crops(config, comm.rank(), comm.size(), start_update); });
+    comm::agree(comm, "crops file", [&] { source = open_crops(config, comm.rank(), comm.size(), start); });
     return source;
   }
   std::optional<DataSet> data(DataSet::open(config.data.shards, comm));
@@ -87,7 +91,7 @@ std::unique_ptr<BatchSource> open_source(const config::Config& config, const com
     if (data->images() == 0)
       throw Error(ExitCode::file, fmt::format("data.shards = \"{}\" holds no images", config.data.shards),
                   "pack images into it with `seer pack`");
-    source = std::make_unique<ShardLoader>(config, std::move(*data), comm.rank(), comm.size(), threads, start_update);
+    source = std::make_unique<ShardLoader>(config, std::move(*data), comm.rank(), comm.size(), threads, start);
   });
   return source;
 }

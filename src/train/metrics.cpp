@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "seer/train/metrics.hpp"
 
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -13,26 +12,21 @@
 #include <fstream>
 #include <limits>
 #include <nlohmann/json.hpp>
-#include <string_view>
 
 #include "seer/base/error.hpp"
 
 namespace seer::train {
 namespace {
 
+constexpr const char* kRemedy = "log.run_dir must be a writable folder with space left";
+
 [[noreturn]] void fail(const std::string& path, const char* doing) {
   const int reason = errno;
-  throw Error(ExitCode::file, fmt::format("{} {}: {}", path, doing, std::strerror(reason)),
-              "log.run_dir must be a writable folder with space left");
+  throw Error(ExitCode::file, fmt::format("{} {}: {}", path, doing, std::strerror(reason)), kRemedy);
 }
 
-void write_all(int descriptor, std::string_view text, const std::string& path) {
-  while (!text.empty()) {
-    const auto written = ::write(descriptor, text.data(), text.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) fail(path, "cannot be written");
-    text.remove_prefix(static_cast<std::size_t>(written));
-  }
+std::string path_in(const std::string& run_dir) {
+  return (std::filesystem::path(run_dir) / "metrics.jsonl").string();
 }
 
 // A line stays if it is one of ours of an update that the resumed run will not do again.
@@ -43,9 +37,10 @@ bool belongs(const std::string& line, std::int64_t resumed_update) {
   return update != object.end() && update->is_number_integer() && update->get<std::int64_t>() <= resumed_update;
 }
 
-void drop_later_lines(const std::string& path, std::int64_t resumed_update) {
+/// Returns the path.
+std::string drop_later_lines(std::string path, std::int64_t resumed_update) {
   std::error_code ignored;
-  if (!std::filesystem::is_regular_file(path, ignored)) return;  // a new run, or a pipe someone watches
+  if (!std::filesystem::is_regular_file(path, ignored)) return path;  // a new run, or a pipe someone watches
   std::ifstream in(path);
   std::string kept, line;
   bool dropped = false;
@@ -57,19 +52,12 @@ void drop_later_lines(const std::string& path, std::int64_t resumed_update) {
       dropped = true;
     }
   }
-  if (!dropped) return;
+  if (!dropped) return path;
   const auto temporary = path + ".tmp";
-  const int descriptor = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (descriptor < 0) fail(temporary, "cannot be created");
-  try {
-    write_all(descriptor, kept, temporary);
-    if (::fsync(descriptor) != 0) fail(temporary, "cannot be synced");
-  } catch (...) {
-    ::close(descriptor);
-    throw;
-  }
-  ::close(descriptor);
+  ::unlink(temporary.c_str());
+  AppendFile(temporary, AppendFile::Start::append, kRemedy).append_durably(kept);
   if (std::rename(temporary.c_str(), path.c_str()) != 0) fail(temporary, "cannot be renamed");
+  return path;
 }
 
 }  // namespace
@@ -122,15 +110,7 @@ std::string progress_line(const UpdateRecord& r, std::int64_t total_updates) {
 }
 
 Metrics::Metrics(const std::string& run_dir, std::int64_t resumed_update)
-    : path_((std::filesystem::path(run_dir) / "metrics.jsonl").string()) {
-  drop_later_lines(path_, resumed_update);
-  descriptor_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-  if (descriptor_ < 0) fail(path_, "cannot be opened");
-}
-
-Metrics::~Metrics() {
-  if (descriptor_ >= 0) ::close(descriptor_);
-}
+    : file_(drop_later_lines(path_in(run_dir), resumed_update), AppendFile::Start::append, kRemedy) {}
 
 void Metrics::write(const UpdateRecord& record) {
   nlohmann::ordered_json object;
@@ -141,7 +121,7 @@ void Metrics::write(const UpdateRecord& record) {
       object[s.name] = s.value;  // nlohmann writes non-finite numbers as null
     }
   }
-  write_all(descriptor_, object.dump() + '\n', path_);
+  file_.append(object.dump() + '\n');
 }
 
 }  // namespace seer::train

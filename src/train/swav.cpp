@@ -203,7 +203,8 @@ void Swav::restore_queue(std::vector<float> stored, std::int64_t filled, std::in
       kernels::copy(queue, rows_of(mine), rows_of(queue_.f32() + a * part + to * dim_));
     }
   }
-  filled_ = std::min(filled / ranks, local_length_);
+  // Whole updates of this batch: the global batch may have been another.
+  filled_ = std::min(filled / ranks / images_ * images_, local_length_);
 }
 
 }  // namespace seer::train

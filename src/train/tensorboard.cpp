@@ -1,14 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "seer/train/tensorboard.hpp"
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <array>
-#include <cerrno>
 #include <chrono>
-#include <cstring>
+#include <utility>
 
 #include "event.pb.h"
 #include "seer/base/error.hpp"
@@ -37,11 +34,8 @@ void append_little_endian(std::string& out, Unsigned value) {
   for (std::size_t i = 0; i < sizeof(Unsigned); ++i) out += static_cast<char>((value >> (8 * i)) & 0xffU);
 }
 
-[[noreturn]] void fail(const std::string& path, const char* doing) {
-  const int reason = errno;
-  throw Error(ExitCode::file, fmt::format("{} {}: {}", path, doing, std::strerror(reason)),
-              "log.run_dir must be a writable folder with space left; log.tensorboard = false does without the file");
-}
+constexpr const char* kRemedy =
+    "log.run_dir must be a writable folder with space left; log.tensorboard = false does without the file";
 
 // Folds of TensorBoard's page.
 std::string tag_of(std::string_view name) {
@@ -70,10 +64,11 @@ EventFile::EventFile(const std::string& run_dir, std::int64_t resumed_update) {
   // The second in the name orders the files of one run for TensorBoard; two starts within one second must not share
   // one.
   auto second = static_cast<std::int64_t>(seconds_since_1970());
-  for (int attempt = 0; descriptor_ < 0; ++attempt, ++second) {
-    path_ = fmt::format("{}/events.out.tfevents.{:010}.{}", run_dir, second, log::host_name());
-    descriptor_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0644);
-    if (descriptor_ < 0 && (errno != EEXIST || attempt > 100)) fail(path_, "cannot be created");
+  for (int attempt = 0; !file_; ++attempt, ++second) {
+    const auto path = fmt::format("{}/events.out.tfevents.{:010}.{}", run_dir, second, log::host_name());
+    AppendFile file(path, AppendFile::Start::must_be_new, kRemedy);
+    if (file.is_open()) file_.emplace(std::move(file));
+    if (attempt > 100) throw Error(ExitCode::file, fmt::format("{} and a hundred like it are there", path), kRemedy);
   }
   event::Event version;
   version.set_wall_time(seconds_since_1970());
@@ -84,10 +79,6 @@ EventFile::EventFile(const std::string& run_dir, std::int64_t resumed_update) {
   start.set_step(resumed_update + 1);  // TensorBoard forgets what it has of this step and later ones
   start.mutable_session_log()->set_status(event::SessionLog::START);
   append(start.SerializeAsString());
-}
-
-EventFile::~EventFile() {
-  if (descriptor_ >= 0) ::close(descriptor_);
 }
 
 void EventFile::write(const UpdateRecord& record) {
@@ -109,13 +100,7 @@ void EventFile::append(const std::string& event) {
   append_little_endian(record, masked_crc32c(record));
   record += event;
   append_little_endian(record, masked_crc32c(event));
-  std::string_view left = record;
-  while (!left.empty()) {
-    const auto written = ::write(descriptor_, left.data(), left.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) fail(path_, "cannot be written");
-    left.remove_prefix(static_cast<std::size_t>(written));
-  }
+  file_->append(record);
 }
 
 }  // namespace seer::train

@@ -3,10 +3,7 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <cmath>
-#include <filesystem>
-#include <fstream>
 #include <memory>
 #include <optional>
 
@@ -21,17 +18,15 @@
 #include "seer/device/session.hpp"
 #include "seer/train/collapse.hpp"
 #include "seer/train/learner.hpp"
-#include "seer/train/metrics.hpp"
 #include "seer/train/phases.hpp"
-#include "seer/train/run_lock.hpp"
+#include "seer/train/resume.hpp"
+#include "seer/train/run_folder.hpp"
+#include "seer/train/saver.hpp"
 #include "seer/train/schedule.hpp"
-#include "seer/train/tensorboard.hpp"
 #include "seer/train/traffic.hpp"
 
 namespace seer::train {
 namespace {
-
-namespace fs = std::filesystem;
 
 class Run {
  public:
@@ -39,12 +34,10 @@ class Run {
   int loop();
 
  private:
-  void prepare_folder(const PretrainOptions& options);
-  void write_configuration() const;
-  void write_traffic(const std::vector<TrafficLedger::Row>& rows, std::int64_t updates) const;
-  void resume(const PretrainOptions& options);
-  void warn_of_other_shards() const;
-  void save(std::int64_t completed);
+  void describe(checkpoint::State& state) const;
+  std::int64_t images_seen(std::int64_t completed) const {
+    return data_start_.position(completed, config_.data.global_batch);
+  }
   void note_stop();
   void record(std::int64_t completed, const Learner::Outcome& outcome, double lr);
   void finish(std::int64_t completed);
@@ -57,32 +50,26 @@ class Run {
   std::unique_ptr<data::BatchSource> source_;
   std::optional<Schedule> schedule_;
   std::optional<CollapseWatch> collapse_;
-  std::optional<Metrics> metrics_;
-  std::optional<EventFile> events_;
+  std::optional<RunFolder> folder_;
   std::optional<TrafficLedger> traffic_;
-  checkpoint::State loaded_;
-  std::int64_t start_ = 0, total_ = 0, bad_images_ = 0, skipped_ = 0, saved_ = -1, logged_ = 0;
+  std::optional<Saver> saver_;
+  data::Start data_start_;
+  std::int64_t start_ = 0, total_ = 0, bad_images_ = 0, skipped_ = 0, logged_ = 0;
   std::string stop_reason_;
   bool resumes_by_itself_ = true;
-  std::optional<RunLock> lock_;  ///< the root's
 };
 
-std::int64_t total_updates(const config::Config& config, std::uint64_t images) {
+/// `ahead`: by how many images the run is ahead of updates times batch, because its batch was another once.
+std::int64_t total_updates(const config::Config& config, std::uint64_t images, std::int64_t ahead) {
   if (config.schedule.epochs <= 0) return config.schedule.total_updates;
-  const double updates =
-      config.schedule.epochs * static_cast<double>(images) / static_cast<double>(config.data.global_batch);
+  const double updates = (config.schedule.epochs * static_cast<double>(images) - static_cast<double>(ahead)) /
+                         static_cast<double>(config.data.global_batch);
   if (updates >= 1 && updates < 1e12) return static_cast<std::int64_t>(updates);
   throw Error(ExitCode::input,
               fmt::format("schedule.epochs = {} of {} images in batches of {} are {:.3g} updates",
                           config.schedule.epochs, images, config.data.global_batch, updates),
               "use more or fewer epochs, or schedule.total_updates")
       .as_agreed();
-}
-
-std::vector<checkpoint::Shard> shards_of(const data::BatchSource& source) {
-  std::vector<checkpoint::Shard> out;
-  for (const auto& [name, bytes, images] : source.shards()) out.push_back({name, bytes, images});
-  return out;
 }
 
 comm::SilenceLimits limits_of(const config::Log& log) {
@@ -95,144 +82,35 @@ Run::Run(const config::Config& config, const comm::Communicator& comm, const Pre
   comm::watch_for_stop(comm.is_root() ? config.log.walltime : "");  // one clock, so that its stop has one name
   learner_.emplace(config, comm, phases_);
   traffic_.emplace([this] { return learner_->traffic(); });
-  comm::agree(comm, "preparing the run folder", [&] { prepare_folder(options); });
+  folder_.emplace(config, comm, options);
   comm::leave_traces_in(config.log.run_dir);
   watchdog_.emplace(comm, config.log.run_dir, limits_of(config.log));
   if (comm.is_root()) comm::watch_for_files(config.log.run_dir);
   log::info(fmt::format("{}\n{}\n{} ranks, {} images a rank\n{}\n{}", build_info(), device::describe(), comm.size(),
                         learner_->images_per_rank(), learner_->describe(), config::to_table(config)));
-  resume(options);
-  source_ = data::open_source(config, comm, start_);
-  warn_of_other_shards();
-  total_ = total_updates(config, source_->images());
+  saver_.emplace(config, comm, phases_, *traffic_, *learner_, [this](checkpoint::State& state) { describe(state); });
+  const auto from = resume(config, comm, options, *learner_);
+  if (from) data_start_ = {from->update, from->images_seen};
+  start_ = data_start_.update;
+  source_ = data::open_source(config, comm, data_start_);
+  total_ = total_updates(config, source_->images(), images_seen(0));
   schedule_.emplace(config.schedule, total_);
-  if (start_ > 0) schedule_->restore(loaded_.plateau);
+  if (from) {
+    warn_of_other_shards(*from, *source_);
+    schedule_->restore(from->plateau);
+    saver_->resumed(start_);
+  }
   collapse_.emplace(config);
-  comm::agree(comm, "opening the run's records", [&] {
-    if (!comm_.is_root()) return;
-    write_configuration();  // only now: a start that was refused leaves that of the run as it is
-    metrics_.emplace(config_.log.run_dir, start_);
-    if (config_.log.tensorboard) events_.emplace(config_.log.run_dir, start_);
-  });
+  folder_->open_records(start_);  // only now: a start that was refused leaves those of the run as they are
   log::info(
       fmt::format("{} images in the data set, {} updates in all, starting at {}", source_->images(), total_, start_));
 }
 
-void Run::prepare_folder(const PretrainOptions& options) {
-  if (!comm_.is_root()) return;
-  const fs::path dir = config_.log.run_dir;
-  std::error_code error;
-  fs::create_directories(dir, error);
-  if (error) {
-    throw Error(ExitCode::file, fmt::format("cannot make the run folder {}: {}", dir.string(), error.message()),
-                "set log.run_dir to a folder you may write to");
-  }
-  lock_.emplace(dir.string());
-  if (options.resume == "never" && fs::exists(dir / "checkpoints")) {
-    int n = 1;
-    while (fs::exists(dir / fmt::format("checkpoints.old-{}", n))) ++n;
-    fs::rename(dir / "checkpoints", dir / fmt::format("checkpoints.old-{}", n));
-    if (fs::exists(dir / "metrics.jsonl")) {
-      fs::rename(dir / "metrics.jsonl", dir / fmt::format("checkpoints.old-{}/metrics.jsonl", n));
-    }
-  }
-  log::to_file((dir / "log.txt").string());
-}
-
-void Run::write_configuration() const {
-  const auto path = config_.log.run_dir + "/config.toml";
-  std::ofstream file(path);
-  file << config::to_toml(config_);
-  if (!file.flush()) {
-    throw Error(ExitCode::file, "cannot write " + path, "free space or choose another log.run_dir");
-  }
-}
-
-void Run::write_traffic(const std::vector<TrafficLedger::Row>& rows, std::int64_t updates) const {
-  if (!comm_.is_root()) return;
-  const auto path = config_.log.run_dir + "/traffic.json";
-  std::ofstream file(path);
-  file << to_json(rows, updates, logged_, comm_.size());
-  if (!file.flush()) throw Error(ExitCode::file, "cannot write " + path, "free space or choose another log.run_dir");
-}
-
-void Run::resume(const PretrainOptions& options) {
-  std::optional<std::string> from;
-  if (options.resume == "auto") {
-    from = checkpoint::find_valid(comm_, config_.log.run_dir);
-  } else if (options.resume != "never") {
-    comm::agree(comm_, "the checkpoint to resume", [&] { from = checkpoint::resolve(options.resume); });
-  }
-  if (!from) {
-    if (!config_.model.init_from.empty()) learner_->start_from(config_.model.init_from);
-    if (config_.checkpoint.rehearse) checkpoint::rehearse(comm_, config_.log.run_dir);
-    return;
-  }
-  loaded_ = checkpoint::load(comm_, *from, learner_->slabs(), options.resume == "auto");
-  if (loaded_.global_batch != config_.data.global_batch) {
-    throw Error(ExitCode::input,
-                fmt::format("data.global_batch is {}, that of the checkpoint {} was {}", config_.data.global_batch,
-                            *from, loaded_.global_batch),
-                "resume with the same global batch: update and schedule count in batches")
-        .as_agreed();
-  }
-  if (loaded_.seed != config_.data.seed) {
-    log::warn(fmt::format("data.seed is {}, that of the checkpoint was {}: another order of images from here on",
-                          config_.data.seed, loaded_.seed));
-  }
-  comm::agree(comm_, "putting newer checkpoints aside", [&] {
-    if (!comm_.is_root()) return;
-    const auto aside = checkpoint::set_aside_newer(config_.log.run_dir, loaded_.update);
-    if (!aside.empty()) log::warn(fmt::format("checkpoints newer than {} are now in {}", *from, aside));
-  });
-  learner_->share_loaded();
-  learner_->restore_queue(loaded_);
-  learner_->restore_loss_scale(loaded_);
-  start_ = loaded_.update;
-  saved_ = start_;
-  log::info(fmt::format("resumed from {} after {} updates", *from, start_));
-}
-
-void Run::warn_of_other_shards() const {
-  if (start_ == 0) return;
-  const auto now = shards_of(*source_);
-  const auto text = [](const std::vector<checkpoint::Shard>& shards, std::size_t i) {
-    if (i >= shards.size()) return std::string("nothing");
-    return fmt::format("{} ({} images, {} bytes)", shards[i].name, shards[i].images, shards[i].bytes);
-  };
-  for (std::size_t i = 0; i < std::max(now.size(), loaded_.shards.size()); ++i) {
-    const auto here = text(now, i), there = text(loaded_.shards, i);
-    if (here == there) continue;
-    log::warn(
-        fmt::format("the data set is not that of the checkpoint: shard {} is {}, was {}; the run goes on, with "
-                    "another sequence of images than an undisturbed one",
-                    i, here, there));
-    return;
-  }
-}
-
-void Run::save(std::int64_t completed) {
-  if (completed == saved_) return;
-  const auto timer = phases_.time(Phase::checkpoint);
-  traffic_->close(TrafficLedger::Use::update);
-  checkpoint::State state;
-  state.update = completed;
-  state.images_seen = completed * config_.data.global_batch;
-  state.seed = config_.data.seed;
-  state.global_batch = config_.data.global_batch;
-  state.ranks = comm_.size();
+/// What of a checkpoint's state is known here alone.
+void Run::describe(checkpoint::State& state) const {
+  state.images_seen = images_seen(state.update);
   state.shards = shards_of(*source_);
   state.plateau = schedule_->state();
-  state.config_toml = config::to_toml(config_);
-  learner_->save_queue(state);
-  learner_->save_loss_scale(state);
-  const auto folder = checkpoint::save(comm_, config_.log.run_dir, learner_->slabs(), state);
-  saved_ = completed;
-  if (comm_.is_root()) {
-    checkpoint::retain(config_.log.run_dir, config_.checkpoint.keep_last, config_.checkpoint.keep_every);
-  }
-  traffic_->close(TrafficLedger::Use::checkpoint);
-  log::info("checkpoint " + folder);
 }
 
 void Run::record(std::int64_t completed, const Learner::Outcome& outcome, double lr) {
@@ -251,11 +129,10 @@ void Run::record(std::int64_t completed, const Learner::Outcome& outcome, double
   const auto times = phases_.take_interval();
   fill(r, times);
   r.images_per_s = 1000.0 * static_cast<double>(config_.data.global_batch) / r.step_ms;
-  r.epoch = static_cast<double>(completed * config_.data.global_batch) / static_cast<double>(source_->images());
+  r.epoch = static_cast<double>(images_seen(completed)) / static_cast<double>(source_->images());
   r.eta_s = static_cast<double>(total_ - completed) * r.step_ms / 1000;
   if (!comm_.is_root()) return;
-  metrics_->write(r);
-  if (events_) events_->write(r);
+  folder_->write(r);
   log::progress(progress_line(r, total_));
 }
 
@@ -286,14 +163,17 @@ int Run::loop() {
     if (const auto warning = collapse_->observe(t, outcome.loss)) log::warn(*warning);
     phases_.end_update();
     if (log_this) record(t, outcome, lr);
+    folder_->tend(t);
 
     if (outcome.stop) {
       note_stop();
-    } else if (outcome.checkpoint || t % config_.checkpoint.every_updates == 0) {
-      save(t);
+    } else if (outcome.checkpoint) {
+      saver_->save(t);
+    } else {
+      saver_->after_update(t);
     }
   }
-  if (t > start_ || stop_reason_.empty()) save(t);
+  if (t > start_ || stop_reason_.empty()) saver_->finish(t);
   comm::stop_is_done();
   finish(t);
   return static_cast<int>(stop_reason_.empty() ? ExitCode::ok : ExitCode::requeue);
@@ -310,7 +190,7 @@ void Run::finish(std::int64_t completed) {
   memory.data = source_->bytes_held();
   log::info(to_table(memory, static_cast<std::int64_t>(device::peak_resident_bytes())));
   if (const auto table = to_table(messages, completed - start_); !table.empty()) log::info(table);
-  comm::agree(comm_, "writing traffic.json", [&] { write_traffic(messages, completed - start_); });
+  folder_->write("traffic.json", to_json(messages, completed - start_, logged_, comm_.size()));
   log::info(fmt::format("peak memory of a rank {:.2f} GiB, of that activations {:.2f} GiB",
                         static_cast<double>(peak) / (1 << 30),
                         static_cast<double>(learner_->activation_peak_bytes()) / (1 << 30)));

@@ -68,6 +68,11 @@ std::optional<std::string> find_valid(const comm::Communicator& comm, const std:
 /// Serial: reads every byte of a checkpoint folder; "" or its first problem.
 std::string verify(const std::string& folder);
 
+/// Collective: reads a checkpoint that has just been saved back against its manifest, each rank the part that a rank of
+/// another node wrote where there are several nodes (on one, the page cache answers). One that is not what was written
+/// is removed, and every rank throws the same Error(file).
+void verify_or_discard(const comm::Communicator& comm, const std::string& folder);
+
 /// Collective: fills the slabs (matched by group and name; a shape mismatch or a missing name is Error(file) naming the
 /// first and both shapes; tensors of the file that nobody asks for are left alone) and returns the state. All ranks
 /// together verify the whole checkpoint first, each a share, unless `verified` says that find_valid has just done so.
@@ -79,7 +84,7 @@ State load(const comm::Communicator& comm, const std::string& folder, const std:
 std::string set_aside_newer(const std::string& run_dir, std::int64_t update);
 
 /// Deletes all but the newest `keep_last` (at least one is kept) and every multiple of `keep_every` updates (0: none).
-/// Only complete checkpoints are counted, or deleted. Root only.
+/// Only complete checkpoints are counted, or deleted. What cannot be deleted is a warning. Root only.
 void retain(const std::string& run_dir, std::int64_t keep_last, std::int64_t keep_every);
 
 /// Writes and reads back a small checkpoint under run_dir before the first update is spent: a full disk, a read-only

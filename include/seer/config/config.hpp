@@ -110,6 +110,7 @@ struct Checkpoint {
   std::int64_t every_updates = 1000;
   std::int64_t keep_last = 3;
   std::int64_t keep_every = 0;
+  std::int64_t max_failures = 5;  ///< in a row that a run survives
   bool rehearse = true;
   bool operator==(const Checkpoint&) const = default;
 };

@@ -20,8 +20,7 @@ struct LoaderTimes {
 class ShardLoader final : public BatchSource {
  public:
   /// Not collective. `rank` of `ranks` takes its slice; config.data.global_batch is a multiple of `ranks`.
-  ShardLoader(const config::Config& config, DataSet data, int rank, int ranks, std::size_t threads,
-              std::int64_t start_update);
+  ShardLoader(const config::Config& config, DataSet data, int rank, int ranks, std::size_t threads, Start start);
   ~ShardLoader() override;
 
   const Batch& next() override;
@@ -43,7 +42,7 @@ class ShardLoader final : public BatchSource {
 std::size_t reader_threads(const config::Config& config, const comm::Communicator& comm);
 
 /// The crops file of data.source = "crops" (design section 5). Not collective.
-std::unique_ptr<BatchSource> open_crops(const config::Config& config, int rank, int ranks, std::int64_t start_update);
+std::unique_ptr<BatchSource> open_crops(const config::Config& config, int rank, int ranks, Start start);
 
 /// Groups of consecutive crops of equal size, with room for `images` images each; tensors without memory.
 std::vector<CropGroup> crop_groups(const std::vector<config::Crops>& crops, std::int64_t images);

@@ -49,8 +49,23 @@ class BatchSource {
   virtual std::int64_t bytes_held() const = 0;
 };
 
-/// Collective. Rank r of R takes the r-th equal slice of [t B, (t+1) B) (design section 4). Errors agreed over ranks:
-/// Error(file) for missing or malformed shards, Error(input) for a batch that the ranks do not divide.
+/// Where a source begins: the next update, and the images that the updates before it have taken of the sequence.
+struct Start {
+  std::int64_t update = 0;
+  std::int64_t images_seen = 0;
+
+  /// Of a run whose global batch was always `batch`.
+  static Start of(std::int64_t update, std::int64_t batch) { return {update, update * batch}; }
+  /// Position of the first image of update t in batches of `batch` from here on. After a change of the batch it is not
+  /// t * batch.
+  std::int64_t position(std::int64_t t, std::int64_t batch) const { return images_seen + (t - update) * batch; }
+};
+
+/// Collective. Rank r of R takes the r-th equal slice of the images at [p, p + B), where p is the update's position
+/// (design section 4). Errors agreed over ranks: Error(file) for missing or malformed shards, Error(input) for a batch
+/// that the ranks do not divide.
+std::unique_ptr<BatchSource> open_source(const config::Config& config, const comm::Communicator& comm, Start start);
+/// The same for a run whose global batch was always config.data.global_batch.
 std::unique_ptr<BatchSource> open_source(const config::Config& config, const comm::Communicator& comm,
                                          std::int64_t start_update);
 

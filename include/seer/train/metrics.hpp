@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "seer/train/append_file.hpp"
+
 namespace seer::train {
 
 /// One logged update. Times and rates are means over the updates since the previous logged one.
@@ -55,17 +57,13 @@ class Metrics {
   /// Lines of later updates, and lines that do not parse, are dropped first (through a temporary file and rename), so
   /// that the file never tells of an update twice. Error(file).
   Metrics(const std::string& run_dir, std::int64_t resumed_update);
-  ~Metrics();
-  Metrics(const Metrics&) = delete;
-  Metrics& operator=(const Metrics&) = delete;
 
-  /// Non-finite values become null. Error(file), e.g. no space left.
+  /// Non-finite values become null. Error(file), e.g. no space left; then nothing of the line is there.
   void write(const UpdateRecord& record);
-  const std::string& path() const { return path_; }
+  const std::string& path() const { return file_.path(); }
 
  private:
-  std::string path_;
-  int descriptor_ = -1;
+  AppendFile file_;
 };
 
 }  // namespace seer::train

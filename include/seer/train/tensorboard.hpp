@@ -4,9 +4,11 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
+#include "seer/train/append_file.hpp"
 #include "seer/train/metrics.hpp"
 
 namespace seer::train {
@@ -23,18 +25,15 @@ class EventFile {
   /// Tells TensorBoard where this run begins, so that points of later updates, which a killed run left in an older
   /// file, are not shown. Error(file).
   EventFile(const std::string& run_dir, std::int64_t resumed_update);
-  ~EventFile();
-  EventFile(const EventFile&) = delete;
-  EventFile& operator=(const EventFile&) = delete;
 
   /// All scalars of the record but `update`, which is the step. Tags are grouped as "loss/...", "time/..." and so on.
+  /// Error(file); then nothing of the record is there.
   void write(const UpdateRecord& record);
-  const std::string& path() const { return path_; }
+  const std::string& path() const { return file_->path(); }
 
  private:
   void append(const std::string& event);
-  std::string path_;
-  int descriptor_ = -1;
+  std::optional<AppendFile> file_;  ///< always there once this is made
 };
 
 }  // namespace seer::train

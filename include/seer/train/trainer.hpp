@@ -13,6 +13,9 @@ namespace seer::train {
 /// checkpoints of the folder are moved aside. Otherwise the path of a checkpoint folder.
 struct PretrainOptions {
   std::string resume = "auto";
+  /// Go on with another data.global_batch than the checkpoint's: its updates stay counted, the data go on behind the
+  /// images seen, and the schedule, which counts updates, stays as configured.
+  bool allow_batch_change = false;
 };
 
 /// Collective. Returns ExitCode::ok when the run is complete, ExitCode::requeue when it was asked to stop and has

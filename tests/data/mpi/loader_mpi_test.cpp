@@ -108,7 +108,8 @@ class LoaderMpi : public testing::Test {
 
   /// The same batches from a single loader that plays one rank of one, on every rank by itself.
   std::vector<std::uint64_t> checksums_alone(std::int64_t first, int count, std::size_t threads) {
-    ShardLoader loader(config_, DataSet::open(config_.data.shards, world_), 0, 1, threads, first);
+    ShardLoader loader(config_, DataSet::open(config_.data.shards, world_), 0, 1, threads,
+                       Start::of(first, config_.data.global_batch));
     std::vector<std::uint64_t> sums;
     for (int i = 0; i < count; ++i) {
       std::vector<float> all;
@@ -138,6 +139,22 @@ TEST_F(LoaderMpi, ResumesAtAnyUpdateBitForBit) {
   for (const std::int64_t start : {1, 6, 13}) {
     const auto rest = checksums(start, static_cast<int>(15 - start));
     EXPECT_TRUE(std::equal(rest.begin(), rest.end(), whole.begin() + start)) << start;
+  }
+}
+
+TEST_F(LoaderMpi, AfterAChangeOfTheBatchGoesOnBehindTheImagesSeen) {
+  write();
+  constexpr std::int64_t kSeen = 37;  // four updates of some other batch
+  const auto source = open_source(config_, world_, Start{4, kSeen});
+  const Sampler sampler(kImages, 3, 8, 2);
+  for (std::int64_t u = 0; u < 6; ++u) {
+    std::vector<std::uint64_t> images;
+    const auto& batch = source->next();
+    EXPECT_EQ(batch.update, 4 + u);
+    gather(batch, &images);
+    ASSERT_EQ(images.size(), 8U);
+    for (std::int64_t i = 0; i < 8; ++i)
+      EXPECT_EQ(images[static_cast<std::size_t>(i)], sampler.image(static_cast<std::uint64_t>(kSeen + u * 8 + i)));
   }
 }
 

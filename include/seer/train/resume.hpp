@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a start goes on from.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "seer/checkpoint/checkpoint.hpp"
+#include "seer/comm/communicator.hpp"
+#include "seer/config/config.hpp"
+#include "seer/data/source.hpp"
+#include "seer/train/learner.hpp"
+#include "seer/train/trainer.hpp"
+
+namespace seer::train {
+
+/// Collective: finds the checkpoint that the options ask for, puts the learner back to it, and puts newer ones of the
+/// run folder aside. Nothing for a run that starts anew; then model.init_from has been read and a checkpoint rehearsed.
+/// Error(input) where configuration and checkpoint cannot go together, Error(file) for damaged ones.
+std::optional<checkpoint::State> resume(const config::Config& config, const comm::Communicator& comm,
+                                        const PretrainOptions& options, Learner& learner);
+
+/// Collective: the learner as it was when `folder` was written, and the rest of what the run was. `verified`: as
+/// checkpoint::load().
+checkpoint::State restore(const comm::Communicator& comm, const std::string& folder, Learner& learner, bool verified);
+
+/// The shards of a data set as checkpoints hold them.
+std::vector<checkpoint::Shard> shards_of(const data::BatchSource& source);
+/// Warns where they are not those that the checkpoint was trained on.
+void warn_of_other_shards(const checkpoint::State& from, const data::BatchSource& source);
+
+}  // namespace seer::train

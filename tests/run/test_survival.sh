@@ -1,0 +1,101 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# What the file system and other people do to a run folder: a disk that fills up and is cleared, a folder that is
+# deleted, runs that start at once, damaged checkpoints.
+. "$(dirname "$0")/common.sh"
+
+seer synth -o train --classes 4 --images 120 --size 48 --seed 1 >/dev/null
+start() {  # CONFIG RANKS option...: in the background; its output in CONFIG.txt, the launcher in $launcher
+  local config=$1 n=$2; shift 2
+  "$mpiexec" --oversubscribe --bind-to none -n "$n" "$SEER_EXECUTABLE" pretrain "$config.toml" "$@" \
+    </dev/null >"$config.txt" 2>&1 &
+  launcher=$!
+}
+# until SECONDS command...: waits for it to succeed.
+until_true() { local n=$(($1 * 20)); shift; for _ in $(seq "$n"); do "$@" 2>/dev/null && return; sleep 0.05; done; return 1; }
+ended() { rc=0; wait "$launcher" || rc=$?; }  # its exit code in $rc
+has() { grep -qF -- "$2" "$1"; }
+# Every line of metrics.jsonl is a whole object.
+whole_lines() { ! grep -qvE '^\{"update":[0-9]+,.*\}$' "$1/metrics.jsonl"; }
+
+# A disk that fills up while the run is under way, where this user may mount one.
+mkdir small
+if mount -t tmpfs -o size=24m none small 2>/dev/null; then
+  trap 'umount "$scratch/small"; rm -rf "$scratch"' EXIT
+  write_config full small/run 100000
+  mv full full.toml
+  start full 2 --set checkpoint.max_failures=1000000 --set checkpoint.keep_last=1
+  until_true 30 test -d small/run/checkpoints/update-00000005 || { cat full.txt; fail "no first checkpoint"; }
+  cat /dev/zero >small/filler 2>/dev/null || true
+  until_true 30 has full.txt 'no checkpoint after' || { cat full.txt; fail "no warning of the full disk"; }
+  has full.txt 'checkpoint.max_failures = 1000000' || fail "the warning does not count"
+  sleep 0.5
+  ls small/run/checkpoints | grep -qx 'update-[0-9]*' || fail "the checkpoint before the full disk is gone"
+  rm small/filler
+  kept=$(last_checkpoint small/run)
+  until_true 30 eval '[ "$(last_checkpoint small/run)" != "$kept" ]' || { cat full.txt; fail "no checkpoint after the disk was cleared"; }
+  kill -USR1 "$launcher"
+  ended
+  [ "$rc" = 75 ] || { cat full.txt; fail "after the full disk: exit code $rc, wanted 75"; }
+  whole_lines small/run || fail "metrics.jsonl holds torn lines"
+  has small/run/log.txt 'no checkpoint after' || echo "(the log lacks lines of the time when the disk was full)"
+  seer inspect small/run --verify >/dev/null || fail "the last checkpoint is damaged"
+  echo "ok: a full disk, cleared again"
+
+  # It stays full: the last checkpoint cannot be written, and the run does not claim that it was.
+  sed "s/^total_updates = .*/total_updates = $(($(basename "$(last_checkpoint small/run)" | sed 's/update-0*//') + 80))/" full.toml >stays.toml
+  start stays 2
+  until_true 30 has stays.txt 'starting at' || { cat stays.txt; fail "the run does not go on"; }
+  cat /dev/zero >small/filler 2>/dev/null || true
+  ended
+  [ "$rc" = 3 ] || { cat stays.txt; fail "a disk that stays full: exit code $rc, wanted 3"; }
+  has stays.txt 'in a row could not be written' || { cat stays.txt; fail "no message of the full disk"; }
+  rm small/filler
+  echo "ok: a disk that stays full ends the run with 3"
+else
+  echo "not run: a full disk (needs to mount a tmpfs; the suites of checkpoint and train have its errors)"
+fi
+
+# The run folder is deleted under the run.
+write_config gone.toml gone 100000
+start gone 2
+until_true 30 test -d gone/checkpoints/update-00000005 || { cat gone.txt; fail "no first checkpoint"; }
+rm -rf gone || rm -rf gone
+until_true 30 has gone.txt 'was deleted under the run' || { cat gone.txt; fail "no warning of the deleted folder"; }
+lines() { wc -l <gone/metrics.jsonl; }
+until_true 30 eval '[ "$(lines)" -gt 5 ]' || fail "no records in the new folder"
+kill -USR1 "$launcher"
+ended
+[ "$rc" = 75 ] || { cat gone.txt; fail "after the folder was deleted: exit code $rc, wanted 75"; }
+[ -s gone/config.toml ] && [ -s gone/log.txt ] && whole_lines gone || fail "the new folder is not whole: $(ls gone)"
+seer inspect gone --verify >/dev/null || fail "the last checkpoint is damaged"
+echo "ok: a deleted folder"
+
+# Runs that start at once: one goes on, the other is refused.
+write_config twice.toml twice 100000
+for trial in $(seq 6); do
+  start twice 1 && first=$launcher && mv twice.txt twice.1.txt
+  start twice 1 && second=$launcher && mv twice.txt twice.2.txt
+  until_true 60 eval 'grep -q "another run uses twice: process" twice.1.txt twice.2.txt' ||
+    { cat twice.1.txt twice.2.txt; fail "trial $trial: neither of two runs was refused"; }
+  if has twice.1.txt 'another run uses'; then loser=$first winner=$second log=2; else loser=$second winner=$first log=1; fi
+  rc=0; wait "$loser" || rc=$?
+  [ "$rc" = 2 ] || fail "trial $trial: the refused run ended with $rc, wanted 2"
+  until_true 60 has "twice.$log.txt" 'starting at' || { cat "twice.$log.txt"; fail "trial $trial: the other does not go on"; }
+  kill -USR1 "$winner"
+  rc=0; wait "$winner" || rc=$?
+  [ "$rc" = 75 ] || { cat "twice.$log.txt"; fail "trial $trial: the run that went on ended with $rc, wanted 75"; }
+done
+echo "ok: 6 times two runs at once"
+
+# Damaged checkpoints are named, and the one before is gone on from.
+write_config rot.toml rot 12
+ranks 2 pretrain rot.toml >rot.txt 2>&1 || { cat rot.txt; fail "a run of 12 updates"; }
+printf 'rot' | dd of=rot/checkpoints/update-00000012/state.h5 bs=1 seek=30000 conv=notrunc status=none
+rm rot/checkpoints/update-00000010/manifest.json
+expect 0 'resumed from rot/checkpoints/update-00000005 after 5 updates' ranks 2 pretrain rot.toml
+for update in 12 10; do
+  has out.txt "checkpoint rot/checkpoints/update-000000$update is not used" || fail "update $update is not named"
+done
+for folder in rot/checkpoints/update-*; do : >"$folder/manifest.json"; done
+expect 3 'checkpoints in rot/checkpoints can be used' ranks 2 pretrain rot.toml
