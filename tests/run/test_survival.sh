@@ -5,10 +5,10 @@
 . "$(dirname "$0")/common.sh"
 
 seer synth -o train --classes 4 --images 120 --size 48 --seed 1 >/dev/null
-start() {  # CONFIG RANKS option...: in the background; its output in CONFIG.txt, the launcher in $launcher
+start() {  # CONFIG RANKS option...: in the background; its output in ${output:-CONFIG.txt}, the launcher in $launcher
   local config=$1 n=$2; shift 2
   "$mpiexec" --oversubscribe --bind-to none -n "$n" "$SEER_EXECUTABLE" pretrain "$config.toml" "$@" \
-    </dev/null >"$config.txt" 2>&1 &
+    </dev/null >"${output:-$config.txt}" 2>&1 &
   launcher=$!
 }
 # until SECONDS command...: waits for it to succeed.
@@ -74,8 +74,8 @@ echo "ok: a deleted folder"
 # Runs that start at once: one goes on, the other is refused.
 write_config twice.toml twice 100000
 for trial in $(seq 6); do
-  start twice 1 && first=$launcher && mv twice.txt twice.1.txt
-  start twice 1 && second=$launcher && mv twice.txt twice.2.txt
+  output=twice.1.txt start twice 1 && first=$launcher
+  output=twice.2.txt start twice 1 && second=$launcher
   until_true 60 eval 'grep -q "another run uses twice: process" twice.1.txt twice.2.txt' ||
     { cat twice.1.txt twice.2.txt; fail "trial $trial: neither of two runs was refused"; }
   if has twice.1.txt 'another run uses'; then loser=$first winner=$second log=2; else loser=$second winner=$first log=1; fi
