@@ -20,6 +20,7 @@ using nlohmann::json;
 const std::string kGroup = "/state";
 const std::string kQueue = "/state/queue";
 const std::string kPlateau = "/state/plateau";
+const std::string kGuard = "/state/guard";
 const std::string kShardBytes = "/state/shard_bytes";
 const std::string kShardImages = "/state/shard_images";
 
@@ -57,6 +58,8 @@ std::vector<std::uint8_t> pack(const State& s) {
                {"config", s.config_toml}};
   // Only where there is one: the checksum of a state without it is what it was before there was such a thing.
   if (s.loss_scale_clean >= 0) tree["loss_scale_clean"] = s.loss_scale_clean;
+  if (s.queue_place >= 0) tree["queue_place"] = s.queue_place;
+  if (!s.guard.empty()) tree["guard"] = s.guard;
   return json::to_cbor(tree);
 }
 
@@ -78,6 +81,8 @@ void unpack(const std::vector<std::uint8_t>& bytes, State& s) {
   s.queue_filled = tree.at("queue_filled");
   s.queue_shape = tree.at("queue_shape").get<std::vector<std::int64_t>>();
   s.config_toml = tree.at("config");
+  s.queue_place = tree.value("queue_place", std::int64_t{-1});
+  s.guard = tree.value("guard", std::vector<double>());
 }
 
 void share(const comm::Communicator& comm, State& state) {
@@ -115,6 +120,7 @@ void write_state(File& file, const State& s) {
   file.set(kGroup, "global_batch", s.global_batch);
   file.set(kGroup, "ranks", s.ranks);
   file.set(kGroup, "queue_filled", s.queue_filled);
+  if (s.queue_place >= 0) file.set(kGroup, "queue_place", s.queue_place);
   if (!s.shards.empty()) {
     file.set(kGroup, "shards", column(s.shards, &Shard::name));
     for (const auto& [name, member] :
@@ -127,6 +133,10 @@ void write_state(File& file, const State& s) {
   if (!s.plateau.empty()) {
     file.create_dataset(kPlateau, Type::f64, {s.plateau.size()});
     file.write(kPlateau, Type::f64, 0, s.plateau.size(), s.plateau.data());
+  }
+  if (!s.guard.empty()) {
+    file.create_dataset(kGuard, Type::f64, {s.guard.size()});
+    file.write(kGuard, Type::f64, 0, s.guard.size(), s.guard.data());
   }
   if (!s.queue.empty()) {
     file.create_dataset(kQueue, Type::f32, Dims(s.queue_shape.begin(), s.queue_shape.end()));
@@ -159,6 +169,8 @@ State read_state(const File& file) {
     set_column(s.shards, &Shard::images, file.read_all<std::int64_t>(kShardImages, Type::i64));
   }
   if (file.exists(kPlateau)) s.plateau = file.read_all<double>(kPlateau, Type::f64);
+  if (file.exists(kGuard)) s.guard = file.read_all<double>(kGuard, Type::f64);
+  if (file.has(kGroup, "queue_place")) s.queue_place = file.get_int(kGroup, "queue_place");
   if (file.exists(kQueue)) {
     for (const auto n : file.describe(kQueue).dims) s.queue_shape.push_back(static_cast<std::int64_t>(n));
     s.queue = file.read_all<float>(kQueue, Type::f32);

@@ -191,6 +191,18 @@ std::vector<Key> make_keys() {
       .key("memory_budget_bytes", &Parallel::memory_budget_bytes, at_least(0),
            "of a rank, all it holds, for recompute = \"auto\"; 0: what there is")
       .key("bucket_bytes", &Parallel::bucket_bytes, at_least(1024), "gradients summed in one message");
+  Section(k, "guard", &Config::guard)
+      .key("max_skips_in_a_row", &Guard::max_skips_in_a_row, at_least(1),
+           "after so many bad updates in a row the last good checkpoint is loaded, and the run goes on past them")
+      .key("max_reloads", &Guard::max_reloads, at_least(0), "of a run; when another is wanted it ends with exit code 4")
+      .key("loss_z_score", &Guard::loss_z_score, at_least(0),
+           "an update is bad whose loss is above the mean by so many standard deviations; 0: any finite loss will do")
+      .key("loss_window", &Guard::loss_window, at_least(2),
+           "updates over which that mean and deviation are taken, and after which the first is judged")
+      .key("replay_every", &Guard::replay_every, at_least(0),
+           "every so many updates forward and backward pass are done twice and must give the same bits; 0: never")
+      .key("replay_action", &Guard::replay_action, one_of({"stop", "warn"}),
+           "where they do not: end with exit code 5, or leave the update out and go on");
   Section(k, "checkpoint", &Config::checkpoint)
       .key("every_updates", &Checkpoint::every_updates, Rule{.low = 1, .later = {"auto"}},
            "updates between two checkpoints")
@@ -210,6 +222,14 @@ std::vector<Key> make_keys() {
       .key("walltime", &Log::walltime, walltime(),
            "checkpoint and exit 75 after this time; leave room for both before the job's own limit")
       .key("tensorboard", &Log::tensorboard, any(), "write event files too");
+  Section(k, "faults", &Config::faults)
+      .key("nan_updates", &Faults::nan_updates, at_least(1),
+           "for tests: updates (numbers as in metrics.jsonl) in which a gradient of one rank becomes NaN")
+      .key("nan_rank", &Faults::nan_rank, at_least(0), "that rank, modulo the number of ranks")
+      .key("flip_update", &Faults::flip_update, at_least(0),
+           "for tests: update in whose second pass (guard.replay_every) a gradient of one rank has a bit flipped; 0: "
+           "none")
+      .key("flip_rank", &Faults::flip_rank, at_least(0), "that rank, modulo the number of ranks");
   return k;
 }
 

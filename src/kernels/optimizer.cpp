@@ -111,7 +111,7 @@ void optimizer_update(Queue& queue, std::span<const Range> ranges, std::span<con
   });
 }
 
-void normalize_rows(Queue& queue, const Tensor& matrix) {
+void normalize_rows(Queue& queue, const Tensor& matrix, float tolerance) {
   if (queue.only_plans(3 * matrix.bytes())) return;
   launch::need_f32(matrix);
   launch::on_space(queue, [&]<class Space>() {
@@ -122,6 +122,7 @@ void normalize_rows(Queue& queue, const Tensor& matrix) {
           float* a = data + row * c;
           const double norm = std::sqrt(
               team.sum(c, [=](std::int64_t k) { return static_cast<double>(a[k]) * static_cast<double>(a[k]); }));
+          if (std::abs(norm - 1) < static_cast<double>(tolerance)) return;
           const double factor = 1.0 / (norm > 1e-12 ? norm : 1e-12);  // spec 2, prototype normalisation
           team.each(c, [=](std::int64_t k) { a[k] = static_cast<float>(static_cast<double>(a[k]) * factor); });
         });

@@ -22,6 +22,14 @@ Model::Model(const config::Model& model, const config::Head& head) {
   head_.emplace(head, parameters_, buffers_);
 }
 
+std::vector<std::int64_t> Model::segment_begins() const {
+  auto begins = trunk_->segment_begins();
+  if (!head_) return begins;
+  const auto& of_head = head_->segment_begins();
+  begins.insert(begins.end(), of_head.begin() + 1, of_head.end());
+  return begins;
+}
+
 void Model::initialize(std::uint64_t seed, float* parameters, float* buffers) const {
   nn::initialize(parameters_, seed, parameters);
   nn::initialize(buffers_, seed, buffers);

@@ -23,6 +23,9 @@ int group_size_of(const config::Parallel& parallel, int ranks) {
   return static_cast<int>(wanted);
 }
 
+/// A row of unit length, as floats have it: scaling it once more would turn its last bits to and fro.
+constexpr float kUnitTolerance = 1e-5F;
+
 std::size_t floats(std::int64_t count) {
   return static_cast<std::size_t>(count);
 }
@@ -108,10 +111,8 @@ FlatState::FlatState(const config::Config& config, const comm::Communicator& com
 /// In the trunk, whole segments until a bucket has its bytes; each layer of the head, few and large, is one of its own,
 /// and so are the prototypes, which are needed by themselves.
 void FlatState::cut(const nn::Model& model, std::int64_t bucket_bytes) {
-  auto begins = model.trunk().segment_begins();
+  const auto begins = model.segment_begins();
   const auto trunk_segments = model.trunk().segments();
-  const auto& of_head = model.head().segment_begins();
-  begins.insert(begins.end(), of_head.begin() + 1, of_head.end());
   std::int64_t begin = 0;
   std::size_t first = 0;
   for (std::size_t s = 0; s + 1 < begins.size(); ++s) {
@@ -176,7 +177,8 @@ void FlatState::add_to(Footprint& footprint) const {
   footprint.communication += group_.staging_bytes() + replicas_.staging_bytes() + norms_.staging_bytes();
 }
 
-void FlatState::begin_update() {
+void FlatState::begin_update(Sums sums) {
+  sums_ = sums;
   exposed_ms_ = 0;
   closed_ = measured_ = buckets_.size();
   optimizer_.forget_squares();
@@ -249,7 +251,7 @@ void FlatState::open_gradients(nn::Context& ctx, std::size_t segment) {
 
 void FlatState::close_gradients(std::size_t segment) {
   auto& b = buckets_[bucket_of_.at(segment)];
-  if (segment != b.first_segment) return;
+  if (segment != b.first_segment || sums_ == Sums::no) return;
   closed_ = index_of(b);
   if (comm_->size() > 1) {
     // The loss gradient is already divided by the number of ranks: the sum is the average.
@@ -305,15 +307,16 @@ void FlatState::step(double lr) {
     if (group_.size() == 1 || shards(Sharding::parameters)) continue;
     post_gather(b);
   }
+  normalize_prototypes(0);
   finish_update();
 }
 
 void FlatState::skip() {
+  normalize_prototypes(kUnitTolerance);
   finish_update();
 }
 
 void FlatState::finish_update() {
-  normalize_prototypes();
   ++version_;
   const double busy_ms = stream_.take_busy_ms();
   phases_->add_hidden(std::max(0.0, busy_ms - exposed_ms_));
@@ -321,13 +324,13 @@ void FlatState::finish_update() {
 
 /// Every row to length one (spec 2). A sharded row lies on two ranks: its bucket is gathered, and each owner keeps its
 /// part of the result.
-void FlatState::normalize_prototypes() {
+void FlatState::normalize_prototypes(float tolerance) {
   auto& b = buckets_.back();
   if (shards(Sharding::parameters)) fetch(b);
   wait(Phase::gather, std::exchange(b.gather, 0));
   float* whole = whole_parameters_of(b);
   kernels::normalize_rows(
-      queue_, {.data = whole + (prototypes_begin_ - b.begin), .shape = {prototypes_, 1, 1, prototype_dim_}});
+      queue_, {.data = whole + (prototypes_begin_ - b.begin), .shape = {prototypes_, 1, 1, prototype_dim_}}, tolerance);
   if (!shards(Sharding::parameters)) return;
   kernels::copy(queue_, view(whole + (b.own_begin - b.begin), b.own_elems()), view(own_parameters(b), b.own_elems()));
   b.gathered = false;

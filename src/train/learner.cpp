@@ -13,6 +13,7 @@
 #include "seer/comm/progress.hpp"
 #include "seer/comm/signals.hpp"
 #include "seer/kernels/activation.hpp"
+#include "seer/kernels/optimizer.hpp"
 
 namespace seer::train {
 namespace {
@@ -65,12 +66,28 @@ device::Tensor view(const device::Buffer& floats) {
   return {.data = floats.data(), .shape = {1, 1, 1, static_cast<std::int64_t>(floats.bytes() / sizeof(float))}};
 }
 
+/// "pixels of crop 2 of image 4711" where the batch itself is not finite, else "".
+std::string pixels_not_finite(const data::Batch& batch) {
+  device::Queue queue;
+  for (const auto& group : batch.groups) {
+    const auto at = kernels::first_non_finite(queue, group.images.f32(), group.images.elems());
+    if (at < 0) continue;
+    const auto row = at / (group.size * group.size * 3), image = row % batch.images;
+    const auto index = static_cast<std::size_t>(image);
+    return fmt::format("the pixels of crop {} of image {}", group.first_crop + row / batch.images,
+                       index < batch.positions.size() ? batch.positions[index] : index);
+  }
+  return "";
+}
+
 }  // namespace
 
 class Learner::GroupReduction : public nn::StatisticsReduction {
  public:
-  GroupReduction(comm::Communicator group, Phases& phases) : group_(std::move(group)), phases_(phases) {}
+  GroupReduction(comm::Communicator group, Phases& phases, Probe& probe)
+      : group_(std::move(group)), phases_(phases), probe_(probe) {}
   void sum(double* values, std::size_t count) override {
+    probe_.statistics(std::span(values, count));
     const auto timer = phases_.time(Phase::bn_sync);
     group_.all_reduce(std::span(values, count));
   }
@@ -80,6 +97,7 @@ class Learner::GroupReduction : public nn::StatisticsReduction {
  private:
   comm::Communicator group_;
   Phases& phases_;
+  Probe& probe_;
 };
 
 Learner::Learner(const config::Config& config, const comm::Communicator& comm, Phases& phases)
@@ -92,17 +110,20 @@ Learner::Learner(const config::Config& config, const comm::Communicator& comm, P
       phases_(&phases),
       images_(share_of_batch(config, comm)),
       model_(config.model, config.head),
+      begins_(model_.segment_begins()),
       plan_(std::move(plan)),
       dnn_(std::move(backend)),
       queue_(device::Queue::of(comm.ledger())),
       pool_(queue_.space),
       state_(config, comm, model_, phases),
       loss_scale_(config.precision),
-      buffers_(device::Buffer::floats(static_cast<std::size_t>(model_.buffers().block_elems()), queue_.space)) {
-  if (loss_scale_.dynamic()) kept_buffers_ = device::Buffer(buffers_.bytes(), queue_.space);
+      buffers_(device::Buffer::floats(static_cast<std::size_t>(model_.buffers().block_elems()), queue_.space)),
+      kept_buffers_(buffers_.bytes(), queue_.space),
+      probe_(model_, comm.ledger() != nullptr),
+      faults_(config.faults, comm) {
   for (const auto& crops : config.crops) crops_ += crops.count;
   const int group = group_size(config, comm);
-  if (group > 1) group_ = std::make_unique<GroupReduction>(comm.split_groups(group).named("bn"), phases);
+  if (group > 1) group_ = std::make_unique<GroupReduction>(comm.split_groups(group).named("bn"), phases, probe_);
   swav_ = std::make_unique<Swav>(config.swav, comm, images_, crops_, model_.head().prototypes(), model_.head().dim());
   passes_.resize(plan_.keep.size());
   if (comm.ledger() != nullptr) return;  // planned: no values
@@ -166,6 +187,7 @@ void Learner::forward(nn::Context& ctx, const data::Batch& batch, device::Tensor
   for (std::size_t g = 0; g < passes_.size(); ++g) passes_[g].keep = plan_.keep[g];
   for (std::size_t s = 0; s < state_.segments(); ++s) {
     state_.need(ctx, s, kDirection);
+    probe_.enter(Probe::Direction::forward, s);
     if (s < trunk.segments()) {
       for (std::size_t g = 0; g < batch.groups.size(); ++g) {
         const auto& group = batch.groups[g];
@@ -183,13 +205,15 @@ void Learner::forward(nn::Context& ctx, const data::Batch& batch, device::Tensor
 
 /// The same way back. A segment's gradients are complete when all resolutions have passed it, and set off to the other
 /// ranks while the segments below are at work.
-void Learner::backward(nn::Context& ctx, const data::Batch& batch, device::Tensor d_scores, device::Tensor features) {
+void Learner::backward(nn::Context& ctx, const data::Batch& batch, std::int64_t update, device::Tensor d_scores,
+                       device::Tensor features) {
   constexpr auto kDirection = FlatState::Direction::backward;
   const auto& trunk = model_.trunk();
   const auto d_features = pool_.tensor(features.shape);
   for (std::size_t s = state_.segments(); s-- > 0;) {
     state_.need(ctx, s, kDirection);
     state_.open_gradients(ctx, s);
+    probe_.enter(Probe::Direction::backward, s);
     if (s >= trunk.segments()) {
       model_.head().backward_segment(ctx, s - trunk.segments(), d_scores, head_pass_, *d_features);
     } else {
@@ -201,8 +225,36 @@ void Learner::backward(nn::Context& ctx, const data::Batch& batch, device::Tenso
       }
     }
     state_.drop(s, kDirection);
+    float* own = ctx.grad(begins_[s]);
+    if (s == state_.segments() / 2) faults_.strike(queue_, update + 1, probe_.second_pass(), own);
+    probe_.gradients(queue_, s, own);
     state_.close_gradients(s);
   }
+}
+
+const Swav::Result& Learner::passes(nn::Context& ctx, const data::Batch& batch, std::int64_t update,
+                                    FlatState::Sums sums) {
+  const std::int64_t rows = crops_ * images_;
+  const auto features = pool_.tensor({rows, 1, 1, model_.trunk().features()});
+  const auto scores = pool_.tensor({rows, 1, 1, model_.head().prototypes()});
+  state_.begin_update(sums);
+  {
+    const auto timer = phases_->time(Phase::forward);
+    forward(ctx, batch, *features, *scores);
+    probe_.scores(queue_, *scores);
+  }
+  const auto d_scores = pool_.tensor(scores->shape);
+  const Swav::Result* swav = nullptr;
+  {
+    const auto timer = phases_->time(Phase::loss);
+    swav = &swav_->loss_and_gradient(
+        pool_, queue_, update, *scores, *head_pass_.embedding, *d_scores, loss_scale_.value(),
+        [&](device::Tensor embeddings, device::Tensor out) { model_.head().score(ctx, embeddings, out); });
+    probe_.loss(swav->loss);
+  }
+  const auto timer = phases_->time(Phase::backward);
+  backward(ctx, batch, update, *d_scores, *features);
+  return *swav;
 }
 
 Learner::Outcome Learner::update(const data::Batch& batch, std::int64_t update, double lr, Diagnose diagnose) {
@@ -213,54 +265,63 @@ Learner::Outcome Learner::update(const data::Batch& batch, std::int64_t update, 
                   .compute = compute_type(config_.precision),
                   .mode = nn::Mode::train,
                   .group = group_.get()};
-  const std::int64_t rows = crops_ * images_;
-  const auto features = pool_.tensor({rows, 1, 1, model_.trunk().features()});
-  const auto scores = pool_.tensor({rows, 1, 1, model_.head().prototypes()});
-  state_.begin_update();
-  if (loss_scale_.dynamic()) kernels::copy(queue_, view(buffers_), view(kept_buffers_));
-  {
-    const auto timer = phases_->time(Phase::forward);
-    forward(ctx, batch, *features, *scores);
+  kernels::copy(queue_, view(buffers_), view(kept_buffers_));
+  const bool twice = config_.guard.replay_every > 0 && (update + 1) % config_.guard.replay_every == 0;
+  probe_.begin(twice);
+  if (twice) {
+    passes(ctx, batch, update, FlatState::Sums::no);
+    kernels::copy(queue_, view(kept_buffers_), view(buffers_));
+    probe_.begin_second_pass();
   }
-
-  const auto d_scores = pool_.tensor(scores->shape);
-  const Swav::Result* swav = nullptr;
-  {
-    const auto timer = phases_->time(Phase::loss);
-    swav = &swav_->loss_and_gradient(
-        pool_, queue_, update, *scores, *head_pass_.embedding, *d_scores, loss_scale_.value(),
-        [&](device::Tensor embeddings, device::Tensor out) { model_.head().score(ctx, embeddings, out); });
-  }
-  {
-    const auto timer = phases_->time(Phase::backward);
-    backward(ctx, batch, *d_scores, *features);
-  }
+  const auto& swav = passes(ctx, batch, update, FlatState::Sums::yes);
 
   // Update: the same on all ranks, or on none.
-  Outcome out = agree_on_outcome(batch, *swav, diagnose);
+  Outcome out = agree_on_outcome(batch, swav, diagnose);
   const auto timer = phases_->time(Phase::optimizer);
   state_.optimizer().set_frozen(kPrototypes, update < config_.swav.freeze_prototypes_updates);
   out.loss_scale = last_scale_ = loss_scale_.value();
   state_.optimizer().set_gradient_scale(last_scale_);
   out.grad_norm = state_.reduce();
-  const bool finite = std::isfinite(out.loss) && std::isfinite(out.grad_norm);
-  if (!finite && !loss_scale_.dynamic()) {
-    throw Error(
-        ExitCode::numerics,
-        fmt::format("update {}: loss {} and gradient norm {} are not finite; the parameters are those before it",
-                    update, out.loss, out.grad_norm),
-        "lower schedule.lr_peak or lengthen the warm-up; the newest checkpoint is intact")
-        .as_agreed();
-  }
-  if (finite) {
-    state_.step(lr);
-  } else {
+  judge(out, batch, swav, twice);
+  if (out.skipped) {
     state_.skip();
     kernels::copy(queue_, view(kept_buffers_), view(buffers_));
+  } else {
+    state_.step(lr);
+    swav_->accept(queue_);
   }
-  out.skipped = !finite;
-  loss_scale_.observe(finite);
+  loss_scale_.observe(std::isfinite(out.loss) && std::isfinite(out.grad_norm));
   return out;
+}
+
+/// Whether the step may be taken, and if not, where that began. Every rank comes to the same end.
+void Learner::judge(Outcome& out, const data::Batch& batch, const Swav::Result& swav, bool twice) {
+  std::vector<Culprit> culprits;
+  if (twice) {
+    culprits = earliest(*comm_, probe_.difference(), batch.positions);
+    if (!culprits.empty()) out.cause = Cause::replay;
+  }
+  if (out.cause == Cause::none && !(std::isfinite(out.loss) && std::isfinite(out.grad_norm))) {
+    const bool scaled = loss_scale_.dynamic() && out.loss_scale > 1 && std::isfinite(out.loss);
+    out.cause = scaled ? Cause::loss_scale : Cause::not_finite;
+    auto mine = probe_.not_finite();
+    if (probe_.before_loss()) {
+      if (const auto pixels = pixels_not_finite(batch); !pixels.empty()) mine->what = pixels;
+    }
+    culprits = earliest(*comm_, mine, batch.positions);
+    if (culprits.empty()) {  // finite on every rank, but not together
+      culprits.push_back({-1, "", "the sum over ranks of the gradient of " + state_.optimizer().not_finite(), {}});
+    }
+  }
+  if (out.cause == Cause::none && refused_ && refused_(out.loss)) {
+    out.cause = Cause::outlier;
+    const bool largest = swav.loss == comm_->all_reduce(swav.loss, comm::Op::max);
+    culprits = earliest(
+        *comm_, largest ? std::optional(Finding{0, "the loss, of which it has the largest share"}) : std::nullopt,
+        batch.positions);
+  }
+  out.skipped = out.cause != Cause::none;
+  out.culprits = std::move(culprits);
 }
 
 /// One small message: loss, diagnostics, and whether anyone was asked to stop or to write a checkpoint.
@@ -326,10 +387,11 @@ void Learner::save_queue(checkpoint::State& state) const {
   state.queue = swav_->gather_queue();
   state.queue_shape = swav_->queue_shape();
   state.queue_filled = swav_->queue_filled();
+  state.queue_place = swav_->queue_place();
 }
 
 void Learner::restore_queue(const checkpoint::State& state) {
-  swav_->restore_queue(state.queue, state.queue_filled, state.update);
+  swav_->restore_queue(state.queue, state.queue_filled, state.queue_place, state.update);
 }
 
 }  // namespace seer::train

@@ -50,6 +50,13 @@ double Optimizer::gradient_norm() const {
   return std::sqrt(sum) * static_cast<double>(rule_.gradient_factor);
 }
 
+std::string Optimizer::not_finite() const {
+  for (std::size_t i = names_.size(); i-- > 0;) {
+    if (skip_[i] == 0 && !std::isfinite(squares_[i])) return names_[i];
+  }
+  return "";
+}
+
 void Optimizer::step(device::Queue& queue, const Part& part, double lr, const float* gradients, float* momenta,
                      float* parameters) {
   if (part.ranges.empty()) return;

@@ -27,6 +27,8 @@ Swav::Swav(const config::Swav& config, const comm::Communicator& comm, std::int6
     }
     queue_ = device::Buffer::floats(static_cast<std::size_t>(assigned() * local_length_ * dim_),
                                     device::Queue::of(comm.ledger()).space);
+    waiting_ = device::Buffer::floats(static_cast<std::size_t>(assigned() * images_ * dim_),
+                                      device::Queue::of(comm.ledger()).space);
   }
 }
 
@@ -133,16 +135,25 @@ const Swav::Result& Swav::loss_and_gradient(device::Pool& pool, device::Queue& q
   }
   for (auto& p : result.prediction) p /= static_cast<double>(b * comm_->size() * assigned());
 
-  if (local_length_ > 0 && update >= config_.queue_start_update) push(queue, embeddings);
+  waits_ = local_length_ > 0 && update >= config_.queue_start_update;
+  if (waits_) keep_for_queue(queue, embeddings);
   loans_.clear();
   return result;
 }
 
-void Swav::push(device::Queue& queue, device::Tensor embeddings) {
-  for (std::size_t a = 0; a < config_.crops_for_assign.size(); ++a) {
-    const device::Tensor place{.data = queue_.f32() + (static_cast<std::int64_t>(a) * local_length_ + next_) * dim_,
-                               .shape = {images_, 1, 1, dim_}};
-    kernels::copy(queue, embeddings.slice(config_.crops_for_assign[a] * images_, images_), place);
+void Swav::keep_for_queue(device::Queue& queue, device::Tensor embeddings) {
+  for (std::int64_t a = 0; a < assigned(); ++a) {
+    const auto crop = config_.crops_for_assign[static_cast<std::size_t>(a)];
+    kernels::copy(queue, embeddings.slice(crop * images_, images_), rows_of(waiting_.f32() + a * images_ * dim_));
+  }
+}
+
+void Swav::accept(device::Queue& queue) {
+  if (!waits_) return;
+  waits_ = false;
+  for (std::int64_t a = 0; a < assigned(); ++a) {
+    kernels::copy(queue, rows_of(waiting_.f32() + a * images_ * dim_),
+                  rows_of(queue_.f32() + (a * local_length_ + next_) * dim_));
   }
   next_ = (next_ + images_) % local_length_;  // local_length_ is a multiple of images_
   filled_ = std::min(filled_ + images_, local_length_);
@@ -181,7 +192,7 @@ std::vector<float> Swav::gather_queue() const {
   return out;
 }
 
-void Swav::restore_queue(std::vector<float> stored, std::int64_t filled, std::int64_t update) {
+void Swav::restore_queue(std::vector<float> stored, std::int64_t filled, std::int64_t place, std::int64_t update) {
   if (local_length_ == 0 || stored.empty()) return;
   device::Queue queue;
   const std::int64_t part = local_length_ * dim_, ranks = comm_->size();
@@ -192,10 +203,11 @@ void Swav::restore_queue(std::vector<float> stored, std::int64_t filled, std::in
                 "resume with the queue length of the run that wrote it")
         .as_agreed();
   }
-  // The ring is put back as it stood (one push an update since queue_start_update), so that sums over its rows are
-  // taken in the same order and a resumed run keeps its bits.
+  // The ring is put back as it stood, so that sums over its rows are taken in the same order and a resumed run keeps
+  // its bits.
   const std::int64_t pushes = local_length_ / images_;
-  next_ = std::max<std::int64_t>(0, update - config_.queue_start_update) % pushes * images_;
+  if (place < 0) place = std::max<std::int64_t>(0, update - config_.queue_start_update);
+  next_ = place % pushes * images_;
   for (std::int64_t a = 0; a < assigned(); ++a) {
     for (std::int64_t age = 0; age < pushes; ++age) {
       float* mine = stored.data() + a * ranks * part + (age * ranks + comm_->rank()) * images_ * dim_;

@@ -17,6 +17,7 @@
 #include "seer/data/source.hpp"
 #include "seer/device/session.hpp"
 #include "seer/train/collapse.hpp"
+#include "seer/train/guard.hpp"
 #include "seer/train/learner.hpp"
 #include "seer/train/phases.hpp"
 #include "seer/train/resume.hpp"
@@ -35,6 +36,7 @@ class Run {
 
  private:
   void describe(checkpoint::State& state) const;
+  void reload(std::int64_t completed);
   std::int64_t images_seen(std::int64_t completed) const {
     return data_start_.position(completed, config_.data.global_batch);
   }
@@ -50,6 +52,7 @@ class Run {
   std::unique_ptr<data::BatchSource> source_;
   std::optional<Schedule> schedule_;
   std::optional<CollapseWatch> collapse_;
+  std::optional<Guard> guard_;
   std::optional<RunFolder> folder_;
   std::optional<TrafficLedger> traffic_;
   std::optional<Saver> saver_;
@@ -101,6 +104,8 @@ Run::Run(const config::Config& config, const comm::Communicator& comm, const Pre
     saver_->resumed(start_);
   }
   collapse_.emplace(config);
+  guard_.emplace(config, comm.is_root(), from);
+  learner_->refuse_losses([this](double loss) { return guard_->refuses(loss); });
   folder_->open_records(start_);  // only now: a start that was refused leaves those of the run as they are
   log::info(
       fmt::format("{} images in the data set, {} updates in all, starting at {}", source_->images(), total_, start_));
@@ -111,6 +116,19 @@ void Run::describe(checkpoint::State& state) const {
   state.images_seen = images_seen(state.update);
   state.shards = shards_of(*source_);
   state.plateau = schedule_->state();
+  guard_->save(state);
+}
+
+/// The last good checkpoint's values in the midst of the run: updates, and with them data and schedule, are counted on
+/// from `completed`.
+void Run::reload(std::int64_t completed) {
+  const auto timer = phases_.time(Phase::checkpoint);
+  traffic_->close(TrafficLedger::Use::update);
+  const auto folder = checkpoint::find_valid(comm_, config_.log.run_dir);
+  if (!folder) guard_->give_up("there is no checkpoint to go back to");
+  restore(comm_, *folder, *learner_, true);
+  guard_->reloaded(completed, *folder);
+  traffic_->close(TrafficLedger::Use::checkpoint);
 }
 
 void Run::record(std::int64_t completed, const Learner::Outcome& outcome, double lr) {
@@ -157,12 +175,13 @@ int Run::loop() {
     const bool log_this = (t + 1) % config_.log.every == 0 || t == start_ || t + 1 == total_;
     const auto outcome = learner_->update(*batch, t, lr, log_this ? Learner::Diagnose::yes : Learner::Diagnose::no);
     ++t;
-    if (std::isfinite(outcome.loss)) schedule_->observe(t - 1, outcome.loss);
+    if (outcome.loss_counts()) schedule_->observe(t - 1, outcome.loss);
     skipped_ += outcome.skipped ? 1 : 0;
     bad_images_ += outcome.bad_images;
-    if (const auto warning = collapse_->observe(t, outcome.loss)) log::warn(*warning);
+    if (const auto warning = collapse_->observe(t, outcome.counted_loss())) log::warn(*warning);
     phases_.end_update();
     if (log_this) record(t, outcome, lr);
+    if (guard_->observe(t, outcome) == Guard::Next::reload && t < total_) reload(t);
     folder_->tend(t);
 
     if (outcome.stop) {

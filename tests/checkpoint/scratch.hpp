@@ -112,6 +112,10 @@ inline checkpoint::State some_state(std::int64_t update, int ranks) {
   s.queue_filled = 3;
   s.queue = hash_fill(2 * 5 * 4, 99, 1);
   s.queue_shape = {2, 5, 4};
+  if (update % 2 == 1) {
+    s.queue_place = 2;
+    s.guard = {1, 0, 0.5, -1e300};
+  }
   s.config_toml = "[model]\npreset = \"tiny\"\n";
   return s;
 }
@@ -129,6 +133,8 @@ inline void expect_equal(const checkpoint::State& a, const checkpoint::State& b)
   EXPECT_EQ(a.queue_filled, b.queue_filled);
   EXPECT_EQ(a.queue, b.queue);
   EXPECT_EQ(a.queue_shape, b.queue_shape);
+  EXPECT_EQ(a.queue_place, b.queue_place);
+  EXPECT_EQ(a.guard, b.guard);
   EXPECT_EQ(a.config_toml, b.config_toml);
 }
 

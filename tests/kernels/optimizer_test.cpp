@@ -191,6 +191,24 @@ TEST(Optimizer, NormalizeRows) {
   }
 }
 
+// Within the tolerance a row keeps its bits; beyond it, it is scaled as without one.
+TEST(Optimizer, NormalizeRowsLeavesUnitRows) {
+  Queue queue;
+  const test::Shape s{40, 1, 1, 37};
+  Values x(s, 5, 4);
+  normalize_rows(queue, x.tensor());
+  const Values unit = x;
+  normalize_rows(queue, x.tensor(), 1e-5F);
+  EXPECT_EQ(x.data, unit.data);
+  for (std::int64_t k = 0; k < s.c; ++k) x.data[at(3 * s.c + k)] *= 1.001F;
+  Values wanted = x;
+  normalize_rows(queue, wanted.tensor());
+  normalize_rows(queue, x.tensor(), 1e-5F);
+  for (std::int64_t i = 0; i < 40 * s.c; ++i) {
+    EXPECT_EQ(x.data[at(i)], i / s.c == 3 ? wanted.data[at(i)] : unit.data[at(i)]) << i;
+  }
+}
+
 TEST(Optimizer, FirstNonFinite) {
   Queue queue;
   std::vector<float> x = test::hash_fill(200003, 6, std::numeric_limits<float>::max() / 2);

@@ -42,6 +42,8 @@ struct State {
   std::int64_t queue_filled = 0;  ///< rows of the queue that hold real embeddings
   std::vector<float> queue;       ///< global queue, [assigned crops, length, dim], see Swav
   std::vector<std::int64_t> queue_shape;
+  std::int64_t queue_place = -1;  ///< see Swav; negative: not told
+  std::vector<double> guard;      ///< the guard's own state; empty while there is nothing to remember
   std::string config_toml;
 };
 

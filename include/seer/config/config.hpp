@@ -106,6 +106,15 @@ struct Parallel {
   std::int64_t bucket_bytes = 33554432;
   bool operator==(const Parallel&) const = default;
 };
+struct Guard {
+  std::int64_t max_skips_in_a_row = 3;
+  std::int64_t max_reloads = 3;
+  double loss_z_score = 0;         ///< 0: off
+  std::int64_t loss_window = 100;  ///< updates
+  std::int64_t replay_every = 0;   ///< 0: off
+  std::string replay_action = "stop";
+  bool operator==(const Guard&) const = default;
+};
 struct Checkpoint {
   std::int64_t every_updates = 1000;
   std::int64_t keep_last = 3;
@@ -124,6 +133,13 @@ struct Log {
   bool tensorboard = true;
   bool operator==(const Log&) const = default;
 };
+struct Faults {
+  std::vector<std::int64_t> nan_updates;
+  std::int64_t nan_rank = 0;
+  std::int64_t flip_update = 0;  ///< 0: none
+  std::int64_t flip_rank = 0;
+  bool operator==(const Faults&) const = default;
+};
 
 struct Config {
   Model model;
@@ -136,8 +152,10 @@ struct Config {
   Schedule schedule;
   Precision precision;
   Parallel parallel;
+  Guard guard;
   Checkpoint checkpoint;
   Log log;
+  Faults faults;
   bool operator==(const Config&) const = default;
 };
 

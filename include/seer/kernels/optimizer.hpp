@@ -35,8 +35,9 @@ void optimizer_update(Queue& queue, std::span<const Range> ranges, std::span<con
                       const double* parameter_squares, const double* gradient_squares, const UpdateRule& rule,
                       const float* gradients, float* momenta, float* parameters);
 
-/// Every row divided by max(its norm, 1e-12) (prototypes, after each update).
-void normalize_rows(Queue& queue, const Tensor& matrix);
+/// Every row divided by max(its norm, 1e-12) (prototypes, after each update). Rows whose norm is within `tolerance` of
+/// one stay as they are (0: none does).
+void normalize_rows(Queue& queue, const Tensor& matrix, float tolerance = 0);
 
 /// Index of the first non-finite element, or -1.
 std::int64_t first_non_finite(Queue& queue, const float* x, std::int64_t count);

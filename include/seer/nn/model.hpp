@@ -2,7 +2,9 @@
 // Trunk and head with their tables: everything that depends on the configuration of the model and on nothing else.
 #pragma once
 
+#include <cstdint>
 #include <optional>
+#include <vector>
 
 #include "seer/nn/head.hpp"
 #include "seer/nn/regnet.hpp"
@@ -20,6 +22,10 @@ class Model {
   const RegNet& trunk() const { return *trunk_; }
   bool has_head() const { return head_.has_value(); }
   const Head& head() const { return *head_; }
+
+  /// Where the parameters of each segment begin in a block, those of the trunk and then those of the head; at last
+  /// where the last one's end.
+  std::vector<std::int64_t> segment_begins() const;
 
   /// Starting values of both blocks (spec 1.3, 2): parameters drawn by name, running mean 0 and variance 1.
   void initialize(std::uint64_t seed, float* parameters, float* buffers) const;

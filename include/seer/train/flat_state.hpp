@@ -47,8 +47,12 @@ class FlatState {
   /// Those of the trunk, then those of the head.
   std::size_t segments() const { return bucket_of_.size(); }
 
+  /// Whether gradients are summed over ranks as they are closed.
+  enum class Sums : bool { no, yes };
+
   // Of one update, in this order. ----------------------------------------------------------------------------------
-  void begin_update();
+  /// Without sums: for passes that are made for comparison, after which the update begins anew.
+  void begin_update(Sums sums = Sums::yes);
   /// Lets ctx point to the parameters of a segment; those of the next one in this direction are fetched meanwhile.
   void need(nn::Context& ctx, std::size_t segment, Direction direction);
   /// The segment's parameters are not needed again in this direction.
@@ -63,7 +67,8 @@ class FlatState {
   double reduce();
   /// Parameters -= ... on every owner, then back to all; they are waited for where they are needed.
   void step(double lr);
-  /// Instead of step(): parameters and momentum stay, only the prototypes are brought to length one.
+  /// Instead of step(): parameters and momentum stay to the bit. Prototypes that are not of length one, as before the
+  /// first update, are brought to it.
   void skip();
 
   Optimizer& optimizer() { return optimizer_; }
@@ -110,7 +115,7 @@ class FlatState {
   std::vector<float> whole(float* (FlatState::*own)(const Bucket&));
   void wait(Phase phase, comm::Stream::Ticket ticket);
   void settle();
-  void normalize_prototypes();
+  void normalize_prototypes(float tolerance);
   void finish_update();
 
   const comm::Communicator* comm_;
@@ -129,6 +134,7 @@ class FlatState {
   device::Buffer parameters_, gradients_, own_gradients_, momenta_;
   device::Buffer parameter_slots_[2], gradient_slots_[2];
   std::uint64_t version_ = 1;
+  Sums sums_ = Sums::yes;
   double exposed_ms_ = 0;
   comm::Stream stream_;  // last: its thread uses everything above
 };

@@ -2,6 +2,8 @@
 // One update of SwAV: forward, codes, loss, backward, reduction, LARS, prototypes. Knows nothing of files or time.
 #pragma once
 
+#include <functional>
+#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
@@ -11,13 +13,24 @@
 #include "seer/config/config.hpp"
 #include "seer/data/source.hpp"
 #include "seer/nn/model.hpp"
+#include "seer/train/faults.hpp"
 #include "seer/train/flat_state.hpp"
 #include "seer/train/memory_plan.hpp"
 #include "seer/train/phases.hpp"
 #include "seer/train/precision.hpp"
+#include "seer/train/probe.hpp"
 #include "seer/train/swav.hpp"
 
 namespace seer::train {
+
+/// Why an update was not taken.
+enum class Cause : std::uint8_t {
+  none,        ///< it was
+  loss_scale,  ///< gradients were not finite, the loss was: what a dynamic loss scale above 1 does now and then
+  not_finite,  ///< loss or gradients were not finite
+  outlier,     ///< the loss was refused (refuse_losses)
+  replay,      ///< the second pass gave other bits than the first (guard.replay_every)
+};
 
 class Learner {
  public:
@@ -34,10 +47,16 @@ class Learner {
   void start_from(const std::string& path);
 
   struct Outcome {
-    double loss = 0;                                  ///< mean over ranks
-    double grad_norm = 0;                             ///< unscaled
-    double loss_scale = 1;                            ///< that this update used
-    bool skipped = false;                             ///< loss or gradients were not finite under loss scaling
+    double loss = 0;                ///< mean over ranks
+    double grad_norm = 0;           ///< unscaled
+    double loss_scale = 1;          ///< that this update used
+    bool skipped = false;           ///< nothing was changed by this update
+    Cause cause = Cause::none;      ///< of that
+    std::vector<Culprit> culprits;  ///< where it began; the same on all ranks
+    /// Whether the loss tells of the network, and not of a fault.
+    bool loss_counts() const { return cause == Cause::none || cause == Cause::loss_scale; }
+    /// NaN where it does not.
+    double counted_loss() const { return loss_counts() ? loss : std::numeric_limits<double>::quiet_NaN(); }
     double code_entropy = 0, prediction_entropy = 0;  ///< nats; only where asked for
     std::int64_t bad_images = 0;                      ///< of this update, all ranks
     bool stop = false;                                ///< some rank was asked to stop
@@ -46,10 +65,13 @@ class Learner {
   enum class Diagnose : bool { no, yes };
 
   /// Collective: update number `update` (0-based) at rate `lr` on this rank's part of the batch.
-  /// When loss or gradients are not finite on any rank: with dynamic loss scaling all ranks skip the update
-  /// (parameters, momentum and running statistics stay, prototypes are normalised all the same) and halve the scale;
-  /// without, Error(numerics), the same on all ranks, and nothing has been changed then.
+  /// When loss or gradients are not finite on any rank, all ranks skip the update, whatever the precision: parameters,
+  /// momentum, running statistics and queue stay to the bit. (Prototypes that never had length one get it, as in any
+  /// update.) A dynamic loss scale is halved then. What follows from it is the guard's business (train/guard.hpp).
   Outcome update(const data::Batch& batch, std::int64_t update, double lr, Diagnose diagnose = Diagnose::no);
+
+  /// Skips updates with a loss (mean over ranks) for which this is true; it must be the same on all ranks.
+  void refuse_losses(std::function<bool(double loss)> refused) { refused_ = std::move(refused); }
 
   /// What this rank writes to a checkpoint: its part of parameters and momentum, running statistics on rank 0 (those of
   /// the first BatchNorm group).
@@ -84,14 +106,19 @@ class Learner {
  private:
   class GroupReduction;
   Outcome agree_on_outcome(const data::Batch& batch, const Swav::Result& swav, Diagnose diagnose);
+  /// Forward pass, loss, backward pass. `update` counts from 0.
+  const Swav::Result& passes(nn::Context& ctx, const data::Batch& batch, std::int64_t update, FlatState::Sums sums);
   void forward(nn::Context& ctx, const data::Batch& batch, device::Tensor features, device::Tensor scores);
-  void backward(nn::Context& ctx, const data::Batch& batch, device::Tensor d_scores, device::Tensor features);
+  void backward(nn::Context& ctx, const data::Batch& batch, std::int64_t update, device::Tensor d_scores,
+                device::Tensor features);
+  void judge(Outcome& out, const data::Batch& batch, const Swav::Result& swav, bool twice);
 
   const config::Config config_;
   const comm::Communicator* comm_;
   Phases* phases_;
   std::int64_t images_ = 0, crops_ = 0;
   nn::Model model_;
+  std::vector<std::int64_t> begins_;  ///< of its segments
   MemoryPlan plan_;
   std::shared_ptr<dnn::Backend> dnn_;
   device::Queue queue_;
@@ -99,7 +126,10 @@ class Learner {
   FlatState state_;
   LossScale loss_scale_;
   double last_scale_ = 1;                  ///< that the gradients carry
-  device::Buffer buffers_, kept_buffers_;  ///< kept: as before the update, with dynamic scaling
+  device::Buffer buffers_, kept_buffers_;  ///< kept: as before the update
+  Probe probe_;
+  Faults faults_;
+  std::function<bool(double)> refused_;
   std::unique_ptr<GroupReduction> group_;
   std::unique_ptr<Swav> swav_;
   std::vector<nn::RegNet::Pass> passes_;  ///< one per crop resolution

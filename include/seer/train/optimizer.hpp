@@ -41,6 +41,8 @@ class Optimizer {
   void forget_squares();
   /// sqrt of the sum of squares of all gradients, those of frozen tensors left out. Not finite: the gradients are not.
   double gradient_norm() const;
+  /// The first tensor, as the backward pass comes by them, whose summed gradient is not finite; "" if all are.
+  std::string not_finite() const;
   /// Momenta and parameters updated in place. Needs the squares of the same gradients.
   void step(device::Queue& queue, const Part& part, double lr, const float* gradients, float* momenta,
             float* parameters);

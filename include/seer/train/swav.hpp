@@ -31,10 +31,14 @@ class Swav {
   /// scores, d_scores: [crops * images, prototypes], row = crop * images + image; embeddings [crops * images, dim].
   /// d_scores is the gradient of the global mean loss (already divided by the number of ranks: gradients are summed)
   /// times `gradient_scale`.
-  /// Collective. Pushes this update's embeddings into the queue afterwards. The result is overwritten by the next.
+  /// Collective. This update's embeddings wait for accept(); until then nothing has changed, and it may be done again.
+  /// The result is overwritten by the next.
   const Result& loss_and_gradient(device::Pool& pool, device::Queue& queue, std::int64_t update, device::Tensor scores,
                                   device::Tensor embeddings, device::Tensor d_scores, double gradient_scale,
                                   const Score& score);
+
+  /// The update is taken: its embeddings enter the queue. Those of one that is skipped never do.
+  void accept(device::Queue& queue);
 
   /// The queue of all ranks as [assigned crops, length, dim], newest update first, an update's rows in the
   /// order of its batch, whatever the number of ranks. Collective.
@@ -42,16 +46,20 @@ class Swav {
   /// Its shape; empty without a queue.
   std::vector<std::int64_t> queue_shape() const;
   std::int64_t queue_filled() const { return filled_ * comm_->size(); }
-  std::size_t queue_bytes() const { return queue_.bytes(); }
+  /// Updates from the ring's begin to where the next one goes; -1 without a queue. Not a function of the update's
+  /// number, as skipped updates leave no embeddings.
+  std::int64_t queue_place() const { return local_length_ == 0 ? -1 : next_ / images_; }
+  std::size_t queue_bytes() const { return queue_.bytes() + waiting_.bytes(); }
   void assume_full_queue() { filled_ = local_length_; }
-  /// From gather_queue() of any number of ranks, after `update` completed updates.
-  void restore_queue(std::vector<float> queue, std::int64_t filled, std::int64_t update);
+  /// From gather_queue() of any number of ranks. A `place` below 0 is not known (older checkpoints): that of a run in
+  /// which `update` updates were completed and none was skipped.
+  void restore_queue(std::vector<float> queue, std::int64_t filled, std::int64_t place, std::int64_t update);
 
  private:
   std::int64_t assigned() const { return static_cast<std::int64_t>(config_.crops_for_assign.size()); }
   /// Sinkhorn on all assigned crops at once: their messages travel packed. From inputs_ into codes_.
   void sinkhorn(device::Pool& pool, device::Queue& queue);
-  void push(device::Queue& queue, device::Tensor embeddings);
+  void keep_for_queue(device::Queue& queue, device::Tensor embeddings);
   /// The embeddings of one update and one assigned crop, as they lie in the queue.
   device::Tensor rows_of(float* values) const { return {.data = values, .shape = {images_, 1, 1, dim_}}; }
 
@@ -60,6 +68,8 @@ class Swav {
   std::int64_t images_, crops_, prototypes_, dim_;
   std::int64_t local_length_ = 0, filled_ = 0, next_ = 0;  // rows of this rank's queue; next_: where the next push goes
   device::Buffer queue_;                                   // [assigned, local_length, dim], a ring
+  device::Buffer waiting_;                                 // [assigned, images, dim]
+  bool waits_ = false;
 
   // Of one call; kept for their memory.
   std::vector<device::Loan> loans_;

@@ -278,23 +278,6 @@ TEST(Training, QueueGoesOnWithAnotherNumberOfRanks) {
   }
 }
 
-TEST(Training, NonFiniteGradientsAreRefusedOnAllRanksAndChangeNothing) {
-  const auto world = comm::Communicator::world();
-  Phases phases;
-  Learner learner(golden_config(world.size()), world, phases);
-  const GoldenBatch golden(0, world);
-  if (world.rank() == world.size() - 1) golden.batch.groups[0].images.f32()[0] = std::nanf("");
-  const auto before = learner.parameters();
-  try {
-    learner.update(golden.batch, 0, 0.3);
-    FAIL() << "accepted a NaN";
-  } catch (const Error& e) {
-    EXPECT_EQ(e.code(), ExitCode::numerics);
-    EXPECT_TRUE(e.agreed());
-  }
-  EXPECT_EQ(learner.parameters(), before);
-}
-
 TEST(Training, RefusesRanksThatDoNotDivide) {
   const auto world = comm::Communicator::world();
   if (world.size() == 1) return;

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+// Where a number goes bad first. After a sum over ranks everybody has the NaN of one; so each rank looks at its own
+// numbers at the last moment before they meet those of others: the sums of its BatchNorms, its scores and loss, and
+// its gradients, segment by segment. Every rank passes these points in the same order, so the rank with the earliest
+// finding is where it began.
+//
+// Where an update's passes are made twice (guard.replay_every), the points of both are compared by checksum instead.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "seer/comm/communicator.hpp"
+#include "seer/device/queue.hpp"
+#include "seer/device/tensor.hpp"
+#include "seer/nn/model.hpp"
+
+namespace seer::train {
+
+struct Finding {
+  std::int64_t order = 0;  ///< the point's, the same on all ranks
+  std::string what;        ///< "the gradient of stem.0.weight"
+};
+
+class Probe {
+ public:
+  enum class Direction : std::uint8_t { forward, backward };
+
+  /// `planned`: there are no values to look at.
+  Probe(const nn::Model& model, bool planned);
+
+  /// An update begins, whose passes are made twice or once.
+  void begin(bool twice);
+  /// The first of two passes is over. What is not finite is looked for anew, as only the second one counts.
+  void begin_second_pass();
+  bool second_pass() const { return pass_ == 1; }
+
+  /// What the passes are at.
+  void enter(Direction direction, std::size_t segment);
+  /// The points.
+  void statistics(std::span<const double> own);
+  void scores(device::Queue& queue, const device::Tensor& own);
+  void loss(double own);
+  /// All of the segment's, which begin at `own`.
+  void gradients(device::Queue& queue, std::size_t segment, const float* own);
+
+  /// The first point of the pass that counts with a number that is not finite.
+  const std::optional<Finding>& not_finite() const { return not_finite_; }
+  /// Whether that was on the way to the loss, or is not known to have been behind it.
+  bool before_loss() const { return not_finite_ && not_finite_->order <= loss_order_; }
+  /// The first point at which the two passes differ.
+  std::optional<Finding> difference() const;
+
+ private:
+  struct Digest {
+    std::uint64_t checksum = 0;
+    std::string what;
+  };
+  /// Passes a point. `what` is asked for only where it is wanted.
+  template <class What>
+  void pass(bool finite, const void* values, std::size_t bytes, const What& what);
+  std::string name_of(std::size_t segment) const;
+  std::string first_bad_tensor(device::Queue& queue, std::size_t segment, const float* own) const;
+
+  const nn::ParameterTable* table_;
+  std::vector<std::int64_t> begins_;
+  bool planned_, twice_ = false;
+  int pass_ = 0;
+  Direction direction_ = Direction::forward;
+  std::size_t segment_ = 0;
+  std::int64_t order_ = 0, loss_order_ = 0;
+  std::optional<Finding> not_finite_;
+  std::vector<Digest> digests_[2];
+};
+
+/// Where something began.
+struct Culprit {
+  int rank = -1;  ///< negative: no single one
+  std::string host, what;
+  std::vector<std::uint64_t> images;  ///< indices in the data set of that rank's part of the batch
+};
+
+/// Collective: those whose finding comes first; nobody, where there is none.
+std::vector<Culprit> earliest(const comm::Communicator& comm, const std::optional<Finding>& mine,
+                              const std::vector<std::uint64_t>& images);
+
+}  // namespace seer::train

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "seer/train/probe.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "seer/base/checksum.hpp"
+#include "seer/base/log.hpp"
+#include "seer/kernels/optimizer.hpp"
+
+namespace seer::train {
+
+Probe::Probe(const nn::Model& model, bool planned)
+    : table_(&model.parameters()), begins_(model.segment_begins()), planned_(planned) {}
+
+void Probe::begin(bool twice) {
+  twice_ = twice;
+  pass_ = 0;
+  order_ = loss_order_ = 0;
+  not_finite_.reset();
+  for (auto& digests : digests_) digests.clear();
+}
+
+void Probe::begin_second_pass() {
+  pass_ = 1;
+  order_ = loss_order_ = 0;
+  not_finite_.reset();
+}
+
+void Probe::enter(Direction direction, std::size_t segment) {
+  direction_ = direction;
+  segment_ = segment;
+}
+
+template <class What>
+void Probe::pass(bool finite, const void* values, std::size_t bytes, const What& what) {
+  const auto order = order_++;
+  if (!finite && !not_finite_) not_finite_ = Finding{order, what()};
+  if (twice_ && !planned_) digests_[pass_].push_back({checksum(values, bytes), what()});
+}
+
+void Probe::statistics(std::span<const double> own) {
+  if (planned_) return;
+  const bool finite = not_finite_ || std::all_of(own.begin(), own.end(), [](double x) { return std::isfinite(x); });
+  pass(finite, own.data(), own.size_bytes(), [this] {
+    const bool forward = direction_ == Direction::forward;
+    return fmt::format("the {} in {}", forward ? "activations" : "gradients of activations", name_of(segment_));
+  });
+}
+
+void Probe::scores(device::Queue& queue, const device::Tensor& own) {
+  const bool finite = not_finite_ || kernels::first_non_finite(queue, own.f32(), own.elems()) < 0;
+  pass(finite, own.data, static_cast<std::size_t>(own.bytes()), [] { return std::string("the scores"); });
+}
+
+void Probe::loss(double own) {
+  loss_order_ = order_;
+  pass(std::isfinite(own), &own, sizeof own, [] { return std::string("the loss"); });
+}
+
+void Probe::gradients(device::Queue& queue, std::size_t segment, const float* own) {
+  const auto count = begins_[segment + 1] - begins_[segment];
+  const bool finite = not_finite_ || kernels::first_non_finite(queue, own, count) < 0;
+  pass(finite, own, static_cast<std::size_t>(count) * sizeof(float), [&] {
+    return finite ? "the gradients of " + name_of(segment) : "the gradient of " + first_bad_tensor(queue, segment, own);
+  });
+}
+
+/// What the names of its tensors begin with: "trunk_output.block2.block2-0".
+std::string Probe::name_of(std::size_t segment) const {
+  std::string common;
+  for (const auto& p : table_->entries()) {
+    if (p.offset < begins_[segment] || p.offset >= begins_[segment + 1]) continue;
+    const auto parent = p.name.substr(0, p.name.rfind('.'));
+    if (common.empty()) common = parent;
+    while (parent != common && !parent.starts_with(common + ".")) {
+      const auto dot = common.rfind('.');
+      if (dot == std::string::npos) return common;
+      common.resize(dot);
+    }
+  }
+  return common;
+}
+
+/// The backward pass comes by a segment's tensors in the reverse of the table's order.
+std::string Probe::first_bad_tensor(device::Queue& queue, std::size_t segment, const float* own) const {
+  const auto& tensors = table_->entries();
+  for (auto p = tensors.rbegin(); p != tensors.rend(); ++p) {
+    if (p->offset < begins_[segment] || p->offset >= begins_[segment + 1]) continue;
+    if (kernels::first_non_finite(queue, own + (p->offset - begins_[segment]), p->elems) >= 0) return p->name;
+  }
+  return name_of(segment);
+}
+
+std::optional<Finding> Probe::difference() const {
+  const auto points = std::min(digests_[0].size(), digests_[1].size());
+  for (std::size_t i = 0; i < points; ++i) {
+    if (digests_[0][i].checksum == digests_[1][i].checksum) continue;
+    return Finding{static_cast<std::int64_t>(i), digests_[1][i].what};
+  }
+  return std::nullopt;
+}
+
+std::vector<Culprit> earliest(const comm::Communicator& comm, const std::optional<Finding>& mine,
+                              const std::vector<std::uint64_t>& images) {
+  constexpr auto kNone = std::numeric_limits<std::int64_t>::max();
+  const auto first = comm.all_reduce(mine ? mine->order : kNone, comm::Op::min);
+  if (first == kNone) return {};
+  std::string text;
+  if (mine && mine->order == first) {
+    text = nlohmann::json{{"host", log::host_name()}, {"what", mine->what}, {"images", images}}.dump(
+        -1, ' ', false, nlohmann::json::error_handler_t::replace);
+  }
+  std::vector<Culprit> out;
+  const auto texts = comm.all_gather(text);
+  for (std::size_t r = 0; r < texts.size(); ++r) {
+    if (texts[r].empty()) continue;
+    const auto tree = nlohmann::json::parse(texts[r]);
+    out.push_back(
+        {static_cast<int>(r), tree.at("host"), tree.at("what"), tree.at("images").get<std::vector<std::uint64_t>>()});
+  }
+  return out;
+}
+
+}  // namespace seer::train
