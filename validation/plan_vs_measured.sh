@@ -5,6 +5,7 @@
 # Without a machine file this one is calibrated first (half a minute). --full: every mode of sharding with every
 # recomputation at 1, 2 and 4 ranks for 8GF. --large: 256GF over two ranks (needs 23 GiB), and the 10B trunk's shape at an
 # eighth of its widths. Else six settings that differ in everything.
+# Bench step saves nothing, so the plan leaves out the copy for checkpoints (checkpoint.async = false).
 # SEER: the executable. RANKS (with --full; default 1 2 4), UPDATES (timed ones; default 5).
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -36,8 +37,8 @@ compare() {  # ranks, label, config, --set ...
   local ranks=$1 label=$2 config=$3
   shift 3
   # 4 ranks are twice as many as the machine has cores: --per-node tells the plan.
-  "$seer" plan "$config" --machine "$work/machine.$((ranks > 1 ? 2 : 1)).toml" --ranks "$ranks" --per-node "$ranks" --set data.source=crops "$@" --json >"$work/plan.json"
-  run "$ranks" "$seer" bench step "$config" --updates "${UPDATES:-5}" --warmup "${WARMUP:-2}" --json "$@" >"$work/run.json" 2>"$work/run.err" ||
+  "$seer" plan "$config" --machine "$work/machine.$((ranks > 1 ? 2 : 1)).toml" --ranks "$ranks" --per-node "$ranks" --set data.source=crops --set checkpoint.async=false "$@" --json >"$work/plan.json"
+  run "$ranks" "$seer" bench step "$config" --updates "${UPDATES:-5}" --warmup "${WARMUP:-2}" --json --set checkpoint.async=false "$@" >"$work/run.json" 2>"$work/run.err" ||
     { cat "$work/run.err" >&2; return 1; }
   python3 - "$work" "$label" "$ranks" <<'P'
 import json, sys
@@ -60,7 +61,7 @@ if [ $what = full ]; then
         # auto: a budget between those of none and block.
         if [ $recompute = auto ]; then
           budget=$(for r in none block; do
-            "$seer" plan inputs/bench_8gf.toml --machine "$work/machine.$((ranks > 1 ? 2 : 1)).toml" --ranks $ranks --per-node $ranks --json --set data.source=crops \
+            "$seer" plan inputs/bench_8gf.toml --machine "$work/machine.$((ranks > 1 ? 2 : 1)).toml" --ranks $ranks --per-node $ranks --json --set data.source=crops --set checkpoint.async=false \
               --set data.global_batch=4 --set parallel.shard=$shard --set parallel.recompute=$r
           done | python3 -c 'import re, sys; p = [int(x) for x in re.findall(r"\"peak_rank_bytes\": (\d+)", sys.stdin.read())]; print(p[1] + (p[0] - p[1]) // 4)')
         fi

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// seer bench checkpoint: saving and loading of so many bytes, against plain writes of the same bytes in the same run.
+// seer bench checkpoint: saving and loading of so many bytes, against plain writes of the same bytes in the same run;
+// and saving beside other work: how long that stands still, and how much slower it is meanwhile.
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <unistd.h>
@@ -14,10 +15,13 @@
 #include <nlohmann/json.hpp>
 
 #include "seer/app/command.hpp"
+#include "seer/app/config_file.hpp"
 #include "seer/base/clock.hpp"
 #include "seer/base/error.hpp"
 #include "seer/base/random.hpp"
+#include "seer/checkpoint/background.hpp"
 #include "seer/checkpoint/checkpoint.hpp"
+#include "seer/nn/model.hpp"
 
 namespace seer::app {
 namespace {
@@ -26,6 +30,8 @@ namespace fs = std::filesystem;
 
 struct Options {
   std::int64_t bytes = std::int64_t{256} << 20;
+  std::string config;
+  std::vector<std::string> set;
   std::string dir = ".";
   std::int64_t rounds = 5;
   bool json = false;
@@ -33,6 +39,8 @@ struct Options {
 
 struct Timings {
   double plain_s = 0, save_s = 0, verify_s = 0, load_s = 0;
+  double stall_s = 0, beside_s = 0;  ///< saving beside work: until that goes on; until it is written
+  double work_share = 0;             ///< speed of the work meanwhile, of that without
 };
 
 // What any program can do at best: every rank writes its bytes to a file of its own, and syncs.
@@ -62,6 +70,26 @@ double timed(const comm::Communicator& world, Step step) {
   return world.all_reduce(clock.seconds(), comm::Op::max);
 }
 
+// Stands for the training: multiplications and additions that a core does from its caches. Rounds a second.
+class Work {
+ public:
+  template <class Until>
+  double rate(Until until) {
+    const Clock clock;
+    std::int64_t rounds = 0;
+    do {
+      for (auto& v : values_) v = v * 0.999F + 0.001F;
+      ++rounds;
+    } while (!until(clock.seconds()));
+    seen_ = values_[0];
+    return static_cast<double>(rounds) / clock.seconds();
+  }
+
+ private:
+  std::vector<float> values_ = std::vector<float>(4096, 1.5F);
+  volatile float seen_ = 0;  // so that it must be computed
+};
+
 Timings measure(const comm::Communicator& world, const Options& options, const std::string& folder) {
   // Tensors of 4 Mi elements, cut where the ranks' equal shares end.
   constexpr std::int64_t kTensor = std::int64_t{1} << 22;
@@ -88,7 +116,11 @@ Timings measure(const comm::Communicator& world, const Options& options, const s
   state.update = 1;
   // Plain writes and saves alternate, and the best of each counts: disks differ more from minute to minute.
   constexpr double kNever = 1e30;
-  Timings best{kNever, kNever, kNever, kNever};
+  Timings best{kNever, kNever, kNever, kNever, kNever, kNever, 0};
+  checkpoint::Background background(world, true);
+  checkpoint::Snapshot snapshot;
+  snapshot.take(slabs(values));  // its memory is there before the first save of a run is timed
+  Work work;
   const auto keep = [](double& least, double seconds) { least = std::min(least, seconds); };
   const auto plain = fmt::format("{}/plain.{}", folder, world.rank());
   std::string saved;
@@ -101,10 +133,30 @@ Timings measure(const comm::Communicator& world, const Options& options, const s
     keep(best.save_s, timed(world, [&] { saved = checkpoint::save(world, folder, slabs(values), state); }));
     keep(best.verify_s, timed(world, [&] { valid = checkpoint::find_valid(world, folder); }));
     keep(best.load_s, timed(world, [&] { checkpoint::load(world, saved, slabs(found), true); }));
+    if (world.is_root()) fs::remove_all(folder + "/checkpoints");
+    world.barrier();
+    const double quiet = work.rate([](double seconds) { return seconds > 0.3; });
+    keep(best.stall_s, timed(world, [&] {
+           snapshot.take(slabs(values));
+           background.start([&](const comm::Communicator& comm) {
+             saved = checkpoint::save(comm, folder, snapshot.slabs(), state);
+           });
+         }));
+    const double beside = work.rate([&](double) { return background.finished(); });
+    const auto outcome = background.wait();
+    if (outcome.error) throw Error(*outcome.error);
+    keep(best.beside_s, world.all_reduce(outcome.seconds, comm::Op::max));
+    best.work_share = std::max(best.work_share, world.all_reduce(beside / quiet, comm::Op::min));
   }
   comm::agree(world, "comparing",
               [&] { ensure(valid == saved && found == values, "a checkpoint reads back differently"); });
   return best;
+}
+
+// Parameters, momentum and running statistics.
+std::int64_t bytes_of(const config::Config& config) {
+  const nn::Model model(config.model, config.head);
+  return 4 * (2 * model.parameters().parameter_count() + model.buffers().block_elems());
 }
 
 void report(const Options& options, int ranks, const Timings& t) {
@@ -116,24 +168,33 @@ void report(const Options& options, int ranks, const Timings& t) {
                                 {"save_s", t.save_s},
                                 {"verify_s", t.verify_s},
                                 {"load_s", t.load_s},
+                                {"async_stall_s", t.stall_s},
+                                {"async_write_s", t.beside_s},
+                                {"async_work_share", t.work_share},
                                 {"plain_gb_per_s", rate(t.plain_s)},
                                 {"save_gb_per_s", rate(t.save_s)},
                                 {"verify_gb_per_s", rate(t.verify_s)},
                                 {"load_gb_per_s", rate(t.load_s)},
+                                {"async_write_gb_per_s", rate(t.beside_s)},
                                 {"save_over_plain", t.plain_s / t.save_s}}
                      .dump(1)
               << '\n';
     return;
   }
   std::cout << fmt::format("checkpoint of {} bytes, {} ranks, in {}\n", options.bytes, ranks, options.dir);
-  for (const auto& [name, seconds] :
-       {std::pair("write(2) + fsync", t.plain_s), {"save", t.save_s}, {"verify", t.verify_s}, {"load", t.load_s}}) {
+  for (const auto& [name, seconds] : {std::pair("write(2) + fsync", t.plain_s),
+                                      {"save", t.save_s},
+                                      {"verify", t.verify_s},
+                                      {"load", t.load_s},
+                                      {"save beside work", t.beside_s},
+                                      {"  its copy", t.stall_s}}) {
     std::cout << fmt::format("  {:<18}{:9.3f} s {:8.3f} GB/s\n", name, seconds, rate(seconds));
   }
   std::cout << fmt::format(
       "  save runs at {:.2f} of the speed of plain writes, one file a rank;\n"
-      "  verify and load read what the page cache holds\n",
-      t.plain_s / t.save_s);
+      "  verify and load read what the page cache holds;\n"
+      "  beside a save, work in each rank's own thread runs at {:.2f} of its speed\n",
+      t.plain_s / t.save_s, t.work_share);
 }
 
 }  // namespace
@@ -143,12 +204,17 @@ Run add_bench_checkpoint(CLI::App& command) {
   command.add_option("--bytes", options->bytes, "Size of the checkpoint")
       ->check(CLI::Range(std::int64_t{1024}, std::int64_t{1} << 50))
       ->capture_default_str();
+  command.add_option("--config", options->config, "Configuration file: the size of its model's checkpoints instead");
+  command.add_option("--set", options->set, "Override for --config: section.key=value")
+      ->take_all()
+      ->allow_extra_args(false);
   command.add_option("--dir", options->dir, "Where: a folder on the file system in question")->capture_default_str();
   command.add_option("--rounds", options->rounds, "Measurements, of which the best counts")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
   command.add_flag("--json", options->json, "Figures as JSON");
   return [options](const comm::Communicator& world) {
+    if (!options->config.empty()) options->bytes = bytes_of(load_config(world, options->config, options->set));
     // The root's process number is in the name, so that runs side by side do not meet.
     std::string folder = fmt::format("{}/seer-bench-checkpoint-{}", options->dir, getpid());
     world.broadcast(folder);

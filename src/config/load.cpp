@@ -137,6 +137,11 @@ bool Loader::assign(const Key&, bool* out, const toml::node& node) const {
 }
 
 bool Loader::assign(const Key& key, std::int64_t* out, const toml::node& node) const {
+  const auto& word = key.rule.zero_word;
+  if (const auto* text = node.as_string(); text != nullptr && !word.empty() && text->get() == word) {
+    *out = 0;
+    return true;
+  }
   const auto* value = node.as_integer();
   if (value == nullptr || !accepts(key, static_cast<double>(value->get()))) return false;
   *out = value->get();

@@ -68,6 +68,12 @@ std::string write(const Field& field) {
   return std::visit(Writer{}, field);
 }
 
+std::string write(const Key& key, const Field& field) {
+  const auto* const* integer = std::get_if<std::int64_t*>(&field);
+  const bool word = integer != nullptr && **integer == 0 && !key.rule.zero_word.empty();
+  return word ? quote(key.rule.zero_word) : write(field);
+}
+
 std::string to_toml(const Config& config) {
   Config copy = config;  // fields are handed out as pointers to mutable values
   std::string text, before;
@@ -77,7 +83,7 @@ std::string to_toml(const Config& config) {
       text += fmt::format("{}{}\n", text.empty() ? "" : "\n", key.section == "crops" ? "[[crops]]" : table);
       before = table;
     }
-    text += fmt::format("{} = {}\n", key.name, write(key.field(copy, crop)));
+    text += fmt::format("{} = {}\n", key.name, write(key, key.field(copy, crop)));
   });
   return text;
 }
@@ -92,9 +98,9 @@ std::string to_table(const Config& config) {
   std::size_t name_width = 0, value_width = 0;
   for_each_value(copy, [&](const Key& key, std::size_t crop) {
     const bool is_crop = key.section == "crops";
-    const std::string value = write(key.field(copy, crop));
+    const std::string value = write(key, key.field(copy, crop));
     const bool changed =
-        (is_crop && crop >= standard.crops.size()) || value != write(key.field(standard, is_crop ? crop : 0));
+        (is_crop && crop >= standard.crops.size()) || value != write(key, key.field(standard, is_crop ? crop : 0));
     rows.push_back({is_crop ? fmt::format("crops.{}.{}", crop, key.name) : key.path(), value, changed});
     name_width = std::max(name_width, rows.back().name.size());
     value_width = std::max(value_width, value.size());
@@ -119,8 +125,8 @@ std::string describe_keys() {
     text += fmt::format("\n{}\n", section == "crops" ? "[[crops]]  one table a kind of crop" : "[" + section + "]");
     for (const auto& key : keys()) {
       if (key.section != section) continue;
-      text += fmt::format("  {} = {}\n      {}\n      allowed: {}", key.name, write(key.field(standard, 0)), key.help,
-                          key.allowed());
+      text += fmt::format("  {} = {}\n      {}\n      allowed: {}", key.name, write(key, key.field(standard, 0)),
+                          key.help, key.allowed());
       for (const auto& value : key.rule.later) text += fmt::format("; {} in a later version", quote(value));
       text += "\n";
     }

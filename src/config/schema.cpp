@@ -17,6 +17,9 @@ Rule any() {
 Rule at_least(double low) {
   return {.low = low};
 }
+Rule at_least_or(double low, std::string zero_word) {
+  return {.low = low, .zero_word = std::move(zero_word)};
+}
 Rule above(double low) {
   return {.low = low, .open_low = true};
 }
@@ -204,8 +207,16 @@ std::vector<Key> make_keys() {
       .key("replay_action", &Guard::replay_action, one_of({"stop", "warn"}),
            "where they do not: end with exit code 5, or leave the update out and go on");
   Section(k, "checkpoint", &Config::checkpoint)
-      .key("every_updates", &Checkpoint::every_updates, Rule{.low = 1, .later = {"auto"}},
-           "updates between two checkpoints")
+      .key("every_updates", &Checkpoint::every_updates, at_least_or(1, "auto"),
+           "updates between two checkpoints; \"auto\": the best for what one costs and how often nodes fail")
+      .key("mean_time_between_failures_hours", &Checkpoint::mean_time_between_failures_hours, above(0),
+           "of one node, for every_updates = \"auto\"")
+      .key("async", &Checkpoint::async, any(), "write beside the training, from a copy")
+      .key("local_dir", &Checkpoint::local_dir, any(),
+           "folder on every node's own disk for further copies; %h: its name, %n: its number; \"\": none")
+      .key("partner", &Checkpoint::partner, any(), "local_dir also holds what the node before it in the ring saved")
+      .key("local_every_updates", &Checkpoint::local_every_updates, at_least(0),
+           "updates between two copies in local_dir; 0: with every checkpoint")
       .key("keep_last", &Checkpoint::keep_last, at_least(1), "newest checkpoints kept")
       .key("keep_every", &Checkpoint::keep_every, at_least(0), "kept for good: every so many updates; 0: none")
       .key("max_failures", &Checkpoint::max_failures, at_least(0),
@@ -287,7 +298,7 @@ std::string Key::allowed() const {
     case 0:
       return "true or false";
     case 1:
-      return "an integer" + range_text(rule);
+      return "an integer" + range_text(rule) + (rule.zero_word.empty() ? "" : " or " + quote(rule.zero_word));
     case 2:
       return "a number" + range_text(rule);
     case 3: {

@@ -26,6 +26,7 @@ struct Rule {
   bool open_low = false;               ///< low itself is not allowed
   bool open_high = false;              ///< high itself is not allowed
   std::vector<std::string> choices{};  ///< strings: the only values; empty = any
+  std::string zero_word{};             ///< integers: the text that stands for 0, whatever the range; "" = none
   std::vector<std::string> later{};    ///< values the design names and this version does not have yet
   std::size_t least_entries = 0, most_entries = std::numeric_limits<std::size_t>::max();
   bool ascending = false;  ///< lists: no entry below the one before it
@@ -68,6 +69,8 @@ std::size_t edit_distance(const std::string& a, const std::string& b);
 
 /// A value as TOML: doubles in the shortest form that reads back to the same bits.
 std::string write(const Field& field);
+/// The same of a key, whose rule may have a word for it.
+std::string write(const Key& key, const Field& field);
 std::string quote(const std::string& text);
 
 /// Files may be one of these presets or spell out the five numbers (spec table 1.6).

@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "seer/base/error.hpp"
+#include "seer/train/checkpoint_interval.hpp"
 #include "seer/train/learner.hpp"
 #include "seer/train/precision.hpp"
 
@@ -84,10 +85,16 @@ void add_run(const config::Config& config, const config::Machine& machine, Repor
   constexpr double kDay = 86400;
   const auto nodes = static_cast<double>(report.nodes);
   report.checkpoint_s = report.checkpoint_bytes / machine.write_bytes_per_s;
+  report.stall_s = report.checkpoint_s;
+  if (config.checkpoint.async) {  // read and written once, and the other ranks do the same beside it
+    report.stall_s =
+        2 * static_cast<double>(report.memory.footprint.checkpoint) / (machine.bytes_per_s * machine.efficiency);
+  }
   const double failures_per_s = machine.failures_per_node_per_day * nodes / kDay;
   if (failures_per_s > 0) {
-    report.interval_s = std::sqrt(2 * report.checkpoint_s / failures_per_s);
-    report.lost_share = report.checkpoint_s / report.interval_s + failures_per_s * report.interval_s / 2;
+    const double writing_s = config.checkpoint.async ? report.checkpoint_s : 0;
+    report.interval_s = train::best_interval_s(report.stall_s, writing_s, 1 / failures_per_s);
+    report.lost_share = train::lost_share(report.stall_s, writing_s, report.interval_s, 1 / failures_per_s);
   }
   const double run_s = static_cast<double>(report.updates) * report.step_s * (1 + report.lost_share);
   report.days = run_s / kDay;

@@ -73,10 +73,10 @@ std::string run_table(const Report& r, const config::Config& config) {
       "the run\n  {:.4g} images/s ({:.3g} a rank), {:.1f} % of the peak of {} (replays not counted)\n"
       "  {} updates of {} images: {:.2f} days, {:.0f} node-hours on {} nodes\n"
       "  shards are read at {:.3g} MB/s\n"
-      "  a checkpoint has {:.2f} GiB and takes {:.1f} s",
+      "  a checkpoint has {:.2f} GiB and takes {:.1f} s, for which the training stands still {:.2f} s",
       r.images_per_s, r.images_per_s / static_cast<double>(r.ranks), 100 * r.peak_share, config.precision.compute,
       r.updates, config.data.global_batch, r.days, r.node_hours, r.nodes, r.read_bytes_per_s / 1e6,
-      gib(r.checkpoint_bytes), r.checkpoint_s);
+      gib(r.checkpoint_bytes), r.checkpoint_s, r.stall_s);
   if (r.interval_s > 0) {
     text += fmt::format(
         "; best every {:.0f} s = {:.0f} updates (Young/Daly); {:.2f} % of the time go to checkpoints and "
@@ -120,6 +120,7 @@ std::string to_json(const Report& r) {
                         {"node_hours", r.node_hours},
                         {"checkpoint_bytes", r.checkpoint_bytes},
                         {"checkpoint_s", r.checkpoint_s},
+                        {"checkpoint_stall_s", r.stall_s},
                         {"checkpoint_interval_s", r.interval_s},
                         {"read_bytes_per_s", r.read_bytes_per_s},
                         {"suggestions", r.suggestions}};

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "seer/base/error.hpp"
+#include "seer/checkpoint/background.hpp"
 #include "seer/data/loader.hpp"
 #include "seer/nn/model.hpp"
 #include "seer/train/learner.hpp"
@@ -110,6 +111,7 @@ std::vector<std::pair<const char*, std::int64_t>> rows(const Footprint& f) {
           {"workspaces", f.workspaces},
           {"communication", f.communication},
           {"data", f.data},
+          {"checkpoint", f.checkpoint},
           {"other", f.other}};
 }
 
@@ -161,6 +163,7 @@ Footprint footprint(const config::Config& config, Topology topology, const KeepT
   learner.update(batch, 0, 0.1);
   auto out = learner.footprint();
   out.data = crops_ahead_bytes(config, topology.ranks);
+  if (config.checkpoint.async) out.checkpoint = checkpoint::Snapshot::bytes(learner.slabs());
   return out;
 }
 

@@ -7,6 +7,7 @@
 
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
+#include "seer/checkpoint/manifest.hpp"
 
 namespace seer::train {
 namespace {
@@ -60,39 +61,104 @@ void warn_of_other_seed(const config::Config& config, const checkpoint::State& f
                         config.data.seed, from.seed));
 }
 
+/// What is there to go on from: a checkpoint folder, a set on the nodes' disks, or neither.
+struct Sources {
+  std::optional<std::string> folder;
+  std::optional<checkpoint::LocalSets::Found> set;
+};
+
+std::int64_t updates_of(const comm::Communicator& comm, const std::string& folder) {
+  std::int64_t updates = 0;
+  comm::agree(comm, "reading the checkpoint's manifest", [&] {
+    if (comm.is_root()) updates = checkpoint::read_manifest(folder).update;
+  });
+  comm.broadcast(&updates, sizeof updates);
+  return updates;
+}
+
+/// The newer of the two.
+Sources newest(const config::Config& config, const comm::Communicator& comm, const checkpoint::LocalSets* local) {
+  Sources out;
+  std::optional<Error> damaged;
+  try {
+    out.folder = checkpoint::find_valid(comm, config.log.run_dir);
+  } catch (const Error& e) {
+    if (local == nullptr || !e.agreed()) throw;
+    damaged = e;
+  }
+  if (local == nullptr) return out;
+  out.set = local->find(comm, out.folder ? updates_of(comm, *out.folder) : -1);
+  if (out.set) {
+    out.folder.reset();
+    if (damaged) log::warn(fmt::format("{}; the nodes' own copies are used", damaged->what()));
+  } else if (damaged) {
+    throw Error(*damaged);
+  }
+  return out;
+}
+
+/// The learner and the rest as the state has them, once the slabs are filled.
+void put_back(Learner& learner, const checkpoint::State& state) {
+  learner.share_loaded();
+  learner.restore_queue(state);
+  learner.restore_loss_scale(state);
+}
+
 }  // namespace
 
-std::optional<checkpoint::State> resume(const config::Config& config, const comm::Communicator& comm,
-                                        const PretrainOptions& options, Learner& learner) {
-  std::optional<std::string> from;
-  if (options.resume == "auto") {
-    from = checkpoint::find_valid(comm, config.log.run_dir);
-  } else if (options.resume != "never") {
-    comm::agree(comm, "the checkpoint to resume", [&] { from = checkpoint::resolve(options.resume); });
+std::unique_ptr<checkpoint::LocalSets> open_local_sets(const config::Config& config, const comm::Communicator& comm,
+                                                       const PretrainOptions& options) {
+  const auto& folder = config.checkpoint.local_dir;
+  if (folder.empty()) return nullptr;
+  auto out = std::make_unique<checkpoint::LocalSets>(
+      comm, config.log.run_dir,
+      checkpoint::LocalSets::Options{folder, config.checkpoint.partner, options.resume != "auto"});
+  if (config.checkpoint.partner && !out->partner()) {
+    log::info("checkpoint.partner: there is one node, and none to give a copy to");
   }
-  if (!from) {
+  return out;
+}
+
+std::optional<checkpoint::State> resume(const config::Config& config, const comm::Communicator& comm,
+                                        const PretrainOptions& options, Learner& learner,
+                                        const checkpoint::LocalSets* local) {
+  Sources sources;
+  if (options.resume == "auto") {
+    sources = newest(config, comm, local);
+  } else if (options.resume != "never") {
+    comm::agree(comm, "the checkpoint to resume", [&] { sources.folder = checkpoint::resolve(options.resume); });
+  }
+  if (!sources.folder && !sources.set) {
     if (!config.model.init_from.empty()) learner.start_from(config.model.init_from);
     if (config.checkpoint.rehearse) checkpoint::rehearse(comm, config.log.run_dir);
     return std::nullopt;
   }
-  auto state = restore(comm, *from, learner, options.resume == "auto");
-  check_batch(config, options, state, *from);
+  checkpoint::State state;
+  std::string from;
+  if (sources.set) {
+    from = fmt::format("the nodes' own copies in {}", config.checkpoint.local_dir);
+    state = local->load(comm, *sources.set, learner.slabs());
+    put_back(learner, state);
+  } else {
+    from = *sources.folder;
+    state = restore(comm, from, learner, options.resume == "auto");
+  }
+  check_batch(config, options, state, from);
   warn_of_other_seed(config, state);
   warn_of_other_groups(config, state, comm.size());
   comm::agree(comm, "putting newer checkpoints aside", [&] {
     if (!comm.is_root()) return;
     const auto aside = checkpoint::set_aside_newer(config.log.run_dir, state.update);
-    if (!aside.empty()) log::warn(fmt::format("checkpoints newer than {} are now in {}", *from, aside));
+    if (!aside.empty()) log::warn(fmt::format("checkpoints newer than {} are now in {}", from, aside));
   });
-  log::info(fmt::format("resumed from {} after {} updates, {} images", *from, state.update, state.images_seen));
+  if (local != nullptr) local->drop_newer(comm, state.update);
+  log::info(fmt::format("resumed from {} after {} updates, {} images", from, state.update, state.images_seen));
   return state;
 }
 
 checkpoint::State restore(const comm::Communicator& comm, const std::string& folder, Learner& learner, bool verified) {
   auto state = checkpoint::load(comm, folder, learner.slabs(), verified);
-  learner.share_loaded();
-  learner.restore_queue(state);
-  learner.restore_loss_scale(state);
+  put_back(learner, state);
   return state;
 }
 

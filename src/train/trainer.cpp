@@ -37,6 +37,7 @@ class Run {
  private:
   void describe(checkpoint::State& state) const;
   void reload(std::int64_t completed);
+  std::vector<comm::Traffic> counters();
   std::int64_t images_seen(std::int64_t completed) const {
     return data_start_.position(completed, config_.data.global_batch);
   }
@@ -55,6 +56,7 @@ class Run {
   std::optional<Guard> guard_;
   std::optional<RunFolder> folder_;
   std::optional<TrafficLedger> traffic_;
+  std::unique_ptr<checkpoint::LocalSets> local_;
   std::optional<Saver> saver_;
   data::Start data_start_;
   std::int64_t start_ = 0, total_ = 0, bad_images_ = 0, skipped_ = 0, logged_ = 0;
@@ -84,15 +86,17 @@ Run::Run(const config::Config& config, const comm::Communicator& comm, const Pre
     : config_(config), comm_(comm), resumes_by_itself_(options.resume == "auto") {
   comm::watch_for_stop(comm.is_root() ? config.log.walltime : "");  // one clock, so that its stop has one name
   learner_.emplace(config, comm, phases_);
-  traffic_.emplace([this] { return learner_->traffic(); });
+  traffic_.emplace([this] { return counters(); });
   folder_.emplace(config, comm, options);
   comm::leave_traces_in(config.log.run_dir);
   watchdog_.emplace(comm, config.log.run_dir, limits_of(config.log));
   if (comm.is_root()) comm::watch_for_files(config.log.run_dir);
   log::info(fmt::format("{}\n{}\n{} ranks, {} images a rank\n{}\n{}", build_info(), device::describe(), comm.size(),
                         learner_->images_per_rank(), learner_->describe(), config::to_table(config)));
-  saver_.emplace(config, comm, phases_, *traffic_, *learner_, [this](checkpoint::State& state) { describe(state); });
-  const auto from = resume(config, comm, options, *learner_);
+  local_ = open_local_sets(config, comm, options);
+  saver_.emplace(config, comm, phases_, *traffic_, *learner_, local_.get(),
+                 [this](checkpoint::State& state) { describe(state); });
+  const auto from = resume(config, comm, options, *learner_, local_.get());
   if (from) data_start_ = {from->update, from->images_seen};
   start_ = data_start_.update;
   source_ = data::open_source(config, comm, data_start_);
@@ -129,6 +133,13 @@ void Run::reload(std::int64_t completed) {
   restore(comm_, *folder, *learner_, true);
   guard_->reloaded(completed, *folder);
   traffic_->close(TrafficLedger::Use::checkpoint);
+}
+
+/// What all communicators have carried.
+std::vector<comm::Traffic> Run::counters() {
+  auto out = learner_->traffic();
+  if (saver_) out.insert(out.end(), saver_->traffic().begin(), saver_->traffic().end());
+  return out;
 }
 
 void Run::record(std::int64_t completed, const Learner::Outcome& outcome, double lr) {
@@ -207,6 +218,7 @@ void Run::finish(std::int64_t completed) {
   const auto messages = traffic_->rows();
   auto memory = learner_->footprint();
   memory.data = source_->bytes_held();
+  memory.checkpoint = saver_->bytes_held();
   log::info(to_table(memory, static_cast<std::int64_t>(device::peak_resident_bytes())));
   if (const auto table = to_table(messages, completed - start_); !table.empty()) log::info(table);
   folder_->write("traffic.json", to_json(messages, completed - start_, logged_, comm_.size()));

@@ -148,9 +148,20 @@ TEST(Config, LaterFeaturesAreNamedAndRefused) {
   EXPECT_EQ(refusal("[data]\nmode = \"stream\"\n"),
             "run.toml:2: data.mode: found \"stream\", which comes with a later version; allowed in this "
             "version: \"fixed\"");
-  for (const char* text : {"[data]\nmode=\"stream\"", "[checkpoint]\nevery_updates=\"auto\""}) {
-    expect_contains(refusal(text), "which comes with a later version");
-  }
+}
+
+TEST(Config, AnIntervalMayBeAWord) {
+  const auto config = parse("[checkpoint]\nevery_updates = \"auto\"\n", "run.toml", {});
+  EXPECT_EQ(config.checkpoint.every_updates, 0);
+  expect_contains(to_toml(config), "every_updates = \"auto\"\n");
+  EXPECT_EQ(parse(to_toml(config), "again.toml", {}), config);
+  EXPECT_EQ(parse("", "run.toml", {"checkpoint.every_updates=auto"}), config);
+  EXPECT_EQ(parse("[checkpoint]\nevery_updates = \"auto\"\n", "run.toml", {"checkpoint.every_updates=7"})
+                .checkpoint.every_updates,
+            7);
+  EXPECT_EQ(refusal("[checkpoint]\nevery_updates = 0\n"),
+            "run.toml:2: checkpoint.every_updates: found 0, allowed an integer >= 1 or \"auto\"");
+  expect_contains(refusal("[checkpoint]\nevery_updates = \"often\"\n"), "found \"often\", allowed an integer >= 1");
 }
 
 TEST(Config, ValuesMustFitEachOther) {

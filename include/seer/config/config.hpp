@@ -116,7 +116,12 @@ struct Guard {
   bool operator==(const Guard&) const = default;
 };
 struct Checkpoint {
-  std::int64_t every_updates = 1000;
+  std::int64_t every_updates = 1000;               ///< 0: "auto", from what a save costs and how often nodes fail
+  double mean_time_between_failures_hours = 6300;  ///< of one node
+  bool async = true;
+  std::string local_dir;
+  bool partner = true;
+  std::int64_t local_every_updates = 0;  ///< 0: with every checkpoint
   std::int64_t keep_last = 3;
   std::int64_t keep_every = 0;
   std::int64_t max_failures = 5;  ///< in a row that a run survives

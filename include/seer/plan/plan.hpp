@@ -37,7 +37,8 @@ struct Report {
   std::int64_t updates = 0;
   double days = 0, node_hours = 0;
   double checkpoint_bytes = 0, checkpoint_s = 0;
-  double interval_s = 0;  ///< Young and Daly: sqrt(2 * checkpoint * mean time between failures); 0: nothing fails
+  double stall_s = 0;     ///< that the training stands still for one: all of it, or with checkpoint.async the copy
+  double interval_s = 0;  ///< Young and Daly, see train::best_interval_s; 0: nothing fails
   double lost_share = 0;  ///< of the time, to checkpoints and to what failures undo
   double read_bytes_per_s = 0;
 

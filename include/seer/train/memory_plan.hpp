@@ -28,9 +28,10 @@ struct Footprint {
   std::int64_t workspaces = 0;     ///< of convolutions and products, packed weights
   std::int64_t communication = 0;  ///< staging of collectives
   std::int64_t data = 0;           ///< crops made ahead
+  std::int64_t checkpoint = 0;     ///< copy of what is being written
   std::int64_t other = 0;          ///< running statistics, queue; executable and libraries where known
   std::int64_t total() const {
-    return parameters + gradients + momentum + activations + workspaces + communication + data + other;
+    return parameters + gradients + momentum + activations + workspaces + communication + data + checkpoint + other;
   }
 };
 /// Name and bytes, in the order of a table.

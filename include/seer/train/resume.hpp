@@ -2,10 +2,12 @@
 // What a start goes on from.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <string>
 
 #include "seer/checkpoint/checkpoint.hpp"
+#include "seer/checkpoint/local.hpp"
 #include "seer/comm/communicator.hpp"
 #include "seer/config/config.hpp"
 #include "seer/data/source.hpp"
@@ -14,11 +16,18 @@
 
 namespace seer::train {
 
-/// Collective: finds the checkpoint that the options ask for, puts the learner back to it, and puts newer ones of the
-/// run folder aside. Nothing for a run that starts anew; then model.init_from has been read and a checkpoint rehearsed.
-/// Error(input) where configuration and checkpoint cannot go together, Error(file) for damaged ones.
+/// Collective: the nodes' own copies of checkpoints, null without checkpoint.local_dir. Those of earlier starts count
+/// only where the run goes on by itself. Error(file), agreed.
+std::unique_ptr<checkpoint::LocalSets> open_local_sets(const config::Config& config, const comm::Communicator& comm,
+                                                       const PretrainOptions& options);
+
+/// Collective: finds the checkpoint that the options ask for, or a newer one on the nodes' own disks, puts the learner
+/// back to it, and puts newer ones of the run folder aside. Nothing for a run that starts anew; then model.init_from
+/// has been read and a checkpoint rehearsed. Error(input) where configuration and checkpoint cannot go together,
+/// Error(file) for damaged ones.
 std::optional<checkpoint::State> resume(const config::Config& config, const comm::Communicator& comm,
-                                        const PretrainOptions& options, Learner& learner);
+                                        const PretrainOptions& options, Learner& learner,
+                                        const checkpoint::LocalSets* local);
 
 /// Collective: the learner as it was when `folder` was written, and the rest of what the run was. `verified`: as
 /// checkpoint::load().
