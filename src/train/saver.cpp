@@ -72,7 +72,9 @@ void Saver::after_update(std::int64_t completed) {
 }
 
 bool Saver::save(std::int64_t completed) {
-  return run({completed, true, local_due(completed, true)});
+  const bool saved = run({completed, true, local_due(completed, true)});
+  since_.restart();
+  return saved;
 }
 
 bool Saver::run(const Job& job) {
