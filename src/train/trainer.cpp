@@ -128,6 +128,7 @@ void Run::describe(checkpoint::State& state) const {
 void Run::reload(std::int64_t completed) {
   const auto timer = phases_.time(Phase::checkpoint);
   traffic_->close(TrafficLedger::Use::update);
+  saver_->settle();
   const auto folder = checkpoint::find_valid(comm_, config_.log.run_dir);
   if (!folder) guard_->give_up("there is no checkpoint to go back to");
   restore(comm_, *folder, *learner_, true);
