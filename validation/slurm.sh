@@ -60,6 +60,7 @@ bn_group_size = 4
 every_updates = $((updates / 20))
 [log]
 every = 5
+hang_seconds = 20
 TOML
 
 say() { echo "$(date +%T) $*" >&2; }
@@ -125,13 +126,20 @@ tensors() {
 }
 same() { [ -n "$(tensors undisturbed)" ] && [ "$(tensors undisturbed)" = "$(tensors "$1")" ]; }
 
+# said NAME REGEX: the first such piece of what the job printed, nothing if there is none.
+said() { grep -oE "$2" "$out/$1.out" | head -n 1 || true; }
+resumed() { said "$1" 'after [0-9]+ updates$'; }
+
 rows=()
 # row NAME WHAT: what happened, what came of it.
 row() {
   local end starts
   end=$(finish)
-  starts=$(grep -c "updates in all, starting at" "$out/$1.out")
-  if [ "$end" != COMPLETED ]; then fail "$1: job $job is $end"; tail -n 5 "$out/$1.out" >&2
+  starts=$(grep -c "updates in all, starting at" "$out/$1.out" || true)
+  if [ "$end" != COMPLETED ]; then
+    fail "$1: job $job is $end"
+    tail -n 5 "$out/$1.out" >&2
+    scancel "$job" || true
   elif ! same "$1"; then fail "$1: other parameters than undisturbed"
   else outcome="completed, same bits"; fi
   rows+=("| $2 | $starts | ${seen:-} | $outcome |")
@@ -147,7 +155,7 @@ undisturbed() {
 time_limit() {  # a minute, of which half may be used
   limit=1 ahead=30 submit time_limit
   finish >/dev/null
-  seen="$(grep -c 'stopped by SIGUSR1' "$out/time_limit.out") stops with a checkpoint"
+  seen="$(grep -c 'stopped by SIGUSR1' "$out/time_limit.out" || true) stops with a checkpoint"
   row time_limit "the time limit comes near: USR1 to the batch script"
 }
 signal() {
@@ -155,7 +163,7 @@ signal() {
   reach signal "$middle" || true
   scancel --signal=USR1 --batch "$job"
   finish >/dev/null
-  seen="$(grep -m1 -o 'stopped by .* updates' "$out/signal.out")"
+  seen=$(said signal 'stopped by .* updates')
   row signal "scancel --signal=USR1 --batch"
 }
 requeue() {
@@ -163,7 +171,7 @@ requeue() {
   reach requeue "$middle" || true
   scontrol requeue "$job"
   finish >/dev/null
-  seen="$(grep -o 'resumed from .* after.*updates' "$out/requeue.out" | sed 's/.*after/resumed after/' | head -n 1)"
+  seen="resumed $(resumed requeue)"
   row requeue "scontrol requeue (preemption): TERM, then KILL"
 }
 # The job script requeues itself on the code that this gives.
@@ -173,8 +181,7 @@ killed() {  # NAME WHAT PID...
   say "$name: kill -9 $*"
   kill -KILL "$@" || true
   finish >/dev/null
-  seen="$(grep -o '^exit code [0-9]*' "$out/$name.out" | head -n 1), $(grep -o 'resumed from .* after.*updates' "$out/$name.out" |
-    sed 's/.*after/resumed after/' | head -n 1)"
+  seen="$(said "$name" '^exit code [0-9]*'), resumed $(resumed "$name")"
   row "$name" "$what"
 }
 kill_rank() {
@@ -236,7 +243,7 @@ twice() {  # a second job on the same folder while the first runs
   reach twice "$middle" || true
   submit twice --output="$out/twice-second.out"
   code=$(finish)
-  seen="the second: $code, $(grep -o 'another run uses' "$out/twice-second.out" | head -n 1)"
+  seen="the second: $code, $(said twice-second 'another run uses')"
   [ "$code" = FAILED ] && grep -q 'another run uses' "$out/twice-second.out" || fail "twice: the second job was not refused"
   job=$first
   row twice "the same job twice"
