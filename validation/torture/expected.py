@@ -70,8 +70,9 @@ class Reference:
     def __init__(self, run, updates, seconds, start_seconds):
         self.updates = updates
         self.tensors = tensors(checkpoints(run)[updates])
-        self.losses = [line["loss"] for line in metrics(run)]
-        steps = sorted(line["step_ms"] for line in metrics(run))
+        self.lines = metrics(run)
+        self.losses = [line["loss"] for line in self.lines]
+        steps = sorted(line["step_ms"] for line in self.lines)
         self.update_seconds = steps[len(steps) // 2] / 1000
         self.seconds = seconds
         self.start_seconds = start_seconds

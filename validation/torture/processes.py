@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Faults of processes: killed, paused, told to stop. Each function is a kind: it draws, does its harm to a run, checks what
 that must give, and has the run finished."""
+import os
 import signal
 import time
 
@@ -86,6 +87,52 @@ def pause_rank(trial):
     trial.finish(first=job)
 
 
+def stop_rank(trial):
+    """Stopped for good: the others' watchdogs must find out, say which rank it is, and end the run with 5."""
+    drawn, part = trial.any_instant(first=2), trial.rng.random()
+    trial.prepare(at_least=2)
+    victim, instant = int(part * trial.ranks), trial.instant(drawn)
+    trial.note(f"at {instant}: SIGSTOP to rank {victim}")
+    job = trial.start(options=["log.hang_seconds=5", "log.hang_checkpoint_seconds=5"])
+    sent = trial.reach(job, instant) and job.send_to_rank(victim, signal.SIGSTOP)
+    code = trial.wait(job)
+    if code != 0 or not sent:
+        trial.require(job, code, {5} if sent else {0}, rf"rank {victim}\b" if sent else "")
+    trial.check_loss(trial.progress())
+    trial.finish()
+
+
+stop_rank.needs = "hang_checkpoint_seconds"
+
+
+def _file_in_run(trial, name, wanted):
+    drawn = trial.any_instant()
+    trial.prepare()
+    instant = trial.instant(drawn)
+    trial.note(f"at {instant}: {name}")
+    job = trial.start()
+    if trial.reach(job, instant) and os.path.isdir(trial.run):
+        with open(os.path.join(trial.run, name), "w", encoding="utf-8"):
+            pass
+    code = trial.wait(job)
+    trial.require(job, code, wanted)
+    _nothing_lost(trial, code)
+    trial.finish()
+
+
+def stop_file(trial):
+    """STOP in the run folder: as a signal. A run that is over before anybody looks for it is over."""
+    _file_in_run(trial, "STOP", {0, 75})
+
+
+def checkpoint_file(trial):
+    """CHECKPOINT in the run folder: one more checkpoint, and the run goes on."""
+    _file_in_run(trial, "CHECKPOINT", {0})
+
+
+stop_file.needs = checkpoint_file.needs = "hang_checkpoint_seconds"
+
+
 def _set_up(drawn):
     return drawn[0] == 0
 
@@ -164,4 +211,5 @@ def walltime(trial):
     trial.finish(starts=UPDATES, options=[f"log.walltime=00:00:{seconds:02d}"])
 
 
-KINDS = [kill_rank, kill_all, kill_launcher, kill_in_save, pause_rank, signal_rank, signal_launcher, two_signals, walltime]
+KINDS = [kill_rank, kill_all, kill_launcher, kill_in_save, pause_rank, stop_rank, signal_rank, signal_launcher, two_signals,
+         walltime, stop_file, checkpoint_file]

@@ -2,6 +2,7 @@
 """Faults of whoever starts runs: two at once, other ranks, other settings."""
 import signal
 
+from expected import Wrong
 from trial import INTERVAL, SHARDINGS
 
 
@@ -74,4 +75,17 @@ def other_settings(trial):
     trial.finish()
 
 
-KINDS = [two_jobs, other_ranks, other_settings]
+def bad_number(trial):
+    """A gradient of one rank is not finite in one update: all ranks leave it out, also when it is done again after a kill."""
+    update, rank, drawn = trial.rng.choice((6, 13)), trial.rng.randrange(2), trial.any_instant(first=2)
+    trial.prepare(options=[f"faults.nan_updates=[{update}]", f"faults.nan_rank={rank}"])
+    skipped = [line["skipped"] for line in trial.reference.lines]
+    if skipped[update - 2] != 0 or skipped[update - 1] != 1:
+        raise Wrong(f"the undisturbed run left out {skipped[-1]} updates by its end, wanted update {update} alone")
+    _stopped(trial, drawn)
+    trial.finish()
+
+
+bad_number.needs = "nan_updates"
+
+KINDS = [two_jobs, other_ranks, other_settings, bad_number]

@@ -130,7 +130,12 @@ def main():
     root = tempfile.mkdtemp(prefix="seer-torture.")
     try:
         make_data(seer, os.path.join(root, "data"))
-        torture = Torture(options, Setup(seer, launcher, os.path.abspath(os.environ["SHIM"]), root, options.limit))
+        setup = Setup(seer, launcher, os.path.abspath(os.environ["SHIM"]), root, options.limit)
+        absent = [kind for kind in options.kinds if not setup.has(getattr(KINDS[kind], "needs", "run_dir"))]
+        if absent:
+            print(f"not in this version: {' '.join(absent)}")
+            options.kinds = [kind for kind in options.kinds if kind not in absent]
+        torture = Torture(options, setup)
         if options.trial is not None:
             torture.one(options.trial)
         else:

@@ -8,6 +8,7 @@ import os
 import random
 import re
 import shutil
+import subprocess
 import threading
 import time
 
@@ -82,6 +83,11 @@ class Setup:
         self.seer, self.launcher, self.shim, self.root, self.limit = seer, launcher, shim, root, limit_seconds
         self.references = {}
         self.lock = threading.Lock()
+        self.keys = subprocess.run([seer, "--help-config"], check=True, capture_output=True, text=True).stdout
+
+    def has(self, key):
+        """Whether this version's configuration has such a key: kinds that need another are left out."""
+        return f"\n  {key} = " in self.keys
 
     def fault(self, call, error, after=0, count=1, rank=-1, path="checkpoints/"):
         """Environment of ranks whose file system fails; see write_faults.cpp."""
@@ -141,13 +147,15 @@ class Trial:
         self.rng = random.Random(f"{seed}:{number}")
         self.ranks = self.rng.choice((2, 2, 2, 2, 1, 3, 4))
         self.sharding = self.rng.choice(SHARDINGS)
+        # How checkpoints are written changes no bits, so it is no part of what the undisturbed run is made with.
+        self.beside = self.rng.random() < 0.5 and setup.has("async")
         self.options = [f"parallel.shard={self.sharding}"]
         self.reference = None
         self.folder = None
         self.jobs = []
         self.story = []        # what was done and seen, for people
         self.damaged = set()   # checkpoints that the trial harmed itself
-        self.may_lose = INTERVAL
+        self.may_lose = (2 if self.beside else 1) * INTERVAL  # beside the training one more may be under way
         self.refused = False
         self.same_bits = True
         self.all_lines = True
@@ -163,7 +171,7 @@ class Trial:
         self.options += options
         self.folder = self.setup.new_folder(f"trial-{self.number}", copy_data)
         self.reference = self.setup.reference(self.ranks, self.options)
-        self.note(f"{self.ranks} ranks, {' '.join(self.options)}")
+        self.note(f"{self.ranks} ranks, {' '.join(self.options)}" + (", checkpoints beside the training" if self.beside else ""))
 
     @property
     def run(self):
@@ -190,6 +198,8 @@ class Trial:
     def start(self, ranks=None, options=(), environment=None, sharding=None):
         settings = [f"parallel.shard={sharding}" if sharding and o.startswith("parallel.shard=") else o
                     for o in self.options]
+        if self.setup.has("async"):
+            settings.append(f"checkpoint.async={str(self.beside).lower()}")
         job = self.setup.start(self.folder, ranks or self.ranks, [*settings, *options], f"{len(self.jobs)}.txt",
                                environment or {})
         job.good_before = self.newest_good()
