@@ -136,6 +136,7 @@ def rotten(trial):
     trial.prepare()
     _stop_after_some(trial, drawn)
     found = sorted(checkpoints(trial.run))
+    newest = newest or len(found) == 1
     update = found[-1] if newest else found[-2]
     folder = checkpoints(trial.run)[update]
     _damage(trial, folder, damage)
@@ -150,7 +151,7 @@ def rotten(trial):
 
 def all_rotten(trial):
     """No checkpoint is left that can be used: refused, and not begun anew over the ruins; --resume never does that."""
-    drawn = trial.any_instant(first=INTERVAL + 1)
+    drawn = trial.any_instant(first=2 * INTERVAL + 1)
     damages = [_draw_damage(trial) for _ in range(4)]
     trial.prepare()
     _stop_after_some(trial, drawn)
@@ -170,7 +171,7 @@ def all_rotten(trial):
 
 def rotten_live(trial):
     """Damaged while the run goes on, which does not look at it; then the run is killed."""
-    drawn, damage, later = trial.any_instant(first=INTERVAL + 1), _draw_damage(trial), trial.any_instant(first=INTERVAL + 1)
+    drawn, damage, later = trial.any_instant(first=2 * INTERVAL + 1), _draw_damage(trial), trial.any_instant(first=INTERVAL + 1)
     trial.prepare()
     job = trial.start()
     if trial.reach(job, trial.instant(drawn)):

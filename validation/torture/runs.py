@@ -37,7 +37,7 @@ def _stopped(trial, drawn):
 
 def other_ranks(trial):
     """Killed, and gone on with on other ranks with other sharding, twice: the same losses but for the order of sums."""
-    drawn = [trial.any_instant(first=INTERVAL + 1) for _ in range(2)]
+    drawn = [trial.any_instant(first=2 * INTERVAL + 1) for _ in range(2)]
     settings = [(trial.rng.choice((1, 2, 3, 4)), trial.rng.choice(SHARDINGS)) for _ in range(2)]
     trial.prepare()
     _stopped(trial, drawn[0])
@@ -65,7 +65,7 @@ MISTAKES = [
 
 def other_settings(trial):
     """Started again with settings that do not fit the checkpoint: refused, and the run is as it was."""
-    drawn = trial.any_instant(first=INTERVAL + 1)
+    drawn = trial.any_instant(first=2 * INTERVAL + 1)
     code, piece, options = trial.rng.choice(MISTAKES)
     trial.prepare(at_least=2)
     _stopped(trial, drawn)
