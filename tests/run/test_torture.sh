@@ -9,4 +9,4 @@ kinds=$("$torture" --list-kinds | wc -l)
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/seer-test.XXXXXX")
 trap 'rm -rf "$scratch"' EXIT
 cd "$scratch"
-"$torture" --trials "$kinds" --seed 1 --jobs 3
+"$torture" --trials "$kinds" --seed 1 --jobs 3 --limit 200
