@@ -192,6 +192,8 @@ pretrain() {
     while kill -0 "$pid" 2>/dev/null; do wait "$pid"; done  # a trap interrupts wait
     wait "$pid"
     code=$?
+    # The signal found ranks that were only starting, and ended them: nothing was done yet, so nothing is lost.
+    if [ "$asked" = 1 ] && [ "$code" = 138 ]; then code=75; fi
   fi
   case " ${SEER_REQUEUE_CODES:-75} " in
     *" $code "*)

@@ -152,8 +152,8 @@ undisturbed() {
   submit undisturbed
   row undisturbed "nothing"
 }
-time_limit() {  # a minute, of which half may be used
-  limit=1 ahead=30 submit time_limit
+time_limit() {  # Slurm sends the signal up to a minute earlier than it was told: half a minute of the two is used
+  limit=2 ahead=90 submit time_limit
   finish >/dev/null
   seen="$(grep -c 'stopped by SIGUSR1' "$out/time_limit.out" || true) stops with a checkpoint"
   row time_limit "the time limit comes near: USR1 to the batch script"

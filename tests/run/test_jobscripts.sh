@@ -61,7 +61,7 @@ if [[ "$*" == *node_health* ]]; then  # the check before the start: really done 
   for node in ${NODES//,/ }; do [[ " $DEAD " == *" $node "* ]] || SLURMD_NODENAME=$node "$@"; done
   exit
 fi
-trap 'echo "got USR1" >>calls; exit 75' USR1
+trap 'echo "got USR1" >>calls; exit ${USR1_CODE:-75}' USR1
 echo "srun $*" >>calls
 [ "${WAIT_FOR_SIGNAL:-0}" = 0 ] || for _ in $(seq 300); do sleep 0.1; done
 exit "${LAUNCH_CODE:-0}"
@@ -90,20 +90,23 @@ done
 [ "$(job seer_cpu.sh LAUNCH_CODE=5 'SEER_REQUEUE_CODES=75 5')" = 5 ] || fail "exit code 5 with SEER_REQUEUE_CODES"
 grep -qx "requeue 7" calls || fail "SEER_REQUEUE_CODES is not obeyed"
 
-# SIGUSR1 to the batch script reaches the launcher, and what it then returns leads to the requeue.
+# SIGUSR1 to the batch script reaches the launcher, and what it then returns leads to the requeue; also 138, from ranks
+# that were only starting and did not watch for it yet.
 cp "$root/jobscripts/seer_512gpu.sh" slurm_script
-: >calls
-SLURM_JOB_ID=7 JOB_SCRIPT=seer_512gpu.sh WAIT_FOR_SIGNAL=1 bash slurm_script a.toml >job.txt 2>&1 &
-batch=$!
-for _ in $(seq 100); do grep -q '^srun' calls && break; sleep 0.1; done
-for _ in $(seq 50); do
-  kill -USR1 "$batch" 2>/dev/null || break
-  sleep 0.2
+for returned in 75 138; do
+  : >calls
+  SLURM_JOB_ID=7 JOB_SCRIPT=seer_512gpu.sh WAIT_FOR_SIGNAL=1 USR1_CODE=$returned bash slurm_script a.toml >job.txt 2>&1 &
+  batch=$!
+  for _ in $(seq 100); do grep -q '^srun' calls && break; sleep 0.1; done
+  for _ in $(seq 50); do
+    kill -USR1 "$batch" 2>/dev/null || break
+    sleep 0.2
+  done
+  rc=0; wait "$batch" || rc=$?
+  [ "$rc" = 75 ] || { cat job.txt calls; fail "after SIGUSR1: exit code $rc, wanted 75"; }
+  grep -qx "got USR1" calls || fail "SIGUSR1 was not passed on"
+  grep -qx "requeue 7" calls || fail "SIGUSR1: no requeue"
 done
-rc=0; wait "$batch" || rc=$?
-[ "$rc" = 75 ] || { cat job.txt calls; fail "after SIGUSR1: exit code $rc, wanted 75"; }
-grep -qx "got USR1" calls || fail "SIGUSR1 was not passed on"
-grep -qx "requeue 7" calls || fail "SIGUSR1: no requeue"
 
 # The check before the start: a good node, one on which the site's own check fails, one that does not answer.
 health() { job seer_cpu.sh SLURM_JOB_NODELIST="$1" NODES="$1" SEER_MIN_FREE_GIB=0 "${@:2}"; }
