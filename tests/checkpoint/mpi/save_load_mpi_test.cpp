@@ -5,8 +5,10 @@
 
 #include <algorithm>
 #include <csignal>
+#include <functional>
 
 #include "../scratch.hpp"
+#include "seer/base/log.hpp"
 #include "seer/checkpoint/manifest.hpp"
 #include "seer/data/h5.hpp"
 
@@ -189,6 +191,89 @@ TEST_F(Saved, IncompleteOnesAreNoCheckpoints) {
   // Only damaged ones left: starting afresh beside them would be a silent loss.
   const auto all = test::file_error([&] { checkpoint::find_valid(world_, run()); });
   EXPECT_NE(all.find("none of the 5 checkpoints"), std::string::npos) << all;
+}
+
+TEST_F(Saved, EveryKindOfDamageToEveryFileIsNamedAndTheOneBeforeIsUsed) {
+  const auto first = save(world_, run(), 1, 0);
+  const auto second = checkpoints() + "/update-00000002";
+  const auto state = second + "/state.h5", manifest = second + "/manifest.json";
+  const auto cut_to = [](const std::string& path, double part) {
+    test::fs::resize_file(path, static_cast<std::uintmax_t>(static_cast<double>(test::fs::file_size(path)) * part));
+  };
+  const auto replace_by_folder = [](const std::string& path) {
+    test::fs::remove_all(path);
+    test::fs::create_directory(path);
+  };
+  const auto overwrite = [](const std::string& path, const std::string& text) {
+    std::ofstream(path, std::ios::binary) << text;
+  };
+  const auto last = [](const std::string& path) { return test::fs::file_size(path) - 1; };
+  const std::vector<std::pair<const char*, std::function<void()>>> kinds = {
+      {"state.h5: header", [&] { test::flip_byte(state, 3); }},
+      {"state.h5: middle", [&] { test::flip_byte(state, last(state) / 2); }},
+      {"state.h5: last byte", [&] { test::flip_byte(state, last(state)); }},
+      {"state.h5: empty", [&] { cut_to(state, 0); }},
+      {"state.h5: half", [&] { cut_to(state, 0.5); }},
+      {"state.h5: longer", [&] { std::ofstream(state, std::ios::app) << "more"; }},
+      {"state.h5: zeros", [&] { overwrite(state, std::string(test::fs::file_size(state), '\0')); }},
+      {"state.h5: gone", [&] { test::fs::remove(state); }},
+      {"state.h5: a folder", [&] { replace_by_folder(state); }},
+      {"state.h5: a link to nowhere", [&] { test::fs::remove(state), test::fs::create_symlink("nowhere", state); }},
+      {"manifest: flipped", [&] { test::flip_byte(manifest, last(manifest) / 2); }},
+      {"manifest: half", [&] { cut_to(manifest, 0.5); }},
+      {"manifest: empty", [&] { cut_to(manifest, 0); }},
+      {"manifest: gone", [&] { test::fs::remove(manifest); }},
+      {"manifest: more", [&] { std::ofstream(manifest, std::ios::app) << "{}"; }},
+      {"manifest: deep", [&] { overwrite(manifest, std::string(100000, '[')); }},
+      {"manifest: no object", [&] { overwrite(manifest, "[1, 2, \"xxh3\"]"); }},
+      {"manifest: of another",
+       [&] { test::fs::copy_file(first + "/manifest.json", manifest, test::fs::copy_options::overwrite_existing); }},
+      {"manifest: a folder", [&] { replace_by_folder(manifest); }},
+      {"folder: empty", [&] { test::fs::remove(state), test::fs::remove(manifest); }},
+      {"folder: a file", [&] { test::fs::remove_all(second), overwrite(second, "no folder"); }},
+      {"folder: a link to nowhere", [&] { test::fs::remove_all(second), test::fs::create_symlink("nowhere", second); }},
+  };
+  for (const auto& [what, damage] : kinds) {
+    root([&] { test::fs::remove_all(second); });
+    save(world_, run(), 2, 0);
+    ASSERT_EQ(checkpoint::find_valid(world_, run()), second) << what;
+    root(damage);
+    EXPECT_NE(checkpoint::verify(second), "") << what;
+    EXPECT_EQ(checkpoint::find_valid(world_, run()), first) << what;
+    world_.barrier();
+    bool named = !world_.is_root();
+    for (const auto& warning : log::warnings()) named = named || warning.find(second + " is not used") != warning.npos;
+    EXPECT_TRUE(named) << what;
+    // Alone it is refused, not passed over.
+    root([&] { test::fs::rename(first, run() + "/aside"); });
+    const auto text = test::file_error([&] { checkpoint::find_valid(world_, run()); });
+    EXPECT_NE(text.find("none of the 1 checkpoints"), std::string::npos) << what << ": " << text;
+    test::file_error([&] { expect_loads(world_, second, 2, 0, world_.size()); });
+    root([&] { test::fs::rename(run() + "/aside", first); });
+  }
+  expect_loads(world_, first, 1, 0, world_.size());
+  // What is beside the two files is nobody's.
+  root([&] { std::ofstream(first + "/notes.txt") << "mine"; });
+  root([&] { test::fs::remove_all(second); });
+  EXPECT_EQ(checkpoint::find_valid(world_, run()), first);
+}
+
+TEST_F(Saved, AFolderOfCheckpointsThatCannotBeReadIsNotTakenForNone) {
+  root([&] { std::ofstream(checkpoints()) << "no folder"; });
+  const auto text = test::file_error([&] { checkpoint::find_valid(world_, run()); });
+  EXPECT_NE(text.find("cannot look for checkpoints in"), std::string::npos) << text;
+  root([&] { checkpoint::retain(run(), 1, 0); });  // a warning
+}
+
+TEST_F(Saved, WhatReadsBackDifferentlyIsDiscarded) {
+  const auto first = save(world_, run(), 1, 0);
+  checkpoint::verify_or_discard(world_, first);
+  const auto second = save(world_, run(), 2, 0);
+  root([&] { test::flip_byte(second + "/state.h5", test::fs::file_size(second + "/state.h5") / 2); });
+  const auto text = test::file_error([&] { checkpoint::verify_or_discard(world_, second); });
+  EXPECT_NE(text.find("reads back differently: " + second), std::string::npos) << text;
+  world_.barrier();
+  EXPECT_EQ(entries(), std::vector<std::string>{"update-00000001"});
 }
 
 TEST_F(Saved, StaleTemporariesGoAndTheSameUpdateIsReplaced) {
