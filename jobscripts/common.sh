@@ -29,7 +29,7 @@ export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
 
 # Lustre mounted without "flock" refuses to open HDF5 files with their lock. They need none: the run folder has one.
 export HDF5_USE_FILE_LOCKING=${HDF5_USE_FILE_LOCKING:-FALSE}
-# Checkpoints slow, or the rehearsal at the start fails? Open MPI's other MPI-IO:
+# Files of features are written through MPI-IO. Slow or failing? Open MPI's other one:
 # export OMPI_MCA_io=romio321
 # More ranks than cores (a trial on few nodes): ranks that wait give their core away instead of spinning.
 # export OMPI_MCA_mpi_yield_when_idle=1

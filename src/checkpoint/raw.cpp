@@ -10,13 +10,20 @@
 #include <cstring>
 #include <vector>
 
+#include "folders.hpp"
 #include "seer/base/checksum.hpp"
 #include "seer/base/error.hpp"
+#include "seer/base/log.hpp"
 
 namespace seer::checkpoint {
 
-RawFile::RawFile(const std::string& path) : path_(path), fd_(open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
-  if (fd_ < 0) throw Error(ExitCode::file, fmt::format("{}: {}", path, std::strerror(errno)));
+RawFile::RawFile(const std::string& path, Access access)
+    : path_(path), fd_(open(path.c_str(), (access == Access::read ? O_RDONLY : O_WRONLY) | O_CLOEXEC)) {
+  if (fd_ >= 0) return;
+  const std::string problem = fmt::format("{} on {}: {}", path, log::host_name(), std::strerror(errno));
+  if (access == Access::read) throw Error(ExitCode::file, problem);
+  throw Error(ExitCode::file, "cannot open " + problem,
+              "log.run_dir must be a folder that all nodes share and can write");
 }
 
 RawFile::~RawFile() {
@@ -36,6 +43,23 @@ void RawFile::read(std::uint64_t offset, void* to, std::uint64_t bytes) const {
     offset += static_cast<std::uint64_t>(n);
     bytes -= static_cast<std::uint64_t>(n);
   }
+}
+
+void RawFile::write(std::uint64_t offset, const void* from, std::uint64_t bytes) const {
+  const auto* in = static_cast<const char*>(from);
+  while (bytes > 0) {
+    const auto n = pwrite(fd_, in, std::min<std::uint64_t>(bytes, std::uint64_t{1} << 30), static_cast<off_t>(offset));
+    if (n < 0 && errno == EINTR) continue;
+    if (n == 0) errno = EIO;
+    if (n <= 0) fail_with_errno("write", path_);
+    in += n;
+    offset += static_cast<std::uint64_t>(n);
+    bytes -= static_cast<std::uint64_t>(n);
+  }
+}
+
+void RawFile::sync() const {
+  if (fsync(fd_) != 0) fail_with_errno("fsync", path_);
 }
 
 std::uint64_t outside_checksum(const std::string& path, const Manifest& manifest) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Plain reads of state.h5 by the manifest's offsets: checking and loading need no HDF5, so a damaged file never reaches
-// it.
+// Plain reads and writes of state.h5 by the manifest's offsets. Checking and loading need no HDF5, so a damaged file
+// never reaches it; neither HDF5 nor MPI-IO is left in the middle by a rank whose write fails, and both would hide why.
 #pragma once
 
 #include <cstdint>
@@ -10,16 +10,21 @@
 
 namespace seer::checkpoint {
 
-/// Owns a file descriptor for reading.
+/// Owns a file descriptor.
 class RawFile {
  public:
-  /// Error(file).
-  explicit RawFile(const std::string& path);
+  enum class Access : bool { read, write };
+  /// Of a file that is there. Error(file).
+  explicit RawFile(const std::string& path, Access access = Access::read);
   ~RawFile();
   RawFile(const RawFile&) = delete;
   RawFile& operator=(const RawFile&) = delete;
   /// Exactly `bytes` from `offset`. Error(file) where the file ends before.
   void read(std::uint64_t offset, void* to, std::uint64_t bytes) const;
+  /// All of it. Error(file).
+  void write(std::uint64_t offset, const void* from, std::uint64_t bytes) const;
+  /// What this node has written, down to the disk. Error(file).
+  void sync() const;
 
  private:
   std::string path_;

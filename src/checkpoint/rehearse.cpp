@@ -48,9 +48,8 @@ void rehearse(const comm::Communicator& comm, const std::string& run_dir) {
     const auto found = load(comm, folder, slab(read, neighbour));
     comm::agree(comm, "checking the rehearsal of a checkpoint", [&] {
       if (read != row_of(neighbour) || found.queue != state.queue) {
-        throw Error(
-            ExitCode::file, fmt::format("a checkpoint written under {} reads back differently", run_dir),
-            "this file system or its MPI-IO cannot be trusted: try another log.run_dir, or OMPI_MCA_io=romio321");
+        throw Error(ExitCode::file, fmt::format("a checkpoint written under {} reads back differently", run_dir),
+                    "this file system does not show one node what another has written: try another log.run_dir");
       }
     });
   } catch (const Error& e) {

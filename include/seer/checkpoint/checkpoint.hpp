@@ -90,7 +90,7 @@ std::string set_aside_newer(const std::string& run_dir, std::int64_t update);
 void retain(const std::string& run_dir, std::int64_t keep_last, std::int64_t keep_every);
 
 /// Writes and reads back a small checkpoint under run_dir before the first update is spent: a full disk, a read-only
-/// folder or a broken MPI-IO shows at once. Collective, Error(file).
+/// folder or one that nodes do not share shows at once. Collective, Error(file).
 void rehearse(const comm::Communicator& comm, const std::string& run_dir);
 
 }  // namespace seer::checkpoint
