@@ -61,6 +61,7 @@ every_updates = $((updates / 20))
 [log]
 every = 5
 hang_seconds = 20
+hang_checkpoint_seconds = 20
 TOML
 
 say() { echo "$(date +%T) $*" >&2; }

@@ -6,6 +6,7 @@
 #include <iostream>
 #include <new>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "seer/app/command.hpp"
@@ -13,6 +14,7 @@
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
 #include "seer/comm/crash.hpp"
+#include "seer/comm/signals.hpp"
 #include "seer/config/config.hpp"
 #include "seer/device/session.hpp"
 
@@ -152,6 +154,8 @@ int main(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   try {
+    // Other commands end by a signal as any program does.
+    if (argc > 1 && std::string_view(argv[1]) == "pretrain") seer::comm::catch_stop_signals();
     return seer::app::main(argc, argv);
   } catch (const seer::Error& error) {
     // Only starting MPI or declaring the commands can come here, before there is anybody to agree with.

@@ -58,11 +58,15 @@ void look_for_files() {
 
 }  // namespace
 
-void watch_for_stop(const std::string& walltime) {
+void catch_stop_signals() {
   struct sigaction action {};
   action.sa_handler = on_signal;
   action.sa_flags = SA_RESTART;
   for (int signal : {SIGTERM, SIGUSR1, SIGINT}) sigaction(signal, &action, nullptr);
+}
+
+void watch_for_stop(const std::string& walltime) {
+  catch_stop_signals();
   int hours = 0, minutes = 0, seconds = 0;
   if (std::sscanf(walltime.c_str(), "%d:%d:%d", &hours, &minutes, &seconds) == 3) {
     deadline =

@@ -8,7 +8,9 @@
 
 namespace seer::comm {
 
-/// Installs the handlers. `walltime` "hh:mm:ss" or "": the flag is raised that long after the process was started.
+/// Installs the handlers; before MPI starts, so that no signal meets a run that cannot answer it.
+void catch_stop_signals();
+/// The same, and the limit. `walltime` "hh:mm:ss" or "": the flag is raised that long after the process was started.
 /// A second signal, a second or more after the first, ends the process at once (exit code 75; the newest complete
 /// checkpoint stays what it is). Sooner it is taken for the first one delivered twice, as by a launcher and by Slurm.
 void watch_for_stop(const std::string& walltime);

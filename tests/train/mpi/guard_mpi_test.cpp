@@ -238,6 +238,7 @@ TEST(Guard, IsInTheMemoryPlan) {
   for (const auto& mode : kShardModes) {
     if (mode.group > world().size()) continue;
     auto config = guarded(mode);
+    config.checkpoint.async = false;  // no saver here
     config.guard.replay_every = 1;
     config.faults.nan_updates = {1};
     config.parallel.recompute = "cheap";

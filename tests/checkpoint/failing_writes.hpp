@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+// A disk that is full for this rank's writes into unfinished checkpoints: to be included by one file of an executable.
+#pragma once
+
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <string>
+
+namespace seer::test {
+
+/// This many calls from now on one write fails; negative: all do; 0: none. Threads that write look at it too.
+inline std::atomic<int> failing_write = 0;
+
+inline bool fails_now(int fd) {
+  if (failing_write == 0) return false;
+  char path[4096];
+  const auto link = "/proc/self/fd/" + std::to_string(fd);
+  const auto length = readlink(link.c_str(), path, sizeof path);
+  if (length < 0 ||
+      std::string(path, static_cast<std::size_t>(length)).find("/checkpoints/.tmp-") == std::string::npos) {
+    return false;
+  }
+  return failing_write < 0 || --failing_write == 0;
+}
+
+}  // namespace seer::test
+
+// What stands in the executable comes before the C library's.
+extern "C" ssize_t pwrite(int fd, const void* data, size_t bytes, off_t offset) {
+  if (seer::test::fails_now(fd)) {
+    errno = ENOSPC;
+    return -1;
+  }
+  return syscall(SYS_pwrite64, fd, data, bytes, offset);
+}
