@@ -178,7 +178,12 @@ struct RunLock::Impl {
     }
   }
 
-  [[noreturn]] void refuse(const Sight& seen) const {
+  [[noreturn]] void refuse(Sight seen) const {
+    // One that has the lock and has not come to write its name yet.
+    for (int i = 0; i < 20 && !from_text(seen.text); ++i) {
+      std::this_thread::sleep_for(milliseconds(100));
+      seen = look_at(path).value_or(Sight{});
+    }
     const auto owner = from_text(seen.text).value_or(LockOwner{});
     const auto age = seen.there ? age_of(seen, run_dir, options.self.nonce).count() / 1000 : 0;
     throw Error(ExitCode::input,

@@ -41,7 +41,7 @@ sent() {  # NAME USE COMMUNICATOR KIND: payload bytes, or nothing
 grep -q '"traffic": \[\]' run1/traffic.json || fail "one rank sent something"
 [ -n "$(sent 4 update replicas all_reduce)" ] || fail "4 ranks summed no gradients"
 [ -z "$(sent 4 update shard all_gather)$(sent 4 update world broadcast)" ] || fail "more was sent than updates need"
-[ -n "$(sent 4 checkpoint world broadcast)" ] || fail "checkpoints sent nothing"
+[ -n "$(sent 4 checkpoint checkpoint broadcast)" ] || fail "checkpoints sent nothing"
 [ "$(sent parameters update shard all_gather)" = $((2 * $(sent optimizer update shard all_gather))) ] ||
   fail "gathered: $(sent optimizer update shard all_gather) and $(sent parameters update shard all_gather) bytes"
 for name in 2 4 optimizer gradients parameters restarts; do compare "$name"; done
