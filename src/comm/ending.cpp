@@ -65,6 +65,7 @@ void end_in(unsigned seconds, int exit_code, const char* text, bool (*spare)()) 
   may_spare = spare;
   struct sigaction action {};
   action.sa_handler = on_alarm;
+  action.sa_flags = SA_ONSTACK;  // see signals.cpp
   sigaction(SIGALRM, &action, nullptr);
   sigset_t ours;
   sigemptyset(&ours);

@@ -61,7 +61,9 @@ void look_for_files() {
 void catch_stop_signals() {
   struct sigaction action {};
   action.sa_handler = on_signal;
-  action.sa_flags = SA_RESTART;
+  // On a stack of its own (catch_crashes() makes it). Handlers on the interrupted stack corrupted memory in one stop of
+  // twenty: some kernel that oneDNN generates must keep values further below the stack pointer than the kernel spares.
+  action.sa_flags = SA_RESTART | SA_ONSTACK;
   for (int signal : {SIGTERM, SIGUSR1, SIGINT}) sigaction(signal, &action, nullptr);
 }
 

@@ -109,7 +109,7 @@ void prepare_stacks() {
   dl_iterate_phdr(read_build_id, nullptr);
   struct sigaction action {};
   action.sa_handler = on_stack_signal;
-  action.sa_flags = SA_RESTART;
+  action.sa_flags = SA_RESTART | SA_ONSTACK;  // see signals.cpp
   sigaction(stack_signal(), &action, nullptr);
 }
 
