@@ -32,8 +32,7 @@ namespace {
 namespace fs = std::filesystem;
 constexpr const char* kRemedy =
     "see hang/ in the run folder for every rank's last collectives and stack, look at that node, and start again: the "
-    "run "
-    "goes on from its newest checkpoint";
+    "run goes on from its newest checkpoint";
 
 double shortest(const SilenceLimits& limits) {
   double out = 0;

@@ -1,19 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "seer/train/guard.hpp"
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cmath>
-#include <cstring>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
+#include "seer/train/append_file.hpp"
 
 namespace seer::train {
 namespace {
@@ -142,6 +139,7 @@ void Guard::give_up(const std::string& why) {
     std::ofstream file(path);
     file << "The run was given up: " << why << ".\n";
     for (const auto& line : account_) file << line << "\n";
+    if (!file.flush()) log::warn(path + " cannot be written: the same lines are in the log");
   }
   throw Error(ExitCode::numerics,
               fmt::format("{}; {}; all of them are in {}", why, account_.empty() ? "no update" : account_.back(), path),
@@ -166,16 +164,14 @@ void Guard::write_line(std::int64_t completed, const Learner::Outcome& outcome) 
   append(line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
 }
 
-/// One write a line. A full disk is no reason to end a run that is otherwise well.
+/// A full disk is no reason to end a run that is otherwise well.
 void Guard::append(const std::string& line) const {
   if (!root_) return;
-  const auto path = run_dir_ + "/skipped.jsonl";
-  const int file = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-  const auto text = line + "\n";
-  const bool written = file >= 0 && ::write(file, text.data(), text.size()) == static_cast<ssize_t>(text.size());
-  const int reason = errno;
-  if (file >= 0) ::close(file);
-  if (!written) log::warn(fmt::format("{} cannot be written: {}", path, std::strerror(reason)));
+  try {
+    AppendFile(run_dir_ + "/skipped.jsonl", AppendFile::Start::append, "free space").append(line + "\n");
+  } catch (const Error& e) {
+    log::warn(fmt::format("{}; {}", e.what(), e.remedy()));
+  }
 }
 
 /// Nothing while there is nothing to remember: such a checkpoint is one of a run without a guard.

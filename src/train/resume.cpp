@@ -26,8 +26,7 @@ void check_batch(const config::Config& config, const PretrainOptions& options, c
   }
   log::warn(fmt::format(
       "data.global_batch is {} from here on, after {} updates and {} images in batches of {}: the data go on behind "
-      "the "
-      "images seen; the schedule goes on counting updates, with the rates as configured (by the rule of a rate in "
+      "the images seen; the schedule goes on counting updates, with the rates as configured (by the rule of a rate in "
       "proportion to the batch, schedule.lr_* times {:.4g})",
       batch, from.update, from.images_seen, from.global_batch,
       static_cast<double>(batch) / static_cast<double>(from.global_batch)));

@@ -145,9 +145,7 @@ TEST(Allocation, NoneInTheStepLoop) {
         SCOPED_TRACE(std::string(mode.shard) + " " + recompute + " " + precision);
         const auto dnn = std::make_shared<Apart>();
         if (precision == std::string("bf16") && !dnn->supports(DType::bf16)) continue;
-        auto config = golden_config(world.size());
-        config.parallel.shard = mode.shard;
-        config.parallel.shard_group = mode.group;
+        auto config = golden_config(world.size(), mode);
         config.parallel.recompute = recompute;
         config.precision.compute = precision;
         config.swav.queue_length = 2 * kImages;

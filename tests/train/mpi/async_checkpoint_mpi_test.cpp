@@ -37,9 +37,7 @@ TEST(AsyncCheckpoint, BitsAreThoseOfTheUpdateInEveryModeOfSharding) {
       if (!overlap && mode.shard != std::string("optimizer")) continue;
       SCOPED_TRACE(fmt::format("{} {} {}", mode.shard, mode.group, overlap));
       const test::Scratch scratch(world);
-      auto config = golden_config(world.size());
-      config.parallel.shard = mode.shard;
-      config.parallel.shard_group = mode.group;
+      auto config = golden_config(world.size(), mode);
       config.parallel.overlap = overlap;
       config.swav.queue_length = 2 * kImages;
       std::vector<float> ends[2];

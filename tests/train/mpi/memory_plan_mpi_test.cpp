@@ -32,9 +32,7 @@ TEST(MemoryPlan, FootprintIsThatOfTheRun) {
       for (const char* precision : {"fp32", "bf16"}) {
         SCOPED_TRACE(std::string(mode.shard) + " " + recompute + " " + precision);
         if (precision == std::string("bf16") && !dnn::make_host_backend()->supports(DType::bf16)) continue;
-        auto config = golden_config(world.size());
-        config.parallel.shard = mode.shard;
-        config.parallel.shard_group = mode.group;
+        auto config = golden_config(world.size(), mode);
         config.parallel.recompute = recompute;
         config.precision.compute = precision;
         const auto plan = plan_memory(config, here(world), 0, 0);

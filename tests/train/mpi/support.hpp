@@ -29,6 +29,13 @@ inline config::Config golden_config(int bn_group_size) {
   return c;
 }
 
+inline config::Config golden_config(int bn_group_size, const ShardMode& mode) {
+  auto c = golden_config(bn_group_size);
+  c.parallel.shard = mode.shard;
+  c.parallel.shard_group = mode.group;
+  return c;
+}
+
 /// The reference's batches(step), this rank's slice, as NHWC.
 struct GoldenBatch {
   data::Batch batch;

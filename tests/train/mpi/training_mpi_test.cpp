@@ -74,9 +74,7 @@ TEST(Training, ShardingAndRecomputationChangeNothing) {
     for (const bool overlap : {true, false}) {
       std::vector<float> kept;
       for (const char* recompute : {"none", "cheap", "block"}) {
-        auto config = golden_config(world.size());
-        config.parallel.shard = mode.shard;
-        config.parallel.shard_group = mode.group;
+        auto config = golden_config(world.size(), mode);
         config.parallel.recompute = recompute;
         config.parallel.overlap = overlap;
         config.parallel.bucket_bytes = overlap ? 1000 : 40000;
@@ -100,9 +98,7 @@ TEST(Training, GradientsThatTravelInHalfPrecisionStayNear) {
   for (const auto& mode : kShardModes) {
     if (mode.group > world.size()) continue;
     SCOPED_TRACE(std::string(mode.shard) + " in groups of " + std::to_string(mode.group));
-    auto config = golden_config(world.size());
-    config.parallel.shard = mode.shard;
-    config.parallel.shard_group = mode.group;
+    auto config = golden_config(world.size(), mode);
     config.precision.reduce = "half";
     Phases phases;
     Learner learner(config, world, phases);
@@ -134,9 +130,7 @@ TEST(Training, TrafficOfAnUpdateIsWhatTheModeSaysItIs) {
   for (const char* reduce : {"fp32", "half"}) {
     for (const auto& mode : kShardModes) {
       if (mode.group > world.size()) continue;
-      auto config = golden_config(world.size());
-      config.parallel.shard = mode.shard;
-      config.parallel.shard_group = mode.group;
+      auto config = golden_config(world.size(), mode);
       config.precision.reduce = reduce;
       SCOPED_TRACE(std::string(mode.shard) + " in groups of " + std::to_string(mode.group) + ", " + reduce);
       Phases phases;
@@ -196,9 +190,7 @@ void hand_over(Learner& from, const comm::Communicator& of, Learner& to) {
 TEST(Training, SlabsOfOneShardingFitAnother) {
   const auto world = comm::Communicator::world();
   const auto config_of = [&](const ShardMode& mode) {
-    auto config = golden_config(world.size());
-    config.parallel.shard = mode.shard;
-    config.parallel.shard_group = mode.group;
+    auto config = golden_config(world.size(), mode);
     return config;
   };
   for (const auto& from : kShardModes) {
