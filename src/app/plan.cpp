@@ -24,6 +24,7 @@ struct Options {
   std::string config, machine, calibrate;
   std::vector<std::string> set;
   int ranks = 1, per_node = 0;
+  std::uint64_t images = 0;
   double measured_ms = 0;
   bool json = false;
   plan::CalibrateOptions measure;
@@ -78,8 +79,8 @@ int run(const Options& options, const comm::Communicator& world) {
   comm::agree(world, "reading the machine file", [&] { machine = config::load_machine(options.machine); });
   if (!world.is_root()) return 0;
   const auto per_node = options.per_node > 0 ? options.per_node : static_cast<int>(machine.ranks_per_node);
-  const auto report =
-      plan::predict(config, machine, {.ranks = options.ranks, .ranks_per_node = std::min(per_node, options.ranks)});
+  const auto report = plan::predict(
+      config, machine, {.ranks = options.ranks, .ranks_per_node = std::min(per_node, options.ranks)}, options.images);
   if (options.json) {
     fmt::print("{}\n", plan::to_json(report));
   } else {
@@ -100,6 +101,8 @@ Run add_plan(CLI::App& command) {
       ->check(CLI::Range(1, 1 << 24))
       ->capture_default_str();
   command.add_option("--per-node", options->per_node, "Ranks on a node (default: the machine's)")
+      ->check(CLI::PositiveNumber);
+  command.add_option("--images", options->images, "Images of the data set, for schedule.epochs")
       ->check(CLI::PositiveNumber);
   command.add_option("--measured-ms", options->measured_ms, "A measured time of an update, to compare with")
       ->check(CLI::PositiveNumber);

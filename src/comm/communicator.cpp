@@ -35,11 +35,10 @@ MPI_Op mpi_op(Op op) {
   return MPI_SUM;
 }
 
-// MPI 3 counts are int: longer messages go in pieces.
-constexpr std::size_t kPiece = std::size_t{1} << 28;
-
+// Longer messages go in pieces: MPI 3 counts in ints, and Open MPI makes a copy of what it sums.
 template <class T>
 void all_reduce_pieces(MPI_Comm comm, std::span<T> values, MPI_Datatype type, Op op) {
+  constexpr std::size_t kPiece = Communicator::kStagingBytes / sizeof(T);
   for (std::size_t at = 0; at < values.size(); at += kPiece) {
     const auto count = std::min(kPiece, values.size() - at);
     check(MPI_Allreduce(MPI_IN_PLACE, values.data() + at, static_cast<int>(count), type, mpi_op(op), comm),
@@ -212,6 +211,7 @@ void Communicator::all_reduce(std::span<std::int64_t> values, Op op) const {
 void Communicator::broadcast(void* data, std::size_t bytes, int root) const {
   if (only_plans(Kind::broadcast, bytes)) return;
   const Mark mark(record_->trace, "broadcast", bytes);
+  constexpr std::size_t kPiece = std::size_t{1} << 30;  // MPI 3 counts in ints
   for (std::size_t at = 0; at < bytes; at += kPiece) {
     const auto count = std::min(kPiece, bytes - at);
     check(MPI_Bcast(static_cast<char*>(data) + at, static_cast<int>(count), MPI_BYTE, root, comm_), "MPI_Bcast");

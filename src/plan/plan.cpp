@@ -11,6 +11,7 @@
 #include "seer/train/checkpoint_interval.hpp"
 #include "seer/train/learner.hpp"
 #include "seer/train/precision.hpp"
+#include "seer/train/schedule.hpp"
 
 namespace seer::plan {
 namespace {
@@ -57,7 +58,6 @@ void simulate(const config::Config& config, const config::Machine& machine, trai
   }
   report.parameters = learner.model().parameters().parameter_count();
   report.checkpoint_bytes = 4.0 * static_cast<double>(2 * report.parameters + learner.model().buffers().block_elems());
-  report.updates = config.schedule.total_updates;
 }
 
 double flops_without_replays(config::Config config, const config::Machine& machine, train::Topology topology) {
@@ -146,7 +146,8 @@ std::vector<std::string> suggest(const config::Config& config, train::Topology t
 
 }  // namespace
 
-Report predict(const config::Config& config_in, const config::Machine& machine, train::Topology topology) {
+Report predict(const config::Config& config_in, const config::Machine& machine, train::Topology topology,
+               std::uint64_t images) {
   auto config = config_in;
   topology.host_library = machine.backend == "host";
   Report report;
@@ -167,6 +168,7 @@ Report predict(const config::Config& config_in, const config::Machine& machine, 
   if (!report.fits) report.suggestions = suggest(config_in, topology, report.budget_bytes, base);
   simulate(config, machine, topology, report);
   report.model_flops = flops_without_replays(config, machine, topology);
+  if (config.schedule.epochs <= 0 || images > 0) report.updates = train::total_updates(config, images, 0);
   add_data(config, machine, report);
   add_run(config, machine, report);
   return report;

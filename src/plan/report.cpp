@@ -68,14 +68,20 @@ std::string time_table(const Report& r) {
   return text + "\n";
 }
 
+std::string length(const Report& r, const config::Config& config) {
+  if (r.updates == 0) return fmt::format("{} epochs of an unknown number of images (--images)", config.schedule.epochs);
+  return fmt::format("{} updates of {} images: {:.2f} days, {:.0f} node-hours", r.updates, config.data.global_batch,
+                     r.days, r.node_hours);
+}
+
 std::string run_table(const Report& r, const config::Config& config) {
   auto text = fmt::format(
       "the run\n  {:.4g} images/s ({:.3g} a rank), {:.1f} % of the peak of {} (replays not counted)\n"
-      "  {} updates of {} images: {:.2f} days, {:.0f} node-hours on {} nodes\n"
+      "  {} on {} nodes\n"
       "  shards are read at {:.3g} MB/s\n"
       "  a checkpoint has {:.2f} GiB and takes {:.1f} s, for which the training stands still {:.2f} s",
       r.images_per_s, r.images_per_s / static_cast<double>(r.ranks), 100 * r.peak_share, config.precision.compute,
-      r.updates, config.data.global_batch, r.days, r.node_hours, r.nodes, r.read_bytes_per_s / 1e6,
+      length(r, config), r.nodes, r.read_bytes_per_s / 1e6,
       gib(r.checkpoint_bytes), r.checkpoint_s, r.stall_s);
   if (r.interval_s > 0) {
     text += fmt::format(

@@ -56,10 +56,11 @@ std::shared_ptr<dnn::Backend> make_backend(const config::Config& config, const c
 /// The same on all ranks: of what they have, the least counts.
 MemoryPlan plan_here(const config::Config& config, const comm::Communicator& comm) {
   const int node_ranks = comm.all_reduce(std::int64_t{comm.node().size()}, comm::Op::max);
-  const auto base = comm.all_reduce(static_cast<std::int64_t>(device::resident_bytes()), comm::Op::max);
+  const auto here = comm.all_reduce(static_cast<std::int64_t>(device::resident_bytes()), comm::Op::max);
   const auto free = comm.all_reduce(static_cast<std::int64_t>(device::available_bytes()), comm::Op::min) / node_ranks;
-  const auto budget = config.parallel.memory_budget_bytes > 0 ? config.parallel.memory_budget_bytes : free + base;
-  return plan_memory(config, {.ranks = comm.size(), .ranks_per_node = node_ranks}, budget, base);
+  const auto budget = config.parallel.memory_budget_bytes > 0 ? config.parallel.memory_budget_bytes : free + here;
+  return plan_memory(config, {.ranks = comm.size(), .ranks_per_node = node_ranks}, budget,
+                     here + kLibrariesGrowBytes);
 }
 
 device::Tensor view(const device::Buffer& floats) {

@@ -64,19 +64,6 @@ class Run {
   bool resumes_by_itself_ = true;
 };
 
-/// `ahead`: by how many images the run is ahead of updates times batch, because its batch was another once.
-std::int64_t total_updates(const config::Config& config, std::uint64_t images, std::int64_t ahead) {
-  if (config.schedule.epochs <= 0) return config.schedule.total_updates;
-  const double updates = (config.schedule.epochs * static_cast<double>(images) - static_cast<double>(ahead)) /
-                         static_cast<double>(config.data.global_batch);
-  if (updates >= 1 && updates < 1e12) return static_cast<std::int64_t>(updates);
-  throw Error(ExitCode::input,
-              fmt::format("schedule.epochs = {} of {} images in batches of {} are {:.3g} updates",
-                          config.schedule.epochs, images, config.data.global_batch, updates),
-              "use more or fewer epochs, or schedule.total_updates")
-      .as_agreed();
-}
-
 comm::SilenceLimits limits_of(const config::Log& log) {
   return {static_cast<double>(log.hang_setup_seconds), static_cast<double>(log.hang_seconds),
           static_cast<double>(log.hang_checkpoint_seconds)};

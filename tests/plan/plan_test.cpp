@@ -183,6 +183,21 @@ TEST(Machine, MistakesAreToldTogetherWithTheirLines) {
   std::remove(path.c_str());
 }
 
+TEST(Plan, EpochsAreUpdatesOnceTheNumberOfImagesIsKnown) {
+  auto c = small();
+  c.head.dims[0] = features();
+  c.schedule.epochs = 2.5;
+  const train::Topology eight = {.ranks = 8, .ranks_per_node = 4};
+  const auto unknown = predict(c, machine(), eight);
+  EXPECT_EQ(unknown.updates, 0);
+  EXPECT_EQ(unknown.days, 0);
+  EXPECT_NE(to_text(unknown, c, machine()).find("2.5 epochs of an unknown number"), std::string::npos);
+  const auto known = predict(c, machine(), eight, 100 * static_cast<std::uint64_t>(c.data.global_batch));
+  EXPECT_EQ(known.updates, 250);
+  EXPECT_GT(known.days, 0);
+  EXPECT_THROW(predict(c, machine(), eight, 1), Error) << "less than an update";
+}
+
 TEST(Report, JsonHoldsWhatTheTextTells) {
   auto c = small();
   c.head.dims[0] = features();

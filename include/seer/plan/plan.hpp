@@ -34,7 +34,7 @@ struct Report {
   std::string limit;      ///< what takes most
 
   // Of the run.
-  std::int64_t updates = 0;
+  std::int64_t updates = 0;  ///< 0: unknown, as are days and node_hours: schedule.epochs of nobody knows how many images
   double days = 0, node_hours = 0;
   double checkpoint_bytes = 0, checkpoint_s = 0;
   double stall_s = 0;     ///< that the training stands still for one: all of it, or with checkpoint.async the copy
@@ -45,8 +45,10 @@ struct Report {
   std::vector<std::string> suggestions;  ///< where it does not fit
 };
 
+/// `images`: of the data set, for schedule.epochs; 0: not known.
 /// Errors: those that the job would meet at its start (batch, groups, precision), Error(input).
-Report predict(const config::Config& config, const config::Machine& machine, train::Topology topology);
+Report predict(const config::Config& config, const config::Machine& machine, train::Topology topology,
+               std::uint64_t images = 0);
 
 std::string to_text(const Report& report, const config::Config& config, const config::Machine& machine);
 std::string to_json(const Report& report);
