@@ -69,12 +69,12 @@ cpu_environment() {
 # run_folder CONFIG.toml [--set ...]: log.run_dir as the program will see it.
 run_folder() {
   local folder word
-  folder=$(sed -nE 's/^[[:space:]]*run_dir[[:space:]]*=[[:space:]]*"([^"]*)".*/\1/p' "$1" | tail -n 1)
+  folder=$(sed -nE "s/^[[:space:]]*(log\.)?run_dir[[:space:]]*=[[:space:]]*[\"']([^\"']*)[\"'].*/\2/p" "$1" | tail -n 1)
   for word in "$@"; do
     case $word in *log.run_dir=*) folder=${word#*log.run_dir=} ;; esac
   done
-  folder=${folder#\"}
-  echo "${folder%\"}"
+  folder=${folder#\"} folder=${folder%\"}
+  echo "${folder:-runs/seer}"  # the program's default
 }
 
 # node_health RUN_FOLDER EXECUTABLE DEVICES MIN_GIB CHECK: runs on a node; prints "HOST ok" or "HOST bad: why".
@@ -173,7 +173,7 @@ requeue_excluding() {
 
 # pretrain CONFIG.toml ...: runs it, and ends this script with its exit code or with a requeue.
 pretrain() {
-  local code
+  local code folder said try
   local -a start
   read -r -a start <<<"$launch"
   # A job that was requeued goes on from its own newest checkpoint, whatever --resume it was submitted with.
@@ -181,20 +181,30 @@ pretrain() {
   # A signal that comes before the program is there is kept for it.
   pid= asked=0
   trap 'asked=1; [ -n "$pid" ] && kill -USR1 "$pid"' USR1
-  check_nodes "$(run_folder "$@")"
+  folder=$(run_folder "$@")
+  check_nodes "$folder"
   # bash runs a trap only between commands, so the launcher is in the background and we wait for it. SIGUSR1 is passed
   # on, never SIGTERM: srun ends its step at once on SIGTERM, before a checkpoint is written.
-  if [ "$asked" = 1 ]; then
+  # Ranks that could not be launched at all are launched again: srun gives 0 or 1 for a step whose number is still taken
+  # on a node, by one whose slurmstepd was killed, and the next step has another number.
+  for try in 1 2 3; do
     code=75
-  else
+    [ "$asked" = 0 ] || break
+    said=$(wc -c 2>/dev/null <"$folder/log.txt")
     "${start[@]}" "${SEER:-seer}" pretrain "$@" &
     pid=$!
     while kill -0 "$pid" 2>/dev/null; do wait "$pid"; done  # a trap interrupts wait
     wait "$pid"
     code=$?
+    pid=
     # The signal found ranks that were only starting, and ended them: nothing was done yet, so nothing is lost.
     if [ "$asked" = 1 ] && [ "$code" = 138 ]; then code=75; fi
-  fi
+    case $code in 2 | 3 | 4 | 5 | 6 | 75) break ;; esac
+    [ "$(wc -c 2>/dev/null <"$folder/log.txt")" = "$said" ] || break
+    echo "the launcher gave $code, and no rank wrote to $folder/log.txt: nothing was started (try $try of 3)" >&2
+    [ "$code" != 0 ] || code=5
+    sleep 2
+  done
   case " ${SEER_REQUEUE_CODES:-75} " in
     *" $code "*)
       echo "exit code $code"

@@ -129,7 +129,7 @@ same() { [ -n "$(tensors undisturbed)" ] && [ "$(tensors undisturbed)" = "$(tens
 
 # said NAME REGEX: the first such piece of what the job printed, nothing if there is none.
 said() { grep -oE "$2" "$out/$1.out" | head -n 1 || true; }
-resumed() { said "$1" 'after [0-9]+ updates$'; }
+resumed() { said "$1" 'after [0-9]+ updates, [0-9]+ images$'; }
 
 rows=()
 # row NAME WHAT: what happened, what came of it.

@@ -32,6 +32,7 @@ std::vector<Key> keys_of(Machine& m) {
           {"memory", "efficiency", &m.efficiency, 1e-3, 2},
           {"memory", "cache_bytes", &m.cache_bytes, 0, 1e30, false},
           {"memory", "cache_speedup", &m.cache_speedup, 0.1, 1000, false},
+          {"memory", "half_speedup", &m.half_speedup, 0.01, 100, false},
           {"memory", "launch_s", &m.launch_s, 0, 1},
           {"peak", "fp32", &m.fp32, 1},
           {"peak", "bf16", &m.bf16, 1},

@@ -76,19 +76,19 @@ struct Converted {
 }  // namespace
 
 void relu(Queue& queue, const Tensor& x) {
-  if (queue.only_plans(2 * x.bytes())) return;
+  if (queue.only_plans(2 * x.bytes(), x.dtype)) return;
   in_place(
       queue, "kernels/relu", x, KOKKOS_LAMBDA(float v) { return v < 0.0F ? 0.0F : v; });
 }
 
 void sigmoid(Queue& queue, const Tensor& x) {
-  if (queue.only_plans(2 * x.bytes())) return;
+  if (queue.only_plans(2 * x.bytes(), x.dtype)) return;
   in_place(
       queue, "kernels/sigmoid", x, KOKKOS_LAMBDA(float v) { return 1.0F / (1.0F + exponential(v, -1.0)); });
 }
 
 void sigmoid_backward(Queue& queue, const Tensor& y, const Tensor& d_y) {
-  if (queue.only_plans(3 * y.bytes())) return;
+  if (queue.only_plans(3 * y.bytes(), y.dtype)) return;
   launch::need_f32(y);
   launch::on_space(queue, [&]<class Space>() {
     launch::map<Space>(queue, "kernels/sigmoid_backward", launch::flat(y.elems()), d_y.f32(),
@@ -97,7 +97,7 @@ void sigmoid_backward(Queue& queue, const Tensor& y, const Tensor& d_y) {
 }
 
 void bias_gradient(Queue& queue, const Tensor& d_y, float* d_bias) {
-  if (queue.only_plans(d_y.bytes())) return;
+  if (queue.only_plans(d_y.bytes(), d_y.dtype)) return;
   launch::need_f32(d_y);
   launch::on_space(queue, [&]<class Space>() {
     Scratch scratch(queue);
@@ -110,7 +110,7 @@ void bias_gradient(Queue& queue, const Tensor& d_y, float* d_bias) {
 }
 
 void global_average_pool(Queue& queue, const Tensor& x, const Tensor& pooled) {
-  if (queue.only_plans(x.bytes())) return;
+  if (queue.only_plans(x.bytes(), x.dtype)) return;
   launch::need_f32(pooled);
   launch::on_elements(queue, {x}, [&]<class Space, class T>() {
     Scratch scratch(queue);
@@ -127,7 +127,7 @@ void global_average_pool(Queue& queue, const Tensor& x, const Tensor& pooled) {
 }
 
 void global_average_pool_backward(Queue& queue, const Tensor& d_pooled, const Tensor& d_x) {
-  if (queue.only_plans(d_x.bytes())) return;
+  if (queue.only_plans(d_x.bytes(), d_x.dtype)) return;
   launch::need_f32(d_pooled);
   launch::on_elements(queue, {d_x}, [&]<class Space, class T>() {
     Scratch scratch(queue);
@@ -140,7 +140,7 @@ void global_average_pool_backward(Queue& queue, const Tensor& d_pooled, const Te
 }
 
 void l2_normalize(Queue& queue, const Tensor& x, const Tensor& y, float* norms) {
-  if (queue.only_plans(3 * x.bytes())) return;
+  if (queue.only_plans(3 * x.bytes(), x.dtype)) return;
   launch::need_f32(x);
   launch::on_space(queue, [&]<class Space>() {
     const std::int64_t c = x.shape.c;
@@ -160,7 +160,7 @@ void l2_normalize(Queue& queue, const Tensor& x, const Tensor& y, float* norms) 
 }
 
 void l2_normalize_backward(Queue& queue, const Tensor& y, const float* norms, const Tensor& d_y, const Tensor& d_x) {
-  if (queue.only_plans(4 * y.bytes())) return;
+  if (queue.only_plans(4 * y.bytes(), y.dtype)) return;
   launch::need_f32(y);
   launch::on_space(queue, [&]<class Space>() {
     const std::int64_t c = y.shape.c;
@@ -186,7 +186,7 @@ void l2_normalize_backward(Queue& queue, const Tensor& y, const float* norms, co
 }
 
 void copy(Queue& queue, const Tensor& src, const Tensor& dst) {
-  if (queue.only_plans(src.bytes() + dst.bytes())) return;
+  if (queue.only_plans(src.bytes() + dst.bytes(), src.dtype)) return;
   ensure(src.elems() == dst.elems() && src.dtype == dst.dtype, "copy between tensors of different sizes");
   launch::on_space(queue, [&]<class Space>() {
     if (src.data == dst.data || src.elems() == 0) return;
@@ -197,7 +197,7 @@ void copy(Queue& queue, const Tensor& src, const Tensor& dst) {
 }
 
 void cast(Queue& queue, const Tensor& src, const Tensor& dst) {
-  if (queue.only_plans(src.bytes() + dst.bytes())) return;
+  if (queue.only_plans(src.bytes() + dst.bytes(), src.dtype)) return;
   if (src.dtype == dst.dtype) return copy(queue, src, dst);
   ensure(src.elems() == dst.elems(), "cast between tensors of different sizes");
   launch::on_elements(queue, {src}, [&]<class Space, class From>() {
@@ -209,7 +209,7 @@ void cast(Queue& queue, const Tensor& src, const Tensor& dst) {
 }
 
 void add(Queue& queue, const Tensor& src, const Tensor& dst) {
-  if (queue.only_plans(src.bytes() + 2 * dst.bytes())) return;
+  if (queue.only_plans(src.bytes() + 2 * dst.bytes(), src.dtype)) return;
   launch::on_elements(queue, {src, dst}, [&]<class Space, class T>() {
     T* sum = launch::elements<T>(dst);
     launch::map<Space>(queue, "kernels/add", launch::flat(src.elems()), sum, Sum<T>{sum, launch::elements<T>(src)});
@@ -217,13 +217,13 @@ void add(Queue& queue, const Tensor& src, const Tensor& dst) {
 }
 
 void scale(Queue& queue, const Tensor& x, float factor) {
-  if (queue.only_plans(2 * x.bytes())) return;
+  if (queue.only_plans(2 * x.bytes(), x.dtype)) return;
   in_place(
       queue, "kernels/scale", x, KOKKOS_LAMBDA(float v) { return v * factor; });
 }
 
 void fill(Queue& queue, const Tensor& x, float value) {
-  if (queue.only_plans(x.bytes())) return;
+  if (queue.only_plans(x.bytes(), x.dtype)) return;
   launch::on_elements(queue, {x}, [&]<class Space, class T>() {
     launch::map<Space>(
         queue, "kernels/fill", launch::flat(x.elems()), launch::elements<T>(x),

@@ -119,7 +119,7 @@ Gradient<F, T> gradient_of(const Queue& queue, Scratch& scratch, const Layout& l
 }  // namespace
 
 void gate_backward(Queue& queue, const Tensor& x, const BatchNorm& bn, const Tensor& d_y, const Tensor& d_gate) {
-  if (queue.only_plans(x.bytes() + d_y.bytes())) return;
+  if (queue.only_plans(x.bytes() + d_y.bytes(), x.dtype)) return;
   launch::need_f32(d_gate);
   launch::on_elements(queue, {x, d_y}, [&]<class Space, class T>() {
     Scratch scratch(queue);
@@ -137,7 +137,7 @@ void gate_backward(Queue& queue, const Tensor& x, const BatchNorm& bn, const Ten
 }
 
 void relu_backward(Queue& queue, const Tensor& out, const Tensor& d_out) {
-  if (queue.only_plans(out.bytes() + 2 * d_out.bytes())) return;
+  if (queue.only_plans(out.bytes() + 2 * d_out.bytes(), out.dtype)) return;
   launch::on_elements(queue, {out, d_out}, [&]<class Space, class T>() {
     T* gradient = launch::elements<T>(d_out);
     launch::map<Space>(queue, "kernels/relu_backward", launch::flat(out.elems()), gradient,
@@ -147,7 +147,7 @@ void relu_backward(Queue& queue, const Tensor& out, const Tensor& d_out) {
 
 void batchnorm_backward_sums(Queue& queue, const Tensor& x, const BatchNorm& bn, const BatchNormGradient& g,
                              double* sums) {
-  if (queue.only_plans(x.bytes() + g.d_y.bytes())) return;
+  if (queue.only_plans(x.bytes() + g.d_y.bytes(), x.dtype)) return;
   launch::on_elements(queue, {x, g.d_y}, [&]<class Space, class T>() {
     on_form(g, [&]<Form F>() {
       Scratch scratch(queue);
@@ -168,7 +168,7 @@ void batchnorm_backward_sums(Queue& queue, const Tensor& x, const BatchNorm& bn,
 
 void add_relu_backward_sums(Queue& queue, const Tensor& out, const Tensor& d_out, const Tensor& x, const BatchNorm& bn,
                             double* sums, const Tensor* shortcut, const BatchNorm* shortcut_bn, double* shortcut_sums) {
-  if (queue.only_plans(out.bytes() + 2 * d_out.bytes() + x.bytes() + (shortcut != nullptr ? shortcut->bytes() : 0)))
+  if (queue.only_plans(out.bytes() + 2 * d_out.bytes() + x.bytes() + (shortcut != nullptr ? shortcut->bytes() : 0), out.dtype))
     return;
   ensure(shortcut == nullptr || (shortcut_bn != nullptr && shortcut_sums != nullptr),
          "a normalised shortcut needs its statistics and sums");
@@ -217,7 +217,7 @@ void batchnorm_parameter_gradients(Queue& queue, std::int64_t c, const double* l
 
 void batchnorm_backward_apply(Queue& queue, const Tensor& x, const BatchNorm& bn, const BatchNormGradient& g,
                               const double* sums, double rows, const Tensor& d_x) {
-  if (queue.only_plans(x.bytes() + g.d_y.bytes() + d_x.bytes())) return;
+  if (queue.only_plans(x.bytes() + g.d_y.bytes() + d_x.bytes(), x.dtype)) return;
   launch::on_elements(queue, {x, g.d_y, d_x}, [&]<class Space, class T>() {
     on_form(g, [&]<Form F>() {
       Scratch scratch(queue);

@@ -74,7 +74,7 @@ struct AddNormalisedRelu {
 }  // namespace
 
 void batchnorm_sums(Queue& queue, const Tensor& x, double* sums) {
-  if (queue.only_plans(x.bytes())) return;
+  if (queue.only_plans(x.bytes(), x.dtype)) return;
   launch::on_elements(queue, {x}, [&]<class Space, class T>() {
     Scratch scratch(queue);
     const Layout layout = launch::layout_of(x);
@@ -132,7 +132,7 @@ void batchnorm_from_running(Queue& queue, std::int64_t c, const float* running_m
 }
 
 void batchnorm_apply(Queue& queue, const Tensor& x, const BatchNorm& bn, Relu relu, const Tensor& y) {
-  if (queue.only_plans(x.bytes() + y.bytes())) return;
+  if (queue.only_plans(x.bytes() + y.bytes(), x.dtype)) return;
   launch::on_elements(queue, {x, y}, [&]<class Space, class T>() {
     Scratch scratch(queue);
     const Layout layout = launch::layout_of(x);
@@ -148,7 +148,7 @@ void batchnorm_apply(Queue& queue, const Tensor& x, const BatchNorm& bn, Relu re
 }
 
 void batchnorm_relu_pool(Queue& queue, const Tensor& x, const BatchNorm& bn, const Tensor& pooled) {
-  if (queue.only_plans(x.bytes())) return;
+  if (queue.only_plans(x.bytes(), x.dtype)) return;
   launch::need_f32(pooled);
   launch::on_elements(queue, {x}, [&]<class Space, class T>() {
     Scratch scratch(queue);
@@ -166,7 +166,7 @@ void batchnorm_relu_pool(Queue& queue, const Tensor& x, const BatchNorm& bn, con
 }
 
 void batchnorm_relu_gate(Queue& queue, const Tensor& x, const BatchNorm& bn, const Tensor& gate, const Tensor& y) {
-  if (queue.only_plans(x.bytes() + y.bytes())) return;
+  if (queue.only_plans(x.bytes() + y.bytes(), x.dtype)) return;
   launch::need_f32(gate);
   launch::on_elements(queue, {x, y}, [&]<class Space, class T>() {
     Scratch scratch(queue);
@@ -180,7 +180,7 @@ void batchnorm_relu_gate(Queue& queue, const Tensor& x, const BatchNorm& bn, con
 
 void batchnorm_add_relu(Queue& queue, const Tensor& x, const BatchNorm& bn, const Tensor& shortcut,
                         const BatchNorm* shortcut_bn, const Tensor& y) {
-  if (queue.only_plans(x.bytes() + shortcut.bytes() + y.bytes())) return;
+  if (queue.only_plans(x.bytes() + shortcut.bytes() + y.bytes(), x.dtype)) return;
   launch::on_elements(queue, {x, shortcut, y}, [&]<class Space, class T>() {
     const T *values = launch::elements<T>(x), *other = launch::elements<T>(shortcut);
     Scratch scratch(queue);

@@ -170,10 +170,10 @@ void measure_products(const Stopwatch& time, dnn::Backend& backend, config::Mach
 }
 
 /// The mean over what a block's forward and backward passes are made of, bytes as the kernels tell them.
-double stream_bytes_per_s(const Stopwatch& time, std::int64_t elems) {
+double stream_bytes_per_s(const Stopwatch& time, std::int64_t elems, DType type = DType::f32) {
   const std::int64_t c = 224;
   const device::Shape shape{1, std::max<std::int64_t>(elems / c, 1), 1, c};
-  const Values x(shape, DType::f32), y(shape, DType::f32), d_y(shape, DType::f32);
+  const Values x(shape, type), y(shape, type), d_y(shape, type);
   std::vector<float> one(static_cast<std::size_t>(c), 1.0F), zero(static_cast<std::size_t>(c), 0.0F);
   std::vector<double> sums(static_cast<std::size_t>(1 + 2 * c), 1.0);
   const kernels::BatchNorm bn{zero.data(), one.data(), one.data(), zero.data()};
@@ -272,6 +272,9 @@ config::Machine calibrate(const comm::Communicator& world, const CalibrateOption
 
   constexpr std::int64_t kLarge = std::int64_t{8} << 20, kSmall = std::int64_t{64} << 10;
   machine.bytes_per_s = stream_bytes_per_s(time, kLarge);
+  if (backend->supports(DType::bf16)) {
+    machine.half_speedup = stream_bytes_per_s(time, kLarge, DType::bf16) / machine.bytes_per_s;
+  }
   machine.cache_bytes = 4.0 * kSmall * 8;
   machine.cache_speedup = stream_bytes_per_s(time, kSmall) / machine.bytes_per_s;
   const Values tiny({1, 1, 1, 16}, DType::f32);

@@ -64,6 +64,7 @@ double Simulation::share(const Work& work) const {
 double Simulation::seconds(const Work& work) const {
   double rate = machine_.bytes_per_s * machine_.efficiency;
   if (work.bytes < machine_.cache_bytes) rate *= machine_.cache_speedup;
+  if (dtype_bytes(work.dtype) == 2) rate *= machine_.half_speedup;
   double busy = work.bytes / rate;
   if (work.flops > 0) {
     const double arithmetic = work.flops / (machine_.peak(precision_of(work.dtype)) * share(work));

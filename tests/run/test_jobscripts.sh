@@ -64,10 +64,14 @@ fi
 trap 'echo "got USR1" >>calls; exit ${USR1_CODE:-75}' USR1
 echo "srun $*" >>calls
 [ "${WAIT_FOR_SIGNAL:-0}" = 0 ] || for _ in $(seq 300); do sleep 0.1; done
+folder=$(sed -n 's/^run_dir = "\(.*\)"/\1/p' a.toml)
+folder=${folder:-runs/seer}
+[ "${LAUNCHED:-1}" = 0 ] || { mkdir -p "$folder" && echo started >>"$folder/log.txt"; }
 exit "${LAUNCH_CODE:-0}"
 SH
 chmod +x bin/*
 export PATH=$scratch/bin:$PATH
+touch a.toml
 job() {  # SCRIPT: as Slurm runs it, a copy elsewhere; prints the exit code
   cp "$root/jobscripts/$1" slurm_script
   : >calls
@@ -89,6 +93,9 @@ done
 ! grep -q requeue calls || fail "requeued on exit code 5"
 [ "$(job seer_cpu.sh LAUNCH_CODE=5 'SEER_REQUEUE_CODES=75 5')" = 5 ] || fail "exit code 5 with SEER_REQUEUE_CODES"
 grep -qx "requeue 7" calls || fail "SEER_REQUEUE_CODES is not obeyed"
+[ "$(job seer_cpu.sh LAUNCHED=0)" = 5 ] || { cat job.txt; fail "the launcher's 0 without any start passes for an end"; }
+grep -q "nothing was started (try 3 of 3)" job.txt || { cat job.txt; fail "a start that was none is not told"; }
+[ "$(grep -c "^srun --mpi" calls)" = 3 ] || { cat calls; fail "not launched again"; }
 
 # SIGUSR1 to the batch script reaches the launcher, and what it then returns leads to the requeue; also 138, from ranks
 # that were only starting and did not watch for it yet.
@@ -112,7 +119,7 @@ done
 health() { job seer_cpu.sh SLURM_JOB_NODELIST="$1" NODES="$1" SEER_MIN_FREE_GIB=0 "${@:2}"; }
 printf '[log]\nrun_dir = "%s/run"\n' "$scratch" >a.toml
 [ "$(health n1,n2)" = 0 ] || { cat job.txt; fail "two good nodes"; }
-[ -z "$(ls -A run)" ] || fail "the check left files: $(ls -A run)"
+[ "$(ls -A run)" = log.txt ] || fail "the check left files: $(ls -A run)"
 [ "$(health n1,n2,n3 DEAD=n3 "SEER_NODE_CHECK=[ \$SLURMD_NODENAME != n1 ] || { echo lukewarm; false; }")" = 5 ] ||
   { cat job.txt; fail "two bad nodes of three: exit code"; }
 grep -q "node n1 bad: .* fails: lukewarm" job.txt || { cat job.txt; fail "the bad node is not named"; }

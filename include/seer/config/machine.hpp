@@ -33,6 +33,7 @@ struct Machine {
   double rank_bytes = 0, reserved_bytes = 0;  ///< of one rank in all; taken before the program's own
   double bytes_per_s = 1, efficiency = 1;     ///< memory: peak, and share that streaming kernels reach
   double cache_bytes = 0, cache_speedup = 1;  ///< kernels that touch less than this run so many times faster
+  double half_speedup = 1;                    ///< of bytes, in kernels on 16-bit tensors
   double launch_s = 0;                        ///< of every kernel
 
   double fp32 = 1, bf16 = 1, fp16_o1 = 1;  ///< peak of one rank, FLOP/s, dense

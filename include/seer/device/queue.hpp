@@ -17,9 +17,9 @@ struct Queue {
   /// A planned one, or where there is no ledger the host's.
   static Queue of(Ledger* ledger) { return ledger != nullptr ? planned(*ledger) : Queue{}; }
   /// First line of every kernel: on a planned machine, notes the bytes it would read and write, and says true.
-  bool only_plans(std::int64_t bytes) const {
+  bool only_plans(std::int64_t bytes, DType dtype = DType::f32) const {
     if (space != Space::planned) return false;
-    ledger->work({.bytes = static_cast<double>(bytes)});
+    ledger->work({.dtype = dtype, .bytes = static_cast<double>(bytes)});
     return true;
   }
   void wait() const {}
