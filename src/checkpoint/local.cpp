@@ -3,6 +3,7 @@
 #include "seer/checkpoint/local.hpp"
 
 #include <fmt/format.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -43,16 +44,22 @@ std::string expanded(std::string pattern, int node) {
   return pattern;
 }
 
-// Root: the run's name among others on these disks, new where it must be; the one before it, "" if none.
-std::pair<std::string, std::string> identity(const std::string& run_dir, bool renew) {
-  const std::string path = run_dir + "/identity";
-  std::string before;
-  if (std::ifstream in(path); in) in >> before;
-  const bool usable = before.size() == 16 && before.find_first_not_of("0123456789abcdef") == std::string::npos;
-  if (usable && !renew) return {before, ""};
-  const auto now = random_name();
-  write_text(path, now + "\n");
-  return {now, usable ? before : ""};
+std::string identity_file(const std::string& run_dir) {
+  return run_dir + "/identity";
+}
+
+// A copy of the run folder has another: the name in it is that of the first one's copies.
+std::string inode_of(const std::string& run_dir) {
+  struct stat info {};
+  return ::stat(run_dir.c_str(), &info) == 0 ? std::to_string(info.st_ino) : "";
+}
+
+// Root: the run's name among others on these disks, "" if it has none yet.
+std::string identity(const std::string& run_dir) {
+  std::string name, inode;
+  if (std::ifstream in(identity_file(run_dir)); in) in >> name >> inode;
+  const bool usable = name.size() == 16 && name.find_first_not_of("0123456789abcdef") == std::string::npos;
+  return usable && inode == inode_of(run_dir) ? name : "";
 }
 
 std::string folder_of(const std::string& parent, std::int64_t update) {
@@ -104,19 +111,29 @@ struct Candidate {
 }  // namespace
 
 LocalSets::LocalSets(const comm::Communicator& comm, const std::string& run_dir, const Options& options)
-    : nodes_(comm), partner_(options.partner && nodes_.count() > 1) {
-  std::string now, before;
-  comm::agree(comm, "naming the run's local copies", [&] {
-    if (comm.is_root()) std::tie(now, before) = identity(run_dir, options.forget);
-  });
-  comm.broadcast(now);
+    : nodes_(comm), partner_(options.partner && nodes_.count() > 1), run_dir_(run_dir) {
+  std::string before;
+  if (comm.is_root()) {
+    before = identity(run_dir);
+    name_ = before.empty() || options.forget ? random_name() : before;
+  }
+  comm.broadcast(name_);
   comm.broadcast(before);
-  const int node = nodes_.node_of(comm.rank());
-  const fs::path parent = expanded(options.folder, node);
-  folder_ = (parent / now).string();
+  const fs::path parent = expanded(options.folder, nodes_.node_of(comm.rank()));
+  folder_ = (parent / name_).string();
+  if (!before.empty() && before != name_) forgotten_ = (parent / before).string();
+}
+
+void LocalSets::go_on_from(const comm::Communicator& comm, std::int64_t update) const {
   comm::agree(comm, "making the folder of local copies", [&] {
+    if (comm.is_root()) write_text(identity_file(run_dir_), name_ + " " + inode_of(run_dir_) + "\n");
     std::error_code ec;
-    if (!before.empty() && nodes_.leader_of(node) == comm.rank()) fs::remove_all(parent / before, ec);
+    if (nodes_.leader_of(nodes_.node_of(comm.rank())) == comm.rank()) {
+      if (!forgotten_.empty()) fs::remove_all(forgotten_, ec);
+      for (const auto& [number, path] : updates_in(folder_)) {
+        if (number > update) fs::remove_all(path, ec);
+      }
+    }
     fs::create_directories(folder_, ec);
     if (!ec) return;
     throw Error(ExitCode::file, fmt::format("cannot make {} on {}: {}", folder_, log::host_name(), ec.message()),
@@ -256,16 +273,6 @@ std::optional<LocalSets::Found> LocalSets::find(const comm::Communicator& comm, 
     warn("all copies of some part are damaged");
   }
   return std::nullopt;
-}
-
-void LocalSets::drop_newer(const comm::Communicator& comm, std::int64_t update) const {
-  if (nodes_.leader_of(nodes_.node_of(comm.rank())) == comm.rank()) {
-    std::error_code ec;
-    for (const auto& [number, path] : updates_in(folder_)) {
-      if (number > update) fs::remove_all(path, ec);
-    }
-  }
-  comm.barrier();
 }
 
 }  // namespace seer::checkpoint

@@ -96,6 +96,7 @@ class Loader {
   }
   void check_crops();
   void check_model();
+  void check_idle();
 
   Config config_;
   std::vector<std::string> errors_;
@@ -407,7 +408,28 @@ void Loader::check_model() {
   demand(model.group_width >= 1, "group_width", "an integer >= 1 where there is no preset");
 }
 
+/// Keys that would do nothing: whoever set them believes that they do.
+void Loader::check_idle() {
+  const auto& c = config_;
+  const auto idle = [&](bool bad, const char* path, const std::string& found, const char* allowed) {
+    if (bad && !failed_.contains(path) && places_.contains(path)) {
+      complain(fmt::format("{}: found {}, allowed {}", places_.at(path), found, allowed));
+    }
+  };
+  const auto flip = c.faults.flip_update, replay = c.guard.replay_every;
+  idle(flip > 0 && (replay == 0 || flip % replay != 0), "faults.flip_update", std::to_string(flip),
+       "an update that guard.replay_every does twice");
+  idle(c.checkpoint.local_every_updates > 0 && c.checkpoint.local_dir.empty(), "checkpoint.local_every_updates",
+       std::to_string(c.checkpoint.local_every_updates), "0 where there is no checkpoint.local_dir");
+  const auto& folder = c.checkpoint.local_dir;
+  for (auto at = folder.find('%'); at != std::string::npos; at = folder.find('%', at + 1)) {
+    const bool known = at + 1 < folder.size() && (folder[at + 1] == 'h' || folder[at + 1] == 'n');
+    idle(!known, "checkpoint.local_dir", quote(folder), "%h and %n after a %");
+  }
+}
+
 void Loader::check_together() {
+  check_idle();
   check_crops();
   check_model();
 }

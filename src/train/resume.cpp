@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <filesystem>
 
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
@@ -125,7 +126,13 @@ std::optional<checkpoint::State> resume(const config::Config& config, const comm
   if (options.resume == "auto") {
     sources = newest(config, comm, local);
   } else if (options.resume != "never") {
-    comm::agree(comm, "the checkpoint to resume", [&] { sources.folder = checkpoint::resolve(options.resume); });
+    comm::agree(comm, "the checkpoint to resume", [&] {
+      if (!std::filesystem::is_directory(options.resume)) {
+        throw Error(ExitCode::input, fmt::format("--resume {}: no such folder", options.resume),
+                    "auto, never, the folder of a checkpoint, or a run folder, which means its newest one");
+      }
+      sources.folder = checkpoint::resolve(options.resume);
+    });
   }
   if (!sources.folder && !sources.set) {
     if (!config.model.init_from.empty()) learner.start_from(config.model.init_from);
@@ -145,12 +152,6 @@ std::optional<checkpoint::State> resume(const config::Config& config, const comm
   check_batch(config, options, state, from);
   warn_of_other_seed(config, state);
   warn_of_other_groups(config, state, comm.size());
-  comm::agree(comm, "putting newer checkpoints aside", [&] {
-    if (!comm.is_root()) return;
-    const auto aside = checkpoint::set_aside_newer(config.log.run_dir, state.update);
-    if (!aside.empty()) log::warn(fmt::format("checkpoints newer than {} are now in {}", from, aside));
-  });
-  if (local != nullptr) local->drop_newer(comm, state.update);
   log::info(fmt::format("resumed from {} after {} updates, {} images", from, state.update, state.images_seen));
   return state;
 }
@@ -159,6 +160,16 @@ checkpoint::State restore(const comm::Communicator& comm, const std::string& fol
   auto state = checkpoint::load(comm, folder, learner.slabs(), verified);
   put_back(learner, state);
   return state;
+}
+
+void put_newer_aside(const config::Config& config, const comm::Communicator& comm, std::int64_t update,
+                     const checkpoint::LocalSets* local) {
+  comm::agree(comm, "putting newer checkpoints aside", [&] {
+    if (!comm.is_root() || update == 0) return;
+    const auto aside = checkpoint::set_aside_newer(config.log.run_dir, update);
+    if (!aside.empty()) log::warn(fmt::format("checkpoints of more than {} updates are now in {}", update, aside));
+  });
+  if (local != nullptr) local->go_on_from(comm, update);
 }
 
 std::vector<checkpoint::Shard> shards_of(const data::BatchSource& source) {

@@ -36,9 +36,9 @@ void or_warn(Write write) {
 }  // namespace
 
 RunFolder::RunFolder(const config::Config& config, const comm::Communicator& comm, const PretrainOptions& options)
-    : config_(config), comm_(comm) {
+    : config_(config), comm_(comm), anew_(options.resume == "never") {
   comm::agree(comm, "preparing the run folder", [&] {
-    if (comm_.is_root()) prepare(options);
+    if (comm_.is_root()) prepare();
   });
 }
 
@@ -50,24 +50,28 @@ void RunFolder::make_folder() const {
               "set log.run_dir to a folder you may write to");
 }
 
-void RunFolder::prepare(const PretrainOptions& options) {
+void RunFolder::prepare() {
   make_folder();
   lock_.emplace(config_.log.run_dir);
-  const fs::path dir = config_.log.run_dir;
-  if (options.resume == "never" && fs::exists(dir / "checkpoints")) {
-    int n = 1;
-    while (fs::exists(dir / fmt::format("checkpoints.old-{}", n))) ++n;
-    fs::rename(dir / "checkpoints", dir / fmt::format("checkpoints.old-{}", n));
-    if (fs::exists(dir / "metrics.jsonl")) {
-      fs::rename(dir / "metrics.jsonl", dir / fmt::format("checkpoints.old-{}/metrics.jsonl", n));
-    }
-  }
   log::to_file(path("log.txt"));
+}
+
+void RunFolder::set_aside() const {
+  const fs::path dir = config_.log.run_dir;
+  if (!fs::exists(dir / "checkpoints")) return;
+  int n = 1;
+  while (fs::exists(dir / fmt::format("checkpoints.old-{}", n))) ++n;
+  fs::rename(dir / "checkpoints", dir / fmt::format("checkpoints.old-{}", n));
+  if (fs::exists(dir / "metrics.jsonl")) {
+    fs::rename(dir / "metrics.jsonl", dir / fmt::format("checkpoints.old-{}/metrics.jsonl", n));
+  }
 }
 
 void RunFolder::open_records(std::int64_t completed) {
   comm::agree(comm_, "opening the run's records", [&] {
-    if (comm_.is_root()) open_files(completed);
+    if (!comm_.is_root()) return;
+    if (anew_) set_aside();
+    open_files(completed);
   });
 }
 

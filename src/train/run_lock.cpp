@@ -31,6 +31,7 @@ using std::chrono::milliseconds;
 
 /// The text is padded to this, so that one owner's replaces another's in one write.
 constexpr std::size_t kTextBytes = 512;
+constexpr std::chrono::milliseconds kLookAgain{1000};  // at most so old is what a run between updates knows
 constexpr const char* kRefused = "wait for it or stop it, or choose another log.run_dir";
 
 /// What the path shows now.
@@ -249,7 +250,7 @@ RunLock::~RunLock() = default;
 bool RunLock::vanished() const {
   auto& lock = *impl_;
   const SteadyClock::duration silent(SteadyClock::now().time_since_epoch().count() - lock.looked);
-  if (silent > 2 * lock.options.beat) lock.state = lock.state_now();
+  if (silent > std::min<SteadyClock::duration>(2 * lock.options.beat, kLookAgain)) lock.state = lock.state_now();
   if (lock.state == Impl::State::lost) {
     const auto seen = look_at(lock.path).value_or(Sight{});
     const auto owner = from_text(seen.text);

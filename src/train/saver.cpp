@@ -63,11 +63,17 @@ bool Saver::local_due(std::int64_t completed, bool shared) const {
   return every > 0 ? completed % every == 0 : shared;
 }
 
-void Saver::after_update(std::int64_t completed) {
+void Saver::after_update(std::int64_t completed, bool trusted) {
   interval_.add_update(since_.seconds(), background_.busy() && !background_.finished());
   if (background_.finished()) tell(background_.outcome(), Tell::all);
-  const bool shared = interval_.due(completed);
-  if (const bool local = local_due(completed, shared); shared || local) run({completed, shared, local});
+  const bool shared = interval_.due(completed) || put_off_.shared;
+  const bool local = local_due(completed, shared) || put_off_.local;
+  put_off_ = {};
+  if (!trusted) {
+    put_off_ = {completed, shared, local};
+  } else if (shared || local) {
+    run({completed, shared, local});
+  }
   since_.restart();
 }
 
@@ -193,16 +199,27 @@ void Saver::tell(const checkpoint::Background::Outcome& outcome, Tell what) {
         fmt::format("no checkpoint after {} updates: {}; {}. The run goes on, {}, and tries again at the next "
                     "interval ({} in a row failed, checkpoint.max_failures = {})",
                     job_.update, outcome.error->what(), remedy_of(*outcome.error),
-                    saved_ < 0 ? "without any so far" : fmt::format("that after {} updates is kept", saved_),
+                    fallback().empty() ? "without any" : fallback() + " is kept",
                     failures_ + 1, config_.checkpoint.max_failures));
   }
+}
+
+/// The last checkpoint, unless whoever made saving fail has taken it too. Told by the root, so looked for there.
+std::string Saver::fallback() const {
+  if (saved_ < 0) return "";
+  try {
+    if (comm_.is_root()) checkpoint::resolve(config_.log.run_dir);
+  } catch (const Error&) {
+    return "";
+  }
+  return fmt::format("that after {} updates", saved_);
 }
 
 void Saver::give_up(const Error& failure) const {
   throw Error(ExitCode::file,
               fmt::format("{} checkpoints in a row could not be written: {}", failures_, failure.what()),
               fmt::format("{}; {} what the next start goes on from", remedy_of(failure),
-                          saved_ < 0 ? "the beginning is" : fmt::format("that after {} updates is whole, and", saved_)))
+                          fallback().empty() ? "the beginning is" : fallback() + " is whole, and"))
       .at(failure.where())
       .as_agreed();
 }

@@ -97,7 +97,9 @@ Run::Run(const config::Config& config, const comm::Communicator& comm, const Pre
   collapse_.emplace(config);
   guard_.emplace(config, comm.is_root(), from);
   learner_->refuse_losses([this](double loss) { return guard_->refuses(loss); });
-  folder_->open_records(start_);  // only now: a start that was refused leaves those of the run as they are
+  // Only now: a start that was refused leaves the run as it was.
+  folder_->open_records(start_);
+  put_newer_aside(config, comm, start_, local_.get());
   log::info(
       fmt::format("{} images in the data set, {} updates in all, starting at {}", source_->images(), total_, start_));
 }
@@ -188,7 +190,7 @@ int Run::loop() {
     } else if (outcome.checkpoint) {
       saver_->save(t);
     } else {
-      saver_->after_update(t);
+      saver_->after_update(t, guard_->trusts());
     }
   }
   if (t > start_ || stop_reason_.empty()) saver_->finish(t);

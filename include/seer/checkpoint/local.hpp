@@ -22,8 +22,8 @@ class LocalSets {
     bool partner = true;
     bool forget = false;  ///< sets of earlier starts on this run folder are not this run's (--resume)
   };
-  /// Collective. Sets are known by a number kept in run_dir/identity, so that those of another run, or of one that was
-  /// begun anew, are never taken for this run's. Error(file), agreed.
+  /// Collective. Sets are known by a name kept in run_dir/identity, so that those of another run, of one that was begun
+  /// anew, or of the run that this folder was copied from, are never taken for this run's. Changes nothing yet.
   LocalSets(const comm::Communicator& comm, const std::string& run_dir, const Options& options);
 
   /// Collective on the ranks of the constructor, on any communicator of theirs: writes this rank's slabs (as for
@@ -43,8 +43,9 @@ class LocalSets {
   /// Collective, on any number of ranks: as checkpoint::load. Parts that are on the rank's own node are read there,
   /// others come by MPI. Error(file), agreed.
   State load(const comm::Communicator& comm, const Found& set, const std::vector<Slab>& slabs) const;
-  /// Collective: removes what is newer than the update that the run goes on from.
-  void drop_newer(const comm::Communicator& comm, std::int64_t update) const;
+  /// Collective, before the first save, once the start is certain: makes the folders, and removes what is newer than the
+  /// update that the run goes on from, or was to be forgotten. Error(file), agreed.
+  void go_on_from(const comm::Communicator& comm, std::int64_t update) const;
 
   /// This rank's folder.
   const std::string& folder() const { return folder_; }
@@ -54,7 +55,9 @@ class LocalSets {
  private:
   comm::Nodes nodes_;
   bool partner_;
-  std::string folder_;  ///< of this run on this node
+  std::string run_dir_, name_;
+  std::string folder_;     ///< of this run on this node
+  std::string forgotten_;  ///< the same under its name before, "" if it keeps that
 };
 
 }  // namespace seer::checkpoint

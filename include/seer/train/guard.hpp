@@ -58,6 +58,9 @@ class Guard {
   /// Error(numerics), agreed: the report, and why no more is tried.
   [[noreturn]] void give_up(const std::string& why);
 
+  /// False while updates are bad: a checkpoint written then would be the one to go back to, and undo nothing.
+  bool trusts() const { return in_a_row_ == 0; }
+
   void save(checkpoint::State& state) const;
 
  private:

@@ -22,12 +22,16 @@ std::unique_ptr<checkpoint::LocalSets> open_local_sets(const config::Config& con
                                                        const PretrainOptions& options);
 
 /// Collective: finds the checkpoint that the options ask for, or a newer one on the nodes' own disks, puts the learner
-/// back to it, and puts newer ones of the run folder aside. Nothing for a run that starts anew; then model.init_from
-/// has been read and a checkpoint rehearsed. Error(input) where configuration and checkpoint cannot go together,
+/// back to it. Nothing for a run that starts anew; then model.init_from has been read and a checkpoint rehearsed. Error(input) where configuration and checkpoint cannot go together,
 /// Error(file) for damaged ones.
 std::optional<checkpoint::State> resume(const config::Config& config, const comm::Communicator& comm,
                                         const PretrainOptions& options, Learner& learner,
                                         const checkpoint::LocalSets* local);
+
+/// Collective, once the start is certain: puts the run folder's checkpoints of more updates than the run goes on from
+/// aside, and removes the nodes' own. Error(file), agreed.
+void put_newer_aside(const config::Config& config, const comm::Communicator& comm, std::int64_t update,
+                     const checkpoint::LocalSets* local);
 
 /// Collective: the learner as it was when `folder` was written, and the rest of what the run was. `verified`: as
 /// checkpoint::load().

@@ -19,12 +19,12 @@ namespace seer::train {
 /// The root works, the other ranks wait at the collectives; both hold one.
 class RunFolder {
  public:
-  /// Collective: makes the folder, takes its lock, with --resume never moves earlier checkpoints aside, starts the log.
+  /// Collective: makes the folder, takes its lock, starts the log.
   /// Error(input) where another run uses it, Error(file).
   RunFolder(const config::Config& config, const comm::Communicator& comm, const PretrainOptions& options);
 
-  /// Collective, once the start is certain: writes config.toml, opens the records of a run that goes on after so many
-  /// updates. Error(file).
+  /// Collective, once the start is certain: with --resume never moves earlier checkpoints aside; writes config.toml,
+  /// opens the records of a run that goes on after so many updates. Error(file).
   void open_records(std::int64_t completed);
 
   /// Between updates. Error(input), on the root alone, where another run has taken the folder over. One that was
@@ -37,7 +37,8 @@ class RunFolder {
   void write(const std::string& name, const std::string& text);
 
  private:
-  void prepare(const PretrainOptions& options);
+  void prepare();
+  void set_aside() const;
   void make_folder() const;
   void make_again(std::int64_t completed, bool lock_gone);
   void open_files(std::int64_t completed);
@@ -45,6 +46,7 @@ class RunFolder {
 
   const config::Config& config_;
   const comm::Communicator& comm_;
+  bool anew_;
   std::optional<RunLock> lock_;  // the root's, as all below
   std::optional<Metrics> metrics_;
   std::optional<EventFile> events_;

@@ -52,8 +52,8 @@ class RunLock {
   RunLock& operator=(const RunLock&) = delete;
 
   /// Between updates. Error(input) where another run has taken the folder: this one must write nothing more there.
-  /// True: the file is gone, and the folder perhaps; then retake(). Looks at the file only where the thread has not
-  /// done so for two beats (this process was stopped, say).
+  /// True: the file is gone, and the folder perhaps; then retake(). Looks at the file where neither this nor the thread
+  /// has done so for a second.
   bool vanished() const;
   /// After the folder was made again. Error(input) where another run was faster, Error(file).
   void retake();

@@ -35,8 +35,9 @@ class Saver {
   /// Tells that a checkpoint of so many updates is there already: the one that the run goes on from.
   void resumed(std::int64_t update);
 
-  /// Collective, after every update: saves where checkpoint.every_updates, or local_every_updates, says so.
-  void after_update(std::int64_t completed);
+  /// Collective, after every update: saves where checkpoint.every_updates, or local_every_updates, says so; what is due
+  /// while the run does not trust itself (Guard::trusts) comes with the first update after that.
+  void after_update(std::int64_t completed, bool trusted = true);
   /// Collective: saves now, unless these updates are saved already. With checkpoint.async the values are copied and
   /// written after this has returned; only what an earlier save still writes is waited for. False if it is known now
   /// that they are not saved. A file system that fails is a warning, up to checkpoint.max_failures times in a row, then
@@ -63,6 +64,7 @@ class Saver {
     bool shared = false, local = false;  ///< to log.run_dir, to checkpoint.local_dir
   };
   bool local_due(std::int64_t completed, bool shared) const;
+  std::string fallback() const;
   bool run(const Job& job);
   checkpoint::State state(std::int64_t completed) const;
   void begin(const Job& job);
@@ -84,6 +86,7 @@ class Saver {
   CheckpointInterval interval_;
   Clock since_;                ///< the last update
   Job job_;                    ///< the last one begun
+  Job put_off_{};  ///< what was due while the run did not trust itself
   bool told_ = true;           ///< its end
   double writing_s_ = 0;       ///< that the last one collected took beside the training
   std::int64_t saved_ = -1;    ///< updates of the newest checkpoint

@@ -27,7 +27,9 @@ class Local : public testing::Test {
     unsetenv("SEER_RANKS_PER_NODE");
   }
   LocalSets sets(bool forget = false) const {
-    return LocalSets(world_, run(), {.folder = run() + "/node%n", .partner = true, .forget = forget});
+    const LocalSets out(world_, run(), {.folder = run() + "/node%n", .partner = true, .forget = forget});
+    out.go_on_from(world_, INT64_MAX);
+    return out;
   }
   void save(const LocalSets& to, std::int64_t update, int flavour = 0) const {
     std::vector<std::vector<float>> store;
@@ -177,8 +179,28 @@ TEST_F(Local, GoingOnFromAnEarlierOneDropsWhatIsNewer) {
   const auto here = sets();
   save(here, 5);
   save(here, 8);
-  here.drop_newer(world_, 6);
+  here.go_on_from(world_, 6);
   expect_loads(world_, here, 5);
+}
+
+TEST_F(Local, ACopyOfTheRunFolderHasSetsOfItsOwn) {
+  const auto here = sets();
+  save(here, 10);
+  const auto copy = run() + ".copy";
+  root([&] { test::fs::copy(run(), copy, test::fs::copy_options::recursive); });
+  const LocalSets other(world_, copy, {.folder = run() + "/node%n"});
+  EXPECT_FALSE(other.find(world_)) << "the first one's";
+  other.go_on_from(world_, 0);
+  save(other, 20);
+  expect_loads(world_, sets(), 10);
+  root([&] { test::fs::remove_all(copy); });
+}
+
+TEST_F(Local, NothingIsForgottenBeforeTheStartIsCertain) {
+  save(sets(), 10);
+  const LocalSets refused(world_, run(), {.folder = run() + "/node%n", .forget = true});
+  EXPECT_FALSE(refused.find(world_));
+  expect_loads(world_, sets(), 10);
 }
 
 TEST_F(Local, WrongWishesAreNamed) {

@@ -206,11 +206,19 @@ TEST_F(AsyncSaverTest, TheEndWaitsForWhatIsBeingWritten) {
   EXPECT_EQ(entries(), std::vector<std::string>{"update-00000023"});
 }
 
+TEST_F(AsyncSaverTest, NothingIsSavedWhileUpdatesAreBad) {
+  Saver saver(config_, world_, phases_, traffic_, learner_, nullptr, [](checkpoint::State&) {});
+  for (std::int64_t t = 1; t <= 23; ++t) saver.after_update(t, t < 9 || t > 12);
+  saver.settle();
+  EXPECT_EQ(entries(), (std::vector<std::string>{"update-00000013", "update-00000020"}));
+}
+
 TEST_F(AsyncSaverTest, LocalCopiesHaveAnIntervalOfTheirOwn) {
   setenv("SEER_RANKS_PER_NODE", "1", 1);
   config_.checkpoint.local_dir = scratch_.path() + "/disk%n";
   config_.checkpoint.local_every_updates = 4;
   const checkpoint::LocalSets local(world_, scratch_.path(), {.folder = config_.checkpoint.local_dir});
+  local.go_on_from(world_, 0);
   unsetenv("SEER_RANKS_PER_NODE");
   {
     Saver saver(config_, world_, phases_, traffic_, learner_, &local, [](checkpoint::State&) {});
