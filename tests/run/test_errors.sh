@@ -49,6 +49,19 @@ kill -USR1 "$launcher"
 rc=0; wait "$launcher" || rc=$?
 [ "$rc" = 75 ] || { cat first.txt; fail "the first of two runs: exit code $rc, wanted 75"; }
 
+# A start that is refused, for whatever it should have started from, leaves checkpoints and records where they are.
+before=$(ls -R good/checkpoints; cat good/metrics.jsonl)
+first=good/checkpoints/$(ls good/checkpoints | head -n 1)
+for resume in auto never "$first"; do
+  expect 2 'schedule.warmup_updates' ranks 2 pretrain good.toml --set schedule.warmup_updates=1000 --resume "$resume"
+  expect 3 'nosuch' ranks 2 pretrain good.toml --set data.shards=nosuch --resume "$resume"
+done
+[ "$before" = "$(ls -R good/checkpoints; cat good/metrics.jsonl)" ] || fail "a refused start changed the run folder"
+expect 2 'no such folder' ranks 2 pretrain good.toml --resume nosuch
+expect 2 'guard.replay_every' ranks 2 pretrain good.toml --set faults.flip_update=3
+expect 2 'checkpoint.local_dir' ranks 2 pretrain good.toml --set checkpoint.local_every_updates=3
+expect 2 '%h and %n' ranks 2 pretrain good.toml --set 'checkpoint.local_dir=disk%q'
+
 # Other shards of the same names, a run folder where a checkpoint is wanted, and bytes that rotted after packing.
 seer synth -o other --classes 4 --images 48 --size 32 --seed 9 --split images >/dev/null
 expect 0 'the data set is not that of the checkpoint' ranks 2 pretrain good.toml --set data.shards=other --set schedule.total_updates=7
