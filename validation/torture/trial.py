@@ -254,7 +254,7 @@ class Trial:
 
     def require_refusal(self, job, code, wanted, *pieces, most_errors=1):
         self.require(job, code, {wanted}, *pieces)
-        errors = len(re.findall(r"^error: ", job.printed(), re.MULTILINE))
+        errors = len(re.findall(r"^error: |error: rank", job.printed(), re.MULTILINE))
         if not 1 <= errors <= most_errors:
             raise Wrong(f"{errors} error messages, wanted {'one' if most_errors == 1 else f'1 to {most_errors}'}")
         self.refused = True
