@@ -58,11 +58,14 @@ int write_machine(const Options& options, const comm::Communicator& world) {
 /// What a published or measured time of an update says about the plan.
 std::string compared(const plan::Report& r, double measured_ms) {
   const double s = 1e-3 * measured_ms, rest = r.stream_s + r.exposed_s + r.data_wait_s;
-  auto text = fmt::format("\nmeasured {:.0f} ms an update: {:.2f} of the planned {:.0f} ms; {:.1f} % of the peak",
+  auto text = fmt::format("\nmeasured {:.4g} ms an update: {:.2g} of the planned {:.4g} ms; {:.1f} % of the peak",
                           measured_ms, s / r.step_s, 1e3 * r.step_s, 100 * r.peak_share * r.step_s / s);
   if (s > rest) {
     text += fmt::format("; explained by products at {:.2f} of the machine file's rates, the rest as planned",
                         r.product_s / (s - rest));
+  } else {
+    text += fmt::format("; shorter than the {:.4g} ms planned for all but products: the machine file does not fit it",
+                        1e3 * rest);
   }
   return text + "\n";
 }
@@ -101,12 +104,13 @@ Run add_plan(CLI::App& command) {
       ->check(CLI::Range(1, 1 << 24))
       ->capture_default_str();
   command.add_option("--per-node", options->per_node, "Ranks on a node (default: the machine's)")
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(1, 1 << 24));
   command.add_option("--images", options->images, "Images of the data set, for schedule.epochs")
-      ->check(CLI::PositiveNumber);
-  command.add_option("--measured-ms", options->measured_ms, "A measured time of an update, to compare with")
-      ->check(CLI::PositiveNumber);
-  command.add_flag("--json", options->json, "One JSON object instead of tables");
+      ->check(CLI::Range(std::uint64_t{1}, std::uint64_t{1} << 50));
+  auto* measured =
+      command.add_option("--measured-ms", options->measured_ms, "A measured time of an update, to compare with")
+          ->check(CLI::Range(1e-3, 1e9));
+  command.add_flag("--json", options->json, "One JSON object instead of tables")->excludes(measured);
   command.add_option("--calibrate", options->calibrate, "Measure this machine and write its file instead");
   command.add_option("--shards", options->measure.shards, "With --calibrate: a data set to measure the loader on");
   command.add_option("--folder", options->measure.folder, "With --calibrate: where the file system is measured")

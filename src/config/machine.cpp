@@ -7,6 +7,7 @@
 #include <toml++/toml.h>
 
 #include <algorithm>
+#include <cmath>
 #include <fstream>
 #include <functional>
 #include <sstream>
@@ -24,13 +25,15 @@ struct Key {
   bool needed = true;
 };
 
+constexpr double kMostBytes = 1e18;  // counts of bytes become integers
+
 /// Every number of a machine, in the order of the file.
 std::vector<Key> keys_of(Machine& m) {
-  return {{"memory", "rank_bytes", &m.rank_bytes, 1},
-          {"memory", "reserved_bytes", &m.reserved_bytes},
+  return {{"memory", "rank_bytes", &m.rank_bytes, 1, kMostBytes},
+          {"memory", "reserved_bytes", &m.reserved_bytes, 0, kMostBytes},
           {"memory", "bytes_per_s", &m.bytes_per_s, 1},
           {"memory", "efficiency", &m.efficiency, 1e-3, 2},
-          {"memory", "cache_bytes", &m.cache_bytes, 0, 1e30, false},
+          {"memory", "cache_bytes", &m.cache_bytes, 0, kMostBytes, false},
           {"memory", "cache_speedup", &m.cache_speedup, 0.1, 1000, false},
           {"memory", "half_speedup", &m.half_speedup, 0.01, 100, false},
           {"memory", "launch_s", &m.launch_s, 0, 1},
@@ -47,7 +50,7 @@ std::vector<Key> keys_of(Machine& m) {
           {"data", "decode_pixels_per_s", &m.decode_pixels_per_s, 1},
           {"data", "crop_pixels_per_s", &m.crop_pixels_per_s, 1},
           {"data", "mean_image_pixels", &m.mean_image_pixels, 1},
-          {"data", "mean_image_bytes", &m.mean_image_bytes, 1},
+          {"data", "mean_image_bytes", &m.mean_image_bytes, 1, kMostBytes},
           {"failures", "per_node_per_day", &m.failures_per_node_per_day, 0, 1000}};
 }
 
@@ -73,6 +76,16 @@ class Reader {
       return;
     }
     value = *found;
+  }
+
+  void count(const toml::table& table, const char* name, std::int64_t& value) {
+    constexpr double kMost = 1e6;
+    double found = 1;
+    number(table, name, name, found, 1, kMost, true);
+    value = static_cast<std::int64_t>(found);
+    if (found == std::floor(found)) return;
+    complain(table.get(name)->source().begin.line,
+             fmt::format("{}: wanted a whole number from 1 to {:g}", name, kMost));
   }
 
   void text(const toml::table& table, const char* name, const std::string& path, std::string& value,
@@ -181,13 +194,10 @@ Machine load_machine(const std::string& path) {
   }
   Machine machine;
   Reader reader(root, path);
-  double ranks_per_node = 1, cores_per_rank = 1;
   reader.text(root, "name", "name", machine.name, {}, true);
   reader.text(root, "backend", "backend", machine.backend, {"host", "device"}, false);
-  reader.number(root, "ranks_per_node", "ranks_per_node", ranks_per_node, 1, 1e6, true);
-  reader.number(root, "cores_per_rank", "cores_per_rank", cores_per_rank, 1, 1e6, true);
-  machine.ranks_per_node = static_cast<std::int64_t>(ranks_per_node);
-  machine.cores_per_rank = static_cast<std::int64_t>(cores_per_rank);
+  reader.count(root, "ranks_per_node", machine.ranks_per_node);
+  reader.count(root, "cores_per_rank", machine.cores_per_rank);
   for (const auto& key : keys_of(machine)) {
     reader.number(reader.section(key.section), key.name, path_of(key.section, key.name), *key.value, key.lowest,
                   key.highest, key.needed);

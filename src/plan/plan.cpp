@@ -25,8 +25,9 @@ double data_core_s(const config::Config& config, const config::Machine& machine)
   return machine.mean_image_pixels / machine.decode_pixels_per_s + pixels / machine.crop_pixels_per_s;
 }
 
-/// Updates of the Learner on the simulated machine.
-void simulate(const config::Config& config, const config::Machine& machine, train::Topology topology, Report& report) {
+/// Updates of the Learner on the simulated machine. Their sums are added to the report `times` times.
+void add_updates(const config::Config& config, const config::Machine& machine, train::Topology topology, double times,
+                 Report& report) {
   Simulation simulation(machine, std::min(topology.ranks_per_node, topology.ranks));
   const auto comm = comm::Communicator::planned(topology.ranks, topology.ranks_per_node, simulation);
   train::Phases phases(&simulation);
@@ -42,26 +43,50 @@ void simulate(const config::Config& config, const config::Machine& machine, trai
     phases.end_update();
   }
   const auto& totals = simulation.totals();
-  constexpr double kPerUpdate = 1.0 / static_cast<double>(kUpdates);
-  report.step_s = kPerUpdate * simulation.elapsed_s();
-  report.product_s = kPerUpdate * totals.product_s;
-  report.stream_s = kPerUpdate * totals.stream_s;
-  report.exposed_s = kPerUpdate * totals.exposed_s;
-  report.hidden_s = kPerUpdate * totals.hidden_s;
-  report.flops = kPerUpdate * totals.flops;
-  report.phases = phases.total();
-  report.traffic = simulation.traffic();
-  for (auto& t : report.traffic) {
-    t.calls /= kUpdates;
-    t.bytes *= kPerUpdate;
-    t.seconds *= kPerUpdate;
+  report.step_s += times * simulation.elapsed_s();
+  report.product_s += times * totals.product_s;
+  report.stream_s += times * totals.stream_s;
+  report.exposed_s += times * totals.exposed_s;
+  report.hidden_s += times * totals.hidden_s;
+  report.flops += times * totals.flops;
+  for (std::size_t p = 0; p < train::kPhases; ++p) report.phases.ms[p] += times * phases.total().ms[p];
+  for (const auto& t : simulation.traffic()) {
+    auto sum = std::find_if(report.traffic.begin(), report.traffic.end(), [&](const Simulation::Traffic& s) {
+      return s.name == t.name && s.kind == t.kind && s.ranks == t.ranks;
+    });
+    if (sum == report.traffic.end()) {
+      sum = report.traffic.insert(sum, {.name = t.name, .kind = t.kind, .ranks = t.ranks});
+    }
+    sum->calls += times * t.calls;
+    sum->bytes += times * t.bytes;
+    sum->seconds += times * t.seconds;
   }
   report.parameters = learner.model().parameters().parameter_count();
   report.checkpoint_bytes = 4.0 * static_cast<double>(2 * report.parameters + learner.model().buffers().block_elems());
 }
 
+/// The mean update: of guard.replay_every, one does its passes twice. Divided last, so that whole numbers stay whole.
+void simulate(config::Config config, const config::Machine& machine, train::Topology topology, Report& report) {
+  const auto every = config.guard.replay_every;
+  config.guard.replay_every = 0;
+  if (every != 1) add_updates(config, machine, topology, every == 0 ? 1 : static_cast<double>(every - 1), report);
+  config.guard.replay_every = 1;
+  if (every != 0) add_updates(config, machine, topology, 1, report);
+  const auto count = static_cast<double>(kUpdates) * std::max(1.0, static_cast<double>(every));
+  for (double* sum :
+       {&report.step_s, &report.product_s, &report.stream_s, &report.exposed_s, &report.hidden_s, &report.flops}) {
+    *sum /= count;
+  }
+  for (auto& ms : report.phases.ms) ms /= count;
+  report.phases.updates = 1;
+  for (auto& t : report.traffic) {
+    for (double* sum : {&t.calls, &t.bytes, &t.seconds}) *sum /= count;
+  }
+}
+
 double flops_without_replays(config::Config config, const config::Machine& machine, train::Topology topology) {
   config.parallel.recompute = "none";
+  config.guard.replay_every = 0;
   Report report;
   report.memory = train::plan_memory(config, topology, 0, 0);
   simulate(config, machine, topology, report);
@@ -93,7 +118,8 @@ void add_run(const config::Config& config, const config::Machine& machine, Repor
   const double failures_per_s = machine.failures_per_node_per_day * nodes / kDay;
   if (failures_per_s > 0) {
     const double writing_s = config.checkpoint.async ? report.checkpoint_s : 0;
-    report.interval_s = train::best_interval_s(report.stall_s, writing_s, 1 / failures_per_s);
+    report.interval_s = std::max(report.step_s,  // not within an update
+                                 train::best_interval_s(report.stall_s, writing_s, 1 / failures_per_s));
     report.lost_share = train::lost_share(report.stall_s, writing_s, report.interval_s, 1 / failures_per_s);
   }
   const double run_s = static_cast<double>(report.updates) * report.step_s * (1 + report.lost_share);
@@ -110,15 +136,25 @@ void add_run(const config::Config& config, const config::Machine& machine, Repor
       std::max_element(parts.begin(), parts.end(), [](auto& a, auto& b) { return a.second < b.second; })->first;
 }
 
-/// Changes that make it fit, the gentlest first, each on top of those before it.
+/// Changes that make it fit, the gentlest first; a line has all of them. Smaller batches come last: as large as one
+/// fits with the settings as they are, and larger ones with everything recomputed and sharded.
 std::vector<std::string> suggest(const config::Config& config, train::Topology topology, std::int64_t budget,
                                  std::int64_t base) {
   std::vector<std::string> out;
-  const auto try_with = [&](const config::Config& changed, const std::string& text) {
+  const auto try_with = [&](const config::Config& changed) {
     try {
-      const auto plan = train::plan_memory(changed, topology, budget, base);
-      if (plan.footprint.total() > budget) return false;
-      out.push_back(fmt::format("{}: {:.2f} GiB", text, static_cast<double>(plan.footprint.total()) / (1 << 30)));
+      const auto bytes = train::plan_memory(changed, topology, budget, base).footprint.total();
+      if (bytes > budget) return false;
+      std::vector<std::string> changes;
+      const auto& now = changed.parallel;
+      if (now.recompute != config.parallel.recompute) {
+        changes.push_back(fmt::format("parallel.recompute = \"{}\"", now.recompute));
+      }
+      if (now.shard != config.parallel.shard) changes.push_back(fmt::format("parallel.shard = \"{}\"", now.shard));
+      if (const auto batch = changed.data.global_batch; batch != config.data.global_batch) {
+        changes.push_back(fmt::format("data.global_batch = {} ({} images a rank)", batch, batch / topology.ranks));
+      }
+      out.push_back(fmt::format("{}: {:.2f} GiB", fmt::join(changes, ", "), static_cast<double>(bytes) / (1 << 30)));
       return true;
     } catch (const Error&) {
       return false;
@@ -126,21 +162,20 @@ std::vector<std::string> suggest(const config::Config& config, train::Topology t
   };
   auto changed = config;
   changed.parallel.recompute = "auto";
-  if (try_with(changed, "parallel.recompute = \"auto\"")) return out;
+  if (try_with(changed)) return out;
   for (const char* shard : {"optimizer", "gradients", "parameters"}) {
+    if (topology.ranks == 1) break;
     changed.parallel.shard = shard;
-    if (topology.ranks > 1 &&
-        try_with(changed, fmt::format("parallel.recompute = \"auto\", parallel.shard = \"{}\"", shard))) {
-      return out;
+    if (try_with(changed)) return out;
+  }
+  std::int64_t best = 0;
+  for (auto smaller : {config, changed}) {
+    for (auto images = config.data.global_batch / topology.ranks / 2; images > best; images /= 2) {
+      smaller.data.global_batch = images * topology.ranks;
+      if (try_with(smaller)) best = images;
     }
   }
-  for (auto images = config.data.global_batch / topology.ranks / 2; images > 0; images /= 2) {
-    changed.data.global_batch = images * topology.ranks;
-    if (try_with(changed, fmt::format("the same with data.global_batch = {} ({} images a rank)",
-                                      changed.data.global_batch, images))) {
-      return out;
-    }
-  }
+  if (!out.empty()) return out;
   return {"nothing of recomputation, sharding or batch makes it fit: more ranks, or a smaller model"};
 }
 
@@ -168,7 +203,10 @@ Report predict(const config::Config& config_in, const config::Machine& machine, 
   if (!report.fits) report.suggestions = suggest(config_in, topology, report.budget_bytes, base);
   simulate(config, machine, topology, report);
   report.model_flops = flops_without_replays(config, machine, topology);
-  if (config.schedule.epochs <= 0 || images > 0) report.updates = train::total_updates(config, images, 0);
+  if (config.schedule.epochs <= 0 || images > 0) {
+    report.updates = train::total_updates(config, images, 0);
+    train::Schedule(config.schedule, report.updates);  // refuses what the job would
+  }
   add_data(config, machine, report);
   add_run(config, machine, report);
   return report;

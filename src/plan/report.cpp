@@ -2,6 +2,7 @@
 // A plan as text and as JSON.
 #include <fmt/format.h>
 
+#include <cmath>
 #include <map>
 #include <nlohmann/json.hpp>
 
@@ -12,6 +13,12 @@ namespace {
 
 double gib(double bytes) {
   return bytes / (1 << 30);
+}
+
+/// Whole numbers without a point.
+nlohmann::json number(double value) {
+  if (value == std::floor(value)) return static_cast<std::int64_t>(value);
+  return value;
 }
 
 std::map<nn::Keep, std::int64_t> count(const train::KeepTable& table) {
@@ -43,7 +50,7 @@ std::string traffic_table(const Report& r) {
   auto text = fmt::format("collectives of an update\n  {:<12}{:<16}{:>7}{:>8}{:>16}{:>12}\n", "of", "kind", "ranks",
                           "calls", "bytes", "ms");
   for (const auto& t : r.traffic) {
-    text += fmt::format("  {:<12}{:<16}{:>7}{:>8}{:>16.0f}{:>12.3f}\n", t.name, name_of(t.kind), t.ranks, t.calls,
+    text += fmt::format("  {:<12}{:<16}{:>7}{:>8.6g}{:>16.0f}{:>12.3f}\n", t.name, name_of(t.kind), t.ranks, t.calls,
                         t.bytes, 1e3 * t.seconds);
   }
   return text;
@@ -81,15 +88,20 @@ std::string run_table(const Report& r, const config::Config& config) {
       "  shards are read at {:.3g} MB/s\n"
       "  a checkpoint has {:.2f} GiB and takes {:.1f} s, for which the training stands still {:.2f} s",
       r.images_per_s, r.images_per_s / static_cast<double>(r.ranks), 100 * r.peak_share, config.precision.compute,
-      length(r, config), r.nodes, r.read_bytes_per_s / 1e6,
-      gib(r.checkpoint_bytes), r.checkpoint_s, r.stall_s);
+      length(r, config), r.nodes, r.read_bytes_per_s / 1e6, gib(r.checkpoint_bytes), r.checkpoint_s, r.stall_s);
   if (r.interval_s > 0) {
     text += fmt::format(
-        "; best every {:.0f} s = {:.0f} updates (Young/Daly); {:.2f} % of the time go to checkpoints and "
+        "; best every {:.5g} s = {:.0f} updates (Young/Daly); {:.2f} % of the time go to checkpoints and "
         "failures",
         r.interval_s, r.interval_s / r.step_s, 100 * r.lost_share);
   }
   return text + "\n";
+}
+
+/// What the job may meet at its start and the plan cannot know.
+std::string note(const config::Config& config, const config::Machine& machine) {
+  if (machine.backend != "host" || config.precision.compute != "fp16_o1") return "";
+  return "note: processors without avx512_fp16 cannot train in fp16_o1; there the job ends at its start\n\n";
 }
 
 }  // namespace
@@ -99,7 +111,8 @@ std::string to_text(const Report& r, const config::Config& config, const config:
              "{} parameters on {} ranks of {} ({} nodes), {} images a rank, {}, shard \"{}\", recompute \"{}\"\n\n",
              r.parameters, r.ranks, machine.name, r.nodes, r.images_per_rank, config.precision.compute,
              config.parallel.shard, config.parallel.recompute) +
-         memory_table(r) + "\n" + time_table(r) + "\n" + traffic_table(r) + "\n" + run_table(r, config);
+         note(config, machine) + memory_table(r) + "\n" + time_table(r) + "\n" + traffic_table(r) + "\n" +
+         run_table(r, config);
 }
 
 std::string to_json(const Report& r) {
@@ -140,7 +153,7 @@ std::string to_json(const Report& r) {
     out["traffic"].push_back({{"name", t.name},
                               {"kind", name_of(t.kind)},
                               {"group_size", t.ranks},
-                              {"calls", t.calls},
+                              {"calls", number(t.calls)},
                               {"bytes", t.bytes},
                               {"ms", 1e3 * t.seconds}});
   }

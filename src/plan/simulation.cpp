@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "seer/plan/simulation.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <utility>
+
+#include "seer/base/error.hpp"
 
 namespace seer::plan {
 namespace {
@@ -42,19 +46,23 @@ Simulation::Simulation(const config::Machine& machine, int ranks_on_node)
     : machine_(machine),
       crowding_(std::max(1.0, static_cast<double>(ranks_on_node) / static_cast<double>(machine.ranks_per_node))) {}
 
-/// Between the two nearest widths, log(width) interpolated. Without a rate for the kind: that of any.
+/// Between the two nearest widths, log(width) interpolated.
 double Simulation::share(const Work& work) const {
-  const config::MachineRate *below = nullptr, *above = nullptr, *any = nullptr;
+  const config::MachineRate *below = nullptr, *above = nullptr;
   const char* precision = precision_of(work.dtype);
   const auto width = static_cast<double>(work.width);
   for (const auto& rate : machine_.rates) {
-    if (rate.precision != precision) continue;
-    if (any == nullptr) any = &rate;
-    if (rate.kind != kind_of(work.kind)) continue;
+    if (rate.precision != precision || rate.kind != kind_of(work.kind)) continue;
     if (rate.width <= width && (below == nullptr || rate.width > below->width)) below = &rate;
     if (rate.width >= width && (above == nullptr || rate.width < above->width)) above = &rate;
   }
-  if (below == nullptr && above == nullptr) return any == nullptr ? 0.5 : of(*any, work.direction);
+  if (below == nullptr && above == nullptr) {
+    throw Error(ExitCode::input,
+                fmt::format("the machine file of \"{}\" has no [[rates]] with kind = \"{}\", precision = \"{}\"",
+                            machine_.name, kind_of(work.kind), precision),
+                "add them (`seer plan --calibrate FILE` measures those of the machine it runs on), or use another "
+                "precision.compute");
+  }
   if (below == nullptr) return of(*above, work.direction);
   if (above == nullptr || above->width == below->width) return of(*below, work.direction);
   const double t = std::log(width / below->width) / std::log(above->width / below->width);

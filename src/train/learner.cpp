@@ -53,14 +53,27 @@ std::shared_ptr<dnn::Backend> make_backend(const config::Config& config, const c
   return backend;
 }
 
+/// What a process holds before its first update differs by some pages from start to start. In steps of this, two starts
+/// find the same plan.
+constexpr std::int64_t kResidentStepBytes = std::int64_t{16} << 20;
+/// By less than this it differs.
+constexpr std::int64_t kResidentMarginBytes = std::int64_t{1} << 20;
+
 /// The same on all ranks: of what they have, the least counts.
 MemoryPlan plan_here(const config::Config& config, const comm::Communicator& comm) {
   const int node_ranks = comm.all_reduce(std::int64_t{comm.node().size()}, comm::Op::max);
   const auto here = comm.all_reduce(static_cast<std::int64_t>(device::resident_bytes()), comm::Op::max);
   const auto free = comm.all_reduce(static_cast<std::int64_t>(device::available_bytes()), comm::Op::min) / node_ranks;
   const auto budget = config.parallel.memory_budget_bytes > 0 ? config.parallel.memory_budget_bytes : free + here;
-  return plan_memory(config, {.ranks = comm.size(), .ranks_per_node = node_ranks}, budget,
-                     here + kLibrariesGrowBytes);
+  const auto plan = [&](std::int64_t held) {
+    const auto base = (held + kResidentStepBytes - 1) / kResidentStepBytes * kResidentStepBytes + kLibrariesGrowBytes;
+    return plan_memory(config, {.ranks = comm.size(), .ranks_per_node = node_ranks}, budget, base);
+  };
+  try {
+    return plan(here);
+  } catch (const Error&) {
+    return plan(here + kResidentMarginBytes);  // the budget named is enough for the next start, too
+  }
 }
 
 device::Tensor view(const device::Buffer& floats) {

@@ -104,7 +104,8 @@ const Swav::Result& Swav::loss_and_gradient(device::Pool& pool, device::Queue& q
   // Loss: every crop predicts the codes of the other assigned crops.
   auto& result = result_;
   result.loss = result.code_entropy = 0;
-  result.prediction.assign(static_cast<std::size_t>(k), 0.0);
+  // No values on a planned machine, and a plan of 10^8 prototypes would do nothing but write zeros.
+  result.prediction.assign(comm_->ledger() == nullptr ? static_cast<std::size_t>(k) : 0, 0.0);
   const double weight = gradient_scale / (static_cast<double>(b) * comm_->size() * static_cast<double>(assigned()) *
                                           static_cast<double>(crops_ - 1));
   const auto code_sum = pool.tensor({b, 1, 1, k});

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "seer/plan/plan.hpp"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <cstdio>
@@ -57,6 +58,15 @@ TEST(Simulation, WorkTakesBytesOrFlopsAndTheLaunch) {
   product.bytes = 5e9;  // bound by memory
   EXPECT_NEAR(s.seconds(product), 1e-3 + 10, 1e-9);
   EXPECT_NEAR(Simulation(machine(), 8).seconds(product), 2 * (1e-3 + 10), 1e-9) << "two ranks share what is for one";
+  product.dtype = DType::f16;
+  try {
+    s.seconds(product);
+    FAIL() << "no rate";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::input);
+    EXPECT_NE(std::string(error.what()).find("kind = \"pointwise\", precision = \"fp16_o1\""), std::string::npos)
+        << error.what();
+  }
 }
 
 TEST(Simulation, CollectivesGoThroughTheNodeFirst) {
@@ -143,12 +153,80 @@ TEST(Plan, RecomputationCostsArithmeticAndSavesMemory) {
   EXPECT_NE(tight.suggestions[0].find("recompute"), std::string::npos);
 }
 
+TEST(Plan, SuggestionsNameAllThatTheyChange) {
+  auto c = small();
+  c.head.dims = {features(), 256, 16};
+  const train::Topology eight = {.ranks = 8, .ranks_per_node = 4};
+  auto smaller = c;
+  smaller.parallel.recompute = "block";
+  smaller.parallel.shard = "parameters";
+  smaller.data.global_batch = 128;
+  c.parallel.memory_budget_bytes = predict(smaller, machine(), eight).memory.footprint.total();
+  const auto tight = predict(c, machine(), eight);
+  const auto fits_with = [&](config::Config changed, const std::string& line, const std::string& settings) {
+    ASSERT_TRUE(line.starts_with(settings)) << line;
+    changed.parallel.memory_budget_bytes = c.parallel.memory_budget_bytes;
+    changed.data.global_batch = std::stoll(line.substr(settings.size()));
+    EXPECT_LT(changed.data.global_batch, c.data.global_batch);
+    const auto report = predict(changed, machine(), eight);
+    EXPECT_TRUE(report.fits);
+    EXPECT_TRUE(
+        line.ends_with(fmt::format(": {:.2f} GiB", static_cast<double>(report.memory.footprint.total()) / (1 << 30))))
+        << line;
+  };
+  ASSERT_EQ(tight.suggestions.size(), 2U) << tight.suggestions[0];
+  fits_with(c, tight.suggestions[0], "data.global_batch = ");
+  smaller.parallel.recompute = "auto";
+  fits_with(smaller, tight.suggestions[1],
+            "parallel.recompute = \"auto\", parallel.shard = \"parameters\", data.global_batch = ");
+}
+
+TEST(Plan, ReplaysCountAsOftenAsTheyCome) {
+  auto c = small();
+  c.head.dims[0] = features();
+  const auto calls = [&](std::int64_t every) {
+    c.guard.replay_every = every;
+    const auto report = predict(c, machine(), {.ranks = 8, .ranks_per_node = 4});
+    for (const auto& t : report.traffic) {
+      if (t.name == "bn") return t.calls;
+    }
+    return 0.0;
+  };
+  const double never = calls(0), always = calls(1);
+  EXPECT_GT(always, never);
+  for (const std::int64_t every : {2, 3, 5, 1000}) {
+    EXPECT_DOUBLE_EQ(calls(every), never + (always - never) / static_cast<double>(every)) << every;
+  }
+  c.swav.freeze_prototypes_updates += 1;
+  EXPECT_DOUBLE_EQ(calls(2), (never + always) / 2);
+}
+
 TEST(Plan, RefusesWhatTheJobWouldRefuse) {
   auto c = small();
   c.head.dims[0] = features();
   EXPECT_THROW(predict(c, machine(), {.ranks = 48, .ranks_per_node = 4}), Error) << "512 over 48";
   c.parallel.bn_group_size = 3;
   EXPECT_THROW(predict(c, machine(), {.ranks = 8, .ranks_per_node = 4}), Error);
+  c.parallel.bn_group_size = 8;
+  c.schedule.total_updates = c.schedule.warmup_updates - 1;
+  EXPECT_THROW(predict(c, machine(), {.ranks = 8, .ranks_per_node = 4}), Error) << "warm-up";
+}
+
+TEST(Plan, IntervalIsAtLeastAnUpdate) {
+  auto c = small();
+  c.head.dims[0] = features();
+  auto m = machine();
+  m.failures_per_node_per_day = 1000;
+  m.write_bytes_per_s = 1e15;
+  const auto report = predict(c, m, {.ranks = 512, .ranks_per_node = 4});
+  EXPECT_EQ(report.interval_s, report.step_s);
+}
+
+TEST(Plan, ManyPrototypesTakeNoTimeOrMemory) {
+  auto c = small();
+  c.head.dims[0] = features();
+  c.head.prototypes = 100000000;
+  EXPECT_FALSE(predict(c, machine(), {.ranks = 1}).fits);
 }
 
 TEST(Machine, FilesLoadAndComeBack) {
@@ -163,6 +241,11 @@ TEST(Machine, FilesLoadAndComeBack) {
     EXPECT_EQ(again.rates.size(), m.rates.size());
     EXPECT_NEAR(again.bytes_per_s, m.bytes_per_s, 1e-5 * m.bytes_per_s);
     std::remove(path.c_str());
+    for (const auto kind : {Work::Kind::pointwise, Work::Kind::grouped, Work::Kind::dense, Work::Kind::gemm}) {
+      for (const auto dtype : {DType::f32, DType::f16}) {  // what the recipes of inputs/ compute in
+        EXPECT_GT(Simulation(m, 1).seconds(Work{.kind = kind, .dtype = dtype, .flops = 1}), 0);
+      }
+    }
     ++files;
   }
   EXPECT_GE(files, 4);
@@ -170,14 +253,17 @@ TEST(Machine, FilesLoadAndComeBack) {
 
 TEST(Machine, MistakesAreToldTogetherWithTheirLines) {
   const std::string path = testing::TempDir() + "seer_machine_bad.toml";
-  std::ofstream(path) << "name = \"x\"\nranks_per_node = 0\n[memory]\nspeed = 1\n";
+  std::ofstream(path) << "name = \"x\"\nranks_per_node = 0\ncores_per_rank = 2.5\n[memory]\nspeed = 1\n"
+                         "rank_bytes = 1e30\n";
   try {
     config::load_machine(path);
     FAIL();
   } catch (const Error& error) {
     const std::string what = error.what();
     EXPECT_NE(what.find(":2: ranks_per_node"), std::string::npos) << what;
-    EXPECT_NE(what.find(":4: memory.speed is not known"), std::string::npos) << what;
+    EXPECT_NE(what.find(":5: memory.speed is not known"), std::string::npos) << what;
+    EXPECT_NE(what.find(":3: cores_per_rank: wanted a whole number"), std::string::npos) << what;
+    EXPECT_NE(what.find(":6: memory.rank_bytes: wanted"), std::string::npos) << what;
     EXPECT_NE(what.find("peak.fp32 is missing"), std::string::npos) << what;
   }
   std::remove(path.c_str());
@@ -187,6 +273,7 @@ TEST(Plan, EpochsAreUpdatesOnceTheNumberOfImagesIsKnown) {
   auto c = small();
   c.head.dims[0] = features();
   c.schedule.epochs = 2.5;
+  c.schedule.warmup_updates = 10;
   const train::Topology eight = {.ranks = 8, .ranks_per_node = 4};
   const auto unknown = predict(c, machine(), eight);
   EXPECT_EQ(unknown.updates, 0);
@@ -209,6 +296,7 @@ TEST(Report, JsonHoldsWhatTheTextTells) {
                   json["exposed_communication_ms"].get<double>() + json["data_wait_ms"].get<double>(),
               1e-6);
   EXPECT_NE(to_text(report, c, machine()).find("fits"), std::string::npos);
+  EXPECT_TRUE(json["traffic"][0]["calls"].is_number_integer());
 }
 
 }  // namespace

@@ -25,7 +25,7 @@ struct Report {
   double step_s = 0;
   double product_s = 0, stream_s = 0, exposed_s = 0, hidden_s = 0, data_wait_s = 0;
   train::PhaseTimes phases;
-  std::vector<Simulation::Traffic> traffic;  ///< calls and bytes of one update
+  std::vector<Simulation::Traffic> traffic;  ///< calls and bytes of the mean update
 
   double flops = 0;        ///< of one update and rank, replays included
   double model_flops = 0;  ///< without them

@@ -40,8 +40,7 @@ class Simulation final : public device::Ledger {
     std::string name;
     device::Message::Kind kind = device::Message::Kind::all_reduce;
     int ranks = 1;
-    std::int64_t calls = 0;
-    double bytes = 0, seconds = 0;
+    double calls = 0, bytes = 0, seconds = 0;
   };
   const Totals& totals() const { return totals_; }
   const std::vector<Traffic>& traffic() const { return traffic_; }

@@ -114,5 +114,25 @@ TEST(MemoryPlan, TooSmallABudgetNamesTheSmallestThatWorks) {
   }
 }
 
+TEST(MemoryPlan, TheSmallestNamedAtAStartWorksAtTheNext) {
+  const auto world = comm::Communicator::world();
+  auto config = golden_config(world.size());
+  config.parallel.recompute = "auto";
+  config.parallel.memory_budget_bytes = 1;
+  Phases phases;
+  try {
+    const Learner learner(config, world, phases);
+    FAIL() << "1 byte was enough";
+  } catch (const Error& error) {
+    const std::string remedy = error.remedy();
+    const auto at = remedy.find("memory_budget_bytes = ");
+    ASSERT_NE(at, std::string::npos) << remedy;
+    config.parallel.memory_budget_bytes = std::stoll(remedy.substr(at + 22));
+  }
+  const std::vector<char> pages(std::size_t{512} << 10, 'x');  // that the next start may have
+  const Learner learner(config, world, phases);
+  EXPECT_GT(pages[0], 0);
+}
+
 }  // namespace
 }  // namespace seer::train
