@@ -6,10 +6,10 @@
 #   SEER                 the executable (default: seer, from PATH)
 #   SEER_LAUNCH          how ranks are started; "mpirun" where srun has no PMIx
 #   SEER_MAX_RESTARTS    an end to requeueing (100)
-#   SEER_REQUEUE_CODES   exit codes that lead to a requeue (75: checkpoint written, start again). "75 5" also goes on by
-#                        itself when a device or the network failed, "75 5 137" also when a rank was killed (the
-#                        memory limit); "75 205" when mpirun lost a node. With srun, Slurm requeues a job that lost a
-#                        node by itself.
+#   SEER_REQUEUE_CODES   exit codes that lead to a requeue ("75 5": checkpoint written, start again; a device, the network
+#                        or a node failed, which the watchdog may notice before Slurm does). "75" stops for every fault;
+#                        "75 5 137" also goes on when a rank was killed (the memory limit); "75 5 205" when mpirun lost a
+#                        node. With srun, Slurm requeues a job that lost a node by itself, if it is the first to notice.
 #   SEER_HEALTH_CHECK    0: nodes are not looked at before the start
 #   SEER_MIN_FREE_GIB    memory that must be free on a node (4)
 #   SEER_NODE_CHECK      a command of the site's (dcgmi diag -r 1, ...) run on every node; one on which it fails is bad
@@ -205,7 +205,7 @@ pretrain() {
     [ "$code" != 0 ] || code=5
     sleep 2
   done
-  case " ${SEER_REQUEUE_CODES:-75} " in
+  case " ${SEER_REQUEUE_CODES:-75 5} " in
     *" $code "*)
       echo "exit code $code"
       requeue_excluding

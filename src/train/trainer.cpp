@@ -162,9 +162,9 @@ void Run::note_stop() {
 
 int Run::loop() {
   std::int64_t t = start_;
+  if (comm_.all_reduce(comm::stop_requested() ? 1.0 : 0.0, comm::Op::max) > 0) note_stop();  // asked for in set-up
   traffic_->close(TrafficLedger::Use::set_up);
   phases_.restart();
-  if (comm_.all_reduce(comm::stop_requested() ? 1.0 : 0.0, comm::Op::max) > 0) note_stop();  // asked for in set-up
   while (t < total_ && stop_reason_.empty()) {
     comm::tell_update(t);
     const data::Batch* batch;

@@ -89,9 +89,12 @@ for script in seer_512gpu.sh seer_64gpu.sh seer_1node.sh seer_cpu.sh; do
 done
 [ "$(job seer_cpu.sh LAUNCH_CODE=75 SLURM_RESTART_COUNT=3 SEER_MAX_RESTARTS=3)" = 75 ] || fail "restart limit: exit"
 ! grep -q requeue calls || fail "requeued beyond SEER_MAX_RESTARTS"
+[ "$(job seer_cpu.sh LAUNCH_CODE=4)" = 4 ] || fail "exit code 4 is not passed on"
+! grep -q requeue calls || fail "requeued on exit code 4"
 [ "$(job seer_cpu.sh LAUNCH_CODE=5)" = 5 ] || fail "exit code 5 is not passed on"
-! grep -q requeue calls || fail "requeued on exit code 5"
-[ "$(job seer_cpu.sh LAUNCH_CODE=5 'SEER_REQUEUE_CODES=75 5')" = 5 ] || fail "exit code 5 with SEER_REQUEUE_CODES"
+grep -qx "requeue 7" calls || fail "no requeue on exit code 5: a lost node ends the run"
+[ "$(job seer_cpu.sh LAUNCH_CODE=5 SEER_REQUEUE_CODES=75)" = 5 ] && ! grep -q requeue calls || fail "requeued against SEER_REQUEUE_CODES"
+[ "$(job seer_cpu.sh LAUNCH_CODE=137 'SEER_REQUEUE_CODES=75 137')" = 137 ] || fail "exit code 137 with SEER_REQUEUE_CODES"
 grep -qx "requeue 7" calls || fail "SEER_REQUEUE_CODES is not obeyed"
 [ "$(job seer_cpu.sh LAUNCHED=0)" = 5 ] || { cat job.txt; fail "the launcher's 0 without any start passes for an end"; }
 grep -q "nothing was started (try 3 of 3)" job.txt || { cat job.txt; fail "a start that was none is not told"; }
