@@ -207,6 +207,7 @@ TEST_F(AsyncSaverTest, TheEndWaitsForWhatIsBeingWritten) {
 }
 
 TEST_F(AsyncSaverTest, NothingIsSavedWhileUpdatesAreBad) {
+  config_.checkpoint.keep_last = 9;
   Saver saver(config_, world_, phases_, traffic_, learner_, nullptr, [](checkpoint::State&) {});
   for (std::int64_t t = 1; t <= 23; ++t) saver.after_update(t, t < 9 || t > 12);
   saver.settle();
