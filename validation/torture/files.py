@@ -36,6 +36,8 @@ def _after_failed_saves(trial, job, code, reason):
         trial.require_refusal(job, code, 3, reason + "|MPI_File_" if reason else "")
     elif "warning: " in job.printed():
         trial.require(job, code, {0}, GOES_ON)
+    if "metrics.jsonl cannot be written" in job.printed():
+        trial.all_lines = False
     trial.finish()
 
 
