@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # What `seer plan` says beside what a run on this machine does: peak memory of a rank and time of an update.
 #   validation/plan_vs_measured.sh [--full | --large] [MACHINE.toml]
-# Without a machine file this one is calibrated first (half a minute). --full: every mode of sharding with every
+# Without a machine file this one is calibrated first (a minute). --full: every mode of sharding with every
 # recomputation at 1, 2 and 4 ranks for 8GF. --large: 256GF over two ranks (needs 23 GiB), and the 10B trunk's shape at an
 # eighth of its widths. Else six settings that differ in everything.
 # Bench step saves nothing, so the plan leaves out the copy for checkpoints (checkpoint.async = false).
@@ -24,18 +24,21 @@ export OMP_NUM_THREADS=1 OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_odls_base_num_t
 run() { mpirun --oversubscribe --bind-to none -n "$1" "${@:2}" </dev/null; }
 
 # A core that computes alone has the memory for itself: one rank and two are two machines.
-for ranks in 1 2; do
+calibrate() {  # ranks
   if [ -n "$machine" ]; then
-    cp "$machine" "$work/machine.$ranks.toml"
+    cp "$machine" "$work/machine.$1.toml"
   else
-    run $ranks "$seer" plan --calibrate "$work/machine.$ranks.toml" --folder "$work" >&2
+    run "$1" "$seer" plan --calibrate "$work/machine.$1.toml" --folder "$work" >&2
   fi
-done
+}
+# The six settings: each right before its run, for a machine that others use as well changes within minutes.
+[ $what = six ] || for ranks in 1 2; do calibrate $ranks; done
 
 printf '| setting | ranks | peak MiB | planned | off | update ms | planned | off |\n|---|---|---|---|---|---|---|---|\n'
 compare() {  # ranks, label, config, --set ...
   local ranks=$1 label=$2 config=$3
   shift 3
+  [ $what != six ] || calibrate $((ranks > 1 ? 2 : 1))
   # 4 ranks are twice as many as the machine has cores: --per-node tells the plan.
   "$seer" plan "$config" --machine "$work/machine.$((ranks > 1 ? 2 : 1)).toml" --ranks "$ranks" --per-node "$ranks" --set data.source=crops --set checkpoint.async=false "$@" --json >"$work/plan.json"
   run "$ranks" "$seer" bench step "$config" --updates "${UPDATES:-5}" --warmup "${WARMUP:-2}" --json --set checkpoint.async=false "$@" >"$work/run.json" 2>"$work/run.err" ||
