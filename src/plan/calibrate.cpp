@@ -106,7 +106,8 @@ config::MachineRate conv_rate(const Stopwatch& time, dnn::Backend& backend, DTyp
   return rate;
 }
 
-/// A machine that others use too may be slower in the very moment of the peak's measurement: the best of all is the peak.
+/// A machine that others use too may be slower in the very moment of the peak's measurement: the best of all is the
+/// peak.
 void raise_peak(config::Machine& machine, const char* precision, double& peak) {
   double best = 1;
   for (const auto& r : machine.rates) {
@@ -119,7 +120,8 @@ void raise_peak(config::Machine& machine, const char* precision, double& peak) {
   }
 }
 
-/// Widths at the resolutions that RegNetY has them at: those of 400MF, no multiples of 16, are slower than others near them.
+/// Widths at the resolutions that RegNetY has them at: those of 400MF, no multiples of 16, are slower than others near
+/// them.
 void measure_products(const Stopwatch& time, dnn::Backend& backend, config::Machine& machine) {
   for (const DType type : {DType::f32, DType::bf16, DType::f16}) {
     double& peak = type == DType::f32 ? machine.fp32 : type == DType::bf16 ? machine.bf16 : machine.fp16_o1;
@@ -131,9 +133,8 @@ void measure_products(const Stopwatch& time, dnn::Backend& backend, config::Mach
     struct At {
       std::int64_t width, side;
     };
-    for (const auto [width, side] :
-         {At{32, 112}, At{48, 56}, At{64, 56}, At{104, 28}, At{112, 56}, At{208, 14}, At{224, 56}, At{440, 7}, At{448, 28},
-          At{896, 14}, At{2016, 7}}) {
+    for (const auto [width, side] : {At{32, 112}, At{48, 56}, At{64, 56}, At{104, 28}, At{112, 56}, At{208, 14},
+                                     At{224, 56}, At{440, 7}, At{448, 28}, At{896, 14}, At{2016, 7}}) {
       log::progress(fmt::format("{} pointwise {}", precision_of(type), width));
       const dnn::ConvShape s{.n = 2, .h = side, .w = side, .c_in = width, .c_out = width};
       machine.rates.push_back(conv_rate(time, backend, type, peak, "pointwise", s, width));
@@ -287,8 +288,7 @@ config::Machine calibrate(const comm::Communicator& world, const CalibrateOption
   machine.crop_pixels_per_s = 2.5e7;
   if (!options.shards.empty()) measure_data(world, options, machine);
   // And what the libraries make for themselves on the way: compiled primitives, buffers of messages.
-  machine.reserved_bytes = world.all_reduce(libraries, comm::Op::max) +
-                           static_cast<double>(train::kLibrariesGrowBytes);
+  machine.reserved_bytes = world.all_reduce(libraries, comm::Op::max) + static_cast<double>(train::kLibrariesGrowBytes);
   return machine;
 }
 

@@ -195,12 +195,11 @@ void Saver::tell(const checkpoint::Background::Outcome& outcome, Tell what) {
   if (!outcome.error) {
     log::info("checkpoint " + written_);
   } else if (what == Tell::all && failures_ < config_.checkpoint.max_failures) {  // else it ends the run
-    log::warn(
-        fmt::format("no checkpoint after {} updates: {}; {}. The run goes on, {}, and tries again at the next "
-                    "interval ({} in a row failed, checkpoint.max_failures = {})",
-                    job_.update, outcome.error->what(), remedy_of(*outcome.error),
-                    fallback().empty() ? "without any" : fallback() + " is kept",
-                    failures_ + 1, config_.checkpoint.max_failures));
+    log::warn(fmt::format(
+        "no checkpoint after {} updates: {}; {}. The run goes on, {}, and tries again at the next "
+        "interval ({} in a row failed, checkpoint.max_failures = {})",
+        job_.update, outcome.error->what(), remedy_of(*outcome.error),
+        fallback().empty() ? "without any" : fallback() + " is kept", failures_ + 1, config_.checkpoint.max_failures));
   }
 }
 

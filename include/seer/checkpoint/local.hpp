@@ -43,8 +43,8 @@ class LocalSets {
   /// Collective, on any number of ranks: as checkpoint::load. Parts that are on the rank's own node are read there,
   /// others come by MPI. Error(file), agreed.
   State load(const comm::Communicator& comm, const Found& set, const std::vector<Slab>& slabs) const;
-  /// Collective, before the first save, once the start is certain: makes the folders, and removes what is newer than the
-  /// update that the run goes on from, or was to be forgotten. Error(file), agreed.
+  /// Collective, before the first save, once the start is certain: makes the folders, and removes what is newer than
+  /// the update that the run goes on from, or was to be forgotten. Error(file), agreed.
   void go_on_from(const comm::Communicator& comm, std::int64_t update) const;
 
   /// This rank's folder.

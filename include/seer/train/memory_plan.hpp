@@ -39,8 +39,8 @@ std::vector<std::pair<const char*, std::int64_t>> rows(const Footprint& footprin
 /// The table at the end of a run, of its first rank. What the categories do not hold is executable and libraries.
 std::string to_table(const Footprint& footprint, std::int64_t peak_resident_bytes);
 
-/// What the host's libraries make for themselves while a run goes on: compiled primitives, copies of messages. Measured,
-/// not planned (validation/results/plan.md).
+/// What the host's libraries make for themselves while a run goes on: compiled primitives, copies of messages.
+/// Measured, not planned (validation/results/plan.md).
 constexpr std::int64_t kLibrariesGrowBytes = std::int64_t{32} << 20;
 
 /// [crop resolution][segment of the trunk].

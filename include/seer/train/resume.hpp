@@ -22,8 +22,8 @@ std::unique_ptr<checkpoint::LocalSets> open_local_sets(const config::Config& con
                                                        const PretrainOptions& options);
 
 /// Collective: finds the checkpoint that the options ask for, or a newer one on the nodes' own disks, puts the learner
-/// back to it. Nothing for a run that starts anew; then model.init_from has been read and a checkpoint rehearsed. Error(input) where configuration and checkpoint cannot go together,
-/// Error(file) for damaged ones.
+/// back to it. Nothing for a run that starts anew; then model.init_from has been read and a checkpoint rehearsed.
+/// Error(input) where configuration and checkpoint cannot go together, Error(file) for damaged ones.
 std::optional<checkpoint::State> resume(const config::Config& config, const comm::Communicator& comm,
                                         const PretrainOptions& options, Learner& learner,
                                         const checkpoint::LocalSets* local);

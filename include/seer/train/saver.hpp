@@ -86,7 +86,7 @@ class Saver {
   CheckpointInterval interval_;
   Clock since_;                ///< the last update
   Job job_;                    ///< the last one begun
-  Job put_off_{};  ///< what was due while the run did not trust itself
+  Job put_off_{};              ///< what was due while the run did not trust itself
   bool told_ = true;           ///< its end
   double writing_s_ = 0;       ///< that the last one collected took beside the training
   std::int64_t saved_ = -1;    ///< updates of the newest checkpoint

@@ -9,8 +9,9 @@
 
 namespace seer::train {
 
-/// Length of a run over `images` images: schedule.total_updates, or those of schedule.epochs. `ahead`: by how many images
-/// the run is ahead of updates times batch, because its batch was another once. Error(input): epochs that are none.
+/// Length of a run over `images` images: schedule.total_updates, or those of schedule.epochs. `ahead`: by how many
+/// images the run is ahead of updates times batch, because its batch was another once. Error(input): epochs that are
+/// none.
 std::int64_t total_updates(const config::Config& config, std::uint64_t images, std::int64_t ahead);
 
 class Schedule {
