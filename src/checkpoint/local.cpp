@@ -126,19 +126,24 @@ LocalSets::LocalSets(const comm::Communicator& comm, const std::string& run_dir,
 
 void LocalSets::go_on_from(const comm::Communicator& comm, std::int64_t update) const {
   comm::agree(comm, "making the folder of local copies", [&] {
-    if (comm.is_root()) write_text(identity_file(run_dir_), name_ + " " + inode_of(run_dir_) + "\n");
     std::error_code ec;
-    if (nodes_.leader_of(nodes_.node_of(comm.rank())) == comm.rank()) {
-      if (!forgotten_.empty()) fs::remove_all(forgotten_, ec);
-      for (const auto& [number, path] : updates_in(folder_)) {
-        if (number > update) fs::remove_all(path, ec);
-      }
-    }
     fs::create_directories(folder_, ec);
     if (!ec) return;
     throw Error(ExitCode::file, fmt::format("cannot make {} on {}: {}", folder_, log::host_name(), ec.message()),
                 "set checkpoint.local_dir to a folder that every node may write to");
   });
+  comm::agree(comm, "naming the run's local copies", [&] {
+    if (comm.is_root()) write_text(identity_file(run_dir_), name_ + " " + inode_of(run_dir_) + "\n");
+  });
+  // Nothing is removed before all that can fail has been done on every rank.
+  if (nodes_.leader_of(nodes_.node_of(comm.rank())) == comm.rank()) {
+    std::error_code ec;
+    if (!forgotten_.empty()) fs::remove_all(forgotten_, ec);
+    for (const auto& [number, path] : updates_in(folder_)) {
+      if (number > update) fs::remove_all(path, ec);
+    }
+  }
+  comm.barrier();
 }
 
 void LocalSets::save(const comm::Communicator& comm, const std::vector<Slab>& slabs, const State& state) const {

@@ -164,12 +164,12 @@ checkpoint::State restore(const comm::Communicator& comm, const std::string& fol
 
 void put_newer_aside(const config::Config& config, const comm::Communicator& comm, std::int64_t update,
                      const checkpoint::LocalSets* local) {
+  if (local != nullptr) local->go_on_from(comm, update);
   comm::agree(comm, "putting newer checkpoints aside", [&] {
     if (!comm.is_root() || update == 0) return;
     const auto aside = checkpoint::set_aside_newer(config.log.run_dir, update);
     if (!aside.empty()) log::warn(fmt::format("checkpoints of more than {} updates are now in {}", update, aside));
   });
-  if (local != nullptr) local->go_on_from(comm, update);
 }
 
 std::vector<checkpoint::Shard> shards_of(const data::BatchSource& source) {

@@ -218,7 +218,9 @@ void Saver::give_up(const Error& failure) const {
   throw Error(ExitCode::file,
               fmt::format("{} checkpoints in a row could not be written: {}", failures_, failure.what()),
               fmt::format("{}; {} what the next start goes on from", remedy_of(failure),
-                          fallback().empty() ? "the beginning is" : fallback() + " is whole, and"))
+                          !fallback().empty() ? fallback() + " is whole, and"
+                          : saved_ < 0        ? "the beginning is"
+                                              : "no checkpoint is left that would be"))
       .at(failure.where())
       .as_agreed();
 }

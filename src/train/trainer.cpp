@@ -98,8 +98,8 @@ Run::Run(const config::Config& config, const comm::Communicator& comm, const Pre
   guard_.emplace(config, comm.is_root(), from);
   learner_->refuse_losses([this](double loss) { return guard_->refuses(loss); });
   // Only now: a start that was refused leaves the run as it was.
-  folder_->open_records(start_);
   put_newer_aside(config, comm, start_, local_.get());
+  folder_->open_records(start_);
   log::info(
       fmt::format("{} images in the data set, {} updates in all, starting at {}", source_->images(), total_, start_));
 }

@@ -55,6 +55,7 @@ first=good/checkpoints/$(ls good/checkpoints | head -n 1)
 for resume in auto never "$first"; do
   expect 2 'schedule.warmup_updates' ranks 2 pretrain good.toml --set schedule.warmup_updates=1000 --resume "$resume"
   expect 3 'nosuch' ranks 2 pretrain good.toml --set data.shards=nosuch --resume "$resume"
+  expect 3 'cannot make' ranks 2 pretrain good.toml --set checkpoint.local_dir=/proc/nosuch --resume "$resume"
 done
 [ "$before" = "$(ls -R good/checkpoints; cat good/metrics.jsonl)" ] || fail "a refused start changed the run folder"
 expect 2 'no such folder' ranks 2 pretrain good.toml --resume nosuch

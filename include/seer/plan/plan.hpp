@@ -34,8 +34,7 @@ struct Report {
   std::string limit;      ///< what takes most
 
   // Of the run.
-  std::int64_t updates =
-      0;  ///< 0: unknown, as are days and node_hours: schedule.epochs of nobody knows how many images
+  std::int64_t updates = 0;  ///< 0: not known, as are days and node_hours (schedule.epochs, without `images`)
   double days = 0, node_hours = 0;
   double checkpoint_bytes = 0, checkpoint_s = 0;
   double stall_s = 0;     ///< that the training stands still for one: all of it, or with checkpoint.async the copy
