@@ -41,7 +41,7 @@ const char* name_of(int signal) {
 }
 
 /// Async-signal-safe but for the unwinder and MPI_Abort, behind which the alarm stands.
-void on_crash(int signal, siginfo_t* info, void*) {
+void on_crash(int signal, siginfo_t* info, void* context) {
   begin_ending(kInternal);
   SafeText what;
   what << name_of(signal);
@@ -54,7 +54,7 @@ void on_crash(int signal, siginfo_t* info, void*) {
   what << ", " << doing_now().phase;
   what << "; this is a defect of seer or of a library: please report it with error.<rank>.txt";
   (SafeText() << "error: " << identity() << ": " << what.c_str() << "\n").write_to(STDERR_FILENO);
-  write_trace(what.c_str());
+  write_trace(what.c_str(), {}, context);
   end_all(kInternal);
 }
 

@@ -99,7 +99,7 @@ void leave_traces_in(const std::string& run_dir) {
   copy(trace_path, sizeof trace_path, fmt::format("{}/error.{}.txt", run_dir, log::rank()));
 }
 
-void write_trace(const char* message, std::span<void* const> frames) {
+void write_trace(const char* message, std::span<void* const> frames, const void* context) {
   if (trace_path[0] == '\0') return;
   const int file = ::open(trace_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (file < 0) return;
@@ -108,7 +108,7 @@ void write_trace(const char* message, std::span<void* const> frames) {
   (SafeText() << "\n\nexecutable's build id " << build_id() << "\nstack (addr2line -Cfe FILE OFFSET tells lines):\n")
       .write_to(file);
   if (frames.empty()) {
-    write_stack(file);
+    write_stack(file, context);
   } else {
     write_frames(file, frames.data(), static_cast<int>(frames.size()));
   }

@@ -25,8 +25,8 @@ void go_on_living();
 /// "rank 3/8 on node7"
 const char* identity();
 void know_identity();
-/// error.<rank>.txt, if a run folder is known: message, build id, stack (that of the caller where `frames` is empty).
-/// Allocates nothing.
-void write_trace(const char* message, std::span<void* const> frames = {});
+/// error.<rank>.txt, if a run folder is known: message, build id, stack (that of the caller where `frames` is empty;
+/// a signal handler gives its `context`). Allocates nothing.
+void write_trace(const char* message, std::span<void* const> frames = {}, const void* context = nullptr);
 
 }  // namespace seer::comm

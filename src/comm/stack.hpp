@@ -30,8 +30,9 @@ void prepare_stacks();
 const char* build_id();
 /// A line a frame: number, file, offset in it (what addr2line wants), function as the linker knows it. Innermost first.
 void write_frames(int file, void* const* frames, int depth);
-/// Of the calling thread.
-void write_stack(int file);
+/// Of the calling thread. `context`: a signal handler's third argument; with it the stack goes on (x86-64) above code
+/// that a library generated and no unwinder understands.
+void write_stack(int file, const void* context = nullptr);
 /// Of another thread, by a signal to it. False where it did not answer within a second or the file could not be made.
 bool write_stack_of(pthread_t thread, const std::string& path);
 

@@ -4,14 +4,17 @@
 #include "seer/comm/crash.hpp"
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 
 #include <csignal>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <new>
 #include <sstream>
 #include <thread>
+#include <vector>
 
 #include "seer/base/error.hpp"
 #include "seer/comm/communicator.hpp"
@@ -72,6 +75,37 @@ TEST_F(CrashDeathTest, SignalsOfADefectLeaveATraceAndExitCode6) {
     expect_trace(name);
   }
 }
+
+#if defined(__x86_64__)
+TEST_F(CrashDeathTest, TheStackGoesOnAboveGeneratedCode) {
+  // No unwinder knows either: 72 bytes of the stack taken; or, like oneDNN's products, all of it put elsewhere.
+  const std::vector<std::vector<unsigned char>> codes = {
+      {0x48, 0x83, 0xec, 0x48,   // sub rsp, 72
+       0x31, 0xed,               // xor ebp, ebp
+       0x0f, 0x0b},              // ud2
+      {0x48, 0x89, 0x67, 0x40,   // mov [rdi + 64], rsp
+       0x48, 0x89, 0xfc,         // mov rsp, rdi
+       0x31, 0xed, 0x0f, 0x0b},  // xor ebp, ebp; ud2
+  };
+  void* const memory = mmap(nullptr, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  ASSERT_NE(memory, MAP_FAILED);
+  for (const auto& code : codes) {
+    std::memcpy(memory, code.data(), code.size());
+    EXPECT_EXIT(
+        {
+          prepare();
+          std::vector<char> elsewhere(64 << 10);
+          reinterpret_cast<void (*)(char*)>(memory)(elsewhere.data() + (32 << 10));
+        },
+        testing::ExitedWithCode(6), "error: rank 0/1 on .*SIGILL");
+    const auto text = trace();
+    const auto above = text.find("above generated code");
+    ASSERT_NE(above, std::string::npos) << text;
+    EXPECT_NE(text.find("test_comm +0x", above), std::string::npos) << text;
+  }
+  munmap(memory, 4096);
+}
+#endif
 
 TEST_F(CrashDeathTest, AnExceptionThatNobodyCatchesInAThreadEndsWithItsCode) {
   EXPECT_EXIT(
