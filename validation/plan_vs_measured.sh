@@ -6,7 +6,9 @@
 # recomputation at 1, 2 and 4 ranks for 8GF. --large: 256GF over two ranks (needs 23 GiB), and the 10B trunk's shape at an
 # eighth of its widths. Else six settings that differ in everything.
 # Bench step saves nothing, so the plan leaves out the copy for checkpoints (checkpoint.async = false).
-# SEER: the executable. RANKS (with --full; default 1 2 4), UPDATES (timed ones; default 5).
+# SEER: the executable. RANKS (with --full; default 1 2 4), UPDATES (timed ones; default 5), ROUNDS (of each of the six
+# settings, calibration and run in turns; default 1): the medians of both are shown, for a machine that others use as well
+# changes within minutes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/environment.sh
@@ -31,25 +33,34 @@ calibrate() {  # ranks
     run "$1" "$seer" plan --calibrate "$work/machine.$1.toml" --folder "$work" >&2
   fi
 }
-# The six settings: each right before its run, for a machine that others use as well changes within minutes.
+# The six settings: right before each run.
 [ $what = six ] || for ranks in 1 2; do calibrate $ranks; done
 
 printf '| setting | ranks | peak MiB | planned | off | update ms | planned | off |\n|---|---|---|---|---|---|---|---|\n'
 compare() {  # ranks, label, config, --set ...
   local ranks=$1 label=$2 config=$3
   shift 3
-  [ $what != six ] || calibrate $((ranks > 1 ? 2 : 1))
-  # 4 ranks are twice as many as the machine has cores: --per-node tells the plan.
-  "$seer" plan "$config" --machine "$work/machine.$((ranks > 1 ? 2 : 1)).toml" --ranks "$ranks" --per-node "$ranks" --set data.source=crops --set checkpoint.async=false "$@" --json >"$work/plan.json"
-  run "$ranks" "$seer" bench step "$config" --updates "${UPDATES:-5}" --warmup "${WARMUP:-2}" --json --set checkpoint.async=false "$@" >"$work/run.json" 2>"$work/run.err" ||
-    { cat "$work/run.err" >&2; return 1; }
+  rm -f "$work"/plan.*.json "$work"/run.*.json
+  for round in $(seq $([ $what = six ] && echo "${ROUNDS:-1}" || echo 1)); do
+    [ $what != six ] || calibrate $((ranks > 1 ? 2 : 1))
+    # 4 ranks are twice as many as the machine has cores: --per-node tells the plan.
+    "$seer" plan "$config" --machine "$work/machine.$((ranks > 1 ? 2 : 1)).toml" --ranks "$ranks" --per-node "$ranks" \
+      --set data.source=crops --set checkpoint.async=false "$@" --json >"$work/plan.$round.json"
+    run "$ranks" "$seer" bench step "$config" --updates "${UPDATES:-5}" --warmup "${WARMUP:-2}" --json \
+      --set checkpoint.async=false "$@" >"$work/run.$round.json" 2>"$work/run.err" ||
+        { cat "$work/run.err" >&2; return 1; }
+  done
   python3 - "$work" "$label" "$ranks" <<'P'
-import json, sys
+import glob, json, statistics, sys
 work, label, ranks = sys.argv[1:]
-run = json.loads(open(work + "/run.json").read().strip().splitlines()[-1])
-plan = json.load(open(work + "/plan.json"))
+def read(file):  # a run's is the last line, a plan's has many
+    text = open(file).read()
+    return json.loads(text if "/plan." in file else text.strip().splitlines()[-1])
+def median(what, key):
+    return statistics.median(read(file)[key] for file in glob.glob(f"{work}/{what}.*.json"))
 row = [label, ranks]
-for found, told in ((run["peak_rank_bytes"] / 2**20, plan["peak_rank_bytes"] / 2**20), (run["step_ms"], plan["step_ms"])):
+for key, unit in (("peak_rank_bytes", 2**20), ("step_ms", 1)):
+    found, told = median("run", key) / unit, median("plan", key) / unit
     row += [f"{found:.0f}", f"{told:.0f}", f"{100 * (told / found - 1):+.1f} %"]
 print("| " + " | ".join(row) + " |")
 P

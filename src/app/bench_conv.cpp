@@ -15,9 +15,11 @@
 
 #include "seer/app/command.hpp"
 #include "seer/base/clock.hpp"
+#include "seer/base/error.hpp"
 #include "seer/device/memory.hpp"
 #include "seer/device/session.hpp"
 #include "seer/dnn/backend.hpp"
+#include "seer/kernels/activation.hpp"
 #include "seer/nn/architecture.hpp"
 
 namespace seer::app {
@@ -26,7 +28,9 @@ namespace {
 struct Options {
   std::string preset = "400mf", width_rule = "pycls";
   std::int64_t size = 224, batch = 8, repeat = 10;
+  std::string precision = "fp32";
   bool json = false;
+  DType type() const { return precision == "fp32" ? DType::f32 : precision == "bf16" ? DType::bf16 : DType::f16; }
 };
 
 constexpr std::array<const char*, 3> kDirections = {"forward", "backward_data", "backward_weights"};
@@ -111,16 +115,28 @@ device::Buffer random_floats(std::int64_t count, std::uint64_t seed) {
   return buffer;
 }
 
-void measure(const comm::Communicator& world, dnn::Backend& backend, std::int64_t repeat, Layer& layer) {
+/// Random numbers as elements of `type`.
+struct Values {
+  device::Buffer memory;
+  device::Tensor tensor;
+  Values(const device::Shape& shape, DType type, std::uint64_t seed)
+      : memory(static_cast<std::size_t>(shape.elems()) * dtype_bytes(type)), tensor{memory.data(), shape, type} {
+    const auto floats = random_floats(shape.elems(), seed);
+    device::Queue queue;
+    kernels::cast(queue, {.data = floats.data(), .shape = shape}, tensor);
+  }
+};
+
+void measure(const comm::Communicator& world, dnn::Backend& backend, DType type, std::int64_t repeat, Layer& layer) {
   const auto& s = layer.shape;
   const device::Shape src_shape{s.n, s.h, s.w, s.c_in}, dst_shape{s.n, s.out_h(), s.out_w(), s.c_out};
-  const auto src_values = random_floats(src_shape.elems(), 1), dst_values = random_floats(dst_shape.elems(), 2);
+  const Values source(src_shape, type, 1), d_destination(dst_shape, type, 2);
   const auto weight = random_floats(s.weight_elems(), 3);
   const auto d_weight = device::Buffer::floats(static_cast<std::size_t>(s.weight_elems()));
   const auto out_values =
       device::Buffer::floats(static_cast<std::size_t>(std::max(src_shape.elems(), dst_shape.elems())));
-  const device::Tensor src{src_values.data(), src_shape}, d_dst{dst_values.data(), dst_shape};
-  const device::Tensor dst{out_values.data(), dst_shape}, d_src{out_values.data(), src_shape};
+  const auto &src = source.tensor, &d_dst = d_destination.tensor;
+  const device::Tensor dst{out_values.data(), dst_shape, type}, d_src{out_values.data(), src_shape, type};
   // A new version at each call, as after each update: packing is part of the time.
   std::uint64_t version = 0;
   device::Queue queue;
@@ -137,13 +153,14 @@ void measure(const comm::Communicator& world, dnn::Backend& backend, std::int64_
   backend.set_packed_weights_limit(std::size_t{1} << 30);
 }
 
-double measure_peak(const comm::Communicator& world, dnn::Backend& backend, std::int64_t repeat) {
+double measure_peak(const comm::Communicator& world, dnn::Backend& backend, DType type, std::int64_t repeat) {
   constexpr std::int64_t kSide = 768;
-  const auto a = random_floats(kSide * kSide, 1), b = random_floats(kSide * kSide, 2);
+  const Values a({kSide, 1, 1, kSide}, type, 1), b({kSide, 1, 1, kSide}, type, 2);
   const auto c = device::Buffer::floats(kSide * kSide);
   device::Queue queue;
   const double ms = best_ms(world, repeat, [&] {
-    backend.gemm(queue, kSide, kSide, kSide, a.f32(), dnn::Transpose::no, b.f32(), dnn::Transpose::no, c.f32());
+    backend.gemm(queue, kSide, kSide, kSide, type, a.memory.data(), dnn::Transpose::no, b.memory.data(),
+                 dnn::Transpose::no, c.f32());
   });
   return 2e-6 * static_cast<double>(kSide * kSide * kSide) / ms;
 }
@@ -168,8 +185,8 @@ std::array<Total, 4> totals(const std::vector<Layer>& layers) {
 
 void print_table(const Options& options, const std::string& library, const std::vector<Layer>& layers, double peak,
                  int ranks) {
-  fmt::print("{}, size {}, batch {} a rank, ranks {}, threads {}, {}; matrix product of this run {:.1f} GFLOP/s\n",
-             options.preset, options.size, options.batch, ranks, device::threads(), library, peak);
+  fmt::print("{}, {}, size {}, batch {} a rank, ranks {}, threads {}, {}; matrix product of this run {:.1f} GFLOP/s\n",
+             options.preset, options.precision, options.size, options.batch, ranks, device::threads(), library, peak);
   fmt::print("share: of that matrix product; best of {} calls, of the slowest rank\n", options.repeat);
   fmt::print("{:<32}{:>9}{:>7}", "convolution", "at", "times");
   for (const char* name : {"forward", "to data", "to weights"})
@@ -196,11 +213,17 @@ void print_table(const Options& options, const std::string& library, const std::
 
 void print_json(const Options& options, const std::string& library, const std::vector<Layer>& layers, double peak,
                 int ranks) {
-  nlohmann::json out = {{"bench", "conv"},          {"preset", options.preset},
-                        {"size", options.size},     {"batch", options.batch},
-                        {"ranks", ranks},           {"threads", device::threads()},
-                        {"library", library},       {"peak_gflop_per_s", peak},
-                        {"repeat", options.repeat}, {"layers", nlohmann::json::array()}};
+  nlohmann::json out = {{"bench", "conv"},
+                        {"preset", options.preset},
+                        {"precision", options.precision},
+                        {"size", options.size},
+                        {"batch", options.batch},
+                        {"ranks", ranks},
+                        {"threads", device::threads()},
+                        {"library", library},
+                        {"peak_gflop_per_s", peak},
+                        {"repeat", options.repeat},
+                        {"layers", nlohmann::json::array()}};
   for (const auto& layer : layers) {
     const auto& s = layer.shape;
     nlohmann::json row = {{"name", layer.name()},  {"count", layer.count},    {"height", s.h},
@@ -237,6 +260,9 @@ Run add_bench_conv(CLI::App& command) {
   command.add_option("--repeat", options->repeat, "Calls of which the best counts")
       ->check(CLI::Range(1, 1000000))
       ->capture_default_str();
+  command.add_option("--precision", options->precision, "fp32, bf16 or fp16_o1")
+      ->check(CLI::IsMember({"fp32", "bf16", "fp16_o1"}))
+      ->capture_default_str();
   command.add_flag("--json", options->json, "Print JSON");
   return [options](const comm::Communicator& world) {
     config::Model model;
@@ -244,10 +270,17 @@ Run add_bench_conv(CLI::App& command) {
     model.width_rule = options->width_rule;
     auto layers = layers_of(nn::architecture(model), options->size, options->batch);
     const auto backend = dnn::make_host_backend();
-    double peak = measure_peak(world, *backend, options->repeat);
-    for (auto& layer : layers) measure(world, *backend, options->repeat, layer);
+    const auto type = options->type();
+    if (!backend->supports(type)) {
+      throw Error(ExitCode::device,
+                  fmt::format("{} cannot compute in {} on this processor", backend->describe(), options->precision),
+                  "use --precision fp32")
+          .as_agreed();
+    }
+    double peak = measure_peak(world, *backend, type, options->repeat);
+    for (auto& layer : layers) measure(world, *backend, type, options->repeat, layer);
     // Again at the end: a machine that others use is not always equally fast.
-    peak = std::max(peak, measure_peak(world, *backend, options->repeat));
+    peak = std::max(peak, measure_peak(world, *backend, type, options->repeat));
     if (world.is_root()) {
       const auto print = options->json ? print_json : print_table;
       print(*options, backend->describe(), layers, peak, world.size());

@@ -57,7 +57,7 @@ int write_machine(const Options& options, const comm::Communicator& world) {
 
 /// What a published or measured time of an update says about the plan.
 std::string compared(const plan::Report& r, double measured_ms) {
-  const double s = 1e-3 * measured_ms, rest = r.stream_s + r.exposed_s + r.data_wait_s;
+  const double s = 1e-3 * measured_ms, rest = r.stream_s + r.exposed_s + r.straggle_s + r.data_wait_s;
   auto text = fmt::format("\nmeasured {:.4g} ms an update: {:.2g} of the planned {:.4g} ms; {:.1f} % of the peak",
                           measured_ms, s / r.step_s, 1e3 * r.step_s, 100 * r.peak_share * r.step_s / s);
   if (s > rest) {

@@ -24,6 +24,7 @@ struct Communicator::Record {
   Trace* trace = nullptr;          ///< none of a planned communicator, or of one rank
   std::array<Count, 5> kinds{};    ///< by Kind
   std::vector<std::byte> staging;  ///< grows to the largest round, and stays
+  std::vector<int> counts;         ///< elements of every rank in a round
   // Planned:
   device::Ledger* ledger = nullptr;
   int node_ranks = 1;               ///< ranks on one node

@@ -45,6 +45,8 @@ std::vector<Key> keys_of(Machine& m) {
           {"network.cluster", "latency_s", &m.cluster.latency_s, 0, 1},
           {"network.cluster", "bytes_per_s", &m.cluster.bytes_per_s, 1},
           {"network", "overlap", &m.overlap, 0, 1, false},
+          {"network", "reduce_scatter_speedup", &m.reduce_scatter_speedup, 0.01, 100, false},
+          {"network", "straggle", &m.straggle, 0, 100, false},
           {"storage", "read_bytes_per_s", &m.read_bytes_per_s, 1},
           {"storage", "write_bytes_per_s", &m.write_bytes_per_s, 1},
           {"data", "decode_pixels_per_s", &m.decode_pixels_per_s, 1},

@@ -54,10 +54,11 @@ Coefficients coefficients(const UpdateRule& rule, double parameter_square, doubl
   return {static_cast<float>(alpha * factor), static_cast<float>(alpha * decay)};
 }
 
-KOKKOS_FORCEINLINE_FUNCTION bool non_finite(float x) {
+/// Bits of the magnitude: they are ordered as the magnitudes are, with infinity and then NaN above all.
+KOKKOS_FORCEINLINE_FUNCTION std::uint32_t magnitude(float x) {
   std::uint32_t bits;
   std::memcpy(&bits, &x, sizeof bits);
-  return (bits & 0x7f800000U) == 0x7f800000U;
+  return bits & 0x7fffffffU;
 }
 
 }  // namespace
@@ -129,17 +130,18 @@ void normalize_rows(Queue& queue, const Tensor& matrix, float tolerance) {
   });
 }
 
-std::int64_t first_non_finite(Queue& queue, const float* x, std::int64_t count) {
+std::int64_t first_beyond(Queue& queue, const float* x, std::int64_t count, float limit) {
   if (queue.only_plans(4 * count)) return -1;
   return launch::on_space(queue, [&]<class Space>() -> std::int64_t {
     Scratch scratch(queue);
     const std::int64_t pieces = (count + kPieceElems - 1) / kPieceElems;
+    const auto most = magnitude(limit);
     std::int64_t* found = scratch.get<std::int64_t>(pieces);
     launch::rows<Space>(
-        queue, "kernels/first_non_finite", pieces, KOKKOS_LAMBDA(const auto& team, std::int64_t i) {
+        queue, "kernels/first_beyond", pieces, KOKKOS_LAMBDA(const auto& team, std::int64_t i) {
           const float* part = x + i * kPieceElems;
           found[i] = team.first(i + 1 < pieces ? kPieceElems : count - i * kPieceElems,
-                                [=](std::int64_t k) { return non_finite(part[k]); });
+                                [=](std::int64_t k) { return magnitude(part[k]) > most; });
         });
     for (std::int64_t i = 0; i < pieces; ++i) {
       if (found[i] >= 0) return i * kPieceElems + found[i];

@@ -106,6 +106,15 @@ config::MachineRate conv_rate(const Stopwatch& time, dnn::Backend& backend, DTyp
   return rate;
 }
 
+/// A stage's first block has stride 2 and the same arithmetic: one in four, as in the networks of the recipes.
+config::MachineRate mixed(config::MachineRate straight, const config::MachineRate& strided) {
+  const auto mix = [](double& share, double other) { share = 4 / (3 / share + 1 / other); };
+  mix(straight.forward, strided.forward);
+  mix(straight.backward_data, strided.backward_data);
+  mix(straight.backward_weights, strided.backward_weights);
+  return straight;
+}
+
 /// A machine that others use too may be slower in the very moment of the peak's measurement: the best of all is the
 /// peak.
 void raise_peak(config::Machine& machine, const char* precision, double& peak) {
@@ -122,7 +131,9 @@ void raise_peak(config::Machine& machine, const char* precision, double& peak) {
 
 /// Widths at the resolutions that RegNetY has them at: those of 400MF, no multiples of 16, are slower than others near
 /// them.
+/// So many images that a layer's activations come from memory, as in a run, and all ranks want it at once.
 void measure_products(const Stopwatch& time, dnn::Backend& backend, config::Machine& machine) {
+  constexpr std::int64_t kImages = 12;
   for (const DType type : {DType::f32, DType::bf16, DType::f16}) {
     double& peak = type == DType::f32 ? machine.fp32 : type == DType::bf16 ? machine.bf16 : machine.fp16_o1;
     if (!backend.supports(type)) {
@@ -136,23 +147,28 @@ void measure_products(const Stopwatch& time, dnn::Backend& backend, config::Mach
     for (const auto [width, side] : {At{32, 112}, At{48, 56}, At{64, 56}, At{104, 28}, At{112, 56}, At{208, 14},
                                      At{224, 56}, At{440, 7}, At{448, 28}, At{896, 14}, At{2016, 7}}) {
       log::progress(fmt::format("{} pointwise {}", precision_of(type), width));
-      const dnn::ConvShape s{.n = 2, .h = side, .w = side, .c_in = width, .c_out = width};
+      const dnn::ConvShape s{.n = kImages, .h = side, .w = side, .c_in = width, .c_out = width};
       machine.rates.push_back(conv_rate(time, backend, type, peak, "pointwise", s, width));
     }
     for (const std::int64_t width : {8, 16, 24, 56, 112, 232, 328}) {
       log::progress(fmt::format("{} grouped {}", precision_of(type), width));
-      const std::int64_t channels = std::max<std::int64_t>(width, 224 / width * width), side = width < 100 ? 28 : 14;
-      const dnn::ConvShape s{.n = 4,
-                             .h = side,
-                             .w = side,
-                             .c_in = channels,
-                             .c_out = channels,
-                             .kernel = 3,
-                             .pad = 1,
-                             .groups = channels / width};
-      machine.rates.push_back(conv_rate(time, backend, type, peak, "grouped", s, width));
+      const std::int64_t channels = std::max<std::int64_t>(width, 224 / width * width);
+      const std::int64_t side = width >= 24 && width < 100 ? 28 : 14;
+      dnn::ConvShape s{.n = kImages,
+                       .h = side,
+                       .w = side,
+                       .c_in = channels,
+                       .c_out = channels,
+                       .kernel = 3,
+                       .pad = 1,
+                       .groups = channels / width};
+      const auto straight = conv_rate(time, backend, type, peak, "grouped", s, width);
+      s.h = s.w = 2 * side;
+      s.stride = 2;
+      machine.rates.push_back(mixed(straight, conv_rate(time, backend, type, peak, "grouped", s, width)));
     }
-    const dnn::ConvShape stem{.n = 4, .h = 224, .w = 224, .c_in = 3, .c_out = 32, .kernel = 3, .stride = 2, .pad = 1};
+    const dnn::ConvShape stem{
+        .n = kImages, .h = 224, .w = 224, .c_in = 3, .c_out = 32, .kernel = 3, .stride = 2, .pad = 1};
     machine.rates.push_back(conv_rate(time, backend, type, peak, "dense", stem, 3));
     for (const std::int64_t width : {16, 64, 256, 1024}) {
       // A layer of the head: few rows, weights that come from memory.
@@ -190,6 +206,36 @@ double stream_bytes_per_s(const Stopwatch& time, std::int64_t elems, DType type 
   return (1 + 2 + 2 + 3) * bytes / seconds;
 }
 
+/// What pieces of work as long as those between two meetings of an update's ranks take together, beyond what each rank
+/// takes for most of them.
+double straggle(const comm::Communicator& world, dnn::Backend& backend) {
+  if (world.size() == 1) return 0;
+  constexpr int kPieces = 24;
+  constexpr double kPieceSeconds = 0.1;
+  const std::int64_t side = 768;
+  const Values a({side, 1, 1, side}, DType::f32), b({side, 1, 1, side}, DType::f32), c({side, 1, 1, side}, DType::f32);
+  device::Queue queue;
+  const auto product = [&] {
+    backend.gemm(queue, side, side, side, DType::f32, a.tensor.data, dnn::Transpose::no, b.tensor.data,
+                 dnn::Transpose::yes, c.tensor.f32());
+  };
+  product();
+  const Clock one;
+  product();
+  const auto repeats = world.all_reduce(static_cast<std::int64_t>(kPieceSeconds / one.seconds()) + 1, comm::Op::max);
+  std::vector<double> times;
+  double slowest = 0;
+  for (int i = 0; i < kPieces; ++i) {
+    world.barrier();
+    const Clock piece;
+    for (std::int64_t k = 0; k < repeats; ++k) product();
+    times.push_back(piece.seconds());
+    slowest += world.all_reduce(times.back(), comm::Op::max);
+  }
+  std::nth_element(times.begin(), times.begin() + kPieces / 2, times.end());
+  return std::max(0.0, slowest / kPieces / world.all_reduce(times[kPieces / 2], comm::Op::max) - 1);
+}
+
 void measure_network(const comm::Communicator& world, const Stopwatch& time, config::Machine& machine) {
   if (world.size() == 1) {
     machine.node = {1e-6, 1e10};
@@ -200,8 +246,25 @@ void measure_network(const comm::Communicator& world, const Stopwatch& time, con
     const double ring = 2.0 * (world.size() - 1) / world.size();
     machine.node.bytes_per_s =
         ring * static_cast<double>(large.size() * sizeof(float)) / time([&] { world.all_reduce(std::span(large)); });
+    const double half = ring / 2 * static_cast<double>(large.size() * sizeof(float));
+    machine.reduce_scatter_speedup =
+        half / time([&] { world.reduce_scatter_parts(std::span(large)); }) / machine.node.bytes_per_s;
   }
   machine.cluster = machine.node;
+}
+
+/// Layers measured one by one are warmer than in an update, and not all of a network's shapes are among them.
+void correct_by_updates(const comm::Communicator& world, dnn::Backend& backend, config::Machine& machine) {
+  for (const DType type : {DType::f32, DType::bf16}) {
+    if (!backend.supports(type)) continue;
+    const char* precision = precision_of(type);
+    const double longer = products_beside_plan(machine, precision, world);
+    for (auto& r : machine.rates) {
+      if (r.precision != precision) continue;
+      for (double* share : {&r.forward, &r.backward_data, &r.backward_weights}) *share /= longer;
+    }
+    raise_peak(machine, precision, type == DType::f32 ? machine.fp32 : machine.bf16);
+  }
 }
 
 /// What the root writes to and reads from a file.
@@ -283,10 +346,12 @@ config::Machine calibrate(const comm::Communicator& world, const CalibrateOption
   device::Queue queue;
   machine.launch_s = time([&] { kernels::fill(queue, tiny.tensor, 0); });
   measure_network(world, time, machine);
+  machine.straggle = straggle(world, *backend);
   measure_storage(world, options.folder, machine);
   machine.decode_pixels_per_s = 6e7;  // of a core of a server processor of 2020 to 2024; --shards measures it
   machine.crop_pixels_per_s = 2.5e7;
   if (!options.shards.empty()) measure_data(world, options, machine);
+  correct_by_updates(world, *backend, machine);
   // And what the libraries make for themselves on the way: compiled primitives, buffers of messages.
   machine.reserved_bytes = world.all_reduce(libraries, comm::Op::max) + static_cast<double>(train::kLibrariesGrowBytes);
   return machine;

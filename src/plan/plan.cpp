@@ -93,6 +93,13 @@ double flops_without_replays(config::Config config, const config::Machine& machi
   return report.flops;
 }
 
+/// Ranks that compute the same do not take the same time, and every update has places where all meet.
+void add_straggle(const config::Machine& machine, Report& report) {
+  if (report.ranks == 1) return;
+  report.straggle_s = machine.straggle * (report.product_s + report.stream_s);
+  report.step_s += report.straggle_s;
+}
+
 void add_data(const config::Config& config, const config::Machine& machine, Report& report) {
   const double crowding = std::max(1.0, static_cast<double>(std::min(report.ranks, report.ranks / report.nodes)) /
                                             static_cast<double>(machine.ranks_per_node));
@@ -128,9 +135,10 @@ void add_run(const config::Config& config, const config::Machine& machine, Repor
   report.images_per_s = static_cast<double>(config.data.global_batch) / report.step_s;
   report.peak_share = report.model_flops / report.step_s / machine.peak(config.precision.compute);
   report.read_bytes_per_s = report.images_per_s * machine.mean_image_bytes;
-  const std::array<std::pair<const char*, double>, 4> parts = {{{"convolutions and products", report.product_s},
+  const std::array<std::pair<const char*, double>, 5> parts = {{{"convolutions and products", report.product_s},
                                                                 {"memory-bound kernels", report.stream_s},
                                                                 {"communication", report.exposed_s},
+                                                                {"the slowest rank", report.straggle_s},
                                                                 {"data", report.data_wait_s}}};
   report.limit =
       std::max_element(parts.begin(), parts.end(), [](auto& a, auto& b) { return a.second < b.second; })->first;
@@ -207,6 +215,7 @@ Report predict(const config::Config& config_in, const config::Machine& machine, 
     report.updates = train::total_updates(config, images, 0);
     train::Schedule(config.schedule, report.updates);  // refuses what the job would
   }
+  add_straggle(machine, report);
   add_data(config, machine, report);
   add_run(config, machine, report);
   return report;

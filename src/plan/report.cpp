@@ -64,6 +64,7 @@ std::string time_table(const Report& r) {
   row("convolutions and products", r.product_s);
   row("memory-bound kernels", r.stream_s);
   row("communication, exposed", r.exposed_s);
+  row("waiting for slower ranks", r.straggle_s);
   row("waiting for data", r.data_wait_s);
   row("update", r.step_s);
   text += fmt::format("  communication hidden behind these: {:.2f} ms; most goes to {}\n", 1e3 * r.hidden_s, r.limit);
@@ -128,6 +129,7 @@ std::string to_json(const Report& r) {
                         {"memory_bound_ms", 1e3 * r.stream_s},
                         {"exposed_communication_ms", 1e3 * r.exposed_s},
                         {"hidden_communication_ms", 1e3 * r.hidden_s},
+                        {"straggle_ms", 1e3 * r.straggle_s},
                         {"data_wait_ms", 1e3 * r.data_wait_s},
                         {"flops", r.flops},
                         {"model_flops", r.model_flops},

@@ -86,6 +86,7 @@ double Simulation::seconds(const Message& message) const {
   const double in_node = std::max(1, message.node_ranks);
   const double nodes = std::max(1.0, std::ceil(message.ranks / in_node));
   double rounds = 1, volume = 1;  // an all-reduce is a reduce-scatter and an all-gather
+  if (message.kind == Message::Kind::reduce_scatter) volume = 1 / machine_.reduce_scatter_speedup;
   switch (message.kind) {
     case Message::Kind::all_reduce:
       rounds = volume = 2;

@@ -23,9 +23,6 @@ int group_size_of(const config::Parallel& parallel, int ranks) {
   return static_cast<int>(wanted);
 }
 
-/// A row of unit length, as floats have it: scaling it once more would turn its last bits to and fro.
-constexpr float kUnitTolerance = 1e-5F;
-
 std::size_t floats(std::int64_t count) {
   return static_cast<std::size_t>(count);
 }
@@ -114,7 +111,7 @@ void FlatState::cut(const nn::Model& model, std::int64_t bucket_bytes) {
   const auto begins = model.segment_begins();
   const auto trunk_segments = model.trunk().segments();
   std::int64_t begin = 0;
-  std::size_t first = 0;
+  std::size_t first = 0, tensors = 0;
   for (std::size_t s = 0; s + 1 < begins.size(); ++s) {
     bucket_of_.push_back(buckets_.size());
     const auto end = begins[s + 1];
@@ -129,6 +126,9 @@ void FlatState::cut(const nn::Model& model, std::int64_t bucket_bytes) {
     b.first_segment = first;
     b.last_segment = s;
     b.part = Optimizer::part(*table_, b.own_begin, b.own_end);
+    b.first_tensor = tensors;
+    while (tensors < table_->entries().size() && table_->entries()[tensors].offset < end) ++tensors;
+    b.last_tensor = tensors;
     own_elems_ += b.own_elems();
     buckets_.push_back(std::move(b));
     begin = end;
@@ -180,7 +180,7 @@ void FlatState::add_to(Footprint& footprint) const {
 void FlatState::begin_update(Sums sums) {
   sums_ = sums;
   exposed_ms_ = 0;
-  closed_ = measured_ = buckets_.size();
+  closed_ = measured_ = known_ = buckets_.size();
   optimizer_.forget_squares();
   if (!shards(Sharding::gradients)) kernels::fill(queue_, view(gradients_.f32(), table_->block_elems()), 0);
 }
@@ -267,73 +267,6 @@ void FlatState::close_gradients(std::size_t segment) {
     if (!stream_.threaded()) exposed_ms_ += phases_->now_ms() - began_ms;
   }
   measure_arrived();
-}
-
-/// Squared norms of the buckets from the last closed one down to `bucket`; waits for their sums. A tensor lies in one
-/// bucket, so when a bucket is measured has no influence on a single bit.
-void FlatState::measure_down_to(std::size_t bucket) {
-  while (measured_ > bucket) {
-    auto& b = buckets_[measured_ - 1];
-    wait(Phase::reduce, std::exchange(b.sum, 0));
-    const auto timer = phases_->time(Phase::optimizer);
-    if (shards(Sharding::gradients)) {
-      kernels::copy(queue_, view(whole_gradients_of(b) + (b.own_begin - b.begin), b.own_elems()),
-                    view(own_gradients(b), b.own_elems()));
-    }
-    optimizer_.measure(queue_, b.part, own_gradients(b), own_parameters(b));
-    --measured_;
-  }
-}
-
-/// Those whose sum need not be waited for.
-void FlatState::measure_arrived() {
-  while (measured_ > closed_ && stream_.done(buckets_[measured_ - 1].sum)) measure_down_to(measured_ - 1);
-}
-
-double FlatState::reduce() {
-  measure_down_to(0);
-  if (norms_.size() > 1) {
-    const auto timer = phases_->time(Phase::reduce);
-    norms_.all_reduce(optimizer_.squares());
-  }
-  return optimizer_.gradient_norm();
-}
-
-void FlatState::step(double lr) {
-  // The prototypes, which need one more touch, then the others as the next forward pass will want them.
-  for (std::size_t i = 0; i < buckets_.size(); ++i) {
-    auto& b = i == 0 ? buckets_.back() : buckets_[i - 1];
-    optimizer_.step(queue_, b.part, lr, own_gradients(b), own_momenta(b), own_parameters(b));
-    if (group_.size() == 1 || shards(Sharding::parameters)) continue;
-    post_gather(b);
-  }
-  normalize_prototypes(0);
-  finish_update();
-}
-
-void FlatState::skip() {
-  normalize_prototypes(kUnitTolerance);
-  finish_update();
-}
-
-void FlatState::finish_update() {
-  ++version_;
-  const double busy_ms = stream_.take_busy_ms();
-  phases_->add_hidden(std::max(0.0, busy_ms - exposed_ms_));
-}
-
-/// Every row to length one (spec 2). A sharded row lies on two ranks: its bucket is gathered, and each owner keeps its
-/// part of the result.
-void FlatState::normalize_prototypes(float tolerance) {
-  auto& b = buckets_.back();
-  if (shards(Sharding::parameters)) fetch(b);
-  wait(Phase::gather, std::exchange(b.gather, 0));
-  float* whole = whole_parameters_of(b);
-  kernels::normalize_rows(
-      queue_, {.data = whole + (prototypes_begin_ - b.begin), .shape = {prototypes_, 1, 1, prototype_dim_}}, tolerance);
-  if (!shards(Sharding::parameters)) return;
-  kernels::copy(queue_, view(whole + (b.own_begin - b.begin), b.own_elems()), view(own_parameters(b), b.own_elems()));
-  b.gathered = false;
 }
 
 void FlatState::settle() {

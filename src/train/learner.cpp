@@ -133,7 +133,7 @@ Learner::Learner(const config::Config& config, const comm::Communicator& comm, P
       loss_scale_(config.precision),
       buffers_(device::Buffer::floats(static_cast<std::size_t>(model_.buffers().block_elems()), queue_.space)),
       kept_buffers_(buffers_.bytes(), queue_.space),
-      probe_(model_, comm.ledger() != nullptr),
+      probe_(model_, state_.most_gradient(), comm.ledger() != nullptr),
       faults_(config.faults, comm) {
   for (const auto& crops : config.crops) crops_ += crops.count;
   const int group = group_size(config, comm);
@@ -295,13 +295,15 @@ Learner::Outcome Learner::update(const data::Batch& batch, std::int64_t update, 
   state_.optimizer().set_frozen(kPrototypes, update < config_.swav.freeze_prototypes_updates);
   out.loss_scale = last_scale_ = loss_scale_.value();
   state_.optimizer().set_gradient_scale(last_scale_);
-  out.grad_norm = state_.reduce();
+  // Sums that are sure to be finite may still be on their way: each bucket is updated when it comes.
+  if (!out.sums_are_safe) out.grad_norm = state_.gradient_norm();
   judge(out, batch, swav, twice);
   if (out.skipped) {
+    out.grad_norm = state_.gradient_norm();
     state_.skip();
     kernels::copy(queue_, view(kept_buffers_), view(buffers_));
   } else {
-    state_.step(lr);
+    out.grad_norm = state_.step(lr);
     swav_->accept(queue_);
   }
   loss_scale_.observe(std::isfinite(out.loss) && std::isfinite(out.grad_norm));
@@ -338,12 +340,14 @@ void Learner::judge(Outcome& out, const data::Batch& batch, const Swav::Result& 
   out.culprits = std::move(culprits);
 }
 
-/// One small message: loss, diagnostics, and whether anyone was asked to stop or to write a checkpoint.
+/// One small message: loss, diagnostics, whether anyone was asked to stop or to write a checkpoint, and whether all
+/// gradients are small enough for their sums.
 Learner::Outcome Learner::agree_on_outcome(const data::Batch& batch, const Swav::Result& swav, Diagnose diagnose) {
   const auto timer = phases_->time(Phase::reduce);
   auto& sums = sums_;
   sums.assign({swav.loss, swav.code_entropy / comm_->size(), static_cast<double>(batch.replaced),
-               comm::stop_requested() ? 1.0 : 0.0, comm::take_checkpoint_request() ? 1.0 : 0.0});
+               comm::stop_requested() ? 1.0 : 0.0, comm::take_checkpoint_request() ? 1.0 : 0.0,
+               probe_.sums_are_safe() ? 0.0 : 1.0});
   const std::size_t fixed = sums.size();
   if (diagnose == Diagnose::yes) sums.insert(sums.end(), swav.prediction.begin(), swav.prediction.end());
   comm_->all_reduce(std::span(sums));
@@ -353,6 +357,7 @@ Learner::Outcome Learner::agree_on_outcome(const data::Batch& batch, const Swav:
   out.bad_images = static_cast<std::int64_t>(sums[2]);
   out.stop = sums[3] > 0;
   out.checkpoint = sums[4] > 0;
+  out.sums_are_safe = sums[5] == 0;
   for (std::size_t i = fixed; i < sums.size(); ++i) {
     if (sums[i] > 0) out.prediction_entropy -= sums[i] * std::log(sums[i]);
   }

@@ -14,6 +14,7 @@ Optimizer::Optimizer(const config::Optimizer& config, const nn::ParameterTable& 
   for (const auto& p : table.entries()) names_.push_back(p.name);
   skip_.assign(names_.size(), 0);
   squares_.assign(2 * names_.size(), 0);
+  message_.assign(2 * names_.size(), 0);
 }
 
 Optimizer::Part Optimizer::part(const nn::ParameterTable& table, std::int64_t begin, std::int64_t end) {
@@ -42,6 +43,19 @@ void Optimizer::measure(device::Queue& queue, const Part& part, const float* gra
   if (part.ranges.empty()) return;
   kernels::squared_norms(queue, gradients, part.ranges, squares_.data() + part.first_tensor);
   kernels::squared_norms(queue, parameters, part.ranges, squares_.data() + names_.size() + part.first_tensor);
+}
+
+std::span<double> Optimizer::pack_squares(std::size_t first, std::size_t last) {
+  const auto count = last - first;
+  std::copy_n(squares_.begin() + first, count, message_.begin());
+  std::copy_n(squares_.begin() + names_.size() + first, count, message_.begin() + count);
+  return std::span(message_).first(2 * count);
+}
+
+void Optimizer::unpack_squares(std::size_t first, std::size_t last) {
+  const auto count = last - first;
+  std::copy_n(message_.begin(), count, squares_.begin() + first);
+  std::copy_n(message_.begin() + count, count, squares_.begin() + names_.size() + first);
 }
 
 double Optimizer::gradient_norm() const {

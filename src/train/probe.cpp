@@ -15,14 +15,15 @@
 
 namespace seer::train {
 
-Probe::Probe(const nn::Model& model, bool planned)
-    : table_(&model.parameters()), begins_(model.segment_begins()), planned_(planned) {}
+Probe::Probe(const nn::Model& model, float most_gradient, bool planned)
+    : table_(&model.parameters()), begins_(model.segment_begins()), most_gradient_(most_gradient), planned_(planned) {}
 
 void Probe::begin(bool twice) {
   twice_ = twice;
   pass_ = 0;
   order_ = loss_order_ = 0;
   not_finite_.reset();
+  safe_ = true;
   for (auto& digests : digests_) digests.clear();
 }
 
@@ -30,6 +31,7 @@ void Probe::begin_second_pass() {
   pass_ = 1;
   order_ = loss_order_ = 0;
   not_finite_.reset();
+  safe_ = true;
 }
 
 void Probe::enter(Direction direction, std::size_t segment) {
@@ -65,7 +67,9 @@ void Probe::loss(double own) {
 
 void Probe::gradients(device::Queue& queue, std::size_t segment, const float* own) {
   const auto count = begins_[segment + 1] - begins_[segment];
-  const bool finite = not_finite_ || kernels::first_non_finite(queue, own, count) < 0;
+  const bool safe = !not_finite_ && kernels::first_beyond(queue, own, count, most_gradient_) < 0;
+  safe_ = safe_ && safe;
+  const bool finite = safe || not_finite_ || kernels::first_non_finite(queue, own, count) < 0;
   pass(finite, own, static_cast<std::size_t>(count) * sizeof(float), [&] {
     return finite ? "the gradients of " + name_of(segment) : "the gradient of " + first_bad_tensor(queue, segment, own);
   });

@@ -227,5 +227,18 @@ TEST(Optimizer, FirstNonFinite) {
   EXPECT_EQ(last, 0);
 }
 
+TEST(Optimizer, FirstBeyondALimit) {
+  Queue queue;
+  std::vector<float> x = test::hash_fill(70001, 6, 2.0F);
+  const auto count = static_cast<std::int64_t>(x.size());
+  EXPECT_EQ(first_beyond(queue, x.data(), count, 3.0F), -1);
+  x[65536] = -3.0F;
+  EXPECT_EQ(first_beyond(queue, x.data(), count, 3.0F), -1);
+  x[65536] = std::nextafter(-3.0F, -4.0F);
+  EXPECT_EQ(first_beyond(queue, x.data(), count, 3.0F), 65536);
+  x[70000] = std::nanf("");
+  EXPECT_EQ(first_beyond(queue, x.data() + 65537, count - 65537, 3.0F), 70000 - 65537);
+}
+
 }  // namespace
 }  // namespace seer::kernels

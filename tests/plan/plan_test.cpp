@@ -79,6 +79,14 @@ TEST(Simulation, CollectivesGoThroughTheNodeFirst) {
               1e-9);
 }
 
+TEST(Simulation, ReduceScatterHasASpeedOfItsOwn) {
+  auto m = machine();
+  m.reduce_scatter_speedup = 0.5;
+  const Simulation s(m, 4);
+  EXPECT_NEAR(s.seconds(Message{"x", Message::Kind::reduce_scatter, 4, 4, 4e9}), 2e-5 + 2 * 0.3, 1e-9);
+  EXPECT_NEAR(s.seconds(Message{"x", Message::Kind::all_gather, 4, 4, 4e9}), 2e-5 + 0.3, 1e-9);
+}
+
 TEST(Simulation, WhatRunsAsideIsHiddenUntilWaitedFor) {
   Simulation s(machine(), 4);
   const Message second{"x", Message::Kind::all_gather, 4, 4, 1e10 / 0.75};
@@ -227,6 +235,19 @@ TEST(Plan, ManyPrototypesTakeNoTimeOrMemory) {
   c.head.dims[0] = features();
   c.head.prototypes = 100000000;
   EXPECT_FALSE(predict(c, machine(), {.ranks = 1}).fits);
+}
+
+TEST(Plan, SlowerRanksAreWaitedFor) {
+  auto c = small();
+  c.head.dims[0] = features();
+  auto m = machine();
+  const auto even = predict(c, m, {.ranks = 4, .ranks_per_node = 4});
+  EXPECT_EQ(even.straggle_s, 0);
+  m.straggle = 0.25;
+  const auto uneven = predict(c, m, {.ranks = 4, .ranks_per_node = 4});
+  EXPECT_NEAR(uneven.straggle_s, 0.25 * (even.product_s + even.stream_s), 1e-9);
+  EXPECT_NEAR(uneven.step_s, even.step_s + uneven.straggle_s, 1e-9);
+  EXPECT_EQ(predict(c, m, {.ranks = 1}).straggle_s, 0);
 }
 
 TEST(Machine, FilesLoadAndComeBack) {

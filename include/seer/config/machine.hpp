@@ -39,8 +39,10 @@ struct Machine {
   double fp32 = 1, bf16 = 1, fp16_o1 = 1;  ///< peak of one rank, FLOP/s, dense
   std::vector<MachineRate> rates;
 
-  MachineLink node, cluster;  ///< between ranks of a node; between nodes
-  double overlap = 1;         ///< share of communication beside computation that costs the computation nothing
+  MachineLink node, cluster;          ///< between ranks of a node; between nodes
+  double overlap = 1;                 ///< share of communication beside computation that costs the computation nothing
+  double reduce_scatter_speedup = 1;  ///< of its bytes; those of an all-reduce make one
+  double straggle = 0;  ///< of the computation's time, what ranks wait for the one that is slowest just then
 
   double read_bytes_per_s = 1, write_bytes_per_s = 1;            ///< file system, of the whole job
   double decode_pixels_per_s = 1, crop_pixels_per_s = 1;         ///< one core

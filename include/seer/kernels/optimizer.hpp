@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <span>
 
 #include "seer/device/queue.hpp"
@@ -39,7 +40,10 @@ void optimizer_update(Queue& queue, std::span<const Range> ranges, std::span<con
 /// one stay as they are (0: none does).
 void normalize_rows(Queue& queue, const Tensor& matrix, float tolerance = 0);
 
-/// Index of the first non-finite element, or -1.
-std::int64_t first_non_finite(Queue& queue, const float* x, std::int64_t count);
+/// Index of the first element that is not a number or whose magnitude is above `limit`, or -1.
+std::int64_t first_beyond(Queue& queue, const float* x, std::int64_t count, float limit);
+inline std::int64_t first_non_finite(Queue& queue, const float* x, std::int64_t count) {
+  return first_beyond(queue, x, count, std::numeric_limits<float>::max());
+}
 
 }  // namespace seer::kernels

@@ -19,4 +19,9 @@ struct CalibrateOptions {
 /// job will have.
 config::Machine calibrate(const comm::Communicator& world, const CalibrateOptions& options);
 
+/// How much longer convolutions and products take in updates of RegNetY-800MF than they are planned on this machine.
+/// Collective.
+double products_beside_plan(const config::Machine& machine, const std::string& precision,
+                            const comm::Communicator& world);
+
 }  // namespace seer::plan

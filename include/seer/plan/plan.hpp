@@ -23,7 +23,7 @@ struct Report {
 
   // Of one update, seconds.
   double step_s = 0;
-  double product_s = 0, stream_s = 0, exposed_s = 0, hidden_s = 0, data_wait_s = 0;
+  double product_s = 0, stream_s = 0, exposed_s = 0, hidden_s = 0, straggle_s = 0, data_wait_s = 0;
   train::PhaseTimes phases;
   std::vector<Simulation::Traffic> traffic;  ///< calls and bytes of the mean update
 

@@ -62,11 +62,15 @@ class FlatState {
   /// The segment's gradients are complete on this rank: their sum over ranks begins. Norms of the buckets whose sum
   /// has arrived meanwhile are taken.
   void close_gradients(std::size_t segment);
+  /// Where no rank has a larger gradient, the sums over ranks are finite.
+  float most_gradient() const;
   /// Waits for the sums that are still on their way, taking norms as they arrive. Returns the norm of all gradients
-  /// that take part in the update; not finite if they are not. Nothing has been changed by then.
-  double reduce();
-  /// Parameters -= ... on every owner, then back to all; they are waited for where they are needed.
-  void step(double lr);
+  /// that take part in the update; not finite if they are not. Changes nothing, and need not be asked for.
+  double gradient_norm();
+  /// Parameters -= ... on every owner, each bucket when its sum has arrived (sharded: all but the first one, and then
+  /// that one); then back to all, and waited for where they are needed. Returns gradient_norm().
+  /// Error(device) if that is not finite.
+  double step(double lr);
   /// Instead of step(): parameters and momentum stay to the bit. Prototypes that are not of length one, as before the
   /// first update, are brought to it.
   void skip();
@@ -93,6 +97,7 @@ class FlatState {
     std::int64_t own_begin = 0, own_end = 0;  ///< of it, this rank's part
     std::int64_t packed = 0;                  ///< where that is in arrays that hold own parts alone
     std::size_t first_segment = 0, last_segment = 0;
+    std::size_t first_tensor = 0, last_tensor = 0;  ///< of the table, the last one not included
     Optimizer::Part part;
     bool gathered = false;  ///< parameters mode: they lie in its slot, or are on their way there
     comm::Stream::Ticket gather = 0, sum = 0;
@@ -112,6 +117,7 @@ class FlatState {
   void post_gather(Bucket& b);
   void measure_down_to(std::size_t bucket);
   void measure_arrived();
+  void know_norms_down_to(std::size_t bucket);
   std::vector<float> whole(float* (FlatState::*own)(const Bucket&));
   void wait(Phase phase, comm::Stream::Ticket ticket);
   void settle();
@@ -130,7 +136,8 @@ class FlatState {
   std::vector<std::size_t> bucket_of_;
   std::int64_t own_elems_ = 0;
   Optimizer optimizer_;
-  std::size_t closed_ = 0, measured_ = 0;  ///< buckets from these on: complete on this rank; summed, norms taken
+  /// Buckets from these on: complete on this rank; summed, own part's norms taken; norms summed over the group.
+  std::size_t closed_ = 0, measured_ = 0, known_ = 0;
   device::Buffer parameters_, gradients_, own_gradients_, momenta_;
   device::Buffer parameter_slots_[2], gradient_slots_[2];
   std::uint64_t version_ = 1;

@@ -61,6 +61,7 @@ class Learner {
     std::int64_t bad_images = 0;                      ///< of this update, all ranks
     bool stop = false;                                ///< some rank was asked to stop
     bool checkpoint = false;                          ///< a checkpoint was asked for
+    bool sums_are_safe = false;                       ///< no sum of gradients over ranks can overflow
   };
   enum class Diagnose : bool { no, yes };
 

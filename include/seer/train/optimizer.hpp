@@ -36,8 +36,10 @@ class Optimizer {
 
   /// Squared norms of this part's tensors, as far as this rank holds them. Pointers are to the part's begin.
   void measure(device::Queue& queue, const Part& part, const float* gradients, const float* parameters);
-  /// All squared norms as one message, to be summed over the ranks that hold the other parts.
-  std::span<double> squares() { return squares_; }
+  /// Squared norms of the tensors [first, last) as one message, to be summed over the ranks that hold the other parts.
+  std::span<double> pack_squares(std::size_t first, std::size_t last);
+  /// Takes them back from there.
+  void unpack_squares(std::size_t first, std::size_t last);
   void forget_squares();
   /// sqrt of the sum of squares of all gradients, those of frozen tensors left out. Not finite: the gradients are not.
   double gradient_norm() const;
@@ -52,6 +54,7 @@ class Optimizer {
   std::vector<std::string> names_;
   std::vector<std::uint8_t> skip_;
   std::vector<double> squares_;  ///< of gradients, then of parameters
+  std::vector<double> message_;  ///< likewise, of some tensors
 };
 
 }  // namespace seer::train

@@ -29,8 +29,8 @@ class Probe {
  public:
   enum class Direction : std::uint8_t { forward, backward };
 
-  /// `planned`: there are no values to look at.
-  Probe(const nn::Model& model, bool planned);
+  /// `planned`: there are no values to look at. `most_gradient`: larger ones of several ranks may have an infinite sum.
+  Probe(const nn::Model& model, float most_gradient, bool planned);
 
   /// An update begins, whose passes are made twice or once.
   void begin(bool twice);
@@ -49,6 +49,8 @@ class Probe {
 
   /// The first point of the pass that counts with a number that is not finite.
   const std::optional<Finding>& not_finite() const { return not_finite_; }
+  /// Whether the sums over ranks of this pass' gradients are sure to be finite, as far as this rank can tell.
+  bool sums_are_safe() const { return safe_; }
   /// Whether that was on the way to the loss, or is not known to have been behind it.
   bool before_loss() const { return not_finite_ && not_finite_->order <= loss_order_; }
   /// The first point at which the two passes differ.
@@ -67,7 +69,8 @@ class Probe {
 
   const nn::ParameterTable* table_;
   std::vector<std::int64_t> begins_;
-  bool planned_, twice_ = false;
+  float most_gradient_;
+  bool planned_, twice_ = false, safe_ = true;
   int pass_ = 0;
   Direction direction_ = Direction::forward;
   std::size_t segment_ = 0;

@@ -3,10 +3,14 @@
 // the update had never been.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
+#include <limits>
 
+#include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
+#include "seer/train/flat_state.hpp"
 #include "seer/train/guard.hpp"
 #include "seer/train/memory_plan.hpp"
 #include "support.hpp"
@@ -112,6 +116,60 @@ TEST(Guard, NanInOneRanksGradientIsSkippedByAllAndLeavesEveryBit) {
       EXPECT_TRUE(Everything(learner) == Everything(other));
     });
   }
+}
+
+// Small numbers on every rank whose sum is none: memory or network of a node lies, and the run must not go on from it.
+TEST(Guard, ASumThatCannotBeIsNoUpdate) {
+  for_every_mode([](const config::Config& config) {
+    Phases phases;
+    const nn::Model model(config.model, config.head);
+    FlatState state(config, world(), model, phases);
+    state.fill([](const nn::Parameter& p, float* values) { std::fill_n(values, p.elems, 0.5F); });
+    const auto begins = model.segment_begins();
+    nn::Context ctx;
+    state.begin_update();
+    for (std::size_t s = state.segments(); s-- > 0;) {
+      state.need(ctx, s, FlatState::Direction::backward);
+      state.open_gradients(ctx, s);
+      std::fill_n(ctx.grad(begins[s]), begins[s + 1] - begins[s], s == 1 ? std::nanf("") : 1.0F);
+      state.drop(s, FlatState::Direction::backward);
+      state.close_gradients(s);
+    }
+    try {
+      state.step(0.1);
+      ADD_FAILURE() << "went on";
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), ExitCode::device);
+      EXPECT_NE(std::string(e.what()).find("of the gradient of trunk_output.block"), std::string::npos) << e.what();
+    }
+  });
+}
+
+// Gradients that no sum of two could hold: finite here and there, and skipped by all.
+TEST(Guard, FiniteGradientsWithoutAFiniteSumAreSkipped) {
+  if (world().size() == 1) GTEST_SKIP() << "needs two ranks";
+  for_every_mode([](const config::Config& config) {
+    Phases phases;
+    const nn::Model model(config.model, config.head);
+    FlatState state(config, world(), model, phases);
+    EXPECT_LT(state.most_gradient(), std::numeric_limits<float>::max() / static_cast<float>(world().size()));
+    const auto begins = model.segment_begins();
+    nn::Context ctx;
+    state.fill([](const nn::Parameter& p, float* values) { std::fill_n(values, p.elems, 0.5F); });
+    for (const bool safe : {true, false}) {
+      state.begin_update();
+      for (std::size_t s = state.segments(); s-- > 0;) {
+        state.need(ctx, s, FlatState::Direction::backward);
+        state.open_gradients(ctx, s);
+        const float value = safe ? state.most_gradient() : std::numeric_limits<float>::max();
+        std::fill_n(ctx.grad(begins[s]), begins[s + 1] - begins[s], value);
+        state.drop(s, FlatState::Direction::backward);
+        state.close_gradients(s);
+      }
+      EXPECT_EQ(std::isfinite(state.gradient_norm()), safe);
+      state.skip();
+    }
+  });
 }
 
 // What spreads at once through BatchNorm's sums, and what only through the codes, is still found where it began.

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+// The update of the flat blocks: norms and steps, bucket by bucket as the sums over ranks arrive.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <utility>
+
+#include "seer/base/error.hpp"
+#include "seer/kernels/activation.hpp"
+#include "seer/train/flat_state.hpp"
+
+namespace seer::train {
+namespace {
+
+/// A row of unit length, as floats have it: scaling it once more would turn its last bits to and fro.
+constexpr float kUnitTolerance = 1e-5F;
+
+device::Tensor view(float* values, std::int64_t count) {
+  return {.data = values, .shape = {1, 1, 1, count}};
+}
+
+}  // namespace
+
+/// Squared norms of the buckets from the last closed one down to `bucket`; waits for their sums. A tensor lies in one
+/// bucket, so when a bucket is measured has no influence on a single bit.
+void FlatState::measure_down_to(std::size_t bucket) {
+  while (measured_ > bucket) {
+    auto& b = buckets_[measured_ - 1];
+    wait(Phase::reduce, std::exchange(b.sum, 0));
+    const auto timer = phases_->time(Phase::optimizer);
+    if (shards(Sharding::gradients)) {
+      kernels::copy(queue_, view(whole_gradients_of(b) + (b.own_begin - b.begin), b.own_elems()),
+                    view(own_gradients(b), b.own_elems()));
+    }
+    optimizer_.measure(queue_, b.part, own_gradients(b), own_parameters(b));
+    --measured_;
+  }
+}
+
+/// Those whose sum need not be waited for.
+void FlatState::measure_arrived() {
+  while (measured_ > closed_ && stream_.done(buckets_[measured_ - 1].sum)) measure_down_to(measured_ - 1);
+}
+
+/// Norms of tensors that a group's ranks hold parts of: one message for those of all buckets not yet known.
+void FlatState::know_norms_down_to(std::size_t bucket) {
+  if (known_ <= bucket) return;
+  measure_down_to(bucket);
+  if (norms_.size() > 1) {
+    const auto timer = phases_->time(Phase::reduce);
+    norms_.all_reduce(optimizer_.pack_squares(buckets_[bucket].first_tensor, buckets_[known_ - 1].last_tensor));
+    optimizer_.unpack_squares(buckets_[bucket].first_tensor, buckets_[known_ - 1].last_tensor);
+  }
+  known_ = bucket;
+}
+
+double FlatState::gradient_norm() {
+  know_norms_down_to(0);
+  return optimizer_.gradient_norm();
+}
+
+float FlatState::most_gradient() const {
+  constexpr float kMostHalf = 65504;
+  const float most = wire_ == DType::f16 ? kMostHalf : std::numeric_limits<float>::max();
+  return most / (2 * static_cast<float>(comm_->size()));  // halved: sums round
+}
+
+double FlatState::step(double lr) {
+  const bool gathers = group_.size() > 1 && !shards(Sharding::parameters);
+  for (std::size_t i = buckets_.size(); i-- > 0;) {
+    auto& b = buckets_[i];
+    // Every message of norms is latency: all but the bucket that comes last share one.
+    know_norms_down_to(norms_.size() > 1 ? std::min<std::size_t>(i, 1) : i);
+    optimizer_.step(queue_, b.part, lr, own_gradients(b), own_momenta(b), own_parameters(b));
+    if (gathers && i + 1 == buckets_.size()) post_gather(b);  // the prototypes, which need one more touch
+  }
+  // As the next forward pass will want them.
+  for (std::size_t i = 0; gathers && i + 1 < buckets_.size(); ++i) post_gather(buckets_[i]);
+  normalize_prototypes(0);
+  finish_update();
+  const double norm = optimizer_.gradient_norm();
+  if (!std::isfinite(norm) && comm_->ledger() == nullptr) {
+    throw Error(ExitCode::device,
+                "the sum over ranks of the gradient of " + optimizer_.not_finite() +
+                    " is not finite, though no rank has a large one",
+                "a node's memory or network gives wrong numbers: leave it out and start again; the run goes on from "
+                "its newest checkpoint");
+  }
+  return norm;
+}
+
+void FlatState::skip() {
+  normalize_prototypes(kUnitTolerance);
+  finish_update();
+}
+
+void FlatState::finish_update() {
+  ++version_;
+  const double busy_ms = stream_.take_busy_ms();
+  phases_->add_hidden(std::max(0.0, busy_ms - exposed_ms_));
+}
+
+/// Every row to length one (spec 2). A sharded row lies on two ranks: its bucket is gathered, and each owner keeps its
+/// part of the result.
+void FlatState::normalize_prototypes(float tolerance) {
+  auto& b = buckets_.back();
+  if (shards(Sharding::parameters)) fetch(b);
+  wait(Phase::gather, std::exchange(b.gather, 0));
+  float* whole = whole_parameters_of(b);
+  kernels::normalize_rows(
+      queue_, {.data = whole + (prototypes_begin_ - b.begin), .shape = {prototypes_, 1, 1, prototype_dim_}}, tolerance);
+  if (!shards(Sharding::parameters)) return;
+  kernels::copy(queue_, view(whole + (b.own_begin - b.begin), b.own_elems()), view(own_parameters(b), b.own_elems()));
+  b.gathered = false;
+}
+
+}  // namespace seer::train
