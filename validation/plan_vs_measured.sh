@@ -4,16 +4,16 @@
 #   validation/plan_vs_measured.sh [--full | --large] [MACHINE.toml]
 # Without a machine file this one is calibrated first (a minute). --full: every mode of sharding with every
 # recomputation at 1, 2 and 4 ranks for 8GF. --large: 256GF over two ranks (needs 23 GiB), and the 10B trunk's shape at an
-# eighth of its widths. Else six settings that differ in everything.
+# eighth of its widths. Else seven settings that differ in everything.
 # Bench step saves nothing, so the plan leaves out the copy for checkpoints (checkpoint.async = false).
-# SEER: the executable. RANKS (with --full; default 1 2 4), UPDATES (timed ones; default 5), ROUNDS (of each of the six
+# SEER: the executable. RANKS (with --full; default 1 2 4), UPDATES (timed ones; default 5), ROUNDS (of each of the seven
 # settings, calibration and run in turns; default 1): the medians of both are shown, for a machine that others use as well
-# changes within minutes.
+# changes within minutes. ONLY: a regular expression, for those settings alone whose label it matches.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/environment.sh
 seer=${SEER:-build/host-release/seer}
-what=six machine=""
+what=few machine=""
 for argument; do
   case $argument in
     --full | --large) what=${argument#--} ;;
@@ -33,16 +33,17 @@ calibrate() {  # ranks
     run "$1" "$seer" plan --calibrate "$work/machine.$1.toml" --folder "$work" >&2
   fi
 }
-# The six settings: right before each run.
-[ $what = six ] || for ranks in 1 2; do calibrate $ranks; done
+# The seven settings: right before each run.
+[ $what = few ] || for ranks in 1 2; do calibrate $ranks; done
 
 printf '| setting | ranks | peak MiB | planned | off | update ms | planned | off |\n|---|---|---|---|---|---|---|---|\n'
 compare() {  # ranks, label, config, --set ...
   local ranks=$1 label=$2 config=$3
   shift 3
+  [[ $label =~ ${ONLY:-.} ]] || return 0
   rm -f "$work"/plan.*.json "$work"/run.*.json
-  for round in $(seq $([ $what = six ] && echo "${ROUNDS:-1}" || echo 1)); do
-    [ $what != six ] || calibrate $((ranks > 1 ? 2 : 1))
+  for round in $(seq $([ $what = few ] && echo "${ROUNDS:-1}" || echo 1)); do
+    [ $what != few ] || calibrate $((ranks > 1 ? 2 : 1))
     # 4 ranks are twice as many as the machine has cores: --per-node tells the plan.
     "$seer" plan "$config" --machine "$work/machine.$((ranks > 1 ? 2 : 1)).toml" --ranks "$ranks" --per-node "$ranks" \
       --set data.source=crops --set checkpoint.async=false "$@" --json >"$work/plan.$round.json"
@@ -109,6 +110,9 @@ else
     --set parallel.shard=optimizer --set parallel.recompute=block
   compare 2 "8GF, 2 images a rank, parameters sharded, bf16, cheap" inputs/bench_8gf.toml --set data.global_batch=4 \
     --set parallel.shard=parameters --set parallel.recompute=cheap --set precision.compute=bf16
+  compare 4 "8GF, 1 image a rank, parameters sharded, cheap, crops of 160 and 64" inputs/bench_8gf.toml \
+    --set data.global_batch=4 --set parallel.shard=parameters --set parallel.recompute=cheap \
+    --set 'crops=[{count=2,size=160,scale=[0.14,1.0]},{count=4,size=64,scale=[0.05,0.14]}]'
   compare 4 "400MF, 2 images a rank, BatchNorm over 4 ranks" inputs/bench_400mf.toml --set data.global_batch=8 \
     --set parallel.bn_group_size=4
 fi

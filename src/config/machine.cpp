@@ -47,6 +47,7 @@ std::vector<Key> keys_of(Machine& m) {
           {"network", "overlap", &m.overlap, 0, 1, false},
           {"network", "reduce_scatter_speedup", &m.reduce_scatter_speedup, 0.01, 100, false},
           {"network", "straggle", &m.straggle, 0, 100, false},
+          {"network", "meeting_s", &m.meeting_s, 0, 1, false},
           {"storage", "read_bytes_per_s", &m.read_bytes_per_s, 1},
           {"storage", "write_bytes_per_s", &m.write_bytes_per_s, 1},
           {"data", "decode_pixels_per_s", &m.decode_pixels_per_s, 1},

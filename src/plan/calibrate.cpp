@@ -206,13 +206,10 @@ double stream_bytes_per_s(const Stopwatch& time, std::int64_t elems, DType type 
   return (1 + 2 + 2 + 3) * bytes / seconds;
 }
 
-/// What pieces of work as long as those between two meetings of an update's ranks take together, beyond what each rank
-/// takes for most of them.
-double straggle(const comm::Communicator& world, dnn::Backend& backend) {
-  if (world.size() == 1) return 0;
-  constexpr int kPieces = 24;
-  constexpr double kPieceSeconds = 0.1;
-  const std::int64_t side = 768;
+/// How unevenly ranks take equal work: the time they lose at a meeting, seconds and a share of the time since the last.
+void measure_straggle(const comm::Communicator& world, dnn::Backend& backend, config::Machine& machine) {
+  if (world.size() == 1) return;
+  const std::int64_t side = 384;
   const Values a({side, 1, 1, side}, DType::f32), b({side, 1, 1, side}, DType::f32), c({side, 1, 1, side}, DType::f32);
   device::Queue queue;
   const auto product = [&] {
@@ -220,20 +217,26 @@ double straggle(const comm::Communicator& world, dnn::Backend& backend) {
                  dnn::Transpose::yes, c.tensor.f32());
   };
   product();
-  const Clock one;
-  product();
-  const auto repeats = world.all_reduce(static_cast<std::int64_t>(kPieceSeconds / one.seconds()) + 1, comm::Op::max);
-  std::vector<double> times;
-  double slowest = 0;
-  for (int i = 0; i < kPieces; ++i) {
-    world.barrier();
-    const Clock piece;
-    for (std::int64_t k = 0; k < repeats; ++k) product();
-    times.push_back(piece.seconds());
-    slowest += world.all_reduce(times.back(), comm::Op::max);
-  }
-  std::nth_element(times.begin(), times.begin() + kPieces / 2, times.end());
-  return std::max(0.0, slowest / kPieces / world.all_reduce(times[kPieces / 2], comm::Op::max) - 1);
+  struct Pieces {
+    double length_s = 0, lost_s = 0;  ///< of one
+  };
+  const auto measure = [&](int products, int pieces) {
+    std::vector<double> times;
+    double slowest = 0;
+    for (int i = 0; i < pieces; ++i) {
+      world.barrier();
+      const Clock piece;
+      for (int k = 0; k < products; ++k) product();
+      times.push_back(piece.seconds());
+      slowest += world.all_reduce(times.back(), comm::Op::max);
+    }
+    std::nth_element(times.begin(), times.begin() + pieces / 2, times.end());
+    const double usual = world.all_reduce(times[static_cast<std::size_t>(pieces / 2)], comm::Op::max);
+    return Pieces{usual, std::max(0.0, slowest / pieces - usual)};
+  };
+  const auto brief = measure(2, 300), lengthy = measure(80, 16);
+  machine.straggle = std::max(0.0, (lengthy.lost_s - brief.lost_s) / (lengthy.length_s - brief.length_s));
+  machine.meeting_s = std::max(0.0, brief.lost_s - machine.straggle * brief.length_s);
 }
 
 void measure_network(const comm::Communicator& world, const Stopwatch& time, config::Machine& machine) {
@@ -346,7 +349,7 @@ config::Machine calibrate(const comm::Communicator& world, const CalibrateOption
   device::Queue queue;
   machine.launch_s = time([&] { kernels::fill(queue, tiny.tensor, 0); });
   measure_network(world, time, machine);
-  machine.straggle = straggle(world, *backend);
+  measure_straggle(world, *backend, machine);
   measure_storage(world, options.folder, machine);
   machine.decode_pixels_per_s = 6e7;  // of a core of a server processor of 2020 to 2024; --shards measures it
   machine.crop_pixels_per_s = 2.5e7;

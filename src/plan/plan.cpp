@@ -48,6 +48,7 @@ void add_updates(const config::Config& config, const config::Machine& machine, t
   report.stream_s += times * totals.stream_s;
   report.exposed_s += times * totals.exposed_s;
   report.hidden_s += times * totals.hidden_s;
+  report.straggle_s += times * totals.meetings_s;
   report.flops += times * totals.flops;
   for (std::size_t p = 0; p < train::kPhases; ++p) report.phases.ms[p] += times * phases.total().ms[p];
   for (const auto& t : simulation.traffic()) {
@@ -73,8 +74,8 @@ void simulate(config::Config config, const config::Machine& machine, train::Topo
   config.guard.replay_every = 1;
   if (every != 0) add_updates(config, machine, topology, 1, report);
   const auto count = static_cast<double>(kUpdates) * std::max(1.0, static_cast<double>(every));
-  for (double* sum :
-       {&report.step_s, &report.product_s, &report.stream_s, &report.exposed_s, &report.hidden_s, &report.flops}) {
+  for (double* sum : {&report.step_s, &report.product_s, &report.stream_s, &report.exposed_s, &report.hidden_s,
+                      &report.straggle_s, &report.flops}) {
     *sum /= count;
   }
   for (auto& ms : report.phases.ms) ms /= count;
@@ -96,7 +97,7 @@ double flops_without_replays(config::Config config, const config::Machine& machi
 /// Ranks that compute the same do not take the same time, and every update has places where all meet.
 void add_straggle(const config::Machine& machine, Report& report) {
   if (report.ranks == 1) return;
-  report.straggle_s = machine.straggle * (report.product_s + report.stream_s);
+  report.straggle_s += machine.straggle * (report.product_s + report.stream_s);
   report.step_s += report.straggle_s;
 }
 

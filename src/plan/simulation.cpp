@@ -137,6 +137,7 @@ void Simulation::message(const Message& message) {
   }
   now_s_ += s;
   totals_.exposed_s += s;
+  totals_.meetings_s += crowding_ * machine_.meeting_s;
 }
 
 void Simulation::begin_aside() {

@@ -247,6 +247,13 @@ TEST(Plan, SlowerRanksAreWaitedFor) {
   const auto uneven = predict(c, m, {.ranks = 4, .ranks_per_node = 4});
   EXPECT_NEAR(uneven.straggle_s, 0.25 * (even.product_s + even.stream_s), 1e-9);
   EXPECT_NEAR(uneven.step_s, even.step_s + uneven.straggle_s, 1e-9);
+  m.straggle = 0;
+  m.meeting_s = 1e-3;
+  c.parallel.overlap = false;  // every collective is waited for
+  const auto meetings = predict(c, m, {.ranks = 4, .ranks_per_node = 4});
+  double calls = 0;
+  for (const auto& t : meetings.traffic) calls += t.ranks > 1 ? t.calls : 0;
+  EXPECT_NEAR(meetings.straggle_s, 1e-3 * calls, 1e-9);
   EXPECT_EQ(predict(c, m, {.ranks = 1}).straggle_s, 0);
 }
 

@@ -42,7 +42,8 @@ struct Machine {
   MachineLink node, cluster;          ///< between ranks of a node; between nodes
   double overlap = 1;                 ///< share of communication beside computation that costs the computation nothing
   double reduce_scatter_speedup = 1;  ///< of its bytes; those of an all-reduce make one
-  double straggle = 0;  ///< of the computation's time, what ranks wait for the one that is slowest just then
+  double straggle = 0;   ///< of the computation's time, what ranks wait for the one that is slowest just then
+  double meeting_s = 0;  ///< and at every collective that they wait for, beside its own time
 
   double read_bytes_per_s = 1, write_bytes_per_s = 1;            ///< file system, of the whole job
   double decode_pixels_per_s = 1, crop_pixels_per_s = 1;         ///< one core

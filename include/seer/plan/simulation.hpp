@@ -33,6 +33,7 @@ class Simulation final : public device::Ledger {
   struct Totals {
     double product_s = 0, stream_s = 0;  ///< on the main line
     double exposed_s = 0, hidden_s = 0;  ///< communication: waited for, and not
+    double meetings_s = 0;               ///< waiting for slower ranks where all meet; not on the clock
     double flops = 0, bytes = 0;         ///< of all work
     std::int64_t kernels = 0;
   };
