@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: Apache-2.0
-# Sourced by the other scripts: how to start ranks on this machine. Sets `cores`, and the function `run_ranks N COMMAND...`.
+# Sourced by the other scripts: how to start ranks on this machine. Sets `cores`, and the functions
+# `run_ranks N COMMAND...` and `find_nvcc`.
 
 cores=$(nproc)
 
@@ -19,4 +20,17 @@ run_ranks() {
     placement+=(--oversubscribe --mca mpi_yield_when_idle 1)
   fi
   mpirun "${placement[@]}" -n "$ranks" "$@" </dev/null
+}
+
+# Puts the CUDA compiler into PATH; fails where there is none.
+find_nvcc() {
+  command -v nvcc >/dev/null && return 0
+  local root
+  for root in "${CUDAToolkit_ROOT:-}" "${CUDA_HOME:-}" /usr/local/cuda; do
+    if [ -n "$root" ] && [ -x "$root/bin/nvcc" ]; then
+      export PATH=$root/bin:$PATH
+      return 0
+    fi
+  done
+  return 1
 }

@@ -5,8 +5,12 @@
 
 #include <cstdio>
 
+#include <string>
+
+#include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
 #include "seer/comm/communicator.hpp"
+#include "seer/device/binding.hpp"
 #include "seer/device/session.hpp"
 
 namespace {
@@ -29,14 +33,26 @@ class FailurePrinter : public testing::EmptyTestEventListener {
   const testing::TestInfo* test_ = nullptr;
 };
 
+/// Suites of several ranks also run on a machine with one device, and without: tests that need one say so themselves.
+std::string bind_device() {
+  try {
+    seer::device::bind_device(seer::device::Sharing::allowed);
+    return "";
+  } catch (const seer::Error& error) {
+    return error.message();
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   testing::InitGoogleTest(&argc, argv);
+  const std::string no_device = bind_device();
   seer::comm::MpiSession mpi(argc, argv);
   seer::device::Session device;
   auto world = seer::comm::Communicator::world();
   seer::log::start(world.rank(), world.size());
+  if (!no_device.empty()) seer::log::info("no device is bound: " + no_device);
   if (!world.is_root()) {
     auto& listeners = testing::UnitTest::GetInstance()->listeners();
     delete listeners.Release(listeners.default_result_printer());

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// The program: ranks first, then the log, the command line, the device; then the command. How errors end it is here too
+// The program: the device first, then ranks, the log, the command line; then the command. How errors end it is here too
 // (design section 7).
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <exception>
 #include <iostream>
 #include <new>
+#include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -16,6 +19,7 @@
 #include "seer/comm/crash.hpp"
 #include "seer/comm/signals.hpp"
 #include "seer/config/config.hpp"
+#include "seer/device/binding.hpp"
 #include "seer/device/session.hpp"
 
 namespace seer::app {
@@ -80,8 +84,42 @@ int end_with(const Error& error, const comm::Communicator& world) {
   return code;
 }
 
-int run_command(const Run& run, const comm::Communicator& world) {
+/// Commands that compute. The others, and what only plans, also go on nodes without a device (a device build).
+bool computes(std::span<char* const> arguments) {
+  const std::string_view command = arguments.size() > 1 ? arguments[1] : "";
+  const auto given = [&](std::string_view option) {
+    return std::ranges::any_of(arguments, [&](const char* a) { return std::string_view(a).starts_with(option); });
+  };
+  if (command == "plan") return given("--calibrate");
+  return command == "pretrain" || command == "eval" || command == "features" || command == "bench";
+}
+
+/// Why there is no device: thrown once the ranks know each other, so that they end in order, with one line.
+std::optional<Error> bind_device() {
   try {
+    device::bind_device();
+    return {};
+  } catch (const Error& error) {
+    return error;
+  }
+}
+
+/// Collective. Error(device), agreed, where a rank has no device or not one of its own.
+void require_devices(const std::optional<Error>& refusal, const comm::Communicator& world) {
+  // Without Kokkos' Cuda everything computes on the host.
+  if (!device::kernels_need_device()) return;
+  comm::agree(world, "binding devices", [&] {
+    if (refusal) throw *refusal;
+  });
+  if (device::bound_device() < 0) return;
+  const auto shared = device::shared_device(world.all_gather(log::host_name() + " " + device::device_id()));
+  if (shared.empty()) return;
+  throw Error(ExitCode::device, shared, "start as many ranks a node as it has devices").as_agreed();
+}
+
+int run_command(const Run& run, const std::optional<Error>& refusal, const comm::Communicator& world) {
+  try {
+    require_devices(refusal, world);
     const device::Session device;
     return run(world);
   } catch (const Error& error) {
@@ -117,6 +155,8 @@ int end_of_parsing(const CLI::App& app, const CLI::ParseError& error, const comm
 }
 
 int main(int argc, char** argv) {
+  // MPI and Kokkos settle on the device that is current when they start.
+  const auto refusal = computes({argv, static_cast<std::size_t>(argc)}) ? bind_device() : std::nullopt;
   const comm::MpiSession mpi(argc, argv);
   const auto world = comm::Communicator::world();
   log::start(world.rank(), world.size());
@@ -144,7 +184,7 @@ int main(int argc, char** argv) {
     return end_of_parsing(app, error, world);
   }
   for (const auto& [sub, run] : commands) {
-    if (sub->parsed()) return run_command(run, world);
+    if (sub->parsed()) return run_command(run, refusal, world);
   }
   return static_cast<int>(ExitCode::internal);  // require_subcommand leaves no such case
 }

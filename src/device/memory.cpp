@@ -13,6 +13,9 @@
 
 #include "seer/base/error.hpp"
 #include "seer/device/ledger.hpp"
+#if defined(SEER_CUDA)
+#include "seer/device/cuda.hpp"
+#endif
 
 namespace seer::device {
 namespace {
@@ -23,7 +26,12 @@ std::size_t rounded(std::size_t bytes, std::size_t to) {
   return (bytes + to - 1) / to * to;
 }
 
-void* system_allocate(std::size_t bytes) {
+void* system_allocate(std::size_t bytes, Space space) {
+#if defined(SEER_CUDA)
+  if (space == Space::device) return device_allocate(bytes);
+#else
+  ensure(space != Space::device, "device memory is asked for in a host build");
+#endif
   // Large blocks on huge-page boundaries: fewer TLB misses in every pass over an activation.
   const std::size_t align = bytes >= kHugePage ? kHugePage : kAlign;
   void* data = std::aligned_alloc(align, rounded(bytes, align));
@@ -34,6 +42,21 @@ void* system_allocate(std::size_t bytes) {
   // Of the last, incomplete huge page only what is touched: hundreds of packed weights end in one.
   if (align == kHugePage) madvise(data, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
   return data;
+}
+
+/// Does nothing with planned memory, nor where there is none.
+void system_free(void* data, Space space) noexcept {
+  if (space == Space::host) std::free(data);
+#if defined(SEER_CUDA)
+  if (space == Space::device && data != nullptr) device_free(data);
+#endif
+}
+
+void zero(void* data, std::size_t bytes, [[maybe_unused]] Space space) {
+#if defined(SEER_CUDA)
+  if (space == Space::device) return device_zero(data, bytes);
+#endif
+  std::memset(data, 0, bytes);
 }
 
 std::size_t kernel_figure_bytes(const char* path, const char* key) {
@@ -51,18 +74,17 @@ std::size_t kernel_figure_bytes(const char* path, const char* key) {
 }  // namespace
 
 Buffer::Buffer(std::size_t bytes, Space space) : bytes_(bytes), space_(space) {
-  ensure(space != Space::device, "device memory is asked for in a host build");
   if (bytes == 0) return;
   if (space == Space::planned) {
     data_ = planned_address();
     return;
   }
-  data_ = system_allocate(bytes);
-  std::memset(data_, 0, bytes);
+  data_ = system_allocate(bytes, space);
+  zero(data_, bytes, space);
 }
 
 Buffer::~Buffer() {
-  if (space_ == Space::host) std::free(data_);
+  system_free(data_, space_);
 }
 
 void Loan::release() {
@@ -77,7 +99,7 @@ void Pool::grow(std::size_t bytes) {
     chunk.bytes = std::size_t{1} << 56;  // more than anyone will ask for
     chunk.base = static_cast<char*>(planned_address());
   } else {
-    chunk.base = static_cast<char*>(system_allocate(bytes));
+    chunk.base = static_cast<char*>(system_allocate(bytes, space_));
     held_bytes_ += bytes;
   }
   ++system_allocations_;
@@ -150,20 +172,22 @@ void Pool::give_back(void* data, std::size_t block_bytes) {
 void Pool::trim() {
   std::erase_if(chunks_, [this](const Chunk& chunk) {
     const bool unused = chunk.free.size() == 1 && chunk.free.front().bytes == chunk.bytes;
-    if (unused && space_ == Space::host) {
+    if (unused && space_ != Space::planned) {
       held_bytes_ -= chunk.bytes;
-      std::free(chunk.base);
+      system_free(chunk.base, space_);
     }
     return unused;
   });
 }
 
 Pool::~Pool() {
-  if (space_ != Space::host) return;
-  for (auto& chunk : chunks_) std::free(chunk.base);
+  for (auto& chunk : chunks_) system_free(chunk.base, space_);
 }
 
-std::size_t available_bytes() {
+std::size_t available_bytes([[maybe_unused]] Space space) {
+#if defined(SEER_CUDA)
+  if (space == Space::device) return device_available_bytes();
+#endif
   return kernel_figure_bytes("/proc/meminfo", "MemAvailable:");
 }
 std::size_t resident_bytes() {

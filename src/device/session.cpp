@@ -7,19 +7,39 @@
 #include <cstdlib>
 #include <fstream>
 
+#include "seer/device/binding.hpp"
+
 namespace seer::device {
+namespace {
+
+void start_kokkos() {
+#if defined(KOKKOS_ENABLE_CUDA)
+  if (bound_device() < 0) return;
+  Kokkos::initialize(Kokkos::InitializationSettings().set_device_id(bound_device()));
+#else
+  int argc = 0;
+  Kokkos::initialize(argc, nullptr);
+#endif
+}
+
+}  // namespace
 
 Session::Session(int threads) {
   if (threads == 0) threads = std::getenv("OMP_NUM_THREADS") != nullptr ? omp_get_max_threads() : 1;
   omp_set_num_threads(threads);
-  if (!Kokkos::is_initialized()) {
-    int argc = 0;
-    Kokkos::initialize(argc, nullptr);
-  }
+  if (!Kokkos::is_initialized()) start_kokkos();
 }
 
 Session::~Session() {
   if (Kokkos::is_initialized()) Kokkos::finalize();
+}
+
+bool kernels_need_device() {
+#if defined(KOKKOS_ENABLE_CUDA)
+  return true;
+#else
+  return false;
+#endif
 }
 
 int threads() {
@@ -35,8 +55,9 @@ std::string describe() {
       break;
     }
   }
-  return "host: " + model + ", threads a rank " + std::to_string(threads()) + ", Kokkos " +
-         Kokkos::DefaultHostExecutionSpace::name();
+  const std::string device = describe_device();
+  return (device.empty() ? "" : device + "\n") + "host: " + model + ", threads a rank " + std::to_string(threads()) +
+         ", Kokkos " + Kokkos::DefaultHostExecutionSpace::name();
 }
 
 }  // namespace seer::device

@@ -28,6 +28,8 @@ struct LibraryRule {
 constexpr LibraryRule kLibraries[] = {
     {"Kokkos_", "src/(kernels|device)/[^/]*\\.[ch]pp"},
     {"(oneapi/)?(dnnl/)?dnnl", "src/dnn/.*"},
+    {"cuda|cudnn|cublas|nccl|nvtx",
+     "src/[^/]*/cuda/.*|src/kernels/.*|include/seer/device/cuda\\.hpp|src/device/region\\.cpp"},
     {"hdf5\\.h|H5.*\\.h$", "include/seer/data/h5\\.hpp|src/data/.*"},
     {"mpi\\.h", "include/seer/comm/.*|src/comm/.*|src/data/h5.*"},
     {"CLI/", "src/app/.*"},
@@ -108,6 +110,9 @@ TEST(Levels, OffencesAreSeen) {
   EXPECT_NE(offence({"include/seer/eval/knn.hpp", 1, "seer/train/trainer.hpp"}), "");
   EXPECT_NE(offence({"include/seer/kernels/swav.hpp", 1, "Kokkos_Core.hpp"}), "");
   EXPECT_NE(offence({"src/nn/conv.cpp", 1, "dnnl.hpp"}), "");
+  EXPECT_NE(offence({"src/dnn/backend.cpp", 1, "cudnn.h"}), "");
+  EXPECT_NE(offence({"include/seer/comm/stream.hpp", 1, "cuda_runtime_api.h"}), "");
+  EXPECT_EQ(offence({"src/dnn/cuda/conv.cpp", 1, "cudnn.h"}), "");
   EXPECT_NE(offence({"src/nn/conv.cpp", 1, "oneapi/dnnl/dnnl.hpp"}), "");
   EXPECT_NE(offence({"src/checkpoint/save.cpp", 1, "hdf5.h"}), "");
   EXPECT_NE(offence({"src/train/trainer.cpp", 1, "mpi.h"}), "");

@@ -14,7 +14,7 @@
 namespace seer::device {
 
 /// 64-byte aligned, zero-filled, move-only; planned memory has a size and is not there. Throws Error(device) with the
-/// size wanted when there is no memory.
+/// size wanted when there is no memory. Making and freeing one on a device waits for the device.
 class Buffer {
  public:
   Buffer() = default;
@@ -67,7 +67,8 @@ class Loan {
 /// An arena for what comes and goes within a step. The smallest free stretch that is large enough is lent (the one at
 /// the arena's end only where no other is), and joined with its free neighbours when it comes back, so that the same
 /// requests in the same order find the same places: on a planned machine as on a real one. Contents are not cleared.
-/// One thread only.
+/// One thread only. On a device a loan may be given back while its last work still runs, as long as whatever is lent
+/// the same place works on the same queue.
 class Pool {
  public:
   explicit Pool(Space space = Space::host) : space_(space) {}
@@ -110,8 +111,8 @@ class Pool {
   std::uint64_t system_allocations_ = 0;
 };
 
-/// What the machine can still give without swapping (MemAvailable); 0 where unknown.
-std::size_t available_bytes();
+/// What the machine can still give without swapping (MemAvailable), or this process's device; 0 where unknown.
+std::size_t available_bytes(Space space = Space::host);
 /// Bytes the process holds now and held at most (resident set, /proc/self/status); 0 where unknown.
 std::size_t resident_bytes();
 std::size_t peak_resident_bytes();

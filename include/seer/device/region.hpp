@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Names for profilers: regions of Kokkos Tools (KOKKOS_PROFILE_LIBRARY=..., see validation/profile.sh). Without a tool a
-// region costs the look whether there is one.
+// Names for profilers: regions of Kokkos Tools (KOKKOS_PROFILE_LIBRARY=..., see validation/profile.sh), in a device
+// build also ranges of NVTX (nsys). Without a tool a region costs the look whether there is one.
 #pragma once
 
 namespace seer::device {
@@ -14,7 +14,7 @@ class Region {
   Region& operator=(const Region&) = delete;
 
  private:
-  bool told_;
+  bool named_, told_;
 };
 
 }  // namespace seer::device

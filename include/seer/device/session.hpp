@@ -8,16 +8,20 @@ namespace seer::device {
 
 class Session {
  public:
-  /// `threads`: per rank; 0 keeps OMP_NUM_THREADS, or 1 where that is not set (one rank per core).
+  /// After bind_device(). Where kernels_need_device() and none is bound, Kokkos is left alone: planning and reading
+  /// files still work, whatever computes must not be called. `threads`: per rank; 0 keeps OMP_NUM_THREADS, or 1 where
+  /// that is not set (one rank per core).
   explicit Session(int threads = 0);
   ~Session();
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
 };
 
+/// True where Kokkos was built for the device: it does not start without one.
+bool kernels_need_device();
 /// Threads a rank's libraries may use.
 int threads();
-/// "host: AMD EPYC ..., 1 thread a rank, Kokkos Serial"
+/// "host: AMD EPYC ..., threads a rank 1, Kokkos Serial", in a device build after the device that is bound.
 std::string describe();
 
 }  // namespace seer::device

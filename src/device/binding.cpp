@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+// The part that needs no device: environment to device number, and what is said about it.
+#include "seer/device/binding.hpp"
+
+#include <fmt/format.h>
+
+#include <charconv>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <system_error>
+
+#include "seer/base/error.hpp"
+
+namespace seer::device {
+namespace {
+
+// mpirun's own come first: started inside a Slurm job, its ranks inherit the SLURM_LOCALID of the job's script.
+constexpr const char* kLocalRanks[] = {"OMPI_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID",
+                                       "PMI_LOCAL_RANK", "SLURM_LOCALID"};
+
+/// Of the whole text; -1 where it is no number.
+int number_of(std::string_view text) {
+  int value = -1;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  return error == std::errc{} && end == text.data() + text.size() ? value : -1;
+}
+
+}  // namespace
+
+Launch read_launch() {
+  return read_launch([](const char* name) -> const char* { return std::getenv(name); });
+}
+
+Launch read_launch(const Environment& environment) {
+  Launch launch;
+  const char* visible = environment("CUDA_VISIBLE_DEVICES");
+  launch.shown_one = visible != nullptr && *visible != '\0' && std::strchr(visible, ',') == nullptr;
+  for (const char* name : kLocalRanks) {
+    const char* value = environment(name);
+    if (value == nullptr) continue;
+    launch.local_rank = number_of(value);
+    launch.source = name;
+    if (launch.local_rank < 0) {
+      throw Error(ExitCode::device,
+                  fmt::format("{}=\"{}\"; wanted the rank's place on its node, 0 or more", name, value),
+                  "start ranks with mpirun or srun, or unset it");
+    }
+    break;
+  }
+  return launch;
+}
+
+int device_for(const Launch& launch, int visible_devices, Sharing sharing) {
+  if (visible_devices < 1) {
+    throw Error(ExitCode::device, "no device is visible; wanted one a rank",
+                "ask the scheduler for devices (--gpus-per-node) and look at CUDA_VISIBLE_DEVICES");
+  }
+  if (launch.local_rank < 0) return 0;  // started without a launcher: the only rank
+  if (launch.local_rank < visible_devices) return launch.local_rank;
+  // Whether each rank was shown another one is seen when the ranks compare theirs: shared_device().
+  if (visible_devices == 1 && launch.shown_one) return 0;
+  if (sharing == Sharing::allowed) return launch.local_rank % visible_devices;
+  throw Error(ExitCode::device,
+              fmt::format("more ranks than devices on this node: {}={}, devices visible: {}; wanted one a rank",
+                          launch.source, launch.local_rank, visible_devices),
+              fmt::format("start at most {} rank{} a node, or ask for more devices", visible_devices,
+                          visible_devices == 1 ? "" : "s"));
+}
+
+bool has_code_for(std::string_view architectures, int capability) {
+  while (!architectures.empty()) {
+    std::string_view one = architectures.substr(0, architectures.find(','));
+    architectures.remove_prefix(std::min(one.size() + 1, architectures.size()));
+    if (one == "native" || one == "all" || one == "all-major") return true;
+    const auto cut_off = [&one](std::string_view ending) {
+      if (!one.ends_with(ending)) return false;
+      one.remove_suffix(ending.size());
+      return true;
+    };
+    // Both kinds unless one is named: machine code, for later devices of the same generation too, and PTX, which the
+    // driver translates for any later one.
+    const bool machine_code_only = cut_off("-real"), ptx_only = cut_off("-virtual");
+    const bool exact = cut_off("a"), family = cut_off("f");
+    const int built = number_of(one);
+    if (built < 0 || capability < built) continue;
+    if (exact && capability != built) continue;
+    const bool same_generation = capability / 10 == built / 10;
+    if (same_generation && !ptx_only) return true;
+    if (!machine_code_only && (!family || same_generation)) return true;
+  }
+  return false;
+}
+
+std::string pairs_line(int devices, const std::function<bool(int, int)>& connected) {
+  std::string pairs;
+  int found = 0;
+  for (int a = 0; a < devices; ++a) {
+    for (int b = a + 1; b < devices; ++b) {
+      if (!connected(a, b)) continue;
+      ++found;
+      pairs += fmt::format("{}-{} ", a, b);
+    }
+  }
+  if (found == 0) return fmt::format("none of {}", devices);
+  if (found == devices * (devices - 1) / 2) return fmt::format("all of {}", devices);
+  return fmt::format("{}of {}", pairs, devices);
+}
+
+std::string shared_device(std::span<const std::string> ids) {
+  std::map<std::string_view, std::size_t> first;
+  for (std::size_t rank = 0; rank < ids.size(); ++rank) {
+    const auto [at, is_new] = first.emplace(ids[rank], rank);
+    if (!is_new)
+      return fmt::format("ranks {} and {} share the device {}; wanted one a rank", at->second, rank, ids[rank]);
+  }
+  return "";
+}
+
+}  // namespace seer::device

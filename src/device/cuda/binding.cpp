@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "seer/device/binding.hpp"
+
+#include <cuda_runtime_api.h>
+#include <fmt/format.h>
+
+#include <atomic>
+#include <fstream>
+#include <string>
+
+#include "seer/base/error.hpp"
+#include "seer/device/cuda.hpp"
+
+namespace seer::device {
+namespace {
+
+std::atomic<int> bound{-1};
+
+/// CUDA's numbers: 13010 is 13.1.
+std::string version_text(int version) {
+  return fmt::format("{}.{}", version / 1000, version % 1000 / 10);
+}
+
+int driver_version() {
+  int version = 0;
+  check(cudaDriverGetVersion(&version), "cudaDriverGetVersion");
+  return version;
+}
+
+int runtime_version() {
+  int version = 0;
+  check(cudaRuntimeGetVersion(&version), "cudaRuntimeGetVersion");
+  return version;
+}
+
+/// A driver serves every runtime of its own major version and of older ones.
+void require_driver() {
+  const int driver = driver_version(), runtime = runtime_version();
+  if (driver == 0) {
+    throw Error(ExitCode::device,
+                fmt::format("no CUDA driver on this node; wanted one for CUDA {}", version_text(runtime)),
+                "start on a node with devices (sbatch --gpus-per-node), in containers with --nv or --gpus all");
+  }
+  if (driver / 1000 < runtime / 1000) {
+    throw Error(ExitCode::device,
+                fmt::format("the driver serves CUDA {}; wanted {}, the runtime's, or newer", version_text(driver),
+                            version_text(runtime)),
+                fmt::format("update the driver, or build with a CUDA {} toolkit", driver / 1000));
+  }
+}
+
+int attribute(cudaDeviceAttr which, int device) {
+  int value = 0;
+  check(cudaDeviceGetAttribute(&value, which, device), "cudaDeviceGetAttribute");
+  return value;
+}
+
+int capability_of(int device) {
+  return 10 * attribute(cudaDevAttrComputeCapabilityMajor, device) +
+         attribute(cudaDevAttrComputeCapabilityMinor, device);
+}
+
+cudaDeviceProp properties_of(int device) {
+  cudaDeviceProp properties;
+  check(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties");
+  return properties;
+}
+
+std::string bus_id_of(int device) {
+  char text[32] = "";
+  check(cudaDeviceGetPCIBusId(text, sizeof text, device), "cudaDeviceGetPCIBusId");
+  return text;
+}
+
+/// The driver's own version, such as 550.54.15, beside that of the CUDA it serves.
+std::string kernel_driver() {
+  std::ifstream file("/sys/module/nvidia/version");
+  std::string version;
+  return file >> version ? " (" + version + ")" : "";
+}
+
+bool peers(int a, int b) {
+  int there = 0, back = 0;
+  check(cudaDeviceCanAccessPeer(&there, a, b), "cudaDeviceCanAccessPeer");
+  check(cudaDeviceCanAccessPeer(&back, b, a), "cudaDeviceCanAccessPeer");
+  return there != 0 && back != 0;
+}
+
+/// NVLink has them, PCIe has not.
+bool native_atomics(int a, int b) {
+  int supported = 0;
+  check(cudaDeviceGetP2PAttribute(&supported, cudaDevP2PAttrNativeAtomicSupported, a, b), "cudaDeviceGetP2PAttribute");
+  return supported != 0;
+}
+
+}  // namespace
+
+int bind_device(Sharing sharing) {
+  require_driver();
+  int visible = 0;
+  const cudaError_t status = cudaGetDeviceCount(&visible);
+  if (status == cudaErrorNoDevice) {
+    cudaGetLastError();
+    visible = 0;
+  } else {
+    check(status, "cudaGetDeviceCount");
+  }
+  const int device = device_for(read_launch(), visible, sharing);
+  const int capability = capability_of(device);
+  if (!has_code_for(SEER_CUDA_ARCHITECTURES, capability)) {
+    throw Error(ExitCode::device,
+                fmt::format("device {} ({}) has compute capability {}.{}; this build has code for {}", device,
+                            properties_of(device).name, capability / 10, capability % 10, SEER_CUDA_ARCHITECTURES),
+                fmt::format("configure with -DSEER_CUDA_ARCHITECTURES={}", capability));
+  }
+  check(cudaSetDevice(device), "cudaSetDevice");
+  // The context is made here, where one that is refused (exclusive mode, a device that fell off the bus) is named.
+  check(cudaFree(nullptr), "cudaFree, the first call on the device");
+  bound = device;
+  return device;
+}
+
+int bound_device() {
+  return bound;
+}
+
+void make_current() {
+  thread_local int current = -1;
+  const int device = bound;
+  if (current == device) return;
+  check(cudaSetDevice(device), "cudaSetDevice");
+  current = device;
+}
+
+std::string device_id() {
+  const int device = bound;
+  if (device < 0) return "";
+  // Parts of a device (MIG) share its bus id.
+  std::string uuid;
+  for (const char byte : properties_of(device).uuid.bytes)
+    uuid += fmt::format("{:02x}", static_cast<unsigned char>(byte));
+  return bus_id_of(device) + " " + uuid;
+}
+
+std::string describe_device() {
+  const int device = bound;
+  if (device < 0) return "";
+  const auto properties = properties_of(device);
+  int devices = 0;
+  check(cudaGetDeviceCount(&devices), "cudaGetDeviceCount");
+  std::string text = fmt::format(
+      "device {}: {}, {:.1f} GiB, {} multiprocessors, compute capability {}.{} (code for {}), PCI {}, driver CUDA "
+      "{}{}, "
+      "runtime {}",
+      device, properties.name, static_cast<double>(properties.totalGlobalMem) / (1 << 30),
+      properties.multiProcessorCount, properties.major, properties.minor, SEER_CUDA_ARCHITECTURES, bus_id_of(device),
+      version_text(driver_version()), kernel_driver(), version_text(runtime_version()));
+  if (devices > 1) {
+    text += ", peer access " + pairs_line(devices, peers) + ", with NVLink's atomics " +
+            pairs_line(devices, native_atomics);
+  }
+  return text;
+}
+
+}  // namespace seer::device
