@@ -60,7 +60,7 @@ cmake --build "$build" --parallel "$cores" --target seer_device seer_dnn seer_co
 passed=0 skipped=0
 : >"$build/tests.log"
 for name in "${tests[@]}"; do
-  if ! run_ranks 1 "$build/tests/test_$name" >"$build/one.log" 2>&1; then
+  if ! run_ranks 1 "$build/tests/test_$name" --gtest_color=no >"$build/one.log" 2>&1; then
     cat "$build/one.log"
     echo "build_device: test_$name failed" >&2
     exit 1
