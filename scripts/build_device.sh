@@ -57,21 +57,33 @@ fi
 tests=(device dnn comm_mpi)
 cmake --build "$build" --parallel "$cores" --target seer_device seer_dnn seer_comm "${tests[@]/#/test_}"
 
-passed=0 skipped=0
-: >"$build/tests.log"
+log=$build/tests.log
+: >"$log"
 for name in "${tests[@]}"; do
   if ! run_ranks 1 "$build/tests/test_$name" --gtest_color=no >"$build/one.log" 2>&1; then
     cat "$build/one.log"
     echo "build_device: test_$name failed" >&2
     exit 1
   fi
-  cat "$build/one.log" >>"$build/tests.log"
-  passed=$((passed + $(grep -c '^\[       OK \]' "$build/one.log" || true)))
-  skipped=$((skipped + $(grep -c '^\[  SKIPPED \] .* ms)$' "$build/one.log" || true)))
+  cat "$build/one.log" >>"$log"
 done
-sed -n 's/^\[  SKIPPED \] \(.*\) ([0-9]* ms)$/not run: \1/p' "$build/tests.log"
-reason=$(sed -n 's/.*not run: \(no device here.*\)/: \1/p' "$build/tests.log" | sed -n 1p)
-printf 'build_device: compiled and linked: %s files of src/*/cuda and %s; %s of their tests passed, %s were not run%s;' \
-  "$(find src/device/cuda src/dnn/cuda src/comm/cuda -name '*.cpp' 2>/dev/null | wc -l)" "${tests[*]/#/test_}" \
-  "$passed" "$skipped" "$reason"
-echo " not compiled: kernels for the device"
+# What says "not run" was skipped for want of a device; what a processor without bf16 skips is not about devices.
+awk -v files="$(find src/device/cuda src/dnn/cuda src/comm/cuda -name '*.cpp' 2>/dev/null | wc -l)" \
+  -v tests="${tests[*]/#/test_}" '
+  /^\[ RUN / { because = "" }
+  /not run: / { because = $0; sub(/.*not run: /, "", because); reason = ": " because }
+  /^\[       OK \] .* ms\)$/ { ++passed }
+  /^\[  SKIPPED \] .* ms\)$/ && because != "" {
+    ++skipped
+    name = $4
+    sub(/\/[^\/.]*$/, "", name)  # the parameter of a test that has many
+    if (!cases[name]++) order[++names] = name
+  }
+  END {
+    for (i = 1; i <= names; ++i) {
+      print "not run: " order[i] (cases[order[i]] > 1 ? ", " cases[order[i]] " cases" : "")
+    }
+    printf "build_device: compiled and linked: %d files of src/*/cuda and %s; passed: %d tests; not run: %d%s; ", files,
+      tests, passed, skipped, reason
+    print "not compiled: kernels for the device"
+  }' "$log"
