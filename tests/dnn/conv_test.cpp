@@ -3,9 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "naive.hpp"
+#include "places.hpp"
 #include "seer/base/error.hpp"
 #include "seer/dnn/backend.hpp"
 
@@ -41,9 +43,14 @@ ConvShape make(std::int64_t n, std::int64_t h, std::int64_t w, std::int64_t c_in
           .groups = groups};
 }
 
-class Conv : public testing::TestWithParam<Named> {
+class Conv : public testing::TestWithParam<std::tuple<Named, Place>> {
  protected:
-  const ConvShape& s = GetParam().shape;
+  void SetUp() override {
+    SEER_NEEDS_PLACE(place);
+    backend = make_backend(place);
+  }
+  const ConvShape& s = std::get<0>(GetParam()).shape;
+  const Place place = std::get<1>(GetParam());
   device::Shape src_shape{s.n, s.h, s.w, s.c_in};
   device::Shape dst_shape{s.n, s.out_h(), s.out_w(), s.c_out};
   Floats src = naive::random(src_shape.elems(), 1);
@@ -54,7 +61,7 @@ class Conv : public testing::TestWithParam<Named> {
   Floats d_src = Floats(static_cast<std::size_t>(src_shape.elems()), NAN);
   Floats d_weight = Floats(static_cast<std::size_t>(s.weight_elems()), NAN);
   device::Queue queue;
-  std::unique_ptr<Backend> backend = make_host_backend();
+  std::unique_ptr<Backend> backend;
 };
 
 TEST_P(Conv, ForwardMatchesTheDefinition) {
@@ -85,7 +92,7 @@ TEST_P(Conv, BackwardWeightsMatchesTheDefinition) {
 TEST_P(Conv, RepeatsTheSameBits) {
   std::vector<Floats> first;
   for (int round = 0; round < 3; ++round) {
-    if (round == 2) backend = make_host_backend();
+    if (round == 2) backend = make_backend(place);
     backend->conv_forward(queue, s, tensor(src, src_shape), {weight.data(), 0}, tensor(dst, dst_shape));
     backend->conv_backward_data(queue, s, tensor(d_dst, dst_shape), {weight.data(), 0}, tensor(d_src, src_shape));
     backend->conv_backward_weights(queue, s, tensor(src, src_shape), tensor(d_dst, dst_shape), d_weight.data(),
@@ -127,14 +134,21 @@ const Named kShapes[] = {
     {"groups_of_7_from_5", make(1, 5, 4, 15, 21, 3, 1, 3)},
     {"kernel_5_groups_of_8", make(1, 7, 8, 16, 16, 5, 2, 2)},
 };
-INSTANTIATE_TEST_SUITE_P(Shapes, Conv, testing::ValuesIn(kShapes),
-                         [](const auto& named) { return std::string(named.param.name); });
+INSTANTIATE_TEST_SUITE_P(Shapes, Conv, testing::Combine(testing::ValuesIn(kShapes), kPlaces), [](const auto& tested) {
+  return std::get<0>(tested.param).name + ("_" + name(std::get<1>(tested.param)));
+});
+
+class ConvGradient : public testing::TestWithParam<Place> {};
+class ConvErrors : public testing::TestWithParam<Place> {};
+INSTANTIATE_TEST_SUITE_P(Places, ConvGradient, kPlaces, [](const auto& tested) { return name(tested.param); });
+INSTANTIATE_TEST_SUITE_P(Places, ConvErrors, kPlaces, [](const auto& tested) { return name(tested.param); });
 
 // Central differences of f = sum(dst * d_dst), which is linear in each argument: exact up to rounding.
-TEST(ConvGradient, AgreesWithFiniteDifferences) {
+TEST_P(ConvGradient, AgreesWithFiniteDifferences) {
+  SEER_NEEDS_PLACE(GetParam());
   const auto s = make(2, 5, 4, 16, 16, 3, 2, 2);
   device::Queue queue;
-  const auto backend = make_host_backend();
+  const auto backend = make_backend(GetParam());
   const device::Shape src_shape{s.n, s.h, s.w, s.c_in}, dst_shape{s.n, s.out_h(), s.out_w(), s.c_out};
   auto src = naive::random(src_shape.elems(), 1), d_dst = naive::random(dst_shape.elems(), 2);
   auto weight = naive::random(s.weight_elems(), 3);
@@ -163,8 +177,9 @@ TEST(ConvGradient, AgreesWithFiniteDifferences) {
   check(weight, d_weight, "weight");
 }
 
-TEST(ConvErrors, WrongShapeIsRefused) {
-  const auto backend = make_host_backend();
+TEST_P(ConvErrors, WrongShapeIsRefused) {
+  SEER_NEEDS_PLACE(GetParam());
+  const auto backend = make_backend(GetParam());
   device::Queue queue;
   Floats values(64);
   const auto s = make(1, 2, 2, 4, 4, 1, 1, 1);
@@ -173,8 +188,9 @@ TEST(ConvErrors, WrongShapeIsRefused) {
       Error);
 }
 
-TEST(ConvErrors, LibraryStatusAndShapeAreNamed) {
-  const auto backend = make_host_backend();
+TEST_P(ConvErrors, LibraryStatusAndShapeAreNamed) {
+  SEER_NEEDS_PLACE(GetParam());
+  const auto backend = make_backend(GetParam());
   device::Queue queue;
   Floats values(1024);
   auto s = make(1, 2, 2, 4, 4, 3, 1, 1);

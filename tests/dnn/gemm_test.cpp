@@ -5,6 +5,7 @@
 #include <tuple>
 
 #include "naive.hpp"
+#include "places.hpp"
 #include "seer/dnn/backend.hpp"
 
 namespace seer::dnn {
@@ -17,10 +18,11 @@ void PrintTo(const Sizes& s, std::ostream* stream) {
   *stream << s.m << "x" << s.n << "x" << s.k;
 }
 
-class Gemm : public testing::TestWithParam<std::tuple<Sizes, Transpose, Transpose, Accumulate, bool>> {};
+class Gemm : public testing::TestWithParam<std::tuple<Sizes, Transpose, Transpose, Accumulate, bool, Place>> {};
 
 TEST_P(Gemm, MatchesTheDefinition) {
-  const auto [sizes, ta, tb, accumulate, with_bias] = GetParam();
+  const auto [sizes, ta, tb, accumulate, with_bias, place] = GetParam();
+  SEER_NEEDS_PLACE(place);
   const auto [m, n, k] = sizes;
   const auto a = naive::random(m * k, 1), b = naive::random(k * n, 2), bias = naive::random(n, 3);
   auto c = naive::random(m * n, 4);
@@ -28,7 +30,7 @@ TEST_P(Gemm, MatchesTheDefinition) {
   const auto expected = naive::gemm(m, n, k, a, ta, b, tb, with_bias ? bias : naive::Floats{},
                                     accumulate == Accumulate::yes ? c : naive::Floats{});
   device::Queue queue;
-  make_host_backend()->gemm(queue, m, n, k, a.data(), ta, b.data(), tb, c.data(), accumulate,
+  make_backend(place)->gemm(queue, m, n, k, a.data(), ta, b.data(), tb, c.data(), accumulate,
                             with_bias ? bias.data() : nullptr);
   EXPECT_LT(naive::relative_error(c, expected), 1e-5);
 }
@@ -39,7 +41,7 @@ INSTANTIATE_TEST_SUITE_P(All, Gemm,
                                                           Sizes{64, 16, 373}, Sizes{130, 67, 51}, Sizes{2, 515, 31}),
                                           testing::Values(Transpose::no, Transpose::yes),
                                           testing::Values(Transpose::no, Transpose::yes),
-                                          testing::Values(Accumulate::no, Accumulate::yes), testing::Bool()));
+                                          testing::Values(Accumulate::no, Accumulate::yes), testing::Bool(), kPlaces));
 
 }  // namespace
 }  // namespace seer::dnn

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "naive.hpp"
+#include "places.hpp"
 #include "seer/base/error.hpp"
 #include "seer/base/half.hpp"
 
@@ -72,13 +73,16 @@ const Named kShapes[] = {
     {"kernel_5", {.n = 1, .h = 7, .w = 8, .c_in = 16, .c_out = 16, .kernel = 5, .stride = 2, .pad = 2, .groups = 2}},
 };
 
-class HalfConv : public testing::TestWithParam<std::tuple<DType, Named>> {
+class HalfConv : public testing::TestWithParam<std::tuple<DType, Named, Place>> {
  protected:
   void SetUp() override {
+    SEER_NEEDS_PLACE(place);
+    backend = make_backend(place);
     if (!backend->supports(type)) GTEST_SKIP() << backend->describe() << " cannot on this processor";
   }
   const DType type = std::get<0>(GetParam());
   const ConvShape& s = std::get<1>(GetParam()).shape;
+  const Place place = std::get<2>(GetParam());
   device::Shape src_shape{s.n, s.h, s.w, s.c_in};
   device::Shape dst_shape{s.n, s.out_h(), s.out_w(), s.c_out};
   Stored src{type, naive::random(src_shape.elems(), 1)};
@@ -89,7 +93,7 @@ class HalfConv : public testing::TestWithParam<std::tuple<DType, Named>> {
   Stored d_src{type, Floats(static_cast<std::size_t>(src_shape.elems()), NAN)};
   Floats d_weight = Floats(static_cast<std::size_t>(s.weight_elems()), NAN);
   device::Queue queue;
-  std::unique_ptr<Backend> backend = make_host_backend();
+  std::unique_ptr<Backend> backend;
 };
 
 TEST_P(HalfConv, ForwardMatchesTheDefinition) {
@@ -135,7 +139,7 @@ TEST_P(HalfConv, KeepsRoundedWeightsByVersionAndRepeatsTheSameBits) {
   EXPECT_EQ(forward(1), first) << "the kept copy";
   const auto negative = forward(2);
   EXPECT_NE(negative, first);
-  backend = make_host_backend();
+  backend = make_backend(place);
   EXPECT_EQ(forward(2), negative);
 }
 
@@ -143,9 +147,11 @@ const auto kTypes = testing::Values(DType::bf16, DType::f16);
 const char* name_of(DType type) {
   return type == DType::bf16 ? "bf16" : "f16";
 }
-INSTANTIATE_TEST_SUITE_P(Shapes, HalfConv, testing::Combine(kTypes, testing::ValuesIn(kShapes)), [](const auto& test) {
-  return std::string(name_of(std::get<0>(test.param))) + "_" + std::get<1>(test.param).name;
-});
+INSTANTIATE_TEST_SUITE_P(Shapes, HalfConv, testing::Combine(kTypes, testing::ValuesIn(kShapes), kPlaces),
+                         [](const auto& test) {
+                           return std::string(name_of(std::get<0>(test.param))) + "_" + std::get<1>(test.param).name +
+                                  "_" + name(std::get<2>(test.param));
+                         });
 
 struct Sizes {
   std::int64_t m, n, k;
@@ -154,12 +160,14 @@ void PrintTo(const Sizes& s, std::ostream* stream) {
   *stream << s.m << "x" << s.n << "x" << s.k;
 }
 
-class HalfGemm : public testing::TestWithParam<std::tuple<DType, Sizes, Transpose, Transpose, Accumulate, bool>> {};
+class HalfGemm
+    : public testing::TestWithParam<std::tuple<DType, Sizes, Transpose, Transpose, Accumulate, bool, Place>> {};
 
 TEST_P(HalfGemm, MatchesTheDefinition) {
-  const auto [type, sizes, ta, tb, accumulate, with_bias] = GetParam();
+  const auto [type, sizes, ta, tb, accumulate, with_bias, place] = GetParam();
   const auto [m, n, k] = sizes;
-  const auto backend = make_host_backend();
+  SEER_NEEDS_PLACE(place);
+  const auto backend = make_backend(place);
   if (!backend->supports(type)) GTEST_SKIP() << backend->describe() << " cannot on this processor";
   Stored stored_a(type, naive::random(m * k, 1)), stored_b(type, naive::random(k * n, 2));
   const auto a = stored_a.values(), b = stored_b.values(), bias = naive::random(n, 3);
@@ -185,16 +193,21 @@ INSTANTIATE_TEST_SUITE_P(All, HalfGemm,
                                                           Sizes{130, 67, 51}),
                                           testing::Values(Transpose::no, Transpose::yes),
                                           testing::Values(Transpose::no, Transpose::yes),
-                                          testing::Values(Accumulate::no, Accumulate::yes), testing::Bool()));
+                                          testing::Values(Accumulate::no, Accumulate::yes), testing::Bool(), kPlaces));
 
-TEST(Half, FloatIsAlwaysSupportedAndBytesNever) {
-  const auto backend = make_host_backend();
+class Half : public testing::TestWithParam<Place> {};
+INSTANTIATE_TEST_SUITE_P(Places, Half, kPlaces, [](const auto& tested) { return name(tested.param); });
+
+TEST_P(Half, FloatIsAlwaysSupportedAndBytesNever) {
+  SEER_NEEDS_PLACE(GetParam());
+  const auto backend = make_backend(GetParam());
   EXPECT_TRUE(backend->supports(DType::f32));
   EXPECT_FALSE(backend->supports(DType::u8));
 }
 
-TEST(Half, TensorsOfDifferentTypesAreRefused) {
-  const auto backend = make_host_backend();
+TEST_P(Half, TensorsOfDifferentTypesAreRefused) {
+  SEER_NEEDS_PLACE(GetParam());
+  const auto backend = make_backend(GetParam());
   device::Queue queue;
   Floats values(64);
   const ConvShape s{.n = 1, .h = 2, .w = 2, .c_in = 4, .c_out = 4};

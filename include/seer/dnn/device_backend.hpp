@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+// The device's body of dnn::Backend: cuDNN's graph API and cuBLASLt. Device builds only.
+//
+// Which engine runs a convolution is measured when its shape is first met, and kept on disk. All ranks must run the
+// same one, and a rank that goes on from a checkpoint should: the measurement decides over bits.
+#pragma once
+
+#if defined(SEER_CUDA)
+
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "seer/dnn/backend.hpp"
+
+namespace seer::dnn {
+
+struct DeviceOptions {
+  /// Products of floats on tensor cores, their operands rounded to 10 bits of fraction.
+  bool tf32 = false;
+  /// Only engines that give the same bits every time.
+  bool deterministic = false;
+  /// Gradients of weights in half precision are never rounded to it, as on the host. cuDNN has no engine that does so
+  /// for grouped convolutions: their operands are widened to float, which costs about two passes over them and runs at
+  /// TF32's rate (exactly: bf16 and f16 fit into TF32). False: such gradients may be rounded once per call.
+  bool float_weight_gradients = true;
+  /// Scratch memory of a call, copies of operands included; more is never asked for.
+  std::size_t workspace_bytes = std::size_t{1} << 30;
+  /// Where choices are kept from one run to the next ("dnn_choices.json"); "" keeps none.
+  std::string cache_dir;
+  /// Whether this process writes that file: one of a job's is enough.
+  bool writes_cache = true;
+  /// Gets this rank's text and gives back the root's, on all ranks: a broadcast. Called once per new shape, so all
+  /// ranks must meet the same shapes in the same order. Empty: this rank decides for itself.
+  std::function<std::string(const std::string&)> agree;
+};
+
+/// On the calling thread's present device. Error(device) in one line where the cuDNN found when the program runs will
+/// not do. Calls on more than one queue are put in order by waiting.
+std::unique_ptr<Backend> make_device_backend(DeviceOptions options = {});
+
+}  // namespace seer::dnn
+
+#endif

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "choices.hpp"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "seer/base/error.hpp"
+#include "seer/base/log.hpp"
+
+namespace seer::dnn {
+namespace {
+
+constexpr int kFormat = 1;
+
+const char* name(DType type) {
+  return type == DType::f32 ? "f32" : type == DType::bf16 ? "bf16" : "f16";
+}
+const char* name(Direction direction) {
+  return direction == Direction::forward         ? "forward"
+         : direction == Direction::backward_data ? "backward_data"
+                                                 : "backward_weights";
+}
+
+}  // namespace
+
+Choices::Choices(const std::string& directory, bool writes)
+    : path_(directory.empty() ? "" : directory + "/dnn_choices.json"), writes_(writes) {
+  read();
+}
+
+void Choices::read() {
+  if (path_.empty()) return;
+  std::ifstream file(path_);
+  if (!file) return;
+  try {
+    const auto json = nlohmann::json::parse(file);
+    if (json.at("format") != kFormat) return;
+    for (const auto& [key, value] : json.at("choices").items()) {
+      choices_.insert({key, {value.at("name").get<std::string>(), value.at("us").get<double>()}});
+    }
+  } catch (const nlohmann::json::exception& error) {
+    log::warn(fmt::format("{} cannot be read and is ignored: {}", path_, error.what()));
+  }
+}
+
+void Choices::write() const {
+  auto all = nlohmann::json::object();
+  for (const auto& [key, choice] : choices_) all[key] = {{"name", choice.name}, {"us", choice.microseconds}};
+  const std::string text = nlohmann::json{{"format", kFormat}, {"choices", all}}.dump(1);
+  std::error_code failed;
+  std::filesystem::create_directories(std::filesystem::path(path_).parent_path(), failed);
+  // Renamed into place: another job may be reading.
+  const std::string next = fmt::format("{}.{}.tmp", path_, getpid());
+  {
+    std::ofstream file(next);
+    file << text << "\n";
+    file.flush();
+    if (!file) failed = std::make_error_code(std::errc::io_error);
+  }
+  if (!failed) std::filesystem::rename(next, path_, failed);
+  if (failed) {
+    std::error_code ignored;
+    std::filesystem::remove(next, ignored);
+    log::warn(fmt::format("{} cannot be written ({}): convolutions are measured again in the next run", path_,
+                          failed.message()));
+  }
+}
+
+std::optional<Choice> Choices::find(const std::string& key) const {
+  const auto found = choices_.find(key);
+  return found == choices_.end() ? std::nullopt : std::optional(found->second);
+}
+
+void Choices::keep(const std::string& key, const Choice& choice) {
+  choices_[key] = choice;
+  if (path_.empty() || !writes_) return;
+  read();  // others' additions; what is already known here stays
+  write();
+}
+
+namespace {
+
+/// Its name is empty where none can be run.
+Choice fastest(const std::vector<Candidate>& candidates) {
+  Choice best{"", std::numeric_limits<double>::infinity()};
+  for (const auto& candidate : candidates) {
+    const auto us = candidate.time_us(best.microseconds);
+    if (us && *us < best.microseconds) best = {candidate.name, *us};
+  }
+  return best;
+}
+
+}  // namespace
+
+std::size_t choose(const std::string& key, const std::vector<Candidate>& candidates, Choices& choices,
+                   const Agree& agree, const std::string& what) {
+  const auto position = [&](const std::string& wanted) {
+    return std::find_if(candidates.begin(), candidates.end(), [&](const auto& c) { return c.name == wanted; });
+  };
+  const auto kept = choices.find(key);
+  const bool known = kept && position(kept->name) != candidates.end();  // else of another time
+  const Choice mine = known ? *kept : fastest(candidates);
+  const std::string name = agree ? agree(mine.name) : mine.name;
+  if (name.empty()) {
+    throw Error(ExitCode::device, fmt::format("no engine can run {}", what),
+                "a larger workspace, a smaller batch or another precision");
+  }
+  const auto taken = position(name);
+  if (taken == candidates.end()) {
+    throw Error(ExitCode::device, fmt::format("rank 0 chose engine {} for {}, which is not offered here", name, what),
+                "the same devices, drivers and libraries on all nodes");
+  }
+  if (!known && mine.name == name) choices.keep(key, mine);
+  return static_cast<std::size_t>(taken - candidates.begin());
+}
+
+std::string choice_key(const ChoiceSetting& setting, Direction direction, const ConvShape& s, DType type,
+                       std::int64_t alignment_bytes) {
+  return fmt::format(
+      "{} | {} | driver {} | {}{}{}workspace {} | {} {} n {} h {} w {} c {} {} kernel {} stride {} pad {} groups {} "
+      "alignment {}",
+      setting.device, setting.library, setting.driver, setting.tf32 ? "tf32, " : "",
+      setting.deterministic ? "deterministic, " : "", setting.float_weight_gradients ? "" : "rounded gradients, ",
+      setting.workspace_bytes, name(direction), name(type), s.n, s.h, s.w, s.c_in, s.c_out, s.kernel, s.stride, s.pad,
+      s.groups, alignment_bytes);
+}
+
+}  // namespace seer::dnn

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+// Products of matrices by cuBLASLt, bias and addition fused. Ours are row-major, cuBLASLt's column-major: what is one's
+// matrix is the other's transpose, so c = op(a) op(b) is asked for as c^T = op(b)^T op(a)^T.
+#pragma once
+
+#include <cublasLt.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <unordered_map>
+
+#include "seer/dnn/backend.hpp"
+
+namespace seer::dnn {
+
+/// c[m,n] = op(a)[m,k] * op(b)[k,n] (+ c) (+ bias[n]), row-major, dense; a and b of `type`, c of `out`, bias float.
+struct ProductShape {
+  std::int64_t m = 1, n = 1, k = 1;
+  Transpose ta = Transpose::no, tb = Transpose::no;
+  DType type = DType::f32, out = DType::f32;
+  bool add = false, bias = false;
+  std::int64_t align_a = 16, align_b = 16, align_c = 16;  ///< bytes, of the pointers
+  bool operator==(const ProductShape&) const = default;
+};
+
+/// The same in cuBLASLt's words: column-major, its A is our b, its B is our a.
+struct ColumnMajor {
+  std::int64_t rows_a, columns_a, leading_a;  ///< as stored
+  std::int64_t rows_b, columns_b, leading_b;
+  std::int64_t rows_c, columns_c, leading_c;
+  bool transpose_a, transpose_b;
+};
+ColumnMajor column_major(const ProductShape& shape);
+
+/// The largest power of two that divides the address, at most 16.
+std::int64_t alignment_bytes(const void* data);
+
+class CublasltGemm {
+ public:
+  CublasltGemm(bool tf32, bool deterministic, std::size_t workspace_limit_bytes);
+  ~CublasltGemm();
+  CublasltGemm(const CublasltGemm&) = delete;
+  CublasltGemm& operator=(const CublasltGemm&) = delete;
+
+  /// Scratch memory that run() needs for this shape.
+  std::size_t workspace_bytes(const ProductShape& shape);
+  void run(cudaStream_t stream, const ProductShape& shape, const void* a, const void* b, void* c, const float* bias,
+           void* workspace);
+
+ private:
+  struct Plan {
+    cublasLtMatmulDesc_t operation = nullptr;
+    cublasLtMatrixLayout_t a = nullptr, b = nullptr, c = nullptr;
+    cublasLtMatmulAlgo_t algorithm{};
+    std::size_t workspace_bytes = 0;
+  };
+  struct ShapeHash {
+    std::size_t operator()(const ProductShape& shape) const;
+  };
+  Plan& plan(const ProductShape& shape);
+  static void destroy(Plan& plan);
+
+  bool tf32_, deterministic_;
+  std::size_t workspace_limit_bytes_;
+  cublasLtHandle_t handle_ = nullptr;
+  std::unordered_map<ProductShape, Plan, ShapeHash> plans_;
+};
+
+}  // namespace seer::dnn

@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cudnn_conv.hpp"
+
+#include <algorithm>
+
+#include "describe.hpp"
+#include "seer/base/error.hpp"
+#include "seer/device/cuda.hpp"
+
+namespace seer::dnn {
+namespace {
+
+using cudnn::Order;
+
+char* at(void* base, std::size_t offset) {
+  return static_cast<char*>(base) + offset;
+}
+std::size_t bytes(std::int64_t elems, DType type) {
+  return static_cast<std::size_t>(elems) * dtype_bytes(type);
+}
+std::size_t rows(const device::Shape& s, const ConvShape& conv) {
+  return static_cast<std::size_t>(s.rows() * conv.groups);
+}
+
+/// Times what is put between its two marks on a stream.
+class Stopwatch {
+ public:
+  Stopwatch() {
+    device::check(cudaEventCreate(&begin_), "cudaEventCreate");
+    device::check(cudaEventCreate(&end_), "cudaEventCreate");
+  }
+  ~Stopwatch() {
+    cudaEventDestroy(begin_);
+    cudaEventDestroy(end_);
+  }
+  Stopwatch(const Stopwatch&) = delete;
+  Stopwatch& operator=(const Stopwatch&) = delete;
+  template <class Work>
+  double us(cudaStream_t stream, Work&& work) {
+    device::check(cudaEventRecord(begin_, stream), "cudaEventRecord");
+    work();
+    device::check(cudaEventRecord(end_, stream), "cudaEventRecord");
+    device::check(cudaEventSynchronize(end_), "cudaEventSynchronize");
+    float ms = 0;
+    device::check(cudaEventElapsedTime(&ms, begin_, end_), "cudaEventElapsedTime");
+    return static_cast<double>(ms) * 1000;
+  }
+
+ private:
+  cudaEvent_t begin_ = nullptr, end_ = nullptr;
+};
+
+}  // namespace
+
+CudnnConv::CudnnConv(const DeviceOptions& options, ChoiceSetting setting, cudnnHandle_t handle, CublasltGemm& gemm,
+                     Scratch& scratch)
+    : options_(options),
+      setting_(std::move(setting)),
+      handle_(handle),
+      gemm_(gemm),
+      scratch_(scratch),
+      reorder_(handle),
+      packed_(device::Space::device),
+      choices_(options.cache_dir, options.writes_cache) {}
+
+std::size_t CudnnConv::KeyHash::operator()(const Key& key) const {
+  const auto& s = key.shape;
+  std::size_t hash = static_cast<std::size_t>(key.direction) * 8 + static_cast<std::size_t>(key.type);
+  for (const auto value : {s.n, s.h, s.w, s.c_in, s.c_out, s.kernel, s.stride, s.pad, s.groups, key.alignment}) {
+    hash = hash * 1000003 + static_cast<std::size_t>(value);
+  }
+  return hash;
+}
+
+bool CudnnConv::ready(Way& way) {
+  if (way.product) {
+    if (way.workspace_bytes == 0) way.workspace_bytes = gemm_.workspace_bytes(*way.product);
+  } else if (!way.plan) {
+    way.plan = cudnn::Plan({.handle = handle_}, way.engine);
+    way.workspace_bytes += way.plan.workspace_bytes();  // behind the copies
+  }
+  return way.workspace_bytes <= options_.workspace_bytes;
+}
+
+std::optional<double> CudnnConv::measure(cudaStream_t stream, Way& way, const Run& run, double best_us) {
+  constexpr int kRuns = 3;
+  constexpr double kHopeless = 4;  // a first run includes loading: not a fair time, but no engine is that far off
+  try {
+    if (!ready(way)) return std::nullopt;
+    Stopwatch watch;
+    run(way);  // loads the kernel
+    double us = watch.us(stream, [&] { run(way); });
+    for (int i = 1; i < kRuns && us < kHopeless * best_us; ++i) {
+      us = std::min(us, watch.us(stream, [&] { run(way); }));
+    }
+    return us;
+  } catch (const cudnn::Failure&) {
+  } catch (const Error&) {  // no memory for it, or no algorithm
+  }
+  cudaGetLastError();  // it is not for the next call to find
+  return std::nullopt;
+}
+
+Way& CudnnConv::chosen(cudaStream_t stream, const Key& key, const Run& run) {
+  const auto known = chosen_.find(key);
+  if (known != chosen_.end()) return known->second;
+  const auto held_before = scratch_.bytes();
+  auto offered = ways({.handle = handle_}, options_, key.direction, key.shape, key.type, key.alignment);
+  std::vector<Candidate> candidates;
+  for (auto& way : offered) {
+    candidates.push_back({way.name, [&](double best_us) { return measure(stream, way, run, best_us); }});
+  }
+  const auto best = choose(choice_key(setting_, key.direction, key.shape, key.type, key.alignment), candidates,
+                           choices_, options_.agree, shape_text(key.direction, key.shape));
+  Way& way = chosen_.emplace(key, std::move(offered[best])).first->second;
+  ensure(ready(way), "the engine chosen keeps within the workspace");
+  // What was tried may have asked for more than what was chosen.
+  const auto wanted = std::max(way.workspace_bytes, held_before);
+  if (scratch_.bytes() > wanted) {
+    scratch_ = Scratch(device::Space::device);
+    scratch_.need(wanted);
+  }
+  way.engine = {};  // the plan has all it needs
+  return way;
+}
+
+void CudnnConv::pack(cudaStream_t stream, const Way& way, const ConvShape& s, DType type, const void* weight,
+                     void* to) {
+  const std::int64_t width = s.c_in / s.groups;
+  const auto* floats = static_cast<const float*>(weight);
+  if (type == DType::f32)
+    return reorder_.order(s, floats, Order::oihw, static_cast<float*>(to), Order::krsc, Accumulate::no);
+  Layout layout;
+  const auto ordered = layout.add(bytes(s.weight_elems(), DType::f32));
+  const auto narrow = layout.add(bytes(s.weight_elems(), type));
+  void* base = scratch_.need(layout.bytes());
+  if (s.kernel > 1) {
+    auto* krsc = reinterpret_cast<float*>(at(base, ordered));
+    reorder_.order(s, floats, Order::oihw, krsc, Order::krsc, Accumulate::no);
+    floats = krsc;
+  }
+  void* cast_to = way.padded ? at(base, narrow) : to;
+  reorder_.cast({s.c_out, width, s.kernel, s.kernel}, DType::f32, floats, type, cast_to);
+  if (way.padded) Reorder::pad_weights(stream, PaddedWidths(s), s.kernel * s.kernel, type, cast_to, to);
+}
+
+const void* CudnnConv::packed(cudaStream_t stream, const Way& way, const ConvShape& s, DType type, Weights weight) {
+  if (type == DType::f32 && s.kernel == 1) return weight.data;  // both orders are the same
+  const int order = static_cast<int>(type) * 2 + (way.padded ? 1 : 0);
+  return packed_.get(weight, order, bytes(way.shape.weight_elems(), type),
+                     [&](void* to) { pack(stream, way, s, type, weight.data, to); });
+}
+
+void CudnnConv::go(cudaStream_t stream, Direction direction, Way& way, const ConvShape& s, const void* in,
+                   const void* weight, void* out) {
+  void* base = way.workspace_bytes > 0 ? scratch_.need(way.workspace_bytes) : nullptr;
+  if (way.product) return gemm_.run(stream, *way.product, in, weight, out, nullptr, base);
+  const bool forward = direction == Direction::forward;
+  if (!way.padded) {
+    return way.plan.run(handle_, {{forward ? 1 : 3, in}, {2, weight}, {forward ? 3 : 1, out}}, base);
+  }
+  const PaddedWidths p(s);
+  const device::Shape src{s.n, s.h, s.w, s.c_in}, dst{s.n, s.out_h(), s.out_w(), s.c_out};
+  Layout layout;
+  const auto x = layout.add(bytes(src.rows() * way.shape.c_in, way.operands));
+  const auto y = layout.add(bytes(dst.rows() * way.shape.c_out, way.operands));
+  const auto in_width = bytes(forward ? p.in : p.out, way.operands);
+  const auto in_padded = bytes(forward ? p.padded_in : p.padded_out, way.operands);
+  const auto out_width = bytes(forward ? p.out : p.in, way.operands);
+  const auto out_padded = bytes(forward ? p.padded_out : p.padded_in, way.operands);
+  Reorder::pad(stream, rows(forward ? src : dst, s), in_width, in_padded, in, at(base, forward ? x : y));
+  way.plan.run(handle_, {{1, at(base, x)}, {2, weight}, {3, at(base, y)}}, at(base, layout.bytes()));
+  Reorder::unpad(stream, rows(forward ? dst : src, s), out_width, out_padded, at(base, forward ? y : x), out);
+}
+
+void CudnnConv::go_weights(cudaStream_t stream, Way& way, const ConvShape& s, DType type, const void* src,
+                           const void* d_dst, float* d_weight, Accumulate accumulate) {
+  const PaddedWidths p(s);
+  const device::Shape x_shape{way.shape.n, s.h, s.w, s.c_in}, y_shape{way.shape.n, s.out_h(), s.out_w(), s.c_out};
+  const std::int64_t area = s.kernel * s.kernel;
+  const bool copies = way.padded || way.operands != type;
+  Layout layout;
+  const auto left = layout.add(bytes(way.shape.weight_elems(), way.gradient));
+  const auto unpadded = way.padded ? layout.add(bytes(s.weight_elems(), way.gradient)) : left;
+  const auto wide = way.gradient != DType::f32 ? layout.add(bytes(s.weight_elems(), DType::f32)) : unpadded;
+  const auto x = copies ? layout.add(bytes(x_shape.rows() * way.shape.c_in, way.operands)) : 0;
+  const auto y = copies ? layout.add(bytes(y_shape.rows() * way.shape.c_out, way.operands)) : 0;
+  void* base = scratch_.need(way.workspace_bytes);
+  for (std::int64_t first = 0; first < s.n; first += way.shape.n) {
+    const void* part_x = static_cast<const char*>(src) + bytes(first * s.h * s.w * s.c_in, type);
+    const void* part_y = static_cast<const char*>(d_dst) + bytes(first * s.out_h() * s.out_w() * s.c_out, type);
+    if (way.padded) {
+      Reorder::pad(stream, rows(x_shape, s), bytes(p.in, type), bytes(p.padded_in, type), part_x, at(base, x));
+      Reorder::pad(stream, rows(y_shape, s), bytes(p.out, type), bytes(p.padded_out, type), part_y, at(base, y));
+    } else if (copies) {
+      reorder_.cast({x_shape.n, x_shape.c, x_shape.h, x_shape.w}, type, part_x, way.operands, at(base, x));
+      reorder_.cast({y_shape.n, y_shape.c, y_shape.h, y_shape.w}, type, part_y, way.operands, at(base, y));
+    }
+    way.plan.run(handle_, {{1, copies ? at(base, x) : part_x}, {2, at(base, left)}, {3, copies ? at(base, y) : part_y}},
+                 at(base, layout.bytes()));
+    if (way.padded) Reorder::unpad_weights(stream, p, area, way.gradient, at(base, left), at(base, unpadded));
+    if (way.gradient != DType::f32) {
+      reorder_.cast({s.c_out, s.c_in / s.groups, s.kernel, s.kernel}, way.gradient, at(base, unpadded), DType::f32,
+                    at(base, wide));
+    }
+    if (d_weight == nullptr) continue;  // a trial
+    const bool add = accumulate == Accumulate::yes || first > 0;
+    reorder_.order(s, reinterpret_cast<const float*>(at(base, wide)), Order::krsc, d_weight, Order::oihw,
+                   add ? Accumulate::yes : Accumulate::no);
+  }
+}
+
+void CudnnConv::run(cudaStream_t stream, Direction direction, const ConvShape& shape, DType type, const void* in,
+                    Weights weight, void* out) {
+  auto alignment = std::min(alignment_bytes(in), alignment_bytes(out));
+  if (type == DType::f32 && shape.kernel == 1) alignment = std::min(alignment, alignment_bytes(weight.data));
+  // Trials pack for themselves: a copy that is kept would stay for a way that is not.
+  device::Buffer trial_weights;
+  const Way* packed_for = nullptr;
+  const auto trial = [&](Way& way) {
+    const void* packed_weight = weight.data;
+    if (type != DType::f32 || shape.kernel > 1) {
+      const auto wanted = bytes(way.shape.weight_elems(), type);
+      if (trial_weights.bytes() != wanted) {
+        trial_weights = device::Buffer();
+        trial_weights = device::Buffer(wanted, device::Space::device);
+        packed_for = nullptr;
+      }
+      if (packed_for == nullptr || packed_for->padded != way.padded) {
+        pack(stream, way, shape, type, weight.data, trial_weights.data());
+      }
+      packed_for = &way;
+      packed_weight = trial_weights.data();
+    }
+    go(stream, direction, way, shape, in, packed_weight, out);
+  };
+  Way& way = chosen(stream, {direction, shape, type, alignment}, trial);
+  go(stream, direction, way, shape, in, packed(stream, way, shape, type, weight), out);
+}
+
+void CudnnConv::run_weights(cudaStream_t stream, const ConvShape& shape, DType type, const void* src, const void* d_dst,
+                            float* d_weight, Accumulate accumulate) {
+  if (is_matrix_product(shape)) {
+    // The library leaves floats and adds them up, whatever the operands are.
+    const ProductShape product{.m = shape.c_out,
+                               .n = shape.c_in,
+                               .k = shape.n * shape.h * shape.w,
+                               .ta = Transpose::yes,
+                               .tb = Transpose::no,
+                               .type = type,
+                               .out = DType::f32,
+                               .add = accumulate == Accumulate::yes,
+                               .align_a = alignment_bytes(d_dst),
+                               .align_b = alignment_bytes(src),
+                               .align_c = alignment_bytes(d_weight)};
+    void* workspace = scratch_.need(gemm_.workspace_bytes(product));
+    return gemm_.run(stream, product, d_dst, src, d_weight, nullptr, workspace);
+  }
+  const auto alignment = std::min(alignment_bytes(src), alignment_bytes(d_dst));
+  Way& way = chosen(stream, {Direction::backward_weights, shape, type, alignment},
+                    [&](Way& tried) { go_weights(stream, tried, shape, type, src, d_dst, nullptr, Accumulate::no); });
+  go_weights(stream, way, shape, type, src, d_dst, d_weight, accumulate);
+}
+
+}  // namespace seer::dnn

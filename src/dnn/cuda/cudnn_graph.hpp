@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+// cuDNN's graph API as this program needs it: a graph of one operation, the engines that cuDNN proposes for it, and
+// plans that run. Nothing else talks to cudnnBackend*.
+#pragma once
+
+#include <cudnn.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "../direction.hpp"
+#include "seer/base/dtype.hpp"
+#include "seer/dnn/backend.hpp"
+
+namespace seer::dnn::cudnn {
+
+/// What cuDNN says went wrong; becomes Error(device), with the shape, at the edge of the back end.
+class Failure : public std::runtime_error {
+ public:
+  Failure(cudnnStatus_t failed, const std::string& what) : std::runtime_error(what), status(failed) {}
+  /// True where this engine or type cannot do it and another one may.
+  bool unsupported() const { return status / 1000 == 3 || status / 1000 == 2; }
+  std::string remedy() const;
+  cudnnStatus_t status;
+};
+
+/// Throws Failure naming the call, the status and cuDNN's own words.
+void check(cudnnStatus_t status, const char* call);
+
+/// A backend descriptor: owned, move-only.
+class Descriptor {
+ public:
+  Descriptor() = default;
+  explicit Descriptor(cudnnBackendDescriptorType_t type);
+  Descriptor(Descriptor&& other) noexcept : raw_(std::exchange(other.raw_, nullptr)) {}
+  Descriptor& operator=(Descriptor&& other) noexcept {
+    std::swap(raw_, other.raw_);
+    return *this;
+  }
+  ~Descriptor();
+  cudnnBackendDescriptor_t raw() const { return raw_; }
+  explicit operator bool() const { return raw_ != nullptr; }
+
+  Descriptor& set(cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type, std::int64_t count,
+                  const void* values);
+  Descriptor& set(cudnnBackendAttributeName_t name, std::int64_t value);
+  Descriptor& set(cudnnBackendAttributeName_t name, const std::vector<std::int64_t>& values);
+  Descriptor& set(cudnnBackendAttributeName_t name, const Descriptor& value);
+  Descriptor& finalize();
+
+  /// How many values an attribute has, at most `room` of them written to `values`.
+  std::int64_t get(cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type, std::int64_t room,
+                   void* values) const;
+
+ private:
+  cudnnBackendDescriptor_t raw_ = nullptr;
+};
+
+/// Where a graph is to run: on the handle's device or, in tests, on one that is described and not here
+/// (CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR, cuDNN 9.8), for which everything but execution works.
+struct Target {
+  cudnnHandle_t handle = nullptr;
+  const Descriptor* properties = nullptr;
+};
+
+/// A tensor of a graph. Dimensions as cuDNN counts them: N, C, H, W, or K, C / groups, R, S.
+struct TensorSpec {
+  std::int64_t id = 0;
+  DType type = DType::f32;
+  std::vector<std::int64_t> dims, strides;
+  std::int64_t alignment_bytes = 16;  ///< of the pointers that it will be given
+};
+
+enum class Order : std::uint8_t {
+  oihw,  ///< the checkpoints'
+  krsc,  ///< NHWC's: input channels fastest
+};
+
+TensorSpec activation(std::int64_t id, DType type, device::Shape shape, std::int64_t alignment_bytes = 16);
+TensorSpec weights(std::int64_t id, DType type, const ConvShape& shape, Order order, std::int64_t alignment_bytes = 16);
+
+/// A finalised operation graph, with what it is made of.
+class Graph {
+ public:
+  /// `x`: source or its gradient; `y`: destination or its gradient; `w`: weights or their gradient.
+  static Graph convolution(Target target, Direction direction, const ConvShape& shape, const TensorSpec& x,
+                           const TensorSpec& w, const TensorSpec& y);
+  /// y = x, in y's type and order.
+  static Graph copy(Target target, const TensorSpec& x, const TensorSpec& y);
+  /// y = x + b, all of the same dimensions.
+  static Graph sum(Target target, const TensorSpec& x, const TensorSpec& b, const TensorSpec& y);
+
+  const Target& target() const { return target_; }
+  const Descriptor& raw() const { return graph_; }
+
+ private:
+  Graph(Target target, std::vector<Descriptor> parts);  // the last part is the operation
+  static Descriptor tensor(const TensorSpec& spec);
+  static Descriptor pointwise(cudnnPointwiseMode_t mode);
+
+  Target target_;
+  std::vector<Descriptor> parts_;
+  Descriptor graph_;
+};
+
+/// An engine with its knobs, as proposed. The name is the same wherever cuDNN's version and device are.
+struct EngineConfig {
+  Descriptor config;
+  std::string name;  ///< "eng37,k2=5,k13=2"
+  std::vector<cudnnBackendNumericalNote_t> notes;
+  bool has(cudnnBackendNumericalNote_t note) const;
+};
+
+/// The engines cuDNN proposes, best first by its own guess; none where it knows none.
+std::vector<EngineConfig> propose(const Graph& graph, cudnnBackendHeurMode_t mode, std::int64_t at_most);
+
+/// An engine ready to run.
+class Plan {
+ public:
+  struct Argument {
+    std::int64_t id;
+    const void* data;
+  };
+  Plan() = default;
+  /// Failure where the engine cannot after all: cuDNN knows some refusals only now.
+  Plan(Target target, const EngineConfig& config);
+  std::size_t workspace_bytes() const { return workspace_bytes_; }
+  explicit operator bool() const { return static_cast<bool>(plan_); }
+  /// On the handle's stream.
+  void run(cudnnHandle_t handle, const std::vector<Argument>& arguments, void* workspace) const;
+
+ private:
+  Descriptor plan_;
+  std::size_t workspace_bytes_ = 0;
+};
+
+/// The first proposal that can be finalised within the workspace: for graphs that are not worth measuring.
+Plan first_plan(const Graph& graph, std::size_t workspace_limit_bytes);
+
+}  // namespace seer::dnn::cudnn

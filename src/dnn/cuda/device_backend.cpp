@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: Apache-2.0
+// The device's body: checks what it is given, turns the libraries' errors into ours.
+#include "seer/dnn/device_backend.hpp"
+
+#include <cublasLt.h>
+#include <cudnn.h>
+#include <fmt/format.h>
+
+#include "cublaslt_gemm.hpp"
+#include "cudnn_conv.hpp"
+#include "describe.hpp"
+#include "seer/base/error.hpp"
+#include "seer/device/cuda.hpp"
+#include "seer/device/region.hpp"
+
+namespace seer::dnn {
+namespace {
+
+/// A device's figures that the back end goes by.
+struct Properties {
+  std::string name;
+  int compute_major = 0;
+  int driver = 0;
+};
+
+Properties present_device() {
+  int device = 0;
+  device::check(cudaGetDevice(&device), "cudaGetDevice");
+  cudaDeviceProp found{};
+  device::check(cudaGetDeviceProperties(&found, device), "cudaGetDeviceProperties");
+  Properties properties{found.name, found.major, 0};
+  device::check(cudaDriverGetVersion(&properties.driver), "cudaDriverGetVersion");
+  return properties;
+}
+
+std::string cudnn_version() {
+  const auto version = cudnnGetVersion();
+  return fmt::format("{}.{}.{}", version / 10000, version / 100 % 100, version % 100);
+}
+
+/// cuDNN is found anew by each machine's loader.
+void check_cudnn() {
+  const auto found = cudnnGetVersion();
+  if (found >= 90000 && found / 10000 >= CUDNN_MAJOR) return;
+  throw Error(ExitCode::device,
+              fmt::format("cuDNN {} was found, {}.0 or newer is needed", cudnn_version(), std::max(9, CUDNN_MAJOR)),
+              "the cuDNN that seer was built with, first in LD_LIBRARY_PATH");
+}
+
+/// A cuDNN handle; owned.
+struct Handle {
+  Handle() {
+    check_cudnn();
+    cudnn::check(cudnnCreate(&raw), "cudnnCreate");
+  }
+  ~Handle() { cudnnDestroy(raw); }
+  Handle(const Handle&) = delete;
+  Handle& operator=(const Handle&) = delete;
+  cudnnHandle_t raw = nullptr;
+};
+
+/// Runs calls of cuDNN and turns their errors into ours.
+template <class Describe, class Call>
+void guard(Describe&& describe, Call&& call) {
+  try {
+    call();
+  } catch (const cudnn::Failure& failure) {
+    throw Error(ExitCode::device, fmt::format("{} ({})", failure.what(), describe()), failure.remedy());
+  }
+}
+
+class DeviceBackend final : public Backend {
+ public:
+  DeviceBackend(DeviceOptions options, Properties properties)
+      : properties_(std::move(properties)),
+        gemm_(options.tf32, options.deterministic, options.workspace_bytes),
+        scratch_(device::Space::device),
+        conv_(options, setting(options, properties_), handle_.raw, gemm_, scratch_) {}
+
+  void conv_forward(device::Queue& queue, const ConvShape& shape, device::Tensor src, Weights weight,
+                    device::Tensor dst) override {
+    const device::Region region(title(Direction::forward));
+    check(shape, Direction::forward, src, dst, src.dtype);
+    guard([&] { return shape_text(Direction::forward, shape); },
+          [&] { conv_.run(enter(queue), Direction::forward, shape, src.dtype, src.data, weight, dst.data); });
+  }
+
+  void conv_backward_data(device::Queue& queue, const ConvShape& shape, device::Tensor d_dst, Weights weight,
+                          device::Tensor d_src) override {
+    const device::Region region(title(Direction::backward_data));
+    check(shape, Direction::backward_data, d_src, d_dst, d_dst.dtype);
+    guard(
+        [&] { return shape_text(Direction::backward_data, shape); },
+        [&] { conv_.run(enter(queue), Direction::backward_data, shape, d_dst.dtype, d_dst.data, weight, d_src.data); });
+  }
+
+  void conv_backward_weights(device::Queue& queue, const ConvShape& shape, device::Tensor src, device::Tensor d_dst,
+                             float* d_weight, Accumulate accumulate) override {
+    const device::Region region(title(Direction::backward_weights));
+    check(shape, Direction::backward_weights, src, d_dst, src.dtype);
+    guard([&] { return shape_text(Direction::backward_weights, shape); },
+          [&] { conv_.run_weights(enter(queue), shape, src.dtype, src.data, d_dst.data, d_weight, accumulate); });
+  }
+
+  void gemm(device::Queue& queue, std::int64_t m, std::int64_t n, std::int64_t k, const float* a, Transpose ta,
+            const float* b, Transpose tb, float* c, Accumulate accumulate, const float* bias) override {
+    gemm(queue, m, n, k, DType::f32, a, ta, b, tb, c, accumulate, bias);
+  }
+
+  void gemm(device::Queue& queue, std::int64_t m, std::int64_t n, std::int64_t k, DType type, const void* a,
+            Transpose ta, const void* b, Transpose tb, float* c, Accumulate accumulate, const float* bias) override {
+    const device::Region region("product");
+    ensure(queue.space == device::Space::device && type != DType::u8,
+           "a product on the device, of floating-point type");
+    const ProductShape shape{.m = m,
+                             .n = n,
+                             .k = k,
+                             .ta = ta,
+                             .tb = tb,
+                             .type = type,
+                             .out = DType::f32,
+                             .add = accumulate == Accumulate::yes,
+                             .bias = bias != nullptr,
+                             .align_a = alignment_bytes(a),
+                             .align_b = alignment_bytes(b),
+                             .align_c = alignment_bytes(c)};
+    guard([&] { return fmt::format("GEMM m {} n {} k {}", m, n, k); },
+          [&] {
+            const auto stream = enter(queue);
+            gemm_.run(stream, shape, a, b, c, bias, scratch_.need(gemm_.workspace_bytes(shape)));
+          });
+  }
+
+  bool supports(DType type) override {
+    switch (type) {
+      case DType::f32:
+        return true;
+      case DType::bf16:
+        return properties_.compute_major >= 8;
+      case DType::f16:
+        return properties_.compute_major >= 7;
+      default:
+        return false;
+    }
+  }
+
+  void set_packed_weights_limit(std::size_t bytes) override { conv_.set_packed_limit(bytes); }
+  std::size_t held_bytes() const override { return conv_.held_bytes() + scratch_.bytes(); }
+  std::string describe() const override {
+    const auto blas = cublasLtGetVersion();
+    return fmt::format("cuDNN {}, cuBLASLt {}.{}", cudnn_version(), blas / 10000, blas / 100 % 100);
+  }
+
+ private:
+  static ChoiceSetting setting(const DeviceOptions& options, const Properties& properties) {
+    return {.device = properties.name,
+            .library = "cuDNN " + cudnn_version(),
+            .driver = properties.driver,
+            .tf32 = options.tf32,
+            .deterministic = options.deterministic,
+            .float_weight_gradients = options.float_weight_gradients,
+            .workspace_bytes = options.workspace_bytes};
+  }
+
+  /// The queue's stream, with the library put on it. Scratch memory and packed weights are one queue's at a time:
+  /// another one waits for what the last was handed.
+  cudaStream_t enter(const device::Queue& queue) {
+    device::make_current();
+    const auto stream = device::stream_of(queue);
+    if (entered_ && stream == stream_) return stream;
+    if (entered_) device::check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
+    cudnn::check(cudnnSetStream(handle_.raw, stream), "cudnnSetStream");
+    stream_ = stream;
+    entered_ = true;
+    return stream;
+  }
+
+  static void check(const ConvShape& s, Direction direction, const device::Tensor& src, const device::Tensor& dst,
+                    DType type) {
+    const device::Shape wanted_src{s.n, s.h, s.w, s.c_in}, wanted_dst{s.n, s.out_h(), s.out_w(), s.c_out};
+    const auto fits = [&](const device::Tensor& tensor, const device::Shape& wanted) {
+      return tensor.shape == wanted && tensor.dtype == type && type != DType::u8 &&
+             tensor.space == device::Space::device;
+    };
+    if (!fits(src, wanted_src) || !fits(dst, wanted_dst)) {
+      const auto text = [](const device::Shape& t) { return fmt::format("[{}, {}, {}, {}]", t.n, t.h, t.w, t.c); };
+      throw Error(ExitCode::internal,
+                  fmt::format("{}: device {} and {} of one floating-point type expected, {} and {} or of another kind "
+                              "found",
+                              title(direction), text(wanted_src), text(wanted_dst), text(src.shape), text(dst.shape)));
+    }
+    // The library would take the number of groups from the quotient of the channels.
+    if (s.groups < 1 || s.c_in % s.groups != 0 || s.c_out % s.groups != 0) {
+      throw Error(ExitCode::device, fmt::format("{}: the groups do not divide the channels", shape_text(direction, s)));
+    }
+  }
+
+  Properties properties_;
+  Handle handle_;
+  CublasltGemm gemm_;
+  Scratch scratch_;
+  CudnnConv conv_;
+  cudaStream_t stream_ = nullptr;
+  bool entered_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> make_device_backend(DeviceOptions options) {
+  check_cudnn();  // before a device is looked for: an old library fails in ways of its own
+  device::make_current();
+  std::unique_ptr<Backend> backend;
+  guard([] { return "creating the device's back end"; },
+        [&] { backend = std::make_unique<DeviceBackend>(std::move(options), present_device()); });
+  return backend;
+}
+
+}  // namespace seer::dnn
