@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 
@@ -231,7 +232,9 @@ const ConvShape kShapes[] = {
 TEST_P(DescribedDevice, HasAnEngineForEachShape) {
   for (const bool deterministic : {false, true}) {
     for (const auto& s : kShapes) {
-      const auto names = usable(s, {.deterministic = deterministic});
+      DeviceOptions options;
+      options.deterministic = deterministic;
+      const auto names = usable(s, options);
       std::string all;
       for (const auto& name : names) all += name + "; ";
       EXPECT_FALSE(names.empty()) << "channels " << s.c_in << " kernel " << s.kernel << " groups " << s.groups;
@@ -241,7 +244,9 @@ TEST_P(DescribedDevice, HasAnEngineForEachShape) {
 }
 
 TEST_P(DescribedDevice, OffersPaddedWaysForOddWidthsOfHalfPrecision) {
-  const auto names = usable(kShapes[4], {.float_weight_gradients = false});
+  DeviceOptions options;
+  options.float_weight_gradients = false;
+  const auto names = usable(kShapes[4], options);
   const bool padded =
       std::any_of(names.begin(), names.end(), [](const auto& name) { return name.starts_with("padded"); });
   EXPECT_EQ(padded, type != DType::f32);

@@ -87,7 +87,9 @@ TEST_P(PackedWeights, LimitIsKept) {
   EXPECT_LT(forward_error(weight, 7), 1e-5);
   const auto with_copy = backend->held_bytes();
   backend->set_packed_weights_limit(16);
-  if (copies()) EXPECT_LT(backend->held_bytes(), with_copy);
+  if (copies()) {
+    EXPECT_LT(backend->held_bytes(), with_copy);
+  }
   EXPECT_LT(forward_error(weight, 7), 1e-5);
 }
 
