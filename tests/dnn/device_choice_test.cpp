@@ -252,6 +252,26 @@ TEST_P(DescribedDevice, OffersPaddedWaysForOddWidthsOfHalfPrecision) {
   EXPECT_EQ(padded, type != DType::f32);
 }
 
+// Engines that copy are compiled when the program runs. Where there is no driver to take them, that is all that may be
+// missing; which is said, with a remedy for what one can mend.
+TEST_P(DescribedDevice, CastsWeightsOfAllShapesAndAlignments) {
+  if (type == DType::f32 || direction != Direction::forward) return;
+  for (const auto& s : kShapes) {
+    for (const std::int64_t alignment : {4, 16}) {
+      const auto from = cudnn::weights(1, DType::f32, s, cudnn::Order::krsc, alignment);
+      const auto to = cudnn::weights(2, type, s, cudnn::Order::krsc);
+      try {
+        EXPECT_TRUE(cudnn::first_plan(cudnn::Graph::copy(target, from, to), 0));
+      } catch (const cudnn::Failure& failure) {
+        EXPECT_TRUE(failure.status == CUDNN_STATUS_NOT_SUPPORTED_RUNTIME_PREREQUISITE_MISSING ||
+                    failure.status == CUDNN_STATUS_EXECUTION_FAILED_CUDA_DRIVER)
+            << failure.what();
+        EXPECT_EQ(failure.remedy().empty(), failure.status == CUDNN_STATUS_EXECUTION_FAILED_CUDA_DRIVER);
+      }
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(H100, DescribedDevice,
                          testing::Combine(testing::Values(DType::f32, DType::bf16, DType::f16),
                                           testing::Values(Direction::forward, Direction::backward_data,

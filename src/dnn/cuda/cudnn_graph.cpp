@@ -64,7 +64,6 @@ std::string Failure::remedy() const {
       return "libnvrtc of the CUDA that seer was built with, in LD_LIBRARY_PATH";
     case CUDNN_STATUS_NOT_SUPPORTED_SUBLIBRARY_UNAVAILABLE:
     case CUDNN_STATUS_SUBLIBRARY_VERSION_MISMATCH:
-    case CUDNN_STATUS_SUBLIBRARY_LOADING_FAILED:
       return "all of cuDNN's libraries, of one version, in LD_LIBRARY_PATH";
     case CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED:
       return "a smaller batch or smaller crops";
@@ -300,19 +299,46 @@ void Plan::run(cudnnHandle_t handle, const std::vector<Argument>& arguments, voi
 }
 
 Plan first_plan(const Graph& graph, std::size_t workspace_limit_bytes) {
-  std::string last = "no engine is proposed";
+  Failure last(CUDNN_STATUS_NOT_SUPPORTED, "cuDNN: no engine is proposed");
+  Plan plan;
+  const auto works = [&](const EngineConfig& engine) {
+    try {
+      plan = Plan(graph.target(), engine);
+      if (plan.workspace_bytes() <= workspace_limit_bytes) return true;
+      last = Failure(CUDNN_STATUS_NOT_SUPPORTED,
+                     fmt::format("cuDNN: {} wants {} bytes of workspace", engine.name, plan.workspace_bytes()));
+    } catch (const Failure& failure) {
+      last = failure;
+    }
+    return false;
+  };
   for (const auto mode : {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK}) {
-    for (const auto& proposal : propose(graph, mode, 16)) {
-      try {
-        Plan plan(graph.target(), proposal);
-        if (plan.workspace_bytes() <= workspace_limit_bytes) return plan;
-        last = fmt::format("{} wants {} bytes of workspace", proposal.name, plan.workspace_bytes());
-      } catch (const Failure& failure) {
-        last = failure.what();
-      }
+    for (const auto& engine : propose(graph, mode, 16)) {
+      if (works(engine)) return plan;
     }
   }
-  throw Failure(CUDNN_STATUS_NOT_SUPPORTED, last);
+  // Nothing is proposed also where an engine could run and a library that it needs is not found: asked by number, it
+  // says so.
+  std::int64_t engines = 0;
+  graph.raw().get(CUDNN_ATTR_OPERATIONGRAPH_ENGINE_GLOBAL_COUNT, CUDNN_TYPE_INT64, 1, &engines);
+  Failure missing = last;
+  for (std::int64_t i = 0; i < engines; ++i) {
+    try {
+      Descriptor engine(CUDNN_BACKEND_ENGINE_DESCRIPTOR);
+      engine.set(CUDNN_ATTR_ENGINE_OPERATION_GRAPH, graph.raw()).set(CUDNN_ATTR_ENGINE_GLOBAL_INDEX, i);
+#if CUDNN_VERSION >= 90800
+      if (graph.target().properties != nullptr) engine.set(CUDNN_ATTR_ENGINE_DEVICEPROP, *graph.target().properties);
+#endif
+      engine.finalize();
+      EngineConfig config{Descriptor(CUDNN_BACKEND_ENGINECFG_DESCRIPTOR), fmt::format("eng{}", i), {}};
+      config.config.set(CUDNN_ATTR_ENGINECFG_ENGINE, engine).finalize();
+      if (works(config)) return plan;
+    } catch (const Failure& failure) {
+      last = failure;
+    }
+    if (!last.remedy().empty() || !last.unsupported()) missing = last;  // tells more than "not supported"
+  }
+  throw missing;
 }
 
 }  // namespace seer::dnn::cudnn
