@@ -14,28 +14,13 @@
 #include <string>
 #include <vector>
 
+#include "bench_comm.hpp"
 #include "seer/app/command.hpp"
 #include "seer/base/clock.hpp"
 #include "seer/base/error.hpp"
 #include "seer/device/memory.hpp"
 
 namespace seer::app {
-namespace {
-
-struct Options {
-  std::int64_t min_bytes = 4096;
-  std::int64_t max_bytes = std::int64_t{256} << 20;
-  double seconds = 0.2;
-  bool json = false;
-};
-
-struct Measured {
-  std::string name;
-  std::int64_t bytes;
-  double ms;  ///< median over the repetitions, of the slowest rank
-  std::int64_t repetitions;
-  double gb_per_s() const { return ms > 0 ? static_cast<double>(bytes) / ms / 1e6 : 0; }
-};
 
 Measured measure(const comm::Communicator& world, const std::string& name, std::int64_t bytes, double seconds,
                  const std::function<void()>& call) {
@@ -60,7 +45,9 @@ Measured measure(const comm::Communicator& world, const std::string& name, std::
   return {name, bytes, times[static_cast<std::size_t>(repetitions / 2)], repetitions};
 }
 
-std::vector<Measured> measure_all(const comm::Communicator& world, const Options& options) {
+namespace {
+
+std::vector<Measured> measure_all(const comm::Communicator& world, const CommOptions& options) {
   const auto size = static_cast<std::int64_t>(world.size());
   std::vector<Measured> out;
   device::Buffer buffer(static_cast<std::size_t>(options.max_bytes));
@@ -113,22 +100,31 @@ void print_json(const std::vector<Measured>& all, int ranks) {
 }  // namespace
 
 Run add_bench_comm(CLI::App& command) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<CommOptions>();
   const CLI::Range sizes(std::int64_t{4096}, std::int64_t{1} << 33);
-  command.add_option("--min-bytes", options->min_bytes, "Smallest buffer; the next ones are 4 times larger each")
-      ->check(sizes)
-      ->capture_default_str();
-  command.add_option("--max-bytes", options->max_bytes, "Largest buffer")->check(sizes)->capture_default_str();
+  auto* min_bytes =
+      command.add_option("--min-bytes", options->min_bytes, "Smallest buffer; the next ones are 4 times larger each")
+          ->check(sizes)
+          ->capture_default_str();
+  auto* max_bytes = command.add_option("--max-bytes", options->max_bytes, "Largest buffer");
+  max_bytes->check(sizes)->capture_default_str();
   command.add_option("--seconds", options->seconds, "Time spent on each line")
       ->check(CLI::Range(0.001, 60.0))
       ->capture_default_str();
+  command.add_flag("--device", options->device,
+                   "Sums over NCCL on the ranks' devices, of 1 KiB to 64 MiB unless told otherwise");
   command.add_flag("--json", options->json, "Print JSON");
-  return [options](const comm::Communicator& world) {
+  return [options, min_bytes, max_bytes](const comm::Communicator& world) {
+    if (options->device) {
+      if (min_bytes->count() == 0) options->min_bytes = 1024;
+      if (max_bytes->count() == 0) options->max_bytes = std::int64_t{64} << 20;
+    }
     if (options->max_bytes < options->min_bytes) {
       throw Error(ExitCode::input,
                   fmt::format("--max-bytes {} is below --min-bytes {}", options->max_bytes, options->min_bytes))
           .as_agreed();
     }
+    if (options->device) return bench_comm_device(world, *options);
     const auto all = measure_all(world, *options);
     if (world.is_root()) {
       options->json ? print_json(all, world.size()) : print_table(all, world.size());

@@ -7,6 +7,7 @@
 #include <climits>
 #include <utility>
 
+#include "host_pointer.hpp"
 #include "record.hpp"
 #include "seer/base/error.hpp"
 
@@ -39,6 +40,7 @@ MPI_Op mpi_op(Op op) {
 template <class T>
 void all_reduce_pieces(MPI_Comm comm, std::span<T> values, MPI_Datatype type, Op op) {
   constexpr std::size_t kPiece = Communicator::kStagingBytes / sizeof(T);
+  expect_host(values.data());
   for (std::size_t at = 0; at < values.size(); at += kPiece) {
     const auto count = std::min(kPiece, values.size() - at);
     check(MPI_Allreduce(MPI_IN_PLACE, values.data() + at, static_cast<int>(count), type, mpi_op(op), comm),
@@ -211,6 +213,7 @@ void Communicator::all_reduce(std::span<std::int64_t> values, Op op) const {
 void Communicator::broadcast(void* data, std::size_t bytes, int root) const {
   if (only_plans(Kind::broadcast, bytes)) return;
   const Mark mark(record_->trace, "broadcast", bytes);
+  expect_host(data);
   constexpr std::size_t kPiece = std::size_t{1} << 30;  // MPI 3 counts in ints
   for (std::size_t at = 0; at < bytes; at += kPiece) {
     const auto count = std::min(kPiece, bytes - at);
@@ -253,6 +256,8 @@ void Communicator::all_gather(std::span<const float> mine, std::span<float> out)
   ensure(mine.size() <= INT_MAX, "all_gather of more elements than MPI 3 can count");
   if (only_plans(Kind::all_gather, out.size_bytes())) return;
   const Mark mark(record_->trace, "all_gather", out.size_bytes());
+  expect_host(mine.data());
+  expect_host(out.data());
   const auto count = static_cast<int>(mine.size());
   check(MPI_Allgather(mine.data(), count, MPI_FLOAT, out.data(), count, MPI_FLOAT, comm_), "MPI_Allgather");
 }

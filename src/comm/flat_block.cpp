@@ -5,7 +5,9 @@
 #include <cstring>
 #include <type_traits>
 
+#include "host_pointer.hpp"
 #include "record.hpp"
+#include "rounds.hpp"
 #include "seer/base/error.hpp"
 #include "seer/base/half.hpp"
 
@@ -66,35 +68,6 @@ void convert(const From* from, std::size_t count, To* to) {
   }
 }
 
-/// A block of `count` elements of which each of `ranks` owns a part, looked at in rounds: in each, a slice of every
-/// part at once. Parts differ by one element at most, so all slices of a round have the same width but for that one.
-class Rounds {
- public:
-  Rounds(std::size_t count, int ranks, std::size_t most_elems)
-      : count_(static_cast<std::int64_t>(count)), ranks_(ranks), longest_((count_ + ranks - 1) / ranks) {
-    const auto most = static_cast<std::int64_t>(std::min<std::size_t>(most_elems, INT_MAX));
-    slice_ = std::clamp<std::int64_t>(most / ranks, 1, std::max<std::int64_t>(longest_, 1));
-  }
-  std::size_t most_elems() const { return static_cast<std::size_t>(slice_ * ranks_); }
-
-  /// round(begin, width) until all is done: the slices begin at `begin` of their parts.
-  template <class Round>
-  void each(const Round& round) const {
-    for (std::int64_t at = 0; at < longest_; at += slice_) round(at, std::min(slice_, longest_ - at));
-  }
-  /// Where in the block part r's slice lies, and how many of `width` elements it has.
-  std::size_t begin(int r, std::int64_t at) const { return static_cast<std::size_t>(part(r) + at); }
-  std::size_t elems(int r, std::int64_t at, std::int64_t width) const {
-    return static_cast<std::size_t>(std::clamp<std::int64_t>(part(r + 1) - part(r) - at, 0, width));
-  }
-
- private:
-  std::int64_t part(int r) const { return balanced_begin(count_, r, ranks_); }
-  std::int64_t count_;
-  int ranks_;
-  std::int64_t longest_, slice_ = 1;
-};
-
 }  // namespace
 
 void* Communicator::staging(std::size_t bytes) const {
@@ -116,6 +89,7 @@ void Communicator::sum(std::span<float> values, DType wire, std::size_t staging_
     const auto most = std::min(std::clamp<std::size_t>(staging_bytes / sizeof(Element), 1, INT_MAX), values.size());
     auto* stage = static_cast<Element*>(staging(most * sizeof(Element)));
     if (planned) return;
+    expect_host(values.data());
     for (std::size_t at = 0; at < values.size(); at += most) {
       const auto elems = std::min(most, values.size() - at);
       convert(values.data() + at, elems, stage);
@@ -135,6 +109,7 @@ void Communicator::reduce_scatter_parts(std::span<float> whole, DType wire, std:
     const Rounds rounds(whole.size(), size_, staging_bytes / sizeof(Element));
     auto* stage = static_cast<Element*>(staging(rounds.most_elems() * sizeof(Element)));
     if (planned) return;
+    expect_host(whole.data());
     rounds.each([&](std::int64_t at, std::int64_t width) {
       auto& counts = record_->counts;
       counts.assign(static_cast<std::size_t>(size_), static_cast<int>(width));
@@ -157,6 +132,7 @@ void Communicator::all_gather_parts(std::span<float> whole, std::size_t most_ele
   const Mark mark(record_->trace, "all_gather", whole.size_bytes());
   if (whole.size() <= most_elems) {
     if (planned) return;
+    expect_host(whole.data());
     std::vector<int> counts, places;
     for (int r = 0; r < size_; ++r) {
       const auto all = static_cast<std::int64_t>(whole.size());
@@ -171,6 +147,7 @@ void Communicator::all_gather_parts(std::span<float> whole, std::size_t most_ele
   const Rounds rounds(whole.size(), size_, staging_bytes / sizeof(float));
   auto* stage = static_cast<float*>(staging(rounds.most_elems() * sizeof(float)));
   if (planned) return;
+  expect_host(whole.data());
   rounds.each([&](std::int64_t at, std::int64_t width) {
     float* mine = stage + rank_ * width;
     std::copy_n(whole.data() + rounds.begin(rank_, at), rounds.elems(rank_, at, width), mine);

@@ -87,33 +87,38 @@ void release(Trace* trace) {
   trace->in_use = false;
 }
 
-Mark::Mark(Trace* trace, const char* kind, std::size_t bytes) : trace_(trace) {
-  if (trace_ == nullptr) return;
+OpenMark open_mark(Trace* trace, const char* kind, std::size_t bytes) {
+  if (trace == nullptr) return {};
   const auto now = steady_ns();
-  const auto sequence = trace_->entered.load(kRelaxed) + 1;
-  trace_->kind.store(kind, kRelaxed);
-  trace_->bytes.store(static_cast<std::int64_t>(bytes), kRelaxed);
-  trace_->entered_ns.store(now, kRelaxed);
-  trace_->entered.store(sequence, std::memory_order_release);
-  ticket_ = tickets.fetch_add(1, kRelaxed) + 1;
-  auto& slot = slots[ticket_ % kSlots];
+  const auto sequence = trace->entered.load(kRelaxed) + 1;
+  trace->kind.store(kind, kRelaxed);
+  trace->bytes.store(static_cast<std::int64_t>(bytes), kRelaxed);
+  trace->entered_ns.store(now, kRelaxed);
+  trace->entered.store(sequence, std::memory_order_release);
+  const auto ticket = tickets.fetch_add(1, kRelaxed) + 1;
+  auto& slot = slots[ticket % kSlots];
   slot.ticket.store(0, kRelaxed);
   std::atomic_thread_fence(std::memory_order_release);
-  slot.trace.store(trace_, kRelaxed);
+  slot.trace.store(trace, kRelaxed);
   slot.kind.store(kind, kRelaxed);
   slot.sequence.store(sequence, kRelaxed);
   slot.bytes.store(static_cast<std::int64_t>(bytes), kRelaxed);
   slot.entered_ns.store(now, kRelaxed);
   slot.left_ns.store(0, kRelaxed);
-  slot.ticket.store(ticket_, std::memory_order_release);
+  slot.ticket.store(ticket, std::memory_order_release);
   tell_progress();
+  return {trace, ticket, sequence};
 }
 
-Mark::~Mark() {
-  if (trace_ == nullptr) return;
-  trace_->left.store(trace_->entered.load(kRelaxed), std::memory_order_release);
-  auto& slot = slots[ticket_ % kSlots];
-  if (slot.ticket.load(kRelaxed) == ticket_) slot.left_ns.store(steady_ns(), kRelaxed);
+void close_mark(const OpenMark& mark) {
+  if (mark.trace == nullptr) return;
+  // Never back: a later one, over MPI, may have been left before this one on the device was seen to have ended.
+  auto left = mark.trace->left.load(kRelaxed);
+  while (left < mark.sequence &&
+         !mark.trace->left.compare_exchange_weak(left, mark.sequence, std::memory_order_release, kRelaxed)) {
+  }
+  auto& slot = slots[mark.ticket % kSlots];
+  if (slot.ticket.load(kRelaxed) == mark.ticket) slot.left_ns.store(steady_ns(), kRelaxed);
   tell_progress();
 }
 

@@ -30,17 +30,27 @@ Trace* trace_of(MPI_Comm comm);
 void rename(Trace* trace, const std::string& name);
 void release(Trace* trace);
 
-/// Inside a collective for as long as it lives. Null: records nothing.
+/// A collective that was entered. Collectives of one communicator are entered by one thread at a time; any thread may
+/// tell that one was left, and several may be under way: on a device they end in the order in which they began.
+struct OpenMark {
+  Trace* trace = nullptr;
+  std::uint64_t ticket = 0;
+  std::int64_t sequence = 0;  ///< among the collectives of its communicator
+};
+/// A null trace records nothing.
+OpenMark open_mark(Trace* trace, const char* kind, std::size_t bytes);
+void close_mark(const OpenMark& mark);
+
+/// Inside a collective for as long as it lives.
 class Mark {
  public:
-  Mark(Trace* trace, const char* kind, std::size_t bytes);
-  ~Mark();
+  Mark(Trace* trace, const char* kind, std::size_t bytes) : mark_(open_mark(trace, kind, bytes)) {}
+  ~Mark() { close_mark(mark_); }
   Mark(const Mark&) = delete;
   Mark& operator=(const Mark&) = delete;
 
  private:
-  Trace* trace_;
-  std::uint64_t ticket_ = 0;
+  OpenMark mark_;
 };
 
 /// Copies for the watchdog's thread. Times are nanoseconds of the steady clock; left_ns is 0 inside.

@@ -10,7 +10,9 @@
 #include <utility>
 #include <vector>
 
+#include "event_order.hpp"
 #include "seer/base/clock.hpp"
+#include "seer/base/error.hpp"
 
 namespace seer::comm {
 namespace {
@@ -34,6 +36,7 @@ struct Stream::Impl {
   bool stop = false;
   std::thread thread;
   device::Ledger* ledger = nullptr;
+  std::unique_ptr<EventOrder> order;  ///< on a device
 
   /// With the lock, which is free while the job runs. After an error the jobs behind it are not run.
   void run(std::function<void()> job, std::unique_lock<std::mutex>& lock) {
@@ -69,7 +72,14 @@ struct Stream::Impl {
   }
 };
 
-Stream::Stream(bool threaded, device::Ledger* ledger) : impl_(std::make_unique<Impl>()) {
+Stream::Stream(bool threaded, device::Ledger* ledger, const device::Queue& compute) : impl_(std::make_unique<Impl>()) {
+#if defined(SEER_CUDA)
+  if (compute.space == device::Space::device) {
+    impl_->order = std::make_unique<EventOrder>(device_events(compute, threaded), threaded);
+    return;
+  }
+#endif
+  ensure(compute.space != device::Space::device, "a device queue in a host build");
   if (!threaded) return;
   impl_->ledger = ledger;
   impl_->jobs.reserve(1024);  // more than an update posts
@@ -89,10 +99,12 @@ Stream::~Stream() {
 }
 
 bool Stream::threaded() const {
+  if (impl_->order) return impl_->order->beside();
   return impl_->ledger != nullptr || impl_->thread.joinable();
 }
 
 Stream::Ticket Stream::post(std::function<void()> job) {
+  if (impl_->order) return impl_->order->post(job);
   if (impl_->ledger != nullptr) {
     impl_->ledger->begin_aside();
     job();
@@ -110,6 +122,7 @@ Stream::Ticket Stream::post(std::function<void()> job) {
 }
 
 void Stream::wait(Ticket ticket) {
+  if (impl_->order) return impl_->order->wait(ticket);
   if (impl_->ledger != nullptr) return impl_->ledger->wait(ticket);
   std::unique_lock lock(impl_->mutex);
   impl_->finished.wait(lock, [&] { return impl_->done >= ticket; });
@@ -117,11 +130,13 @@ void Stream::wait(Ticket ticket) {
 }
 
 bool Stream::done(Ticket ticket) const {
+  if (impl_->order) return impl_->order->done(ticket);
   const std::lock_guard lock(impl_->mutex);
   return impl_->ledger == nullptr && impl_->done >= ticket;  // planned: nothing is known to be done early
 }
 
 void Stream::wait_all() {
+  if (impl_->order) return impl_->order->wait_all();
   Ticket last = 0;
   {
     const std::lock_guard lock(impl_->mutex);
@@ -131,8 +146,17 @@ void Stream::wait_all() {
 }
 
 double Stream::take_busy_ms() {
+  if (impl_->order) return impl_->order->take_busy_ms();
   const std::lock_guard lock(impl_->mutex);
   return std::exchange(impl_->busy_ms, 0.0);
+}
+
+double Stream::take_stalled_ms() {
+  return impl_->order ? impl_->order->take_stalled_ms() : 0.0;
+}
+
+device::Queue Stream::queue() const {
+  return impl_->order ? impl_->order->queue() : device::Queue::of(impl_->ledger);
 }
 
 }  // namespace seer::comm

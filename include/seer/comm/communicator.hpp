@@ -117,6 +117,7 @@ class Communicator {
                         std::size_t staging_bytes = kStagingBytes) const;
 
  private:
+  friend class DeviceCommunicator;  // counts and is recorded as this one, and travels over NCCL
   using Kind = device::Message::Kind;
   struct Record;  // name, counters, staging memory: what moves with the communicator and const calls may change
 

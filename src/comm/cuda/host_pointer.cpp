@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "../host_pointer.hpp"
+
+#if !defined(NDEBUG)
+
+#include <cuda_runtime_api.h>
+
+#include "seer/base/error.hpp"
+
+namespace seer::comm {
+
+void expect_host(const void* data) {
+  if (data == nullptr) return;
+  cudaPointerAttributes attributes{};
+  if (cudaPointerGetAttributes(&attributes, data) != cudaSuccess) {
+    cudaGetLastError();  // no driver, no device: then there is no memory of one either
+    return;
+  }
+  ensure(attributes.type != cudaMemoryTypeDevice, "MPI was given memory of a device");
+}
+
+}  // namespace seer::comm
+
+#endif

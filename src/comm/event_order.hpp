@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+// comm::Stream on a device: the order between two queues, "compute", where the caller works, and "aside", where jobs
+// put their collectives. The host puts work into both and waits for neither; events keep the order and tell the times.
+// What an event is comes from outside, so that this can be tested where there is no device.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "seer/device/queue.hpp"
+
+namespace seer::comm {
+
+/// Two queues and events in them: CUDA's (cuda/device_events.cpp), or those of a test.
+class EventSource {
+ public:
+  enum class Lane : std::uint8_t { compute, aside };
+  using Event = void*;
+  virtual ~EventSource() = default;
+  virtual Event make() = 0;
+  virtual void drop(Event event) noexcept = 0;
+  /// The event is reached when all that was put into the lane so far is done. Again: what it was before is forgotten.
+  virtual void record(Event event, Lane lane) = 0;
+  /// What is put into the lane from now on waits until the event, as it was last recorded, is reached.
+  virtual void hold(Lane lane, Event event) = 0;
+  virtual bool reached(Event event) = 0;
+  /// Between two events that are reached.
+  virtual double ms(Event from, Event to) = 0;
+  /// Where jobs put their work.
+  virtual device::Queue aside() const = 0;
+  /// The caller waits until the aside queue is empty.
+  virtual void finish() = 0;
+};
+
+/// One thread only.
+class EventOrder {
+ public:
+  using Ticket = std::uint64_t;
+  /// Not `beside`: the source's lanes are one queue, which needs no events to keep its order.
+  EventOrder(std::unique_ptr<EventSource> source, bool beside);
+  ~EventOrder();
+  EventOrder(const EventOrder&) = delete;
+  EventOrder& operator=(const EventOrder&) = delete;
+
+  /// Runs the job now: it puts work into the aside queue, which begins when what was put into compute so far is done.
+  Ticket post(const std::function<void()>& job);
+  /// What is put into compute from now on waits for that job. Throws what a job threw.
+  void wait(Ticket ticket);
+  void wait_all() { wait(given_); }
+  /// The device is past that job.
+  bool done(Ticket ticket);
+  double take_busy_ms();     ///< of jobs that are done
+  double take_stalled_ms();  ///< that compute stood still in wait(), where that is over
+  device::Queue queue() const { return source_->aside(); }
+  bool beside() const { return beside_; }
+
+ private:
+  using Event = EventSource::Event;
+  using Lane = EventSource::Lane;
+  struct Span {
+    Event from = nullptr, to = nullptr;  ///< null: nothing was put into the queue
+  };
+  Event take();
+  void give_back(Span span);
+  void retire();
+
+  std::unique_ptr<EventSource> source_;
+  bool beside_;
+  Event ready_ = nullptr;
+  std::deque<Span> jobs_;    ///< those after ticket done_
+  std::deque<Span> stalls_;  ///< waits of compute
+  std::vector<Event> free_;
+  Ticket given_ = 0, done_ = 0, held_ = 0;  ///< held_: up to this one compute waits
+  double busy_ms_ = 0, stalled_ms_ = 0;
+  std::exception_ptr error_;
+};
+
+#if defined(SEER_CUDA)
+/// Of this queue and one of its own that goes before it where both have work, or of this queue alone.
+std::unique_ptr<EventSource> device_events(const device::Queue& compute, bool beside);
+#endif
+
+}  // namespace seer::comm
