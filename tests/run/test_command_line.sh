@@ -30,3 +30,4 @@ expect 2 "--k" seer eval knn --train a --test b --baselines --k 0
 expect 2 "--temperature" seer eval knn --train a --test b --baselines --temperature 1e-30
 expect 2 "--max-bytes 4096 is below --min-bytes 8192" ranks 2 bench comm --max-bytes 4096 --min-bytes 8192
 expect 0 '"all_reduce"' ranks 2 bench comm --max-bytes 16384 --seconds 0.01 --json
+[ -e /dev/nvidiactl ] || expect 5 "nothing was measured over NCCL" ranks 2 bench comm --device

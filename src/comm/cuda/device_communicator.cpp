@@ -8,13 +8,13 @@
 #include <string>
 #include <utility>
 
-#include "../nccl_rules.hpp"
-#include "../record.hpp"
-#include "../rounds.hpp"
 #include "device_communicator_impl.hpp"
+#include "record.hpp"
+#include "rounds.hpp"
 #include "seer/base/log.hpp"
 #include "seer/device/binding.hpp"
 #include "seer/device/cuda.hpp"
+#include "versions.hpp"
 
 namespace seer::comm {
 namespace {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <optional>
 
-#include "../event_order.hpp"
+#include "event_order.hpp"
 #include "seer/device/cuda.hpp"
 #include "seer/device/device_queue.hpp"
 

@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-#include "../ring.hpp"
+#include "ring.hpp"
 #include "seer/base/error.hpp"
 
 namespace seer::comm {

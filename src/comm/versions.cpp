@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "nccl_rules.hpp"
+#include "versions.hpp"
 
 #include <fmt/format.h>
 
 namespace seer::comm {
 namespace {
 
-constexpr int kOldest = 21800;  ///< the first of the CUDA 12 years that sites still have
+constexpr int kOldest = 21800;  ///< as in cmake/FindSeerCuda.cmake
 
 }  // namespace
 
