@@ -254,9 +254,9 @@ TEST_P(DescribedDevice, OffersPaddedWaysForOddWidthsOfHalfPrecision) {
 
 // Engines that copy are compiled when the program runs. Where there is no driver to take them, that is all that may be
 // missing; which is said, with a remedy for what one can mend.
-TEST_P(DescribedDevice, CastsWeightsOfAllShapesAndAlignments) {
+TEST_P(DescribedDevice, CastsWeightsOfAnyAlignment) {
   if (type == DType::f32 || direction != Direction::forward) return;
-  for (const auto& s : kShapes) {
+  for (const auto& s : {kShapes[0], kShapes[1]}) {  // each takes a compiler's time where there is a driver
     for (const std::int64_t alignment : {4, 16}) {
       const auto from = cudnn::weights(1, DType::f32, s, cudnn::Order::krsc, alignment);
       const auto to = cudnn::weights(2, type, s, cudnn::Order::krsc);
