@@ -20,6 +20,9 @@ for argument; do
     *) machine=$argument ;;
   esac
 done
+[[ ${ROUNDS:-1} =~ ^[1-9][0-9]*$ ]] || { echo "plan_vs_measured: ROUNDS = $ROUNDS; wanted a whole number from 1" >&2; exit 2; }
+[ -z "$machine" ] || [ -r "$machine" ] || { echo "plan_vs_measured: cannot read the machine file $machine" >&2; exit 2; }
+rows=0
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export OMP_NUM_THREADS=1 OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_odls_base_num_threads=0
@@ -41,6 +44,7 @@ compare() {  # ranks, label, config, --set ...
   local ranks=$1 label=$2 config=$3
   shift 3
   [[ $label =~ ${ONLY:-.} ]] || return 0
+  rows=$((rows + 1))
   rm -f "$work"/plan.*.json "$work"/run.*.json
   for round in $(seq $([ $what = few ] && echo "${ROUNDS:-1}" || echo 1)); do
     [ $what != few ] || calibrate $((ranks > 1 ? 2 : 1))
@@ -116,3 +120,4 @@ else
   compare 4 "400MF, 2 images a rank, BatchNorm over 4 ranks" inputs/bench_400mf.toml --set data.global_batch=8 \
     --set parallel.bn_group_size=4
 fi
+[ "$rows" -gt 0 ] || { echo "plan_vs_measured: no label matches ONLY = $ONLY" >&2; exit 2; }

@@ -272,9 +272,9 @@ Run add_bench_conv(CLI::App& command) {
     const auto backend = dnn::make_host_backend();
     const auto type = options->type();
     if (!backend->supports(type)) {
-      throw Error(ExitCode::device,
+      throw Error(ExitCode::input,
                   fmt::format("{} cannot compute in {} on this processor", backend->describe(), options->precision),
-                  "use --precision fp32")
+                  "use --precision fp32, or bf16 where the processor has it")
           .as_agreed();
     }
     double peak = measure_peak(world, *backend, type, options->repeat);

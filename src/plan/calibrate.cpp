@@ -10,6 +10,7 @@
 #include <cmath>
 #include <functional>
 #include <limits>
+#include <numeric>
 #include <vector>
 
 #include "seer/base/clock.hpp"
@@ -33,13 +34,16 @@ class Stopwatch {
   double operator()(const std::function<void()>& call) const {
     call();  // plans, packs, touches pages
     world_.barrier();
-    std::vector<double> times;
-    const Clock all;
-    do {
+    const Clock trial;
+    call();
+    // As often on every rank: the call may be a collective.
+    const double once = world_.all_reduce(std::max(trial.seconds(), 1e-9), comm::Op::max);
+    std::vector<double> times(static_cast<std::size_t>(std::clamp(seconds_ / once, 3.0, 10000.0)));
+    for (double& time : times) {
       const Clock one;
       call();
-      times.push_back(one.seconds());
-    } while ((all.seconds() < seconds_ || times.size() < 3) && times.size() < 10000);
+      time = one.seconds();
+    }
     std::nth_element(times.begin(), times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2), times.end());
     return world_.all_reduce(times[times.size() / 2], comm::Op::max);
   }
@@ -221,20 +225,23 @@ void measure_straggle(const comm::Communicator& world, dnn::Backend& backend, co
     double length_s = 0, lost_s = 0;  ///< of one
   };
   const auto measure = [&](int products, int pieces) {
-    std::vector<double> times;
-    double slowest = 0;
+    std::vector<double> times, slowest;
     for (int i = 0; i < pieces; ++i) {
       world.barrier();
       const Clock piece;
       for (int k = 0; k < products; ++k) product();
       times.push_back(piece.seconds());
-      slowest += world.all_reduce(times.back(), comm::Op::max);
+      slowest.push_back(world.all_reduce(times.back(), comm::Op::max));
     }
     std::nth_element(times.begin(), times.begin() + pieces / 2, times.end());
     const double usual = world.all_reduce(times[static_cast<std::size_t>(pieces / 2)], comm::Op::max);
-    return Pieces{usual, std::max(0.0, slowest / pieces - usual)};
+    // Without the rare long pauses, which say nothing of the usual update.
+    std::sort(slowest.begin(), slowest.end());
+    slowest.resize(slowest.size() - slowest.size() / 16);
+    const double mean = std::accumulate(slowest.begin(), slowest.end(), 0.0) / static_cast<double>(slowest.size());
+    return Pieces{usual, std::max(0.0, mean - usual)};
   };
-  const auto brief = measure(2, 300), lengthy = measure(80, 16);
+  const auto brief = measure(2, 304), lengthy = measure(80, 16);
   machine.straggle = std::max(0.0, (lengthy.lost_s - brief.lost_s) / (lengthy.length_s - brief.length_s));
   machine.meeting_s = std::max(0.0, brief.lost_s - machine.straggle * brief.length_s);
 }
