@@ -10,16 +10,16 @@
 # settings, calibration and run in turns; default 1): the medians of both are shown, for a machine that others use as well
 # changes within minutes. ONLY: a regular expression, for those settings alone whose label it matches.
 set -euo pipefail
-cd "$(dirname "$0")/.."
-. scripts/environment.sh
-seer=${SEER:-build/host-release/seer}
 what=few machine=""
 for argument; do
   case $argument in
     --full | --large) what=${argument#--} ;;
-    *) machine=$argument ;;
+    *) machine=$(realpath "$argument") ;;
   esac
 done
+cd "$(dirname "$0")/.."
+. scripts/environment.sh
+seer=${SEER:-build/host-release/seer}
 [[ ${ROUNDS:-1} =~ ^[1-9][0-9]*$ ]] || { echo "plan_vs_measured: ROUNDS = $ROUNDS; wanted a whole number from 1" >&2; exit 2; }
 [ -z "$machine" ] || [ -r "$machine" ] || { echo "plan_vs_measured: cannot read the machine file $machine" >&2; exit 2; }
 rows=0
@@ -28,7 +28,8 @@ trap 'rm -rf "$work"' EXIT
 export OMP_NUM_THREADS=1 OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_odls_base_num_threads=0
 run() { mpirun --oversubscribe --bind-to none -n "$1" "${@:2}" </dev/null; }
 
-# A core that computes alone has the memory for itself: one rank and two are two machines.
+# A core that computes alone has the memory for itself, and ranks that share a core take turns: one rank, two and four are
+# three machines.
 calibrate() {  # ranks
   if [ -n "$machine" ]; then
     cp "$machine" "$work/machine.$1.toml"
@@ -37,7 +38,10 @@ calibrate() {  # ranks
   fi
 }
 # The seven settings: right before each run.
-[ $what = few ] || for ranks in 1 2; do calibrate $ranks; done
+case $what in
+  full) for ranks in ${RANKS:-1 2 4}; do calibrate "$ranks"; done ;;
+  large) for ranks in 2 4; do calibrate $ranks; done ;;
+esac
 
 printf '| setting | ranks | peak MiB | planned | off | update ms | planned | off |\n|---|---|---|---|---|---|---|---|\n'
 compare() {  # ranks, label, config, --set ...
@@ -47,9 +51,8 @@ compare() {  # ranks, label, config, --set ...
   rows=$((rows + 1))
   rm -f "$work"/plan.*.json "$work"/run.*.json
   for round in $(seq $([ $what = few ] && echo "${ROUNDS:-1}" || echo 1)); do
-    [ $what != few ] || calibrate $((ranks > 1 ? 2 : 1))
-    # 4 ranks are twice as many as the machine has cores: --per-node tells the plan.
-    "$seer" plan "$config" --machine "$work/machine.$((ranks > 1 ? 2 : 1)).toml" --ranks "$ranks" --per-node "$ranks" \
+    [ $what != few ] || calibrate "$ranks"
+    "$seer" plan "$config" --machine "$work/machine.$ranks.toml" --ranks "$ranks" --per-node "$ranks" \
       --set data.source=crops --set checkpoint.async=false "$@" --json >"$work/plan.$round.json"
     run "$ranks" "$seer" bench step "$config" --updates "${UPDATES:-5}" --warmup "${WARMUP:-2}" --json \
       --set checkpoint.async=false "$@" >"$work/run.$round.json" 2>"$work/run.err" ||
@@ -80,7 +83,7 @@ if [ $what = full ]; then
         # auto: a budget between those of none and block.
         if [ $recompute = auto ]; then
           budget=$(for r in none block; do
-            "$seer" plan inputs/bench_8gf.toml --machine "$work/machine.$((ranks > 1 ? 2 : 1)).toml" --ranks $ranks --per-node $ranks --json --set data.source=crops --set checkpoint.async=false \
+            "$seer" plan inputs/bench_8gf.toml --machine "$work/machine.$ranks.toml" --ranks $ranks --per-node $ranks --json --set data.source=crops --set checkpoint.async=false \
               --set data.global_batch=4 --set parallel.shard=$shard --set parallel.recompute=$r
           done | python3 -c 'import re, sys; p = [int(x) for x in re.findall(r"\"peak_rank_bytes\": (\d+)", sys.stdin.read())]; print(p[1] + (p[0] - p[1]) // 4)')
         fi

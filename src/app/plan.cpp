@@ -41,14 +41,18 @@ std::string comment(const Options& options, int ranks) {
 }
 
 int write_machine(const Options& options, const comm::Communicator& world) {
+  const auto write = [&](const std::string& text, std::ios::openmode mode) {
+    comm::agree(world, "writing the machine file", [&] {
+      if (!world.is_root()) return;
+      std::ofstream out(options.calibrate, mode);
+      out << text;
+      out.close();
+      if (!out) throw Error(ExitCode::file, "cannot write " + options.calibrate, "give a path you may write to");
+    });
+  };
+  write("", std::ios::app);  // before a minute is spent
   const auto machine = plan::calibrate(world, options.measure);
-  comm::agree(world, "writing the machine file", [&] {
-    if (!world.is_root()) return;
-    std::ofstream out(options.calibrate);
-    out << config::to_toml(machine, comment(options, world.size()));
-    out.close();
-    if (!out) throw Error(ExitCode::file, "cannot write " + options.calibrate, "give a path you may write to");
-  });
+  write(config::to_toml(machine, comment(options, world.size())), std::ios::trunc);
   log::info(fmt::format("{}: {:.1f} GFLOP/s fp32, {:.1f} bf16, memory {:.1f} GB/s a rank, all-reduce {:.2f} GB/s",
                         options.calibrate, machine.fp32 / 1e9, machine.bf16 / 1e9, machine.bytes_per_s / 1e9,
                         machine.node.bytes_per_s / 1e9));

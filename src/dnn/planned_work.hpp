@@ -24,7 +24,8 @@ inline device::Work work_of(Direction direction, const ConvShape& s, DType type)
           .width = s.groups > 1 ? s.c_in / s.groups : std::min(s.c_in, s.c_out),
           .flops = 2 * static_cast<double>(s.macs()),
           .bytes = element * static_cast<double>(s.n * (s.h * s.w * s.c_in + s.out_h() * s.out_w() * s.c_out)) +
-                   4.0 * static_cast<double>(s.weight_elems())};
+                   4.0 * static_cast<double>(s.weight_elems()),
+          .weight_bytes = 2 * 4.0 * static_cast<double>(s.weight_elems())};
 }
 
 inline device::Work work_of(std::int64_t m, std::int64_t n, std::int64_t k, DType type) {

@@ -9,8 +9,6 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
-#include <limits>
-#include <numeric>
 #include <vector>
 
 #include "seer/base/clock.hpp"
@@ -22,15 +20,24 @@
 #include "seer/dnn/backend.hpp"
 #include "seer/kernels/activation.hpp"
 #include "seer/kernels/batchnorm.hpp"
+#include "seer/plan/simulation.hpp"
 #include "seer/train/memory_plan.hpp"
 
 namespace seer::plan {
 namespace {
 
-/// Seconds of a call: the median, of the slowest rank.
+double median(std::vector<double> values) {
+  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
+/// Seconds of a call: the median, of the slowest rank. Where ranks share cores, of means over several turns each: a
+/// call that no other rank's turn interrupts shows a core that one rank has for itself.
 class Stopwatch {
  public:
-  Stopwatch(const comm::Communicator& world, double seconds) : world_(world), seconds_(seconds) {}
+  Stopwatch(const comm::Communicator& world, double seconds, bool shared_cores)
+      : world_(world), seconds_(seconds), window_s_(shared_cores ? std::min(0.04, seconds / 3) : 0) {}
   double operator()(const std::function<void()>& call) const {
     call();  // plans, packs, touches pages
     world_.barrier();
@@ -38,19 +45,20 @@ class Stopwatch {
     call();
     // As often on every rank: the call may be a collective.
     const double once = world_.all_reduce(std::max(trial.seconds(), 1e-9), comm::Op::max);
-    std::vector<double> times(static_cast<std::size_t>(std::clamp(seconds_ / once, 3.0, 10000.0)));
+    const auto calls = static_cast<int>(std::clamp(window_s_ / once, 1.0, 10000.0));
+    std::vector<double> times(static_cast<std::size_t>(std::clamp(seconds_ / (once * calls), 3.0, 10000.0)));
+    world_.barrier();
     for (double& time : times) {
-      const Clock one;
-      call();
-      time = one.seconds();
+      const Clock window;
+      for (int i = 0; i < calls; ++i) call();
+      time = window.seconds() / calls;
     }
-    std::nth_element(times.begin(), times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2), times.end());
-    return world_.all_reduce(times[times.size() / 2], comm::Op::max);
+    return world_.all_reduce(median(std::move(times)), comm::Op::max);
   }
 
  private:
   const comm::Communicator& world_;
-  double seconds_;
+  double seconds_, window_s_;
 };
 
 /// A tensor of small numbers.
@@ -85,8 +93,8 @@ double gemm_flops(const Stopwatch& time, dnn::Backend& backend, DType type, std:
   return 2 * std::pow(static_cast<double>(side), 3) / s;
 }
 
-config::MachineRate conv_rate(const Stopwatch& time, dnn::Backend& backend, DType type, double peak, const char* kind,
-                              const dnn::ConvShape& s, std::int64_t width) {
+config::MachineRate conv_rate(const Stopwatch& time, dnn::Backend& backend, const config::Machine& machine, DType type,
+                              double peak, const char* kind, const dnn::ConvShape& s, std::int64_t width) {
   const Values src({s.n, s.h, s.w, s.c_in}, type), d_dst({s.n, s.out_h(), s.out_w(), s.c_out}, type);
   const Values dst(d_dst.tensor.shape, type), d_src(src.tensor.shape, type);
   const Values weight({1, 1, 1, s.weight_elems()}, DType::f32), d_weight({1, 1, 1, s.weight_elems()}, DType::f32);
@@ -94,8 +102,14 @@ config::MachineRate conv_rate(const Stopwatch& time, dnn::Backend& backend, DTyp
   // A new version at every call, as after every update: packing is part of the time.
   std::uint64_t version = 0;
   const double flops = 2 * static_cast<double>(s.macs());
+  // What the plan adds for them by itself.
+  const double weights_s =
+      Simulation(machine, 1).seconds(device::Work{.bytes = 2.0 * 4 * static_cast<double>(s.weight_elems())});
   config::MachineRate rate{.kind = kind, .precision = precision_of(type), .width = static_cast<double>(width)};
-  const auto share = [&](const std::function<void()>& call) { return flops / time(call) / peak; };
+  const auto share = [&](const std::function<void()>& call) {
+    const double whole_s = time(call);
+    return flops / std::max(whole_s - weights_s, whole_s / 2) / peak;
+  };
   rate.forward = share([&] {
     backend.conv_forward(queue, s, src.tensor, {weight.tensor.data, ++version}, dst.tensor);
   });
@@ -152,7 +166,7 @@ void measure_products(const Stopwatch& time, dnn::Backend& backend, config::Mach
                                      At{224, 56}, At{440, 7}, At{448, 28}, At{896, 14}, At{2016, 7}}) {
       log::progress(fmt::format("{} pointwise {}", precision_of(type), width));
       const dnn::ConvShape s{.n = kImages, .h = side, .w = side, .c_in = width, .c_out = width};
-      machine.rates.push_back(conv_rate(time, backend, type, peak, "pointwise", s, width));
+      machine.rates.push_back(conv_rate(time, backend, machine, type, peak, "pointwise", s, width));
     }
     for (const std::int64_t width : {8, 16, 24, 56, 112, 232, 328}) {
       log::progress(fmt::format("{} grouped {}", precision_of(type), width));
@@ -166,14 +180,14 @@ void measure_products(const Stopwatch& time, dnn::Backend& backend, config::Mach
                        .kernel = 3,
                        .pad = 1,
                        .groups = channels / width};
-      const auto straight = conv_rate(time, backend, type, peak, "grouped", s, width);
+      const auto straight = conv_rate(time, backend, machine, type, peak, "grouped", s, width);
       s.h = s.w = 2 * side;
       s.stride = 2;
-      machine.rates.push_back(mixed(straight, conv_rate(time, backend, type, peak, "grouped", s, width)));
+      machine.rates.push_back(mixed(straight, conv_rate(time, backend, machine, type, peak, "grouped", s, width)));
     }
     const dnn::ConvShape stem{
         .n = kImages, .h = 224, .w = 224, .c_in = 3, .c_out = 32, .kernel = 3, .stride = 2, .pad = 1};
-    machine.rates.push_back(conv_rate(time, backend, type, peak, "dense", stem, 3));
+    machine.rates.push_back(conv_rate(time, backend, machine, type, peak, "dense", stem, 3));
     for (const std::int64_t width : {16, 64, 256, 1024}) {
       // A layer of the head: few rows, weights that come from memory.
       const Values a({width, 1, 1, 2048}, type), b({1024, 1, 1, 2048}, type);
@@ -210,42 +224,6 @@ double stream_bytes_per_s(const Stopwatch& time, std::int64_t elems, DType type 
   return (1 + 2 + 2 + 3) * bytes / seconds;
 }
 
-/// How unevenly ranks take equal work: the time they lose at a meeting, seconds and a share of the time since the last.
-void measure_straggle(const comm::Communicator& world, dnn::Backend& backend, config::Machine& machine) {
-  if (world.size() == 1) return;
-  const std::int64_t side = 384;
-  const Values a({side, 1, 1, side}, DType::f32), b({side, 1, 1, side}, DType::f32), c({side, 1, 1, side}, DType::f32);
-  device::Queue queue;
-  const auto product = [&] {
-    backend.gemm(queue, side, side, side, DType::f32, a.tensor.data, dnn::Transpose::no, b.tensor.data,
-                 dnn::Transpose::yes, c.tensor.f32());
-  };
-  product();
-  struct Pieces {
-    double length_s = 0, lost_s = 0;  ///< of one
-  };
-  const auto measure = [&](int products, int pieces) {
-    std::vector<double> times, slowest;
-    for (int i = 0; i < pieces; ++i) {
-      world.barrier();
-      const Clock piece;
-      for (int k = 0; k < products; ++k) product();
-      times.push_back(piece.seconds());
-      slowest.push_back(world.all_reduce(times.back(), comm::Op::max));
-    }
-    std::nth_element(times.begin(), times.begin() + pieces / 2, times.end());
-    const double usual = world.all_reduce(times[static_cast<std::size_t>(pieces / 2)], comm::Op::max);
-    // Without the rare long pauses, which say nothing of the usual update.
-    std::sort(slowest.begin(), slowest.end());
-    slowest.resize(slowest.size() - slowest.size() / 16);
-    const double mean = std::accumulate(slowest.begin(), slowest.end(), 0.0) / static_cast<double>(slowest.size());
-    return Pieces{usual, std::max(0.0, mean - usual)};
-  };
-  const auto brief = measure(2, 304), lengthy = measure(80, 16);
-  machine.straggle = std::max(0.0, (lengthy.lost_s - brief.lost_s) / (lengthy.length_s - brief.length_s));
-  machine.meeting_s = std::max(0.0, brief.lost_s - machine.straggle * brief.length_s);
-}
-
 void measure_network(const comm::Communicator& world, const Stopwatch& time, config::Machine& machine) {
   if (world.size() == 1) {
     machine.node = {1e-6, 1e10};
@@ -263,12 +241,14 @@ void measure_network(const comm::Communicator& world, const Stopwatch& time, con
   machine.cluster = machine.node;
 }
 
-/// Layers measured one by one are warmer than in an update, and not all of a network's shapes are among them.
-void correct_by_updates(const comm::Communicator& world, dnn::Backend& backend, config::Machine& machine) {
+/// Layers measured one by one are warmer than in an update, and not all of a network's shapes are among them; and what
+/// meetings cost is seen only where ranks meet.
+void correct_by_updates(const comm::Communicator& world, dnn::Backend& backend, int updates, config::Machine& machine) {
+  machine.meeting_s = meeting_beside_message_s(machine, world, 2 * updates);
   for (const DType type : {DType::f32, DType::bf16}) {
     if (!backend.supports(type)) continue;
     const char* precision = precision_of(type);
-    const double longer = products_beside_plan(machine, precision, world);
+    const double longer = products_beside_plan(machine, precision, world, updates);
     for (auto& r : machine.rates) {
       if (r.precision != precision) continue;
       for (double* share : {&r.forward, &r.backward_data, &r.backward_weights}) *share /= longer;
@@ -326,25 +306,18 @@ void measure_data(const comm::Communicator& world, const CalibrateOptions& optio
 }  // namespace
 
 config::Machine calibrate(const comm::Communicator& world, const CalibrateOptions& options) {
-  const Stopwatch time(world, options.seconds);
   const auto libraries = static_cast<double>(device::resident_bytes());
   config::Machine machine;
-  machine.name = "this machine";
   machine.backend = "host";
   const auto node_ranks = world.node().size();
-  // Ranks that take turns on a core measure neither its speed nor that of their turns.
-  if (const auto cores = ::sysconf(_SC_NPROCESSORS_ONLN); node_ranks > cores) {
-    throw Error(ExitCode::input, fmt::format("{} ranks cannot measure a machine of {} cores", node_ranks, cores),
-                "start no more than one rank a core; `seer plan --per-node` tells of more that share them")
-        .as_agreed();
-  }
+  const auto cores = ::sysconf(_SC_NPROCESSORS_ONLN);
+  machine.name = fmt::format("this machine, ranks: {}, cores: {}", node_ranks, cores);
+  const Stopwatch time(world, options.seconds, node_ranks > cores);
   machine.ranks_per_node = node_ranks;
   machine.cores_per_rank = device::threads();
   machine.overlap = 0;  // all cores compute
   machine.rank_bytes = static_cast<double>(device::available_bytes()) / node_ranks;
   const auto backend = dnn::make_host_backend();
-  measure_products(time, *backend, machine);
-
   constexpr std::int64_t kLarge = std::int64_t{8} << 20, kSmall = std::int64_t{64} << 10;
   machine.bytes_per_s = stream_bytes_per_s(time, kLarge);
   if (backend->supports(DType::bf16)) {
@@ -355,13 +328,13 @@ config::Machine calibrate(const comm::Communicator& world, const CalibrateOption
   const Values tiny({1, 1, 1, 16}, DType::f32);
   device::Queue queue;
   machine.launch_s = time([&] { kernels::fill(queue, tiny.tensor, 0); });
+  measure_products(time, *backend, machine);
   measure_network(world, time, machine);
-  measure_straggle(world, *backend, machine);
   measure_storage(world, options.folder, machine);
   machine.decode_pixels_per_s = 6e7;  // of a core of a server processor of 2020 to 2024; --shards measures it
   machine.crop_pixels_per_s = 2.5e7;
   if (!options.shards.empty()) measure_data(world, options, machine);
-  correct_by_updates(world, *backend, machine);
+  correct_by_updates(world, *backend, static_cast<int>(std::clamp(options.seconds * 50, 1.0, 7.0)), machine);
   // And what the libraries make for themselves on the way: compiled primitives, buffers of messages.
   machine.reserved_bytes = world.all_reduce(libraries, comm::Op::max) + static_cast<double>(train::kLibrariesGrowBytes);
   return machine;

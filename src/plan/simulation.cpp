@@ -69,15 +69,20 @@ double Simulation::share(const Work& work) const {
   return (1 - t) * of(*below, work.direction) + t * of(*above, work.direction);
 }
 
-double Simulation::seconds(const Work& work) const {
+double Simulation::pass_s(double bytes, DType type) const {
   double rate = machine_.bytes_per_s * machine_.efficiency;
-  if (work.bytes < machine_.cache_bytes) rate *= machine_.cache_speedup;
-  if (dtype_bytes(work.dtype) == 2) rate *= machine_.half_speedup;
-  double busy = work.bytes / rate;
+  if (bytes < machine_.cache_bytes) rate *= machine_.cache_speedup;
+  if (dtype_bytes(type) == 2) rate *= machine_.half_speedup;
+  return bytes / rate;
+}
+
+double Simulation::seconds(const Work& work) const {
+  double busy = pass_s(work.bytes, work.dtype);
   if (work.flops > 0) {
     const double arithmetic = work.flops / (machine_.peak(precision_of(work.dtype)) * share(work));
-    // The host's rates are measured on whole layers, bytes and all.
-    busy = machine_.backend == "host" ? arithmetic : std::max(busy, arithmetic);
+    // The host's rates are measured on whole layers, activations and all; weights weigh more the fewer images there
+    // are.
+    busy = machine_.backend == "host" ? arithmetic + pass_s(work.weight_bytes, DType::f32) : std::max(busy, arithmetic);
   }
   return crowding_ * (machine_.launch_s + busy);
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What separate layers do not show: rates that follow from whole updates.
 #include <algorithm>
+#include <utility>
 #include <vector>
 
 #include "seer/base/clock.hpp"
@@ -11,17 +12,15 @@
 namespace seer::plan {
 namespace {
 
-constexpr int kUpdates = 5;
-
 /// A network of middling size with the crops of most recipes.
-config::Config usual_job(const std::string& precision, int ranks) {
+config::Config usual_job(const std::string& precision, int ranks, int images, int bn_group_size) {
   config::Config config;
   config.model.preset = "800mf";
   config.head = {.dims = {768, 512, 512, 128}, .prototypes = 1000};
   config.crops = {{2, 224, {0.14, 1.0}}, {4, 96, {0.05, 0.14}}};
-  config.data.global_batch = 4L * ranks;
+  config.data.global_batch = static_cast<std::int64_t>(images) * ranks;
   config.data.source = "crops";
-  config.parallel.bn_group_size = 1;
+  config.parallel.bn_group_size = bn_group_size;
   config.precision.compute = precision;
   config.checkpoint.async = false;
   config.schedule.warmup_updates = 0;
@@ -29,39 +28,81 @@ config::Config usual_job(const std::string& precision, int ranks) {
   return config;
 }
 
-double measured_s(const config::Config& config, const comm::Communicator& world) {
-  train::Phases phases;
-  train::Learner learner(config, world, phases);
-  auto batch = train::planned_batch(config, world.size());
-  std::vector<std::vector<float>> pixels;
-  for (auto& group : batch.groups) {
-    pixels.emplace_back(static_cast<std::size_t>(group.images.elems()));
-    for (std::size_t i = 0; i < pixels.back().size(); ++i) {
-      pixels.back()[i] = static_cast<float>((i * 2654435761U) >> 8 & 0xffff) * 0x1p-15F - 1.0F;
+/// Updates of a job on pixels of no meaning.
+class Job {
+ public:
+  Job(config::Config config, const comm::Communicator& world)
+      : config_(std::move(config)),
+        world_(world),
+        learner_(config_, world, phases_),
+        batch_(train::planned_batch(config_, world.size())) {
+    for (auto& group : batch_.groups) {
+      auto& pixels = pixels_.emplace_back(static_cast<std::size_t>(group.images.elems()));
+      for (std::size_t i = 0; i < pixels.size(); ++i) {
+        pixels[i] = static_cast<float>((i * 2654435761U) >> 8 & 0xffff) * 0x1p-15F - 1.0F;
+      }
+      group.images.data = pixels.data();
+      group.images.space = device::Space::host;
     }
-    group.images.data = pixels.back().data();
-    group.images.space = device::Space::host;
+    update_s();  // plans, packs, touches pages
   }
-  learner.update(batch, config.swav.freeze_prototypes_updates, 0.01);
-  std::vector<double> seconds;
-  for (int t = 1; t <= kUpdates; ++t) {
+  /// Of the slowest rank.
+  double update_s() {
+    world_.barrier();
     const Clock clock;
-    learner.update(batch, config.swav.freeze_prototypes_updates + t, 0.01);
-    seconds.push_back(clock.seconds());
+    learner_.update(batch_, config_.swav.freeze_prototypes_updates + updates_++, 0.01);
+    return world_.all_reduce(clock.seconds(), comm::Op::max);
   }
-  std::nth_element(seconds.begin(), seconds.begin() + kUpdates / 2, seconds.end());
-  return world.all_reduce(seconds[kUpdates / 2], comm::Op::max);
+
+ private:
+  config::Config config_;
+  const comm::Communicator& world_;
+  train::Phases phases_;
+  train::Learner learner_;
+  data::Batch batch_;
+  std::vector<std::vector<float>> pixels_;
+  std::int64_t updates_ = 0;
+};
+
+double median(std::vector<double> values) {
+  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
+Report planned(const config::Config& config, const config::Machine& machine, const comm::Communicator& world) {
+  return predict(config, machine, {.ranks = world.size(), .ranks_per_node = world.node().size()});
 }
 
 }  // namespace
 
 double products_beside_plan(const config::Machine& machine, const std::string& precision,
-                            const comm::Communicator& world) {
+                            const comm::Communicator& world, int updates) {
   constexpr double kLeast = 0.5, kMost = 2;  // beyond that something else is wrong
-  const auto config = usual_job(precision, world.size());
-  const auto report = predict(config, machine, {.ranks = world.size(), .ranks_per_node = world.node().size()});
+  const auto config = usual_job(precision, world.size(), 4, 1);
+  const auto report = planned(config, machine, world);
   const double others_s = report.step_s - report.product_s;
-  return std::clamp((measured_s(config, world) - others_s) / report.product_s, kLeast, kMost);
+  Job job(config, world);
+  std::vector<double> seconds;
+  for (int t = 0; t < updates; ++t) seconds.push_back(job.update_s());
+  return std::clamp((median(seconds) - others_s) / report.product_s, kLeast, kMost);
+}
+
+double meeting_beside_message_s(const config::Machine& machine, const comm::Communicator& world, int updates) {
+  if (world.size() == 1) return 0;
+  constexpr int kImages = 2;
+  const auto meeting = usual_job("fp32", world.size(), kImages, world.size());
+  const auto apart = usual_job("fp32", world.size(), kImages, 1);
+  const auto calls = [](const Report& report) {
+    double sum = 0;
+    for (const auto& t : report.traffic) sum += t.calls;
+    return sum;
+  };
+  const auto with = planned(meeting, machine, world), without = planned(apart, machine, world);
+  Job meets(meeting, world), stays(apart, world);
+  std::vector<double> more_s;  // in turns: the machine's speed changes from second to second
+  for (int t = 0; t < updates; ++t) more_s.push_back(meets.update_s() - stays.update_s());
+  return std::max(0.0, (median(more_s) - (with.exposed_s - without.exposed_s)) / (calls(with) - calls(without)));
 }
 
 }  // namespace seer::plan

@@ -43,7 +43,7 @@ struct Machine {
   double overlap = 1;                 ///< share of communication beside computation that costs the computation nothing
   double reduce_scatter_speedup = 1;  ///< of its bytes; those of an all-reduce make one
   double straggle = 0;   ///< of the computation's time, what ranks wait for the one that is slowest just then
-  double meeting_s = 0;  ///< and at every collective that they wait for, beside its own time
+  double meeting_s = 0;  ///< and at every collective that they wait for, beside its own time; their turn on a core, too
 
   double read_bytes_per_s = 1, write_bytes_per_s = 1;            ///< file system, of the whole job
   double decode_pixels_per_s = 1, crop_pixels_per_s = 1;         ///< one core

@@ -12,16 +12,21 @@ namespace seer::plan {
 struct CalibrateOptions {
   std::string shards;        ///< a data set to measure decoding and augmentation on; "": the defaults of Machine stay
   std::string folder = ".";  ///< where a file of 256 MiB is written for a moment
-  double seconds = 0.15;     ///< for each figure
+  double seconds = 0.15;     ///< for each figure; whole updates: 7 and 14 of them, fewer where this is less
 };
 
 /// Collective: all ranks measure at once, as in training; the slowest counts. To be run on the ranks that a node of the
 /// job will have.
 config::Machine calibrate(const comm::Communicator& world, const CalibrateOptions& options);
 
+/// What a collective that ranks wait for costs them beside its planned time, seconds: from updates of RegNetY-800MF
+/// whose BatchNorm is synchronised, beside such whose is not. Ranks are never equally fast, and those that share a core
+/// take turns. Collective.
+double meeting_beside_message_s(const config::Machine& machine, const comm::Communicator& world, int updates);
+
 /// How much longer convolutions and products take in updates of RegNetY-800MF than they are planned on this machine.
 /// Collective.
 double products_beside_plan(const config::Machine& machine, const std::string& precision,
-                            const comm::Communicator& world);
+                            const comm::Communicator& world, int updates);
 
 }  // namespace seer::plan

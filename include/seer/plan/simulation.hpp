@@ -51,6 +51,8 @@ class Simulation final : public device::Ledger {
 
  private:
   double share(const device::Work& work) const;
+  /// Of a kernel bound by memory.
+  double pass_s(double bytes, DType type) const;
 
   config::Machine machine_;
   double crowding_ = 1;  ///< how many ranks share what is meant for one
