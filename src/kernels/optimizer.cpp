@@ -17,16 +17,20 @@ using launch::Scratch;
 struct Piece {
   std::int64_t begin, end, range;
 };
-constexpr std::int64_t kPieceElems = std::int64_t{1} << 16;
+/// A device's teams are many, and each has many threads.
+template <class Space>
+constexpr std::int64_t kPieceElems = std::int64_t{1} << (launch::kOnDevice<Space> ? 14 : 16);
 
 /// The pieces of all ranges that are not skipped. Kept with the thread: no allocation after the first step.
+template <class Space>
 std::vector<Piece>& cut(std::span<const Range> ranges, std::span<const std::uint8_t> skip = {}) {
+  constexpr std::int64_t kElems = kPieceElems<Space>;
   thread_local std::vector<Piece> pieces;
   pieces.clear();
   for (std::size_t i = 0; i < ranges.size(); ++i) {
     if (!skip.empty() && skip[i] != 0) continue;
-    for (std::int64_t begin = ranges[i].begin; begin < ranges[i].end; begin += kPieceElems) {
-      pieces.push_back({begin, std::min(begin + kPieceElems, ranges[i].end), static_cast<std::int64_t>(i)});
+    for (std::int64_t begin = ranges[i].begin; begin < ranges[i].end; begin += kElems) {
+      pieces.push_back({begin, std::min(begin + kElems, ranges[i].end), static_cast<std::int64_t>(i)});
     }
   }
   return pieces;
@@ -61,25 +65,85 @@ KOKKOS_FORCEINLINE_FUNCTION std::uint32_t magnitude(float x) {
   return bits & 0x7fffffffU;
 }
 
+struct PieceSquares {
+  const float* x;
+  const Piece* piece;
+  double* partial;
+  template <class Team>
+  KOKKOS_INLINE_FUNCTION void operator()(const Team& team, std::int64_t i) const {
+    const float* part = x + piece[i].begin;
+    const double sum = team.sum(piece[i].end - piece[i].begin, [=](std::int64_t k) {
+      return static_cast<double>(part[k]) * static_cast<double>(part[k]);
+    });
+    if (team.leads()) partial[i] = sum;
+  }
+};
+
+struct Step {
+  const Piece* piece;
+  const Coefficients* table;
+  float lr, momentum;
+  const float* gradients;
+  float *momenta, *parameters;
+  template <class Team>
+  KOKKOS_INLINE_FUNCTION void operator()(const Team& team, std::int64_t i) const {
+    const float* g = gradients + piece[i].begin;
+    float *m = momenta + piece[i].begin, *p = parameters + piece[i].begin;
+    const float scale = table[piece[i].range].scale, decay = table[piece[i].range].decay;
+    const float rate = lr, keep = momentum;
+    team.each(piece[i].end - piece[i].begin, [=](std::int64_t k) {
+      const float step = keep * m[k] + (scale * g[k] + decay * p[k]);
+      m[k] = step;
+      p[k] -= rate * step;
+    });
+  }
+};
+
+struct UnitRow {
+  float* data;
+  std::int64_t c;
+  double tolerance;
+  template <class Team>
+  KOKKOS_INLINE_FUNCTION void operator()(const Team& team, std::int64_t row) const {
+    float* a = data + row * c;
+    const double norm =
+        std::sqrt(team.sum(c, [=](std::int64_t k) { return static_cast<double>(a[k]) * static_cast<double>(a[k]); }));
+    if (std::abs(norm - 1) < tolerance) return;
+    const double factor = 1.0 / (norm > 1e-12 ? norm : 1e-12);  // spec 2, prototype normalisation
+    team.each(c, [=](std::int64_t k) { a[k] = static_cast<float>(static_cast<double>(a[k]) * factor); });
+  }
+};
+
+struct FirstBeyond {
+  const float* x;
+  std::int64_t* found;
+  std::int64_t count, piece_elems;
+  std::uint32_t most;  ///< magnitude
+  template <class Team>
+  KOKKOS_INLINE_FUNCTION void operator()(const Team& team, std::int64_t i) const {
+    const float* part = x + i * piece_elems;
+    const std::int64_t left = count - i * piece_elems;
+    const std::uint32_t limit = most;
+    const std::int64_t place =
+        team.first(left < piece_elems ? left : piece_elems, [=](std::int64_t k) { return magnitude(part[k]) > limit; });
+    if (team.leads()) found[i] = place;
+  }
+};
+
 }  // namespace
 
 void squared_norms(Queue& queue, const float* x, std::span<const Range> ranges, double* squares) {
   if (queue.only_plans(4 * elems(ranges))) return;
   launch::on_space(queue, [&]<class Space>() {
     Scratch scratch(queue);
-    const std::vector<Piece>& pieces = cut(ranges);
-    const Piece* piece = pieces.data();
-    double* partial = scratch.get<double>(static_cast<std::int64_t>(pieces.size()));
-    launch::rows<Space>(
-        queue, "kernels/squared_norms", static_cast<std::int64_t>(pieces.size()),
-        KOKKOS_LAMBDA(const auto& team, std::int64_t i) {
-          const float* part = x + piece[i].begin;
-          partial[i] = team.sum(piece[i].end - piece[i].begin, [=](std::int64_t k) {
-            return static_cast<double>(part[k]) * static_cast<double>(part[k]);
-          });
-        });
+    const std::vector<Piece>& pieces = cut<Space>(ranges);
+    const auto count = static_cast<std::int64_t>(pieces.size());
+    double* partial = scratch.get<double>(count);
+    launch::rows<Space>(queue, "kernels/squared_norms", count,
+                        PieceSquares{x, launch::on_queue(queue, scratch, pieces.data(), count), partial});
+    const double* sums = launch::on_host(queue, partial, count);
     std::fill_n(squares, ranges.size(), 0.0);
-    for (std::size_t i = 0; i < pieces.size(); ++i) squares[pieces[i].range] += partial[i];
+    for (std::size_t i = 0; i < pieces.size(); ++i) squares[pieces[i].range] += sums[i];
   });
 }
 
@@ -90,25 +154,17 @@ void optimizer_update(Queue& queue, std::span<const Range> ranges, std::span<con
   ensure(skip.empty() || skip.size() == ranges.size(), "one skip flag for each range, or none");
   launch::on_space(queue, [&]<class Space>() {
     Scratch scratch(queue);
-    const std::vector<Piece>& pieces = cut(ranges, skip);
-    const Piece* piece = pieces.data();
-    Coefficients* table = scratch.get<Coefficients>(static_cast<std::int64_t>(ranges.size()));
+    const std::vector<Piece>& pieces = cut<Space>(ranges, skip);
+    const auto count = static_cast<std::int64_t>(pieces.size());
+    thread_local std::vector<Coefficients> table;
+    table.resize(ranges.size());
     for (std::size_t i = 0; i < ranges.size(); ++i) {
       table[i] = rule.lars ? coefficients(rule, parameter_squares[i], gradient_squares[i]) : coefficients(rule, 1, 1);
     }
-    const float lr = rule.lr, momentum = rule.momentum;
-    launch::rows<Space>(
-        queue, "kernels/optimizer_update", static_cast<std::int64_t>(pieces.size()),
-        KOKKOS_LAMBDA(const auto& team, std::int64_t i) {
-          const float* g = gradients + piece[i].begin;
-          float *m = momenta + piece[i].begin, *p = parameters + piece[i].begin;
-          const float scale = table[piece[i].range].scale, decay = table[piece[i].range].decay;
-          team.each(piece[i].end - piece[i].begin, [=](std::int64_t k) {
-            const float step = momentum * m[k] + (scale * g[k] + decay * p[k]);
-            m[k] = step;
-            p[k] -= lr * step;
-          });
-        });
+    launch::rows<Space>(queue, "kernels/optimizer_update", count,
+                        Step{launch::on_queue(queue, scratch, pieces.data(), count),
+                             launch::on_queue(queue, scratch, table.data(), static_cast<std::int64_t>(table.size())),
+                             rule.lr, rule.momentum, gradients, momenta, parameters});
   });
 }
 
@@ -116,17 +172,8 @@ void normalize_rows(Queue& queue, const Tensor& matrix, float tolerance) {
   if (queue.only_plans(3 * matrix.bytes())) return;
   launch::need_f32(matrix);
   launch::on_space(queue, [&]<class Space>() {
-    const std::int64_t c = matrix.shape.c;
-    float* data = matrix.f32();
-    launch::rows<Space>(
-        queue, "kernels/normalize_rows", matrix.rows(), KOKKOS_LAMBDA(const auto& team, std::int64_t row) {
-          float* a = data + row * c;
-          const double norm = std::sqrt(
-              team.sum(c, [=](std::int64_t k) { return static_cast<double>(a[k]) * static_cast<double>(a[k]); }));
-          if (std::abs(norm - 1) < static_cast<double>(tolerance)) return;
-          const double factor = 1.0 / (norm > 1e-12 ? norm : 1e-12);  // spec 2, prototype normalisation
-          team.each(c, [=](std::int64_t k) { a[k] = static_cast<float>(static_cast<double>(a[k]) * factor); });
-        });
+    launch::rows<Space>(queue, "kernels/normalize_rows", matrix.rows(),
+                        UnitRow{matrix.f32(), matrix.shape.c, static_cast<double>(tolerance)});
   });
 }
 
@@ -134,17 +181,14 @@ std::int64_t first_beyond(Queue& queue, const float* x, std::int64_t count, floa
   if (queue.only_plans(4 * count)) return -1;
   return launch::on_space(queue, [&]<class Space>() -> std::int64_t {
     Scratch scratch(queue);
-    const std::int64_t pieces = (count + kPieceElems - 1) / kPieceElems;
+    constexpr std::int64_t kElems = kPieceElems<Space>;
+    const std::int64_t pieces = (count + kElems - 1) / kElems;
     const auto most = magnitude(limit);
-    std::int64_t* found = scratch.get<std::int64_t>(pieces);
-    launch::rows<Space>(
-        queue, "kernels/first_beyond", pieces, KOKKOS_LAMBDA(const auto& team, std::int64_t i) {
-          const float* part = x + i * kPieceElems;
-          found[i] = team.first(i + 1 < pieces ? kPieceElems : count - i * kPieceElems,
-                                [=](std::int64_t k) { return magnitude(part[k]) > most; });
-        });
+    std::int64_t* places = scratch.get<std::int64_t>(pieces);
+    launch::rows<Space>(queue, "kernels/first_beyond", pieces, FirstBeyond{x, places, count, kElems, most});
+    const std::int64_t* found = launch::on_host(queue, places, pieces);
     for (std::int64_t i = 0; i < pieces; ++i) {
-      if (found[i] >= 0) return i * kPieceElems + found[i];
+      if (found[i] >= 0) return i * kElems + found[i];
     }
     return -1;
   });

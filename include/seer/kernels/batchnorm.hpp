@@ -7,6 +7,9 @@
 //
 // Forward: sums (local) -> all-reduce by the caller -> statistics -> one of the apply functions.
 // Backward: sums (local) -> all-reduce by the caller -> apply.
+//
+// On a device queue all arrays lie on the device, the sums, too: they are reduced over ranks there. batchnorm_rows
+// gives its number to the host and waits for the queue; the other calls return when their kernels are in it.
 #pragma once
 
 #include <cstdint>
@@ -33,7 +36,7 @@ struct BatchNorm {
 /// Accurate when |mean| >> deviation: accumulated about each channel's first value, converted at the end.
 void batchnorm_sums(Queue& queue, const Tensor& x, double* sums);
 
-/// The rows that reduced sums are of.
+/// The rows that reduced sums are of. Waits for a device queue.
 double batchnorm_rows(Queue& queue, const double* sums);
 
 /// From reduced sums: mean and 1/sqrt(biased variance + eps). Where running_mean is not null:

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Updates over flat blocks (spec 5.1): few passes over all parameters, guided by a table of tensors.
+//
+// On a device queue the flat blocks and matrices lie on the device; tables of ranges, squares, skip flags and numbers
+// that are returned lie on the host. What gives the host a number waits for the queue: squared_norms, first_non_finite.
 #pragma once
 
 #include <cstdint>

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // SwAV's assignment and loss (spec 3). scores: [rows, k] float. The reductions over ranks lie with the caller
 // (train/swav); these are the local pieces.
+//
+// On a device queue scores, codes and gradients lie on the device, and so do the prototypes' sums and factors, which
+// are reduced over ranks there. Numbers that are returned and mean_prediction are the host's: the calls that give them
+// wait for the queue.
 #pragma once
 
 #include <cstdint>
