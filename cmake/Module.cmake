@@ -33,12 +33,12 @@ if(SEER_SANITIZE)
 endif()
 
 # Kokkos' headers want the device's compiler where Kokkos was built for it: the calling folder's files named here then
-# go through it, with SEER_KERNELS_CUDA defined in the whole module.
+# go through it, and SEER_KERNELS_CUDA is defined from there upwards.
 function(seer_kokkos_module name)
   target_link_libraries(seer_${name} PRIVATE Kokkos::kokkos)
   if(SEER_KOKKOS_CUDA)
     set_source_files_properties(${ARGN} PROPERTIES LANGUAGE CUDA)
-    target_compile_definitions(seer_${name} PRIVATE SEER_KERNELS_CUDA=1)
+    target_compile_definitions(seer_${name} PUBLIC SEER_KERNELS_CUDA=1)
     target_compile_options(seer_${name} PRIVATE "$<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr>")
   endif()
 endfunction()

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Runs a piece of work on the host and on a device and compares what it left. The other suites compare the host's
-// results with double; this carries their word over to the device.
+// results with double; this carries their word over to the device. Device
+// builds only.
 #pragma once
 
-#if defined(SEER_CUDA)
 #include <cuda_runtime_api.h>
-#endif
 
 #include <string>
 #include <utility>
@@ -74,16 +73,9 @@ class Workspace {
 /// A stream for one test.
 class DeviceStream {
  public:
-#if defined(SEER_CUDA)
-  DeviceStream() {
-    EXPECT_EQ(cudaStreamCreate(&stream_), cudaSuccess);
-  }
-  ~DeviceStream() {
-    cudaStreamDestroy(stream_);
-  }
-  Queue queue() const {
-    return {.space = device::Space::device, .stream = stream_};
-  }
+  DeviceStream() { EXPECT_EQ(cudaStreamCreate(&stream_), cudaSuccess); }
+  ~DeviceStream() { cudaStreamDestroy(stream_); }
+  Queue queue() const { return {.space = device::Space::device, .stream = stream_}; }
 
  private:
   cudaStream_t stream_ = nullptr;
