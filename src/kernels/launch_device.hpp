@@ -52,12 +52,23 @@ struct Aligned {
   KOKKOS_FORCEINLINE_FUNCTION void segments(const float*&) {}
 };
 
+/// What readers set a formula's pointers to. Apart from the readers, so that a compiler sees a reader's count as a
+/// number before it deals with the arrays, and these become registers.
+template <int V>
+struct ParameterStore {
+  float values[kMostParameters][V];
+};
+template <int V>
+struct ElementStore {
+  alignas(16) unsigned char values[kMostInputs][V * 4];
+};
+
 /// Reads the parameters of V places from `k` of the wide row on.
 template <int V>
 struct ParameterReader {
   std::int64_t segment, c;
   int k;
-  float values[kMostParameters][V];
+  float (*values)[V];
   int used = 0;
   template <class T>
   KOKKOS_FORCEINLINE_FUNCTION void elements(const T*&) {}
@@ -101,7 +112,7 @@ template <int V>
 struct ElementReader {
   std::int64_t i;
   int count;
-  alignas(16) unsigned char values[kMostInputs][V * 4];
+  unsigned char (*values)[V * 4];
   int used = 0;
   template <class T>
   KOKKOS_FORCEINLINE_FUNCTION void elements(const T*& p) {
@@ -179,12 +190,14 @@ struct DeviceMap {
     const std::int64_t k = item % grid.columns * V, rest = item / grid.columns;
     const std::int64_t segment = rest / groups, base = segment * grid.elems + k;
     Formula f = formula;
-    ParameterReader<V> parameters{segment, grid.c, static_cast<int>(k)};
+    ParameterStore<V> kept;
+    ParameterReader<V> parameters{segment, grid.c, static_cast<int>(k), kept.values};
     f.fields(parameters);
     for (std::int64_t row = rest % groups; row < grid.wide_rows; row += kTogether * groups) {
       // No branch around what sets the pointers: they must be known to point to registers. Where nothing is there,
       // zeros are read and nothing is written.
       Formula g[kTogether];
+      ElementStore<V> store[kTogether];
       ElementReader<V> in[kTogether];
 #pragma unroll
       for (int u = 0; u < kTogether; ++u) {
@@ -192,6 +205,7 @@ struct DeviceMap {
         g[u] = f;
         in[u].i = base + i;
         in[u].count = there(V, grid.elems - i - k);
+        in[u].values = store[u].values;
         in[u].used = 0;
         g[u].fields(in[u]);
       }

@@ -85,7 +85,8 @@ struct DeviceReduce {
   KOKKOS_FORCEINLINE_FUNCTION void add(std::int64_t segment, std::int64_t part, int y, std::int64_t k,
                                        double (&total)[N][V]) const {
     Formula f = formula;
-    ParameterReader<V> parameters{segment, grid.c, static_cast<int>(k)};
+    ParameterStore<V> parameter_store;
+    ParameterReader<V> parameters{segment, grid.c, static_cast<int>(k), parameter_store.values};
     f.fields(parameters);
     const std::int64_t end = (part + 1) * cut.rows < grid.wide_rows ? (part + 1) * cut.rows : grid.wide_rows;
     std::int64_t row = part * cut.rows + y;
@@ -97,7 +98,8 @@ struct DeviceReduce {
         const int count = there(V, grid.elems - i);
         if (count <= 0) continue;
         Formula g = f;
-        ElementReader<V> in{segment * grid.elems + i, count};
+        ElementStore<V> element_store;
+        ElementReader<V> in{segment * grid.elems + i, count, element_store.values};
         g.fields(in);
         alignas(16) T kept[V];
 #pragma unroll

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Runs a piece of work on the host and on a device and compares what it left. The other suites compare the host's
-// results with double; this carries their word over to the device. Device
-// builds only.
+// results with double; this carries their word over to the device.
+// Device builds only.
 #pragma once
 
 #include <cuda_runtime_api.h>
