@@ -4,14 +4,13 @@
 // Device builds only.
 #pragma once
 
-#include <cuda_runtime_api.h>
-
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "device_support.hpp"
 #include "kernel_test.hpp"
+#include "seer/device/device_queue.hpp"
 #include "seer/device/memory.hpp"
 #include "seer/kernels/activation.hpp"
 
@@ -70,26 +69,10 @@ class Workspace {
   std::vector<std::pair<std::string, std::vector<double>>> kept_;
 };
 
-/// A stream for one test.
-class DeviceStream {
- public:
-  DeviceStream() { EXPECT_EQ(cudaStreamCreate(&stream_), cudaSuccess); }
-  ~DeviceStream() { cudaStreamDestroy(stream_); }
-  Queue queue() const { return {.space = device::Space::device, .stream = stream_}; }
-
- private:
-  cudaStream_t stream_ = nullptr;
-#else
-  Queue queue() const {
-    return {.space = device::Space::device};
-  }
-#endif
-};
-
 /// work(workspace) on the host and twice on a device: the same within the tolerance, and the same bits again.
 template <class Work>
 void expect_same_on_device(double tolerance, const Work& work) {
-  const DeviceStream stream;
+  device::DeviceQueue stream;
   Workspace host{Queue{}}, first{stream.queue()}, again{stream.queue()};
   work(host);
   work(first);
