@@ -4,21 +4,44 @@
 # Adding a file needs no change here: the list is globbed again at build time.
 add_library(seer_flags INTERFACE)
 target_include_directories(seer_flags INTERFACE ${PROJECT_SOURCE_DIR}/include)
-target_compile_options(seer_flags INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Woverloaded-virtual
-                       -Wcast-align -Wunused -Wnull-dereference -Wdouble-promotion -Wformat=2 -fno-math-errno
-                       -Wno-restrict)  # g++ 12 warns falsely where strings are joined (GCC bug 105329)
+
+# What the device's compiler passes on to the host's: it takes other options itself, and its own output has warnings.
+function(seer_host_options target scope)
+  target_compile_options(${target} ${scope} "$<$<NOT:$<COMPILE_LANGUAGE:CUDA>>:${ARGN}>")
+endfunction()
+function(seer_both_options target scope)
+  seer_host_options(${target} ${scope} ${ARGN})
+  string(REPLACE ";" "," passed "${ARGN}")
+  target_compile_options(${target} ${scope} "$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=${passed}>")
+endfunction()
+
+seer_host_options(seer_flags INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Woverloaded-virtual
+                  -Wcast-align -Wunused -Wnull-dereference -Wdouble-promotion -Wformat=2
+                  -Wno-restrict)  # g++ 12 warns falsely where strings are joined (GCC bug 105329)
+seer_both_options(seer_flags INTERFACE -fno-math-errno)
 if(SEER_WERROR)
-  target_compile_options(seer_flags INTERFACE -Werror)
+  seer_host_options(seer_flags INTERFACE -Werror)
 endif()
 if(SEER_NATIVE)
-  target_compile_options(seer_flags INTERFACE -march=native)
+  seer_both_options(seer_flags INTERFACE -march=native)
 endif()
 if(SEER_SANITIZE)
   # -Werror and the sanitizers' extra paths do not mix on g++ 12 (false alarms of -Wnull-dereference).
-  target_compile_options(seer_flags INTERFACE -fsanitize=${SEER_SANITIZE} -fno-omit-frame-pointer
-                         -fno-sanitize-recover=undefined -Wno-null-dereference -Wno-maybe-uninitialized)
+  seer_host_options(seer_flags INTERFACE -fsanitize=${SEER_SANITIZE} -fno-omit-frame-pointer
+                    -fno-sanitize-recover=undefined -Wno-null-dereference -Wno-maybe-uninitialized)
   target_link_options(seer_flags INTERFACE -fsanitize=${SEER_SANITIZE})
 endif()
+
+# Kokkos' headers want the device's compiler where Kokkos was built for it: the calling folder's files named here then
+# go through it, and SEER_KERNELS_CUDA is defined from there upwards.
+function(seer_kokkos_module name)
+  target_link_libraries(seer_${name} PRIVATE Kokkos::kokkos)
+  if(SEER_KOKKOS_CUDA)
+    set_source_files_properties(${ARGN} PROPERTIES LANGUAGE CUDA)
+    target_compile_definitions(seer_${name} PUBLIC SEER_KERNELS_CUDA=1)
+    target_compile_options(seer_${name} PRIVATE "$<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr>")
+  endif()
+endfunction()
 
 function(seer_module name)
   cmake_parse_arguments(ARG "" "" "LINKS;SOURCES" ${ARGN})

@@ -23,6 +23,7 @@ class GroupSum : public nn::StatisticsReduction {
  public:
   explicit GroupSum(const comm::Communicator& comm) : comm_(comm) {}
   void sum(double* values, std::size_t count) override { comm_.all_reduce(std::span(values, count)); }
+  int size() const override { return comm_.size(); }
 
  private:
   const comm::Communicator& comm_;

@@ -6,7 +6,7 @@
 #include <cstring>
 
 #include "exponential.hpp"
-#include "row_team.hpp"
+#include "row_formulas.hpp"
 
 namespace seer::kernels {
 namespace {
@@ -22,9 +22,26 @@ template <class Formula>
 struct InPlace {
   const float* x;
   Formula formula;
+  template <class Visit>
+  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+    visit.elements(x);
+  }
   KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t, std::int64_t i, std::int64_t) const {
     return formula(x[i]);
   }
+};
+
+struct Rectified {
+  KOKKOS_FORCEINLINE_FUNCTION float operator()(float v) const { return v < 0.0F ? 0.0F : v; }
+};
+
+struct Sigmoid {
+  KOKKOS_FORCEINLINE_FUNCTION float operator()(float v) const { return 1.0F / (1.0F + exponential(v, -1.0)); }
+};
+
+struct Scaled {
+  float factor;
+  KOKKOS_FORCEINLINE_FUNCTION float operator()(float v) const { return v * factor; }
 };
 
 template <class Formula>
@@ -37,10 +54,33 @@ void in_place(Queue& queue, const char* label, const Tensor& x, const Formula& f
 
 template <class T>
 struct SumTerm {
+  using Element = T;
   const T* x;
+  template <class Visit>
+  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+    visit.elements(x);
+  }
   std::array<const T*, 1> inputs() const { return {x}; }
   KOKKOS_FORCEINLINE_FUNCTION Terms operator()(std::int64_t, std::int64_t i, std::int64_t) const {
     return {x[i], 0, 0, 0};
+  }
+};
+
+/// d_bias += the sums.
+struct AddedToBias {
+  float* d_bias;
+  KOKKOS_FORCEINLINE_FUNCTION void operator()(std::int64_t, std::int64_t k, const double (&sum)[1]) const {
+    d_bias[k] += static_cast<float>(sum[0]);
+  }
+};
+
+/// The mean of an image.
+struct Mean {
+  float* out;
+  std::int64_t c;
+  double pixels;
+  KOKKOS_FORCEINLINE_FUNCTION void operator()(std::int64_t image, std::int64_t k, const double (&sum)[1]) const {
+    out[image * c + k] = static_cast<float>(sum[0] / pixels);
   }
 };
 
@@ -48,6 +88,10 @@ struct Spread {
   const float* pooled;
   std::int64_t width;
   float inv_pixels;
+  template <class Visit>
+  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+    visit.images(pooled);
+  }
   KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t image, std::int64_t, std::int64_t k) const {
     return pooled[image * width + k] * inv_pixels;
   }
@@ -55,6 +99,11 @@ struct Spread {
 
 struct SigmoidBackward {
   const float *y, *d_y;
+  template <class Visit>
+  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+    visit.elements(y);
+    visit.elements(d_y);
+  }
   KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t, std::int64_t i, std::int64_t) const {
     return d_y[i] * y[i] * (1.0F - y[i]);
   }
@@ -63,6 +112,11 @@ struct SigmoidBackward {
 template <class T>
 struct Sum {
   const T *a, *b;
+  template <class Visit>
+  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+    visit.elements(a);
+    visit.elements(b);
+  }
   KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t, std::int64_t i, std::int64_t) const { return a[i] + b[i]; }
 };
 
@@ -70,21 +124,88 @@ struct Sum {
 template <class T>
 struct Converted {
   const T* x;
+  template <class Visit>
+  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+    visit.elements(x);
+  }
   KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t, std::int64_t i, std::int64_t) const { return x[i]; }
+};
+
+struct Constant {
+  float value;
+  template <class Visit>
+  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit&) {}
+  KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t, std::int64_t, std::int64_t) const { return value; }
+};
+
+struct UnitRow {
+  const float* src;
+  float *dst, *norms;
+  std::int64_t c;
+  template <class Team>
+  KOKKOS_INLINE_FUNCTION void operator()(const Team& team, std::int64_t row) const {
+    const float* a = src + row * c;
+    float* b = dst + row * c;
+    const double norm = std::sqrt(team.sum(c, Square{a}));
+    const double factor = 1.0 / (norm > kNormFloor ? norm : kNormFloor);
+    if (team.leads()) norms[row] = static_cast<float>(norm);
+    team.write(c, Stretched{a, factor}, b);
+  }
+};
+
+struct OverFloor {
+  const float* x;
+  template <class Visit>
+  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+    visit.elements(x);
+  }
+  KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t k) const {
+    return static_cast<float>(wide(x[k]) / kNormFloor);
+  }
+};
+
+/// What of the gradient lies across the row.
+struct Across {
+  const float *unit, *gradient;
+  double along, factor;
+  template <class Visit>
+  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+    visit.elements(unit);
+    visit.elements(gradient);
+  }
+  KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t k) const {
+    return static_cast<float>((wide(gradient[k]) - wide(unit[k]) * along) * factor);
+  }
+};
+
+struct UnitRowBackward {
+  const float *unit, *norms, *gradient;
+  float* dst;
+  std::int64_t c;
+  template <class Team>
+  KOKKOS_INLINE_FUNCTION void operator()(const Team& team, std::int64_t row) const {
+    const float *u = unit + row * c, *g = gradient + row * c;
+    float* d = dst + row * c;
+    const double norm = static_cast<double>(norms[row]);
+    if (norm < kNormFloor) {  // the floor is a constant: no projection
+      team.write(c, OverFloor{g}, d);
+      return;
+    }
+    const double along = team.sum(c, Product{u, g});
+    team.write(c, Across{u, g, along, 1.0 / norm}, d);
+  }
 };
 
 }  // namespace
 
 void relu(Queue& queue, const Tensor& x) {
   if (queue.only_plans(2 * x.bytes(), x.dtype)) return;
-  in_place(
-      queue, "kernels/relu", x, KOKKOS_LAMBDA(float v) { return v < 0.0F ? 0.0F : v; });
+  in_place(queue, "kernels/relu", x, Rectified{});
 }
 
 void sigmoid(Queue& queue, const Tensor& x) {
   if (queue.only_plans(2 * x.bytes(), x.dtype)) return;
-  in_place(
-      queue, "kernels/sigmoid", x, KOKKOS_LAMBDA(float v) { return 1.0F / (1.0F + exponential(v, -1.0)); });
+  in_place(queue, "kernels/sigmoid", x, Sigmoid{});
 }
 
 void sigmoid_backward(Queue& queue, const Tensor& y, const Tensor& d_y) {
@@ -97,32 +218,24 @@ void sigmoid_backward(Queue& queue, const Tensor& y, const Tensor& d_y) {
 }
 
 void bias_gradient(Queue& queue, const Tensor& d_y, float* d_bias) {
-  if (queue.only_plans(d_y.bytes(), d_y.dtype)) return;
+  if (queue.only_plans(d_y.bytes(), d_y.dtype, 2)) return;
   launch::need_f32(d_y);
   launch::on_space(queue, [&]<class Space>() {
     Scratch scratch(queue);
-    launch::reduce<Space, 1>(
-        queue, "kernels/bias_gradient", scratch, launch::layout_of(d_y), false, SumTerm<float>{d_y.f32()},
-        KOKKOS_LAMBDA(std::int64_t, std::int64_t k, const double(&sum)[1]) {
-          d_bias[k] += static_cast<float>(sum[0]);
-        });
+    launch::reduce<Space, 1>(queue, "kernels/bias_gradient", scratch, launch::layout_of<Space>(d_y), false,
+                             SumTerm<float>{d_y.f32()}, AddedToBias{d_bias});
   });
 }
 
 void global_average_pool(Queue& queue, const Tensor& x, const Tensor& pooled) {
-  if (queue.only_plans(x.bytes(), x.dtype)) return;
+  if (queue.only_plans(x.bytes(), x.dtype, 2)) return;
   launch::need_f32(pooled);
   launch::on_elements(queue, {x}, [&]<class Space, class T>() {
     Scratch scratch(queue);
-    const Layout layout = launch::layout_of(x, true);
-    const std::int64_t c = layout.c;
-    const double pixels = static_cast<double>(x.shape.h * x.shape.w);
-    float* out = pooled.f32();
-    launch::reduce<Space, 1>(
-        queue, "kernels/global_average_pool", scratch, layout, true, SumTerm<T>{launch::elements<T>(x)},
-        KOKKOS_LAMBDA(std::int64_t image, std::int64_t k, const double(&sum)[1]) {
-          out[image * c + k] = static_cast<float>(sum[0] / pixels);
-        });
+    const Layout layout = launch::layout_of<Space>(x, true);
+    launch::reduce<Space, 1>(queue, "kernels/global_average_pool", scratch, layout, true,
+                             SumTerm<T>{launch::elements<T>(x)},
+                             Mean{pooled.f32(), layout.c, static_cast<double>(x.shape.h * x.shape.w)});
   });
 }
 
@@ -131,11 +244,12 @@ void global_average_pool_backward(Queue& queue, const Tensor& d_pooled, const Te
   launch::need_f32(d_pooled);
   launch::on_elements(queue, {d_x}, [&]<class Space, class T>() {
     Scratch scratch(queue);
-    const Layout layout = launch::layout_of(d_x, true);
+    const Layout layout = launch::layout_of<Space>(d_x, true);
     const float* values = launch::repeated<Space>(queue, scratch, layout, layout.segments, d_pooled.f32());
-    launch::map<Space>(queue, "kernels/global_average_pool_backward", layout, launch::elements<T>(d_x),
-                       Spread{values, layout.width(), 1.0F / static_cast<float>(d_x.shape.h * d_x.shape.w)},
-                       launch::Result::fresh);
+    launch::map<Space>(
+        queue, "kernels/global_average_pool_backward", layout, launch::elements<T>(d_x),
+        Spread{values, launch::stride_of<Space>(layout), 1.0F / static_cast<float>(d_x.shape.h * d_x.shape.w)},
+        launch::Result::fresh);
   });
 }
 
@@ -143,19 +257,7 @@ void l2_normalize(Queue& queue, const Tensor& x, const Tensor& y, float* norms) 
   if (queue.only_plans(3 * x.bytes(), x.dtype)) return;
   launch::need_f32(x);
   launch::on_space(queue, [&]<class Space>() {
-    const std::int64_t c = x.shape.c;
-    const float* src = x.f32();
-    float* dst = y.f32();
-    launch::rows<Space>(
-        queue, "kernels/l2_normalize", x.rows(), KOKKOS_LAMBDA(const auto& team, std::int64_t row) {
-          const float* a = src + row * c;
-          float* b = dst + row * c;
-          const double norm = std::sqrt(
-              team.sum(c, [=](std::int64_t k) { return static_cast<double>(a[k]) * static_cast<double>(a[k]); }));
-          const double factor = 1.0 / (norm > kNormFloor ? norm : kNormFloor);
-          norms[row] = static_cast<float>(norm);
-          team.each(c, [=](std::int64_t k) { b[k] = static_cast<float>(static_cast<double>(a[k]) * factor); });
-        });
+    launch::rows<Space>(queue, "kernels/l2_normalize", x.rows(), UnitRow{x.f32(), y.f32(), norms, x.shape.c});
   });
 }
 
@@ -163,33 +265,21 @@ void l2_normalize_backward(Queue& queue, const Tensor& y, const float* norms, co
   if (queue.only_plans(4 * y.bytes(), y.dtype)) return;
   launch::need_f32(y);
   launch::on_space(queue, [&]<class Space>() {
-    const std::int64_t c = y.shape.c;
-    const float *unit = y.f32(), *gradient = d_y.f32();
-    float* dst = d_x.f32();
-    launch::rows<Space>(
-        queue, "kernels/l2_normalize_backward", y.rows(), KOKKOS_LAMBDA(const auto& team, std::int64_t row) {
-          const float *u = unit + row * c, *g = gradient + row * c;
-          float* d = dst + row * c;
-          const double norm = static_cast<double>(norms[row]);
-          if (norm < kNormFloor) {  // the floor is a constant: no projection
-            team.each(c, [=](std::int64_t k) { d[k] = static_cast<float>(static_cast<double>(g[k]) / kNormFloor); });
-            return;
-          }
-          const double along =
-              team.sum(c, [=](std::int64_t k) { return static_cast<double>(u[k]) * static_cast<double>(g[k]); });
-          const double factor = 1.0 / norm;
-          team.each(c, [=](std::int64_t k) {
-            d[k] = static_cast<float>((static_cast<double>(g[k]) - static_cast<double>(u[k]) * along) * factor);
-          });
-        });
+    launch::rows<Space>(queue, "kernels/l2_normalize_backward", y.rows(),
+                        UnitRowBackward{y.f32(), norms, d_y.f32(), d_x.f32(), y.shape.c});
   });
 }
 
 void copy(Queue& queue, const Tensor& src, const Tensor& dst) {
   if (queue.only_plans(src.bytes() + dst.bytes(), src.dtype)) return;
   ensure(src.elems() == dst.elems() && src.dtype == dst.dtype, "copy between tensors of different sizes");
+  if (src.data == dst.data || src.elems() == 0) return;
+#if defined(SEER_KERNELS_CUDA)
+  if (queue.space == device::Space::device) {
+    return device::copy(queue, src.data, src.space, dst.data, dst.space, static_cast<std::size_t>(src.bytes()));
+  }
+#endif
   launch::on_space(queue, [&]<class Space>() {
-    if (src.data == dst.data || src.elems() == 0) return;
     using Bytes = Kokkos::View<char*, typename Space::memory_space, Kokkos::MemoryTraits<Kokkos::Unmanaged>>;
     const auto count = static_cast<std::size_t>(src.bytes());
     Kokkos::deep_copy(Space(), Bytes(static_cast<char*>(dst.data), count), Bytes(static_cast<char*>(src.data), count));
@@ -218,16 +308,13 @@ void add(Queue& queue, const Tensor& src, const Tensor& dst) {
 
 void scale(Queue& queue, const Tensor& x, float factor) {
   if (queue.only_plans(2 * x.bytes(), x.dtype)) return;
-  in_place(
-      queue, "kernels/scale", x, KOKKOS_LAMBDA(float v) { return v * factor; });
+  in_place(queue, "kernels/scale", x, Scaled{factor});
 }
 
 void fill(Queue& queue, const Tensor& x, float value) {
   if (queue.only_plans(x.bytes(), x.dtype)) return;
   launch::on_elements(queue, {x}, [&]<class Space, class T>() {
-    launch::map<Space>(
-        queue, "kernels/fill", launch::flat(x.elems()), launch::elements<T>(x),
-        KOKKOS_LAMBDA(std::int64_t, std::int64_t, std::int64_t) { return value; });
+    launch::map<Space>(queue, "kernels/fill", launch::flat(x.elems()), launch::elements<T>(x), Constant{value});
   });
 }
 

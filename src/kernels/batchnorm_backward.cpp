@@ -19,6 +19,14 @@ struct Gradient {
   const float *gate, *d_pooled;  // [images, width]
   std::int64_t width;
   float inv_pixels;
+  template <class Visit>
+  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+    visit.elements(d_y);
+    if constexpr (F == Form::gate) {
+      visit.images(gate);
+      visit.images(d_pooled);
+    }
+  }
   KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t image, std::int64_t i, std::int64_t k, float normal) const {
     float g = d_y[i];
     if constexpr (F == Form::gate) g = g * gate[image * width + k] + d_pooled[image * width + k] * inv_pixels;
@@ -29,13 +37,20 @@ struct Gradient {
 
 template <Form F, class T>
 struct BackwardTerms {
+  using Element = T;
   const T* x;
   Normalised bn;
   Gradient<F, T> gradient;
+  template <class Visit>
+  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+    visit.elements(x);
+    bn.fields(visit);
+    gradient.fields(visit);
+  }
   std::array<const T*, 2> inputs() const { return {x, gradient.d_y}; }
   KOKKOS_FORCEINLINE_FUNCTION Terms operator()(std::int64_t image, std::int64_t i, std::int64_t k) const {
     const float centred = x[i] - bn.mean[k];
-    const float g = gradient(image, i, k, centred * bn.scale[k] + bn.beta[k]);
+    const float g = gradient(image, i, k, bn.of_centred(centred, k));
     return {g, g * centred, 0, 0};
   }
 };
@@ -47,17 +62,32 @@ struct BackwardApply {
   Normalised bn;
   Gradient<F, T> gradient;
   const float *mean_gradient, *slope;
+  template <class Visit>
+  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+    visit.elements(x);
+    bn.fields(visit);
+    gradient.fields(visit);
+    visit.channels(mean_gradient);
+    visit.channels(slope);
+  }
   KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t image, std::int64_t i, std::int64_t k) const {
     const float centred = x[i] - bn.mean[k];
-    const float g = gradient(image, i, k, centred * bn.scale[k] + bn.beta[k]);
+    const float g = gradient(image, i, k, bn.of_centred(centred, k));
     return (g - mean_gradient[k]) * bn.scale[k] - centred * slope[k];
   }
 };
 
 template <class T>
 struct GateTerm {
+  using Element = T;
   const T *x, *d_y;
   Normalised bn;
+  template <class Visit>
+  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+    visit.elements(x);
+    visit.elements(d_y);
+    bn.fields(visit);
+  }
   std::array<const T*, 2> inputs() const { return {x, d_y}; }
   KOKKOS_FORCEINLINE_FUNCTION Terms operator()(std::int64_t, std::int64_t i, std::int64_t k) const {
     return {d_y[i] * rectified(bn(x[i], k)), 0, 0, 0};
@@ -67,6 +97,11 @@ struct GateTerm {
 template <class T>
 struct ReluMask {
   const T *out, *d_out;
+  template <class Visit>
+  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+    visit.elements(out);
+    visit.elements(d_out);
+  }
   KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t, std::int64_t i, std::int64_t) const {
     return out[i] > 0.0F ? static_cast<float>(d_out[i]) : 0.0F;
   }
@@ -74,8 +109,20 @@ struct ReluMask {
 
 template <bool kShortcut, class T>
 struct AddReluTerms {
+  using Element = T;
   const T *out, *d_out, *x, *shortcut;
   const float *mean, *shortcut_mean;
+  template <class Visit>
+  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+    visit.elements(out);
+    visit.elements(d_out);
+    visit.elements(x);
+    visit.channels(mean);
+    if constexpr (kShortcut) {
+      visit.elements(shortcut);
+      visit.channels(shortcut_mean);
+    }
+  }
   auto inputs() const {
     if constexpr (kShortcut) {
       return std::array<const T*, 4>{out, d_out, x, shortcut};
@@ -88,6 +135,66 @@ struct AddReluTerms {
     Terms terms{g, g * (x[i] - mean[k]), 0, g};
     if constexpr (kShortcut) terms.c = g * (shortcut[i] - shortcut_mean[k]);
     return terms;
+  }
+};
+
+/// The sum of one image's terms.
+struct ImageSum {
+  float* out;
+  std::int64_t c;
+  KOKKOS_FORCEINLINE_FUNCTION void operator()(std::int64_t image, std::int64_t k, const double (&sum)[1]) const {
+    out[image * c + k] = static_cast<float>(sum[0]);
+  }
+};
+
+/// Both sums of a normalisation, packed for one message.
+struct PackedSums {
+  double* sums;
+  std::int64_t c;
+  KOKKOS_FORCEINLINE_FUNCTION void operator()(std::int64_t, std::int64_t k, const double (&sum)[2]) const {
+    sums[k] = sum[0];
+    sums[c + k] = sum[1];
+  }
+};
+
+/// And those of the shortcut's, which the same gradient reaches.
+struct PackedSumsOfBoth {
+  double *sums, *shortcut_sums;
+  std::int64_t c;
+  KOKKOS_FORCEINLINE_FUNCTION void operator()(std::int64_t, std::int64_t k, const double (&sum)[3]) const {
+    sums[k] = shortcut_sums[k] = sum[0];
+    sums[c + k] = sum[1];
+    shortcut_sums[c + k] = sum[2];
+  }
+};
+
+struct ParameterGradients {
+  const double* local_sums;
+  const float* inv_std;
+  float *d_gamma, *d_beta;
+  std::int64_t c;
+  KOKKOS_FORCEINLINE_FUNCTION void operator()(std::int64_t k) const {
+    d_beta[k] += static_cast<float>(local_sums[k]);
+    d_gamma[k] += static_cast<float>(static_cast<double>(inv_std[k]) * local_sums[c + k]);
+  }
+};
+
+struct MeanGradient {
+  const double* sums;
+  double rows;
+  KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t, std::int64_t k) const {
+    return static_cast<float>(sums[k] / rows);
+  }
+};
+
+struct Slope {
+  BatchNorm bn;
+  const double* sums;
+  std::int64_t c;
+  double rows;
+  KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t, std::int64_t k) const {
+    const double inv_std = static_cast<double>(bn.inv_std[k]);
+    return static_cast<float>(static_cast<double>(bn.gamma[k]) * inv_std * inv_std * inv_std * sums[c + k] / rows);
   }
 };
 
@@ -107,7 +214,7 @@ void on_form(const BatchNormGradient& g, Run&& run) {
 template <class Space, Form F, class T>
 Gradient<F, T> gradient_of(const Queue& queue, Scratch& scratch, const Layout& layout, const Tensor& x,
                            const BatchNormGradient& g) {
-  Gradient<F, T> gradient{launch::elements<T>(g.d_y), nullptr, nullptr, layout.width(),
+  Gradient<F, T> gradient{launch::elements<T>(g.d_y), nullptr, nullptr, launch::stride_of<Space>(layout),
                           1.0F / static_cast<float>(x.shape.h * x.shape.w)};
   if constexpr (F == Form::gate) {
     gradient.gate = launch::repeated<Space>(queue, scratch, layout, layout.segments, g.gate);
@@ -119,20 +226,15 @@ Gradient<F, T> gradient_of(const Queue& queue, Scratch& scratch, const Layout& l
 }  // namespace
 
 void gate_backward(Queue& queue, const Tensor& x, const BatchNorm& bn, const Tensor& d_y, const Tensor& d_gate) {
-  if (queue.only_plans(x.bytes() + d_y.bytes(), x.dtype)) return;
+  if (queue.only_plans(x.bytes() + d_y.bytes(), x.dtype, 2)) return;
   launch::need_f32(d_gate);
   launch::on_elements(queue, {x, d_y}, [&]<class Space, class T>() {
     Scratch scratch(queue);
-    const Layout layout = launch::layout_of(x, true);
+    const Layout layout = launch::layout_of<Space>(x, true);
     const Normalised norm = normalised<Space>(queue, scratch, layout, bn);
-    const std::int64_t c = layout.c;
-    float* out = d_gate.f32();
-    launch::reduce<Space, 1>(
-        queue, "kernels/gate_backward", scratch, layout, true,
-        GateTerm<T>{launch::elements<T>(x), launch::elements<T>(d_y), norm},
-        KOKKOS_LAMBDA(std::int64_t image, std::int64_t k, const double(&sum)[1]) {
-          out[image * c + k] = static_cast<float>(sum[0]);
-        });
+    launch::reduce<Space, 1>(queue, "kernels/gate_backward", scratch, layout, true,
+                             GateTerm<T>{launch::elements<T>(x), launch::elements<T>(d_y), norm},
+                             ImageSum{d_gate.f32(), layout.c});
   });
 }
 
@@ -147,21 +249,15 @@ void relu_backward(Queue& queue, const Tensor& out, const Tensor& d_out) {
 
 void batchnorm_backward_sums(Queue& queue, const Tensor& x, const BatchNorm& bn, const BatchNormGradient& g,
                              double* sums) {
-  if (queue.only_plans(x.bytes() + g.d_y.bytes(), x.dtype)) return;
+  if (queue.only_plans(x.bytes() + g.d_y.bytes(), x.dtype, 2)) return;
   launch::on_elements(queue, {x, g.d_y}, [&]<class Space, class T>() {
     on_form(g, [&]<Form F>() {
       Scratch scratch(queue);
-      const Layout layout = launch::layout_of(x, F == Form::gate);
+      const Layout layout = launch::layout_of<Space>(x, F == Form::gate);
       const Normalised norm = normalised<Space>(queue, scratch, layout, bn);
       const Gradient<F, T> gradient = gradient_of<Space, F, T>(queue, scratch, layout, x, g);
-      const std::int64_t c = layout.c;
-      launch::reduce<Space, 2>(
-          queue, "kernels/batchnorm_backward_sums", scratch, layout, false,
-          BackwardTerms<F, T>{launch::elements<T>(x), norm, gradient},
-          KOKKOS_LAMBDA(std::int64_t, std::int64_t k, const double(&sum)[2]) {
-            sums[k] = sum[0];
-            sums[c + k] = sum[1];
-          });
+      launch::reduce<Space, 2>(queue, "kernels/batchnorm_backward_sums", scratch, layout, false,
+                               BackwardTerms<F, T>{launch::elements<T>(x), norm, gradient}, PackedSums{sums, layout.c});
     });
   });
 }
@@ -169,7 +265,7 @@ void batchnorm_backward_sums(Queue& queue, const Tensor& x, const BatchNorm& bn,
 void add_relu_backward_sums(Queue& queue, const Tensor& out, const Tensor& d_out, const Tensor& x, const BatchNorm& bn,
                             double* sums, const Tensor* shortcut, const BatchNorm* shortcut_bn, double* shortcut_sums) {
   if (queue.only_plans(out.bytes() + 2 * d_out.bytes() + x.bytes() + (shortcut != nullptr ? shortcut->bytes() : 0),
-                       out.dtype))
+                       out.dtype, 2))
     return;
   ensure(shortcut == nullptr || (shortcut_bn != nullptr && shortcut_sums != nullptr),
          "a normalised shortcut needs its statistics and sums");
@@ -177,30 +273,20 @@ void add_relu_backward_sums(Queue& queue, const Tensor& out, const Tensor& d_out
     const T *values = launch::elements<T>(x), *after = launch::elements<T>(out);
     T* gradient = launch::elements<T>(d_out);
     Scratch scratch(queue);
-    const Layout layout = launch::layout_of(x);
+    const Layout layout = launch::layout_of<Space>(x);
     const std::int64_t c = layout.c;
     const float* mean = launch::repeated<Space>(queue, scratch, layout, 1, bn.mean);
     if (shortcut == nullptr) {
-      launch::reduce<Space, 2, true>(
-          queue, "kernels/add_relu_backward_sums", scratch, layout, false,
-          AddReluTerms<false, T>{after, gradient, values, nullptr, mean, nullptr},
-          KOKKOS_LAMBDA(std::int64_t, std::int64_t k, const double(&sum)[2]) {
-            sums[k] = sum[0];
-            sums[c + k] = sum[1];
-          },
-          gradient);
+      launch::reduce<Space, 2, true>(queue, "kernels/add_relu_backward_sums", scratch, layout, false,
+                                     AddReluTerms<false, T>{after, gradient, values, nullptr, mean, nullptr},
+                                     PackedSums{sums, c}, gradient);
       return;
     }
     const float* second = launch::repeated<Space>(queue, scratch, layout, 1, shortcut_bn->mean);
     launch::reduce<Space, 3, true>(
         queue, "kernels/add_relu_backward_sums_shortcut", scratch, layout, false,
         AddReluTerms<true, T>{after, gradient, values, launch::elements<T>(*shortcut), mean, second},
-        KOKKOS_LAMBDA(std::int64_t, std::int64_t k, const double(&sum)[3]) {
-          sums[k] = shortcut_sums[k] = sum[0];
-          sums[c + k] = sum[1];
-          shortcut_sums[c + k] = sum[2];
-        },
-        gradient);
+        PackedSumsOfBoth{sums, shortcut_sums, c}, gradient);
   });
 }
 
@@ -208,34 +294,22 @@ void batchnorm_parameter_gradients(Queue& queue, std::int64_t c, const double* l
                                    float* d_gamma, float* d_beta) {
   if (queue.only_plans(0)) return;
   launch::on_space(queue, [&]<class Space>() {
-    launch::loop<Space>(
-        queue, "kernels/batchnorm_parameter_gradients", c, KOKKOS_LAMBDA(std::int64_t k) {
-          d_beta[k] += static_cast<float>(local_sums[k]);
-          d_gamma[k] += static_cast<float>(static_cast<double>(inv_std[k]) * local_sums[c + k]);
-        });
+    launch::loop<Space>(queue, "kernels/batchnorm_parameter_gradients", c,
+                        ParameterGradients{local_sums, inv_std, d_gamma, d_beta, c});
   });
 }
 
 void batchnorm_backward_apply(Queue& queue, const Tensor& x, const BatchNorm& bn, const BatchNormGradient& g,
                               const double* sums, double rows, const Tensor& d_x) {
-  if (queue.only_plans(x.bytes() + g.d_y.bytes() + d_x.bytes(), x.dtype)) return;
+  if (queue.only_plans(x.bytes() + g.d_y.bytes() + d_x.bytes(), x.dtype, 2)) return;
   launch::on_elements(queue, {x, g.d_y, d_x}, [&]<class Space, class T>() {
     on_form(g, [&]<Form F>() {
       Scratch scratch(queue);
-      const Layout layout = launch::layout_of(x, F == Form::gate);
+      const Layout layout = launch::layout_of<Space>(x, F == Form::gate);
       const Normalised norm = normalised<Space>(queue, scratch, layout, bn);
       const Gradient<F, T> gradient = gradient_of<Space, F, T>(queue, scratch, layout, x, g);
-      const std::int64_t c = layout.c;
-      const BatchNorm p = bn;
-      const float* mean_gradient = launch::channel_values<Space>(
-          queue, scratch, layout, 1,
-          KOKKOS_LAMBDA(std::int64_t, std::int64_t k) { return static_cast<float>(sums[k] / rows); });
-      const float* slope = launch::channel_values<Space>(
-          queue, scratch, layout, 1, KOKKOS_LAMBDA(std::int64_t, std::int64_t k) {
-            const double inv_std = static_cast<double>(p.inv_std[k]);
-            return static_cast<float>(static_cast<double>(p.gamma[k]) * inv_std * inv_std * inv_std * sums[c + k] /
-                                      rows);
-          });
+      const auto [mean_gradient, slope] = launch::channel_values<Space>(
+          queue, scratch, layout, 1, MeanGradient{sums, rows}, Slope{bn, sums, layout.c, rows});
       launch::map<Space>(queue, "kernels/batchnorm_backward_apply", layout, launch::elements<T>(d_x),
                          BackwardApply<F, T>{launch::elements<T>(x), norm, gradient, mean_gradient, slope},
                          launch::result_kind(d_x, x, g.d_y));

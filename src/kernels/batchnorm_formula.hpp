@@ -8,12 +8,31 @@
 
 namespace seer::kernels {
 
+struct GammaOverDeviation {
+  BatchNorm bn;
+  KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t, std::int64_t k) const {
+    return bn.gamma[k] * bn.inv_std[k];
+  }
+};
+
 /// (x - mean) * (gamma * inv_std) + beta: the mean is subtracted first, which keeps the precision of a channel whose
 /// mean is much larger than its deviation.
 struct Normalised {
   const float *mean, *scale, *beta;
-  KOKKOS_FORCEINLINE_FUNCTION float operator()(float x, std::int64_t k) const {
-    return (x - mean[k]) * scale[k] + beta[k];
+  GammaOverDeviation make_scale;  ///< on a device
+  template <class Visit>
+  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+    visit.channels(mean);
+    visit.channels(scale, make_scale);
+    visit.channels(beta);
+  }
+  KOKKOS_FORCEINLINE_FUNCTION float operator()(float x, std::int64_t k) const { return of_centred(x - mean[k], k); }
+  KOKKOS_FORCEINLINE_FUNCTION float of_centred(float centred, std::int64_t k) const {
+#if defined(__CUDA_ARCH__)
+    return __fmaf_rn(centred, scale[k], beta[k]);  // the same rounding wherever this is compiled into
+#else
+    return centred * scale[k] + beta[k];
+#endif
   }
 };
 
@@ -24,12 +43,14 @@ KOKKOS_FORCEINLINE_FUNCTION float rectified(float v) {
 
 template <class Space>
 Normalised normalised(const Queue& queue, launch::Scratch& scratch, const launch::Layout& layout, const BatchNorm& bn) {
-  const BatchNorm p = bn;
-  return {
-      launch::repeated<Space>(queue, scratch, layout, 1, p.mean),
-      launch::channel_values<Space>(
-          queue, scratch, layout, 1, KOKKOS_LAMBDA(std::int64_t, std::int64_t k) { return p.gamma[k] * p.inv_std[k]; }),
-      launch::repeated<Space>(queue, scratch, layout, 1, p.beta)};
+  if constexpr (launch::kOnDevice<Space>) {
+    return {bn.mean, nullptr, bn.beta, {bn}};
+  } else {
+    return {launch::repeated<Space>(queue, scratch, layout, 1, bn.mean),
+            launch::channel_values<Space>(queue, scratch, layout, 1, GammaOverDeviation{bn}),
+            launch::repeated<Space>(queue, scratch, layout, 1, bn.beta),
+            {bn}};
+  }
 }
 
 }  // namespace seer::kernels

@@ -13,8 +13,15 @@ using launch::Terms;
 
 template <class T>
 struct ShiftedMoments {
+  using Element = T;
   const T* x;
   const float* shift;
+  launch::detail::Given<T> first_row;  ///< what a device takes as the shift
+  template <class Visit>
+  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+    visit.elements(x);
+    visit.channels(shift, first_row);
+  }
   std::array<const T*, 1> inputs() const { return {x}; }
   KOKKOS_FORCEINLINE_FUNCTION Terms operator()(std::int64_t, std::int64_t i, std::int64_t k) const {
     const float d = x[i] - shift[k];
@@ -22,10 +29,69 @@ struct ShiftedMoments {
   }
 };
 
+/// Moments about the shift as those about zero: sums[0] = rows, then the sums of x, then those of x^2.
+template <class T>
+struct PackedMoments {
+  double* sums;
+  const T* shift;  ///< null where there are no rows
+  std::int64_t c;
+  double rows;
+  KOKKOS_FORCEINLINE_FUNCTION void operator()(std::int64_t, std::int64_t k, const double (&moments)[2]) const {
+    const double about = shift != nullptr ? static_cast<double>(static_cast<float>(shift[k])) : 0.0;
+    if (k == 0) sums[0] = rows;
+    sums[1 + k] = moments[0] + rows * about;
+    sums[1 + c + k] = moments[1] + about * (2.0 * moments[0] + rows * about);
+  }
+};
+
+struct Statistics {
+  const double* sums;
+  std::int64_t c;
+  double eps, part;
+  float *mean, *inv_std, *running_mean, *running_var;
+  KOKKOS_FORCEINLINE_FUNCTION void operator()(std::int64_t k) const {
+    const double rows = sums[0], m = sums[1 + k] / rows, biased = sums[1 + c + k] / rows - m * m;
+    const double variance = biased < 0.0 ? 0.0 : biased;
+    mean[k] = static_cast<float>(m);
+    inv_std[k] = static_cast<float>(1.0 / std::sqrt(variance + eps));
+    if (running_mean != nullptr) {
+      const double unbiased = rows > 1.0 ? variance * rows / (rows - 1.0) : variance;
+      running_mean[k] = static_cast<float>((1.0 - part) * static_cast<double>(running_mean[k]) + part * m);
+      running_var[k] = static_cast<float>((1.0 - part) * static_cast<double>(running_var[k]) + part * unbiased);
+    }
+  }
+};
+
+struct FromRunning {
+  const float *running_mean, *running_var;
+  double eps;
+  float *mean, *inv_std;
+  KOKKOS_FORCEINLINE_FUNCTION void operator()(std::int64_t k) const {
+    const double variance = static_cast<double>(running_var[k]);
+    mean[k] = running_mean[k];
+    inv_std[k] = static_cast<float>(1.0 / std::sqrt(variance + eps));
+  }
+};
+
+/// The mean of an image.
+struct Mean {
+  float* out;
+  std::int64_t c;
+  double pixels;
+  KOKKOS_FORCEINLINE_FUNCTION void operator()(std::int64_t image, std::int64_t k, const double (&sum)[1]) const {
+    out[image * c + k] = static_cast<float>(sum[0] / pixels);
+  }
+};
+
 template <Relu R, class T>
 struct Apply {
   const T* x;
   Normalised bn;
+  template <class Visit>
+  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+    visit.elements(x);
+    bn.fields(visit);
+  }
   KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t, std::int64_t i, std::int64_t k) const {
     const float v = bn(x[i], k);
     return R == Relu::yes ? rectified(v) : v;
@@ -34,8 +100,14 @@ struct Apply {
 
 template <class T>
 struct ReluTerm {
+  using Element = T;
   const T* x;
   Normalised bn;
+  template <class Visit>
+  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+    visit.elements(x);
+    bn.fields(visit);
+  }
   std::array<const T*, 1> inputs() const { return {x}; }
   KOKKOS_FORCEINLINE_FUNCTION Terms operator()(std::int64_t, std::int64_t i, std::int64_t k) const {
     return {rectified(bn(x[i], k)), 0, 0, 0};
@@ -48,6 +120,12 @@ struct ReluGate {
   Normalised bn;
   const float* gate;
   std::int64_t width;
+  template <class Visit>
+  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+    visit.elements(x);
+    bn.fields(visit);
+    visit.images(gate);
+  }
   KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t image, std::int64_t i, std::int64_t k) const {
     return rectified(bn(x[i], k)) * gate[image * width + k];
   }
@@ -57,6 +135,12 @@ template <class T>
 struct AddRelu {
   const T *x, *shortcut;
   Normalised bn;
+  template <class Visit>
+  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+    visit.elements(x);
+    visit.elements(shortcut);
+    bn.fields(visit);
+  }
   KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t, std::int64_t i, std::int64_t k) const {
     return rectified(bn(x[i], k) + shortcut[i]);
   }
@@ -66,6 +150,13 @@ template <class T>
 struct AddNormalisedRelu {
   const T *x, *shortcut;
   Normalised bn, shortcut_bn;
+  template <class Visit>
+  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+    visit.elements(x);
+    visit.elements(shortcut);
+    bn.fields(visit);
+    shortcut_bn.fields(visit);
+  }
   KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t, std::int64_t i, std::int64_t k) const {
     return rectified(bn(x[i], k) + shortcut_bn(shortcut[i], k));
   }
@@ -74,47 +165,29 @@ struct AddNormalisedRelu {
 }  // namespace
 
 void batchnorm_sums(Queue& queue, const Tensor& x, double* sums) {
-  if (queue.only_plans(x.bytes(), x.dtype)) return;
+  if (queue.only_plans(x.bytes(), x.dtype, 2)) return;
   launch::on_elements(queue, {x}, [&]<class Space, class T>() {
     Scratch scratch(queue);
-    const Layout layout = launch::layout_of(x);
+    const Layout layout = launch::layout_of<Space>(x);
     const std::int64_t c = layout.c;
     const double rows = static_cast<double>(x.rows());
     const T* first =
         launch::elements<T>(x);  // moments about each channel's first value: no cancellation where mean >> deviation
-    const float* shift = x.rows() > 0 ? launch::repeated<Space>(queue, scratch, layout, 1, first) : nullptr;
-    launch::reduce<Space, 2>(
-        queue, "kernels/batchnorm_sums", scratch, layout, false, ShiftedMoments<T>{first, shift},
-        KOKKOS_LAMBDA(std::int64_t, std::int64_t k, const double(&moments)[2]) {
-          const double about = shift != nullptr ? static_cast<double>(shift[k]) : 0.0;
-          if (k == 0) sums[0] = rows;
-          sums[1 + k] = moments[0] + rows * about;
-          sums[1 + c + k] = moments[1] + about * (2.0 * moments[0] + rows * about);
-        });
+    const float* shift = nullptr;
+    if (!launch::kOnDevice<Space> && x.rows() > 0) shift = launch::repeated<Space>(queue, scratch, layout, 1, first);
+    launch::reduce<Space, 2>(queue, "kernels/batchnorm_sums", scratch, layout, false,
+                             ShiftedMoments<T>{first, shift, {first, c}},
+                             PackedMoments<T>{sums, x.rows() > 0 ? first : nullptr, c, rows});
   });
-}
-
-double batchnorm_rows(Queue& queue, const double* sums) {
-  return queue.only_plans(0) ? 1 : sums[0];
 }
 
 void batchnorm_statistics(Queue& queue, std::int64_t c, const double* sums, float eps, float* mean, float* inv_std,
                           float momentum, float* running_mean, float* running_var) {
   if (queue.only_plans(0)) return;
   launch::on_space(queue, [&]<class Space>() {
-    launch::loop<Space>(
-        queue, "kernels/batchnorm_statistics", c, KOKKOS_LAMBDA(std::int64_t k) {
-          const double rows = sums[0], m = sums[1 + k] / rows, biased = sums[1 + c + k] / rows - m * m;
-          const double variance = biased < 0.0 ? 0.0 : biased;
-          mean[k] = static_cast<float>(m);
-          inv_std[k] = static_cast<float>(1.0 / std::sqrt(variance + static_cast<double>(eps)));
-          if (running_mean != nullptr) {
-            const double part = static_cast<double>(momentum),
-                         unbiased = rows > 1.0 ? variance * rows / (rows - 1.0) : variance;
-            running_mean[k] = static_cast<float>((1.0 - part) * static_cast<double>(running_mean[k]) + part * m);
-            running_var[k] = static_cast<float>((1.0 - part) * static_cast<double>(running_var[k]) + part * unbiased);
-          }
-        });
+    launch::loop<Space>(queue, "kernels/batchnorm_statistics", c,
+                        Statistics{sums, c, static_cast<double>(eps), static_cast<double>(momentum), mean, inv_std,
+                                   running_mean, running_var});
   });
 }
 
@@ -122,12 +195,8 @@ void batchnorm_from_running(Queue& queue, std::int64_t c, const float* running_m
                             float eps, float* mean, float* inv_std) {
   if (queue.only_plans(0)) return;
   launch::on_space(queue, [&]<class Space>() {
-    launch::loop<Space>(
-        queue, "kernels/batchnorm_from_running", c, KOKKOS_LAMBDA(std::int64_t k) {
-          const double variance = static_cast<double>(running_var[k]);
-          mean[k] = running_mean[k];
-          inv_std[k] = static_cast<float>(1.0 / std::sqrt(variance + static_cast<double>(eps)));
-        });
+    launch::loop<Space>(queue, "kernels/batchnorm_from_running", c,
+                        FromRunning{running_mean, running_var, static_cast<double>(eps), mean, inv_std});
   });
 }
 
@@ -135,7 +204,7 @@ void batchnorm_apply(Queue& queue, const Tensor& x, const BatchNorm& bn, Relu re
   if (queue.only_plans(x.bytes() + y.bytes(), x.dtype)) return;
   launch::on_elements(queue, {x, y}, [&]<class Space, class T>() {
     Scratch scratch(queue);
-    const Layout layout = launch::layout_of(x);
+    const Layout layout = launch::layout_of<Space>(x);
     const Normalised norm = normalised<Space>(queue, scratch, layout, bn);
     if (relu == Relu::yes) {
       launch::map<Space>(queue, "kernels/batchnorm_relu", layout, launch::elements<T>(y),
@@ -148,20 +217,15 @@ void batchnorm_apply(Queue& queue, const Tensor& x, const BatchNorm& bn, Relu re
 }
 
 void batchnorm_relu_pool(Queue& queue, const Tensor& x, const BatchNorm& bn, const Tensor& pooled) {
-  if (queue.only_plans(x.bytes(), x.dtype)) return;
+  if (queue.only_plans(x.bytes(), x.dtype, 2)) return;
   launch::need_f32(pooled);
   launch::on_elements(queue, {x}, [&]<class Space, class T>() {
     Scratch scratch(queue);
-    const Layout layout = launch::layout_of(x, true);
+    const Layout layout = launch::layout_of<Space>(x, true);
     const Normalised norm = normalised<Space>(queue, scratch, layout, bn);
-    const std::int64_t c = layout.c;
-    const double pixels = static_cast<double>(x.shape.h * x.shape.w);
-    float* out = pooled.f32();
-    launch::reduce<Space, 1>(
-        queue, "kernels/batchnorm_relu_pool", scratch, layout, true, ReluTerm<T>{launch::elements<T>(x), norm},
-        KOKKOS_LAMBDA(std::int64_t image, std::int64_t k, const double(&sum)[1]) {
-          out[image * c + k] = static_cast<float>(sum[0] / pixels);
-        });
+    launch::reduce<Space, 1>(queue, "kernels/batchnorm_relu_pool", scratch, layout, true,
+                             ReluTerm<T>{launch::elements<T>(x), norm},
+                             Mean{pooled.f32(), layout.c, static_cast<double>(x.shape.h * x.shape.w)});
   });
 }
 
@@ -170,11 +234,12 @@ void batchnorm_relu_gate(Queue& queue, const Tensor& x, const BatchNorm& bn, con
   launch::need_f32(gate);
   launch::on_elements(queue, {x, y}, [&]<class Space, class T>() {
     Scratch scratch(queue);
-    const Layout layout = launch::layout_of(x, true);
+    const Layout layout = launch::layout_of<Space>(x, true);
     const Normalised norm = normalised<Space>(queue, scratch, layout, bn);
     const float* gates = launch::repeated<Space>(queue, scratch, layout, layout.segments, gate.f32());
     launch::map<Space>(queue, "kernels/batchnorm_relu_gate", layout, launch::elements<T>(y),
-                       ReluGate<T>{launch::elements<T>(x), norm, gates, layout.width()}, launch::result_kind(y, x));
+                       ReluGate<T>{launch::elements<T>(x), norm, gates, launch::stride_of<Space>(layout)},
+                       launch::result_kind(y, x));
   });
 }
 
@@ -184,7 +249,7 @@ void batchnorm_add_relu(Queue& queue, const Tensor& x, const BatchNorm& bn, cons
   launch::on_elements(queue, {x, shortcut, y}, [&]<class Space, class T>() {
     const T *values = launch::elements<T>(x), *other = launch::elements<T>(shortcut);
     Scratch scratch(queue);
-    const Layout layout = launch::layout_of(x);
+    const Layout layout = launch::layout_of<Space>(x);
     const Normalised norm = normalised<Space>(queue, scratch, layout, bn);
     if (shortcut_bn == nullptr) {
       launch::map<Space>(queue, "kernels/batchnorm_add_relu", layout, launch::elements<T>(y),

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // How a formula is spread over a tensor. A formula is a small copyable struct of raw pointers whose call operator is a
-// KOKKOS_INLINE_FUNCTION of one element (or of one matrix row); it is written once, and the launchers here map it onto
-// an execution space. Included by src/kernels/*.cpp only (Kokkos headers stay inside .cpp files).
+// KOKKOS_FORCEINLINE_FUNCTION of one element (or of one matrix row); it is written once, and the launchers map it onto
+// an execution space: launch_host.hpp onto the processor, launch_device.hpp onto a device, row_team.hpp both for matrix
+// rows. Formulas are named structs and not lambdas: CUDA knows no kernel made of a lambda inside a generic lambda,
+// which is what on_space() calls. Included by src/kernels/*.cpp only (Kokkos headers stay inside .cpp files).
 //
-// Host mapping: a tensor [segments, rows, c] is walked in "wide rows" of `width` = copies * c floats. Small or odd
-// channel counts are widened to several rows at once, with per-channel parameters repeated as often, so that the inner
-// loop is always long, contiguous and vectorised. A segment is an image where parameters or results differ from image
-// to image, else the whole tensor. Work is cut by the tensor's shape alone and partial results are added in order: the
-// same bits in every run and for every number of threads. A device space adds its own mapping beside these and leaves
-// the formulas alone.
+// A tensor [segments, rows, c] is walked in "wide rows" of `width` = copies * c elements. Small or odd channel counts
+// are widened to several rows at once, so that a row is always long and contiguous. A segment is an image where
+// parameters or results differ from image to image, else the whole tensor. Work is cut by the tensor's shape alone and
+// partial results are added in order: the same bits in every run and for every number of threads.
 #pragma once
 
 #include <Kokkos_Core.hpp>
@@ -17,12 +17,10 @@
 #include <deque>
 #include <initializer_list>
 #include <limits>
+#include <map>
 #include <string>
 #include <type_traits>
-
-#if defined(__SSE2__)
-#include <emmintrin.h>
-#endif
+#include <utility>
 
 #include "seer/base/error.hpp"
 #include "seer/base/half.hpp"
@@ -35,21 +33,49 @@ namespace seer::kernels::launch {
 using device::Queue;
 using device::Tensor;
 
+#if defined(SEER_KERNELS_CUDA)
+using Device = Kokkos::Cuda;
+#else
+struct Device;  // there is none
+#endif
+using Host = Kokkos::DefaultHostExecutionSpace;
+template <class Space>
+constexpr bool kOnDevice = std::is_same_v<Space, Device>;
+
 /// Calls run.operator()<Space>() with the execution space of the queue: the one switch between back ends.
 template <class Run>
 decltype(auto) on_space(const Queue& queue, Run&& run) {
+#if defined(SEER_KERNELS_CUDA)
+  if (queue.space == device::Space::device) return run.template operator()<Device>();
+#endif
   ensure(queue.space == device::Space::host, "a kernel was asked for on a device queue in a host build");
-  return run.template operator()<Kokkos::DefaultHostExecutionSpace>();
+  return run.template operator()<Host>();
 }
 
-/// Kokkos loop over [0, count): the only place that names a policy.
+#if defined(SEER_KERNELS_CUDA)
+/// Kokkos' name for the queue's stream.
+inline const Device& device_of(const Queue& queue);
+#endif
+
+template <class Space>
+Space space_of([[maybe_unused]] const Queue& queue) {
+#if defined(SEER_KERNELS_CUDA)
+  if constexpr (kOnDevice<Space>) return device_of(queue);
+#endif
+  if constexpr (!kOnDevice<Space>) return Space();
+}
+
+/// Names are strings on the heap, and nobody's unless a profiler listens.
+inline std::string name_of(const char* label) {
+  return Kokkos::Profiling::profileLibraryLoaded() ? std::string(label) : std::string();
+}
+
+/// Kokkos loop over [0, count).
 template <class Space, class Body>
-void loop(const Queue&, const char* label, std::int64_t count, const Body& body) {
+void loop(const Queue& queue, const char* label, std::int64_t count, const Body& body) {
   using Policy = Kokkos::RangePolicy<Space, Kokkos::IndexType<std::int64_t>>;
   if (count == 0) return;
-  // The name is a string on the heap, and nobody's unless a profiler listens.
-  const bool named = Kokkos::Profiling::profileLibraryLoaded();
-  Kokkos::parallel_for(named ? std::string(label) : std::string(), Policy(Space(), 0, count), body);
+  Kokkos::parallel_for(name_of(label), Policy(space_of<Space>(queue), 0, count), body);
 }
 
 inline void need_f32(const Tensor& tensor) {
@@ -90,10 +116,11 @@ T* elements(const Tensor& tensor) {
   return static_cast<T*>(tensor.data);
 }
 
-/// Temporary arrays of one kernel call. The memory stays with the thread, so repeated steps do not allocate.
+/// Temporary arrays of one kernel call, where the queue's kernels reach them. The memory stays with the thread and the
+/// queue, so repeated steps do not allocate; calls on one device queue may share it, as they run one after the other.
 class Scratch {
  public:
-  explicit Scratch(const Queue& queue) : queue_(queue), arena_(arena()) {
+  explicit Scratch(const Queue& queue) : queue_(queue), arena_(arena(queue)) {
     ensure(!arena_.busy, "kernel scratch is taken by one call at a time");
     arena_.busy = true;
     arena_.block = arena_.used = 0;
@@ -123,7 +150,11 @@ class Scratch {
     std::size_t block = 0, used = 0;
     bool busy = false;
   };
-  static Arena& arena() {
+  static Arena& arena([[maybe_unused]] const Queue& queue) {
+#if defined(SEER_KERNELS_CUDA)
+    thread_local std::map<void*, Arena> of_streams;
+    if (queue.space == device::Space::device) return of_streams[queue.stream];
+#endif
     thread_local Arena mine;
     return mine;
   }
@@ -141,7 +172,8 @@ struct Layout {
 };
 
 /// The layout of x: one segment, or one for each image.
-inline Layout layout_of(const Tensor& x, bool per_image = false) {
+template <class Space>
+Layout layout_of(const Tensor& x, bool per_image = false) {
   Layout layout;
   layout.segments = per_image ? x.shape.n : 1;
   layout.elems = per_image ? x.elems() / std::max<std::int64_t>(x.shape.n, 1) : x.elems();
@@ -150,8 +182,12 @@ inline Layout layout_of(const Tensor& x, bool per_image = false) {
   constexpr std::int64_t kVector = 16, kLong = 512, kMost = 64;
   const std::int64_t rows = std::max<std::int64_t>(layout.elems / std::max<std::int64_t>(layout.c, 1), 1);
   while (layout.copies < kMost && layout.copies < rows && layout.width() < kLong) ++layout.copies;
-  for (std::int64_t more = layout.copies; more <= std::min({2 * layout.copies, kMost, rows}); ++more) {
-    if (more * layout.c % kVector == 0) {
+  // A device's vectors are of 16 bytes. Where it must, it takes more rows for them: channels that are an odd number of
+  // halves would else go two bytes at a time.
+  const std::int64_t vector = kOnDevice<Space> ? 16 / static_cast<std::int64_t>(dtype_bytes(x.dtype)) : kVector;
+  const std::int64_t most = kOnDevice<Space> ? layout.copies + vector - 1 : 2 * layout.copies;
+  for (std::int64_t more = layout.copies; more <= std::min({most, kMost, rows}); ++more) {
+    if (more * layout.c % vector == 0) {
       layout.copies = more;
       break;
     }
@@ -164,127 +200,6 @@ inline Layout flat(std::int64_t elems) {
   return {1, elems, 4096, 1};
 }
 
-/// body(segment, channel) for every pair.
-template <class Space, class Body>
-void channels(const Queue& queue, const char* label, std::int64_t segments, std::int64_t c, const Body& body) {
-  loop<Space>(
-      queue, label, segments, KOKKOS_LAMBDA(std::int64_t segment) {
-        const Body f = body;
-#pragma omp simd
-        for (std::int64_t channel = 0; channel < c; ++channel) f(segment, channel);
-      });
-}
-
-/// Per-channel values formula(segment, channel), repeated to the layout's width: [segments, width].
-template <class Space, class Formula>
-const float* channel_values(const Queue& queue, Scratch& scratch, const Layout& layout, std::int64_t segments,
-                            const Formula& formula) {
-  const std::int64_t c = layout.c, width = layout.width();
-  float* values = scratch.get<float>(segments * width);
-  for (std::int64_t first = 0; first < width; first += c) {
-    channels<Space>(
-        queue, "kernels/channel_values", segments, c, KOKKOS_LAMBDA(std::int64_t segment, std::int64_t channel) {
-          values[segment * width + first + channel] = formula(segment, channel);
-        });
-  }
-  return values;
-}
-
-/// The same for values that exist already; used in place where nothing has to be repeated or converted.
-template <class Space, class T>
-const float* repeated(const Queue& queue, Scratch& scratch, const Layout& layout, std::int64_t segments,
-                      const T* values) {
-  if constexpr (std::is_same_v<T, float>) {
-    if (layout.copies == 1) return values;
-  }
-  const std::int64_t c = layout.c;
-  return channel_values<Space>(
-      queue, scratch, layout, segments,
-      KOKKOS_LAMBDA(std::int64_t segment, std::int64_t channel)->float { return values[segment * c + channel]; });
-}
-
-namespace detail {
-
-constexpr std::int64_t kTileElems = std::int64_t{1} << 19;  // elements of one unit of work
-constexpr std::int64_t kUnroll = 4;                         // wide rows reduced together
-
-/// Units of work: `rows` wide rows of one segment, or `segments` whole segments where those are small.
-struct Tiling {
-  std::int64_t rows = 1, segments = 1, per_segment = 1, count = 1;
-};
-inline Tiling tile(const Layout& layout, bool join_segments) {
-  Tiling tiling;
-  tiling.rows = std::max<std::int64_t>(kTileElems / std::max<std::int64_t>(layout.width(), 1), 256);
-  tiling.per_segment = std::max<std::int64_t>((layout.wide_rows() + tiling.rows - 1) / tiling.rows, 1);
-  if (join_segments && tiling.per_segment == 1) {
-    tiling.segments = std::max<std::int64_t>(tiling.rows / std::max<std::int64_t>(layout.wide_rows(), 1), 1);
-  }
-  const std::int64_t groups = (layout.segments + tiling.segments - 1) / tiling.segments;
-  tiling.count = layout.elems == 0 ? 0 : groups * tiling.per_segment;
-  return tiling;
-}
-
-/// Copies past the caches: a large result that nobody reads soon need not be fetched before it is written.
-template <class T>
-inline void stream_out(const T* from, T* to, std::int64_t count) {
-  std::int64_t i = 0;
-#if defined(__SSE2__)
-  constexpr std::int64_t kSize = sizeof(T), kLine = 64 / kSize, kVector = 16 / kSize;
-  const std::int64_t head = static_cast<std::int64_t>((64 - reinterpret_cast<std::uintptr_t>(to) % 64) % 64) / kSize;
-  for (; i < std::min(head, count); ++i) to[i] = from[i];
-  for (; i + kLine <= count; i += kLine) {
-    for (std::int64_t j = 0; j < kLine; j += kVector) {
-      _mm_stream_ps(reinterpret_cast<float*>(to + i + j), _mm_loadu_ps(reinterpret_cast<const float*>(from + i + j)));
-    }
-  }
-#endif
-  for (; i < count; ++i) to[i] = from[i];
-}
-
-/// Host body of map(): one tile, row after row, because the processor's prefetchers follow straight streams best.
-template <bool kStream, class Formula, class T>
-struct HostMap {
-  static constexpr std::int64_t kBuffer = 2048;
-  Formula formula;
-  T* out;
-  Layout layout;
-  Tiling tiling;
-
-  void operator()(std::int64_t item) const {
-    const std::int64_t width = layout.width(), segment = item / tiling.per_segment;
-    std::int64_t row = item % tiling.per_segment * tiling.rows;
-    const std::int64_t end = std::min(row + tiling.rows, layout.wide_rows());
-    for (; row < end; ++row) {
-      const std::int64_t i = segment * layout.elems + row * width, count = std::min(width, layout.elems - row * width);
-      if constexpr (kStream) {
-        alignas(64) T buffer[kBuffer];
-        for (std::int64_t k = 0; k < count; k += kBuffer) {
-          const std::int64_t part = std::min(kBuffer, count - k);
-          one(segment, i + k, k, part, buffer);
-          stream_out(buffer, out + i + k, part);
-        }
-      } else {
-        one(segment, i, 0, count, out + i);
-      }
-    }
-#if defined(__SSE2__)
-    if constexpr (kStream) _mm_sfence();
-#endif
-  }
-
- private:
-  void one(std::int64_t segment, std::int64_t i, std::int64_t k0, std::int64_t count, T* y) const {
-    const Formula f = formula;  // a local copy: nothing that a store of results could alias
-#pragma omp simd
-    for (std::int64_t k = 0; k < count; ++k) y[k] = f(segment, i + k, k0 + k);
-  }
-};
-
-/// From this size on a fresh result is streamed: it would not survive in a core's share of the last-level cache.
-constexpr std::int64_t kStreamBytes = std::int64_t{16} << 20;
-
-}  // namespace detail
-
 /// Whether a kernel's result lies apart from everything it reads.
 enum class Result : bool { over_input, fresh };
 inline Result result_kind(const Tensor& out, const Tensor& a) {
@@ -294,133 +209,148 @@ inline Result result_kind(const Tensor& out, const Tensor& a, const Tensor& b) {
   return out.data == b.data ? Result::over_input : result_kind(out, a);
 }
 
-/// out[i] = formula(segment, i, k) for every element i, k its place in the wide row.
-template <class Space, class T, class Formula>
-void map(const Queue& queue, const char* label, const Layout& layout, T* out, const Formula& formula,
-         Result result = Result::over_input) {
-  const detail::Tiling tiling = detail::tile(layout, false);
-  if (result == Result::fresh &&
-      layout.segments * layout.elems * static_cast<std::int64_t>(sizeof(T)) >= detail::kStreamBytes) {
-    loop<Space>(queue, label, tiling.count, detail::HostMap<true, Formula, T>{formula, out, layout, tiling});
-  } else {
-    loop<Space>(queue, label, tiling.count, detail::HostMap<false, Formula, T>{formula, out, layout, tiling});
-  }
-}
-
 /// What a reducing formula gives for one element: up to three terms to add up for its channel, and a value to store.
 struct Terms {
   float a = 0, b = 0, c = 0, store = 0;
 };
 
+}  // namespace seer::kernels::launch
+
+#if defined(SEER_KERNELS_CUDA)
+#include "launch_device.hpp"
+#endif
+#include "launch_host.hpp"
+
+namespace seer::kernels::launch {
+
+/// body(segment, channel) for every pair.
+template <class Space, class Body>
+void channels(const Queue& queue, const char* label, std::int64_t segments, std::int64_t c, const Body& body) {
+#if defined(SEER_KERNELS_CUDA)
+  if constexpr (kOnDevice<Space>) loop<Space>(queue, label, segments * c, detail::DeviceChannels<Body>{body, c});
+#endif
+  if constexpr (!kOnDevice<Space>) loop<Space>(queue, label, segments, detail::HostChannels<Body>{body, c});
+}
+
+/// How many values a parameter's array has for a segment: on the host they are repeated over the wide row, on a device
+/// every thread keeps those of its channels.
+template <class Space>
+std::int64_t stride_of(const Layout& layout) {
+  return kOnDevice<Space> ? layout.c : layout.width();
+}
+
 namespace detail {
 
-/// Host body of reduce(): one tile into partial[item][N][width]. Floats are added over short runs of rows only, then in
-/// double. Four rows are computed together, which quarters the traffic of the accumulators; as the prefetchers lose
-/// four short streams in one page, the next four rows are asked for in straight order meanwhile.
-template <int N, bool kStore, class Formula, class T>
-struct HostReduce {
-  static constexpr std::int64_t kRun = 64, kStep = 64;
+template <class Formula>
+struct ChannelValues {
   Formula formula;
-  double* partial;
-  float* runs;  // [item][N][width]
-  T* store;
-  Layout layout;
-  Tiling tiling;
+  float* values;
+  std::int64_t stride, first;
+  KOKKOS_FORCEINLINE_FUNCTION void operator()(std::int64_t segment, std::int64_t channel) const {
+    values[segment * stride + first + channel] = formula(segment, channel);
+  }
+};
 
-  void operator()(std::int64_t item) const {
-    const std::int64_t width = layout.width(), group = item / tiling.per_segment;
-    const std::int64_t first = group * tiling.segments, last = std::min(first + tiling.segments, layout.segments);
-    const std::int64_t row = item % tiling.per_segment * tiling.rows;
-    const std::int64_t end = std::min(row + tiling.rows, layout.wide_rows());
-    double* const total = partial + item * N * width;
-    float* const run = runs + item * N * width;
-    std::fill_n(total, N * width, 0.0);
-    for (std::int64_t segment = first; segment < last; ++segment) add(segment, row, end, run, total);
+template <class First, class Second>
+struct TwoChannelValues {
+  ChannelValues<First> first;
+  ChannelValues<Second> second;
+  KOKKOS_FORCEINLINE_FUNCTION void operator()(std::int64_t segment, std::int64_t channel) const {
+    first(segment, channel);
+    second(segment, channel);
   }
+};
 
- private:
-  void add(std::int64_t segment, std::int64_t row, std::int64_t end, float* run, double* total) const {
-    const std::int64_t full = std::min(end, layout.full_rows()), width = layout.width(), base = segment * layout.elems;
-    while (row < end) {
-      std::fill_n(run, N * width, 0.0F);
-      const std::int64_t stop = std::min(row + kRun, end);
-      for (; row + kUnroll <= std::min(stop, full); row += kUnroll) four(segment, base + row * width, run);
-      for (; row < stop; ++row) {
-        one(segment, base + row * width, std::min(width, layout.elems - row * width), run);
-      }
-#pragma omp simd
-      for (std::int64_t k = 0; k < N * width; ++k) total[k] += static_cast<double>(run[k]);
-    }
-  }
-  void four(std::int64_t segment, std::int64_t i0, float* run) const {
-    const Formula f = formula;  // a local copy: nothing that a store of results could alias
-    T* const y = store;
-    const std::int64_t width = layout.width(), i1 = i0 + width, i2 = i1 + width, i3 = i2 + width;
-    float *const a = run, *const b = run + width, *const c = run + 2 * width;
-    for (std::int64_t k0 = 0; k0 < width; k0 += kStep) {
-      const std::int64_t k1 = std::min(k0 + kStep, width);
-      for (const auto* input : f.inputs()) {
-        const auto* next = input + i0 + kUnroll * (width + k0);
-        for (std::int64_t j = 0; j < kUnroll * kStep; j += static_cast<std::int64_t>(64 / sizeof(*input)))
-          __builtin_prefetch(next + j, 0, 2);  // to L2: the first level has too few ways
-      }
-#pragma omp simd
-      for (std::int64_t k = k0; k < k1; ++k) {
-        const Terms p = f(segment, i0 + k, k), q = f(segment, i1 + k, k);
-        const Terms s = f(segment, i2 + k, k), t = f(segment, i3 + k, k);
-        a[k] += (p.a + q.a) + (s.a + t.a);
-        if constexpr (N > 1) b[k] += (p.b + q.b) + (s.b + t.b);
-        if constexpr (N > 2) c[k] += (p.c + q.c) + (s.c + t.c);
-        if constexpr (kStore) {
-          y[i0 + k] = p.store;
-          y[i1 + k] = q.store;
-          y[i2 + k] = s.store;
-          y[i3 + k] = t.store;
-        }
-      }
-    }
-  }
-  void one(std::int64_t segment, std::int64_t i, std::int64_t count, float* run) const {
-    const Formula f = formula;
-    T* const y = store;
-    float *const a = run, *const b = run + layout.width(), *const c = run + 2 * layout.width();
-#pragma omp simd
-    for (std::int64_t k = 0; k < count; ++k) {
-      const Terms p = f(segment, i + k, k);
-      a[k] += p.a;
-      if constexpr (N > 1) b[k] += p.b;
-      if constexpr (N > 2) c[k] += p.c;
-      if constexpr (kStore) y[i + k] = p.store;
-    }
+template <class T>
+struct Given {
+  const T* values;
+  std::int64_t c;
+  KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t segment, std::int64_t channel) const {
+    return values[segment * c + channel];
   }
 };
 
 }  // namespace detail
+
+/// Per-channel values formula(segment, channel), as the formulas want them: [segments, stride_of(layout)].
+template <class Space, class Formula>
+const float* channel_values(const Queue& queue, Scratch& scratch, const Layout& layout, std::int64_t segments,
+                            const Formula& formula) {
+  const std::int64_t c = layout.c, stride = stride_of<Space>(layout);
+  float* values = scratch.get<float>(segments * stride);
+  for (std::int64_t first = 0; first < stride; first += c) {
+    channels<Space>(queue, "kernels/channel_values", segments, c,
+                    detail::ChannelValues<Formula>{formula, values, stride, first});
+  }
+  return values;
+}
+
+/// Two of them, in one launch where a launch counts.
+template <class Space, class First, class Second>
+std::pair<const float*, const float*> channel_values(const Queue& queue, Scratch& scratch, const Layout& layout,
+                                                     std::int64_t segments, const First& first, const Second& second) {
+  if constexpr (kOnDevice<Space>) {
+    const std::int64_t c = layout.c;
+    float *const a = scratch.get<float>(segments * c), *const b = scratch.get<float>(segments * c);
+    channels<Space>(queue, "kernels/channel_values", segments, c,
+                    detail::TwoChannelValues<First, Second>{{first, a, c, 0}, {second, b, c, 0}});
+    return {a, b};
+  } else {
+    const float* const a = channel_values<Space>(queue, scratch, layout, segments, first);
+    return {a, channel_values<Space>(queue, scratch, layout, segments, second)};
+  }
+}
+
+/// The same for values that exist already; used in place where nothing has to be repeated or converted.
+template <class Space, class T>
+const float* repeated(const Queue& queue, Scratch& scratch, const Layout& layout, std::int64_t segments,
+                      const T* values) {
+  if constexpr (std::is_same_v<T, float>) {
+    if (stride_of<Space>(layout) == layout.c) return values;
+  }
+  return channel_values<Space>(queue, scratch, layout, segments, detail::Given<T>{values, layout.c});
+}
+
+/// out[i] = formula(segment, i, k) for every element i, k its place in the wide row.
+template <class Space, class T, class Formula>
+void map(const Queue& queue, const char* label, const Layout& layout, T* out, const Formula& formula,
+         [[maybe_unused]] Result result = Result::over_input) {
+#if defined(SEER_KERNELS_CUDA)
+  if constexpr (kOnDevice<Space>) device_map(queue, label, layout, out, formula);
+#endif
+  if constexpr (!kOnDevice<Space>) host_map(queue, label, layout, out, formula, result);
+}
 
 /// finish(segment, channel, sums) with sums[N] (double) the formula's terms added over the rows of the segment
 /// (per_segment) or of all segments (segment = 0). With kStore the formula's `store` is written to `out` in passing.
 template <class Space, int N, bool kStore = false, class Formula, class Finish, class T = float>
 void reduce(const Queue& queue, const char* label, Scratch& scratch, const Layout& layout, bool per_segment,
             const Formula& formula, const Finish& finish, T* out = nullptr) {
-  const detail::Tiling tiling = detail::tile(layout, !per_segment);
-  const std::int64_t width = layout.width(), c = layout.c, copies = layout.copies;
-  double* const partial = scratch.get<double>(tiling.count * N * width);
-  float* const runs = scratch.get<float>(tiling.count * N * width);
-  loop<Space>(queue, label, tiling.count,
-              detail::HostReduce<N, kStore, Formula, T>{formula, partial, runs, out, layout, tiling});
-  const std::int64_t items = per_segment ? tiling.per_segment : tiling.count;
-  channels<Space>(
-      queue, "kernels/reduce_finish", per_segment ? layout.segments : 1, c,
-      KOKKOS_LAMBDA(std::int64_t segment, std::int64_t channel) {
-        double sums[N] = {};
-        const double* part = partial + segment * items * N * width + channel;
-        for (std::int64_t item = 0; item < (tiling.count > 0 ? items : 0); ++item) {
-          for (int n = 0; n < N; ++n, part += width) {
-            for (std::int64_t copy = 0; copy < copies; ++copy) sums[n] += part[copy * c];
-          }
-        }
-        finish(segment, channel, sums);
-      });
+#if defined(SEER_KERNELS_CUDA)
+  if constexpr (kOnDevice<Space>)
+    device_reduce<N, kStore>(queue, label, scratch, layout, per_segment, formula, finish, out);
+#endif
+  if constexpr (!kOnDevice<Space>)
+    host_reduce<N, kStore>(queue, label, scratch, layout, per_segment, formula, finish, out);
+}
+
+/// Values that kernels left, as the host sees them when the queue has come so far.
+template <class T>
+const T* on_host([[maybe_unused]] const Queue& queue, const T* values, [[maybe_unused]] std::int64_t count) {
+#if defined(SEER_KERNELS_CUDA)
+  if (queue.space == device::Space::device) return copied_to_host(queue, values, count);
+#endif
+  return values;
+}
+
+/// A table made on the host, where the queue's kernels reach it.
+template <class T>
+const T* on_queue([[maybe_unused]] const Queue& queue, [[maybe_unused]] Scratch& scratch, const T* table,
+                  [[maybe_unused]] std::int64_t count) {
+#if defined(SEER_KERNELS_CUDA)
+  if (queue.space == device::Space::device) return copied_to_device(queue, scratch, table, count);
+#endif
+  return table;
 }
 
 }  // namespace seer::kernels::launch

@@ -6,8 +6,7 @@
 #include <cmath>
 #include <limits>
 
-#include "exponential.hpp"
-#include "row_team.hpp"
+#include "swav_formulas.hpp"
 
 namespace seer::kernels {
 namespace {
@@ -15,14 +14,13 @@ namespace {
 using launch::Scratch;
 using launch::Terms;
 
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
-
-KOKKOS_FORCEINLINE_FUNCTION double wide(float v) {
-  return static_cast<double>(v);
-}
-
 struct ColumnTerm {
+  using Element = float;
   const float* q;
+  template <class Visit>
+  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+    visit.elements(q);
+  }
   std::array<const float*, 1> inputs() const { return {q}; }
   KOKKOS_FORCEINLINE_FUNCTION Terms operator()(std::int64_t, std::int64_t i, std::int64_t) const {
     return {q[i], 0, 0, 0};
@@ -31,24 +29,68 @@ struct ColumnTerm {
 
 /// softmax(scores / t) from each row's largest entry and its reciprocal sum.
 struct PredictionTerm {
+  using Element = float;
   const float* scores;
   const float *largest, *reciprocal;
   double inv_temperature;
+  template <class Visit>
+  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+    visit.elements(scores);
+    visit.segments(largest);
+    visit.segments(reciprocal);
+  }
   std::array<const float*, 1> inputs() const { return {scores}; }
   KOKKOS_FORCEINLINE_FUNCTION Terms operator()(std::int64_t row, std::int64_t i, std::int64_t) const {
     return {exponential(scores[i] - largest[row], inv_temperature) * reciprocal[row], 0, 0, 0};
   }
 };
 
-/// sums[row] = value(team, row's first element, row), added up in order.
+struct PrototypeSum {
+  double* sums;
+  KOKKOS_FORCEINLINE_FUNCTION void operator()(std::int64_t, std::int64_t k, const double (&sum)[1]) const {
+    sums[k] = sum[0];
+  }
+};
+
+struct AddedSum {
+  double* sums;
+  KOKKOS_FORCEINLINE_FUNCTION void operator()(std::int64_t, std::int64_t k, const double (&sum)[1]) const {
+    sums[k] += sum[0];
+  }
+};
+
+struct Raised {
+  const float* data;
+  float value;
+  template <class Visit>
+  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+    visit.elements(data);
+  }
+  KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t, std::int64_t i, std::int64_t) const {
+    return data[i] + value;
+  }
+};
+
+/// The sum of body(team, row) over rows, added up in order.
 template <class Body>
 double sum_over_rows(Queue& queue, const char* label, std::int64_t count, const Body& body) {
   return launch::on_space(queue, [&]<class Space>() {
     Scratch scratch(queue);
     double* sums = scratch.get<double>(count);
-    launch::rows<Space>(
-        queue, label, count, KOKKOS_LAMBDA(const auto& team, std::int64_t row) { sums[row] = body(team, row); });
-    return launch::ordered_sum(sums, count);
+    launch::rows<Space>(queue, label, count, Kept<Body, double>{body, sums});
+    return launch::ordered_sum(launch::on_host(queue, sums, count), count);
+  });
+}
+
+/// The same sum into *out (or added to it), times a factor: nobody waits.
+template <class Body>
+void sum_over_rows_into(Queue& queue, const char* label, std::int64_t count, const Body& body, double* out,
+                        double factor = 1, bool add = false) {
+  launch::on_space(queue, [&]<class Space>() {
+    Scratch scratch(queue);
+    double* sums = scratch.get<double>(count);
+    launch::rows<Space>(queue, label, count, Kept<Body, double>{body, sums});
+    launch::rows<Space>(queue, "kernels/total", 1, Total{sums, out, count, factor, add});
   });
 }
 
@@ -57,9 +99,9 @@ template <class Body>
 float max_over_rows(Queue& queue, const char* label, std::int64_t count, const Body& body) {
   return launch::on_space(queue, [&]<class Space>() {
     Scratch scratch(queue);
-    float* values = scratch.get<float>(count);
-    launch::rows<Space>(
-        queue, label, count, KOKKOS_LAMBDA(const auto& team, std::int64_t row) { values[row] = body(team, row); });
+    float* kept = scratch.get<float>(count);
+    launch::rows<Space>(queue, label, count, Kept<Body, float>{body, kept});
+    const float* values = launch::on_host(queue, kept, count);
     float most = -kInfinity;
     for (std::int64_t row = 0; row < count; ++row) most = std::max(most, values[row]);
     return most;
@@ -69,64 +111,62 @@ float max_over_rows(Queue& queue, const char* label, std::int64_t count, const B
 }  // namespace
 
 float maximum(Queue& queue, const Tensor& scores) {
-  if (queue.only_plans(scores.bytes())) return 0;
+  if (queue.only_plans(scores.bytes(), DType::f32, 2)) return 0;
   launch::need_f32(scores);
-  const float* s = scores.f32();
-  const std::int64_t k_count = scores.shape.c;
-  return max_over_rows(
-      queue, "kernels/maximum", scores.rows(), KOKKOS_LAMBDA(const auto& team, std::int64_t row) {
-        const float* a = s + row * k_count;
-        return team.max(k_count, [=](std::int64_t k) { return a[k]; });
-      });
+  return max_over_rows(queue, "kernels/maximum", scores.rows(), RowMaximum{scores.f32(), scores.shape.c});
 }
 
 double sinkhorn_exponentials(Queue& queue, const Tensor& scores, float maximum, float epsilon, const Tensor& q) {
-  if (queue.only_plans(scores.bytes() + q.bytes())) return 1;
+  if (queue.only_plans(scores.bytes() + q.bytes(), DType::f32, 2)) return 1;
   launch::need_f32(scores);
-  const float* s = scores.f32();
   float* out = q.f32();
   const std::int64_t k_count = scores.shape.c, count = scores.rows();
-  const double factor = 1.0 / wide(epsilon);
-  const float reach = 60 * epsilon;
-  const double sum = sum_over_rows(
-      queue, "kernels/sinkhorn_exponentials", count, KOKKOS_LAMBDA(const auto& team, std::int64_t row) {
-        const float* a = s + row * k_count;
-        float* b = out + row * k_count;
-        // A row that lies so far below the rest that all of it would vanish in float is lifted until its best is
-        // exp(-60): its share of the prototypes' first sums stays nothing, and from then on rows are scaled anyway.
-        const float best = team.max(k_count, [=](std::int64_t k) { return a[k]; });
-        const float top = best + reach < maximum ? best + reach : maximum;
-        return team.sum(k_count, [=](std::int64_t k) {
-          const float e = exponential(a[k] - top, factor);
-          b[k] = e;
-          return e;
-        });
-      });
+  const double sum =
+      sum_over_rows(queue, "kernels/sinkhorn_exponentials", count,
+                    RowExponentials<float>{scores.f32(), out, k_count, 1.0 / wide(epsilon), 60 * epsilon, maximum});
   if (sum < std::numeric_limits<double>::infinity()) return sum;  // also false for NaN, which must stay visible
-  const float largest = max_over_rows(
-      queue, "kernels/sinkhorn_largest", count, KOKKOS_LAMBDA(const auto& team, std::int64_t row) {
-        const float* b = out + row * k_count;
-        return team.max(k_count, [=](std::int64_t k) { return b[k] < kInfinity ? b[k] : -kInfinity; });
-      });
+  const float largest = max_over_rows(queue, "kernels/sinkhorn_largest", count, RowLargestFinite{out, k_count});
   if (largest < 0) return sum;  // nothing finite to take instead
-  return sum_over_rows(
-      queue, "kernels/sinkhorn_repair", count, KOKKOS_LAMBDA(const auto& team, std::int64_t row) {
-        float* b = out + row * k_count;
-        return team.sum(k_count, [=](std::int64_t k) {
-          b[k] = b[k] == kInfinity ? largest : b[k];
-          return b[k];
-        });
-      });
+  return sum_over_rows(queue, "kernels/sinkhorn_repair", count, RowRepair{out, k_count, largest});
+}
+
+void maximum(Queue& queue, const Tensor& scores, float* largest) {
+  if (queue.only_plans(scores.bytes(), DType::f32, 2)) return;
+  launch::need_f32(scores);
+  launch::on_space(queue, [&]<class Space>() {
+    Scratch scratch(queue);
+    const std::int64_t count = scores.rows();
+    float* kept = scratch.get<float>(count);
+    launch::rows<Space>(queue, "kernels/maximum", count, Kept<RowMaximum, float>{{scores.f32(), scores.shape.c}, kept});
+    launch::rows<Space>(queue, "kernels/largest", 1, Largest{kept, largest, count});
+  });
+}
+
+void sinkhorn_exponentials(Queue& queue, const Tensor& scores, const float* maximum, float epsilon, const Tensor& q,
+                           double* sum) {
+  if (queue.only_plans(scores.bytes() + q.bytes(), DType::f32, 2)) return;
+  launch::need_f32(scores);
+  sum_over_rows_into(queue, "kernels/sinkhorn_exponentials", scores.rows(),
+                     RowExponentials<Loaded>{scores.f32(), q.f32(), scores.shape.c, 1.0 / wide(epsilon), 60 * epsilon,
+                                             Loaded{maximum}},
+                     sum);
+}
+
+void sinkhorn_divide(Queue& queue, const Tensor& q, const double* sum, std::int32_t* trouble) {
+  if (queue.only_plans(2 * q.bytes())) return;
+  launch::need_f32(q);
+  launch::on_space(queue, [&]<class Space>() {
+    launch::rows<Space>(queue, "kernels/sinkhorn_divide", q.rows(), RowDivide{q.f32(), sum, trouble, q.shape.c});
+  });
 }
 
 void sinkhorn_prototype_sums(Queue& queue, const Tensor& q, double* sums) {
-  if (queue.only_plans(q.bytes())) return;
+  if (queue.only_plans(q.bytes(), DType::f32, 2)) return;
   launch::need_f32(q);
   launch::on_space(queue, [&]<class Space>() {
     Scratch scratch(queue);
-    launch::reduce<Space, 1>(
-        queue, "kernels/sinkhorn_prototype_sums", scratch, launch::layout_of(q), false, ColumnTerm{q.f32()},
-        KOKKOS_LAMBDA(std::int64_t, std::int64_t k, const double(&sum)[1]) { sums[k] = sum[0]; });
+    launch::reduce<Space, 1>(queue, "kernels/sinkhorn_prototype_sums", scratch, launch::layout_of<Space>(q), false,
+                             ColumnTerm{q.f32()}, PrototypeSum{sums});
   });
 }
 
@@ -134,10 +174,7 @@ void sinkhorn_add(Queue& queue, const Tensor& q, float value) {
   if (queue.only_plans(2 * q.bytes())) return;
   launch::need_f32(q);
   launch::on_space(queue, [&]<class Space>() {
-    const float* data = q.f32();
-    launch::map<Space>(
-        queue, "kernels/sinkhorn_add", launch::flat(q.elems()), q.f32(),
-        KOKKOS_LAMBDA(std::int64_t, std::int64_t i, std::int64_t) { return data[i] + value; });
+    launch::map<Space>(queue, "kernels/sinkhorn_add", launch::flat(q.elems()), q.f32(), Raised{q.f32(), value});
   });
 }
 
@@ -145,85 +182,60 @@ void sinkhorn_scale(Queue& queue, const Tensor& q, const double* factors, double
   if (queue.only_plans(2 * q.bytes())) return;
   launch::need_f32(q);
   launch::on_space(queue, [&]<class Space>() {
-    float* data = q.f32();
-    const std::int64_t k_count = q.shape.c;
-    launch::rows<Space>(
-        queue, "kernels/sinkhorn_scale", q.rows(), KOKKOS_LAMBDA(const auto& team, std::int64_t row) {
-          float* a = data + row * k_count;
-          const double sum = team.sum(k_count, [=](std::int64_t k) { return wide(a[k]) * factors[k]; });
-          const double target = row_target / sum;
-          team.each(k_count, [=](std::int64_t k) { a[k] = static_cast<float>(wide(a[k]) * factors[k] * target); });
-        });
+    launch::rows<Space>(queue, "kernels/sinkhorn_scale", q.rows(), RowScale{q.f32(), factors, q.shape.c, row_target});
   });
 }
 
 bool sinkhorn_any_empty(Queue& queue, const double* sums, std::int64_t k) {
-  if (queue.only_plans(0)) return false;
-  return std::find(sums, sums + k, 0.0) != sums + k;
+  if (queue.only_plans(0, DType::f32, 2)) return false;
+  return launch::on_space(queue, [&]<class Space>() {
+    Scratch scratch(queue);
+    auto* const found = scratch.get<std::int64_t>(1);
+    launch::rows<Space>(queue, "kernels/sinkhorn_any_empty", 1, FirstEmpty{sums, k, found});
+    return *launch::on_host(queue, found, 1) >= 0;
+  });
 }
 
-void sinkhorn_factors(Queue& queue, double* sums, std::int64_t k) {
+void sinkhorn_factors(Queue& queue, double* sums, std::int64_t k, std::int32_t* trouble) {
   if (queue.only_plans(0)) return;
-  double largest = 0;
-  for (std::int64_t i = 0; i < k; ++i) {
-    sums[i] = 1.0 / (static_cast<double>(k) * sums[i]);
-    if (std::isfinite(sums[i])) largest = std::max(largest, sums[i]);
-  }
-  for (std::int64_t i = 0; i < k; ++i) {
-    if (std::isinf(sums[i])) sums[i] = largest;
-  }
+  launch::on_space(queue, [&]<class Space>() {
+    launch::rows<Space>(queue, "kernels/sinkhorn_factors", 1, Factors{sums, k, trouble});
+  });
 }
 
 void sinkhorn_harden(Queue& queue, const Tensor& q) {
   if (queue.only_plans(2 * q.bytes())) return;
   launch::need_f32(q);
   launch::on_space(queue, [&]<class Space>() {
-    float* data = q.f32();
-    const std::int64_t k_count = q.shape.c;
-    launch::rows<Space>(
-        queue, "kernels/sinkhorn_harden", q.rows(), KOKKOS_LAMBDA(const auto& team, std::int64_t row) {
-          float* a = data + row * k_count;
-          const float most = team.max(k_count, [=](std::int64_t k) { return a[k]; });
-          const std::int64_t best = team.first(k_count, [=](std::int64_t k) { return a[k] == most; });
-          team.each(k_count, [=](std::int64_t k) { a[k] = k == best ? 1.0F : 0.0F; });
-        });
+    launch::rows<Space>(queue, "kernels/sinkhorn_harden", q.rows(), RowHarden{q.f32(), q.shape.c});
   });
 }
 
 double swav_cross_entropy(Queue& queue, const Tensor& scores, const Tensor& code_sum, int codes, float temperature,
                           double weight, const Tensor& d_scores) {
-  if (queue.only_plans(scores.bytes() + code_sum.bytes() + d_scores.bytes())) return 0;
+  if (queue.only_plans(scores.bytes() + code_sum.bytes() + d_scores.bytes(), DType::f32, 2)) return 0;
   launch::need_f32(scores);
   launch::need_f32(code_sum);
-  const float *s = scores.f32(), *code = code_sum.f32();
-  float* gradient = d_scores.f32();  // null where no gradient is wanted
-  const std::int64_t k_count = scores.shape.c;
   const double inv_temperature = 1.0 / wide(temperature), codes_f = codes, slope = weight * inv_temperature;
-  return weight *
-         sum_over_rows(
-             queue, "kernels/swav_cross_entropy", scores.rows(), KOKKOS_LAMBDA(const auto& team, std::int64_t row) {
-               const float *a = s + row * k_count, *q = code + row * k_count;
-               float* d = gradient + (gradient != nullptr ? row * k_count : 0);
-               const float largest = team.max(k_count, [=](std::int64_t k) { return a[k]; });
-               double sum = 0;
-               if (gradient != nullptr) {
-                 sum = team.sum(k_count, [=](std::int64_t k) {
-                   const float e = exponential(a[k] - largest, inv_temperature);
-                   d[k] = e;
-                   return e;
-                 });
-                 const float softmax = static_cast<float>(slope * codes_f / sum), target = static_cast<float>(slope);
-                 team.each(k_count, [=](std::int64_t k) { d[k] = softmax * d[k] - target * q[k]; });
-               } else {
-                 sum = team.sum(k_count, [=](std::int64_t k) { return exponential(a[k] - largest, inv_temperature); });
-               }
-               const double cross = team.sum(k_count, [=](std::int64_t k) { return wide(q[k]) * wide(a[k]); });
-               return codes_f * (wide(largest) * inv_temperature + std::log(sum)) - cross * inv_temperature;
-             });
+  return weight * sum_over_rows(queue, "kernels/swav_cross_entropy", scores.rows(),
+                                RowCrossEntropy{scores.f32(), code_sum.f32(), d_scores.f32(), scores.shape.c,
+                                                inv_temperature, codes_f, slope});
 }
 
-void add_predictions(Queue& queue, const Tensor& scores, float temperature, double* mean_prediction) {
-  if (queue.only_plans(scores.bytes())) return;
+void swav_cross_entropy(Queue& queue, const Tensor& scores, const Tensor& code_sum, int codes, float temperature,
+                        double weight, const Tensor& d_scores, double* loss) {
+  if (queue.only_plans(scores.bytes() + code_sum.bytes() + d_scores.bytes(), DType::f32, 2)) return;
+  launch::need_f32(scores);
+  launch::need_f32(code_sum);
+  const double inv_temperature = 1.0 / wide(temperature), codes_f = codes, slope = weight * inv_temperature;
+  sum_over_rows_into(
+      queue, "kernels/swav_cross_entropy", scores.rows(),
+      RowCrossEntropy{scores.f32(), code_sum.f32(), d_scores.f32(), scores.shape.c, inv_temperature, codes_f, slope},
+      loss, weight, true);
+}
+
+void add_predictions(Queue& queue, const Tensor& scores, float temperature, double* mean_prediction, Results where) {
+  if (queue.only_plans(scores.bytes(), DType::f32, where == Results::on_queue ? 3 : 4)) return;
   launch::need_f32(scores);
   launch::on_space(queue, [&]<class Space>() {
     Scratch scratch(queue);
@@ -231,36 +243,37 @@ void add_predictions(Queue& queue, const Tensor& scores, float temperature, doub
     const std::int64_t k_count = scores.shape.c, count = scores.rows();
     const double inv_temperature = 1.0 / wide(temperature);
     float *largest = scratch.get<float>(count), *reciprocal = scratch.get<float>(count);
-    launch::rows<Space>(
-        queue, "kernels/softmax_sums", count, KOKKOS_LAMBDA(const auto& team, std::int64_t row) {
-          const float* a = s + row * k_count;
-          const float most = team.max(k_count, [=](std::int64_t k) { return a[k]; });
-          largest[row] = most;
-          reciprocal[row] = static_cast<float>(
-              1.0 / team.sum(k_count, [=](std::int64_t k) { return exponential(a[k] - most, inv_temperature); }));
-        });
+    launch::rows<Space>(queue, "kernels/softmax_sums", count,
+                        RowSoftmaxSums{s, k_count, inv_temperature, largest, reciprocal});
     launch::Layout layout;  // one segment a row: the formula needs the row
     layout.segments = count;
     layout.elems = layout.c = k_count;
-    launch::reduce<Space, 1>(
-        queue, "kernels/add_predictions", scratch, layout, false,
-        PredictionTerm{s, largest, reciprocal, inv_temperature},
-        KOKKOS_LAMBDA(std::int64_t, std::int64_t k, const double(&sum)[1]) { mean_prediction[k] += sum[0]; });
+    const PredictionTerm term{s, largest, reciprocal, inv_temperature};
+    if (where == Results::on_queue) {
+      launch::reduce<Space, 1>(queue, "kernels/add_predictions", scratch, layout, false, term,
+                               AddedSum{mean_prediction});
+      return;
+    }
+    double* sums = scratch.get<double>(k_count);
+    launch::reduce<Space, 1>(queue, "kernels/add_predictions", scratch, layout, false, term, PrototypeSum{sums});
+    const double* added = launch::on_host(queue, sums, k_count);
+    for (std::int64_t k = 0; k < k_count; ++k) mean_prediction[k] += added[k];
   });
 }
 
-double mean_row_entropy(Queue& queue, const Tensor& q) {
-  if (queue.only_plans(q.bytes())) return 0;
+void mean_row_entropy(Queue& queue, const Tensor& q, double* entropy) {
+  if (queue.only_plans(q.bytes(), DType::f32, 2)) return;
   launch::need_f32(q);
-  const float* data = q.f32();
-  const std::int64_t k_count = q.shape.c, count = q.rows();
-  const double sum = sum_over_rows(
-      queue, "kernels/row_entropy", count, KOKKOS_LAMBDA(const auto& team, std::int64_t row) {
-        const float* a = data + row * k_count;
-        return team.sum(k_count, [=](std::int64_t k) {
-          return a[k] >= std::numeric_limits<float>::min() ? -a[k] * logarithm(a[k]) : 0.0F;
-        });
-      });
+  const std::int64_t count = q.rows();
+  sum_over_rows_into(queue, "kernels/row_entropy", count, RowEntropy{q.f32(), q.shape.c}, entropy,
+                     count > 0 ? 1.0 / static_cast<double>(count) : 0.0);
+}
+
+double mean_row_entropy(Queue& queue, const Tensor& q) {
+  if (queue.only_plans(q.bytes(), DType::f32, 2)) return 0;
+  launch::need_f32(q);
+  const std::int64_t count = q.rows();
+  const double sum = sum_over_rows(queue, "kernels/row_entropy", count, RowEntropy{q.f32(), q.shape.c});
   return count > 0 ? sum / static_cast<double>(count) : 0.0;
 }
 

@@ -4,6 +4,10 @@
 // of that, and not of copies of the structs.
 #pragma once
 
+#if defined(__CUDACC__)
+#include "seer/base/half_cuda.hpp"
+#else
+
 #include <bit>
 #include <cstdint>
 
@@ -45,3 +49,5 @@ struct Float16 {
 static_assert(sizeof(BFloat16) == 2 && sizeof(Float16) == 2);
 
 }  // namespace seer
+
+#endif

@@ -29,6 +29,7 @@ struct Work {
   double flops = 0;          ///< 2 per multiply-accumulate
   double bytes = 0;          ///< read and written
   double weight_bytes = 0;   ///< of a convolution's weights or their gradient: read, and packed or added to
+  int launches = 1;          ///< of kernels and copies on a device; of a library's call at least so many
 };
 
 /// One collective of `ranks` ranks, `node_ranks` of which share a node. Bytes as comm::Traffic counts them.

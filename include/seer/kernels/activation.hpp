@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Small elementwise and row operations. Where no type is told, tensors are float; "activations" are float, bf16 or f16
 // alike within a call, with the arithmetic in float and sums in double.
+//
+// On a device queue all that pointers and tensors point to lies on the device (copy: in the tensors' spaces), and a
+// call returns when its kernels are in the queue.
 #pragma once
 
 #include <cstdint>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Operations on 8-bit images, bit for bit as Pillow and torchvision compute them (spec 4.2). On the host they run on
 // many reader threads at once: each call is a plain loop on the calling thread and touches only its arguments.
+// In a device build, too, all of it is on the host: images are cut there, and crops go to the device as floats.
 #pragma once
 
 #include <cstdint>

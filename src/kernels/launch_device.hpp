@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: Apache-2.0
+// Formulas on a device. A thread has V neighbouring elements of a wide row (16 bytes where the layout allows) and walks
+// down the rows: what belongs to its channels is read once into registers, activations go by whole vectors. For that a
+// formula tells its pointers by kind in `fields(visit)`: elements(p) is indexed by element, channels(p) by channel,
+// images(p) by segment and channel, segments(p) by segment; channels(p, make) are values that each thread makes for
+// itself. The launcher copies the formula, sets the copy's pointers to registers and calls it with the places there, so
+// the formula itself is the one the processor runs. Part of launch.hpp.
+#pragma once
+
+#include <map>
+#include <mutex>
+#include <vector>
+
+#include "launch.hpp"
+#include "seer/device/copy.hpp"
+
+namespace seer::kernels::launch {
+
+/// An instance for each stream, kept: making one allocates, and ending one waits for its stream. They are never
+/// destroyed, since a stream may be gone before Kokkos is.
+inline const Device& device_of(const Queue& queue) {
+  static std::mutex mutex;
+  static auto* const instances = new std::map<void*, Device>;
+  const std::lock_guard lock(mutex);
+  const auto found = instances->find(queue.stream);
+  if (found != instances->end()) return found->second;
+  return instances->emplace(queue.stream, Device(static_cast<cudaStream_t>(queue.stream))).first->second;
+}
+
+namespace detail {
+
+template <class Body>
+struct DeviceChannels {
+  Body body;
+  std::int64_t c;
+  KOKKOS_FUNCTION void operator()(std::int64_t i) const { body(i / c, i % c); }
+};
+
+constexpr int kTeam = 256;                                    // threads of a team
+constexpr std::int64_t kManyThreads = std::int64_t{1} << 18;  // enough to keep any device busy
+constexpr int kMostInputs = 4, kMostParameters = 8;
+
+/// Whether all that is indexed by element begins where vectors may.
+struct Aligned {
+  bool yes = true;
+  template <class T>
+  KOKKOS_FORCEINLINE_FUNCTION void elements(const T*& p) {
+    yes = yes && reinterpret_cast<std::uintptr_t>(p) % 16 == 0;
+  }
+  KOKKOS_FORCEINLINE_FUNCTION void channels(const float*&) {}
+  template <class Make>
+  KOKKOS_FORCEINLINE_FUNCTION void channels(const float*&, const Make&) {}
+  KOKKOS_FORCEINLINE_FUNCTION void images(const float*&) {}
+  KOKKOS_FORCEINLINE_FUNCTION void segments(const float*&) {}
+};
+
+/// What readers set a formula's pointers to. Apart from the readers, so that a compiler sees a reader's count as a
+/// number before it deals with the arrays, and these become registers.
+template <int V>
+struct ParameterStore {
+  float values[kMostParameters][V];
+};
+template <int V, int kBytes = 4>
+struct ElementStore {
+  alignas(16) unsigned char values[kMostInputs][V * kBytes];
+};
+
+/// Reads the parameters of V places from `k` of the wide row on.
+template <int V>
+struct ParameterReader {
+  std::int64_t segment, c;
+  int k;
+  float (*values)[V];
+  int used = 0;
+  template <class T>
+  KOKKOS_FORCEINLINE_FUNCTION void elements(const T*&) {}
+  KOKKOS_FORCEINLINE_FUNCTION void channels(const float*& p) {
+    read(p, [from = p](int channel) { return from[channel]; });
+  }
+  template <class Make>
+  KOKKOS_FORCEINLINE_FUNCTION void channels(const float*& p, const Make& make) {
+    read(p, [&make](int channel) { return make(0, channel); });
+  }
+  KOKKOS_FORCEINLINE_FUNCTION void images(const float*& p) {
+    read(p, [from = p + segment * c](int channel) { return from[channel]; });
+  }
+  KOKKOS_FORCEINLINE_FUNCTION void segments(const float*& p) {
+    values[used][0] = p[segment];
+    p = values[used++];
+  }
+
+ private:
+  template <class Value>
+  KOKKOS_FORCEINLINE_FUNCTION void read(const float*& p, const Value& value) {
+    const int count = static_cast<int>(c);
+    int channel = k % count;
+#pragma unroll
+    for (int j = 0; j < V; ++j) {
+      values[used][j] = value(channel);
+      channel = channel + 1 == count ? 0 : channel + 1;
+    }
+    p = values[used++];
+  }
+};
+
+/// sizeof(T) * V bytes between memory and registers, in the largest pieces there are.
+template <int V, class T>
+KOKKOS_FORCEINLINE_FUNCTION void read_vector(const T* from, T* to) {
+  if constexpr (V * sizeof(T) % 16 == 0) {
+#pragma unroll
+    for (int part = 0; part < static_cast<int>(V * sizeof(T) / 16); ++part)
+      reinterpret_cast<uint4*>(to)[part] = reinterpret_cast<const uint4*>(from)[part];
+  } else if constexpr (V * sizeof(T) == 8) {
+    *reinterpret_cast<uint2*>(to) = *reinterpret_cast<const uint2*>(from);
+  } else {
+#pragma unroll
+    for (int j = 0; j < V; ++j) to[j] = from[j];
+  }
+}
+
+/// Reads V elements from `i` on, of which `count` are there.
+template <int V, int kBytes = 4>
+struct ElementReader {
+  std::int64_t i;
+  int count;
+  unsigned char (*values)[V * kBytes];
+  int used = 0;
+  template <class T>
+  KOKKOS_FORCEINLINE_FUNCTION void elements(const T*& p) {
+    T* const local = reinterpret_cast<T*>(values[used++]);
+    if (count == V) {
+      read_vector<V>(p + i, local);
+    } else {
+#pragma unroll
+      for (int j = 0; j < V; ++j) {
+        if (j < count) {
+          local[j] = p[i + j];
+        } else {
+          local[j] = 0.0F;
+        }
+      }
+    }
+    p = local;
+  }
+  KOKKOS_FORCEINLINE_FUNCTION void channels(const float*&) {}
+  template <class Make>
+  KOKKOS_FORCEINLINE_FUNCTION void channels(const float*&, const Make&) {}
+  KOKKOS_FORCEINLINE_FUNCTION void images(const float*&) {}
+  KOKKOS_FORCEINLINE_FUNCTION void segments(const float*&) {}
+};
+
+/// Said as an instruction where it is 16 bytes: compilers take the two branches together and write element by element.
+template <int V, class T>
+KOKKOS_FORCEINLINE_FUNCTION void write(const T* from, T* to, int count) {
+  if (count == V) {
+#if defined(__CUDA_ARCH__)
+    if constexpr (V * sizeof(T) == 16) {
+      uint4 all;
+      memcpy(&all, from, sizeof all);
+      __stwb(reinterpret_cast<uint4*>(to), all);
+      return;
+    }
+#endif
+    read_vector<V>(from, to);
+  } else {
+#pragma unroll
+    for (int j = 0; j < V; ++j) {
+      if (j < count) to[j] = from[j];
+    }
+  }
+}
+
+KOKKOS_FORCEINLINE_FUNCTION int there(int most, std::int64_t left) {
+  return left < most ? static_cast<int>(left) : most;
+}
+
+/// A layout as a device's threads see it.
+struct Grid {
+  std::int64_t segments, elems, c, width, wide_rows, columns;  ///< columns: threads beside each other in a wide row
+};
+inline Grid grid_of(const Layout& layout, int vector) {
+  return {layout.segments, layout.elems, layout.c, layout.width(), layout.wide_rows(), layout.width() / vector};
+}
+
+/// Whether threads may take V elements at once.
+template <int V, class Formula>
+bool vectors_fit(const Layout& layout, Formula formula, const void* out) {
+  Aligned aligned;
+  formula.fields(aligned);
+  return V > 1 && layout.width() % V == 0 && (layout.segments == 1 || layout.elems % V == 0) && aligned.yes &&
+         reinterpret_cast<std::uintptr_t>(out) % 16 == 0;
+}
+
+/// One thread of map(): V places of every `groups`-th wide row, two rows at a time so that more is under way.
+template <int V, class Formula, class T>
+struct DeviceMap {
+  static constexpr int kTogether = 2;
+  Formula formula;
+  T* out;
+  Grid grid;
+  std::int64_t groups;
+  KOKKOS_FUNCTION void operator()(std::int64_t item) const {
+    const std::int64_t k = item % grid.columns * V, rest = item / grid.columns;
+    const std::int64_t segment = rest / groups, base = segment * grid.elems + k;
+    Formula f = formula;
+    ParameterStore<V> kept;
+    ParameterReader<V> parameters{segment, grid.c, static_cast<int>(k), kept.values};
+    f.fields(parameters);
+    for (std::int64_t row = rest % groups; row < grid.wide_rows; row += kTogether * groups) {
+      // No branch around what sets the pointers: they must be known to point to registers. Where nothing is there,
+      // zeros are read and nothing is written.
+      Formula g[kTogether];
+      ElementStore<V> store[kTogether];
+      ElementReader<V> in[kTogether];
+#pragma unroll
+      for (int u = 0; u < kTogether; ++u) {
+        const std::int64_t i = (row + u * groups) * grid.width;
+        g[u] = f;
+        in[u].i = base + i;
+        in[u].count = there(V, grid.elems - i - k);
+        in[u].values = store[u].values;
+        in[u].used = 0;
+        g[u].fields(in[u]);
+      }
+#pragma unroll
+      for (int u = 0; u < kTogether; ++u) {
+        alignas(16) T result[V];
+#pragma unroll
+        for (int j = 0; j < V; ++j) result[j] = g[u](0, j, j);
+        write<V>(result, out + in[u].i, in[u].count);
+      }
+    }
+  }
+};
+
+template <int V, class Formula, class T>
+void run_map(const Queue& queue, const char* label, const Layout& layout, T* out, const Formula& formula) {
+  const Grid grid = grid_of(layout, V);
+  const std::int64_t threads = grid.segments * grid.columns * grid.wide_rows;
+  const std::int64_t rows = std::clamp<std::int64_t>(threads / kManyThreads, 1, 16);  // of a thread
+  const std::int64_t groups = (grid.wide_rows + rows - 1) / rows;
+  loop<Device>(queue, label, grid.segments * groups * grid.columns,
+               DeviceMap<V, Formula, T>{formula, out, grid, groups});
+}
+
+}  // namespace detail
+
+template <class T, class Formula>
+void device_map(const Queue& queue, const char* label, const Layout& layout, T* out, const Formula& formula) {
+  constexpr int kVector = static_cast<int>(16 / sizeof(T));
+  if (layout.segments * layout.elems == 0) return;
+  if (detail::vectors_fit<kVector>(layout, formula, out)) {
+    detail::run_map<kVector>(queue, label, layout, out, formula);
+  } else {
+    detail::run_map<1>(queue, label, layout, out, formula);
+  }
+}
+
+/// The host's copy lives until the thread asks for the next of its type.
+template <class T>
+const T* copied_to_host(const Queue& queue, const T* values, std::int64_t count) {
+  thread_local std::vector<T> kept;
+  kept.resize(static_cast<std::size_t>(std::max<std::int64_t>(count, 1)));
+  if (count == 0) return kept.data();
+  Queue copying = queue;
+  device::copy(copying, values, device::Space::device, kept.data(), device::Space::host,
+               static_cast<std::size_t>(count) * sizeof(T));
+  copying.wait();
+  return kept.data();
+}
+
+template <class T>
+const T* copied_to_device(const Queue& queue, Scratch& scratch, const T* table, std::int64_t count) {
+  T* const there = scratch.get<T>(count);
+  if (count == 0) return there;
+  Queue copying = queue;
+  device::copy(copying, table, device::Space::host, there, device::Space::device,
+               static_cast<std::size_t>(count) * sizeof(T));
+  return there;
+}
+
+}  // namespace seer::kernels::launch
+
+#include "reduce_device.hpp"
