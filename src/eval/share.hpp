@@ -26,6 +26,7 @@ class GroupSum : public nn::StatisticsReduction {
   void sum(device::Queue& queue, double* values, std::size_t count) override {
     comm_.all_reduce(queue, std::span(values, count));
   }
+  int size() const override { return comm_.size(); }
 
  private:
   comm::BlockCommunicator comm_;

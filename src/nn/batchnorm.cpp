@@ -47,9 +47,10 @@ void BatchNormLayer::compute_statistics(const Context& ctx, std::span<const Part
   }
   if (ctx.group != nullptr) ctx.group->sum(queue, doubles(scratch), static_cast<std::size_t>(count));
   sums = doubles(scratch);
+  const std::int64_t ranks = ctx.group != nullptr ? ctx.group->size() : 1;
   for (const auto& part : parts) {
     const auto& layer = *part.layer;
-    part.saved->rows = kernels::batchnorm_rows(queue, sums);
+    part.saved->rows = static_cast<double>(part.x.rows() * ranks);
     kernels::batchnorm_statistics(queue, layer.channels_, sums, kEpsilon, part.saved->mean(), part.saved->inv_std(),
                                   kMomentum, ctx.buffers + layer.running_mean_, ctx.buffers + layer.running_var_);
     sums += 1 + 2 * layer.channels_;

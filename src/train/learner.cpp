@@ -93,7 +93,7 @@ class Learner::GroupReduction : public nn::StatisticsReduction {
     const auto timer = phases_.time(Phase::bn_sync);
     group_.all_reduce(queue, std::span(values, count));
   }
-  int size() const { return group_.size(); }
+  int size() const override { return group_.size(); }
   std::vector<comm::Traffic> traffic() const { return group_.traffic(); }
 
  private:

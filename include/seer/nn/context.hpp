@@ -23,6 +23,8 @@ class StatisticsReduction {
  public:
   virtual ~StatisticsReduction() = default;
   virtual void sum(device::Queue& queue, double* values, std::size_t count) = 0;
+  /// Ranks of the group. Where a backward pass follows, each of them has as many rows as the others.
+  virtual int size() const = 0;
 };
 
 struct Context {
