@@ -45,7 +45,7 @@ void BatchNormLayer::compute_statistics(const Context& ctx, std::span<const Part
     kernels::batchnorm_sums(queue, part.x, sums);
     sums += 1 + 2 * part.layer->channels_;
   }
-  if (ctx.group != nullptr) ctx.group->sum(doubles(scratch), static_cast<std::size_t>(count));
+  if (ctx.group != nullptr) ctx.group->sum(queue, doubles(scratch), static_cast<std::size_t>(count));
   sums = doubles(scratch);
   const std::int64_t ranks = ctx.group != nullptr ? ctx.group->size() : 1;
   for (const auto& part : parts) {
@@ -66,7 +66,7 @@ void BatchNormLayer::reduce_backward(const Context& ctx, std::span<const Backwar
                                            ctx.grad(layer.gamma_), ctx.grad(layer.beta_));
     count += static_cast<std::size_t>(2 * layer.channels_);
   }
-  if (ctx.group != nullptr) ctx.group->sum(parts.front().sums, count);
+  if (ctx.group != nullptr) ctx.group->sum(queue, parts.front().sums, count);
 }
 
 void BatchNormLayer::backward(const Context& ctx, const Saved& saved, device::Tensor x,
