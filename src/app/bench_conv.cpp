@@ -62,7 +62,10 @@ Place open(const comm::Communicator& world, const Options& options) {
     }
     place.own = std::make_unique<device::DeviceQueue>();
     place.queue = place.own->queue();
-    dnn::DeviceOptions choices{.tf32 = options.tf32, .cache_dir = options.choices, .writes_cache = world.is_root()};
+    dnn::DeviceOptions choices;
+    choices.tf32 = options.tf32;
+    choices.cache_dir = options.choices;
+    choices.writes_cache = world.is_root();
     if (world.size() > 1) {
       choices.agree = [&world](const std::string& mine) {
         auto all = mine;
