@@ -8,7 +8,7 @@
 #     --host: rehearses the same on the host back end with small settings (validation/results/gpu_rehearsal.md)
 # SEER: the executable; its tests lie in tests/ beside it (default: build/cuda-h100/seer). PYTHON: one with torch and
 # torchvision. WORK: folder for what the parts print (default: runs/gpu). Engines that were measured are kept there in
-# choices/: a second run has more time for the rest. No part needs the network.
+# cache/: a second run has more time for the rest. No part needs the network.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/environment.sh
@@ -40,9 +40,9 @@ seer=$(realpath "$seer")
 build=$(dirname "$seer")
 python=${PYTHON:-python3}
 command -v python3 >/dev/null || { echo "gpu: needs python3 for the report" >&2; exit 2; }
-work=$(realpath -m "${WORK:-runs/gpu}")
-mkdir -p "$work/choices"
-find "$work" -maxdepth 1 -type f -delete
+kept=$(realpath -m "${WORK:-runs/gpu}")
+work=$kept/parts choices_dir=$kept/cache
+rm -rf "$work" && mkdir -p "$work" "$choices_dir" || exit 2
 IFS=, read -ra models <<<"$models"
 export OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_odls_base_num_threads=0
 
@@ -135,7 +135,8 @@ fi
 
 # Images of an update: as many as fit without recomputation, from a few sizes.
 settings=(--set "precision.compute=$precision" --set parallel.bn_group_size=1 --set parallel.shard=none
-  --set parallel.recompute=none --set swav.freeze_prototypes_updates=0 --set checkpoint.async=false)
+  --set parallel.recompute=none --set swav.freeze_prototypes_updates=0 --set checkpoint.async=false
+  --set log.run_dir="$kept")  # whose folder cache/ keeps the engines that `bench conv` found
 config_of() { if [ -e "inputs/seer_$1.toml" ] && [ "$host" -eq 0 ]; then echo "inputs/seer_$1.toml"; else echo "inputs/bench_$1.toml"; fi; }
 sizes=(224 96)
 if [ "$host" -eq 1 ]; then
@@ -167,7 +168,7 @@ for model in "${models[@]}"; do
   n=${images[$model]:-0}
   if [ "$n" -eq 0 ]; then skip "conv $model" "no batch fits"; continue; fi
   choices=()
-  [ "$host" -eq 1 ] || choices=(--choices "$work/choices")
+  [ "$host" -eq 1 ] || choices=(--choices "$choices_dir")
   item "conv $model" "conv.$model.json" "$seer" bench conv "${on[@]}" "${choices[@]}" ${machine:+--machine "$machine"} \
     --preset "$model" --precision "$precision" --size "${sizes[0]},${sizes[1]}" --batch $((2 * n)),$((4 * n)) --repeat 3 --json ||
     true
@@ -198,13 +199,18 @@ if ! "$python" -c 'import torch, torchvision, sys; sys.exit(sys.argv[1] == "cuda
 elif [ "$precision" != bf16 ]; then
   skip PyTorch "its worker knows bf16 only"
 else
-  crop_sizes=() updates=10
-  if [ "$host" -eq 1 ]; then crop_sizes=(--crop-sizes "${sizes[@]}") updates=2; fi
+  crop_sizes=() updates=10 compile=blocks
+  if [ "$host" -eq 1 ]; then
+    # For processors compiling takes minutes a model: of the toy, to see that it works.
+    item "torch tiny, compiled" torch.tiny.txt "$python" validation/speed_vs_pytorch.py --torch-only --threads 1 --rounds 1 \
+      --updates 2 --warmup 2 --precision bf16 --compile blocks --formats channels_last --cases tiny:2 || true
+    crop_sizes=(--crop-sizes "${sizes[@]}") updates=2 compile=no
+  fi
   for model in "${models[@]}"; do
     n=${images[$model]:-0}
     if [ "$n" -eq 0 ]; then skip "torch $model" "no batch fits"; continue; fi
     item "torch $model" "torch.$model.txt" "$python" validation/speed_vs_pytorch.py --torch-only --threads 1 --rounds 1 \
-      --updates $updates --warmup 3 --torch-device $torch_device --precision bf16 --compile blocks --formats channels_last \
+      --updates $updates --warmup 3 --torch-device $torch_device --precision bf16 --compile $compile --formats channels_last \
       --cases "$model:$n" --json "$work/torch.$model.json" "${crop_sizes[@]}" || true
   done
 fi

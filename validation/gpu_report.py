@@ -223,7 +223,8 @@ def steps():
         say("Share of the peak: the arithmetic of the trunk's convolutions over the whole update's time; recomputation is off.")
         version = next((t[0]["torch"] for t in (read_json(f"torch.{m}.json") for m in models) if t), None)
         if version:
-            say(f"PyTorch {version}: autocast to bf16, channels_last, torch.compile of every block, LARS by torch._foreach.")
+            say(f"PyTorch {version}: autocast to bf16, channels_last, "
+                + ("eager." if host else "torch.compile of every block, LARS by torch._foreach."))
         say()
     phases = [[m, *(f"{s.get(p + '_ms', 0):.1f}" for p in PHASES)] for m, s in
               ((m, read_json(f"step.{m}.json")) for m in models) if s]

@@ -40,7 +40,8 @@ def model_of(name):
 
 
 def config_of(name):
-    return os.path.join(HERE, "..", "inputs", f"bench_{name}.toml" if name in ("400mf", "8gf") else f"seer_{name}.toml")
+    candidates = [os.path.join(HERE, "..", "inputs", f"{prefix}{name}.toml") for prefix in ("bench_", "seer_", "")]
+    return next(path for path in candidates if os.path.exists(path))
 
 
 def torch_worker(name, images, memory_format, args):
