@@ -3,8 +3,8 @@
 # Builds for devices. Needs the CUDA toolkit (12 or 13), cuDNN 9, NCCL and a Kokkos made for the device (Kokkos_ROOT); a
 # device need not be there.
 #   scripts/build_device.sh [--preset cuda-h100|cuda-a100|cuda-v100] [--libraries]
-#     --libraries: without such a Kokkos: the modules device, dnn and comm; runs their tests, which say by name which
-#     were not run for want of a device
+#     --libraries: without such a Kokkos: all but the kernels for the device, which stay on the host; runs the tests that
+#     a device build has of its own, which say by name what was not run for want of a device
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -13,7 +13,7 @@ while [ $# -gt 0 ]; do
   case $1 in
     --preset) preset=${2:?build_device: --preset wants a name}; shift ;;
     --libraries) libraries=1 ;;
-    -h | --help) sed -n '3,8s/^# //p' "${BASH_SOURCE[0]}"; exit 0 ;;
+    -h | --help) sed -n '3,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
     *) echo "build_device: unknown argument $1; allowed: --preset NAME, --libraries" >&2; exit 2 ;;
   esac
   shift
@@ -50,13 +50,36 @@ if [ "$libraries" -eq 0 ]; then
     exit 3
   fi
   cmake --build "$build" --parallel "$cores"
-  echo "build_device: built $build/seer; its tests, where a device is: ctest --preset $preset"
+  echo "build_device: built $build/seer; where a device is: its tests by ctest --preset $preset, all that it can tell by" \
+       "SEER=$build/seer validation/gpu.sh"
   exit 0
 fi
 
-tests=(device dnn comm_mpi)
-cmake --build "$build" --parallel "$cores" --target seer_device seer_dnn seer_comm "${tests[@]/#/test_}"
+# Those that have something to say about devices: tests/<module>/mpi/ makes test_<module>_mpi.
+mapfile -t tests < <(grep -rlE 'SEER_NEEDS_DEVICE\(\)|not run: ' tests --include='*_test.cpp' |
+  sed -E 's#^tests/([a-z]+)/mpi/.*#\1_mpi#; s#^tests/([a-z]+)/.*#\1#' | sort -u)
+cmake --build "$build" --parallel "$cores" --target seer "${tests[@]/#/test_}"
 
+# What says "not run" was skipped for want of a device; what a processor without bf16 skips is not about devices.
+report() {  # NAME LOG: one line, and of each test that was not run one before it
+  awk -v name="test_$1" '
+    /^\[ RUN / { because = "" }
+    /not run: / { because = $0; sub(/.*not run: /, "", because) }
+    /^\[       OK \] .* ms\)$/ { ++passed }
+    /^\[  SKIPPED \] .* ms\)$/ && because != "" {
+      ++skipped
+      test = $4
+      sub(/\/[^\/.]*$/, "", test)  # the parameter of a test that has many
+      key = test ": " because
+      if (!cases[key]++) order[++keys] = key
+    }
+    END {
+      for (i = 1; i <= keys; ++i) {
+        print "not run: " name " " order[i] (cases[order[i]] > 1 ? ", " cases[order[i]] " cases" : "")
+      }
+      printf "build_device: %s on the host: passed %d, not run %d\n", name, passed, skipped
+    }' "$2"
+}
 log=$build/tests.log
 : >"$log"
 for name in "${tests[@]}"; do
@@ -65,25 +88,12 @@ for name in "${tests[@]}"; do
     echo "build_device: test_$name failed" >&2
     exit 1
   fi
-  cat "$build/one.log" >>"$log"
+  report "$name" "$build/one.log" | tee -a "$log"
 done
-# What says "not run" was skipped for want of a device; what a processor without bf16 skips is not about devices.
-awk -v files="$(find src/device/cuda src/dnn/cuda src/comm/cuda -name '*.cpp' 2>/dev/null | wc -l)" \
-  -v tests="${tests[*]/#/test_}" '
-  /^\[ RUN / { because = "" }
-  /not run: / { because = $0; sub(/.*not run: /, "", because); reason = ": " because }
-  /^\[       OK \] .* ms\)$/ { ++passed }
-  /^\[  SKIPPED \] .* ms\)$/ && because != "" {
-    ++skipped
-    name = $4
-    sub(/\/[^\/.]*$/, "", name)  # the parameter of a test that has many
-    if (!cases[name]++) order[++names] = name
-  }
+awk -v files="$(find src -path 'src/*/cuda/*.cpp' | wc -l)" '
+  /^build_device: test_/ { sub(/,/, "", $7); passed += $7; skipped += $NF }
   END {
-    for (i = 1; i <= names; ++i) {
-      print "not run: " order[i] (cases[order[i]] > 1 ? ", " cases[order[i]] " cases" : "")
-    }
-    printf "build_device: compiled and linked: %d files of src/*/cuda and %s; passed: %d tests; not run: %d%s; ", files,
-      tests, passed, skipped, reason
+    printf "build_device: compiled and linked: seer, %d files of src/*/cuda in it; passed: %d tests; not run: %d (above); ",
+      files, passed, skipped
     print "not compiled: kernels for the device"
   }' "$log"

@@ -28,7 +28,7 @@ check() {  # preset
 check host-release
 if [ "$asan" -eq 1 ]; then check host-asan; fi
 
-not_compiled="test: not compiled and not run: the device bodies (src/*/cuda of device, dnn, comm) and their tests"
+not_compiled="test: not compiled and not run: the device bodies (src/*/cuda) and their tests"
 if [ "$host" -eq 1 ]; then
   echo "$not_compiled: --host"
 elif ! find_nvcc; then

@@ -1,248 +1,262 @@
 // SPDX-License-Identifier: Apache-2.0
 // `seer bench conv`: time of each distinct convolution of a preset's trunk, in all three directions, beside the largest
-// matrix product the same run could do: the share of it tells which layers are far from what the machine gives.
+// matrix product the same run could do: the share of it tells which layers are far from what the machine gives. With
+// --machine, beside that file's peak and memory; with --plan, without measuring.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <array>
+#include <cmath>
 #include <functional>
 #include <limits>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "bench_layers.hpp"
 #include "seer/app/command.hpp"
 #include "seer/base/clock.hpp"
 #include "seer/base/error.hpp"
+#include "seer/device/binding.hpp"
+#include "seer/device/copy.hpp"
+#include "seer/device/device_queue.hpp"
 #include "seer/device/memory.hpp"
 #include "seer/device/session.hpp"
 #include "seer/dnn/backend.hpp"
+#include "seer/dnn/device_backend.hpp"
 #include "seer/kernels/activation.hpp"
 #include "seer/nn/architecture.hpp"
+#include "seer/plan/simulation.hpp"
 
 namespace seer::app {
 namespace {
 
 struct Options {
-  std::string preset = "400mf", width_rule = "pycls";
-  std::int64_t size = 224, batch = 8, repeat = 10;
-  std::string precision = "fp32";
-  bool json = false;
+  std::string preset = "400mf", width_rule = "pycls", precision = "fp32", machine, choices;
+  std::vector<std::int64_t> sizes{224}, batches{8};
+  std::int64_t repeat = 10;
+  bool device = false, tf32 = false, plan = false, json = false;
   DType type() const { return precision == "fp32" ? DType::f32 : precision == "bf16" ? DType::bf16 : DType::f16; }
 };
 
-constexpr std::array<const char*, 3> kDirections = {"forward", "backward_data", "backward_weights"};
-
-/// One distinct convolution and how often the trunk has it.
-struct Layer {
-  dnn::ConvShape shape;
-  std::int64_t count = 1;
-  bool images = false;  ///< reads the images, of which no gradient is wanted
-  std::array<double, 3> ms{};
-
-  double gflop() const { return 2e-9 * static_cast<double>(shape.macs()); }
-  double gflops(std::size_t direction) const { return ms[direction] > 0 ? gflop() / ms[direction] * 1e3 : 0; }
-  std::string name() const {
-    const auto& s = shape;
-    return fmt::format("{}x{} {} -> {}{}{}", s.kernel, s.kernel, s.c_in, s.c_out,
-                       s.stride > 1 ? fmt::format(" /{}", s.stride) : "",
-                       s.groups > 1 ? fmt::format(" in {} groups", s.groups) : "");
-  }
+/// Where the convolutions run.
+struct Place {
+  std::unique_ptr<device::DeviceQueue> own;
+  device::Queue queue;
+  std::unique_ptr<dnn::Backend> backend;
+  bool device() const { return own != nullptr; }
 };
 
-/// Spec 1.2: stem, then per block a, b, c and where the shape changes the shortcut. Squeeze-excitation works on one
-/// pixel an image and is left out.
-std::vector<Layer> layers_of(const nn::Architecture& architecture, std::int64_t size, std::int64_t batch) {
-  std::vector<Layer> layers;
-  const auto add = [&](std::int64_t h, std::int64_t in, std::int64_t out, std::int64_t kernel, std::int64_t stride,
-                       std::int64_t groups) {
-    const dnn::ConvShape shape{.n = batch,
-                               .h = h,
-                               .w = h,
-                               .c_in = in,
-                               .c_out = out,
-                               .kernel = kernel,
-                               .stride = stride,
-                               .pad = kernel / 2,
-                               .groups = groups};
-    const auto same = std::find_if(layers.begin(), layers.end(), [&](const Layer& l) { return l.shape == shape; });
-    if (same != layers.end()) {
-      ++same->count;
-    } else {
-      layers.push_back({.shape = shape});
-    }
-    return shape.out_h();
-  };
-  std::int64_t h = add(size, 3, nn::kStemWidth, 3, 2, 1);
-  layers.front().images = true;
-  std::int64_t in = nn::kStemWidth;
-  for (const auto& stage : architecture.stages) {
-    for (std::int64_t block = 0; block < stage.depth; ++block) {
-      const std::int64_t stride = block == 0 ? 2 : 1;
-      add(h, in, stage.width, 1, 1, 1);
-      const std::int64_t out_h = add(h, stage.width, stage.width, 3, stride, stage.width / stage.group_width);
-      add(out_h, stage.width, stage.width, 1, 1, 1);
-      if (stride != 1 || in != stage.width) add(h, in, stage.width, 1, stride, 1);
-      in = stage.width;
-      h = out_h;
-    }
+Place open(const comm::Communicator& world, const Options& options) {
+  Place place;
+  if (!options.device) {
+    place.backend = dnn::make_host_backend();
+    return place;
   }
-  return layers;
+#if defined(SEER_CUDA)
+  comm::agree(world, "looking for a device", [&] {
+    if (device::bound_device() < 0) {
+      throw Error(ExitCode::device, "no device here: nothing was measured",
+                  "run it where there is one for each rank; without --device the host is measured");
+    }
+    place.own = std::make_unique<device::DeviceQueue>();
+    place.queue = place.own->queue();
+    dnn::DeviceOptions choices;
+    choices.tf32 = options.tf32;
+    choices.cache_dir = options.choices;
+    choices.writes_cache = world.is_root();
+    if (world.size() > 1) {
+      choices.agree = [&world](const std::string& mine) {
+        auto all = mine;
+        world.broadcast(all);
+        return all;
+      };
+    }
+    place.backend = dnn::make_device_backend(std::move(choices));
+  });
+  return place;
+#else
+  (void)world;
+  throw Error(ExitCode::device, "this seer knows no devices: nothing was measured",
+              "build it with -DSEER_CUDA=ON; without --device the host is measured")
+      .as_agreed();
+#endif
 }
 
-/// Best of the repetitions, of the slowest rank: all ranks run at once, as in training.
-double best_ms(const comm::Communicator& world, std::int64_t repeat, const std::function<void()>& call) {
+/// Best of the repetitions, of the slowest rank: all ranks run at once, as in training. On a device each is the mean of
+/// as many calls as take some milliseconds, between two waits: there a call has only been handed over when it returns.
+double best_ms(const comm::Communicator& world, const Place& place, std::int64_t repeat,
+               const std::function<void()>& call) {
+  constexpr double kLeastMs = 5;
   call();  // plans, packs, touches pages
+  place.queue.wait();
+  std::int64_t calls = 1;
+  if (place.device()) {
+    const Clock once;
+    call();
+    place.queue.wait();
+    const double ms = world.all_reduce(once.ms(), comm::Op::max);
+    calls = static_cast<std::int64_t>(std::clamp(std::ceil(kLeastMs / std::max(ms, 1e-3)), 2.0, 200.0));
+  }
   world.barrier();
   double best = std::numeric_limits<double>::infinity();
   for (std::int64_t i = 0; i < repeat; ++i) {
     const Clock clock;
-    call();
-    best = std::min(best, clock.ms());
+    for (std::int64_t k = 0; k < calls; ++k) call();
+    place.queue.wait();
+    best = std::min(best, clock.ms() / static_cast<double>(calls));
   }
   return world.all_reduce(best, comm::Op::max);
 }
 
-device::Buffer random_floats(std::int64_t count, std::uint64_t seed) {
-  auto buffer = device::Buffer::floats(static_cast<std::size_t>(count));
-  std::uint64_t state = seed;
-  for (std::int64_t i = 0; i < count; ++i) {
-    state = state * 6364136223846793005ULL + 1442695040888963407ULL;
-    buffer.f32()[i] = static_cast<float>(state >> 40) * 0x1p-24F - 0.5F;
-  }
-  return buffer;
-}
-
-/// Random numbers as elements of `type`.
+/// Random numbers as elements of `type`, the same ones again after each 4 Mi.
 struct Values {
   device::Buffer memory;
   device::Tensor tensor;
-  Values(const device::Shape& shape, DType type, std::uint64_t seed)
-      : memory(static_cast<std::size_t>(shape.elems()) * dtype_bytes(type)), tensor{memory.data(), shape, type} {
-    const auto floats = random_floats(shape.elems(), seed);
-    device::Queue queue;
-    kernels::cast(queue, {.data = floats.data(), .shape = shape}, tensor);
+
+  Values(Place& place, const device::Shape& shape, DType type, std::uint64_t seed)
+      : memory(static_cast<std::size_t>(shape.elems()) * dtype_bytes(type), place.queue.space),
+        tensor{memory.data(), shape, type, place.queue.space} {
+    const auto length = std::min(shape.elems(), std::int64_t{1} << 22);
+    auto floats = device::Buffer::floats(static_cast<std::size_t>(length));
+    std::uint64_t state = seed;
+    for (std::int64_t i = 0; i < length; ++i) {
+      state = state * 6364136223846793005ULL + 1442695040888963407ULL;
+      floats.f32()[i] = static_cast<float>(state >> 40) * 0x1p-24F - 0.5F;
+    }
+    const device::Buffer rounded(static_cast<std::size_t>(length) * dtype_bytes(type));
+    const device::Shape part{1, 1, 1, length};
+    device::Queue host;
+    kernels::cast(host, {.data = floats.data(), .shape = part}, {rounded.data(), part, type});
+    for (std::size_t at = 0; at < memory.bytes(); at += rounded.bytes()) {
+      device::copy(place.queue, rounded.data(), device::Space::host, static_cast<char*>(memory.data()) + at,
+                   place.queue.space, std::min(rounded.bytes(), memory.bytes() - at));
+    }
+    place.queue.wait();
   }
 };
 
-void measure(const comm::Communicator& world, dnn::Backend& backend, DType type, std::int64_t repeat, Layer& layer) {
+void measure(const comm::Communicator& world, Place& place, DType type, std::int64_t repeat, ConvLayer& layer) {
   const auto& s = layer.shape;
+  const auto space = place.queue.space;
   const device::Shape src_shape{s.n, s.h, s.w, s.c_in}, dst_shape{s.n, s.out_h(), s.out_w(), s.c_out};
-  const Values source(src_shape, type, 1), d_destination(dst_shape, type, 2);
-  const auto weight = random_floats(s.weight_elems(), 3);
-  const auto d_weight = device::Buffer::floats(static_cast<std::size_t>(s.weight_elems()));
+  const Values source(place, src_shape, type, 1), d_destination(place, dst_shape, type, 2);
+  const Values weight(place, {1, 1, 1, s.weight_elems()}, DType::f32, 3);
+  const auto d_weight = device::Buffer::floats(static_cast<std::size_t>(s.weight_elems()), space);
   const auto out_values =
-      device::Buffer::floats(static_cast<std::size_t>(std::max(src_shape.elems(), dst_shape.elems())));
+      device::Buffer::floats(static_cast<std::size_t>(std::max(src_shape.elems(), dst_shape.elems())), space);
   const auto &src = source.tensor, &d_dst = d_destination.tensor;
-  const device::Tensor dst{out_values.data(), dst_shape, type}, d_src{out_values.data(), src_shape, type};
-  // A new version at each call, as after each update: packing is part of the time.
-  std::uint64_t version = 0;
-  device::Queue queue;
-  layer.ms[0] = best_ms(world, repeat, [&] { backend.conv_forward(queue, s, src, {weight.data(), ++version}, dst); });
-  if (!layer.images) {
-    layer.ms[1] = best_ms(world, repeat, [&] {
-      backend.conv_backward_data(queue, s, d_dst, {weight.data(), ++version}, d_src);
-    });
+  const device::Tensor dst{out_values.data(), dst_shape, type, space}, d_src{out_values.data(), src_shape, type, space};
+  // On the host a new version at each call, as after each update: packing is part of the time. On a device weights are
+  // packed once an update, for all crop sizes and both directions, in passes that `seer bench step` has.
+  std::uint64_t version = 1;
+  const auto weights = [&] {
+    if (!place.device()) ++version;
+    return dnn::Weights{weight.tensor.data, version};
+  };
+  auto& queue = place.queue;
+  auto& backend = *place.backend;
+  layer.ms[0] = best_ms(world, place, repeat, [&] { backend.conv_forward(queue, s, src, weights(), dst); });
+  if (layer.has(1)) {
+    layer.ms[1] = best_ms(world, place, repeat, [&] { backend.conv_backward_data(queue, s, d_dst, weights(), d_src); });
   }
-  layer.ms[2] = best_ms(world, repeat, [&] {
+  layer.ms[2] = best_ms(world, place, repeat, [&] {
     backend.conv_backward_weights(queue, s, src, d_dst, d_weight.f32(), dnn::Accumulate::yes);
   });
   backend.set_packed_weights_limit(0);  // addresses come again
   backend.set_packed_weights_limit(std::size_t{1} << 30);
 }
 
-double measure_peak(const comm::Communicator& world, dnn::Backend& backend, DType type, std::int64_t repeat) {
-  constexpr std::int64_t kSide = 768;
-  const Values a({kSide, 1, 1, kSide}, type, 1), b({kSide, 1, 1, kSide}, type, 2);
-  const auto c = device::Buffer::floats(kSide * kSide);
-  device::Queue queue;
-  const double ms = best_ms(world, repeat, [&] {
-    backend.gemm(queue, kSide, kSide, kSide, type, a.memory.data(), dnn::Transpose::no, b.memory.data(),
-                 dnn::Transpose::no, c.f32());
-  });
-  return 2e-6 * static_cast<double>(kSide * kSide * kSide) / ms;
-}
-
-struct Total {
-  double ms = 0, gflop = 0;
-};
-
-std::array<Total, 4> totals(const std::vector<Layer>& layers) {
-  std::array<Total, 4> out;
-  for (const auto& layer : layers) {
-    for (std::size_t d = 0; d < 3; ++d) {
-      if (layer.ms[d] <= 0) continue;
-      for (const std::size_t to : {d, std::size_t{3}}) {
-        out[to].ms += layer.ms[d] * static_cast<double>(layer.count);
-        out[to].gflop += layer.gflop() * static_cast<double>(layer.count);
-      }
-    }
+/// The largest matrix product's rate; on a device also that of a copy, bytes read and written.
+Yardstick measure_peak(const comm::Communicator& world, Place& place, DType type, std::int64_t repeat) {
+  const std::int64_t side = place.device() ? 8192 : 768;
+  Yardstick out{.source = "matrix product of this run"};
+  {
+    const Values a(place, {side, 1, 1, side}, type, 1), b(place, {side, 1, 1, side}, type, 2);
+    const auto c = device::Buffer::floats(static_cast<std::size_t>(side * side), place.queue.space);
+    const double ms = best_ms(world, place, repeat, [&] {
+      place.backend->gemm(place.queue, side, side, side, type, a.memory.data(), dnn::Transpose::no, b.memory.data(),
+                          dnn::Transpose::no, c.f32());
+    });
+    out.flop_per_s = 2e3 * static_cast<double>(side * side * side) / ms;
+  }
+  if (place.device()) {
+    constexpr std::size_t kBytes = std::size_t{1} << 30;
+    const auto space = place.queue.space;
+    const device::Buffer from(kBytes, space), to(kBytes, space);
+    const double ms =
+        best_ms(world, place, repeat, [&] { device::copy(place.queue, from.data(), space, to.data(), space, kBytes); });
+    out.bytes_per_s = 2e3 * static_cast<double>(kBytes) / ms;
   }
   return out;
 }
 
-void print_table(const Options& options, const std::string& library, const std::vector<Layer>& layers, double peak,
-                 int ranks) {
-  fmt::print("{}, {}, size {}, batch {} a rank, ranks {}, threads {}, {}; matrix product of this run {:.1f} GFLOP/s\n",
-             options.preset, options.precision, options.size, options.batch, ranks, device::threads(), library, peak);
-  fmt::print("share: of that matrix product; best of {} calls, of the slowest rank\n", options.repeat);
-  fmt::print("{:<32}{:>9}{:>7}", "convolution", "at", "times");
-  for (const char* name : {"forward", "to data", "to weights"})
-    fmt::print("{:>12} ms {:>9}{:>7}", name, "GFLOP/s", "share");
-  fmt::print("\n");
-  const auto cells = [&](double ms, double gflops) {
-    if (ms <= 0) {
-      fmt::print("{:>15}{:>10}{:>7}", "-", "-", "-");
-    } else {
-      fmt::print("{:>15.3f}{:>10.1f}{:>7.2f}", ms, gflops, gflops / peak);
-    }
-  };
-  for (const auto& layer : layers) {
-    fmt::print("{:<32}{:>9}{:>7}", layer.name(), fmt::format("{0}x{0}", layer.shape.h), layer.count);
-    for (std::size_t d = 0; d < 3; ++d) cells(layer.ms[d], layer.gflops(d));
-    fmt::print("\n");
+void check(const Options& options) {
+  if (options.sizes.size() != options.batches.size()) {
+    throw Error(ExitCode::input,
+                fmt::format("{} sizes and {} batches were given", options.sizes.size(), options.batches.size()),
+                "one batch for each size: --size 224,96 --batch 16,32")
+        .as_agreed();
   }
-  const auto sums = totals(layers);
-  fmt::print("{:<48}", "total");
-  for (std::size_t d = 0; d < 3; ++d) cells(sums[d].ms, sums[d].gflop / sums[d].ms * 1e3);
-  fmt::print("\nall three: {:.1f} ms, {:.1f} GFLOP/s, share {:.2f}\n", sums[3].ms, sums[3].gflop / sums[3].ms * 1e3,
-             sums[3].gflop / sums[3].ms * 1e3 / peak);
+  if (options.plan && options.machine.empty()) {
+    throw Error(ExitCode::input, "--plan needs --machine FILE", "inputs/machines/dgx_h100.toml").as_agreed();
+  }
 }
 
-void print_json(const Options& options, const std::string& library, const std::vector<Layer>& layers, double peak,
-                int ranks) {
-  nlohmann::json out = {{"bench", "conv"},
-                        {"preset", options.preset},
-                        {"precision", options.precision},
-                        {"size", options.size},
-                        {"batch", options.batch},
-                        {"ranks", ranks},
-                        {"threads", device::threads()},
-                        {"library", library},
-                        {"peak_gflop_per_s", peak},
-                        {"repeat", options.repeat},
-                        {"layers", nlohmann::json::array()}};
-  for (const auto& layer : layers) {
-    const auto& s = layer.shape;
-    nlohmann::json row = {{"name", layer.name()},  {"count", layer.count},    {"height", s.h},
-                          {"channels_in", s.c_in}, {"channels_out", s.c_out}, {"kernel", s.kernel},
-                          {"stride", s.stride},    {"groups", s.groups},      {"gflop", layer.gflop()}};
-    for (std::size_t d = 0; d < 3; ++d) {
-      if (layer.ms[d] <= 0) continue;
-      row[std::string(kDirections[d]) + "_ms"] = layer.ms[d];
-      row[std::string(kDirections[d]) + "_gflop_per_s"] = layer.gflops(d);
-      row[std::string(kDirections[d]) + "_share"] = layer.gflops(d) / peak;
+ConvHeading heading_of(const Options& options, int ranks) {
+  return {.preset = options.preset,
+          .precision = options.precision + (options.tf32 ? " (TF32)" : ""),
+          .sizes = options.sizes,
+          .batches = options.batches,
+          .repeat = options.repeat,
+          .ranks = ranks,
+          .device = options.device};
+}
+
+int run(const comm::Communicator& world, const Options& options) {
+  check(options);
+  config::Model model;
+  model.preset = options.preset;
+  model.width_rule = options.width_rule;
+  const auto type = options.type();
+  auto layers = conv_layers(nn::architecture(model), options.sizes, options.batches, type);
+  auto heading = heading_of(options, world.size());
+  Yardstick yardstick;
+  if (!options.machine.empty()) {
+    config::Machine machine;
+    comm::agree(world, "reading the machine file", [&] { machine = config::load_machine(options.machine); });
+    const plan::Simulation simulation(machine, 1);
+    for (auto& layer : layers) {
+      for (std::size_t d = 0; d < 3; ++d) layer.planned_ms[d] = 1e3 * simulation.seconds(layer.work[d]);
     }
-    out["layers"].push_back(row);
+    yardstick = {machine.peak(options.precision), machine.bytes_per_s, machine.name};
   }
-  const auto sums = totals(layers);
-  for (std::size_t d = 0; d < 4; ++d) {
-    out["total"][std::string(d < 3 ? kDirections[d] : "all") + "_ms"] = sums[d].ms;
-    out["total"][std::string(d < 3 ? kDirections[d] : "all") + "_gflop_per_s"] = sums[d].gflop / sums[d].ms * 1e3;
+  if (!options.plan) {
+    auto place = open(world, options);
+    if (!place.backend->supports(type)) {
+      throw Error(ExitCode::input,
+                  fmt::format("{} cannot compute in {} on this {}", place.backend->describe(), options.precision,
+                              place.device() ? "device" : "processor"),
+                  "use --precision fp32, or bf16 where the processor or device has it")
+          .as_agreed();
+    }
+    heading.library = place.backend->describe();
+    if (place.device()) heading.where = device::describe_device();
+    const bool own_yardstick = options.machine.empty();
+    if (own_yardstick) yardstick = measure_peak(world, place, type, options.repeat);
+    for (auto& layer : layers) measure(world, place, type, options.repeat, layer);
+    // Again at the end: a machine that others use is not always equally fast.
+    if (own_yardstick) {
+      const auto again = measure_peak(world, place, type, options.repeat);
+      yardstick.flop_per_s = std::max(yardstick.flop_per_s, again.flop_per_s);
+      yardstick.bytes_per_s = std::max(yardstick.bytes_per_s, again.bytes_per_s);
+    }
   }
-  fmt::print("{}\n", out.dump(2));
+  if (!world.is_root()) return 0;
+  const auto print = options.json ? print_conv_json : options.plan ? print_conv_plan : print_conv_table;
+  print(heading, layers, yardstick);
+  return 0;
 }
 
 }  // namespace
@@ -255,38 +269,30 @@ Run add_bench_conv(CLI::App& command) {
   command.add_option("--width-rule", options->width_rule, "pycls or torchvision")
       ->check(CLI::IsMember({"pycls", "torchvision"}))
       ->capture_default_str();
-  command.add_option("--size", options->size, "Side of the images")->check(CLI::Range(16, 4096))->capture_default_str();
-  command.add_option("--batch", options->batch, "Images a rank")->check(CLI::Range(1, 65536))->capture_default_str();
+  command.add_option("--size", options->sizes, "Side of the images, or several: 224,96")
+      ->delimiter(',')
+      ->check(CLI::Range(16, 4096))
+      ->capture_default_str();
+  command.add_option("--batch", options->batches, "Images a rank, one figure for each size")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 65536))
+      ->capture_default_str();
   command.add_option("--repeat", options->repeat, "Calls of which the best counts")
       ->check(CLI::Range(1, 1000000))
       ->capture_default_str();
   command.add_option("--precision", options->precision, "fp32, bf16 or fp16_o1")
       ->check(CLI::IsMember({"fp32", "bf16", "fp16_o1"}))
       ->capture_default_str();
+  command.add_option("--machine", options->machine, "Machine file whose peak and memory are the yardstick");
+  auto* plan =
+      command.add_flag("--plan", options->plan,
+                       "With --machine: FLOPs, bytes, roof and planned time of each layer; nothing is measured");
+  auto* on_device = command.add_flag("--device", options->device, "On the ranks' devices")->excludes(plan);
+  command.add_flag("--tf32", options->tf32, "With --device: products of floats on tensor cores")->needs(on_device);
+  command.add_option("--choices", options->choices, "With --device: folder that keeps which engines were fastest")
+      ->needs(on_device);
   command.add_flag("--json", options->json, "Print JSON");
-  return [options](const comm::Communicator& world) {
-    config::Model model;
-    model.preset = options->preset;
-    model.width_rule = options->width_rule;
-    auto layers = layers_of(nn::architecture(model), options->size, options->batch);
-    const auto backend = dnn::make_host_backend();
-    const auto type = options->type();
-    if (!backend->supports(type)) {
-      throw Error(ExitCode::input,
-                  fmt::format("{} cannot compute in {} on this processor", backend->describe(), options->precision),
-                  "use --precision fp32, or bf16 where the processor has it")
-          .as_agreed();
-    }
-    double peak = measure_peak(world, *backend, type, options->repeat);
-    for (auto& layer : layers) measure(world, *backend, type, options->repeat, layer);
-    // Again at the end: a machine that others use is not always equally fast.
-    peak = std::max(peak, measure_peak(world, *backend, type, options->repeat));
-    if (world.is_root()) {
-      const auto print = options->json ? print_json : print_table;
-      print(*options, backend->describe(), layers, peak, world.size());
-    }
-    return 0;
-  };
+  return [options](const comm::Communicator& world) { return run(world, *options); };
 }
 
 }  // namespace seer::app

@@ -80,7 +80,8 @@ int run(const Options& options, const comm::Communicator& world) {
   if (!world.is_root()) return 0;
   const double images_per_s = 1000.0 * static_cast<double>(config.data.global_batch) / median;
   if (options.json) {
-    nlohmann::json out = {{"step_ms", median},
+    nlohmann::json out = {{"where", learner.describe()},
+                          {"step_ms", median},
                           {"step_min_ms", fastest},
                           {"images_per_s", images_per_s},
                           {"images", config.data.global_batch},

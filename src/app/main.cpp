@@ -91,6 +91,7 @@ bool computes(std::span<char* const> arguments) {
     return std::ranges::any_of(arguments, [&](const char* a) { return std::string_view(a).starts_with(option); });
   };
   if (command == "plan") return given("--calibrate");
+  if (command == "bench" && given("--plan")) return false;
   return command == "pretrain" || command == "eval" || command == "features" || command == "bench";
 }
 

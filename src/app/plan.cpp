@@ -25,8 +25,8 @@ struct Options {
   std::vector<std::string> set;
   int ranks = 1, per_node = 0;
   std::uint64_t images = 0;
-  double measured_ms = 0;
-  bool json = false;
+  double measured_ms = 0, target = 0.45;
+  bool json = false, roofline = false;
   plan::CalibrateOptions measure;
 };
 
@@ -92,6 +92,7 @@ int run(const Options& options, const comm::Communicator& world) {
     fmt::print("{}\n", plan::to_json(report));
   } else {
     fmt::print("{}", plan::to_text(report, config, machine));
+    if (options.roofline) fmt::print("\n{}", plan::to_roofline(report, config, machine, options.target));
     if (options.measured_ms > 0) fmt::print("{}", compared(report, options.measured_ms));
   }
   return 0;
@@ -114,7 +115,15 @@ Run add_plan(CLI::App& command) {
   auto* measured =
       command.add_option("--measured-ms", options->measured_ms, "A measured time of an update, to compare with")
           ->check(CLI::Range(1e-3, 1e9));
-  command.add_flag("--json", options->json, "One JSON object instead of tables")->excludes(measured);
+  auto* roofline = command.add_flag("--roofline", options->roofline,
+                                    "Also the work by kind beside what peak and memory allow at best");
+  command.add_option("--target", options->target, "With --roofline: share of the peak that is aimed at")
+      ->check(CLI::Range(0.001, 1.0))
+      ->needs(roofline)
+      ->capture_default_str();
+  command.add_flag("--json", options->json, "One JSON object instead of tables")
+      ->excludes(measured)
+      ->excludes(roofline);
   command.add_option("--calibrate", options->calibrate, "Measure this machine and write its file instead");
   command.add_option("--shards", options->measure.shards, "With --calibrate: a data set to measure the loader on");
   command.add_option("--folder", options->measure.folder, "With --calibrate: where the file system is measured")

@@ -62,6 +62,19 @@ void add_updates(const config::Config& config, const config::Machine& machine, t
     sum->bytes += times * t.bytes;
     sum->seconds += times * t.seconds;
   }
+  for (const auto& k : simulation.by_kind()) {
+    auto sum = std::find_if(report.by_kind.begin(), report.by_kind.end(), [&](const Simulation::KindTotals& other) {
+      return other.kind == k.kind && other.direction == k.direction && other.dtype == k.dtype;
+    });
+    if (sum == report.by_kind.end()) {
+      sum = report.by_kind.insert(sum, {.kind = k.kind, .direction = k.direction, .dtype = k.dtype});
+    }
+    sum->calls += times * k.calls;
+    sum->flops += times * k.flops;
+    sum->bytes += times * k.bytes;
+    sum->seconds += times * k.seconds;
+    sum->roof_s += times * k.roof_s;
+  }
   report.parameters = learner.model().parameters().parameter_count();
   report.checkpoint_bytes = 4.0 * static_cast<double>(2 * report.parameters + learner.model().buffers().block_elems());
 }
@@ -82,6 +95,9 @@ void simulate(config::Config config, const config::Machine& machine, train::Topo
   report.phases.updates = 1;
   for (auto& t : report.traffic) {
     for (double* sum : {&t.calls, &t.bytes, &t.seconds}) *sum /= count;
+  }
+  for (auto& k : report.by_kind) {
+    for (double* sum : {&k.calls, &k.flops, &k.bytes, &k.seconds, &k.roof_s}) *sum /= count;
   }
 }
 

@@ -159,6 +159,18 @@ std::string to_json(const Report& r) {
                               {"bytes", t.bytes},
                               {"ms", 1e3 * t.seconds}});
   }
+  out["work"] = nlohmann::json::array();
+  for (const auto& k : r.by_kind) {
+    constexpr const char* directions[] = {"forward", "backward_data", "backward_weights"};
+    out["work"].push_back({{"kind", name_of(k.kind)},
+                           {"direction", directions[static_cast<std::size_t>(k.direction)]},
+                           {"bytes_per_element", dtype_bytes(k.dtype)},
+                           {"calls", number(k.calls)},
+                           {"flops", k.flops},
+                           {"bytes", k.bytes},
+                           {"ms", 1e3 * k.seconds},
+                           {"roof_ms", 1e3 * k.roof_s}});
+  }
   return out.dump(2);
 }
 

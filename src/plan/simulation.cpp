@@ -15,11 +15,6 @@ namespace {
 using device::Message;
 using device::Work;
 
-const char* kind_of(Work::Kind kind) {
-  constexpr const char* names[] = {"stream", "pointwise", "grouped", "dense", "gemm"};
-  return names[static_cast<std::size_t>(kind)];
-}
-
 const char* precision_of(DType type) {
   return type == DType::bf16 ? "bf16" : type == DType::f16 ? "fp16_o1" : "fp32";
 }
@@ -37,6 +32,11 @@ double of(const config::MachineRate& rate, Work::Direction direction) {
 
 }  // namespace
 
+const char* name_of(Work::Kind kind) {
+  constexpr const char* names[] = {"stream", "pointwise", "grouped", "dense", "gemm"};
+  return names[static_cast<std::size_t>(kind)];
+}
+
 const char* name_of(Message::Kind kind) {
   constexpr const char* names[] = {"all_reduce", "reduce_scatter", "all_gather", "broadcast", "barrier"};
   return names[static_cast<std::size_t>(kind)];
@@ -52,14 +52,14 @@ double Simulation::share(const Work& work) const {
   const char* precision = precision_of(work.dtype);
   const auto width = static_cast<double>(work.width);
   for (const auto& rate : machine_.rates) {
-    if (rate.precision != precision || rate.kind != kind_of(work.kind)) continue;
+    if (rate.precision != precision || rate.kind != name_of(work.kind)) continue;
     if (rate.width <= width && (below == nullptr || rate.width > below->width)) below = &rate;
     if (rate.width >= width && (above == nullptr || rate.width < above->width)) above = &rate;
   }
   if (below == nullptr && above == nullptr) {
     throw Error(ExitCode::input,
                 fmt::format("the machine file of \"{}\" has no [[rates]] with kind = \"{}\", precision = \"{}\"",
-                            machine_.name, kind_of(work.kind), precision),
+                            machine_.name, name_of(work.kind), precision),
                 "add them (`seer plan --calibrate FILE` measures those of the machine it runs on), or use another "
                 "precision.compute");
   }
@@ -85,6 +85,11 @@ double Simulation::seconds(const Work& work) const {
     busy = machine_.backend == "host" ? arithmetic + pass_s(work.weight_bytes, DType::f32) : std::max(busy, arithmetic);
   }
   return crowding_ * (machine_.launch_s + busy);
+}
+
+double Simulation::roof_s(const Work& work) const {
+  const double arithmetic = work.flops > 0 ? work.flops / machine_.peak(precision_of(work.dtype)) : 0;
+  return std::max(arithmetic, work.bytes / machine_.bytes_per_s);
 }
 
 double Simulation::seconds(const Message& message) const {
@@ -115,6 +120,17 @@ void Simulation::work(const Work& work) {
   totals_.flops += work.flops;
   totals_.bytes += work.bytes;
   ++totals_.kernels;
+  auto same = std::find_if(by_kind_.begin(), by_kind_.end(), [&](const KindTotals& k) {
+    return k.kind == work.kind && k.direction == work.direction && k.dtype == work.dtype;
+  });
+  if (same == by_kind_.end()) {
+    same = by_kind_.insert(same, {.kind = work.kind, .direction = work.direction, .dtype = work.dtype});
+  }
+  ++same->calls;
+  same->flops += work.flops;
+  same->bytes += work.bytes;
+  same->seconds += s;
+  same->roof_s += roof_s(work);
   if (aside_) {
     aside_s_ += s;
     return;
@@ -173,6 +189,7 @@ void Simulation::wait(std::uint64_t ticket) {
 void Simulation::restart() {
   began_s_ = now_s_;
   totals_ = {};
+  by_kind_.clear();
   traffic_.clear();
 }
 

@@ -161,6 +161,33 @@ TEST(Plan, RecomputationCostsArithmeticAndSavesMemory) {
   EXPECT_NE(tight.suggestions[0].find("recompute"), std::string::npos);
 }
 
+TEST(Simulation, TheRoofIsPeakOrMemory) {
+  auto m = machine();
+  m.backend = "device";
+  const Simulation s(m, 4);
+  const Work product{.kind = Work::Kind::pointwise, .width = 64, .flops = 3 * m.fp32, .bytes = 2 * m.bytes_per_s};
+  EXPECT_NEAR(s.roof_s(product), 3, 1e-9);
+  EXPECT_NEAR(s.roof_s(Work{.bytes = 2 * m.bytes_per_s}), 2, 1e-9);
+  EXPECT_GT(s.seconds(product), s.roof_s(product)) << "no rate is the peak itself";
+}
+
+TEST(Plan, KindsOfWorkAddUpToTheUpdate) {
+  auto c = small();
+  c.head.dims[0] = features();
+  c.guard.replay_every = 3;
+  const auto report = predict(c, machine(), {.ranks = 1, .ranks_per_node = 1});
+  double flops = 0, product_s = 0, stream_s = 0;
+  for (const auto& k : report.by_kind) {
+    flops += k.flops;
+    (k.kind == Work::Kind::stream ? stream_s : product_s) += k.seconds;
+  }
+  EXPECT_NEAR(flops, report.flops, 1e-9 * flops);
+  EXPECT_NEAR(product_s, report.product_s, 1e-9 * product_s);
+  EXPECT_NEAR(stream_s, report.stream_s, 1e-9 * stream_s);
+  const auto text = to_roofline(report, c, machine(), 1.0);
+  EXPECT_NE(text.find("100 % of the peak"), std::string::npos) << text;
+}
+
 TEST(Plan, SuggestionsNameAllThatTheyChange) {
   auto c = small();
   c.head.dims = {features(), 256, 16};

@@ -31,3 +31,9 @@ expect 2 "--temperature" seer eval knn --train a --test b --baselines --temperat
 expect 2 "--max-bytes 4096 is below --min-bytes 8192" ranks 2 bench comm --max-bytes 4096 --min-bytes 8192
 expect 0 '"all_reduce"' ranks 2 bench comm --max-bytes 16384 --seconds 0.01 --json
 [ -e /dev/nvidiactl ] || expect 5 "nothing was measured over NCCL" ranks 2 bench comm --device
+[ -e /dev/nvidiactl ] || expect 5 "nothing was measured" seer bench conv --device
+expect 2 "2 sizes and 1 batches" seer bench conv --size 64,32
+expect 2 "--plan needs --machine" seer bench conv --plan
+expect 0 '"all_planned_ms"' seer bench conv --plan --machine "$SEER_TEST_DATA/../../inputs/machines/dgx_h100.toml" \
+  --preset 256gf --precision bf16 --size 64,32 --batch 2,4 --json
+expect 0 '"backward_data_gb_per_s"' seer bench conv --preset tiny --size 64,32 --batch 1,2 --repeat 1 --json

@@ -25,7 +25,8 @@ struct Report {
   double step_s = 0;
   double product_s = 0, stream_s = 0, exposed_s = 0, hidden_s = 0, straggle_s = 0, data_wait_s = 0;
   train::PhaseTimes phases;
-  std::vector<Simulation::Traffic> traffic;  ///< calls and bytes of the mean update
+  std::vector<Simulation::Traffic> traffic;     ///< calls and bytes of the mean update
+  std::vector<Simulation::KindTotals> by_kind;  ///< its work
 
   double flops = 0;        ///< of one update and rank, replays included
   double model_flops = 0;  ///< without them
@@ -52,5 +53,9 @@ Report predict(const config::Config& config, const config::Machine& machine, tra
 
 std::string to_text(const Report& report, const config::Config& config, const config::Machine& machine);
 std::string to_json(const Report& report);
+/// The work of an update by kind beside what the machine's peak and memory allow at best: FLOPs, bytes, arithmetic
+/// intensity; and at which share of the peak products would have to run for the whole update to reach `target`.
+std::string to_roofline(const Report& report, const config::Config& config, const config::Machine& machine,
+                        double target);
 
 }  // namespace seer::plan

@@ -29,6 +29,8 @@ class Simulation final : public device::Ledger {
 
   double seconds(const device::Work& work) const;
   double seconds(const device::Message& message) const;
+  /// No machine with this peak and memory is faster.
+  double roof_s(const device::Work& work) const;
 
   struct Totals {
     double product_s = 0, stream_s = 0;  ///< on the main line
@@ -43,9 +45,18 @@ class Simulation final : public device::Ledger {
     int ranks = 1;
     double calls = 0, bytes = 0, seconds = 0;
   };
+  /// All work of one kind in one direction, on the main line and beside it.
+  struct KindTotals {
+    device::Work::Kind kind = device::Work::Kind::stream;
+    device::Work::Direction direction = device::Work::Direction::forward;
+    DType dtype = DType::f32;
+    double calls = 0, flops = 0, bytes = 0, seconds = 0;
+    double roof_s = 0;  ///< at the peak, or where that is longer at the memory's full rate; without launches
+  };
   const Totals& totals() const { return totals_; }
+  const std::vector<KindTotals>& by_kind() const { return by_kind_; }
   const std::vector<Traffic>& traffic() const { return traffic_; }
-  /// Totals, traffic and elapsed_s() begin anew.
+  /// Totals, kinds, traffic and elapsed_s() begin anew.
   void restart();
   double elapsed_s() const { return now_s_ - began_s_; }
 
@@ -60,9 +71,11 @@ class Simulation final : public device::Ledger {
   bool aside_ = false;
   std::vector<double> finished_s_;  ///< by ticket - 1
   Totals totals_;
+  std::vector<KindTotals> by_kind_;
   std::vector<Traffic> traffic_;
 };
 
 const char* name_of(device::Message::Kind kind);
+const char* name_of(device::Work::Kind kind);
 
 }  // namespace seer::plan

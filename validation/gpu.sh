@@ -1,0 +1,240 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# All that one device can tell within ten minutes: tests, compute-sanitizer, `seer bench conv`, `step` and `comm` on
+# RegNetY-16, 32, 128 and 256GF (bf16, 2x224 + 4x96 crops), PyTorch on the same updates, a profile. Writes
+# validation/results/<device>.md. What ran out of its time, failed or is not here is named there; exit code 1 if a test
+# or a part failed.
+#   validation/gpu.sh [--models 128gf,256gf,...] [--budget SECONDS] [--out FILE.md] [--host]
+#     --host: rehearses the same on the host back end with small settings (validation/results/gpu_rehearsal.md)
+# SEER: the executable; its tests lie in tests/ beside it (default: build/cuda-h100/seer). PYTHON: one with torch and
+# torchvision. WORK: folder for what the parts print (default: runs/gpu). Engines that were measured are kept there in
+# cache/: a second run has more time for the rest. No part needs the network.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=scripts/environment.sh
+source scripts/environment.sh
+
+host=0 models="" out="" budget=570
+while [ $# -gt 0 ]; do
+  case $1 in
+    --host) host=1 ;;
+    --models) models=${2:?gpu: --models wants names} && shift ;;
+    --budget) budget=${2:?gpu: --budget wants seconds} && shift ;;
+    --out) out=${2:?gpu: --out wants a file} && shift ;;
+    -h | --help) sed -n '3,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+    *) echo "gpu: unknown argument $1; allowed: --models, --budget, --out, --host" >&2; exit 2 ;;
+  esac
+  shift
+done
+[[ $budget =~ ^[1-9][0-9]*$ ]] || { echo "gpu: --budget $budget; wanted whole seconds from 1" >&2; exit 2; }
+
+if [ "$host" -eq 1 ]; then
+  seer=${SEER:-build/host-release/seer} torch_device=cpu on=()
+  models=${models:-400mf,8gf}
+else
+  seer=${SEER:-build/cuda-h100/seer} torch_device=cuda on=(--device)
+  models=${models:-128gf,256gf,16gf,32gf}  # what matters most first
+fi
+seer=$(realpath "$seer")
+[ -x "$seer" ] || { echo "gpu: no executable $seer: build it (scripts/build_device.sh), or set SEER" >&2; exit 2; }
+build=$(dirname "$seer")
+python=${PYTHON:-python3}
+command -v python3 >/dev/null || { echo "gpu: needs python3 for the report" >&2; exit 2; }
+kept=$(realpath -m "${WORK:-runs/gpu}")
+work=$kept/parts choices_dir=$kept/cache
+rm -rf "$work" && mkdir -p "$work" "$choices_dir" || exit 2
+IFS=, read -ra models <<<"$models"
+export OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_odls_base_num_threads=0
+
+# Which device, which of the machine files has its peaks, what memory it has.
+machine="" device_bytes=0 devices=0
+if [ "$host" -eq 1 ]; then
+  device_name="host: $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)"
+  out=${out:-validation/results/gpu_rehearsal.md}
+else
+  if ! device_name=$(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -n 1) || [ -z "$device_name" ]; then
+    echo "gpu: nvidia-smi names no device here; --host rehearses without one" >&2
+    exit 3
+  fi
+  devices=$(nvidia-smi -L | grep -c '^GPU')
+  device_bytes=$(nvidia-smi --query-gpu=memory.total --format=csv,noheader,nounits | head -n 1)
+  device_bytes=$((device_bytes * 1048576))
+  case $device_name in  # peaks of other variants (PCIe, H200's memory) differ: those are measured
+    *H100*HBM3* | *H100*SXM*) machine=inputs/machines/dgx_h100.toml ;;
+    *A100*SXM*80GB*) machine=inputs/machines/dgx_a100.toml ;;
+    *A100*SXM*40GB*) machine=inputs/machines/dgx_a100_40gb.toml ;;
+    *V100*SXM2*) machine=inputs/machines/dgx1_v100.toml ;;
+  esac
+  out=${out:-validation/results/$(tr 'A-Z -' 'a-z__' <<<"$device_name" | tr -cd 'a-z0-9_').md}
+fi
+precision=bf16
+case $device_name in *V100*) precision=fp16_o1 ;; esac
+{
+  printf 'device_name\t%s\nhost\t%s\nseer\t%s\nmachine\t%s\nbudget\t%s\ndevices\t%s\nmodels\t%s\nprecision\t%s\ncores\t%s\n' \
+    "$device_name" "$host" "$seer" "$machine" "$budget" "$devices" "${models[*]}" "$precision" "$cores"
+  printf 'version\t%s\n' "$("$seer" --version 2>/dev/null </dev/null | head -n 1)"
+  [ "$host" -eq 1 ] ||
+    printf 'driver\t%s\n' "$(nvidia-smi --query-gpu=driver_version,clocks.max.sm,power.limit --format=csv,noheader | head -n 1)"
+} >"$work/facts.tsv"
+
+# A part may use its own seconds and what those before it left. Each item ends as a line of items.tsv.
+began=$SECONDS deadline=$SECONDS part="" shares=0
+begin() {  # NAME SHARE: of 100
+  part=$1 shares=$((shares + $2)) deadline=$((began + budget * shares / 100))
+  echo "gpu: $part ($((deadline - SECONDS)) s)" >&2
+}
+note() {  # ITEM OUTCOME SECONDS WHY
+  printf '%s\t%s\t%s\t%s\t%s\n' "$part" "$1" "$2" "$3" "$4" >>"$work/items.tsv"
+  echo "gpu:   $1: $2${4:+: $4} ($3 s)" >&2
+}
+skip() { note "$1" "not run" 0 "$2"; }
+# item NAME FILE COMMAND...: stdout to FILE, stderr beside it.
+item() {
+  local name=$1 file=$work/$2 left=$((deadline - SECONDS)) at=$SECONDS code=0
+  shift 2
+  if [ "$left" -lt 3 ]; then
+    skip "$name" "the part's time had run out"
+    return 1
+  fi
+  timeout -k 5 "$left" "$@" >"$file" 2>"$file.err" </dev/null || code=$?
+  if [ "$code" -eq 124 ] || [ "$code" -eq 137 ]; then
+    note "$name" "ran out" $((SECONDS - at)) "of its $left s"
+  elif [ "$code" -ne 0 ]; then
+    note "$name" failed $((SECONDS - at)) "exit code $code: $(grep -v '^$' "$file.err" "$file" -h | tail -n 1 | cut -c1-200)"
+  else
+    note "$name" ok $((SECONDS - at)) ""
+  fi
+  return "$code"
+}
+
+begin tests 22
+if ! command -v ctest >/dev/null; then
+  skip "all tests" "no ctest here"
+elif [ ! -e "$build/CTestTestfile.cmake" ]; then
+  skip "all tests" "no tests in $build"
+else
+  # Groups of several ranks want a device each: once with one rank. Host tests run as well, for they are in the list.
+  only='^(unit\..*|mpi\..*\.1)$'
+  ctest --test-dir "$build" -N -R "$only" 2>/dev/null | sed -n 's/^ *Test *#[0-9]*: //p' >"$work/tests.txt"
+  item "all tests" tests.log ctest --test-dir "$build" -R "$only" -V --parallel "$cores" --timeout 300 || true
+fi
+
+begin sanitizer 8
+if [ "$host" -eq 1 ]; then
+  skip compute-sanitizer "no device in a rehearsal on the host"
+elif ! command -v compute-sanitizer >/dev/null; then
+  skip compute-sanitizer "not in PATH"
+else
+  item "memcheck, memory and copies" memcheck_device.log compute-sanitizer --tool memcheck --error-exitcode 9 \
+    "$build/tests/test_device" --gtest_filter='Device*' || true
+  item "memcheck, kernels" memcheck_kernels.log compute-sanitizer --tool memcheck --error-exitcode 9 \
+    "$build/tests/test_kernels" --gtest_filter='*Device*' || true
+  item "racecheck, kernels" racecheck_kernels.log compute-sanitizer --tool racecheck --error-exitcode 9 \
+    "$build/tests/test_kernels" --gtest_filter='*Device*' || true
+fi
+
+# Images of an update: as many as fit without recomputation, from a few sizes.
+settings=(--set "precision.compute=$precision" --set parallel.bn_group_size=1 --set parallel.shard=none
+  --set parallel.recompute=none --set swav.freeze_prototypes_updates=0 --set checkpoint.async=false
+  --set log.run_dir="$kept")  # whose folder cache/ keeps the engines that `bench conv` found
+config_of() { if [ -e "inputs/seer_$1.toml" ] && [ "$host" -eq 0 ]; then echo "inputs/seer_$1.toml"; else echo "inputs/bench_$1.toml"; fi; }
+sizes=(224 96)
+if [ "$host" -eq 1 ]; then
+  sizes=(64 32)
+  settings+=(--set 'crops=[{count=2,size=64,scale=[0.14,1.0]},{count=4,size=32,scale=[0.05,0.14]}]')
+fi
+declare -A images
+begin plan 3
+for model in "${models[@]}"; do
+  if [ "$host" -eq 1 ]; then
+    images[$model]=2
+    continue
+  fi
+  case $model in 16gf | 32gf) most=64 ;; *) most=32 ;; esac
+  for ((n = most; n > 0; n /= 2)); do
+    item "images of $model: $n" "plan.$model.json" "$seer" plan "$(config_of "$model")" \
+      --machine "${machine:-inputs/machines/dgx_h100.toml}" --json "${settings[@]}" --set data.source=crops \
+      --set data.global_batch=$n --set parallel.memory_budget_bytes=$((device_bytes / 100 * 95)) || break
+    if grep -q '"fits": true' "$work/plan.$model.json"; then
+      images[$model]=$n
+      break
+    fi
+  done
+done
+for model in "${models[@]}"; do printf '%s\t%s\n' "$model" "${images[$model]:-0}"; done >"$work/images.tsv"
+
+begin conv 20
+for model in "${models[@]}"; do
+  n=${images[$model]:-0}
+  if [ "$n" -eq 0 ]; then skip "conv $model" "no batch fits"; continue; fi
+  choices=()
+  [ "$host" -eq 1 ] || choices=(--choices "$choices_dir")
+  item "conv $model" "conv.$model.json" "$seer" bench conv "${on[@]}" "${choices[@]}" ${machine:+--machine "$machine"} \
+    --preset "$model" --precision "$precision" --size "${sizes[0]},${sizes[1]}" --batch $((2 * n)),$((4 * n)) --repeat 3 --json ||
+    true
+done
+
+begin step 20
+for model in "${models[@]}"; do
+  n=${images[$model]:-0}
+  if [ "$n" -eq 0 ]; then skip "step $model" "no batch fits"; continue; fi
+  item "step $model" "step.$model.json" "$seer" bench step "$(config_of "$model")" "${settings[@]}" \
+    --set data.global_batch="$n" --updates 10 --warmup 3 --json || true
+done
+
+begin comm 3
+if [ "$host" -eq 1 ]; then
+  item "comm, 2 ranks" comm.json mpirun --oversubscribe --bind-to none -n 2 "$seer" bench comm --max-bytes 1048576 --seconds 0.02 --json || true
+elif [ "$devices" -lt 2 ]; then
+  skip comm "one device: one rank alone sends nothing"
+else
+  item "comm, $devices ranks" comm.json mpirun --bind-to none -n "$devices" "$seer" bench comm --device --seconds 0.05 \
+    --json || true
+fi
+
+begin torch 18
+if ! "$python" -c 'import torch, torchvision, sys; sys.exit(sys.argv[1] == "cuda" and not torch.cuda.is_available())' \
+  "$torch_device" 2>/dev/null; then
+  skip PyTorch "no torch and torchvision for $torch_device in $python; PYTHON names another"
+elif [ "$precision" != bf16 ]; then
+  skip PyTorch "its worker knows bf16 only"
+else
+  crop_sizes=() updates=10 compile=blocks
+  if [ "$host" -eq 1 ]; then
+    # For processors compiling takes minutes a model: of the toy, to see that it works.
+    item "torch tiny, compiled" torch.tiny.txt "$python" validation/speed_vs_pytorch.py --torch-only --threads 1 --rounds 1 \
+      --updates 2 --warmup 2 --precision bf16 --compile blocks --formats channels_last --cases tiny:2 || true
+    crop_sizes=(--crop-sizes "${sizes[@]}") updates=2 compile=no
+  fi
+  for model in "${models[@]}"; do
+    n=${images[$model]:-0}
+    if [ "$n" -eq 0 ]; then skip "torch $model" "no batch fits"; continue; fi
+    item "torch $model" "torch.$model.txt" "$python" validation/speed_vs_pytorch.py --torch-only --threads 1 --rounds 1 \
+      --updates $updates --warmup 3 --torch-device $torch_device --precision bf16 --compile $compile --formats channels_last \
+      --cases "$model:$n" --json "$work/torch.$model.json" "${crop_sizes[@]}" || true
+  done
+fi
+
+begin profile 6
+model=${models[0]}
+step=("$seer" bench step "$(config_of "$model")" "${settings[@]}" --set data.global_batch="${images[$model]:-1}" --updates 4
+  --warmup 2)
+if [ "$host" -eq 0 ] && command -v nsys >/dev/null; then
+  if item "nsys $model" nsys.log nsys profile --trace=cuda,nvtx --sample=none --cpuctxsw=none --force-overwrite true \
+    -o "$work/profile" "${step[@]}"; then
+    item "kernels of $model" kernels.csv nsys stats --report cuda_gpu_kern_sum --format csv --force-export=true -q \
+      "$work/profile.nsys-rep" || true
+  fi
+else
+  [ "$host" -eq 1 ] || skip "nsys" "not in PATH"
+  if ! command -v g++ >/dev/null; then
+    skip "Kokkos Tools" "no g++ for validation/kernel_times.cpp"
+  elif item "kernel_times.so" kernel_times.log g++ -std=c++20 -O2 -shared -fPIC -o "$work/kernel_times.so" \
+    validation/kernel_times.cpp; then
+    item "Kokkos Tools $model" kernels.txt env KOKKOS_PROFILE_LIBRARY="$work/kernel_times.so" "${step[@]}" || true
+  fi
+fi
+
+python3 validation/gpu_report.py "$work" "$out" $((SECONDS - began)) || exit 1
+echo "gpu: $out, $((SECONDS - began)) s" >&2
+! awk -F'\t' '$3 == "failed"' "$work/items.tsv" | grep -q .

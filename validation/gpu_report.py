@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes what validation/gpu.sh has gathered as Markdown: gpu_report.py WORK OUT.md SECONDS. Every figure comes from a
+file in WORK; a part without its file is named with what came of it."""
+import csv
+import json
+import os
+import re
+import sys
+
+work, out, seconds = sys.argv[1], sys.argv[2], int(sys.argv[3])
+
+
+def read(name):
+    try:
+        with open(os.path.join(work, name), errors="replace") as f:
+            return f.read()
+    except FileNotFoundError:
+        return ""
+
+
+def read_json(name):
+    """The JSON that a file holds, or its last line that is some; None where there is none."""
+    text = read(name)
+    for piece in [text] + text.splitlines()[::-1]:
+        try:
+            value = json.loads(piece)
+            if isinstance(value, (dict, list)):
+                return value
+        except json.JSONDecodeError:
+            pass
+    return None
+
+
+facts = dict(line.split("\t", 1) for line in read("facts.tsv").splitlines())
+items = [line.split("\t") for line in read("items.tsv").splitlines()]
+images = {m: int(n) for m, n in (line.split("\t") for line in read("images.tsv").splitlines())}
+host, models = facts["host"] == "1", facts["models"].split()
+lines = []
+
+
+def say(text=""):
+    lines.append(text)
+
+
+def table(head, rows):
+    say("| " + " | ".join(head) + " |")
+    say("| --- |" + " --: |" * (len(head) - 1))
+    for row in rows:
+        say("| " + " | ".join(str(c).replace("|", "/") for c in row) + " |")
+    say()
+
+
+def outcome(part):
+    """What became of a part's items that were not ok."""
+    for _, name, result, took, why in (i for i in items if i[0] == part and i[2] != "ok"):
+        say(f"- {name}: **{result}**" + (f": {why}" if why else "") + (f" ({took} s)" if took != "0" else ""))
+    say()
+
+
+def head():
+    if host:
+        say("# Rehearsal of validation/gpu.sh on the host: no figure here is of a device")
+        say()
+        say("The script that measures devices, run on the host back end with small crops and models, so that it is known to "
+            "work. Its speeds are those of two ordinary cores that others used at the same time.")
+    else:
+        say(f"# {facts['device_name']}")
+    say()
+    say(f"`validation/gpu.sh{' --host' if host else ''}`: {seconds} s of {facts['budget']} s. {facts['device_name']}"
+        + (f", driver, clock and power limit {facts['driver']}" if facts.get("driver") else "")
+        + f"; {facts['version']}; precision {facts['precision']}; peaks: {facts['machine'] or 'measured in the run'}.")
+    say()
+    table(["part", "item", "outcome", "s", "why"], [[p, n, o, s, w] for p, n, o, s, w in items])
+
+
+def tests():
+    """From ctest -V: each line has its test's number before it; several run at once."""
+    say("## Tests")
+    say()
+    names, cases, open_case, why = {}, {}, {}, {}
+    for raw in read("tests.log").splitlines():
+        started = re.match(r"\s*Start\s+(\d+): (\S+)", raw) or re.match(r"test (\d+)$", raw)
+        if started:
+            names.setdefault(started[1], started[2] if started.lastindex > 1 else started[1])
+            continue
+        found = re.match(r"(\d+): ?(.*)$", raw)
+        if not found:
+            continue
+        number, text = found.groups()
+        if run := re.match(r"\[ RUN      \] (\S+)", text):
+            open_case[number], why[number] = run[1], ""
+            cases[number, run[1]] = ("did not end", "")
+        elif "not run: " in text and number in open_case:
+            why[number] = text.split("not run: ", 1)[1]
+        elif end := re.match(r"\[ +(OK|FAILED|SKIPPED) +\] (\S+?),? .*\(\d+ ms\)", text):
+            state = {"OK": "passed", "FAILED": "failed", "SKIPPED": "not run"}[end[1]]
+            cases[number, end[2]] = (state, why.get(number, "") if state == "not run" else "")
+            open_case.pop(number, None)
+    if not names:
+        outcome("tests")
+        return
+    ended = dict(re.findall(r"Test\s+#\d+: (\S+) \.+\s*\**(Passed|Failed|Timeout|Exception|Skipped|Not Run)",
+                            read("tests.log")))
+    states = ("passed", "failed", "not run", "did not end")
+    rows = []
+    for number, name in sorted(names.items(), key=lambda x: x[1]):
+        mine = [state for (n, _), (state, _) in cases.items() if n == number]
+        rows.append([name, ended.get(name, "did not end")] + [mine.count(s) for s in states])
+    rows.append(["all", ""] + [sum(r[2 + i] for r in rows) for i in range(4)])
+    table(["executable", "ended", *states], rows)
+    never = [n for n in read("tests.txt").split() if n not in names.values()]
+    if never:
+        say(f"Not started, for the time had run out: {', '.join(never)}.")
+        say()
+    for state in ("failed", "did not end", "not run"):
+        grouped = {}
+        for (number, case), (found, reason) in cases.items():
+            if found == state:
+                short = re.sub(r"/[^/.]*$", "", case)  # the parameter of a test that has many
+                grouped.setdefault((names.get(number, number), reason), {}).setdefault(short, []).append(case)
+        for (name, reason), shorts in grouped.items():
+            listed = ", ".join(s + (f" ({len(c)} cases)" if len(c) > 1 else "") for s, c in shorts.items())
+            say(f"- {state}, {name}{': ' + reason if reason else ''}: {listed}")
+    say()
+
+
+def sanitizer():
+    say("## compute-sanitizer")
+    say()
+    for name in ("memcheck_device", "memcheck_kernels", "racecheck_kernels"):
+        summary = re.findall(r"=+ (ERROR SUMMARY.*|RACECHECK SUMMARY.*)", read(name + ".log"))
+        if summary:
+            passed = re.findall(r"\[  PASSED  \] (\d+) tests?", read(name + ".log"))
+            say(f"- {name}: {summary[-1]}; {passed[-1] if passed else 0} tests passed")
+    outcome("sanitizer")
+
+
+DIRECTIONS = ("forward", "backward_data", "backward_weights")
+
+
+def conv():
+    say("## Convolutions")
+    say()
+    say("Of one update: ms of all calls of a shape, its rate, GB/s by the tensors' bytes, share of the peak, and roof: the time "
+        "that peak and memory allow at best over the measured one (a dash: not known).")
+    say()
+    unit, scale = ("GFLOP/s", 1) if host else ("TFLOP/s", 1e-3)
+    for model in models:
+        found = read_json(f"conv.{model}.json")
+        if not found:
+            continue
+        peak, memory = found["peak_gflop_per_s"], found["peak_gb_per_s"]
+        say(f"### {model}, {images[model]} images, {found['precision']}")
+        say()
+        say(f"{found['library']}; yardstick: {found['yardstick']}, {peak * scale:.1f} {unit}"
+            + (f", {memory:.0f} GB/s" if memory else "") + ".")
+        say()
+        rows = []
+        for layer in found["layers"]:
+            row = [layer["name"], f"{layer['height']}²", layer["count"]]
+            for d in DIRECTIONS:
+                if d + "_ms" not in layer:
+                    row += ["-"] * 5
+                    continue
+                ms = layer[d + "_ms"]
+                row += [f"{ms * layer['count']:.3f}", f"{layer[d + '_gflop_per_s'] * scale:.1f}",
+                        f"{layer[d + '_gb_per_s']:.0f}", f"{layer[d + '_share']:.2f}",
+                        f"{layer[d + '_roof_ms'] / ms:.2f}" if memory else "-"]
+            rows.append(row)
+        total, row = found["total"], ["**all**", "", ""]
+        for d in DIRECTIONS:
+            ms, rate = total[d + "_ms"], total[d + "_gflop_per_s"]
+            row += [f"{ms:.3f}", f"{rate * scale:.1f}", f"{1e3 * total[d + '_gb'] / ms:.0f}", f"{rate / peak:.2f}",
+                    f"{total[d + '_roof_ms'] / ms:.2f}" if memory else "-"]
+        rows.append(row)
+        columns = [f"{short} {c}" for short in ("fwd", "data", "weights") for c in ("ms", unit, "GB/s", "share", "roof")]
+        table(["convolution", "at", "times", *columns], rows)
+        say(f"All three directions: {total['all_ms']:.1f} ms, {total['all_gflop_per_s'] / peak:.3f} of the peak.")
+        say()
+    outcome("conv")
+
+
+PHASES = ("data_wait", "forward", "bn_sync", "loss", "backward", "reduce", "optimizer", "gather", "other")
+
+
+def steps():
+    """Whole updates, PyTorch, and what bounds them."""
+    say("## Whole updates")
+    say()
+    rows, bounds = [], []
+    for model in models:
+        step = read_json(f"step.{model}.json")
+        torch = (read_json(f"torch.{model}.json") or [None])[0]
+        found = read_json(f"conv.{model}.json")
+        if not step and not torch:
+            continue
+        row = [model, images[model]]
+        ms = step["step_ms"] if step else None
+        row += [f"{ms:.1f}", f"{step['images_per_s']:.2f}"] if step else ["-", "-"]
+        on_device = not host and step and "cuDNN" in step["where"]
+        share = "-"
+        if step and found and found["total"].get("all_gflop"):
+            share = f"{1e3 * found['total']['all_gflop'] / ms / found['peak_gflop_per_s']:.3f}"
+        row += [share, f"{step['peak_rank_bytes'] / 2**30:.1f}" if step else "-"]
+        row += [f"{torch['torch_images_per_s']:.2f}" if torch else "-",
+                f"{step['images_per_s'] / torch['torch_images_per_s']:.2f}" if torch and step else "-"]
+        rows.append(row)
+        if step and not host and not on_device:
+            bounds.append(f"- {model}: **seer's update ran on the host back end, not on the device**: its figures, share and "
+                          "ratio are of the host.")
+        if step and found and found["total"].get("all_ms"):
+            part = found["total"]["all_ms"] / ms
+            phases = sorted(((step.get(p + "_ms", 0), p) for p in PHASES), reverse=True)
+            bound = ("convolutions" if part > 0.5 else "what is not convolution: passes over memory, products of the head, "
+                     "the optimizer, launches")
+            bounds.append(f"- {model}: of {ms:.1f} ms an update, convolutions measured alone take {found['total']['all_ms']:.1f} "
+                          f"ms ({100 * part:.0f} %), of which the roof explains {found['total']['all_roof_ms']:.1f} ms; "
+                          f"bound by {bound}. Largest phases: "
+                          + ", ".join(f"{p} {t:.1f} ms ({100 * t / ms:.0f} %)" for t, p in phases[:3]) + ".")
+    if rows:
+        table(["model", "images", "seer ms", "seer images/s", "share of peak", "peak GiB", "PyTorch images/s", "seer / PyTorch"],
+              rows)
+        say("Share of the peak: the arithmetic of the trunk's convolutions over the whole update's time; recomputation is off.")
+        version = next((t[0]["torch"] for t in (read_json(f"torch.{m}.json") for m in models) if t), None)
+        if version:
+            say(f"PyTorch {version}: autocast to bf16, channels_last, "
+                + ("eager." if host else "torch.compile of every block, LARS by torch._foreach."))
+        say()
+    phases = [[m, *(f"{s.get(p + '_ms', 0):.1f}" for p in PHASES)] for m, s in
+              ((m, read_json(f"step.{m}.json")) for m in models) if s]
+    if phases:
+        say("Phases, ms of an update (mean of ranks):")
+        say()
+        table(["model", *PHASES], phases)
+    for part in ("plan", "step", "torch"):
+        outcome(part)
+    say("## What bounds the update")
+    say()
+    lines.extend(bounds or ["Not known: it needs `bench conv` and `bench step` of one model."])
+    say()
+
+
+def comm():
+    say("## Collectives")
+    say()
+    found = read_json("comm.json")
+    if found:
+        key = "in_a_row_ms" if "in_a_row_ms" in found["results"][0] else "ms"
+        table(["call", "bytes", "ms", "GB/s"], [[r["call"], r["bytes"], f"{r[key]:.4f}", f"{r['gb_per_s']:.2f}"]
+                                               for r in found["results"]])
+    outcome("comm")
+
+
+def profile():
+    say("## Profile")
+    say()
+    rows = []
+    if read("kernels.csv"):
+        text = read("kernels.csv").splitlines()
+        first = next((i for i, line in enumerate(text) if line.startswith("Time (%)")), None)
+        for r in csv.DictReader(text[first:]) if first is not None else []:
+            name = r.get("Name", "")
+            rows.append([name if len(name) < 90 else name[:87] + "...", r["Instances"],
+                         f"{float(r['Total Time (ns)']) * 1e-6:.2f}", f"{r['Time (%)']} %"])
+        say(f"Kernels of {models[0]}, six updates with the set-up (Nsight Systems):")
+    else:
+        for line in read("kernels.txt").splitlines():
+            cells = [c.strip() for c in line.strip().strip("|").split("|")]
+            if line.startswith("|") and len(cells) == 4 and cells[0] not in ("what", "---"):
+                rows.append([cells[0], cells[1], f"{1e3 * float(cells[2]):.1f}", cells[3]])
+        if rows:
+            say(f"Kernels and library calls of {models[0]}, six updates (validation/kernel_times.cpp):")
+    if rows:
+        say()
+        table(["what", "calls", "ms in all", "share"], rows[:20])
+    outcome("profile")
+
+
+for section in (head, tests, sanitizer, conv, steps, comm, profile):
+    section()
+text = re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).rstrip() + "\n"
+with open(out, "w") as f:
+    f.write(text)
