@@ -79,9 +79,8 @@ class EventOrder {
   std::exception_ptr error_;
 };
 
-#if defined(SEER_CUDA)
-/// Of this queue and one of its own that goes before it where both have work, or of this queue alone.
+/// Of this queue and one of its own that goes before it where both have work, or of this queue alone. In a host build
+/// those of the stand-in for a device.
 std::unique_ptr<EventSource> device_events(const device::Queue& compute, bool beside);
-#endif
 
 }  // namespace seer::comm

@@ -6,6 +6,8 @@
 #include "seer/base/error.hpp"
 #if defined(SEER_CUDA)
 #include "seer/device/cuda.hpp"
+#else
+#include "seer/device/stand_in.hpp"
 #endif
 
 namespace seer::device {
@@ -25,7 +27,7 @@ void copy(Queue& queue, const void* from, Space from_space, void* to, Space to_s
   make_current();
   check(cudaMemcpyAsync(to, from, bytes, kind, stream_of(queue)), "cudaMemcpyAsync");
 #else
-  ensure(false, "a copy was asked for on a device queue in a host build");
+  stand_in_copy(queue, from, from_space, to, to_space, bytes);
 #endif
 }
 

@@ -15,6 +15,8 @@
 #include "seer/device/ledger.hpp"
 #if defined(SEER_CUDA)
 #include "seer/device/cuda.hpp"
+#else
+#include "seer/device/stand_in.hpp"
 #endif
 
 namespace seer::device {
@@ -30,7 +32,7 @@ void* system_allocate(std::size_t bytes, Space space) {
 #if defined(SEER_CUDA)
   if (space == Space::device) return device_allocate(bytes);
 #else
-  ensure(space != Space::device, "device memory is asked for in a host build");
+  if (space == Space::device) return stand_in_allocate(bytes);
 #endif
   // Large blocks on huge-page boundaries: fewer TLB misses in every pass over an activation.
   const std::size_t align = bytes >= kHugePage ? kHugePage : kAlign;
@@ -49,12 +51,16 @@ void system_free(void* data, Space space) noexcept {
   if (space == Space::host) std::free(data);
 #if defined(SEER_CUDA)
   if (space == Space::device && data != nullptr) device_free(data);
+#else
+  if (space == Space::device) stand_in_free(data);
 #endif
 }
 
 void zero(void* data, std::size_t bytes, [[maybe_unused]] Space space) {
 #if defined(SEER_CUDA)
   if (space == Space::device) return device_zero(data, bytes);
+#else
+  const StandInAccess access(space);
 #endif
   std::memset(data, 0, bytes);
 }

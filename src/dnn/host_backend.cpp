@@ -14,6 +14,9 @@
 #include "seer/base/error.hpp"
 #include "seer/device/region.hpp"
 #include "seer/dnn/backend.hpp"
+#if !defined(SEER_CUDA)
+#include "seer/device/stand_in.hpp"
+#endif
 
 namespace seer::dnn {
 
@@ -49,6 +52,22 @@ device::Shape dst_shape(const ConvShape& s) {
   return {s.n, s.out_h(), s.out_w(), s.c_out};
 }
 
+#if defined(SEER_CUDA)
+struct Access {
+  template <class... Pointers>
+  explicit Access(const device::Queue&, Pointers...) {}
+};
+#else
+/// Opens what belongs to the stand-in for a device.
+struct Access {
+  template <class... Pointers>
+  explicit Access(const device::Queue& queue, Pointers... pointers) : access(queue) {
+    (device::expect_reached(queue, pointers, "a convolution or product"), ...);
+  }
+  device::StandInAccess access;
+};
+#endif
+
 class HostBackend final : public Backend {
  public:
   explicit HostBackend(device::Space space)
@@ -58,6 +77,7 @@ class HostBackend final : public Backend {
                     device::Tensor dst) override {
     if (plans()) queue.ledger->work(work_of(Direction::forward, shape, src.dtype));
     const auto region = named(name(Direction::forward));
+    const Access access(queue, src.data, weight.data, dst.data);
     check(src, src_shape(shape), src.dtype, "convolution source");
     check(dst, dst_shape(shape), src.dtype, "convolution destination");
     if (src.dtype != DType::f32) {
@@ -80,6 +100,7 @@ class HostBackend final : public Backend {
                           device::Tensor d_src) override {
     if (plans()) queue.ledger->work(work_of(Direction::backward_data, shape, d_dst.dtype));
     const auto region = named(name(Direction::backward_data));
+    const Access access(queue, d_dst.data, weight.data, d_src.data);
     check(d_src, src_shape(shape), d_dst.dtype, "convolution source gradient");
     check(d_dst, dst_shape(shape), d_dst.dtype, "convolution destination gradient");
     if (d_dst.dtype != DType::f32) {
@@ -102,6 +123,7 @@ class HostBackend final : public Backend {
                              float* d_weight, Accumulate accumulate) override {
     if (plans()) queue.ledger->work(work_of(Direction::backward_weights, shape, src.dtype));
     const auto region = named(name(Direction::backward_weights));
+    const Access access(queue, src.data, d_dst.data, d_weight);
     check(src, src_shape(shape), src.dtype, "convolution source");
     check(d_dst, dst_shape(shape), src.dtype, "convolution destination gradient");
     if (src.dtype != DType::f32) {
@@ -123,6 +145,7 @@ class HostBackend final : public Backend {
             const float* b, Transpose tb, float* c, Accumulate accumulate, const float* bias) override {
     if (plans()) queue.ledger->work(work_of(m, n, k, DType::f32));
     const auto region = named("product");
+    const Access access(queue, a, b, c, bias);
     product(m, n, k, a, ta, b, tb, c, accumulate, bias);
   }
 
@@ -149,6 +172,7 @@ class HostBackend final : public Backend {
     }
     if (plans()) queue.ledger->work(work_of(m, n, k, type));
     const auto region = named("product");
+    const Access access(queue, a, b, c, bias);
     const GemmShape shape{.m = m,
                           .n = n,
                           .k = k,
@@ -225,11 +249,10 @@ class HostBackend final : public Backend {
   void check(const device::Tensor& tensor, const device::Shape& wanted, DType type, const char* what) const {
     const auto& s = tensor.shape;
     if (s == wanted && tensor.dtype == type && type != DType::u8 && tensor.space == space_) return;
-    throw Error(
-        ExitCode::internal,
-        fmt::format("{}: host [{}, {}, {}, {}] of one floating-point type expected, [{}, {}, {}, {}] of another "
-                    "kind or shape found",
-                    what, wanted.n, wanted.h, wanted.w, wanted.c, s.n, s.h, s.w, s.c));
+    throw Error(ExitCode::internal,
+                fmt::format("{}: [{}, {}, {}, {}] of one floating-point type expected, [{}, {}, {}, {}] of another "
+                            "kind, shape or space found",
+                            what, wanted.n, wanted.h, wanted.w, wanted.c, s.n, s.h, s.w, s.c));
   }
   bool plans() const {
     return space_ == device::Space::planned;

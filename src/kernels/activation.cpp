@@ -7,6 +7,7 @@
 
 #include "exponential.hpp"
 #include "row_team.hpp"
+#include "seer/device/copy.hpp"
 
 namespace seer::kernels {
 namespace {
@@ -254,11 +255,9 @@ void copy(Queue& queue, const Tensor& src, const Tensor& dst) {
   if (queue.only_plans(src.bytes() + dst.bytes(), src.dtype)) return;
   ensure(src.elems() == dst.elems() && src.dtype == dst.dtype, "copy between tensors of different sizes");
   if (src.data == dst.data || src.elems() == 0) return;
-#if defined(SEER_KERNELS_CUDA)
   if (queue.space == device::Space::device) {
     return device::copy(queue, src.data, src.space, dst.data, dst.space, static_cast<std::size_t>(src.bytes()));
   }
-#endif
   launch::on_space(queue, [&]<class Space>() {
     using Bytes = Kokkos::View<char*, typename Space::memory_space, Kokkos::MemoryTraits<Kokkos::Unmanaged>>;
     const auto count = static_cast<std::size_t>(src.bytes());

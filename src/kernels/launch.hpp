@@ -27,6 +27,9 @@
 #include "seer/device/memory.hpp"
 #include "seer/device/queue.hpp"
 #include "seer/device/tensor.hpp"
+#if !defined(SEER_CUDA)
+#include "seer/device/stand_in.hpp"
+#endif
 
 namespace seer::kernels::launch {
 
@@ -48,7 +51,11 @@ decltype(auto) on_space(const Queue& queue, Run&& run) {
 #if defined(SEER_KERNELS_CUDA)
   if (queue.space == device::Space::device) return run.template operator()<Device>();
 #endif
-  ensure(queue.space == device::Space::host, "a kernel was asked for on a device queue in a host build");
+#if defined(SEER_CUDA)
+  ensure(queue.space == device::Space::host, "a kernel was asked for on a device queue: Kokkos has no Cuda");
+#else
+  const device::StandInAccess access(queue);
+#endif
   return run.template operator()<Host>();
 }
 
@@ -105,6 +112,9 @@ decltype(auto) on_elements(const Queue& queue, std::initializer_list<Tensor> ten
   for (const Tensor& tensor : tensors) {
     ensure(tensor.dtype == type, "a kernel was given tensors of different types");
     ensure(tensor.data != nullptr || tensor.elems() == 0, "a kernel was given an empty tensor");
+#if !defined(SEER_CUDA)
+    device::expect_reached(queue, tensor.data, "a kernel");
+#endif
   }
   return on_space(queue, [&]<class Space>() -> decltype(auto) {
     return with_element(type, [&]<class T>() -> decltype(auto) { return run.template operator()<Space, T>(); });
@@ -155,8 +165,8 @@ class Scratch {
     thread_local std::map<void*, Arena> of_streams;
     if (queue.space == device::Space::device) return of_streams[queue.stream];
 #endif
-    thread_local Arena mine;
-    return mine;
+    thread_local Arena of_host, of_stand_in;
+    return queue.space == device::Space::device ? of_stand_in : of_host;
   }
   const Queue& queue_;
   Arena& arena_;

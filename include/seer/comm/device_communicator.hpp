@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Collectives on device memory, over NCCL: what Communicator does for host memory over MPI, under the same names, with
-// the same parts, counted in the same traffic() and told to the watchdog alike. Device builds only.
+// the same parts, counted in the same traffic() and told to the watchdog alike. A host build has a body for the
+// stand-in for a device (device/stand_in.hpp), which takes what it sends through host memory and MPI.
 //
 // A call puts its work into a queue and returns. All ranks make the same calls in the same order, those of several
 // communicators too: one thread a rank calls. Collectives of one communicator go into one queue, or the caller orders

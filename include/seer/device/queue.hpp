@@ -22,12 +22,8 @@ struct Queue {
     ledger->work({.dtype = dtype, .bytes = static_cast<double>(bytes)});
     return true;
   }
-#if defined(SEER_CUDA)
   /// Until a device queue has done all it was handed; the other kinds always have. Error(device) where that failed.
   void wait() const;
-#else
-  void wait() const {}
-#endif
 };
 
 }  // namespace seer::device

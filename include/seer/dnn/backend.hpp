@@ -77,7 +77,8 @@ class Backend {
   virtual std::string describe() const = 0;
 };
 
-/// Planned: tells the queue's ledger, asks for the memory that the real one would, and runs nothing.
+/// Planned: tells the queue's ledger, asks for the memory that the real one would, and runs nothing. Space::device: on
+/// the stand-in for one (device/stand_in.hpp).
 std::unique_ptr<Backend> make_host_backend(device::Space space = device::Space::host);
 /// Tells the queue's ledger and does no more: for a machine whose library is not here.
 std::unique_ptr<Backend> make_planned_backend();
