@@ -6,6 +6,7 @@
 
 #include <vector>
 
+#include "device_support.hpp"
 #include "seer/base/random.hpp"
 #include "seer/data/loader.hpp"
 #include "slow_lanes.hpp"
@@ -109,6 +110,7 @@ int wrong_batches(TwoLanes::Late late, SlowLanes::Fault fault, DeviceFeed::Place
 }
 
 TEST(DeviceFeed, BatchesAreRightHoweverLateAQueueIs) {
+  SEER_NEEDS_KERNELS();
   for (const auto late : {TwoLanes::Late::main, TwoLanes::Late::side}) {
     EXPECT_EQ(wrong_batches(late, SlowLanes::Fault::none), 0);
     EXPECT_EQ(wrong_batches(late, SlowLanes::Fault::none, DeviceFeed::Places::apart), 0);
@@ -116,12 +118,14 @@ TEST(DeviceFeed, BatchesAreRightHoweverLateAQueueIs) {
 }
 
 TEST(DeviceFeed, TheseTestsSeeABufferUsedTooEarly) {
+  SEER_NEEDS_KERNELS();
   EXPECT_GT(wrong_batches(TwoLanes::Late::main, SlowLanes::Fault::side_does_not_follow), 0);
   EXPECT_GT(wrong_batches(TwoLanes::Late::side, SlowLanes::Fault::main_does_not_follow), 0);
   EXPECT_GT(wrong_batches(TwoLanes::Late::side, SlowLanes::Fault::nobody_waits), 0);
 }
 
 TEST(DeviceFeed, LargeImagesGoAsCropsWithTheSamePixels) {
+  SEER_NEEDS_KERNELS();
   std::int64_t as_crops = 0;
   for (const std::int64_t pixels : {1, 3000, 5000, 100000}) {
     const auto config = config_of(pixels);

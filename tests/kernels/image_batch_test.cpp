@@ -165,6 +165,7 @@ void expect_same(Queue& queue) {
 }
 
 TEST(ImageBatch, MakesTheCropsOfTheSingleOperations) {
+  SEER_NEEDS_KERNELS();
   Queue queue;
   expect_same(queue);
 }
@@ -185,6 +186,7 @@ TEST(ImageBatch, MakesTheSameCropsOnADevice) {
 }
 
 TEST(ImageBatch, CropOfItsFinalSizeIsLeftAsItIs) {
+  SEER_NEEDS_KERNELS();
   // What too large images rely on: they go to a device as crops that were resized on the host.
   Pictures pictures;
   pictures.add(48, 48, 5);
@@ -200,6 +202,7 @@ TEST(ImageBatch, CropOfItsFinalSizeIsLeftAsItIs) {
 }
 
 TEST(ImageBatch, NoCropsAreNoWork) {
+  SEER_NEEDS_KERNELS();
   Queue queue;
   EXPECT_NO_THROW(make_crops(queue, {}));
 }

@@ -76,6 +76,7 @@ class NvJpeg final : public DeviceDecoder {
     const auto plain = plain_jpeg(bytes);
     if (!plain || plain->width > max_pixels / plain->height) return std::nullopt;
     if (static_cast<std::size_t>(3 * plain->width * plain->height) < kMark) return std::nullopt;
+    device::make_current();
     const auto parser = parsers_[worker];
     int refused = 1;  // 0 says yes
     if (nvjpegJpegStreamParse(handle_, bytes.data(), bytes.size(), 0, 0, parser) != NVJPEG_STATUS_SUCCESS ||

@@ -75,6 +75,7 @@ class DeviceLoaderMpi : public testing::Test {
     config_.data.seed = 3;
     config_.log.run_dir = folder_ / "run";
   }
+  void SetUp() override { SEER_NEEDS_KERNELS(); }
   void write(const std::set<std::uint64_t>& bad = {}) {
     if (world_.is_root()) test::write_tiny_shards(folder_, bad);
     world_.barrier();
