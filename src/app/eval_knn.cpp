@@ -74,6 +74,7 @@ class Evaluation {
   std::vector<Row> rows() {
     for (const auto& path : options_.weights) {
       auto extractor = eval::FeatureExtractor::load(world_, path, layer_of(options_.choices));
+      extractor.compute_on(options_.choices.device);
       const auto model = extractor.model();
       const auto head = extractor.head();
       score(extractor.source(), extractor);
@@ -100,6 +101,7 @@ class Evaluation {
     seen_.push_back(name);
     eval::FeatureExtractor random(model, head, static_cast<std::uint64_t>(options_.baseline_seed),
                                   layer_of(options_.choices));
+    random.compute_on(options_.choices.device);
     score(name + ", random initialisation", random);
     random.recalibrate(world_, train_, std::max(kBaselineImages, options_.choices.recalibrate), reading_);
     score(name + ", random initialisation, BatchNorm recalibrated", random);

@@ -20,6 +20,9 @@ void add_eval_choices(CLI::App& command, EvalChoices& choices) {
   command.add_option("--crop", choices.crop, "Pixels of the centre crop")
       ->check(CLI::Range(1, 8192))
       ->capture_default_str();
+  command.add_option("--device", choices.device, "Where to compute; auto: on a device where there is one")
+      ->check(CLI::IsMember({"auto", "host", "device"}))
+      ->capture_default_str();
   command
       .add_option("--recalibrate-batchnorm", choices.recalibrate,
                   "Estimate BatchNorm's running statistics anew at this size of crop from N images of the data "

@@ -15,7 +15,7 @@ class App;
 namespace seer::app {
 
 struct EvalChoices {
-  std::string layer = "trunk";
+  std::string layer = "trunk", device = "auto";
   std::int64_t batch = 32, resize = 256, crop = 224, recalibrate = 0;
 };
 

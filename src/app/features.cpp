@@ -22,6 +22,7 @@ struct Options {
 
 int run(const Options& options, const comm::Communicator& world) {
   auto extractor = eval::FeatureExtractor::load(world, options.weights, layer_of(options.choices));
+  extractor.compute_on(options.choices.device);
   const auto data = data::DataSet::open(options.shards, world);
   const auto reading = reading_of(options.choices);
   if (options.choices.recalibrate > 0) extractor.recalibrate(world, data, options.choices.recalibrate, reading);

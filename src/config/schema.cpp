@@ -183,8 +183,13 @@ std::vector<Key> make_keys() {
       .key("loss_scale", &Precision::loss_scale, one_of({"auto", "none", "dynamic"}),
            "of the loss's gradient; dynamic: as large as does not overflow; auto: dynamic for fp16_o1, else none")
       .key("reduce", &Precision::reduce, one_of({"fp32", "half"}),
-           "in which gradients travel to be summed over ranks; half: 16 bits, fp16 with compute fp16_o1, else bf16");
+           "in which gradients travel to be summed over ranks; half: 16 bits, fp16 with compute fp16_o1, else bf16")
+      .key("tf32", &Precision::tf32, any(), "fp32 on a device: products on tensor cores, operands rounded to 10 bits");
   Section(k, "parallel", &Config::parallel)
+      .key("device", &Parallel::device, one_of({"auto", "host", "device"}),
+           "where a rank computes; auto: on its device where there is one and the build is for it, else on the host")
+      .key("deterministic", &Parallel::deterministic, any(),
+           "on a device: only engines that give the same bits every time; on the host all do")
       .key("bn_group_size", &Parallel::bn_group_size, at_least(1),
            "consecutive ranks that share BatchNorm statistics; more than there are: all")
       .key("shard", &Parallel::shard, one_of({"none", "optimizer", "gradients", "parameters"}),

@@ -11,6 +11,8 @@
 #include <system_error>
 
 #include "seer/base/error.hpp"
+#include "seer/device/session.hpp"
+#include "seer/device/stand_in.hpp"
 
 namespace seer::device {
 namespace {
@@ -115,6 +117,24 @@ std::string shared_device(std::span<const std::string> ids) {
       return fmt::format("ranks {} and {} share the device {}; wanted one a rank", at->second, rank, ids[rank]);
   }
   return "";
+}
+
+Space chosen_space(std::string_view wanted) {
+#if defined(SEER_CUDA)
+  const bool built = kernels_need_device();
+  const char* const missing = "this build's Kokkos has no Cuda, so no kernel runs on a device";
+  const char* const remedy = "set Kokkos_ROOT to one built with Kokkos_ENABLE_CUDA, or parallel.device = \"host\"";
+#else
+  const bool built = has_stand_in();
+  const char* const missing = "this is a host build";
+  const char* const remedy = "use the device build (-DSEER_CUDA=ON, docs/device.md), or parallel.device = \"auto\"";
+#endif
+  const bool there = built && bound_device() >= 0;
+  if (wanted == "host" || (wanted == "auto" && !there)) return Space::host;
+  if (there) return Space::device;
+  if (!built) throw Error(ExitCode::device, fmt::format("parallel.device = \"device\": {}", missing), remedy);
+  throw Error(ExitCode::device, "parallel.device = \"device\": this process has no device",
+              "start on a node with devices, or set parallel.device = \"auto\"");
 }
 
 }  // namespace seer::device

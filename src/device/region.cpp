@@ -8,7 +8,11 @@
 
 namespace seer::device {
 
-Region::Region(const char* name) : named_(name != nullptr), told_(named_ && Kokkos::Profiling::profileLibraryLoaded()) {
+bool Region::told() {
+  return Kokkos::Profiling::profileLibraryLoaded();
+}
+
+Region::Region(const char* name) : named_(name != nullptr), told_(named_ && told()) {
   if (told_) Kokkos::Profiling::pushRegion(name);
 #if defined(SEER_CUDA)
   if (named_) nvtxRangePushA(name);

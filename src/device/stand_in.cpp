@@ -218,13 +218,13 @@ void stand_in_copy(const Queue& queue, const void* from, Space from_space, void*
   ensure(on_stand_in(from) == (from_space == Space::device) && on_stand_in(to) == (to_space == Space::device),
          "a copy was told of memory in another space than it is in");
   auto* const stream = static_cast<Stream*>(queue.stream);
-  ensure(stream != nullptr, "a device queue without a stream");
   const StandInAccess access(queue);
-  if (to_space == Space::host && is_pinned(to, bytes)) {
+  if (stream != nullptr && to_space == Space::host && is_pinned(to, bytes)) {
     stream->add(to, from, bytes);
     return;
   }
-  stream->arrive();  // what is read may be on its way; what is written is no pinned memory, and waits
+  if (stream != nullptr)
+    stream->arrive();  // what is read may be on its way; what is written is no pinned memory, and waits
   std::memcpy(to, from, bytes);
 }
 

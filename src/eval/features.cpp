@@ -6,12 +6,18 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <utility>
 
 #include "seer/base/clock.hpp"
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
 #include "seer/checkpoint/checkpoint.hpp"
+#include "seer/device/binding.hpp"
+#include "seer/device/copy.hpp"
+#include "seer/device/device_queue.hpp"
+#include "seer/device/pinned.hpp"
+#include "seer/dnn/device_backend.hpp"
 #include "seer/nn/model.hpp"
 
 #include "sample_reader.hpp"
@@ -53,41 +59,93 @@ struct FeatureExtractor::Impl {
         source(std::move(from)),
         model(config_model, head_for(config_head, layer)),
         parameters(device::Buffer::floats(static_cast<std::size_t>(model.parameters().block_elems()))),
-        buffers(device::Buffer::floats(static_cast<std::size_t>(model.buffers().block_elems()))),
-        dnn(dnn::make_host_backend()) {
+        buffers(device::Buffer::floats(static_cast<std::size_t>(model.buffers().block_elems()))) {
     if (layer == Layer::head && !model.has_head()) {
       throw Error(ExitCode::input, fmt::format("{}: has no head, so --layer head cannot be had", source),
                   "use --layer trunk");
     }
   }
 
+  /// Where it computes is settled with the first call.
+  void start() {
+    if (dnn != nullptr) return;
+    const auto space = device::chosen_space(wanted_device);
+    if (space == device::Space::device) {
+      own_queue = std::make_unique<device::DeviceQueue>();
+      queue = own_queue->queue();
+      on_device.parameters = device::Buffer(parameters.bytes(), space);
+      on_device.buffers = device::Buffer(buffers.bytes(), space);
+      device::copy(queue, parameters.data(), device::Space::host, on_device.parameters.data(), space,
+                   parameters.bytes());
+      send_buffers();
+    }
+    pool = std::make_unique<device::Pool>(space);
+#if defined(SEER_CUDA)
+    dnn = space == device::Space::device ? dnn::make_device_backend() : dnn::make_host_backend();
+#else
+    dnn = dnn::make_host_backend(space);  // a device is the stand-in for one
+#endif
+  }
+
+  /// Running statistics to the device, and back.
+  void send_buffers() {
+    if (own_queue == nullptr) return;
+    device::copy(queue, buffers.data(), device::Space::host, on_device.buffers.data(), queue.space, buffers.bytes());
+    queue.wait();
+  }
+  void fetch_buffers() {
+    if (own_queue == nullptr) return;
+    device::copy(queue, on_device.buffers.data(), queue.space, buffers.data(), device::Space::host, buffers.bytes());
+    queue.wait();
+  }
+
   nn::Context context(nn::Mode mode, nn::StatisticsReduction* group = nullptr) {
     nn::Context ctx;
     ctx.dnn = dnn.get();
-    ctx.pool = &pool;
-    ctx.parameters = parameters.f32();
-    ctx.buffers = buffers.f32();
+    ctx.pool = pool.get();
+    ctx.queue = queue;
+    ctx.parameters = own_queue != nullptr ? on_device.parameters.f32() : parameters.f32();
+    ctx.buffers = own_queue != nullptr ? on_device.buffers.f32() : buffers.f32();
     ctx.version = 1;  // parameters never change here
     ctx.mode = mode;
     ctx.group = group;
     return ctx;
   }
 
-  std::int64_t dimension() const { return layer == Layer::head ? model.head().dim() : model.trunk().features(); }
+  std::int64_t dimension() const {
+    return layer == Layer::head ? model.head().dim() : model.trunk().features();
+  }
 
-  /// pixels: [n, h, w, 3]; out: n rows of dimension().
+  /// Where the queue works.
+  device::Tensor bring(device::Tensor pixels) {
+    if (pixels.space == queue.space) return pixels;
+    const auto bytes = static_cast<std::size_t>(pixels.bytes());
+    if (on_device.pixels.bytes() < bytes) {
+      on_device.pixels = device::Buffer(bytes, queue.space);
+      pinned_pixels = device::PinnedBuffer(bytes);
+    }
+    std::memcpy(pinned_pixels.data(), pixels.data, bytes);
+    device::copy(queue, pinned_pixels.data(), device::Space::host, on_device.pixels.data(), queue.space, bytes);
+    pixels.data = on_device.pixels.data();
+    pixels.space = queue.space;
+    return pixels;
+  }
+
+  /// pixels: [n, h, w, 3]; out: n rows of dimension(), on the host.
   void forward(const nn::Context& ctx, device::Tensor pixels, float* out) {
     nn::RegNet::Pass trunk_pass;
     const auto n = pixels.shape.n;
-    if (layer == Layer::trunk) {
+    if (layer == Layer::trunk && own_queue == nullptr) {
       model.trunk().forward(ctx, pixels, trunk_pass, {.data = out, .shape = {n, 1, 1, dimension()}});
       return;
     }
-    const auto features = pool.tensor({n, 1, 1, model.trunk().features()});
-    model.trunk().forward(ctx, pixels, trunk_pass, *features);
+    const auto features = pool->tensor({n, 1, 1, model.trunk().features()});
+    model.trunk().forward(ctx, bring(pixels), trunk_pass, *features);
     nn::Head::Pass head_pass;
-    model.head().forward(ctx, *features, head_pass, {});
-    std::copy_n(head_pass.embedding->f32(), n * dimension(), out);
+    if (layer == Layer::head) model.head().forward(ctx, *features, head_pass, {});
+    const auto& rows = layer == Layer::head ? *head_pass.embedding : *features;
+    device::copy(queue, rows.data, queue.space, out, device::Space::host, static_cast<std::size_t>(rows.bytes()));
+    queue.wait();
   }
 
   config::Model config_model;
@@ -95,9 +153,16 @@ struct FeatureExtractor::Impl {
   Layer layer;
   std::string source;
   nn::Model model;
-  device::Buffer parameters, buffers;
+  device::Buffer parameters, buffers;  ///< on the host
+  std::string wanted_device = "auto";
+  std::unique_ptr<device::DeviceQueue> own_queue;  ///< null: it computes on the host
+  device::Queue queue;
+  struct {
+    device::Buffer parameters, buffers, pixels;
+  } on_device;
+  device::PinnedBuffer pinned_pixels;
   std::unique_ptr<dnn::Backend> dnn;
-  device::Pool pool;
+  std::unique_ptr<device::Pool> pool;
 };
 
 namespace {
@@ -150,7 +215,8 @@ FeatureExtractor FeatureExtractor::load(const comm::Communicator& comm, const st
 void FeatureExtractor::recalibrate(const comm::Communicator& comm, const data::DataSet& data, std::int64_t images,
                                    const data::EvalOptions& options) {
   auto& impl = *impl_;
-  GroupSum group(comm);
+  comm::agree(comm, "choosing the device", [&] { impl.start(); });
+  GroupSum group(comm, impl.queue);
   SampleReader reader(comm, data, images, options);
   const auto elems = static_cast<std::size_t>(impl.model.buffers().block_elems());
   std::vector<double> sums(elems, 0.0);
@@ -160,15 +226,18 @@ void FeatureExtractor::recalibrate(const comm::Communicator& comm, const data::D
   while (const device::Tensor* pixels = reader.next()) {
     // A layer stores (1 - m) old + m batch: with old = 0 that is m times the batch statistic.
     std::fill_n(impl.buffers.f32(), elems, 0.0F);
+    impl.send_buffers();
     unused.resize(static_cast<std::size_t>(pixels->shape.n * impl.dimension()));
     impl.forward(ctx, *pixels, unused.data());
+    impl.fetch_buffers();
     for (std::size_t i = 0; i < elems; ++i) sums[i] += static_cast<double>(impl.buffers.f32()[i]);
     log::progress(fmt::format("BatchNorm statistics: batch {}/{}", ++batches, reader.batches()));
   }
   log::finish_progress();
   const double scale = 1.0 / (static_cast<double>(nn::BatchNormLayer::kMomentum) * static_cast<double>(batches));
   for (std::size_t i = 0; i < elems; ++i) impl.buffers.f32()[i] = static_cast<float>(sums[i] * scale);
-  impl.pool.trim();
+  impl.send_buffers();
+  impl.pool->trim();
 }
 
 std::int64_t FeatureExtractor::run(const comm::Communicator& comm, const data::DataSet& data,
@@ -179,6 +248,7 @@ std::int64_t FeatureExtractor::run(const comm::Communicator& comm, const data::D
     const std::uint64_t first = slice_begin(data.images(), comm.rank(), comm.size());
     const std::uint64_t last = slice_begin(data.images(), comm.rank() + 1, comm.size());
     if (first == last) return;
+    impl.start();
     data::EvalReader reader(data, first, last, options);
     const auto ctx = impl.context(nn::Mode::eval);
     std::vector<float> values;
@@ -244,6 +314,11 @@ std::string describe(const data::DataSet& data) {
   const auto& shards = data.shards();
   return shards.size() == 1 ? shards.front().path
                             : fmt::format("{} and {} more shards", shards.front().path, shards.size() - 1);
+}
+
+void FeatureExtractor::compute_on(const std::string& device) {
+  ensure(impl_->dnn == nullptr, "where to compute is said before the first forward pass");
+  impl_->wanted_device = device;
 }
 
 FeatureInfo FeatureExtractor::info(const data::DataSet& data) const {

@@ -5,7 +5,7 @@
 #include <string>
 #include <utility>
 
-#include "seer/comm/communicator.hpp"
+#include "seer/comm/block_communicator.hpp"
 #include "seer/config/config.hpp"
 #include "seer/nn/context.hpp"
 
@@ -21,11 +21,15 @@ void broadcast_block(const comm::Communicator& comm, void* data, std::size_t byt
 /// BatchNorm over all ranks.
 class GroupSum : public nn::StatisticsReduction {
  public:
-  explicit GroupSum(const comm::Communicator& comm) : comm_(comm) {}
-  void sum(double* values, std::size_t count) override { comm_.all_reduce(std::span(values, count)); }
+  /// Collective.
+  GroupSum(const comm::Communicator& comm, const device::Queue& queue) : comm_(comm.duplicate(), queue) {}
+  void sum(device::Queue& queue, double* values, std::size_t count) override {
+    comm_.all_reduce(queue, std::span(values, count));
+  }
+  int size() const override { return comm_.size(); }
 
  private:
-  const comm::Communicator& comm_;
+  comm::BlockCommunicator comm_;
 };
 
 }  // namespace seer::eval

@@ -6,7 +6,7 @@
 #include <cstring>
 
 #include "exponential.hpp"
-#include "row_team.hpp"
+#include "row_formulas.hpp"
 #include "seer/device/copy.hpp"
 
 namespace seer::kernels {
@@ -147,11 +147,35 @@ struct UnitRow {
   KOKKOS_INLINE_FUNCTION void operator()(const Team& team, std::int64_t row) const {
     const float* a = src + row * c;
     float* b = dst + row * c;
-    const double norm =
-        std::sqrt(team.sum(c, [=](std::int64_t k) { return static_cast<double>(a[k]) * static_cast<double>(a[k]); }));
+    const double norm = std::sqrt(team.sum(c, Square{a}));
     const double factor = 1.0 / (norm > kNormFloor ? norm : kNormFloor);
     if (team.leads()) norms[row] = static_cast<float>(norm);
-    team.each(c, [=](std::int64_t k) { b[k] = static_cast<float>(static_cast<double>(a[k]) * factor); });
+    team.write(c, Stretched{a, factor}, b);
+  }
+};
+
+struct OverFloor {
+  const float* x;
+  template <class Visit>
+  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+    visit.elements(x);
+  }
+  KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t k) const {
+    return static_cast<float>(wide(x[k]) / kNormFloor);
+  }
+};
+
+/// What of the gradient lies across the row.
+struct Across {
+  const float *unit, *gradient;
+  double along, factor;
+  template <class Visit>
+  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+    visit.elements(unit);
+    visit.elements(gradient);
+  }
+  KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t k) const {
+    return static_cast<float>((wide(gradient[k]) - wide(unit[k]) * along) * factor);
   }
 };
 
@@ -165,15 +189,11 @@ struct UnitRowBackward {
     float* d = dst + row * c;
     const double norm = static_cast<double>(norms[row]);
     if (norm < kNormFloor) {  // the floor is a constant: no projection
-      team.each(c, [=](std::int64_t k) { d[k] = static_cast<float>(static_cast<double>(g[k]) / kNormFloor); });
+      team.write(c, OverFloor{g}, d);
       return;
     }
-    const double along =
-        team.sum(c, [=](std::int64_t k) { return static_cast<double>(u[k]) * static_cast<double>(g[k]); });
-    const double factor = 1.0 / norm;
-    team.each(c, [=](std::int64_t k) {
-      d[k] = static_cast<float>((static_cast<double>(g[k]) - static_cast<double>(u[k]) * along) * factor);
-    });
+    const double along = team.sum(c, Product{u, g});
+    team.write(c, Across{u, g, along, 1.0 / norm}, d);
   }
 };
 
@@ -199,21 +219,21 @@ void sigmoid_backward(Queue& queue, const Tensor& y, const Tensor& d_y) {
 }
 
 void bias_gradient(Queue& queue, const Tensor& d_y, float* d_bias) {
-  if (queue.only_plans(d_y.bytes(), d_y.dtype)) return;
+  if (queue.only_plans(d_y.bytes(), d_y.dtype, 2)) return;
   launch::need_f32(d_y);
   launch::on_space(queue, [&]<class Space>() {
     Scratch scratch(queue);
-    launch::reduce<Space, 1>(queue, "kernels/bias_gradient", scratch, launch::layout_of(d_y), false,
+    launch::reduce<Space, 1>(queue, "kernels/bias_gradient", scratch, launch::layout_of<Space>(d_y), false,
                              SumTerm<float>{d_y.f32()}, AddedToBias{d_bias});
   });
 }
 
 void global_average_pool(Queue& queue, const Tensor& x, const Tensor& pooled) {
-  if (queue.only_plans(x.bytes(), x.dtype)) return;
+  if (queue.only_plans(x.bytes(), x.dtype, 2)) return;
   launch::need_f32(pooled);
   launch::on_elements(queue, {x}, [&]<class Space, class T>() {
     Scratch scratch(queue);
-    const Layout layout = launch::layout_of(x, true);
+    const Layout layout = launch::layout_of<Space>(x, true);
     launch::reduce<Space, 1>(queue, "kernels/global_average_pool", scratch, layout, true,
                              SumTerm<T>{launch::elements<T>(x)},
                              Mean{pooled.f32(), layout.c, static_cast<double>(x.shape.h * x.shape.w)});
@@ -225,7 +245,7 @@ void global_average_pool_backward(Queue& queue, const Tensor& d_pooled, const Te
   launch::need_f32(d_pooled);
   launch::on_elements(queue, {d_x}, [&]<class Space, class T>() {
     Scratch scratch(queue);
-    const Layout layout = launch::layout_of(d_x, true);
+    const Layout layout = launch::layout_of<Space>(d_x, true);
     const float* values = launch::repeated<Space>(queue, scratch, layout, layout.segments, d_pooled.f32());
     launch::map<Space>(
         queue, "kernels/global_average_pool_backward", layout, launch::elements<T>(d_x),

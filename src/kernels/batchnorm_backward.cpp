@@ -226,11 +226,11 @@ Gradient<F, T> gradient_of(const Queue& queue, Scratch& scratch, const Layout& l
 }  // namespace
 
 void gate_backward(Queue& queue, const Tensor& x, const BatchNorm& bn, const Tensor& d_y, const Tensor& d_gate) {
-  if (queue.only_plans(x.bytes() + d_y.bytes(), x.dtype)) return;
+  if (queue.only_plans(x.bytes() + d_y.bytes(), x.dtype, 2)) return;
   launch::need_f32(d_gate);
   launch::on_elements(queue, {x, d_y}, [&]<class Space, class T>() {
     Scratch scratch(queue);
-    const Layout layout = launch::layout_of(x, true);
+    const Layout layout = launch::layout_of<Space>(x, true);
     const Normalised norm = normalised<Space>(queue, scratch, layout, bn);
     launch::reduce<Space, 1>(queue, "kernels/gate_backward", scratch, layout, true,
                              GateTerm<T>{launch::elements<T>(x), launch::elements<T>(d_y), norm},
@@ -249,11 +249,11 @@ void relu_backward(Queue& queue, const Tensor& out, const Tensor& d_out) {
 
 void batchnorm_backward_sums(Queue& queue, const Tensor& x, const BatchNorm& bn, const BatchNormGradient& g,
                              double* sums) {
-  if (queue.only_plans(x.bytes() + g.d_y.bytes(), x.dtype)) return;
+  if (queue.only_plans(x.bytes() + g.d_y.bytes(), x.dtype, 2)) return;
   launch::on_elements(queue, {x, g.d_y}, [&]<class Space, class T>() {
     on_form(g, [&]<Form F>() {
       Scratch scratch(queue);
-      const Layout layout = launch::layout_of(x, F == Form::gate);
+      const Layout layout = launch::layout_of<Space>(x, F == Form::gate);
       const Normalised norm = normalised<Space>(queue, scratch, layout, bn);
       const Gradient<F, T> gradient = gradient_of<Space, F, T>(queue, scratch, layout, x, g);
       launch::reduce<Space, 2>(queue, "kernels/batchnorm_backward_sums", scratch, layout, false,
@@ -265,7 +265,7 @@ void batchnorm_backward_sums(Queue& queue, const Tensor& x, const BatchNorm& bn,
 void add_relu_backward_sums(Queue& queue, const Tensor& out, const Tensor& d_out, const Tensor& x, const BatchNorm& bn,
                             double* sums, const Tensor* shortcut, const BatchNorm* shortcut_bn, double* shortcut_sums) {
   if (queue.only_plans(out.bytes() + 2 * d_out.bytes() + x.bytes() + (shortcut != nullptr ? shortcut->bytes() : 0),
-                       out.dtype))
+                       out.dtype, 2))
     return;
   ensure(shortcut == nullptr || (shortcut_bn != nullptr && shortcut_sums != nullptr),
          "a normalised shortcut needs its statistics and sums");
@@ -273,7 +273,7 @@ void add_relu_backward_sums(Queue& queue, const Tensor& out, const Tensor& d_out
     const T *values = launch::elements<T>(x), *after = launch::elements<T>(out);
     T* gradient = launch::elements<T>(d_out);
     Scratch scratch(queue);
-    const Layout layout = launch::layout_of(x);
+    const Layout layout = launch::layout_of<Space>(x);
     const std::int64_t c = layout.c;
     const float* mean = launch::repeated<Space>(queue, scratch, layout, 1, bn.mean);
     if (shortcut == nullptr) {
@@ -301,15 +301,15 @@ void batchnorm_parameter_gradients(Queue& queue, std::int64_t c, const double* l
 
 void batchnorm_backward_apply(Queue& queue, const Tensor& x, const BatchNorm& bn, const BatchNormGradient& g,
                               const double* sums, double rows, const Tensor& d_x) {
-  if (queue.only_plans(x.bytes() + g.d_y.bytes() + d_x.bytes(), x.dtype)) return;
+  if (queue.only_plans(x.bytes() + g.d_y.bytes() + d_x.bytes(), x.dtype, 2)) return;
   launch::on_elements(queue, {x, g.d_y, d_x}, [&]<class Space, class T>() {
     on_form(g, [&]<Form F>() {
       Scratch scratch(queue);
-      const Layout layout = launch::layout_of(x, F == Form::gate);
+      const Layout layout = launch::layout_of<Space>(x, F == Form::gate);
       const Normalised norm = normalised<Space>(queue, scratch, layout, bn);
       const Gradient<F, T> gradient = gradient_of<Space, F, T>(queue, scratch, layout, x, g);
-      const float* mean_gradient = launch::channel_values<Space>(queue, scratch, layout, 1, MeanGradient{sums, rows});
-      const float* slope = launch::channel_values<Space>(queue, scratch, layout, 1, Slope{bn, sums, layout.c, rows});
+      const auto [mean_gradient, slope] = launch::channel_values<Space>(
+          queue, scratch, layout, 1, MeanGradient{sums, rows}, Slope{bn, sums, layout.c, rows});
       launch::map<Space>(queue, "kernels/batchnorm_backward_apply", layout, launch::elements<T>(d_x),
                          BackwardApply<F, T>{launch::elements<T>(x), norm, gradient, mean_gradient, slope},
                          launch::result_kind(d_x, x, g.d_y));

@@ -8,14 +8,22 @@
 
 namespace seer::kernels {
 
+struct GammaOverDeviation {
+  BatchNorm bn;
+  KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t, std::int64_t k) const {
+    return bn.gamma[k] * bn.inv_std[k];
+  }
+};
+
 /// (x - mean) * (gamma * inv_std) + beta: the mean is subtracted first, which keeps the precision of a channel whose
 /// mean is much larger than its deviation.
 struct Normalised {
   const float *mean, *scale, *beta;
+  GammaOverDeviation make_scale;  ///< on a device
   template <class Visit>
   KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
     visit.channels(mean);
-    visit.channels(scale);
+    visit.channels(scale, make_scale);
     visit.channels(beta);
   }
   KOKKOS_FORCEINLINE_FUNCTION float operator()(float x, std::int64_t k) const { return of_centred(x - mean[k], k); }
@@ -33,18 +41,16 @@ KOKKOS_FORCEINLINE_FUNCTION float rectified(float v) {
   return v < 0.0F ? 0.0F : v;
 }
 
-struct GammaOverDeviation {
-  BatchNorm bn;
-  KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t, std::int64_t k) const {
-    return bn.gamma[k] * bn.inv_std[k];
-  }
-};
-
 template <class Space>
 Normalised normalised(const Queue& queue, launch::Scratch& scratch, const launch::Layout& layout, const BatchNorm& bn) {
-  return {launch::repeated<Space>(queue, scratch, layout, 1, bn.mean),
-          launch::channel_values<Space>(queue, scratch, layout, 1, GammaOverDeviation{bn}),
-          launch::repeated<Space>(queue, scratch, layout, 1, bn.beta)};
+  if constexpr (launch::kOnDevice<Space>) {
+    return {bn.mean, nullptr, bn.beta, {bn}};
+  } else {
+    return {launch::repeated<Space>(queue, scratch, layout, 1, bn.mean),
+            launch::channel_values<Space>(queue, scratch, layout, 1, GammaOverDeviation{bn}),
+            launch::repeated<Space>(queue, scratch, layout, 1, bn.beta),
+            {bn}};
+  }
 }
 
 }  // namespace seer::kernels

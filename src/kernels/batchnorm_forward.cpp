@@ -16,10 +16,11 @@ struct ShiftedMoments {
   using Element = T;
   const T* x;
   const float* shift;
+  launch::detail::Given<T> first_row;  ///< what a device takes as the shift
   template <class Visit>
   KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
     visit.elements(x);
-    visit.channels(shift);
+    visit.channels(shift, first_row);
   }
   std::array<const T*, 1> inputs() const { return {x}; }
   KOKKOS_FORCEINLINE_FUNCTION Terms operator()(std::int64_t, std::int64_t i, std::int64_t k) const {
@@ -29,13 +30,14 @@ struct ShiftedMoments {
 };
 
 /// Moments about the shift as those about zero: sums[0] = rows, then the sums of x, then those of x^2.
+template <class T>
 struct PackedMoments {
   double* sums;
-  const float* shift;
+  const T* shift;  ///< null where there are no rows
   std::int64_t c;
   double rows;
   KOKKOS_FORCEINLINE_FUNCTION void operator()(std::int64_t, std::int64_t k, const double (&moments)[2]) const {
-    const double about = shift != nullptr ? static_cast<double>(shift[k]) : 0.0;
+    const double about = shift != nullptr ? static_cast<double>(static_cast<float>(shift[k])) : 0.0;
     if (k == 0) sums[0] = rows;
     sums[1 + k] = moments[0] + rows * about;
     sums[1 + c + k] = moments[1] + about * (2.0 * moments[0] + rows * about);
@@ -163,22 +165,20 @@ struct AddNormalisedRelu {
 }  // namespace
 
 void batchnorm_sums(Queue& queue, const Tensor& x, double* sums) {
-  if (queue.only_plans(x.bytes(), x.dtype)) return;
+  if (queue.only_plans(x.bytes(), x.dtype, 2)) return;
   launch::on_elements(queue, {x}, [&]<class Space, class T>() {
     Scratch scratch(queue);
-    const Layout layout = launch::layout_of(x);
+    const Layout layout = launch::layout_of<Space>(x);
     const std::int64_t c = layout.c;
     const double rows = static_cast<double>(x.rows());
     const T* first =
         launch::elements<T>(x);  // moments about each channel's first value: no cancellation where mean >> deviation
-    const float* shift = x.rows() > 0 ? launch::repeated<Space>(queue, scratch, layout, 1, first) : nullptr;
-    launch::reduce<Space, 2>(queue, "kernels/batchnorm_sums", scratch, layout, false, ShiftedMoments<T>{first, shift},
-                             PackedMoments{sums, shift, c, rows});
+    const float* shift = nullptr;
+    if (!launch::kOnDevice<Space> && x.rows() > 0) shift = launch::repeated<Space>(queue, scratch, layout, 1, first);
+    launch::reduce<Space, 2>(queue, "kernels/batchnorm_sums", scratch, layout, false,
+                             ShiftedMoments<T>{first, shift, {first, c}},
+                             PackedMoments<T>{sums, x.rows() > 0 ? first : nullptr, c, rows});
   });
-}
-
-double batchnorm_rows(Queue& queue, const double* sums) {
-  return queue.only_plans(0) ? 1 : *launch::on_host(queue, sums, 1);
 }
 
 void batchnorm_statistics(Queue& queue, std::int64_t c, const double* sums, float eps, float* mean, float* inv_std,
@@ -204,7 +204,7 @@ void batchnorm_apply(Queue& queue, const Tensor& x, const BatchNorm& bn, Relu re
   if (queue.only_plans(x.bytes() + y.bytes(), x.dtype)) return;
   launch::on_elements(queue, {x, y}, [&]<class Space, class T>() {
     Scratch scratch(queue);
-    const Layout layout = launch::layout_of(x);
+    const Layout layout = launch::layout_of<Space>(x);
     const Normalised norm = normalised<Space>(queue, scratch, layout, bn);
     if (relu == Relu::yes) {
       launch::map<Space>(queue, "kernels/batchnorm_relu", layout, launch::elements<T>(y),
@@ -217,11 +217,11 @@ void batchnorm_apply(Queue& queue, const Tensor& x, const BatchNorm& bn, Relu re
 }
 
 void batchnorm_relu_pool(Queue& queue, const Tensor& x, const BatchNorm& bn, const Tensor& pooled) {
-  if (queue.only_plans(x.bytes(), x.dtype)) return;
+  if (queue.only_plans(x.bytes(), x.dtype, 2)) return;
   launch::need_f32(pooled);
   launch::on_elements(queue, {x}, [&]<class Space, class T>() {
     Scratch scratch(queue);
-    const Layout layout = launch::layout_of(x, true);
+    const Layout layout = launch::layout_of<Space>(x, true);
     const Normalised norm = normalised<Space>(queue, scratch, layout, bn);
     launch::reduce<Space, 1>(queue, "kernels/batchnorm_relu_pool", scratch, layout, true,
                              ReluTerm<T>{launch::elements<T>(x), norm},
@@ -234,7 +234,7 @@ void batchnorm_relu_gate(Queue& queue, const Tensor& x, const BatchNorm& bn, con
   launch::need_f32(gate);
   launch::on_elements(queue, {x, y}, [&]<class Space, class T>() {
     Scratch scratch(queue);
-    const Layout layout = launch::layout_of(x, true);
+    const Layout layout = launch::layout_of<Space>(x, true);
     const Normalised norm = normalised<Space>(queue, scratch, layout, bn);
     const float* gates = launch::repeated<Space>(queue, scratch, layout, layout.segments, gate.f32());
     launch::map<Space>(queue, "kernels/batchnorm_relu_gate", layout, launch::elements<T>(y),
@@ -249,7 +249,7 @@ void batchnorm_add_relu(Queue& queue, const Tensor& x, const BatchNorm& bn, cons
   launch::on_elements(queue, {x, shortcut, y}, [&]<class Space, class T>() {
     const T *values = launch::elements<T>(x), *other = launch::elements<T>(shortcut);
     Scratch scratch(queue);
-    const Layout layout = launch::layout_of(x);
+    const Layout layout = launch::layout_of<Space>(x);
     const Normalised norm = normalised<Space>(queue, scratch, layout, bn);
     if (shortcut_bn == nullptr) {
       launch::map<Space>(queue, "kernels/batchnorm_add_relu", layout, launch::elements<T>(y),

@@ -182,7 +182,8 @@ struct Layout {
 };
 
 /// The layout of x: one segment, or one for each image.
-inline Layout layout_of(const Tensor& x, bool per_image = false) {
+template <class Space>
+Layout layout_of(const Tensor& x, bool per_image = false) {
   Layout layout;
   layout.segments = per_image ? x.shape.n : 1;
   layout.elems = per_image ? x.elems() / std::max<std::int64_t>(x.shape.n, 1) : x.elems();
@@ -191,8 +192,12 @@ inline Layout layout_of(const Tensor& x, bool per_image = false) {
   constexpr std::int64_t kVector = 16, kLong = 512, kMost = 64;
   const std::int64_t rows = std::max<std::int64_t>(layout.elems / std::max<std::int64_t>(layout.c, 1), 1);
   while (layout.copies < kMost && layout.copies < rows && layout.width() < kLong) ++layout.copies;
-  for (std::int64_t more = layout.copies; more <= std::min({2 * layout.copies, kMost, rows}); ++more) {
-    if (more * layout.c % kVector == 0) {
+  // A device's vectors are of 16 bytes. Where it must, it takes more rows for them: channels that are an odd number of
+  // halves would else go two bytes at a time.
+  const std::int64_t vector = kOnDevice<Space> ? 16 / static_cast<std::int64_t>(dtype_bytes(x.dtype)) : kVector;
+  const std::int64_t most = kOnDevice<Space> ? layout.copies + vector - 1 : 2 * layout.copies;
+  for (std::int64_t more = layout.copies; more <= std::min({most, kMost, rows}); ++more) {
+    if (more * layout.c % vector == 0) {
       layout.copies = more;
       break;
     }
@@ -256,6 +261,16 @@ struct ChannelValues {
   }
 };
 
+template <class First, class Second>
+struct TwoChannelValues {
+  ChannelValues<First> first;
+  ChannelValues<Second> second;
+  KOKKOS_FORCEINLINE_FUNCTION void operator()(std::int64_t segment, std::int64_t channel) const {
+    first(segment, channel);
+    second(segment, channel);
+  }
+};
+
 template <class T>
 struct Given {
   const T* values;
@@ -278,6 +293,22 @@ const float* channel_values(const Queue& queue, Scratch& scratch, const Layout& 
                     detail::ChannelValues<Formula>{formula, values, stride, first});
   }
   return values;
+}
+
+/// Two of them, in one launch where a launch counts.
+template <class Space, class First, class Second>
+std::pair<const float*, const float*> channel_values(const Queue& queue, Scratch& scratch, const Layout& layout,
+                                                     std::int64_t segments, const First& first, const Second& second) {
+  if constexpr (kOnDevice<Space>) {
+    const std::int64_t c = layout.c;
+    float *const a = scratch.get<float>(segments * c), *const b = scratch.get<float>(segments * c);
+    channels<Space>(queue, "kernels/channel_values", segments, c,
+                    detail::TwoChannelValues<First, Second>{{first, a, c, 0}, {second, b, c, 0}});
+    return {a, b};
+  } else {
+    const float* const a = channel_values<Space>(queue, scratch, layout, segments, first);
+    return {a, channel_values<Space>(queue, scratch, layout, segments, second)};
+  }
 }
 
 /// The same for values that exist already; used in place where nothing has to be repeated or converted.

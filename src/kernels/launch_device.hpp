@@ -2,9 +2,9 @@
 // Formulas on a device. A thread has V neighbouring elements of a wide row (16 bytes where the layout allows) and walks
 // down the rows: what belongs to its channels is read once into registers, activations go by whole vectors. For that a
 // formula tells its pointers by kind in `fields(visit)`: elements(p) is indexed by element, channels(p) by channel,
-// images(p) by segment and channel, segments(p) by segment. The launcher copies the formula, sets the copy's pointers
-// to registers and calls it with the places there, so the formula itself is the one the processor runs. Part of
-// launch.hpp.
+// images(p) by segment and channel, segments(p) by segment; channels(p, make) are values that each thread makes for
+// itself. The launcher copies the formula, sets the copy's pointers to registers and calls it with the places there, so
+// the formula itself is the one the processor runs. Part of launch.hpp.
 #pragma once
 
 #include <map>
@@ -48,6 +48,8 @@ struct Aligned {
     yes = yes && reinterpret_cast<std::uintptr_t>(p) % 16 == 0;
   }
   KOKKOS_FORCEINLINE_FUNCTION void channels(const float*&) {}
+  template <class Make>
+  KOKKOS_FORCEINLINE_FUNCTION void channels(const float*&, const Make&) {}
   KOKKOS_FORCEINLINE_FUNCTION void images(const float*&) {}
   KOKKOS_FORCEINLINE_FUNCTION void segments(const float*&) {}
 };
@@ -58,9 +60,9 @@ template <int V>
 struct ParameterStore {
   float values[kMostParameters][V];
 };
-template <int V>
+template <int V, int kBytes = 4>
 struct ElementStore {
-  alignas(16) unsigned char values[kMostInputs][V * 4];
+  alignas(16) unsigned char values[kMostInputs][V * kBytes];
 };
 
 /// Reads the parameters of V places from `k` of the wide row on.
@@ -72,20 +74,29 @@ struct ParameterReader {
   int used = 0;
   template <class T>
   KOKKOS_FORCEINLINE_FUNCTION void elements(const T*&) {}
-  KOKKOS_FORCEINLINE_FUNCTION void channels(const float*& p) { read(p, 0); }
-  KOKKOS_FORCEINLINE_FUNCTION void images(const float*& p) { read(p, segment * c); }
+  KOKKOS_FORCEINLINE_FUNCTION void channels(const float*& p) {
+    read(p, [from = p](int channel) { return from[channel]; });
+  }
+  template <class Make>
+  KOKKOS_FORCEINLINE_FUNCTION void channels(const float*& p, const Make& make) {
+    read(p, [&make](int channel) { return make(0, channel); });
+  }
+  KOKKOS_FORCEINLINE_FUNCTION void images(const float*& p) {
+    read(p, [from = p + segment * c](int channel) { return from[channel]; });
+  }
   KOKKOS_FORCEINLINE_FUNCTION void segments(const float*& p) {
     values[used][0] = p[segment];
     p = values[used++];
   }
 
  private:
-  KOKKOS_FORCEINLINE_FUNCTION void read(const float*& p, std::int64_t from) {
+  template <class Value>
+  KOKKOS_FORCEINLINE_FUNCTION void read(const float*& p, const Value& value) {
     const int count = static_cast<int>(c);
     int channel = k % count;
 #pragma unroll
     for (int j = 0; j < V; ++j) {
-      values[used][j] = p[from + channel];
+      values[used][j] = value(channel);
       channel = channel + 1 == count ? 0 : channel + 1;
     }
     p = values[used++];
@@ -108,11 +119,11 @@ KOKKOS_FORCEINLINE_FUNCTION void read_vector(const T* from, T* to) {
 }
 
 /// Reads V elements from `i` on, of which `count` are there.
-template <int V>
+template <int V, int kBytes = 4>
 struct ElementReader {
   std::int64_t i;
   int count;
-  unsigned char (*values)[V * 4];
+  unsigned char (*values)[V * kBytes];
   int used = 0;
   template <class T>
   KOKKOS_FORCEINLINE_FUNCTION void elements(const T*& p) {
@@ -132,6 +143,8 @@ struct ElementReader {
     p = local;
   }
   KOKKOS_FORCEINLINE_FUNCTION void channels(const float*&) {}
+  template <class Make>
+  KOKKOS_FORCEINLINE_FUNCTION void channels(const float*&, const Make&) {}
   KOKKOS_FORCEINLINE_FUNCTION void images(const float*&) {}
   KOKKOS_FORCEINLINE_FUNCTION void segments(const float*&) {}
 };

@@ -5,7 +5,8 @@
 #include <cstring>
 #include <vector>
 
-#include "row_team.hpp"
+#include "row_formulas.hpp"
+#include "seer/device/copy.hpp"
 
 namespace seer::kernels {
 namespace {
@@ -47,7 +48,8 @@ struct Coefficients {
   float scale = 1, decay = 0;
 };
 
-Coefficients coefficients(const UpdateRule& rule, double parameter_square, double gradient_square) {
+KOKKOS_INLINE_FUNCTION Coefficients coefficients(const UpdateRule& rule, double parameter_square,
+                                                 double gradient_square) {
   const double factor = static_cast<double>(rule.gradient_factor);
   if (!rule.lars) return {rule.gradient_factor, rule.weight_decay};
   if (parameter_square == 0 || gradient_square == 0) return {rule.gradient_factor, 0};
@@ -57,6 +59,19 @@ Coefficients coefficients(const UpdateRule& rule, double parameter_square, doubl
       static_cast<double>(rule.trust) * parameter / (gradient + decay * parameter + static_cast<double>(rule.epsilon));
   return {static_cast<float>(alpha * factor), static_cast<float>(alpha * decay)};
 }
+
+/// Where FlatRanges keeps what: the pieces of all ranges in order, and the first piece of each range and of none.
+}  // namespace
+struct FlatTables {
+  const Piece* pieces;
+  const std::int64_t* first;
+  explicit FlatTables(const FlatRanges& of)
+      : pieces(static_cast<const Piece*>(of.tables_.data())),
+        first(static_cast<const std::int64_t*>(of.tables_.data()) + of.pieces_ * 3) {}
+  static std::int64_t count(const FlatRanges& of) { return of.pieces_; }
+  static std::int64_t elems(const FlatRanges& of) { return of.elems_; }
+};
+namespace {
 
 /// Bits of the magnitude: they are ordered as the magnitudes are, with infinity and then NaN above all.
 KOKKOS_FORCEINLINE_FUNCTION std::uint32_t magnitude(float x) {
@@ -72,10 +87,24 @@ struct PieceSquares {
   template <class Team>
   KOKKOS_INLINE_FUNCTION void operator()(const Team& team, std::int64_t i) const {
     const float* part = x + piece[i].begin;
-    const double sum = team.sum(piece[i].end - piece[i].begin, [=](std::int64_t k) {
-      return static_cast<double>(part[k]) * static_cast<double>(part[k]);
-    });
+    const double sum = team.sum(piece[i].end - piece[i].begin, Square{part});
     if (team.leads()) partial[i] = sum;
+  }
+};
+
+/// New momentum and parameter.
+struct Moved {
+  const float *g, *m, *p;
+  float scale, decay, rate, keep;
+  template <class Visit>
+  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+    visit.elements(g);
+    visit.elements(m);
+    visit.elements(p);
+  }
+  KOKKOS_FORCEINLINE_FUNCTION launch::Pair operator()(std::int64_t k) const {
+    const float step = keep * m[k] + (scale * g[k] + decay * p[k]);
+    return {step, p[k] - rate * step};
   }
 };
 
@@ -89,13 +118,58 @@ struct Step {
   KOKKOS_INLINE_FUNCTION void operator()(const Team& team, std::int64_t i) const {
     const float* g = gradients + piece[i].begin;
     float *m = momenta + piece[i].begin, *p = parameters + piece[i].begin;
-    const float scale = table[piece[i].range].scale, decay = table[piece[i].range].decay;
-    const float rate = lr, keep = momentum;
-    team.each(piece[i].end - piece[i].begin, [=](std::int64_t k) {
-      const float step = keep * m[k] + (scale * g[k] + decay * p[k]);
-      m[k] = step;
-      p[k] -= rate * step;
-    });
+    const Coefficients of = table[piece[i].range];
+    team.write(piece[i].end - piece[i].begin, Moved{g, m, p, of.scale, of.decay, lr, momentum}, m, p);
+  }
+};
+
+/// The same from numbers that lie where the kernels are.
+struct StepByRule {
+  const Piece* piece;
+  const std::uint8_t* skip;
+  const double *parameter_squares, *gradient_squares;
+  const UpdateRule* rule;
+  const float* gradients;
+  float *momenta, *parameters;
+  template <class Team>
+  KOKKOS_INLINE_FUNCTION void operator()(const Team& team, std::int64_t i) const {
+    const Piece part = piece[i];
+    if (skip != nullptr && skip[part.range] != 0) return;
+    const UpdateRule r = *rule;
+    const Coefficients of =
+        r.lars ? coefficients(r, parameter_squares[part.range], gradient_squares[part.range]) : coefficients(r, 1, 1);
+    float *m = momenta + part.begin, *p = parameters + part.begin;
+    team.write(part.end - part.begin, Moved{gradients + part.begin, m, p, of.scale, of.decay, r.lr, r.momentum}, m, p);
+  }
+};
+
+/// The squares of a range's pieces, added up.
+struct RangeSquares {
+  const double* partial;
+  const std::int64_t* first;
+  template <class Team>
+  KOKKOS_INLINE_FUNCTION double operator()(const Team& team, std::int64_t range) const {
+    return team.sum_in_order(first[range + 1] - first[range], Value<double>{partial + first[range]});
+  }
+};
+
+/// The first piece in which something was found, and where there.
+struct Found {
+  const std::int64_t* places;
+  template <class Visit>
+  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+    visit.elements(places);
+  }
+  KOKKOS_FORCEINLINE_FUNCTION bool operator()(std::int64_t k) const { return places[k] >= 0; }
+};
+struct FirstFound {
+  const std::int64_t* places;
+  std::int64_t count, piece_elems;
+  std::int64_t* place;
+  template <class Team>
+  KOKKOS_INLINE_FUNCTION void operator()(const Team& team, std::int64_t) const {
+    const std::int64_t piece = team.first(count, Found{places});
+    if (team.leads()) *place = piece < 0 ? -1 : piece * piece_elems + places[piece];
   }
 };
 
@@ -106,12 +180,21 @@ struct UnitRow {
   template <class Team>
   KOKKOS_INLINE_FUNCTION void operator()(const Team& team, std::int64_t row) const {
     float* a = data + row * c;
-    const double norm =
-        std::sqrt(team.sum(c, [=](std::int64_t k) { return static_cast<double>(a[k]) * static_cast<double>(a[k]); }));
+    const double norm = std::sqrt(team.sum(c, Square{a}));
     if (std::abs(norm - 1) < tolerance) return;
     const double factor = 1.0 / (norm > 1e-12 ? norm : 1e-12);  // spec 2, prototype normalisation
-    team.each(c, [=](std::int64_t k) { a[k] = static_cast<float>(static_cast<double>(a[k]) * factor); });
+    team.write(c, Stretched{a, factor}, a);
   }
+};
+
+struct Beyond {
+  const float* x;
+  std::uint32_t most;
+  template <class Visit>
+  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+    visit.elements(x);
+  }
+  KOKKOS_FORCEINLINE_FUNCTION bool operator()(std::int64_t k) const { return magnitude(x[k]) > most; }
 };
 
 struct FirstBeyond {
@@ -123,9 +206,7 @@ struct FirstBeyond {
   KOKKOS_INLINE_FUNCTION void operator()(const Team& team, std::int64_t i) const {
     const float* part = x + i * piece_elems;
     const std::int64_t left = count - i * piece_elems;
-    const std::uint32_t limit = most;
-    const std::int64_t place =
-        team.first(left < piece_elems ? left : piece_elems, [=](std::int64_t k) { return magnitude(part[k]) > limit; });
+    const std::int64_t place = team.first(left < piece_elems ? left : piece_elems, Beyond{part, most});
     if (team.leads()) found[i] = place;
   }
 };
@@ -133,7 +214,7 @@ struct FirstBeyond {
 }  // namespace
 
 void squared_norms(Queue& queue, const float* x, std::span<const Range> ranges, double* squares) {
-  if (queue.only_plans(4 * elems(ranges))) return;
+  if (queue.only_plans(4 * elems(ranges), DType::f32, 3)) return;
   launch::on_space(queue, [&]<class Space>() {
     Scratch scratch(queue);
     const std::vector<Piece>& pieces = cut<Space>(ranges);
@@ -150,7 +231,7 @@ void squared_norms(Queue& queue, const float* x, std::span<const Range> ranges, 
 void optimizer_update(Queue& queue, std::span<const Range> ranges, std::span<const std::uint8_t> skip,
                       const double* parameter_squares, const double* gradient_squares, const UpdateRule& rule,
                       const float* gradients, float* momenta, float* parameters) {
-  if (queue.only_plans(20 * elems(ranges))) return;
+  if (queue.only_plans(20 * elems(ranges), DType::f32, 3)) return;
   ensure(skip.empty() || skip.size() == ranges.size(), "one skip flag for each range, or none");
   launch::on_space(queue, [&]<class Space>() {
     Scratch scratch(queue);
@@ -168,6 +249,64 @@ void optimizer_update(Queue& queue, std::span<const Range> ranges, std::span<con
   });
 }
 
+FlatRanges::FlatRanges(device::Space space, std::span<const Range> ranges)
+    : ranges_(static_cast<std::int64_t>(ranges.size())), elems_(elems(ranges)) {
+  Queue queue{.space = space};
+  if (space == device::Space::planned) {
+    return;  // nothing reads it
+  }
+  launch::on_space(queue, [&]<class Space>() {
+    const std::vector<Piece>& pieces = cut<Space>(ranges);
+    pieces_ = static_cast<std::int64_t>(pieces.size());
+    std::vector<std::int64_t> table;
+    for (const Piece& piece : pieces) table.insert(table.end(), {piece.begin, piece.end, piece.range});
+    std::size_t next = 0;
+    for (std::int64_t range = 0; range <= ranges_; ++range) {
+      while (next < pieces.size() && pieces[next].range < range) ++next;
+      table.push_back(static_cast<std::int64_t>(next));
+    }
+    tables_ = device::Buffer(table.size() * sizeof(std::int64_t), space);
+    device::copy(queue, table.data(), device::Space::host, tables_.data(), space, tables_.bytes());
+    queue.wait();
+  });
+}
+
+void squared_norms(Queue& queue, const FlatRanges& ranges, const float* x, double* squares) {
+  if (queue.only_plans(4 * FlatTables::elems(ranges), DType::f32, 2)) return;
+  launch::on_space(queue, [&]<class Space>() {
+    Scratch scratch(queue);
+    const FlatTables tables(ranges);
+    const std::int64_t count = FlatTables::count(ranges);
+    double* partial = scratch.get<double>(count);
+    launch::rows<Space>(queue, "kernels/squared_norms", count, PieceSquares{x, tables.pieces, partial});
+    launch::rows<Space>(queue, "kernels/squares_of_ranges", ranges.ranges(),
+                        Kept<RangeSquares, double>{{partial, tables.first}, squares});
+  });
+}
+
+void optimizer_update(Queue& queue, const FlatRanges& ranges, const std::uint8_t* skip, const double* parameter_squares,
+                      const double* gradient_squares, const UpdateRule* rule, const float* gradients, float* momenta,
+                      float* parameters) {
+  if (queue.only_plans(20 * FlatTables::elems(ranges))) return;
+  launch::on_space(queue, [&]<class Space>() {
+    launch::rows<Space>(queue, "kernels/optimizer_update", FlatTables::count(ranges),
+                        StepByRule{FlatTables(ranges).pieces, skip, parameter_squares, gradient_squares, rule,
+                                   gradients, momenta, parameters});
+  });
+}
+
+void first_beyond(Queue& queue, const float* x, std::int64_t count, float limit, std::int64_t* place) {
+  if (queue.only_plans(4 * count, DType::f32, 2)) return;
+  launch::on_space(queue, [&]<class Space>() {
+    Scratch scratch(queue);
+    constexpr std::int64_t kElems = kPieceElems<Space>;
+    const std::int64_t pieces = (count + kElems - 1) / kElems;
+    std::int64_t* places = scratch.get<std::int64_t>(pieces);
+    launch::rows<Space>(queue, "kernels/first_beyond", pieces, FirstBeyond{x, places, count, kElems, magnitude(limit)});
+    launch::rows<Space>(queue, "kernels/first_found", 1, FirstFound{places, pieces, kElems, place});
+  });
+}
+
 void normalize_rows(Queue& queue, const Tensor& matrix, float tolerance) {
   if (queue.only_plans(3 * matrix.bytes())) return;
   launch::need_f32(matrix);
@@ -178,7 +317,7 @@ void normalize_rows(Queue& queue, const Tensor& matrix, float tolerance) {
 }
 
 std::int64_t first_beyond(Queue& queue, const float* x, std::int64_t count, float limit) {
-  if (queue.only_plans(4 * count)) return -1;
+  if (queue.only_plans(4 * count, DType::f32, 2)) return -1;
   return launch::on_space(queue, [&]<class Space>() -> std::int64_t {
     Scratch scratch(queue);
     constexpr std::int64_t kElems = kPieceElems<Space>;

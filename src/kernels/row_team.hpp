@@ -1,35 +1,91 @@
 // SPDX-License-Identifier: Apache-2.0
 // Kernels whose unit is a matrix row or a piece of a flat block: sums and maxima along it, then a pass that uses them.
-// Their formulas are structs with a call operator of (team, row).
+// Their formulas are structs with a call operator of (team, row). What they do along the row is told by smaller
+// formulas, f(k) of the row's place k (or f(k, place), where the place itself counts), which name their pointers in
+// `fields` as launch_device.hpp wants them.
 #pragma once
+
+#include <type_traits>
 
 #include "launch.hpp"
 
 namespace seer::kernels::launch {
 
+/// What a formula gives for two arrays at a time.
+struct Pair {
+  float first, second;
+};
+
+namespace detail {
+
+template <class Formula>
+KOKKOS_FORCEINLINE_FUNCTION auto value_at(const Formula& f, std::int64_t k, [[maybe_unused]] std::int64_t place) {
+  if constexpr (std::is_invocable_v<const Formula&, std::int64_t, std::int64_t>) {
+    return f(k, place);
+  } else {
+    return f(k);
+  }
+}
+template <class Formula>
+using ValueOf = std::decay_t<decltype(value_at(std::declval<const Formula&>(), 0, 0))>;
+
+}  // namespace detail
+
 /// The threads that share one row (or one piece of a flat block): on the host a single one with vectorised loops.
 struct HostRow {
   /// Whether this thread is the one that writes what the row has once.
   KOKKOS_INLINE_FUNCTION bool leads() const { return true; }
-  template <class Body>
-  KOKKOS_INLINE_FUNCTION void each(std::int64_t count, const Body& body) const {
-    const Body f = body;
+  /// out[k] = formula(k). out may be what the formula reads.
+  template <class Formula, class T>
+  KOKKOS_INLINE_FUNCTION void write(std::int64_t count, const Formula& formula, T* out) const {
+    const Formula f = formula;
 #pragma omp simd
-    for (std::int64_t k = 0; k < count; ++k) f(k);
+    for (std::int64_t k = 0; k < count; ++k) out[k] = detail::value_at(f, k, k);
   }
-  template <class Value>
-  KOKKOS_INLINE_FUNCTION double sum(std::int64_t count, const Value& value) const {
-    const Value f = value;
+  /// Of a formula that gives a Pair.
+  template <class Formula>
+  KOKKOS_INLINE_FUNCTION void write(std::int64_t count, const Formula& formula, float* a, float* b) const {
+    const Formula f = formula;
+#pragma omp simd
+    for (std::int64_t k = 0; k < count; ++k) {
+      const Pair values = f(k);
+      a[k] = values.first;
+      b[k] = values.second;
+    }
+  }
+  template <class Formula>
+  KOKKOS_INLINE_FUNCTION double sum(std::int64_t count, const Formula& formula) const {
+    const Formula f = formula;
     double total = 0;
 #pragma omp simd reduction(+ : total)
     for (std::int64_t k = 0; k < count; ++k) total += static_cast<double>(f(k));
     return total;
   }
+  /// What is added up is written as well.
+  template <class Formula>
+  KOKKOS_INLINE_FUNCTION double sum(std::int64_t count, const Formula& formula, float* out) const {
+    const Formula f = formula;
+    double total = 0;
+#pragma omp simd reduction(+ : total)
+    for (std::int64_t k = 0; k < count; ++k) {
+      const float value = f(k);
+      out[k] = value;
+      total += static_cast<double>(value);
+    }
+    return total;
+  }
+  /// One by one, where the order counts.
+  template <class Formula>
+  KOKKOS_INLINE_FUNCTION double sum_in_order(std::int64_t count, const Formula& formula) const {
+    double total = 0;
+    for (std::int64_t k = 0; k < count; ++k) total += static_cast<double>(formula(k));
+    return total;
+  }
   /// Largest value, -inf for none; NaN is passed over.
-  template <class Value>
-  KOKKOS_INLINE_FUNCTION auto max(std::int64_t count, const Value& value) const {
-    using T = std::decay_t<decltype(value(count))>;
-    const Value f = value;
+  template <class Formula>
+  KOKKOS_INLINE_FUNCTION auto max(std::int64_t count, const Formula& formula) const {
+    using T = detail::ValueOf<Formula>;
+    const Formula f = formula;
     T most = -std::numeric_limits<T>::infinity();
 #pragma omp simd reduction(max : most)
     for (std::int64_t k = 0; k < count; ++k) {
@@ -58,45 +114,147 @@ struct HostRow {
 };
 
 #if defined(SEER_KERNELS_CUDA)
-/// On a device a team, each thread with every 256th place: what one pass writes at a place, the same thread reads in
-/// the next one. The team's threads are added up in a fixed tree, and all of them get the result.
+namespace detail {
+
+/// How many elements lie before the first that begins 16 bytes: the same for all pointers, or there are no vectors.
+struct Boundary {
+  int elems = -1;
+  bool same = true;
+  template <class T>
+  KOKKOS_FORCEINLINE_FUNCTION void elements(const T*& p) {
+    found(p);
+  }
+  template <class T>
+  KOKKOS_FORCEINLINE_FUNCTION void found(const T* p) {
+    const auto address = reinterpret_cast<std::uintptr_t>(p);
+    const int before = static_cast<int>((16 - address % 16) % 16 / sizeof(T));
+    same = same && (elems < 0 || elems == before);
+    elems = before;
+  }
+};
+
+}  // namespace detail
+
+/// On a device a team. Each thread takes four neighbouring places, 16 bytes of floats, of every 1024, where all arrays
+/// begin alike towards 16 bytes; the places before the first whole vector go one by one. The team's threads are added
+/// up in a fixed tree, and all of them get the result. What a pass writes, the next one may read: each ends together.
 struct DeviceRow {
   const detail::TeamMember& team;
 
   KOKKOS_FORCEINLINE_FUNCTION bool leads() const { return team.team_rank() == 0; }
-  template <class Body>
-  KOKKOS_FORCEINLINE_FUNCTION void each(std::int64_t count, const Body& body) const {
-#pragma unroll 4
-    for (std::int64_t k = team.team_rank(); k < count; k += detail::kTeam) body(k);
+  template <class Formula, class T>
+  KOKKOS_FORCEINLINE_FUNCTION void write(std::int64_t count, const Formula& formula, T* out) const {
+    detail::Boundary boundary;
+    boundary.found(out);
+    places(count, formula, boundary, [=]<int V>(const Formula& f, std::int64_t k, int there) {
+      alignas(16) T kept[V];
+#pragma unroll
+      for (int j = 0; j < V; ++j) kept[j] = detail::value_at(f, j, k + j);
+      detail::write<V>(kept, out + k, there);
+    });
+    team.team_barrier();
   }
-  template <class Value>
-  KOKKOS_FORCEINLINE_FUNCTION double sum(std::int64_t count, const Value& value) const {
+  template <class Formula>
+  KOKKOS_FORCEINLINE_FUNCTION void write(std::int64_t count, const Formula& formula, float* a, float* b) const {
+    detail::Boundary boundary;
+    boundary.found(a);
+    boundary.found(b);
+    places(count, formula, boundary, [=]<int V>(const Formula& f, std::int64_t k, int there) {
+      alignas(16) float first[V], second[V];
+#pragma unroll
+      for (int j = 0; j < V; ++j) {
+        const Pair values = f(j);
+        first[j] = values.first;
+        second[j] = values.second;
+      }
+      detail::write<V>(first, a + k, there);
+      detail::write<V>(second, b + k, there);
+    });
+    team.team_barrier();
+  }
+  template <class Formula>
+  KOKKOS_FORCEINLINE_FUNCTION double sum(std::int64_t count, const Formula& formula) const {
     double total = 0;
-#pragma unroll 4
-    for (std::int64_t k = team.team_rank(); k < count; k += detail::kTeam) total += static_cast<double>(value(k));
+    places(count, formula, detail::Boundary{}, [&]<int V>(const Formula& f, std::int64_t, int there) {
+#pragma unroll
+      for (int j = 0; j < V; ++j) {
+        const auto value = static_cast<double>(f(j));
+        total += j < there ? value : 0.0;
+      }
+    });
     team.team_reduce(Kokkos::Sum<double>(total));
     return total;
   }
-  template <class Value>
-  KOKKOS_FORCEINLINE_FUNCTION auto max(std::int64_t count, const Value& value) const {
-    using T = std::decay_t<decltype(value(count))>;
+  /// In the device's own order, which is always the same.
+  template <class Formula>
+  KOKKOS_FORCEINLINE_FUNCTION double sum_in_order(std::int64_t count, const Formula& formula) const {
+    return sum(count, formula);
+  }
+  template <class Formula>
+  KOKKOS_FORCEINLINE_FUNCTION double sum(std::int64_t count, const Formula& formula, float* out) const {
+    double total = 0;
+    detail::Boundary boundary;
+    boundary.found(out);
+    places(count, formula, boundary, [&]<int V>(const Formula& f, std::int64_t k, int there) {
+      alignas(16) float kept[V];
+#pragma unroll
+      for (int j = 0; j < V; ++j) {
+        kept[j] = f(j);
+        total += j < there ? static_cast<double>(kept[j]) : 0.0;
+      }
+      detail::write<V>(kept, out + k, there);
+    });
+    team.team_reduce(Kokkos::Sum<double>(total));
+    return total;
+  }
+  template <class Formula>
+  KOKKOS_FORCEINLINE_FUNCTION auto max(std::int64_t count, const Formula& formula) const {
+    using T = detail::ValueOf<Formula>;
     T most = -std::numeric_limits<T>::infinity();
-#pragma unroll 4
-    for (std::int64_t k = team.team_rank(); k < count; k += detail::kTeam) {
-      const T v = value(k);
-      most = v > most ? v : most;
-    }
+    places(count, formula, detail::Boundary{}, [&]<int V>(const Formula& f, std::int64_t, int there) {
+#pragma unroll
+      for (int j = 0; j < V; ++j) {
+        const T v = f(j);
+        most = j < there && v > most ? v : most;
+      }
+    });
     team.team_reduce(Kokkos::Max<T>(most));
     return most;
   }
   template <class Condition>
   KOKKOS_FORCEINLINE_FUNCTION std::int64_t first(std::int64_t count, const Condition& condition) const {
     std::int64_t found = count;
-    for (std::int64_t k = team.team_rank(); k < count && found == count; k += detail::kTeam) {
-      if (condition(k)) found = k;
-    }
+    places(count, condition, detail::Boundary{}, [&]<int V>(const Condition& f, std::int64_t k, int there) {
+#pragma unroll
+      for (int j = V - 1; j >= 0; --j) found = j < there && k + j < found && f(j) ? k + j : found;
+    });
     team.team_reduce(Kokkos::Min<std::int64_t>(found));
     return found < count ? found : -1;
+  }
+
+ private:
+  /// take<V>(formula on registers, k, how many of V places are there) for all places of this thread.
+  template <class Formula, class Take>
+  KOKKOS_FORCEINLINE_FUNCTION void places(std::int64_t count, const Formula& formula, detail::Boundary boundary,
+                                          const Take& take) const {
+    Formula probe = formula;
+    probe.fields(boundary);
+    const bool vectors = boundary.same && boundary.elems >= 0 && boundary.elems < count;
+    const std::int64_t before = vectors ? boundary.elems : count;
+    walk<1>(0, before, formula, take);
+    if (vectors) walk<4>(before, count, formula, take);
+  }
+  template <int V, class Formula, class Take>
+  KOKKOS_FORCEINLINE_FUNCTION void walk(std::int64_t begin, std::int64_t end, const Formula& formula,
+                                        const Take& take) const {
+#pragma unroll 2
+    for (std::int64_t k = begin + team.team_rank() * V; k < end; k += detail::kTeam * V) {
+      Formula f = formula;
+      detail::ElementStore<V, 8> store;
+      detail::ElementReader<V, 8> in{k, detail::there(V, end - k), store.values};
+      f.fields(in);
+      take.template operator()<V>(f, k, in.count);
+    }
   }
 };
 

@@ -52,6 +52,13 @@ struct PrototypeSum {
   }
 };
 
+struct AddedSum {
+  double* sums;
+  KOKKOS_FORCEINLINE_FUNCTION void operator()(std::int64_t, std::int64_t k, const double (&sum)[1]) const {
+    sums[k] += sum[0];
+  }
+};
+
 struct Raised {
   const float* data;
   float value;
@@ -64,18 +71,6 @@ struct Raised {
   }
 };
 
-/// What a formula of (team, row) gives for each row.
-template <class Body, class T>
-struct Kept {
-  Body body;
-  T* values;
-  template <class Team>
-  KOKKOS_INLINE_FUNCTION void operator()(const Team& team, std::int64_t row) const {
-    const T value = body(team, row);
-    if (team.leads()) values[row] = value;
-  }
-};
-
 /// The sum of body(team, row) over rows, added up in order.
 template <class Body>
 double sum_over_rows(Queue& queue, const char* label, std::int64_t count, const Body& body) {
@@ -84,6 +79,18 @@ double sum_over_rows(Queue& queue, const char* label, std::int64_t count, const 
     double* sums = scratch.get<double>(count);
     launch::rows<Space>(queue, label, count, Kept<Body, double>{body, sums});
     return launch::ordered_sum(launch::on_host(queue, sums, count), count);
+  });
+}
+
+/// The same sum into *out (or added to it), times a factor: nobody waits.
+template <class Body>
+void sum_over_rows_into(Queue& queue, const char* label, std::int64_t count, const Body& body, double* out,
+                        double factor = 1, bool add = false) {
+  launch::on_space(queue, [&]<class Space>() {
+    Scratch scratch(queue);
+    double* sums = scratch.get<double>(count);
+    launch::rows<Space>(queue, label, count, Kept<Body, double>{body, sums});
+    launch::rows<Space>(queue, "kernels/total", 1, Total{sums, out, count, factor, add});
   });
 }
 
@@ -104,31 +111,61 @@ float max_over_rows(Queue& queue, const char* label, std::int64_t count, const B
 }  // namespace
 
 float maximum(Queue& queue, const Tensor& scores) {
-  if (queue.only_plans(scores.bytes())) return 0;
+  if (queue.only_plans(scores.bytes(), DType::f32, 2)) return 0;
   launch::need_f32(scores);
   return max_over_rows(queue, "kernels/maximum", scores.rows(), RowMaximum{scores.f32(), scores.shape.c});
 }
 
 double sinkhorn_exponentials(Queue& queue, const Tensor& scores, float maximum, float epsilon, const Tensor& q) {
-  if (queue.only_plans(scores.bytes() + q.bytes())) return 1;
+  if (queue.only_plans(scores.bytes() + q.bytes(), DType::f32, 2)) return 1;
   launch::need_f32(scores);
   float* out = q.f32();
   const std::int64_t k_count = scores.shape.c, count = scores.rows();
   const double sum =
       sum_over_rows(queue, "kernels/sinkhorn_exponentials", count,
-                    RowExponentials{scores.f32(), out, k_count, 1.0 / wide(epsilon), 60 * epsilon, maximum});
+                    RowExponentials<float>{scores.f32(), out, k_count, 1.0 / wide(epsilon), 60 * epsilon, maximum});
   if (sum < std::numeric_limits<double>::infinity()) return sum;  // also false for NaN, which must stay visible
   const float largest = max_over_rows(queue, "kernels/sinkhorn_largest", count, RowLargestFinite{out, k_count});
   if (largest < 0) return sum;  // nothing finite to take instead
   return sum_over_rows(queue, "kernels/sinkhorn_repair", count, RowRepair{out, k_count, largest});
 }
 
+void maximum(Queue& queue, const Tensor& scores, float* largest) {
+  if (queue.only_plans(scores.bytes(), DType::f32, 2)) return;
+  launch::need_f32(scores);
+  launch::on_space(queue, [&]<class Space>() {
+    Scratch scratch(queue);
+    const std::int64_t count = scores.rows();
+    float* kept = scratch.get<float>(count);
+    launch::rows<Space>(queue, "kernels/maximum", count, Kept<RowMaximum, float>{{scores.f32(), scores.shape.c}, kept});
+    launch::rows<Space>(queue, "kernels/largest", 1, Largest{kept, largest, count});
+  });
+}
+
+void sinkhorn_exponentials(Queue& queue, const Tensor& scores, const float* maximum, float epsilon, const Tensor& q,
+                           double* sum) {
+  if (queue.only_plans(scores.bytes() + q.bytes(), DType::f32, 2)) return;
+  launch::need_f32(scores);
+  sum_over_rows_into(queue, "kernels/sinkhorn_exponentials", scores.rows(),
+                     RowExponentials<Loaded>{scores.f32(), q.f32(), scores.shape.c, 1.0 / wide(epsilon), 60 * epsilon,
+                                             Loaded{maximum}},
+                     sum);
+}
+
+void sinkhorn_divide(Queue& queue, const Tensor& q, const double* sum, std::int32_t* trouble) {
+  if (queue.only_plans(2 * q.bytes())) return;
+  launch::need_f32(q);
+  launch::on_space(queue, [&]<class Space>() {
+    launch::rows<Space>(queue, "kernels/sinkhorn_divide", q.rows(), RowDivide{q.f32(), sum, trouble, q.shape.c});
+  });
+}
+
 void sinkhorn_prototype_sums(Queue& queue, const Tensor& q, double* sums) {
-  if (queue.only_plans(q.bytes())) return;
+  if (queue.only_plans(q.bytes(), DType::f32, 2)) return;
   launch::need_f32(q);
   launch::on_space(queue, [&]<class Space>() {
     Scratch scratch(queue);
-    launch::reduce<Space, 1>(queue, "kernels/sinkhorn_prototype_sums", scratch, launch::layout_of(q), false,
+    launch::reduce<Space, 1>(queue, "kernels/sinkhorn_prototype_sums", scratch, launch::layout_of<Space>(q), false,
                              ColumnTerm{q.f32()}, PrototypeSum{sums});
   });
 }
@@ -150,7 +187,7 @@ void sinkhorn_scale(Queue& queue, const Tensor& q, const double* factors, double
 }
 
 bool sinkhorn_any_empty(Queue& queue, const double* sums, std::int64_t k) {
-  if (queue.only_plans(0)) return false;
+  if (queue.only_plans(0, DType::f32, 2)) return false;
   return launch::on_space(queue, [&]<class Space>() {
     Scratch scratch(queue);
     auto* const found = scratch.get<std::int64_t>(1);
@@ -159,10 +196,10 @@ bool sinkhorn_any_empty(Queue& queue, const double* sums, std::int64_t k) {
   });
 }
 
-void sinkhorn_factors(Queue& queue, double* sums, std::int64_t k) {
+void sinkhorn_factors(Queue& queue, double* sums, std::int64_t k, std::int32_t* trouble) {
   if (queue.only_plans(0)) return;
   launch::on_space(queue, [&]<class Space>() {
-    launch::rows<Space>(queue, "kernels/sinkhorn_factors", 1, Factors{sums, k});
+    launch::rows<Space>(queue, "kernels/sinkhorn_factors", 1, Factors{sums, k, trouble});
   });
 }
 
@@ -176,7 +213,7 @@ void sinkhorn_harden(Queue& queue, const Tensor& q) {
 
 double swav_cross_entropy(Queue& queue, const Tensor& scores, const Tensor& code_sum, int codes, float temperature,
                           double weight, const Tensor& d_scores) {
-  if (queue.only_plans(scores.bytes() + code_sum.bytes() + d_scores.bytes())) return 0;
+  if (queue.only_plans(scores.bytes() + code_sum.bytes() + d_scores.bytes(), DType::f32, 2)) return 0;
   launch::need_f32(scores);
   launch::need_f32(code_sum);
   const double inv_temperature = 1.0 / wide(temperature), codes_f = codes, slope = weight * inv_temperature;
@@ -185,8 +222,20 @@ double swav_cross_entropy(Queue& queue, const Tensor& scores, const Tensor& code
                                                 inv_temperature, codes_f, slope});
 }
 
-void add_predictions(Queue& queue, const Tensor& scores, float temperature, double* mean_prediction) {
-  if (queue.only_plans(scores.bytes())) return;
+void swav_cross_entropy(Queue& queue, const Tensor& scores, const Tensor& code_sum, int codes, float temperature,
+                        double weight, const Tensor& d_scores, double* loss) {
+  if (queue.only_plans(scores.bytes() + code_sum.bytes() + d_scores.bytes(), DType::f32, 2)) return;
+  launch::need_f32(scores);
+  launch::need_f32(code_sum);
+  const double inv_temperature = 1.0 / wide(temperature), codes_f = codes, slope = weight * inv_temperature;
+  sum_over_rows_into(
+      queue, "kernels/swav_cross_entropy", scores.rows(),
+      RowCrossEntropy{scores.f32(), code_sum.f32(), d_scores.f32(), scores.shape.c, inv_temperature, codes_f, slope},
+      loss, weight, true);
+}
+
+void add_predictions(Queue& queue, const Tensor& scores, float temperature, double* mean_prediction, Results where) {
+  if (queue.only_plans(scores.bytes(), DType::f32, where == Results::on_queue ? 3 : 4)) return;
   launch::need_f32(scores);
   launch::on_space(queue, [&]<class Space>() {
     Scratch scratch(queue);
@@ -199,16 +248,29 @@ void add_predictions(Queue& queue, const Tensor& scores, float temperature, doub
     launch::Layout layout;  // one segment a row: the formula needs the row
     layout.segments = count;
     layout.elems = layout.c = k_count;
+    const PredictionTerm term{s, largest, reciprocal, inv_temperature};
+    if (where == Results::on_queue) {
+      launch::reduce<Space, 1>(queue, "kernels/add_predictions", scratch, layout, false, term,
+                               AddedSum{mean_prediction});
+      return;
+    }
     double* sums = scratch.get<double>(k_count);
-    launch::reduce<Space, 1>(queue, "kernels/add_predictions", scratch, layout, false,
-                             PredictionTerm{s, largest, reciprocal, inv_temperature}, PrototypeSum{sums});
+    launch::reduce<Space, 1>(queue, "kernels/add_predictions", scratch, layout, false, term, PrototypeSum{sums});
     const double* added = launch::on_host(queue, sums, k_count);
     for (std::int64_t k = 0; k < k_count; ++k) mean_prediction[k] += added[k];
   });
 }
 
+void mean_row_entropy(Queue& queue, const Tensor& q, double* entropy) {
+  if (queue.only_plans(q.bytes(), DType::f32, 2)) return;
+  launch::need_f32(q);
+  const std::int64_t count = q.rows();
+  sum_over_rows_into(queue, "kernels/row_entropy", count, RowEntropy{q.f32(), q.shape.c}, entropy,
+                     count > 0 ? 1.0 / static_cast<double>(count) : 0.0);
+}
+
 double mean_row_entropy(Queue& queue, const Tensor& q) {
-  if (queue.only_plans(q.bytes())) return 0;
+  if (queue.only_plans(q.bytes(), DType::f32, 2)) return 0;
   launch::need_f32(q);
   const std::int64_t count = q.rows();
   const double sum = sum_over_rows(queue, "kernels/row_entropy", count, RowEntropy{q.f32(), q.shape.c});

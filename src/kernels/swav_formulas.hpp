@@ -6,47 +6,65 @@
 #include <limits>
 
 #include "exponential.hpp"
-#include "row_team.hpp"
+#include "row_formulas.hpp"
 
 namespace seer::kernels {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-
-KOKKOS_FORCEINLINE_FUNCTION double wide(float v) {
-  return static_cast<double>(v);
-}
 
 struct RowMaximum {
   const float* s;
   std::int64_t k_count;
   template <class Team>
   KOKKOS_INLINE_FUNCTION float operator()(const Team& team, std::int64_t row) const {
-    const float* a = s + row * k_count;
-    return team.max(k_count, [=](std::int64_t k) { return a[k]; });
+    return team.max(k_count, Value<>{s + row * k_count});
   }
 };
 
+/// exp((a - top) * factor)
+struct Exponential {
+  const float* a;
+  float top;
+  double factor;
+  template <class Visit>
+  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+    visit.elements(a);
+  }
+  KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t k) const { return exponential(a[k] - top, factor); }
+};
+
+/// A number that lies where the queue's kernels are.
+struct Loaded {
+  const float* at;
+  KOKKOS_FORCEINLINE_FUNCTION operator float() const { return *at; }
+};
+
+template <class Number>
 struct RowExponentials {
   const float* s;
   float* out;
   std::int64_t k_count;
   double factor;
-  float reach, maximum;
+  float reach;
+  Number maximum;
   template <class Team>
   KOKKOS_INLINE_FUNCTION double operator()(const Team& team, std::int64_t row) const {
     const float* a = s + row * k_count;
-    float* b = out + row * k_count;
-    const double scale = factor;
     // A row that lies so far below the rest that all of it would vanish in float is lifted until its best is
     // exp(-60): its share of the prototypes' first sums stays nothing, and from then on rows are scaled anyway.
-    const float best = team.max(k_count, [=](std::int64_t k) { return a[k]; });
-    const float top = best + reach < maximum ? best + reach : maximum;
-    return team.sum(k_count, [=](std::int64_t k) {
-      const float e = exponential(a[k] - top, scale);
-      b[k] = e;
-      return e;
-    });
+    const float best = team.max(k_count, Value<>{a});
+    const float most = maximum, top = best + reach < most ? best + reach : most;
+    return team.sum(k_count, Exponential{a, top, factor}, out + row * k_count);
   }
+};
+
+struct Finite {
+  const float* b;
+  template <class Visit>
+  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+    visit.elements(b);
+  }
+  KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t k) const { return b[k] < kInfinity ? b[k] : -kInfinity; }
 };
 
 struct RowLargestFinite {
@@ -54,9 +72,18 @@ struct RowLargestFinite {
   std::int64_t k_count;
   template <class Team>
   KOKKOS_INLINE_FUNCTION float operator()(const Team& team, std::int64_t row) const {
-    const float* b = q + row * k_count;
-    return team.max(k_count, [=](std::int64_t k) { return b[k] < kInfinity ? b[k] : -kInfinity; });
+    return team.max(k_count, Finite{q + row * k_count});
   }
+};
+
+struct Repaired {
+  const float* b;
+  float instead;
+  template <class Visit>
+  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+    visit.elements(b);
+  }
+  KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t k) const { return b[k] == kInfinity ? instead : b[k]; }
 };
 
 /// Infinite entries replaced; gives the row's sum.
@@ -67,12 +94,29 @@ struct RowRepair {
   template <class Team>
   KOKKOS_INLINE_FUNCTION double operator()(const Team& team, std::int64_t row) const {
     float* b = q + row * k_count;
-    const float instead = largest;
-    return team.sum(k_count, [=](std::int64_t k) {
-      b[k] = b[k] == kInfinity ? instead : b[k];
-      return b[k];
-    });
+    return team.sum(k_count, Repaired{b, largest}, b);
   }
+};
+
+/// a * f in double, and what becomes of it.
+struct Share {
+  const float* a;
+  const double* f;
+  template <class Visit>
+  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+    visit.elements(a);
+    visit.elements(f);
+  }
+  KOKKOS_FORCEINLINE_FUNCTION double operator()(std::int64_t k) const { return wide(a[k]) * f[k]; }
+};
+struct ShareOfTarget {
+  Share share;
+  double target;
+  template <class Visit>
+  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+    share.fields(visit);
+  }
+  KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t k) const { return static_cast<float>(share(k) * target); }
 };
 
 struct RowScale {
@@ -83,26 +127,87 @@ struct RowScale {
   template <class Team>
   KOKKOS_INLINE_FUNCTION void operator()(const Team& team, std::int64_t row) const {
     float* a = data + row * k_count;
-    const double* f = factors;
-    const double sum = team.sum(k_count, [=](std::int64_t k) { return wide(a[k]) * f[k]; });
-    const double target = row_target / sum;
-    team.each(k_count, [=](std::int64_t k) { a[k] = static_cast<float>(wide(a[k]) * f[k] * target); });
+    const Share share{a, factors};
+    const double sum = team.sum(k_count, share);
+    team.write(k_count, ShareOfTarget{share, row_target / sum}, a);
   }
+};
+
+constexpr double kWideInfinity = std::numeric_limits<double>::infinity();
+
+struct Reciprocal {
+  const double* f;
+  double k_total;
+  template <class Visit>
+  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+    visit.elements(f);
+  }
+  KOKKOS_FORCEINLINE_FUNCTION double operator()(std::int64_t k) const { return 1.0 / (k_total * f[k]); }
+};
+struct FiniteFactor {
+  const double* f;
+  template <class Visit>
+  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+    visit.elements(f);
+  }
+  KOKKOS_FORCEINLINE_FUNCTION double operator()(std::int64_t k) const { return f[k] < kWideInfinity ? f[k] : 0.0; }
+};
+struct RepairedFactor {
+  const double* f;
+  double largest;
+  template <class Visit>
+  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+    visit.elements(f);
+  }
+  KOKKOS_FORCEINLINE_FUNCTION double operator()(std::int64_t k) const {
+    return f[k] == kWideInfinity || f[k] == -kWideInfinity ? largest : f[k];
+  }
+};
+
+/// Times one over the sum of all; a sum that is none is trouble.
+struct Times {
+  const float* x;
+  float factor;
+  template <class Visit>
+  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+    visit.elements(x);
+  }
+  KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t k) const { return x[k] * factor; }
+};
+struct RowDivide {
+  float* data;
+  const double* total;
+  std::int32_t* trouble;
+  std::int64_t k_count;
+  template <class Team>
+  KOKKOS_INLINE_FUNCTION void operator()(const Team& team, std::int64_t row) const {
+    const double sum = *total;
+    float* a = data + row * k_count;
+    team.write(k_count, Times{a, static_cast<float>(1 / sum)}, a);
+    if (row == 0 && team.leads() && !(sum < kWideInfinity)) *trouble = 1;
+  }
+};
+
+struct Nothing {
+  const double* s;
+  template <class Visit>
+  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+    visit.elements(s);
+  }
+  KOKKOS_FORCEINLINE_FUNCTION bool operator()(std::int64_t k) const { return s[k] == 0.0; }
 };
 
 /// All factors in one row, as each may need the largest finite one.
 struct Factors {
   double* sums;
   std::int64_t count;
+  std::int32_t* trouble;  ///< null where nobody asks for sums that are zero
   template <class Team>
   KOKKOS_INLINE_FUNCTION void operator()(const Team& team, std::int64_t) const {
-    constexpr double kWideInfinity = std::numeric_limits<double>::infinity();
-    double* f = sums;
-    const double k_total = static_cast<double>(count);
-    team.each(count, [=](std::int64_t k) { f[k] = 1.0 / (k_total * f[k]); });
-    const double most = team.max(count, [=](std::int64_t k) { return f[k] < kWideInfinity ? f[k] : 0.0; });
-    const double largest = most > 0.0 ? most : 0.0;
-    team.each(count, [=](std::int64_t k) { f[k] = f[k] == kWideInfinity || f[k] == -kWideInfinity ? largest : f[k]; });
+    if (trouble != nullptr && team.first(count, Nothing{sums}) >= 0 && team.leads()) *trouble = 1;
+    team.write(count, Reciprocal{sums, static_cast<double>(count)}, sums);
+    const double most = team.max(count, FiniteFactor{sums});
+    team.write(count, RepairedFactor{sums, most > 0.0 ? most : 0.0}, sums);
   }
 };
 
@@ -113,9 +218,26 @@ struct FirstEmpty {
   std::int64_t* found;
   template <class Team>
   KOKKOS_INLINE_FUNCTION void operator()(const Team& team, std::int64_t) const {
-    const double* s = sums;
-    const std::int64_t place = team.first(count, [=](std::int64_t k) { return s[k] == 0.0; });
+    const std::int64_t place = team.first(count, Nothing{sums});
     if (team.leads()) *found = place;
+  }
+};
+
+struct Equal {
+  const float* a;
+  float value;
+  template <class Visit>
+  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+    visit.elements(a);
+  }
+  KOKKOS_FORCEINLINE_FUNCTION bool operator()(std::int64_t k) const { return a[k] == value; }
+};
+struct OneAt {
+  std::int64_t best;
+  template <class Visit>
+  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit&) {}
+  KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t, std::int64_t place) const {
+    return place == best ? 1.0F : 0.0F;
   }
 };
 
@@ -125,10 +247,21 @@ struct RowHarden {
   template <class Team>
   KOKKOS_INLINE_FUNCTION void operator()(const Team& team, std::int64_t row) const {
     float* a = data + row * k_count;
-    const float most = team.max(k_count, [=](std::int64_t k) { return a[k]; });
-    const std::int64_t best = team.first(k_count, [=](std::int64_t k) { return a[k] == most; });
-    team.each(k_count, [=](std::int64_t k) { a[k] = k == best ? 1.0F : 0.0F; });
+    const float most = team.max(k_count, Value<>{a});
+    const std::int64_t best = team.first(k_count, Equal{a, most});
+    team.write(k_count, OneAt{best}, a);
   }
+};
+
+struct ScoreGradient {
+  const float *d, *q;
+  float softmax, target;
+  template <class Visit>
+  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+    visit.elements(d);
+    visit.elements(q);
+  }
+  KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t k) const { return softmax * d[k] - target * q[k]; }
 };
 
 struct RowCrossEntropy {
@@ -140,22 +273,18 @@ struct RowCrossEntropy {
   KOKKOS_INLINE_FUNCTION double operator()(const Team& team, std::int64_t row) const {
     const float *a = s + row * k_count, *q = code + row * k_count;
     float* d = gradient + (gradient != nullptr ? row * k_count : 0);
-    const double inverse = inv_temperature;
-    const float largest = team.max(k_count, [=](std::int64_t k) { return a[k]; });
+    const float largest = team.max(k_count, Value<>{a});
+    const Exponential exponentials{a, largest, inv_temperature};
     double sum = 0;
     if (gradient != nullptr) {
-      sum = team.sum(k_count, [=](std::int64_t k) {
-        const float e = exponential(a[k] - largest, inverse);
-        d[k] = e;
-        return e;
-      });
+      sum = team.sum(k_count, exponentials, d);
       const float softmax = static_cast<float>(slope * codes / sum), target = static_cast<float>(slope);
-      team.each(k_count, [=](std::int64_t k) { d[k] = softmax * d[k] - target * q[k]; });
+      team.write(k_count, ScoreGradient{d, q, softmax, target}, d);
     } else {
-      sum = team.sum(k_count, [=](std::int64_t k) { return exponential(a[k] - largest, inverse); });
+      sum = team.sum(k_count, exponentials);
     }
-    const double cross = team.sum(k_count, [=](std::int64_t k) { return wide(q[k]) * wide(a[k]); });
-    return codes * (wide(largest) * inverse + std::log(sum)) - cross * inverse;
+    const double cross = team.sum(k_count, Product{q, a});
+    return codes * (wide(largest) * inv_temperature + std::log(sum)) - cross * inv_temperature;
   }
 };
 
@@ -167,13 +296,48 @@ struct RowSoftmaxSums {
   template <class Team>
   KOKKOS_INLINE_FUNCTION void operator()(const Team& team, std::int64_t row) const {
     const float* a = s + row * k_count;
-    const double inverse = inv_temperature;
-    const float most = team.max(k_count, [=](std::int64_t k) { return a[k]; });
-    const double sum = team.sum(k_count, [=](std::int64_t k) { return exponential(a[k] - most, inverse); });
+    const float most = team.max(k_count, Value<>{a});
+    const double sum = team.sum(k_count, Exponential{a, most, inv_temperature});
     if (team.leads()) {
       largest[row] = most;
       reciprocal[row] = static_cast<float>(1.0 / sum);
     }
+  }
+};
+
+struct EntropyTerm {
+  const float* a;
+  template <class Visit>
+  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+    visit.elements(a);
+  }
+  KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t k) const {
+    return a[k] >= std::numeric_limits<float>::min() ? -a[k] * logarithm(a[k]) : 0.0F;
+  }
+};
+
+/// out = factor * the sum of values, or that added to it.
+struct Total {
+  const double* values;
+  double* out;
+  std::int64_t count;
+  double factor;
+  bool add;
+  template <class Team>
+  KOKKOS_INLINE_FUNCTION void operator()(const Team& team, std::int64_t) const {
+    const double sum = team.sum_in_order(count, Value<double>{values});
+    if (team.leads()) *out = (add ? *out : 0.0) + factor * sum;
+  }
+};
+
+struct Largest {
+  const float* values;
+  float* out;
+  std::int64_t count;
+  template <class Team>
+  KOKKOS_INLINE_FUNCTION void operator()(const Team& team, std::int64_t) const {
+    const float most = team.max(count, Value<>{values});
+    if (team.leads()) *out = most;
   }
 };
 
@@ -182,10 +346,7 @@ struct RowEntropy {
   std::int64_t k_count;
   template <class Team>
   KOKKOS_INLINE_FUNCTION double operator()(const Team& team, std::int64_t row) const {
-    const float* a = data + row * k_count;
-    return team.sum(k_count, [=](std::int64_t k) {
-      return a[k] >= std::numeric_limits<float>::min() ? -a[k] * logarithm(a[k]) : 0.0F;
-    });
+    return team.sum(k_count, EntropyTerm{data + row * k_count});
   }
 };
 

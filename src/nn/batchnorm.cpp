@@ -45,11 +45,12 @@ void BatchNormLayer::compute_statistics(const Context& ctx, std::span<const Part
     kernels::batchnorm_sums(queue, part.x, sums);
     sums += 1 + 2 * part.layer->channels_;
   }
-  if (ctx.group != nullptr) ctx.group->sum(doubles(scratch), static_cast<std::size_t>(count));
+  if (ctx.group != nullptr) ctx.group->sum(queue, doubles(scratch), static_cast<std::size_t>(count));
   sums = doubles(scratch);
+  const std::int64_t ranks = ctx.group != nullptr ? ctx.group->size() : 1;
   for (const auto& part : parts) {
     const auto& layer = *part.layer;
-    part.saved->rows = kernels::batchnorm_rows(queue, sums);
+    part.saved->rows = static_cast<double>(part.x.rows() * ranks);
     kernels::batchnorm_statistics(queue, layer.channels_, sums, kEpsilon, part.saved->mean(), part.saved->inv_std(),
                                   kMomentum, ctx.buffers + layer.running_mean_, ctx.buffers + layer.running_var_);
     sums += 1 + 2 * layer.channels_;
@@ -65,7 +66,7 @@ void BatchNormLayer::reduce_backward(const Context& ctx, std::span<const Backwar
                                            ctx.grad(layer.gamma_), ctx.grad(layer.beta_));
     count += static_cast<std::size_t>(2 * layer.channels_);
   }
-  if (ctx.group != nullptr) ctx.group->sum(parts.front().sums, count);
+  if (ctx.group != nullptr) ctx.group->sum(queue, parts.front().sums, count);
 }
 
 void BatchNormLayer::backward(const Context& ctx, const Saved& saved, device::Tensor x,

@@ -16,7 +16,7 @@ Faults::Faults(const config::Faults& config, const comm::Communicator& comm) : c
 }
 
 void Faults::strike(device::Queue& queue, std::int64_t update, bool second_pass, float* gradient) const {
-  const device::Tensor there{.data = gradient, .shape = {1, 1, 1, 1}};
+  const auto there = device::view(gradient, 1, queue.space);
   if (nan_here_ &&
       std::find(config_.nan_updates.begin(), config_.nan_updates.end(), update) != config_.nan_updates.end()) {
     kernels::fill(queue, there, std::numeric_limits<float>::quiet_NaN());
@@ -25,6 +25,7 @@ void Faults::strike(device::Queue& queue, std::int64_t update, bool second_pass,
     float value = 0;
     const device::Tensor here{.data = &value, .shape = {1, 1, 1, 1}};
     kernels::copy(queue, there, here);
+    queue.wait();
     value = std::bit_cast<float>(std::bit_cast<std::uint32_t>(value) ^ 1U);
     kernels::copy(queue, here, there);
   }

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "seer/base/error.hpp"
+#include "seer/device/copy.hpp"
 #include "seer/kernels/activation.hpp"
 
 namespace seer::train {
@@ -27,28 +28,37 @@ std::size_t floats(std::int64_t count) {
   return static_cast<std::size_t>(count);
 }
 
-device::Tensor view(float* values, std::int64_t count) {
-  return {.data = values, .shape = {1, 1, 1, count}};
-}
-
 /// The type in which gradients travel: half means the type that is computed in, bf16 where that is fp32.
 DType wire_of(const config::Precision& precision) {
   if (precision.reduce == "fp32") return DType::f32;
   return precision.compute == "fp16_o1" ? DType::f16 : DType::bf16;
 }
 
+/// Rounds rows of a block for the wire, and back.
+void convert_rows(device::Queue& queue, const comm::DeviceRows& from, const comm::DeviceRows& to) {
+  const bool joined = from.stride == from.elems && to.stride == to.elems;
+  const auto elems = joined ? from.rows * from.elems : from.elems;
+  const auto row_of = [&](const comm::DeviceRows& rows, std::int64_t r) {
+    const auto offset = r * rows.stride * static_cast<std::int64_t>(dtype_bytes(rows.dtype));
+    return device::Tensor{static_cast<char*>(rows.data) + offset, {1, 1, 1, elems}, rows.dtype, queue.space};
+  };
+  for (std::int64_t r = 0; r < (joined ? 1 : from.rows); ++r) kernels::cast(queue, row_of(from, r), row_of(to, r));
+}
+
 /// Linux hands out memory that is not there, and kills the run without a word when it is touched: what all ranks of a
-/// node are going to hold must fit it now.
-void check_memory(const comm::Communicator& comm, std::size_t bytes, std::int64_t parameters) {
-  const auto node_ranks = static_cast<double>(comm.node().size());
+/// node are going to hold must fit it now. A device is one rank's.
+void check_memory(const comm::Communicator& comm, device::Space space, std::size_t bytes, std::int64_t parameters) {
+  const bool device = space == device::Space::device;
+  const auto node_ranks = device ? 1.0 : static_cast<double>(comm.node().size());
   comm::agree(comm, "checking the memory", [&] {
     const double wanted = static_cast<double>(bytes) * node_ranks;
-    const auto available = static_cast<double>(device::available_bytes());
+    const auto available = static_cast<double>(device::available_bytes(space));
     if (available == 0 || wanted <= available) return;
     throw Error(ExitCode::device,
-                fmt::format("{} parameters with gradients and momentum take {:.1f} GiB for the {} ranks of this node, "
-                            "which has {:.1f} GiB left",
-                            parameters, wanted / (1 << 30), node_ranks, available / (1 << 30)),
+                fmt::format("{} parameters with gradients and momentum take {:.1f} GiB {}, which has {:.1f} GiB left",
+                            parameters, wanted / (1 << 30),
+                            device ? "of the device" : fmt::format("for the {} ranks of this node", node_ranks),
+                            available / (1 << 30)),
                 "use a smaller model.preset or head.dims, fewer ranks a node, or parallel.shard");
   });
 }
@@ -66,21 +76,21 @@ Sharding parse_sharding(const std::string& text) {
 }
 
 FlatState::FlatState(const config::Config& config, const comm::Communicator& comm, const nn::Model& model,
-                     Phases& phases)
+                     Phases& phases, const device::Queue& queue)
     : comm_(&comm),
       table_(&model.parameters()),
       phases_(&phases),
       sharding_(parse_sharding(config.parallel.shard)),
       wire_(wire_of(config.precision)),
-      queue_(device::Queue::of(comm.ledger())),
+      queue_(queue),
       prototypes_begin_(model.head().prototypes_begin()),
       prototypes_(model.head().prototypes()),
       prototype_dim_(model.head().dim()),
-      group_(comm.split_groups(group_size_of(config.parallel, comm.size())).named("shard")),
-      replicas_(comm.split_across(group_.size()).named("replicas")),
-      norms_(group_.duplicate().named("norms")),
+      group_(comm.split_groups(group_size_of(config.parallel, comm.size())).named("shard"), queue, convert_rows),
+      replicas_(comm.split_across(group_.size()).named("replicas"), queue, convert_rows),
+      norms_(group_.group().duplicate().named("norms")),
       optimizer_(config.optimizer, *table_),
-      stream_(config.parallel.overlap && comm.size() > 1, comm.ledger()) {
+      stream_(config.parallel.overlap && comm.size() > 1, comm.ledger(), queue) {
   if (group_.size() == 1) sharding_ = Sharding::none;
   cut(model, config.parallel.bucket_bytes);
   const auto whole = table_->block_elems();
@@ -92,7 +102,7 @@ FlatState::FlatState(const config::Config& config, const comm::Communicator& com
   const int slot_pairs = shards(Sharding::parameters) ? 2 : shards(Sharding::gradients) ? 1 : 0;
   if (comm.ledger() == nullptr) {
     const auto elems = parameters + gradients + own_gradients + own_elems_ + slot_pairs * (slots[0] + slots[1]);
-    check_memory(comm, floats(elems) * sizeof(float), table_->parameter_count());
+    check_memory(comm, queue_.space, floats(elems) * sizeof(float), table_->parameter_count());
   }
   const auto block = [&](std::int64_t elems) { return device::Buffer::floats(floats(elems), queue_.space); };
   parameters_ = block(parameters);
@@ -158,12 +168,11 @@ void FlatState::fill(const std::function<void(const nn::Parameter&, float* value
     for (const auto& p : tensors) {
       if (p.offset >= b.begin && p.offset < b.end) tensor(p, whole.data() + (p.offset - b.begin));
     }
-    if (shards(Sharding::parameters)) {
-      kernels::copy(queue_, view(whole.data() + (b.own_begin - b.begin), b.own_elems()),
-                    view(own_parameters(b), b.own_elems()));
-    } else {
-      kernels::copy(queue_, view(whole.data(), b.elems()), view(whole_parameters_of(b), b.elems()));
-    }
+    const bool part = shards(Sharding::parameters);
+    device::copy(queue_, whole.data() + (part ? b.own_begin - b.begin : 0), device::Space::host,
+                 part ? own_parameters(b) : whole_parameters_of(b), queue_.space,
+                 floats(part ? b.own_elems() : b.elems()) * sizeof(float));
+    queue_.wait();
   }
   ++version_;
 }
@@ -205,7 +214,8 @@ void FlatState::fetch(Bucket& b) {
 /// Jobs hold two pointers and no more: beyond that std::function asks the heap.
 void FlatState::post_gather(Bucket& b) {
   b.gather = stream_.post([this, bucket = &b] {
-    group_.all_gather_parts(std::span(whole_parameters_of(*bucket), floats(bucket->elems())));
+    auto queue = stream_.queue();
+    group_.all_gather_parts(queue, std::span(whole_parameters_of(*bucket), floats(bucket->elems())));
   });
 }
 
@@ -257,9 +267,11 @@ void FlatState::close_gradients(std::size_t segment) {
     // The loss gradient is already divided by the number of ranks: the sum is the average.
     const auto job = [this, bucket = &b] {
       const std::span whole(whole_gradients_of(*bucket), floats(bucket->elems()));
-      if (group_.size() > 1) group_.reduce_scatter_parts(whole, wire_);
+      auto queue = stream_.queue();
+      if (group_.size() > 1) group_.reduce_scatter_parts(queue, whole, wire_);
       if (replicas_.size() == 1) return;
-      replicas_.sum(whole.subspan(floats(bucket->own_begin - bucket->begin), floats(bucket->own_elems())), wire_);
+      replicas_.sum(queue, whole.subspan(floats(bucket->own_begin - bucket->begin), floats(bucket->own_elems())),
+                    wire_);
     };
     const auto timer = phases_->time(Phase::reduce);  // counts where jobs run in this thread
     const double began_ms = phases_->now_ms();
@@ -276,6 +288,7 @@ void FlatState::settle() {
 
 std::vector<checkpoint::Slab> FlatState::slabs() {
   settle();
+  if (on_device()) look();
   std::vector<checkpoint::Slab> out;
   for (const auto& p : table_->entries()) {
     for (auto& b : buckets_) {
@@ -287,22 +300,45 @@ std::vector<checkpoint::Slab> FlatState::slabs() {
       const auto begin = std::clamp(share(replicas_.rank()), p.offset, p.offset + p.elems);
       const auto end = std::clamp(share(replicas_.rank() + 1), p.offset, p.offset + p.elems);
       const auto first = begin - p.offset, last = end - p.offset;
-      out.push_back({"model", p.name, p.shape, own_parameters(b) + (begin - b.own_begin), first, last});
-      out.push_back({"momentum", p.name, p.shape, own_momenta(b) + (begin - b.own_begin), first, last});
+      out.push_back({"model", p.name, p.shape, seen_parameters(b) + (begin - b.own_begin), first, last});
+      out.push_back({"momentum", p.name, p.shape, seen_momenta(b) + (begin - b.own_begin), first, last});
     }
   }
   return out;
 }
 
+/// Brings the mirror up to date, or what the mirror holds to the device.
+void FlatState::look() {
+  if (mirror_.bytes() == 0) mirror_ = device::PinnedBuffer(2 * floats(own_elems_) * sizeof(float));
+  for (auto& b : buckets_) {
+    device::copy(queue_, own_parameters(b), queue_.space, seen_parameters(b), device::Space::host,
+                 floats(b.own_elems()) * sizeof(float));
+  }
+  device::copy(queue_, momenta_.data(), queue_.space, mirror_.f32() + own_elems_, device::Space::host,
+               floats(own_elems_) * sizeof(float));
+  queue_.wait();
+}
+void FlatState::put_back() {
+  ensure(mirror_.bytes() > 0, "slabs are filled before they are shared");
+  for (auto& b : buckets_) {
+    device::copy(queue_, seen_parameters(b), device::Space::host, own_parameters(b), queue_.space,
+                 floats(b.own_elems()) * sizeof(float));
+  }
+  device::copy(queue_, mirror_.f32() + own_elems_, device::Space::host, momenta_.data(), queue_.space,
+               floats(own_elems_) * sizeof(float));
+}
+
 void FlatState::share_loaded() {
+  if (on_device()) put_back();
   for (auto& b : buckets_) {
     for (float* own : {own_parameters(b), own_momenta(b)}) {
-      replicas_.all_gather_parts(std::span(own, floats(b.own_elems())));
+      replicas_.all_gather_parts(queue_, std::span(own, floats(b.own_elems())));
     }
     if (!shards(Sharding::parameters)) {
-      group_.all_gather_parts(std::span(whole_parameters_of(b), floats(b.elems())));
+      group_.all_gather_parts(queue_, std::span(whole_parameters_of(b), floats(b.elems())));
     }
   }
+  queue_.wait();  // the mirror may be filled anew
   ++version_;
 }
 
@@ -310,8 +346,10 @@ std::vector<float> FlatState::whole(float* (FlatState::*own)(const Bucket&)) {
   settle();
   std::vector<float> out(floats(table_->block_elems()));
   for (auto& b : buckets_) {
-    kernels::copy(queue_, view((this->*own)(b), b.own_elems()), view(out.data() + b.own_begin, b.own_elems()));
-    group_.all_gather_parts(std::span(out.data() + b.begin, floats(b.elems())));
+    device::copy(queue_, (this->*own)(b), queue_.space, out.data() + b.own_begin, device::Space::host,
+                 floats(b.own_elems()) * sizeof(float));
+    queue_.wait();
+    group_.group().all_gather_parts(std::span(out.data() + b.begin, floats(b.elems())));
   }
   return out;
 }
@@ -319,8 +357,8 @@ std::vector<float> FlatState::whole(float* (FlatState::*own)(const Bucket&)) {
 std::vector<comm::Traffic> FlatState::traffic() {
   settle();
   std::vector<comm::Traffic> out;
-  for (const auto* part : {&group_, &replicas_, &norms_}) {
-    for (const auto& t : part->traffic()) out.push_back(t);
+  for (const auto& part : {group_.traffic(), replicas_.traffic(), norms_.traffic()}) {
+    out.insert(out.end(), part.begin(), part.end());
   }
   return out;
 }

@@ -15,10 +15,6 @@ namespace {
 /// A row of unit length, as floats have it: scaling it once more would turn its last bits to and fro.
 constexpr float kUnitTolerance = 1e-5F;
 
-device::Tensor view(float* values, std::int64_t count) {
-  return {.data = values, .shape = {1, 1, 1, count}};
-}
-
 }  // namespace
 
 /// Squared norms of the buckets from the last closed one down to `bucket`; waits for their sums. A tensor lies in one
@@ -97,7 +93,7 @@ void FlatState::skip() {
 void FlatState::finish_update() {
   ++version_;
   const double busy_ms = stream_.take_busy_ms();
-  phases_->add_hidden(std::max(0.0, busy_ms - exposed_ms_));
+  phases_->add_hidden(std::max(0.0, busy_ms - (on_device() ? stream_.take_stalled_ms() : exposed_ms_)));
 }
 
 /// Every row to length one (spec 2). A sharded row lies on two ranks: its bucket is gathered, and each owner keeps its
@@ -108,7 +104,8 @@ void FlatState::normalize_prototypes(float tolerance) {
   wait(Phase::gather, std::exchange(b.gather, 0));
   float* whole = whole_parameters_of(b);
   kernels::normalize_rows(
-      queue_, {.data = whole + (prototypes_begin_ - b.begin), .shape = {prototypes_, 1, 1, prototype_dim_}}, tolerance);
+      queue_, {whole + (prototypes_begin_ - b.begin), {prototypes_, 1, 1, prototype_dim_}, DType::f32, queue_.space},
+      tolerance);
   if (!shards(Sharding::parameters)) return;
   kernels::copy(queue_, view(whole + (b.own_begin - b.begin), b.own_elems()), view(own_parameters(b), b.own_elems()));
   b.gathered = false;

@@ -12,8 +12,11 @@
 #include "seer/checkpoint/weights.hpp"
 #include "seer/comm/progress.hpp"
 #include "seer/comm/signals.hpp"
+#include "seer/device/binding.hpp"
+#include "seer/device/copy.hpp"
 #include "seer/kernels/activation.hpp"
 #include "seer/kernels/optimizer.hpp"
+#include "seer/train/compute.hpp"
 
 namespace seer::train {
 namespace {
@@ -43,16 +46,6 @@ std::int64_t share_of_batch(const config::Config& config, const comm::Communicat
   return config.data.global_batch / comm.size();
 }
 
-/// Every rank's own library and processor are asked, and all learn the answer.
-std::shared_ptr<dnn::Backend> make_backend(const config::Config& config, const comm::Communicator& comm) {
-  std::shared_ptr<dnn::Backend> backend;
-  comm::agree(comm, "choosing the precision", [&] {
-    backend = dnn::make_host_backend();
-    check_precision(config.precision, *backend);
-  });
-  return backend;
-}
-
 /// What a process holds before its first update differs by some pages from start to start. In steps of this, two starts
 /// find the same plan.
 constexpr std::int64_t kResidentStepBytes = std::int64_t{16} << 20;
@@ -76,13 +69,8 @@ MemoryPlan plan_here(const config::Config& config, const comm::Communicator& com
   }
 }
 
-device::Tensor view(const device::Buffer& floats) {
-  return {.data = floats.data(), .shape = {1, 1, 1, static_cast<std::int64_t>(floats.bytes() / sizeof(float))}};
-}
-
 /// "pixels of crop 2 of image 4711" where the batch itself is not finite, else "".
-std::string pixels_not_finite(const data::Batch& batch) {
-  device::Queue queue;
+std::string pixels_not_finite(device::Queue& queue, const data::Batch& batch) {
   for (const auto& group : batch.groups) {
     const auto at = kernels::first_non_finite(queue, group.images.f32(), group.images.elems());
     if (at < 0) continue;
@@ -98,18 +86,18 @@ std::string pixels_not_finite(const data::Batch& batch) {
 
 class Learner::GroupReduction : public nn::StatisticsReduction {
  public:
-  GroupReduction(comm::Communicator group, Phases& phases, Probe& probe)
+  GroupReduction(comm::BlockCommunicator group, Phases& phases, Probe& probe)
       : group_(std::move(group)), phases_(phases), probe_(probe) {}
-  void sum(double* values, std::size_t count) override {
-    probe_.statistics(std::span(values, count));
+  void sum(device::Queue& queue, double* values, std::size_t count) override {
+    probe_.statistics(queue, std::span(values, count));
     const auto timer = phases_.time(Phase::bn_sync);
-    group_.all_reduce(std::span(values, count));
+    group_.all_reduce(queue, std::span(values, count));
   }
-  int size() const { return group_.size(); }
+  int size() const override { return group_.size(); }
   std::vector<comm::Traffic> traffic() const { return group_.traffic(); }
 
  private:
-  comm::Communicator group_;
+  comm::BlockCommunicator group_;
   Phases& phases_;
   Probe& probe_;
 };
@@ -127,9 +115,10 @@ Learner::Learner(const config::Config& config, const comm::Communicator& comm, P
       begins_(model_.segment_begins()),
       plan_(std::move(plan)),
       dnn_(std::move(backend)),
-      queue_(device::Queue::of(comm.ledger())),
+      own_queue_(make_queue(config, comm)),
+      queue_(own_queue_ != nullptr ? own_queue_->queue() : device::Queue::of(comm.ledger())),
       pool_(queue_.space),
-      state_(config, comm, model_, phases),
+      state_(config, comm, model_, phases, queue_),
       loss_scale_(config.precision),
       buffers_(device::Buffer::floats(static_cast<std::size_t>(model_.buffers().block_elems()), queue_.space)),
       kept_buffers_(buffers_.bytes(), queue_.space),
@@ -137,14 +126,19 @@ Learner::Learner(const config::Config& config, const comm::Communicator& comm, P
       faults_(config.faults, comm) {
   for (const auto& crops : config.crops) crops_ += crops.count;
   const int group = group_size(config, comm);
-  if (group > 1) group_ = std::make_unique<GroupReduction>(comm.split_groups(group).named("bn"), phases, probe_);
-  swav_ = std::make_unique<Swav>(config.swav, comm, images_, crops_, model_.head().prototypes(), model_.head().dim());
+  if (group > 1)
+    group_ = std::make_unique<GroupReduction>(comm::BlockCommunicator(comm.split_groups(group).named("bn"), queue_),
+                                              phases, probe_);
+  swav_ = std::make_unique<Swav>(config.swav, comm, images_, crops_, model_.head().prototypes(), model_.head().dim(),
+                                 queue_);
   passes_.resize(plan_.keep.size());
   if (comm.ledger() != nullptr) return;  // planned: no values
   pool_.reserve(static_cast<std::size_t>(plan_.footprint.activations));
   const auto seed = static_cast<std::uint64_t>(config.data.seed);
   state_.fill([seed](const nn::Parameter& p, float* values) { nn::initialize(p, seed, values); });
-  nn::initialize(model_.buffers(), seed, buffers_.f32());
+  std::vector<float> buffers(static_cast<std::size_t>(model_.buffers().block_elems()));
+  nn::initialize(model_.buffers(), seed, buffers.data());
+  set_buffers(buffers.data());
 }
 
 Learner::~Learner() = default;
@@ -182,7 +176,9 @@ void Learner::start_from(const std::string& path) {
     comm_->broadcast(values, static_cast<std::size_t>(p.elems) * sizeof(float));
   };
   state_.fill([&](const nn::Parameter& p, float* values) { give(p, weights.parameters, values); });
-  for (const auto& b : model_.buffers().entries()) give(b, weights.buffers, buffers_.f32() + b.offset);
+  std::vector<float> buffers(static_cast<std::size_t>(model_.buffers().block_elems()));
+  for (const auto& b : model_.buffers().entries()) give(b, weights.buffers, buffers.data() + b.offset);
+  set_buffers(buffers.data());
   if (fresh > 0) log::info(fmt::format("init_from {}: no head in it, {} tensors start at random", path, fresh));
 }
 
@@ -271,7 +267,8 @@ const Swav::Result& Learner::passes(nn::Context& ctx, const data::Batch& batch, 
   return *swav;
 }
 
-Learner::Outcome Learner::update(const data::Batch& batch, std::int64_t update, double lr, Diagnose diagnose) {
+Learner::Outcome Learner::update(const data::Batch& given, std::int64_t update, double lr, Diagnose diagnose) {
+  const auto& batch = upload_.bring(queue_, given);
   nn::Context ctx{.dnn = dnn_.get(),
                   .pool = &pool_,
                   .queue = queue_,
@@ -279,12 +276,12 @@ Learner::Outcome Learner::update(const data::Batch& batch, std::int64_t update, 
                   .compute = compute_type(config_.precision),
                   .mode = nn::Mode::train,
                   .group = group_.get()};
-  kernels::copy(queue_, view(buffers_), view(kept_buffers_));
+  kernels::copy(queue_, buffers_.view(), kept_buffers_.view());
   const bool twice = config_.guard.replay_every > 0 && (update + 1) % config_.guard.replay_every == 0;
   probe_.begin(twice);
   if (twice) {
     passes(ctx, batch, update, FlatState::Sums::no);
-    kernels::copy(queue_, view(kept_buffers_), view(buffers_));
+    kernels::copy(queue_, kept_buffers_.view(), buffers_.view());
     probe_.begin_second_pass();
   }
   const auto& swav = passes(ctx, batch, update, FlatState::Sums::yes);
@@ -301,7 +298,7 @@ Learner::Outcome Learner::update(const data::Batch& batch, std::int64_t update, 
   if (out.skipped) {
     out.grad_norm = state_.gradient_norm();
     state_.skip();
-    kernels::copy(queue_, view(kept_buffers_), view(buffers_));
+    kernels::copy(queue_, kept_buffers_.view(), buffers_.view());
   } else {
     out.grad_norm = state_.step(lr);
     swav_->accept(queue_);
@@ -322,7 +319,7 @@ void Learner::judge(Outcome& out, const data::Batch& batch, const Swav::Result& 
     out.cause = scaled ? Cause::loss_scale : Cause::not_finite;
     auto mine = probe_.not_finite();
     if (probe_.before_loss()) {
-      if (const auto pixels = pixels_not_finite(batch); !pixels.empty()) mine->what = pixels;
+      if (const auto pixels = pixels_not_finite(queue_, batch); !pixels.empty()) mine->what = pixels;
     }
     culprits = earliest(*comm_, mine, batch.positions);
     if (culprits.empty()) {  // finite on every rank, but not together
@@ -370,8 +367,27 @@ Footprint Learner::footprint() const {
   out.activations = static_cast<std::int64_t>(pool_.held_bytes());
   out.workspaces = static_cast<std::int64_t>(dnn_->held_bytes());
   out.communication += comm_->staging_bytes();
-  out.other = static_cast<std::int64_t>(buffers_.bytes() + kept_buffers_.bytes() + swav_->queue_bytes());
+  out.other =
+      static_cast<std::int64_t>(buffers_.bytes() + kept_buffers_.bytes() + swav_->queue_bytes() + upload_.bytes());
   return out;
+}
+
+/// Where the host reads them.
+float* Learner::see_buffers() {
+  if (queue_.space != device::Space::device) return buffers_.f32();
+  if (seen_buffers_.bytes() == 0) seen_buffers_ = device::PinnedBuffer(buffers_.bytes());
+  device::copy(queue_, buffers_.data(), queue_.space, seen_buffers_.data(), device::Space::host, buffers_.bytes());
+  queue_.wait();
+  return seen_buffers_.f32();
+}
+
+const float* Learner::buffers() {
+  return see_buffers();
+}
+
+void Learner::set_buffers(const float* values) {
+  device::copy(queue_, values, device::Space::host, buffers_.data(), queue_.space, buffers_.bytes());
+  queue_.wait();
 }
 
 std::vector<float> Learner::gradients() {
@@ -391,15 +407,18 @@ std::vector<comm::Traffic> Learner::traffic() {
 
 std::vector<checkpoint::Slab> Learner::slabs() {
   auto out = state_.slabs();
+  float* values = see_buffers();
   for (const auto& b : model_.buffers().entries()) {
-    out.push_back({"buffers", b.name, b.shape, buffers_.f32() + b.offset, 0, comm_->is_root() ? b.elems : 0});
+    out.push_back({"buffers", b.name, b.shape, values + b.offset, 0, comm_->is_root() ? b.elems : 0});
   }
   return out;
 }
 
 void Learner::share_loaded() {
   state_.share_loaded();
-  comm_->broadcast(buffers_.data(), buffers_.bytes());
+  float* values = queue_.space == device::Space::device ? seen_buffers_.f32() : buffers_.f32();
+  comm_->broadcast(values, buffers_.bytes());
+  if (queue_.space == device::Space::device) set_buffers(values);
 }
 
 void Learner::save_queue(checkpoint::State& state) const {

@@ -11,9 +11,17 @@
 
 #include "seer/base/checksum.hpp"
 #include "seer/base/log.hpp"
+#include "seer/device/copy.hpp"
 #include "seer/kernels/optimizer.hpp"
 
 namespace seer::train {
+namespace {
+
+bool all_finite(std::span<const double> values) {
+  return std::all_of(values.begin(), values.end(), [](double x) { return std::isfinite(x); });
+}
+
+}  // namespace
 
 Probe::Probe(const nn::Model& model, float most_gradient, bool planned)
     : table_(&model.parameters()), begins_(model.segment_begins()), most_gradient_(most_gradient), planned_(planned) {}
@@ -25,6 +33,12 @@ void Probe::begin(bool twice) {
   not_finite_.reset();
   safe_ = true;
   for (auto& digests : digests_) digests.clear();
+  forget_kept();
+}
+
+void Probe::forget_kept() {
+  kept_.clear();
+  page_ = used_bytes_ = 0;
 }
 
 void Probe::begin_second_pass() {
@@ -32,6 +46,7 @@ void Probe::begin_second_pass() {
   order_ = loss_order_ = 0;
   not_finite_.reset();
   safe_ = true;
+  forget_kept();
 }
 
 void Probe::enter(Direction direction, std::size_t segment) {
@@ -46,18 +61,59 @@ void Probe::pass(bool finite, const void* values, std::size_t bytes, const What&
   if (twice_ && !planned_) digests_[pass_].push_back({checksum(values, bytes), what()});
 }
 
-void Probe::statistics(std::span<const double> own) {
+std::string Probe::at_statistics(Direction direction, std::size_t segment) const {
+  return fmt::format("the {} in {}", direction == Direction::forward ? "activations" : "gradients of activations",
+                     name_of(segment));
+}
+
+void Probe::statistics(device::Queue& queue, std::span<const double> own) {
   if (planned_) return;
-  const bool finite = not_finite_ || std::all_of(own.begin(), own.end(), [](double x) { return std::isfinite(x); });
-  pass(finite, own.data(), own.size_bytes(), [this] {
-    const bool forward = direction_ == Direction::forward;
-    return fmt::format("the {} in {}", forward ? "activations" : "gradients of activations", name_of(segment_));
-  });
+  if (queue.space == device::Space::device) {
+    if (!twice_) return keep(queue, own);
+    own = {static_cast<const double*>(here(queue, own.data(), own.size_bytes())), own.size()};
+  }
+  const bool finite = not_finite_ || all_finite(own);
+  pass(finite, own.data(), own.size_bytes(), [this] { return at_statistics(direction_, segment_); });
+}
+
+/// The update that is the first asks for all the memory.
+void Probe::keep(device::Queue& queue, std::span<const double> own) {
+  constexpr std::size_t kPageBytes = std::size_t{1} << 20;
+  while (page_ < pages_.size() && used_bytes_ + own.size_bytes() > pages_[page_].bytes()) {
+    ++page_;
+    used_bytes_ = 0;
+  }
+  if (page_ == pages_.size()) pages_.emplace_back(std::max(kPageBytes, own.size_bytes()));
+  auto* to = static_cast<char*>(pages_[page_].data()) + used_bytes_;
+  device::copy(queue, own.data(), queue.space, to, device::Space::host, own.size_bytes());
+  used_bytes_ += own.size_bytes();
+  kept_.push_back({order_++, direction_, segment_, reinterpret_cast<const double*>(to), own.size()});
+}
+
+const void* Probe::here(device::Queue& queue, const void* values, std::size_t bytes) {
+  if (queue.space != device::Space::device) return values;
+  copied_.resize(bytes);
+  device::copy(queue, values, queue.space, copied_.data(), device::Space::host, bytes);
+  queue.wait();
+  return copied_.data();
+}
+
+const std::optional<Finding>& Probe::not_finite() {
+  for (const auto& kept : kept_) {
+    if (not_finite_ && not_finite_->order < kept.order) break;
+    if (all_finite({kept.values, kept.count})) continue;
+    not_finite_ = Finding{kept.order, at_statistics(kept.direction, kept.segment)};
+    break;
+  }
+  kept_.clear();
+  return not_finite_;
 }
 
 void Probe::scores(device::Queue& queue, const device::Tensor& own) {
   const bool finite = not_finite_ || kernels::first_non_finite(queue, own.f32(), own.elems()) < 0;
-  pass(finite, own.data, static_cast<std::size_t>(own.bytes()), [] { return std::string("the scores"); });
+  const auto bytes = static_cast<std::size_t>(own.bytes());
+  pass(finite, twice_ && !planned_ ? here(queue, own.data, bytes) : nullptr, bytes,
+       [] { return std::string("the scores"); });
 }
 
 void Probe::loss(double own) {
@@ -70,7 +126,8 @@ void Probe::gradients(device::Queue& queue, std::size_t segment, const float* ow
   const bool safe = !not_finite_ && kernels::first_beyond(queue, own, count, most_gradient_) < 0;
   safe_ = safe_ && safe;
   const bool finite = safe || not_finite_ || kernels::first_non_finite(queue, own, count) < 0;
-  pass(finite, own, static_cast<std::size_t>(count) * sizeof(float), [&] {
+  const auto bytes = static_cast<std::size_t>(count) * sizeof(float);
+  pass(finite, twice_ && !planned_ ? here(queue, own, bytes) : nullptr, bytes, [&] {
     return finite ? "the gradients of " + name_of(segment) : "the gradient of " + first_bad_tensor(queue, segment, own);
   });
 }

@@ -7,14 +7,16 @@
 #include <cmath>
 
 #include "seer/base/error.hpp"
+#include "seer/device/copy.hpp"
 #include "seer/kernels/activation.hpp"
 #include "seer/kernels/swav.hpp"
 
 namespace seer::train {
 
 Swav::Swav(const config::Swav& config, const comm::Communicator& comm, std::int64_t images, std::int64_t crops,
-           std::int64_t prototypes, std::int64_t dim)
-    : config_(config), comm_(&comm), images_(images), crops_(crops), prototypes_(prototypes), dim_(dim) {
+           std::int64_t prototypes, std::int64_t dim, const device::Queue& work)
+    : config_(config), comm_(&comm), work_(work), images_(images), crops_(crops), prototypes_(prototypes), dim_(dim) {
+  if (work.space == device::Space::device) device_.emplace(comm);
   const std::int64_t global_batch = images * comm.size();
   if (config.queue_length > 0) {
     local_length_ = config.queue_length / global_batch * images;
@@ -25,11 +27,14 @@ Swav::Swav(const config::Swav& config, const comm::Communicator& comm, std::int6
                   "set it to 0 (no queue) or to a multiple of data.global_batch")
           .as_agreed();
     }
-    queue_ = device::Buffer::floats(static_cast<std::size_t>(assigned() * local_length_ * dim_),
-                                    device::Queue::of(comm.ledger()).space);
-    waiting_ = device::Buffer::floats(static_cast<std::size_t>(assigned() * images_ * dim_),
-                                      device::Queue::of(comm.ledger()).space);
+    queue_ = device::Buffer::floats(static_cast<std::size_t>(assigned() * local_length_ * dim_), work.space);
+    waiting_ = device::Buffer::floats(static_cast<std::size_t>(assigned() * images_ * dim_), work.space);
   }
+}
+
+void Swav::sum_over_ranks(std::span<double> values) {
+  if (device_) return device_->all_reduce(work_, values.data(), values.size());
+  comm_->all_reduce(values);
 }
 
 void Swav::sinkhorn(device::Pool& pool, device::Queue& queue) {
@@ -53,7 +58,7 @@ void Swav::sinkhorn(device::Pool& pool, device::Queue& queue) {
   const std::span sums(static_cast<double*>(scratch->data), crops * k);
   const auto prototype_sums = [&] {
     for (std::size_t a = 0; a < crops; ++a) kernels::sinkhorn_prototype_sums(queue, q[a], sums.data() + a * k);
-    comm_->all_reduce(sums);
+    sum_over_ranks(sums);
   };
   for (std::int64_t iteration = 0; iteration < config_.sinkhorn_iterations; ++iteration) {
     prototype_sums();
@@ -94,8 +99,10 @@ const Swav::Result& Swav::loss_and_gradient(device::Pool& pool, device::Queue& q
     loans_.push_back(pool.tensor({rows, 1, 1, k}));
     const auto joined = *loans_.back();
     kernels::copy(queue, crop_scores, joined.slice(0, b));
-    const device::Tensor stored{.data = queue_.f32() + static_cast<std::int64_t>(a) * local_length_ * dim_,
-                                .shape = {local_length_, 1, 1, dim_}};
+    const device::Tensor stored{queue_.f32() + static_cast<std::int64_t>(a) * local_length_ * dim_,
+                                {local_length_, 1, 1, dim_},
+                                DType::f32,
+                                work_.space};
     score(stored, joined.slice(b, local_length_));
     inputs_.push_back(joined);
   }
@@ -169,15 +176,15 @@ std::vector<float> Swav::gather_queue() const {
   if (local_length_ == 0) return {};
   // Unrolled newest first, so that a reader need not know where the ring stood.
   const std::int64_t part = local_length_ * dim_, pushes = local_length_ / images_;
-  device::Queue queue;
   std::vector<float> mine(static_cast<std::size_t>(assigned() * part));
   for (std::int64_t a = 0; a < assigned(); ++a) {
     for (std::int64_t age = 0; age < pushes; ++age) {
       const std::int64_t from = (next_ - (age + 1) * images_ + 2 * local_length_) % local_length_;
-      kernels::copy(queue, rows_of(queue_.f32() + a * part + from * dim_),
-                    rows_of(mine.data() + a * part + age * images_ * dim_));
+      device::copy(work_, queue_.f32() + a * part + from * dim_, work_.space,
+                   mine.data() + a * part + age * images_ * dim_, device::Space::host, update_bytes());
     }
   }
+  work_.wait();
   std::vector<float> by_rank(mine.size() * static_cast<std::size_t>(comm_->size())), out(by_rank.size());
   comm_->all_gather(mine, by_rank);
   // An update's rows together, in the order of its batch: so any number of ranks can take its slices.
@@ -195,7 +202,6 @@ std::vector<float> Swav::gather_queue() const {
 
 void Swav::restore_queue(std::vector<float> stored, std::int64_t filled, std::int64_t place, std::int64_t update) {
   if (local_length_ == 0 || stored.empty()) return;
-  device::Queue queue;
   const std::int64_t part = local_length_ * dim_, ranks = comm_->size();
   if (static_cast<std::int64_t>(stored.size()) != assigned() * part * ranks) {
     throw Error(ExitCode::file,
@@ -211,11 +217,12 @@ void Swav::restore_queue(std::vector<float> stored, std::int64_t filled, std::in
   next_ = place % pushes * images_;
   for (std::int64_t a = 0; a < assigned(); ++a) {
     for (std::int64_t age = 0; age < pushes; ++age) {
-      float* mine = stored.data() + a * ranks * part + (age * ranks + comm_->rank()) * images_ * dim_;
+      const float* mine = stored.data() + a * ranks * part + (age * ranks + comm_->rank()) * images_ * dim_;
       const std::int64_t to = (next_ - (age + 1) * images_ + 2 * local_length_) % local_length_;
-      kernels::copy(queue, rows_of(mine), rows_of(queue_.f32() + a * part + to * dim_));
+      device::copy(work_, mine, device::Space::host, queue_.f32() + a * part + to * dim_, work_.space, update_bytes());
     }
   }
+  work_.wait();
   // Whole updates of this batch: the global batch may have been another.
   filled_ = std::min(filled / ranks / images_ * images_, local_length_);
 }

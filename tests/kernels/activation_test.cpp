@@ -2,6 +2,7 @@
 #include "seer/kernels/activation.hpp"
 
 #include "kernel_test.hpp"
+#include "mirrored_kernels.hpp"
 
 namespace seer::kernels {
 namespace {
@@ -13,10 +14,11 @@ using test::Shape;
 using test::Values;
 using Wide = std::vector<double>;
 
+SEER_ON_ALL_SPACES(Activation);
+
 const Shape kShapes[] = {{1, 1, 1, 1}, {1, 7, 7, 13}, {3, 5, 4, 8}, {2, 3, 3, 373}, {9, 1, 1, 5001}, {4, 33, 31, 7}};
 
-TEST(Activation, ElementwiseMatchesDouble) {
-  Queue queue;
+TEST_P(Activation, ElementwiseMatchesDouble) {
   for (const Shape s : kShapes) {
     const Values x(s, 1, 12), d_y(s, 2, 1);
     Wide relu_wanted(x.wide()), sigmoid_wanted(x.wide()), backward_wanted(x.wide()), sum_wanted(x.wide());
@@ -51,8 +53,7 @@ TEST(Activation, ElementwiseMatchesDouble) {
   }
 }
 
-TEST(Activation, SigmoidAtTheEndsOfTheRange) {
-  Queue queue;
+TEST_P(Activation, SigmoidAtTheEndsOfTheRange) {
   Values x({1, 1, 1, 6});
   x.data = {-200, -88, 0, 40, 200, std::nanf("")};
   sigmoid(queue, x.tensor());
@@ -64,8 +65,7 @@ TEST(Activation, SigmoidAtTheEndsOfTheRange) {
   EXPECT_TRUE(std::isnan(x.data[5]));
 }
 
-TEST(Activation, ReductionsMatchDouble) {
-  Queue queue;
+TEST_P(Activation, ReductionsMatchDouble) {
   for (const Shape s : kShapes) {
     Values x(s, 3, 1, 0.2), pooled({s.n, 1, 1, s.c}), spread(s);
     const double pixels = static_cast<double>(s.h * s.w);
@@ -88,8 +88,7 @@ TEST(Activation, ReductionsMatchDouble) {
   }
 }
 
-TEST(Activation, L2NormalizeMatchesDoubleAndFiniteDifference) {
-  Queue queue;
+TEST_P(Activation, L2NormalizeMatchesDoubleAndFiniteDifference) {
   for (const Shape s : {Shape{1, 1, 1, 5}, Shape{6, 1, 1, 256}, Shape{5, 1, 1, 13}}) {
     Values x(s, 4, 3), y(s), weight(s, 5, 1), d_x(s);
     std::vector<float> norms(at(s.n));
@@ -123,8 +122,7 @@ TEST(Activation, L2NormalizeMatchesDoubleAndFiniteDifference) {
   }
 }
 
-TEST(Activation, L2NormalizeOfZeroRow) {
-  Queue queue;
+TEST_P(Activation, L2NormalizeOfZeroRow) {
   Values x({2, 1, 1, 3}), y({2, 1, 1, 3}), d_y({2, 1, 1, 3}), d_x({2, 1, 1, 3});
   x.data = {0, 0, 0, 3, 0, 4};
   d_y.data = {1e-6F, 0, 2e-6F, 1, 1, 1};

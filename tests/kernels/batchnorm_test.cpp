@@ -3,7 +3,10 @@
 
 #include <malloc.h>
 
+#include <tuple>
+
 #include "kernel_test.hpp"
+#include "mirrored_kernels.hpp"
 #include "seer/kernels/activation.hpp"
 
 namespace seer::kernels {
@@ -13,10 +16,13 @@ using test::at;
 using test::expect_close;
 using test::expect_gradient;
 using test::Shape;
+using test::Space;
 using test::Values;
 using Wide = std::vector<double>;
 
 constexpr double kEps = 1e-5;
+
+SEER_ON_ALL_SPACES(BatchNormCases);
 
 double relu_of(double v) {
   return v > 0 ? v : 0;
@@ -51,16 +57,17 @@ struct Case {
   Values x, gamma, beta;
   std::vector<float> mean, inv_std;
   Wide sums;
-  Queue queue;
+  test::MirroredQueue queue;
 
-  explicit Case(Shape s, std::uint64_t seed = 1, double scale = 2, double offset = 0.3)
+  explicit Case(Space space, Shape s, std::uint64_t seed = 1, double scale = 2, double offset = 0.3)
       : shape(s),
         x(s, seed, scale, offset),
         gamma({1, 1, 1, s.c}, seed + 1, 0.5, 1),
         beta({1, 1, 1, s.c}, seed + 2, 0.4),
         mean(at(s.c)),
         inv_std(at(s.c)),
-        sums(at(2 * s.c + 1)) {
+        sums(at(2 * s.c + 1)),
+        queue(space) {
     batchnorm_sums(queue, x.tensor(), sums.data());
     batchnorm_statistics(queue, s.c, sums.data(), static_cast<float>(kEps), mean.data(), inv_std.data());
   }
@@ -69,23 +76,30 @@ struct Case {
   Reference reference(const Wide& other_x) const { return {shape, other_x, gamma.wide(), beta.wide()}; }
 };
 
-class BatchNormShapes : public testing::TestWithParam<Shape> {};
+class BatchNormShapes : public testing::TestWithParam<std::tuple<Space, Shape>> {
+ protected:
+  void SetUp() override { SEER_NEEDS_SPACE(space); }
+  const Space space = std::get<0>(GetParam());
+  const Shape shape = std::get<1>(GetParam());
+};
 
 // Odd sizes, batch of one, one row, channels below and above a vector, remainders of every kind, and two tensors that
 // are large enough to be streamed past the caches.
 INSTANTIATE_TEST_SUITE_P(Shapes, BatchNormShapes,
-                         testing::Values(Shape{1, 1, 1, 5}, Shape{1, 7, 7, 13}, Shape{2, 5, 3, 8}, Shape{3, 4, 5, 24},
-                                         Shape{5, 1, 1, 17}, Shape{2, 3, 3, 373}, Shape{4, 33, 31, 7},
-                                         Shape{1, 40, 40, 32}, Shape{2, 9, 9, 104}, Shape{3, 2, 1, 2100},
-                                         Shape{2, 112, 112, 176}, Shape{1, 45, 47, 2100}),
-                         [](const auto& test) {
-                           const Shape s = test.param;
-                           return std::to_string(s.n) + "x" + std::to_string(s.h) + "x" + std::to_string(s.w) + "x" +
-                                  std::to_string(s.c);
+                         testing::Combine(test::kSpaces,
+                                          testing::Values(Shape{1, 1, 1, 5}, Shape{1, 7, 7, 13}, Shape{2, 5, 3, 8},
+                                                          Shape{3, 4, 5, 24}, Shape{5, 1, 1, 17}, Shape{2, 3, 3, 373},
+                                                          Shape{4, 33, 31, 7}, Shape{1, 40, 40, 32},
+                                                          Shape{2, 9, 9, 104}, Shape{3, 2, 1, 2100},
+                                                          Shape{2, 112, 112, 176}, Shape{1, 45, 47, 2100})),
+                         [](const auto& each) {
+                           const Shape s = std::get<1>(each.param);
+                           return test::name_of(std::get<0>(each.param)) + "_" + std::to_string(s.n) + "x" +
+                                  std::to_string(s.h) + "x" + std::to_string(s.w) + "x" + std::to_string(s.c);
                          });
 
 TEST_P(BatchNormShapes, StatisticsMatchDouble) {
-  Case t(GetParam());
+  Case t(space, shape);
   const Reference wanted = t.reference();
   EXPECT_EQ(t.sums[0], static_cast<double>(t.shape.rows()));
   Wide inv_std(wanted.variance);
@@ -105,12 +119,12 @@ TEST_P(BatchNormShapes, StatisticsMatchDouble) {
 }
 
 TEST_P(BatchNormShapes, ForwardMatchesDouble) {
-  Case t(GetParam());
+  Case t(space, shape);
   const Reference wanted = t.reference();
   const Shape s = t.shape, per_image{s.n, 1, 1, s.c};
   const double pixels = static_cast<double>(s.h * s.w);
   Values y(s), pooled(per_image), gate(per_image, 7, 0.5, 0.5), shortcut(s, 8, 1);
-  const Case second(s, 20);
+  const Case second(space, s, 20);
   const Reference wanted_second = second.reference();
 
   Wide plain(wanted.normal), rectified(plain), gated(plain), added(plain), added_normal(plain),
@@ -195,7 +209,7 @@ void check_backward(Case& t, const BatchNormGradient& g, const Wide& reaching, c
 }
 
 TEST_P(BatchNormShapes, BackwardMatchesDouble) {
-  Case t(GetParam());
+  Case t(space, shape);
   const Shape s = t.shape, per_image{s.n, 1, 1, s.c};
   const double pixels = static_cast<double>(s.h * s.w);
   Values d_y(s, 31, 1), gate(per_image, 32, 0.5, 0.5), d_pooled(per_image, 33, 3), d_gate(per_image), y(s);
@@ -219,8 +233,8 @@ TEST_P(BatchNormShapes, BackwardMatchesDouble) {
 }
 
 TEST_P(BatchNormShapes, AddReluBackwardSumsMatchSeparateCalls) {
-  const Shape s = GetParam();
-  Case t(s), second(s, 40);
+  const Shape s = shape;
+  Case t(space, s), second(space, s, 40);
   const BatchNorm shortcut_bn = second.bn();
   Values out(s), d_out(s, 50, 1);
   batchnorm_add_relu(t.queue, t.x.tensor(), t.bn(), second.x.tensor(), &shortcut_bn, out.tensor());
@@ -247,10 +261,10 @@ TEST_P(BatchNormShapes, AddReluBackwardSumsMatchSeparateCalls) {
   expect_close(sums, wanted, 1e-5, "sums, identity shortcut");
 }
 
-TEST(BatchNorm, GradientWithGateMatchesFiniteDifference) {
+TEST_P(BatchNormCases, GradientWithGateMatchesFiniteDifference) {
   // The whole of a squeeze-excitation stage: y = relu(bn(x)) * gate, gate = sigmoid(a * mean(relu(bn(x))) + b).
   const Shape s{3, 4, 5, 11}, per_image{3, 1, 1, 11};
-  Case t(s);
+  Case t(GetParam(), s);
   const Values a(per_image, 61, 2), b(per_image, 62, 1), weight(s, 63, 1);
   const double pixels = static_cast<double>(s.h * s.w);
   auto gate_of = [&](const Reference& r) {
@@ -284,10 +298,10 @@ TEST(BatchNorm, GradientWithGateMatchesFiniteDifference) {
   expect_gradient(loss, t.x.wide(), d_x.data, 1e-5, "gate");
 }
 
-TEST(BatchNorm, GradientMatchesFiniteDifference) {
+TEST_P(BatchNormCases, GradientMatchesFiniteDifference) {
   const Shape s{2, 5, 3, 13};
   for (const Relu relu : {Relu::no, Relu::yes}) {
-    Case t(s, 70);
+    Case t(GetParam(), s, 70);
     Values d_y(s, 71, 1), d_x(s);
     auto loss = [&](const Wide& x) {
       const Reference r = t.reference(x);
@@ -306,9 +320,9 @@ TEST(BatchNorm, GradientMatchesFiniteDifference) {
   }
 }
 
-TEST(BatchNorm, ResidualGradientMatchesFiniteDifference) {
+TEST_P(BatchNormCases, ResidualGradientMatchesFiniteDifference) {
   const Shape s{2, 3, 5, 9};
-  Case t(s, 80), second(s, 90);
+  Case t(GetParam(), s, 80), second(GetParam(), s, 90);
   const BatchNorm shortcut_bn = second.bn();
   Values out(s), weight(s, 95, 1), d_out = weight, d_x(s), d_shortcut(s);
   auto loss_of = [&](const Wide& x, const Wide& shortcut) {
@@ -333,10 +347,10 @@ TEST(BatchNorm, ResidualGradientMatchesFiniteDifference) {
                   "shortcut");
 }
 
-TEST(BatchNorm, LargeMeanKeepsTheDeviation) {
+TEST_P(BatchNormCases, LargeMeanKeepsTheDeviation) {
   // Uniform in 1000 +- sqrt(3): mean 1000, deviation 1.
   const Shape s{4, 32, 32, 24};
-  Case t(s, 100, std::sqrt(3.0), 1000);
+  Case t(GetParam(), s, 100, std::sqrt(3.0), 1000);
   const Reference wanted = t.reference();
   for (std::size_t k = 0; k < t.mean.size(); ++k) {
     const double inv_std = 1 / std::sqrt(wanted.variance[k] + kEps);
@@ -345,11 +359,10 @@ TEST(BatchNorm, LargeMeanKeepsTheDeviation) {
   }
 }
 
-TEST(BatchNorm, ConstantChannelHasNoVariance) {
+TEST_P(BatchNormCases, ConstantChannelHasNoVariance) {
   const Shape s{2, 3, 3, 4};
   Values x(s);
   std::fill(x.data.begin(), x.data.end(), 12345.678F);
-  Queue queue;
   Wide sums(9);
   std::vector<float> mean(4), inv_std(4);
   batchnorm_sums(queue, x.tensor(), sums.data());
@@ -360,10 +373,10 @@ TEST(BatchNorm, ConstantChannelHasNoVariance) {
   }
 }
 
-TEST(BatchNorm, SumsOfPartsAddUp) {
+TEST_P(BatchNormCases, SumsOfPartsAddUp) {
   // Two ranks' shares give the statistics of the whole.
   const Shape s{4, 3, 3, 10};
-  Case whole(s);
+  Case whole(GetParam(), s);
   Wide first(21), second(21), mean_sums(21);
   batchnorm_sums(whole.queue, whole.x.tensor().slice(0, 1), first.data());
   batchnorm_sums(whole.queue, whole.x.tensor().slice(1, 3), second.data());
@@ -374,8 +387,7 @@ TEST(BatchNorm, SumsOfPartsAddUp) {
   for (const double v : none) EXPECT_EQ(v, 0.0) << "no rows";
 }
 
-TEST(BatchNorm, EvaluationUsesTheRunningStatistics) {
-  Queue queue;
+TEST_P(BatchNormCases, EvaluationUsesTheRunningStatistics) {
   const std::vector<float> running_mean{0.5F, -2}, running_var{4, 0.25F};
   std::vector<float> mean(2), inv_std(2);
   batchnorm_from_running(queue, 2, running_mean.data(), running_var.data(), static_cast<float>(kEps), mean.data(),
@@ -385,8 +397,8 @@ TEST(BatchNorm, EvaluationUsesTheRunningStatistics) {
   EXPECT_NEAR(inv_std[1], 1 / std::sqrt(0.25 + kEps), 1e-6);
 }
 
-TEST(BatchNorm, NonFiniteValuesPassTheRelu) {
-  Case t({1, 2, 2, 3});
+TEST_P(BatchNormCases, NonFiniteValuesPassTheRelu) {
+  Case t(GetParam(), {1, 2, 2, 3});
   t.x.data[4] = std::nanf("");
   Values y(t.shape);
   batchnorm_apply(t.queue, t.x.tensor(), t.bn(), Relu::yes, y.tensor());
@@ -394,7 +406,7 @@ TEST(BatchNorm, NonFiniteValuesPassTheRelu) {
 }
 
 TEST(BatchNorm, ScratchMemoryIsKeptBetweenCalls) {
-  Case t({3, 17, 19, 29});
+  Case t(Space::host, {3, 17, 19, 29});
   Values d_y(t.shape, 5, 1), pooled({3, 1, 1, 29}, 6, 1);
   const BatchNormGradient g{d_y.tensor(), Relu::yes, pooled.data.data(), pooled.data.data()};
   Wide sums(58);
@@ -408,8 +420,8 @@ TEST(BatchNorm, ScratchMemoryIsKeptBetweenCalls) {
   EXPECT_EQ(mallinfo2().uordblks, held);
 }
 
-TEST(BatchNorm, RepeatsToTheLastBit) {
-  Case t({3, 17, 19, 29});
+TEST_P(BatchNormCases, RepeatsToTheLastBit) {
+  Case t(GetParam(), {3, 17, 19, 29});
   Wide again(t.sums.size());
   batchnorm_sums(t.queue, t.x.tensor(), again.data());
   EXPECT_EQ(again, t.sums);

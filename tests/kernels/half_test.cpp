@@ -4,6 +4,7 @@
 #include <tuple>
 
 #include "kernel_test.hpp"
+#include "mirrored_kernels.hpp"
 #include "seer/base/error.hpp"
 #include "seer/base/half.hpp"
 #include "seer/kernels/activation.hpp"
@@ -37,12 +38,16 @@ struct Stored {
   }
 };
 
-class HalfKernels : public testing::TestWithParam<std::tuple<DType, Shape>> {
+class HalfKernels : public testing::TestWithParam<std::tuple<test::Space, DType, Shape>> {
  protected:
-  const DType type = std::get<0>(GetParam());
-  const Shape s = std::get<1>(GetParam());
+  void SetUp() override {
+    SEER_NEEDS_SPACE(std::get<0>(GetParam()));
+    queue = test::MirroredQueue(std::get<0>(GetParam()));
+  }
+  const DType type = std::get<1>(GetParam());
+  const Shape s = std::get<2>(GetParam());
   const Shape per_image{s.n, 1, 1, s.c};
-  Queue queue;
+  test::MirroredQueue queue;
   /// The same tensor twice: stored, and as floats of the same values.
   Stored x{Values(s, 1, 2, 0.3), type}, d_y{Values(s, 2, 1, 0.05), type}, shortcut{Values(s, 3, 1), type};
   Values wide_x = x.values(), wide_d_y = d_y.values(), wide_shortcut = shortcut.values();
@@ -64,16 +69,16 @@ class HalfKernels : public testing::TestWithParam<std::tuple<DType, Shape>> {
 
 // Odd sizes, one row, remainders of every kind, and one that is streamed past the caches.
 INSTANTIATE_TEST_SUITE_P(Shapes, HalfKernels,
-                         testing::Combine(testing::Values(DType::bf16, DType::f16),
+                         testing::Combine(test::kSpaces, testing::Values(DType::bf16, DType::f16),
                                           testing::Values(Shape{1, 1, 1, 5}, Shape{1, 7, 7, 13}, Shape{2, 5, 3, 8},
                                                           Shape{5, 1, 1, 17}, Shape{2, 3, 3, 373}, Shape{4, 33, 31, 7},
                                                           Shape{2, 9, 9, 104}, Shape{3, 2, 1, 2100},
                                                           Shape{2, 112, 113, 379})),
-                         [](const auto& test) {
-                           const Shape s = std::get<1>(test.param);
-                           return std::string(std::get<0>(test.param) == DType::bf16 ? "bf16_" : "f16_") +
-                                  std::to_string(s.n) + "x" + std::to_string(s.h) + "x" + std::to_string(s.w) + "x" +
-                                  std::to_string(s.c);
+                         [](const auto& each) {
+                           const Shape s = std::get<2>(each.param);
+                           return test::name_of(std::get<0>(each.param)) +
+                                  (std::get<1>(each.param) == DType::bf16 ? "_bf16_" : "_f16_") + std::to_string(s.n) +
+                                  "x" + std::to_string(s.h) + "x" + std::to_string(s.w) + "x" + std::to_string(s.c);
                          });
 
 TEST_P(HalfKernels, CastRoundsToNearestAndBack) {
@@ -189,8 +194,9 @@ TEST_P(HalfKernels, Elementwise) {
   expect_rounded("pool backward");
 }
 
-TEST(HalfKernel, NanAndInfinityPass) {
-  Queue queue;
+SEER_ON_ALL_SPACES(HalfKernel);
+
+TEST_P(HalfKernel, NanAndInfinityPass) {
   for (const DType type : {DType::bf16, DType::f16}) {
     Values v({1, 1, 1, 3});
     v.data = {std::nanf(""), HUGE_VALF, -1e30F};
@@ -209,8 +215,7 @@ TEST(HalfKernel, NanAndInfinityPass) {
   }
 }
 
-TEST(HalfKernel, TensorsOfDifferentTypesAreRefused) {
-  Queue queue;
+TEST_P(HalfKernel, TensorsOfDifferentTypesAreRefused) {
   Values wide({1, 2, 2, 3});
   Stored half({1, 2, 2, 3}, DType::bf16);
   EXPECT_THROW(add(queue, half.tensor(), wide.tensor()), Error);

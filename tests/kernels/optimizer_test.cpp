@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "kernel_test.hpp"
+#include "mirrored_kernels.hpp"
 
 namespace seer::kernels {
 namespace {
@@ -13,10 +14,12 @@ using test::expect_close;
 using test::Values;
 using Wide = std::vector<double>;
 
+SEER_ON_ALL_SPACES(Optimizer);
+
 /// One update of a whole flat block, norms included.
-void update(const std::vector<Range>& ranges, const std::vector<std::uint8_t>& skip, const UpdateRule& rule,
-            const std::vector<float>& gradients, std::vector<float>& momenta, std::vector<float>& parameters) {
-  Queue queue;
+void update(test::MirroredQueue& queue, const std::vector<Range>& ranges, const std::vector<std::uint8_t>& skip,
+            const UpdateRule& rule, const std::vector<float>& gradients, std::vector<float>& momenta,
+            std::vector<float>& parameters) {
   Wide p(ranges.size()), g(ranges.size());
   squared_norms(queue, parameters.data(), ranges, p.data());
   squared_norms(queue, gradients.data(), ranges, g.data());
@@ -24,7 +27,7 @@ void update(const std::vector<Range>& ranges, const std::vector<std::uint8_t>& s
 }
 
 // Gradients multiplied by a loss scale, and the rule told so: the same bits as without, whatever the rule.
-TEST(Optimizer, GradientFactorUndoesTheLossScale) {
+TEST_P(Optimizer, GradientFactorUndoesTheLossScale) {
   const std::vector<Range> ranges{{0, 7}, {16, 90}, {96, 133}};
   for (const bool lars : {true, false}) {
     std::vector<float> plain_p = test::hash_fill(140, 2, 1), plain_m(140), scaled_p, scaled_m(140);
@@ -34,10 +37,10 @@ TEST(Optimizer, GradientFactorUndoesTheLossScale) {
     for (std::uint64_t step = 0; step < 3; ++step) {
       auto gradients = test::hash_fill(140, 5 + step, 0.1);
       rule.gradient_factor = 1;
-      update(ranges, {}, rule, gradients, plain_m, plain_p);
+      update(queue, ranges, {}, rule, gradients, plain_m, plain_p);
       for (float& g : gradients) g *= 0x1p40F;
       rule.gradient_factor = 0x1p-40F;
-      update(ranges, {}, rule, gradients, scaled_m, scaled_p);
+      update(queue, ranges, {}, rule, gradients, scaled_m, scaled_p);
     }
     EXPECT_EQ(scaled_p, plain_p);
     EXPECT_EQ(scaled_m, plain_m);
@@ -45,7 +48,7 @@ TEST(Optimizer, GradientFactorUndoesTheLossScale) {
   }
 }
 
-TEST(Optimizer, SquaredNormsMatchDouble) {
+TEST_P(Optimizer, SquaredNormsMatchDouble) {
   const std::size_t count = 300001;  // pieces, odd ends, gaps, an empty range
   const std::vector<float> x = test::hash_fill(count, 1, 2);
   const std::vector<Range> ranges{{0, 1}, {1, 1}, {1, 65537}, {65600, 200001}, {200001, 300001}};
@@ -55,12 +58,48 @@ TEST(Optimizer, SquaredNormsMatchDouble) {
       wanted[r] += static_cast<double>(x[at(i)]) * static_cast<double>(x[at(i)]);
     }
   }
-  Queue queue;
   squared_norms(queue, x.data(), ranges, squares.data());
   for (std::size_t r = 0; r < ranges.size(); ++r) EXPECT_NEAR(squares[r], wanted[r], 1e-12 * wanted[r]) << r;
 }
 
-TEST(Optimizer, MatchesGoldenLars) {
+// What a recorded update uses: ranges, squares, flags and rule with the kernels. On the host the same sums in the same
+// order.
+TEST_P(Optimizer, TablesOnTheQueueDoTheSame) {
+  const std::size_t count = 300001;
+  const std::vector<Range> ranges{{0, 1}, {1, 1}, {1, 65537}, {65600, 200001}, {200001, 300001}};
+  const std::vector<std::uint8_t> skip{0, 0, 0, 1, 0};
+  const std::vector<float> g = test::hash_fill(count, 2, 0.1), start = test::hash_fill(count, 1, 2);
+  for (const bool lars : {true, false}) {
+    const UpdateRule rule{.lr = 0.3F, .weight_decay = 1e-2F, .gradient_factor = 0.5F, .lars = lars};
+    std::vector<float> p = start, m(count), wanted_p = start, wanted_m(count);
+    for (int step = 0; step < 2; ++step) {
+      Wide squares(ranges.size(), -1), gradient_squares(ranges.size(), -1), wanted(ranges.size());
+      squared_norms(queue, p.data(), ranges, wanted.data());
+      squared_norms_there(queue, p.data(), ranges, squares.data());
+      squared_norms_there(queue, g.data(), ranges, gradient_squares.data());
+      if (GetParam() == test::Space::host) {
+        EXPECT_EQ(squares, wanted);
+      }
+      expect_close(squares, wanted, 1e-14, "squares");
+      optimizer_update(queue, ranges, skip, squares.data(), gradient_squares.data(), rule, g.data(), wanted_m.data(),
+                       wanted_p.data());
+      optimizer_update_there(queue, ranges, skip, squares.data(), gradient_squares.data(), rule, g.data(), m.data(),
+                             p.data());
+      if (GetParam() == test::Space::host) {
+        EXPECT_EQ(p, wanted_p);
+        EXPECT_EQ(m, wanted_m);
+      }
+      expect_close(p, wanted_p, 1e-7, "parameters");
+      expect_close(m, wanted_m, 1e-6, "momenta");
+      std::copy(p.begin(), p.end(), wanted_p.begin());
+      std::copy(m.begin(), m.end(), wanted_m.begin());
+    }
+    EXPECT_NE(p, start);
+    EXPECT_EQ(p[100000], start[100000]) << "skipped";
+  }
+}
+
+TEST_P(Optimizer, MatchesGoldenLars) {
   // All tensors in one block with odd gaps, as a step does it; zero_parameter exercises the zero-norm rule.
   const test::GoldenFile file("lars.h5");
   const std::vector<std::string> names = file.names("/");
@@ -84,7 +123,7 @@ TEST(Optimizer, MatchesGoldenLars) {
       const auto g = file.read(names[t] + at_step + "grad").f32();
       std::copy(g.begin(), g.end(), gradients.begin() + ranges[t].begin);
     }
-    update(ranges, {}, rule, gradients, momenta, parameters);
+    update(queue, ranges, {}, rule, gradients, momenta, parameters);
     for (std::size_t t = 0; t < names.size(); ++t) {
       const auto part = [&](const std::vector<float>& block) {
         return std::vector<float>(block.begin() + ranges[t].begin, block.begin() + ranges[t].end);
@@ -97,31 +136,31 @@ TEST(Optimizer, MatchesGoldenLars) {
   EXPECT_EQ(momenta[0], 0.0F);
 }
 
-TEST(Optimizer, SpecTestVector) {  // spec 5.1
+TEST_P(Optimizer, SpecTestVector) {  // spec 5.1
   std::vector<float> p{1, 2, 2}, m(3);
   UpdateRule rule;
   rule.lr = 9.6F;
   rule.weight_decay = 1e-5F;
-  update({{0, 3}}, {}, rule, {0.3F, 0, 0.4F}, m, p);
+  update(queue, {{0, 3}}, {}, rule, {0.3F, 0, 0.4F}, m, p);
   expect_close(m, Wide{0.00179995197, 1.19993e-7, 0.00239997595}, 1e-6, "momentum is alpha (g + decay p)");
   expect_close(p, Wide{0.98272046, 1.99999885, 1.97696023}, 1e-6, "parameter");
 }
 
-TEST(Optimizer, ZeroNormsTakeTheRawGradient) {
+TEST_P(Optimizer, ZeroNormsTakeTheRawGradient) {
   UpdateRule rule;
   rule.lr = 0.5F;
   rule.weight_decay = 0.25F;
   std::vector<float> p{0, 0, 1, 2}, m(4);
-  update({{0, 2}, {2, 4}}, {}, rule, {3, -4, 0, 0}, m, p);
+  update(queue, {{0, 2}, {2, 4}}, {}, rule, {3, -4, 0, 0}, m, p);
   EXPECT_EQ(m, (std::vector<float>{3, -4, 0, 0})) << "neither trust ratio nor decay";
   EXPECT_EQ(p, (std::vector<float>{-1.5F, 2, 1, 2}));
 }
 
-TEST(Optimizer, SkippedRangesStayAsTheyAre) {
+TEST_P(Optimizer, SkippedRangesStayAsTheyAre) {
   UpdateRule rule;
   rule.lr = 1;
   std::vector<float> p{1, 2, 3, 4}, m{5, 6, 7, 8};
-  update({{0, 2}, {2, 4}}, {1, 0}, rule, {1, 1, 1, 1}, m, p);
+  update(queue, {{0, 2}, {2, 4}}, {1, 0}, rule, {1, 1, 1, 1}, m, p);
   EXPECT_EQ(p[0], 1.0F);
   EXPECT_EQ(p[1], 2.0F);
   EXPECT_EQ(m[0], 5.0F);
@@ -129,13 +168,12 @@ TEST(Optimizer, SkippedRangesStayAsTheyAre) {
   EXPECT_NE(m[3], 8.0F);
 }
 
-TEST(Optimizer, PlainSgdDecaysAndRemembers) {
+TEST_P(Optimizer, PlainSgdDecaysAndRemembers) {
   UpdateRule rule;
   rule.lars = false;
   rule.lr = 0.1F;
   rule.weight_decay = 0.5F;
   std::vector<float> p{2}, m{0};
-  Queue queue;
   const std::vector<Range> ranges{{0, 1}};
   const float g = 1;
   optimizer_update(queue, ranges, {}, nullptr, nullptr, rule, &g, m.data(), p.data());
@@ -146,15 +184,14 @@ TEST(Optimizer, PlainSgdDecaysAndRemembers) {
   EXPECT_FLOAT_EQ(p[0], 1.8F - 0.1F * 3.7F);
 }
 
-TEST(Optimizer, ShardsMatchTheWhole) {
+TEST_P(Optimizer, ShardsMatchTheWhole) {
   // Two ranks hold parts of one tensor and share its norms.
   const std::size_t count = 1001, cut = 333;
   const std::vector<float> g = test::hash_fill(count, 3, 1), start = test::hash_fill(count, 4, 1);
   UpdateRule rule;
   rule.lr = 2;
   std::vector<float> whole = start, whole_m(count), split = start, split_m(count);
-  update({{0, 1001}}, {}, rule, g, whole_m, whole);
-  Queue queue;
+  update(queue, {{0, 1001}}, {}, rule, g, whole_m, whole);
   const std::vector<Range> parts[] = {{{0, 333}}, {{0, 668}}};
   double p2 = 0, g2 = 0;
   for (int rank = 0; rank < 2; ++rank) {
@@ -173,8 +210,7 @@ TEST(Optimizer, ShardsMatchTheWhole) {
   expect_close(split_m, whole_m, 1e-7, "momenta");
 }
 
-TEST(Optimizer, NormalizeRows) {
-  Queue queue;
+TEST_P(Optimizer, NormalizeRows) {
   for (const test::Shape s : {test::Shape{1, 1, 1, 3}, test::Shape{7, 1, 1, 13}, test::Shape{30, 1, 1, 256}}) {
     Values x(s, 5, 4);
     std::fill_n(x.data.begin(), s.n > 1 ? s.c : 0, 0.0F);  // a row of zeros stays one
@@ -192,8 +228,7 @@ TEST(Optimizer, NormalizeRows) {
 }
 
 // Within the tolerance a row keeps its bits; beyond it, it is scaled as without one.
-TEST(Optimizer, NormalizeRowsLeavesUnitRows) {
-  Queue queue;
+TEST_P(Optimizer, NormalizeRowsLeavesUnitRows) {
   const test::Shape s{40, 1, 1, 37};
   Values x(s, 5, 4);
   normalize_rows(queue, x.tensor());
@@ -209,8 +244,7 @@ TEST(Optimizer, NormalizeRowsLeavesUnitRows) {
   }
 }
 
-TEST(Optimizer, FirstNonFinite) {
-  Queue queue;
+TEST_P(Optimizer, FirstNonFinite) {
   std::vector<float> x = test::hash_fill(200003, 6, std::numeric_limits<float>::max() / 2);
   const auto count = static_cast<std::int64_t>(x.size());
   EXPECT_EQ(first_non_finite(queue, x.data(), count), -1);
@@ -227,8 +261,7 @@ TEST(Optimizer, FirstNonFinite) {
   EXPECT_EQ(last, 0);
 }
 
-TEST(Optimizer, FirstBeyondALimit) {
-  Queue queue;
+TEST_P(Optimizer, FirstBeyondALimit) {
   std::vector<float> x = test::hash_fill(70001, 6, 2.0F);
   const auto count = static_cast<std::int64_t>(x.size());
   EXPECT_EQ(first_beyond(queue, x.data(), count, 3.0F), -1);

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "kernel_test.hpp"
+#include "mirrored_kernels.hpp"
 #include "seer/kernels/activation.hpp"
 
 namespace seer::kernels {
@@ -16,11 +17,14 @@ using test::Shape;
 using test::Values;
 using Wide = std::vector<double>;
 
+SEER_ON_ALL_SPACES(Sinkhorn);
+SEER_ON_ALL_SPACES(SwavLoss);
+SEER_ON_ALL_SPACES(Diagnostics);
+
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 /// Spec 3.2 on one process, as train/swav does it with reductions between the pieces.
-Values sinkhorn(Values scores, float epsilon, int iterations) {
-  Queue queue;
+Values sinkhorn(test::MirroredQueue& queue, Values scores, float epsilon, int iterations) {
   Values q(scores.shape);
   const std::int64_t k = scores.shape.c, n = scores.shape.rows();
   const double sum =
@@ -39,6 +43,24 @@ Values sinkhorn(Values scores, float epsilon, int iterations) {
   return q;
 }
 
+/// The same without a word to the host; trouble: 1 where it must be done again with repairs.
+Values sinkhorn_there(test::MirroredQueue& queue, Values scores, float epsilon, int iterations, std::int32_t& trouble) {
+  Values q(scores.shape);
+  const std::int64_t k = scores.shape.c;
+  const float largest = maximum(queue, scores.tensor());
+  double sum = -1;
+  sinkhorn_exponentials(queue, scores.tensor(), &largest, epsilon, q.tensor(), &sum);
+  sinkhorn_divide(queue, q.tensor(), &sum, &trouble);
+  Wide factors(at(k));
+  for (int i = 0; i < iterations; ++i) {
+    sinkhorn_prototype_sums(queue, q.tensor(), factors.data());
+    sinkhorn_factors(queue, factors.data(), k, &trouble);
+    sinkhorn_scale(queue, q.tensor(), factors.data(),
+                   i + 1 == iterations ? 1.0 : 1.0 / static_cast<double>(scores.shape.rows()));
+  }
+  return q;
+}
+
 Values matrix(const test::Golden& golden) {
   Values out({static_cast<std::int64_t>(golden.dims[0]), 1, 1, static_cast<std::int64_t>(golden.dims[1])});
   out.data = golden.f32();
@@ -52,7 +74,7 @@ void expect_codes(const Values& found, const std::vector<double>& wanted, const 
 
 // Rows far below the others: in float all of such a row would be zero, and its codes NaN; in float64 it is like any
 // other.
-TEST(Sinkhorn, RowsFarBelowTheMaximumKeepTheirCodes) {
+TEST_P(Sinkhorn, RowsFarBelowTheMaximumKeepTheirCodes) {
   const std::int64_t n = 7, k = 5;
   for (const float epsilon : {0.05F, 0.01F, 0.003F}) {
     Values scores({n, 1, 1, k});
@@ -76,35 +98,34 @@ TEST(Sinkhorn, RowsFarBelowTheMaximumKeepTheirCodes) {
         for (std::size_t c = 0; c < at(k); ++c) q[r * at(k) + c] /= sum;
       }
     }
-    expect_codes(sinkhorn(scores, epsilon, 10), q, "epsilon " + std::to_string(epsilon));
+    expect_codes(sinkhorn(queue, scores, epsilon, 10), q, "epsilon " + std::to_string(epsilon));
   }
 }
 
-TEST(Sinkhorn, MatchesGolden) {
+TEST_P(Sinkhorn, MatchesGolden) {
   const test::GoldenFile file("sinkhorn.h5");
   for (const std::string& name : file.names("/")) {
     const auto epsilon = static_cast<float>(file.attribute(name, "epsilon"));
     const int iterations = static_cast<int>(file.attribute(name, "iterations"));
-    Values codes = sinkhorn(matrix(file.read(name + "/scores")), epsilon, iterations);
+    Values codes = sinkhorn(queue, matrix(file.read(name + "/scores")), epsilon, iterations);
     expect_codes(codes, file.read(name + "/codes").values, name);
-    Queue queue;
     sinkhorn_harden(queue, codes.tensor());
     expect_codes(codes, file.read(name + "/hard").values, name + " hard");
   }
 }
 
-TEST(Sinkhorn, SpecTestVectors) {  // spec 3.7
+TEST_P(Sinkhorn, SpecTestVectors) {  // spec 3.7
   Values scores({4, 1, 1, 3});
   scores.data = {0.9F, 0.1F, -0.2F, 0.8F, 0.3F, 0, 0.1F, 0.7F, -0.5F, 0.85F, 0.2F, 0.1F};
-  expect_codes(sinkhorn(scores, 0.05F, 3),
+  expect_codes(sinkhorn(queue, scores, 0.05F, 3),
                {0.9956465, 2.357e-5, 0.0043300, 0.3617915, 0.0034554, 0.6347531, 2.92e-8, 0.9999973, 2.798e-6,
                 0.1733215, 8.241e-5, 0.8265961},
                "epsilon 0.05, 3 iterations");
-  expect_codes(sinkhorn(scores, 0.05F, 10),
+  expect_codes(sinkhorn(queue, scores, 0.05F, 10),
                {0.9948658, 3.674e-4, 0.0047668, 0.3244669, 0.0483425, 0.6271906, 1.87e-9, 0.9999998, 1.98e-7, 0.1596979,
                 0.0011846, 0.8391176},
                "epsilon 0.05, 10 iterations");
-  const Values sharp = sinkhorn(scores, 0.03F, 10);
+  const Values sharp = sinkhorn(queue, scores, 0.03F, 10);
   expect_codes(sharp,
                {0.9999294, 1.11e-7, 7.044e-5, 0.3915355, 9.535e-4, 0.6075110, 4.9e-14, 1.0, 6.0e-11, 0.1085185,
                 1.781e-6, 0.8914797},
@@ -112,8 +133,8 @@ TEST(Sinkhorn, SpecTestVectors) {  // spec 3.7
   EXPECT_NEAR(static_cast<double>(sharp.data[6]) / 4.9e-14, 1, 0.02) << "small codes keep their relative size";
 }
 
-TEST(Sinkhorn, RowsSumToOneWithManyPrototypes) {
-  const Values codes = sinkhorn(Values({7, 1, 1, 4099}, 3, 1), 0.05F, 10);
+TEST_P(Sinkhorn, RowsSumToOneWithManyPrototypes) {
+  const Values codes = sinkhorn(queue, Values({7, 1, 1, 4099}, 3, 1), 0.05F, 10);
   for (std::int64_t r = 0; r < 7; ++r) {
     double sum = 0;
     for (std::int64_t k = 0; k < 4099; ++k) sum += static_cast<double>(codes.data[at(r * 4099 + k)]);
@@ -121,8 +142,51 @@ TEST(Sinkhorn, RowsSumToOneWithManyPrototypes) {
   }
 }
 
-TEST(Sinkhorn, ExponentialsAreAccurateAndRepaired) {
-  Queue queue;
+TEST_P(Sinkhorn, WithoutAWordToTheHost) {
+  for (const Shape s : {Shape{1, 1, 1, 3}, Shape{7, 1, 1, 131}, Shape{70, 1, 1, 3000}}) {
+    std::int32_t trouble = 0;
+    const Values scores(s, 3, 0.9);
+    const Values found = sinkhorn_there(queue, scores, 0.05F, 3, trouble), wanted = sinkhorn(queue, scores, 0.05F, 3);
+    EXPECT_EQ(trouble, 0);
+    if (GetParam() == test::Space::host) {
+      EXPECT_EQ(found.data, wanted.data);
+    }
+    expect_close(found.data, wanted.data, 1e-6, "codes");
+  }
+}
+
+// What the host would repair is told: it then makes the assignment again.
+TEST_P(Sinkhorn, TroubleIsTold) {
+  std::int32_t trouble = 0;
+  Values q({2, 1, 1, 3}, 1, 0.5, 0.5);
+  for (const double sum : {2.0, 1e300, HUGE_VAL, std::nan("")}) {
+    trouble = 0;
+    Values divided = q;
+    sinkhorn_divide(queue, divided.tensor(), &sum, &trouble);
+    EXPECT_EQ(trouble, sum < HUGE_VAL ? 0 : 1) << sum;
+    if (sum == 2.0) {
+      EXPECT_EQ(divided.data[4], q.data[4] / 2);
+    }
+  }
+  for (const double sum : {0.5, 0.0}) {
+    trouble = 0;
+    Wide sums{0.25, sum, 0.125};
+    sinkhorn_factors(queue, sums.data(), 3, &trouble);
+    EXPECT_EQ(trouble, sum == 0 ? 1 : 0);
+  }
+  trouble = 1;
+  Wide sums{0.25, 0.5, 0.25};
+  sinkhorn_factors(queue, sums.data(), 3, &trouble);
+  EXPECT_EQ(trouble, 1) << "stays";
+  Values wild({2, 1, 1, 3}), out({2, 1, 1, 3});
+  wild.data = {0, -1, 3000, -4000, 1000, 1};
+  const float zero = 0;
+  double infinite = 0;
+  sinkhorn_exponentials(queue, wild.tensor(), &zero, 1, out.tensor(), &infinite);
+  EXPECT_EQ(infinite, HUGE_VAL);
+}
+
+TEST_P(Sinkhorn, ExponentialsAreAccurateAndRepaired) {
   const Shape s{3, 1, 1, 101};
   Values scores(s, 1, 1), q(s);
   const float most = maximum(queue, scores.tensor());
@@ -146,14 +210,12 @@ TEST(Sinkhorn, ExponentialsAreAccurateAndRepaired) {
   EXPECT_NEAR(repaired, 1 + std::exp(-1.0) + 3 * std::exp(1.0), 1e-5);
 }
 
-TEST(Sinkhorn, MaximumOfNothing) {
-  Queue queue;
+TEST_P(Sinkhorn, MaximumOfNothing) {
   Values none({0, 1, 1, 5});
   EXPECT_EQ(maximum(queue, none.tensor()), -kInfinity);
 }
 
-TEST(Sinkhorn, PiecesMatchDouble) {
-  Queue queue;
+TEST_P(Sinkhorn, PiecesMatchDouble) {
   for (const Shape s : {Shape{1, 1, 1, 3}, Shape{5, 1, 1, 37}, Shape{70, 1, 1, 3000}}) {
     Values q(s, 2, 0.5, 0.5);
     Wide sums(at(s.c)), wanted(at(s.c));
@@ -179,17 +241,15 @@ TEST(Sinkhorn, PiecesMatchDouble) {
   }
 }
 
-TEST(Sinkhorn, FactorsOfEmptyPrototypes) {
+TEST_P(Sinkhorn, FactorsOfEmptyPrototypes) {
   Wide sums{0.5, 0, 0.125};
-  Queue queue;
   sinkhorn_factors(queue, sums.data(), 3);
   EXPECT_DOUBLE_EQ(sums[0], 1 / 1.5);
   EXPECT_DOUBLE_EQ(sums[2], 1 / 0.375);
   EXPECT_EQ(sums[1], sums[2]) << "inf takes the largest finite factor";
 }
 
-TEST(Sinkhorn, HardenTakesTheFirstOfEquals) {
-  Queue queue;
+TEST_P(Sinkhorn, HardenTakesTheFirstOfEquals) {
   Values q({3, 1, 1, 5});
   q.data = {0.1F, 0.4F, 0.1F, 0.4F, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1e-30F};
   sinkhorn_harden(queue, q.tensor());
@@ -197,9 +257,8 @@ TEST(Sinkhorn, HardenTakesTheFirstOfEquals) {
 }
 
 /// The whole loss of spec 3.3 from the pieces, with the queue's rows below the batch's.
-TEST(SwavLoss, MatchesGolden) {
+TEST_P(SwavLoss, MatchesGolden) {
   const test::GoldenFile file("swav_loss.h5");
-  Queue queue;
   for (const std::string& name : file.names("/")) {
     Values scores = matrix(file.read(name + "/scores"));
     const auto crops = static_cast<std::int64_t>(file.attribute(name, "crops"));
@@ -217,7 +276,7 @@ TEST(SwavLoss, MatchesGolden) {
       }
       Values all({static_cast<std::int64_t>(rows.size()) / k, 1, 1, k});
       all.data = rows;
-      codes.push_back(sinkhorn(all, static_cast<float>(file.attribute(name, "epsilon")),
+      codes.push_back(sinkhorn(queue, all, static_cast<float>(file.attribute(name, "epsilon")),
                                static_cast<int>(file.attribute(name, "iterations"))));
     }
     Values gradient(scores.shape);
@@ -240,8 +299,7 @@ TEST(SwavLoss, MatchesGolden) {
   }
 }
 
-TEST(SwavLoss, GradientMatchesFiniteDifference) {
-  Queue queue;
+TEST_P(SwavLoss, GradientMatchesFiniteDifference) {
   for (const Shape s : {Shape{1, 1, 1, 5}, Shape{3, 1, 1, 37}}) {
     Values scores(s, 5, 1), codes(s, 6, 0.5, 0.5), gradient(s);
     for (std::int64_t r = 0; r < s.n; ++r) {  // two codes, each summing to 1
@@ -268,8 +326,7 @@ TEST(SwavLoss, GradientMatchesFiniteDifference) {
   }
 }
 
-TEST(SwavLoss, LargeScoresDoNotOverflow) {
-  Queue queue;
+TEST_P(SwavLoss, LargeScoresDoNotOverflow) {
   Values scores({1, 1, 1, 3}), codes({1, 1, 1, 3}), gradient({1, 1, 1, 3});
   scores.data = {1000, 0, -1000};
   codes.data = {0, 1, 0};
@@ -279,8 +336,7 @@ TEST(SwavLoss, LargeScoresDoNotOverflow) {
   EXPECT_EQ(gradient.data[2], 0.0F);
 }
 
-TEST(Diagnostics, PredictionsAndEntropyMatchDouble) {
-  Queue queue;
+TEST_P(Diagnostics, PredictionsAndEntropyMatchDouble) {
   for (const Shape s : {Shape{1, 1, 1, 3}, Shape{9, 1, 1, 131}, Shape{40, 1, 1, 1000}}) {
     Values scores(s, 8, 1);
     Wide predictions(at(s.c), 0.5), wanted(predictions);
@@ -298,6 +354,9 @@ TEST(Diagnostics, PredictionsAndEntropyMatchDouble) {
     }
     add_predictions(queue, scores.tensor(), 0.1F, predictions.data());
     expect_close(predictions, wanted, 1e-6, "predictions");
+    Wide there(at(s.c), 0.5);
+    add_predictions(queue, scores.tensor(), 0.1F, there.data(), Results::on_queue);
+    expect_close(there, wanted, 1e-6, "predictions, kept with the kernels");
     EXPECT_NEAR(mean_row_entropy(queue, soft.tensor()), entropy, 1e-6 * (1 + entropy));
   }
   Values hard({2, 1, 1, 4});

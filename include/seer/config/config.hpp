@@ -96,9 +96,12 @@ struct Precision {
   std::string compute = "fp32";
   std::string loss_scale = "auto";
   std::string reduce = "fp32";
+  bool tf32 = false;
   bool operator==(const Precision&) const = default;
 };
 struct Parallel {
+  std::string device = "auto";
+  bool deterministic = false;
   std::int64_t bn_group_size = 64;
   std::string shard = "none";
   std::int64_t shard_group = 0;  ///< 0: all ranks

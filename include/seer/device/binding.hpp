@@ -9,6 +9,8 @@
 #include <string>
 #include <string_view>
 
+#include "seer/device/tensor.hpp"
+
 namespace seer::device {
 
 /// What the launcher says of this process.
@@ -46,6 +48,9 @@ int bind_device(Sharing sharing = Sharing::refused);
 int bound_device();
 /// PCI bus id and UUID; "" where none is bound.
 std::string device_id();
+/// Where to compute. `wanted`: "host", "device", or "auto": the device where one is bound and this build has its
+/// kernels. Error(device) for a device that is not there.
+Space chosen_space(std::string_view wanted);
 /// Name, memory, compute capability, versions, PCI bus id, peers, in one line; "" where none is bound.
 std::string describe_device();
 

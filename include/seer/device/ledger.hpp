@@ -28,6 +28,7 @@ struct Work {
   std::int64_t width = 1;    ///< grouped: of a group; else the smaller side of the product, in channels
   double flops = 0;          ///< 2 per multiply-accumulate
   double bytes = 0;          ///< read and written
+  int launches = 1;          ///< of kernels and copies on a device; of a library's call at least so many
 };
 
 /// One collective of `ranks` ranks, `node_ranks` of which share a node. Bytes as comm::Traffic counts them.

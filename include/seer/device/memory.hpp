@@ -30,6 +30,9 @@ class Buffer {
   void* data() const { return data_; }
   float* f32() const { return static_cast<float*>(data_); }
   std::size_t bytes() const { return bytes_; }
+  Space space() const { return space_; }
+  /// All of it as floats.
+  Tensor view() const { return device::view(f32(), static_cast<std::int64_t>(bytes_ / sizeof(float)), space_); }
   static Buffer floats(std::size_t count, Space space = Space::host) { return Buffer(count * sizeof(float), space); }
 
  private:

@@ -16,10 +16,11 @@ struct Queue {
   static Queue planned(Ledger& ledger) { return {.space = Space::planned, .ledger = &ledger}; }
   /// A planned one, or where there is no ledger the host's.
   static Queue of(Ledger* ledger) { return ledger != nullptr ? planned(*ledger) : Queue{}; }
-  /// First line of every kernel: on a planned machine, notes the bytes it would read and write, and says true.
-  bool only_plans(std::int64_t bytes, DType dtype = DType::f32) const {
+  /// First line of every kernel: on a planned machine, notes the bytes it would read and write and how often a device
+  /// would be handed something, and says true.
+  bool only_plans(std::int64_t bytes, DType dtype = DType::f32, int launches = 1) const {
     if (space != Space::planned) return false;
-    ledger->work({.dtype = dtype, .bytes = static_cast<double>(bytes)});
+    ledger->work({.dtype = dtype, .bytes = static_cast<double>(bytes), .launches = launches});
     return true;
   }
   /// Until a device queue has done all it was handed; the other kinds always have. Error(device) where that failed.

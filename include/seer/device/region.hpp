@@ -12,6 +12,8 @@ class Region {
   ~Region();
   Region(const Region&) = delete;
   Region& operator=(const Region&) = delete;
+  /// Whether a Kokkos tool is told of regions and kernels.
+  static bool told();
 
  private:
   bool named_, told_;

@@ -43,4 +43,9 @@ struct Tensor {
   explicit operator bool() const { return data != nullptr; }
 };
 
+/// `count` floats of a block.
+inline Tensor view(float* values, std::int64_t count, Space space) {
+  return {.data = values, .shape = {1, 1, 1, count}, .dtype = DType::f32, .space = space};
+}
+
 }  // namespace seer::device

@@ -35,6 +35,9 @@ class FeatureExtractor {
   /// is taken), all get it. Errors are agreed.
   static FeatureExtractor load(const comm::Communicator& comm, const std::string& path, Layer layer);
 
+  /// "auto", "host" or "device", as parallel.device; auto where nothing is said. Before the first of what follows.
+  void compute_on(const std::string& device);
+
   /// Collective. Estimates the running statistics anew at the size of evaluation (training mixes those of two crop
   /// sizes, spec 4.3): the mean over batches of batch mean and unbiased batch variance, each layer fed with batch
   /// statistics below it, as torch.optim.swa_utils.update_bn. `images` are drawn evenly from the whole data set, in

@@ -8,8 +8,8 @@
 // Forward: sums (local) -> all-reduce by the caller -> statistics -> one of the apply functions.
 // Backward: sums (local) -> all-reduce by the caller -> apply.
 //
-// On a device queue all arrays lie on the device, the sums, too: they are reduced over ranks there. batchnorm_rows
-// gives its number to the host and waits for the queue; the other calls return when their kernels are in it.
+// On a device queue all arrays lie on the device, the sums, too: they are reduced over ranks there. All calls return
+// when their kernels are in the queue.
 #pragma once
 
 #include <cstdint>
@@ -35,9 +35,6 @@ struct BatchNorm {
 /// Local sums, packed for one message: sums[0] = rows, sums[1..c] = sum of x, sums[1+c..2c] = sum of x^2 (double).
 /// Accurate when |mean| >> deviation: accumulated about each channel's first value, converted at the end.
 void batchnorm_sums(Queue& queue, const Tensor& x, double* sums);
-
-/// The rows that reduced sums are of. Waits for a device queue.
-double batchnorm_rows(Queue& queue, const double* sums);
 
 /// From reduced sums: mean and 1/sqrt(biased variance + eps). Where running_mean is not null:
 /// running = (1 - momentum) * running + momentum * batch, the variance unbiased by rows / (rows - 1).

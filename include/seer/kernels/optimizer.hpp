@@ -3,12 +3,15 @@
 //
 // On a device queue the flat blocks and matrices lie on the device; tables of ranges, squares, skip flags and numbers
 // that are returned lie on the host. What gives the host a number waits for the queue: squared_norms, first_non_finite.
+// With a FlatRanges in place of the ranges everything lies where the queue's kernels are, and nothing waits: for
+// updates that are recorded (device/graph.hpp), and for norms that are summed over ranks on the device.
 #pragma once
 
 #include <cstdint>
 #include <limits>
 #include <span>
 
+#include "seer/device/memory.hpp"
 #include "seer/device/queue.hpp"
 #include "seer/device/tensor.hpp"
 
@@ -38,6 +41,27 @@ struct UpdateRule {
 void optimizer_update(Queue& queue, std::span<const Range> ranges, std::span<const std::uint8_t> skip,
                       const double* parameter_squares, const double* gradient_squares, const UpdateRule& rule,
                       const float* gradients, float* momenta, float* parameters);
+
+/// Ranges as the queue's kernels want them, made once. Where the space is a device's, making one waits for it.
+class FlatRanges {
+ public:
+  FlatRanges() = default;
+  FlatRanges(device::Space space, std::span<const Range> ranges);
+  std::int64_t ranges() const { return ranges_; }
+
+ private:
+  friend struct FlatTables;
+  device::Buffer tables_;
+  std::int64_t ranges_ = 0, pieces_ = 0, elems_ = 0;
+};
+/// squares[i] (double) as above. Two launches.
+void squared_norms(Queue& queue, const FlatRanges& ranges, const float* x, double* squares);
+/// The update as above, one launch. skip: a flag for each range, or null.
+void optimizer_update(Queue& queue, const FlatRanges& ranges, const std::uint8_t* skip, const double* parameter_squares,
+                      const double* gradient_squares, const UpdateRule* rule, const float* gradients, float* momenta,
+                      float* parameters);
+/// *place = what first_beyond returns.
+void first_beyond(Queue& queue, const float* x, std::int64_t count, float limit, std::int64_t* place);
 
 /// Every row divided by max(its norm, 1e-12) (prototypes, after each update). Rows whose norm is within `tolerance` of
 /// one stay as they are (0: none does).

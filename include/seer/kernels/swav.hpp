@@ -4,7 +4,8 @@
 //
 // On a device queue scores, codes and gradients lie on the device, and so do the prototypes' sums and factors, which
 // are reduced over ranks there. Numbers that are returned and mean_prediction are the host's: the calls that give them
-// wait for the queue.
+// wait for the queue. Their forms below that write a number through a pointer leave it where the queue's kernels are
+// and wait for nothing, so that a whole assignment can be recorded (device/graph.hpp) and read once at its end.
 #pragma once
 
 #include <cstdint>
@@ -29,8 +30,9 @@ void sinkhorn_add(Queue& queue, const Tensor& q, float value);
 /// One half-step pair: q[r, k] *= factors[k] (1/K / prototype sum, inf replaced by the largest finite factor), then
 /// each row divided by its sum and multiplied by row_target; the last pair has row_target 1.
 void sinkhorn_scale(Queue& queue, const Tensor& q, const double* factors, double row_target);
-/// 1 / (k_total * sum), infinities replaced by the largest finite factor. In place.
-void sinkhorn_factors(Queue& queue, double* sums, std::int64_t k);
+/// 1 / (k_total * sum), infinities replaced by the largest finite factor. In place. Where `trouble` is not null it
+/// becomes 1 if a sum is zero, else it stays.
+void sinkhorn_factors(Queue& queue, double* sums, std::int64_t k, std::int32_t* trouble = nullptr);
 /// Whether a prototype has no share at all (the sums are the same on all ranks: so is the answer).
 bool sinkhorn_any_empty(Queue& queue, const double* sums, std::int64_t k);
 /// One-hot of each row's argmax (first of equals), in place.
@@ -43,9 +45,27 @@ void sinkhorn_harden(Queue& queue, const Tensor& q);
 double swav_cross_entropy(Queue& queue, const Tensor& scores, const Tensor& code_sum, int codes, float temperature,
                           double weight, const Tensor& d_scores);
 
+/// Where a call leaves its numbers: the host's, or with the queue's kernels.
+enum class Results : bool { on_host, on_queue };
+
 /// Collapse diagnostics: adds softmax(scores/t) over rows to mean_prediction[k] (double, length k).
-void add_predictions(Queue& queue, const Tensor& scores, float temperature, double* mean_prediction);
+void add_predictions(Queue& queue, const Tensor& scores, float temperature, double* mean_prediction,
+                     Results where = Results::on_host);
 /// Mean over rows of the entropy (nats) of each row of q.
 double mean_row_entropy(Queue& queue, const Tensor& q);
+
+/// *largest = maximum(scores).
+void maximum(Queue& queue, const Tensor& scores, float* largest);
+/// The same exponentials, *sum their sum. Infinite entries stay: the sum then is no finite number.
+void sinkhorn_exponentials(Queue& queue, const Tensor& scores, const float* maximum, float epsilon, const Tensor& q,
+                           double* sum);
+/// q *= 1 / *sum. *trouble becomes 1 where the sum is no finite number, else it stays: whoever finds it set at the end
+/// makes the assignment again with the calls that repair.
+void sinkhorn_divide(Queue& queue, const Tensor& q, const double* sum, std::int32_t* trouble);
+/// *loss += what swav_cross_entropy returns.
+void swav_cross_entropy(Queue& queue, const Tensor& scores, const Tensor& code_sum, int codes, float temperature,
+                        double weight, const Tensor& d_scores, double* loss);
+/// *entropy = mean_row_entropy(q).
+void mean_row_entropy(Queue& queue, const Tensor& q, double* entropy);
 
 }  // namespace seer::kernels

@@ -17,11 +17,14 @@ enum class Mode {
   replay,  ///< a segment run again: kept statistics, no collective, running statistics untouched
 };
 
-/// Sums packed values over the ranks of a BatchNorm group, in place. nn does not know MPI: train hands this in.
+/// Sums packed values over the ranks of a BatchNorm group, in place, in the queue's order. nn does not know MPI: train
+/// hands this in.
 class StatisticsReduction {
  public:
   virtual ~StatisticsReduction() = default;
-  virtual void sum(double* values, std::size_t count) = 0;
+  virtual void sum(device::Queue& queue, double* values, std::size_t count) = 0;
+  /// Ranks of the group. Where a backward pass follows, each of them has as many rows as the others.
+  virtual int size() const = 0;
 };
 
 struct Context {

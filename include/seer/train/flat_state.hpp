@@ -15,9 +15,11 @@
 #include <vector>
 
 #include "seer/checkpoint/checkpoint.hpp"
+#include "seer/comm/block_communicator.hpp"
 #include "seer/comm/communicator.hpp"
 #include "seer/comm/stream.hpp"
 #include "seer/config/config.hpp"
+#include "seer/device/pinned.hpp"
 #include "seer/nn/model.hpp"
 #include "seer/train/memory_plan.hpp"
 #include "seer/train/optimizer.hpp"
@@ -37,9 +39,10 @@ class FlatState {
  public:
   enum class Direction : std::int8_t { forward = 1, backward = -1 };
 
-  /// Collective. Error(input) for a shard group that does not divide the ranks; Error(device), agreed, for what the
-  /// node's memory cannot hold.
-  FlatState(const config::Config& config, const comm::Communicator& comm, const nn::Model& model, Phases& phases);
+  /// Collective. The blocks lie where `queue` works. Error(input) for a shard group that does not divide the ranks;
+  /// Error(device), agreed, for what the node's or the device's memory cannot hold.
+  FlatState(const config::Config& config, const comm::Communicator& comm, const nn::Model& model, Phases& phases,
+            const device::Queue& queue);
 
   /// Starting values. `tensor` is called for every tensor in the table's order, on every rank.
   void fill(const std::function<void(const nn::Parameter&, float* values)>& tensor);
@@ -80,7 +83,8 @@ class FlatState {
   void add_to(Footprint& footprint) const;
 
   // Checkpoints and tests. -----------------------------------------------------------------------------------------
-  /// This rank's part of every tensor of "model" and "momentum"; over all ranks each element once.
+  /// This rank's part of every tensor of "model" and "momentum"; over all ranks each element once. Of a device: copies
+  /// of what it holds now, which stay in place.
   std::vector<checkpoint::Slab> slabs();
   /// Collective, after the slabs were filled.
   void share_loaded();
@@ -104,12 +108,17 @@ class FlatState {
     std::int64_t elems() const { return end - begin; }
     std::int64_t own_elems() const { return own_end - own_begin; }
   };
+  bool on_device() const { return queue_.space == device::Space::device; }
+  device::Tensor view(float* values, std::int64_t count) const { return device::view(values, count, queue_.space); }
   void cut(const nn::Model& model, std::int64_t bucket_bytes);
   bool shards(Sharding what) const { return sharding_ >= what; }
   std::size_t index_of(const Bucket& b) const { return static_cast<std::size_t>(&b - buckets_.data()); }
   float* own_parameters(const Bucket& b);
   float* own_momenta(const Bucket& b) { return momenta_.f32() + b.packed; }
   float* own_gradients(const Bucket& b);
+  /// Where slabs are: in the block, or of a device in its mirror.
+  float* seen_parameters(const Bucket& b) { return on_device() ? mirror_.f32() + b.packed : own_parameters(b); }
+  float* seen_momenta(const Bucket& b) { return on_device() ? mirror_.f32() + own_elems_ + b.packed : own_momenta(b); }
   /// All of the bucket: in the block, or in its slot.
   float* whole_parameters_of(const Bucket& b);
   float* whole_gradients_of(const Bucket& b);
@@ -118,6 +127,8 @@ class FlatState {
   void measure_down_to(std::size_t bucket);
   void measure_arrived();
   void know_norms_down_to(std::size_t bucket);
+  void look();
+  void put_back();
   std::vector<float> whole(float* (FlatState::*own)(const Bucket&));
   void wait(Phase phase, comm::Stream::Ticket ticket);
   void settle();
@@ -131,7 +142,8 @@ class FlatState {
   DType wire_;  ///< gradients travel as this
   device::Queue queue_;
   std::int64_t prototypes_begin_ = 0, prototypes_ = 0, prototype_dim_ = 0;
-  comm::Communicator group_, replicas_, norms_;
+  comm::BlockCommunicator group_, replicas_;
+  comm::Communicator norms_;
   std::vector<Bucket> buckets_;
   std::vector<std::size_t> bucket_of_;
   std::int64_t own_elems_ = 0;
@@ -140,6 +152,7 @@ class FlatState {
   std::size_t closed_ = 0, measured_ = 0, known_ = 0;
   device::Buffer parameters_, gradients_, own_gradients_, momenta_;
   device::Buffer parameter_slots_[2], gradient_slots_[2];
+  device::PinnedBuffer mirror_;  ///< of a device's own parameters and momenta, from the first slabs() on
   std::uint64_t version_ = 1;
   Sums sums_ = Sums::yes;
   double exposed_ms_ = 0;

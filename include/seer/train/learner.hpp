@@ -5,6 +5,7 @@
 #include <functional>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -12,9 +13,12 @@
 #include "seer/comm/communicator.hpp"
 #include "seer/config/config.hpp"
 #include "seer/data/source.hpp"
+#include "seer/device/device_queue.hpp"
+#include "seer/device/pinned.hpp"
 #include "seer/nn/model.hpp"
 #include "seer/train/faults.hpp"
 #include "seer/train/flat_state.hpp"
+#include "seer/train/image_upload.hpp"
 #include "seer/train/memory_plan.hpp"
 #include "seer/train/phases.hpp"
 #include "seer/train/precision.hpp"
@@ -34,9 +38,9 @@ enum class Cause : std::uint8_t {
 
 class Learner {
  public:
-  /// Collective. Parameters start at random by `data.seed`. Error(input) for a batch or a BatchNorm
-  /// group size that the ranks do not divide, for a precision that some rank cannot compute in, and what nn::Model and
-  /// Swav refuse.
+  /// Collective. Computes where `parallel.device` says. Parameters start at random by `data.seed`. Error(input) for a
+  /// batch or a BatchNorm group size that the ranks do not divide, for a precision that some rank cannot compute in,
+  /// and what nn::Model and Swav refuse.
   Learner(const config::Config& config, const comm::Communicator& comm, Phases& phases);
   /// With what was planned for it. On a planned communicator: without values, and nothing is computed.
   Learner(const config::Config& config, const comm::Communicator& comm, Phases& phases, MemoryPlan plan,
@@ -89,7 +93,8 @@ class Learner {
   /// ranks and unscaled.
   std::vector<float> parameters() { return state_.whole_parameters(); }
   std::vector<float> gradients();
-  const float* buffers() const { return buffers_.f32(); }
+  /// Running statistics, on the host: of a device a copy of what they are now.
+  const float* buffers();
   std::int64_t images_per_rank() const { return images_; }
   std::size_t activation_peak_bytes() const { return pool_.peak_bytes(); }
   /// What this rank holds now, of `data` and of libraries nothing.
@@ -100,6 +105,9 @@ class Learner {
   std::uint64_t pool_allocations() const { return pool_.system_allocations(); }
   std::size_t backend_bytes() const { return dnn_->held_bytes(); }
   std::string describe() const;
+  device::Space space() const { return queue_.space; }
+  /// Where updates are computed; nullptr on the host and where it is planned.
+  device::DeviceQueue* device_queue() const { return own_queue_.get(); }
   /// What this rank's communicators have carried since they were made: "shard", "replicas", "norms" (see FlatState),
   /// "bn", and "world", which also counts what others sent over the learner's ranks. Waits for what is still under way.
   std::vector<comm::Traffic> traffic();
@@ -112,6 +120,8 @@ class Learner {
   void forward(nn::Context& ctx, const data::Batch& batch, device::Tensor features, device::Tensor scores);
   void backward(nn::Context& ctx, const data::Batch& batch, std::int64_t update, device::Tensor d_scores,
                 device::Tensor features);
+  float* see_buffers();
+  void set_buffers(const float* values);
   void judge(Outcome& out, const data::Batch& batch, const Swav::Result& swav, bool twice);
 
   const config::Config config_;
@@ -122,12 +132,15 @@ class Learner {
   std::vector<std::int64_t> begins_;  ///< of its segments
   MemoryPlan plan_;
   std::shared_ptr<dnn::Backend> dnn_;
+  std::unique_ptr<device::DeviceQueue> own_queue_;
   device::Queue queue_;
   device::Pool pool_;
   FlatState state_;
   LossScale loss_scale_;
   double last_scale_ = 1;                  ///< that the gradients carry
   device::Buffer buffers_, kept_buffers_;  ///< kept: as before the update
+  device::PinnedBuffer seen_buffers_;      ///< of a device's, for the host
+  ImageUpload upload_;
   Probe probe_;
   Faults faults_;
   std::function<bool(double)> refused_;

@@ -5,6 +5,9 @@
 // finding is where it began.
 //
 // Where an update's passes are made twice (guard.replay_every), the points of both are compared by checksum instead.
+//
+// On a device nothing waits at these points: the sums of BatchNorms are copied beside the computation and looked at
+// where something turns out to be wrong. Passes made twice do wait.
 #pragma once
 
 #include <cstdint>
@@ -14,6 +17,7 @@
 #include <vector>
 
 #include "seer/comm/communicator.hpp"
+#include "seer/device/pinned.hpp"
 #include "seer/device/queue.hpp"
 #include "seer/device/tensor.hpp"
 #include "seer/nn/model.hpp"
@@ -41,18 +45,19 @@ class Probe {
   /// What the passes are at.
   void enter(Direction direction, std::size_t segment);
   /// The points.
-  void statistics(std::span<const double> own);
+  void statistics(device::Queue& queue, std::span<const double> own);
   void scores(device::Queue& queue, const device::Tensor& own);
   void loss(double own);
   /// All of the segment's, which begin at `own`.
   void gradients(device::Queue& queue, std::size_t segment, const float* own);
 
-  /// The first point of the pass that counts with a number that is not finite.
-  const std::optional<Finding>& not_finite() const { return not_finite_; }
+  /// The first point of the pass that counts with a number that is not finite. On a device once the queue has been
+  /// waited for.
+  const std::optional<Finding>& not_finite();
   /// Whether the sums over ranks of this pass' gradients are sure to be finite, as far as this rank can tell.
   bool sums_are_safe() const { return safe_; }
   /// Whether that was on the way to the loss, or is not known to have been behind it.
-  bool before_loss() const { return not_finite_ && not_finite_->order <= loss_order_; }
+  bool before_loss() { return not_finite() && not_finite_->order <= loss_order_; }
   /// The first point at which the two passes differ.
   std::optional<Finding> difference() const;
 
@@ -64,6 +69,11 @@ class Probe {
   /// Passes a point. `what` is asked for only where it is wanted.
   template <class What>
   void pass(bool finite, const void* values, std::size_t bytes, const What& what);
+  std::string at_statistics(Direction direction, std::size_t segment) const;
+  void keep(device::Queue& queue, std::span<const double> own);
+  void forget_kept();
+  /// What lies on a device, on the host; waits.
+  const void* here(device::Queue& queue, const void* values, std::size_t bytes);
   std::string name_of(std::size_t segment) const;
   std::string first_bad_tensor(device::Queue& queue, std::size_t segment, const float* own) const;
 
@@ -77,6 +87,19 @@ class Probe {
   std::int64_t order_ = 0, loss_order_ = 0;
   std::optional<Finding> not_finite_;
   std::vector<Digest> digests_[2];
+
+  /// Of a device: sums of BatchNorms, in the order of the points.
+  struct Kept {
+    std::int64_t order = 0;
+    Direction direction = Direction::forward;
+    std::size_t segment = 0;
+    const double* values = nullptr;
+    std::size_t count = 0;
+  };
+  std::vector<Kept> kept_;
+  std::vector<device::PinnedBuffer> pages_;  ///< where their values are, from update to update
+  std::size_t page_ = 0, used_bytes_ = 0;    ///< the page that is being filled
+  std::vector<char> copied_;
 };
 
 /// Where something began.

@@ -4,9 +4,12 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
+#include <span>
 #include <vector>
 
 #include "seer/comm/communicator.hpp"
+#include "seer/comm/device_communicator.hpp"
 #include "seer/config/config.hpp"
 #include "seer/device/memory.hpp"
 #include "seer/device/queue.hpp"
@@ -16,9 +19,9 @@ namespace seer::train {
 class Swav {
  public:
   /// `images`: of this rank; `crops`: per image; `prototypes`, `dim`: of the head. The queue's length is rounded down
-  /// to a multiple of the global batch (Error(input) where it is shorter than one).
+  /// to a multiple of the global batch (Error(input) where it is shorter than one). Collective on a device.
   Swav(const config::Swav& config, const comm::Communicator& comm, std::int64_t images, std::int64_t crops,
-       std::int64_t prototypes, std::int64_t dim);
+       std::int64_t prototypes, std::int64_t dim, const device::Queue& work);
 
   struct Result {
     double loss = 0;                 ///< this rank's share: the global loss is the SUM over ranks
@@ -61,10 +64,15 @@ class Swav {
   void sinkhorn(device::Pool& pool, device::Queue& queue);
   void keep_for_queue(device::Queue& queue, device::Tensor embeddings);
   /// The embeddings of one update and one assigned crop, as they lie in the queue.
-  device::Tensor rows_of(float* values) const { return {.data = values, .shape = {images_, 1, 1, dim_}}; }
+  device::Tensor rows_of(float* values) const { return {values, {images_, 1, 1, dim_}, DType::f32, work_.space}; }
+  std::size_t update_bytes() const { return static_cast<std::size_t>(images_ * dim_) * sizeof(float); }
+  /// Sums over all ranks of what lies where the queue works.
+  void sum_over_ranks(std::span<double> values);
 
   config::Swav config_;
   const comm::Communicator* comm_;
+  mutable device::Queue work_;
+  std::optional<comm::DeviceCommunicator> device_;  ///< the ranks of comm_, and counted as it
   std::int64_t images_, crops_, prototypes_, dim_;
   std::int64_t local_length_ = 0, filled_ = 0, next_ = 0;  // rows of this rank's queue; next_: where the next push goes
   device::Buffer queue_;                                   // [assigned, local_length, dim], a ring

@@ -123,7 +123,7 @@ TEST(Guard, ASumThatCannotBeIsNoUpdate) {
   for_every_mode([](const config::Config& config) {
     Phases phases;
     const nn::Model model(config.model, config.head);
-    FlatState state(config, world(), model, phases);
+    FlatState state(config, world(), model, phases, device::Queue{});
     state.fill([](const nn::Parameter& p, float* values) { std::fill_n(values, p.elems, 0.5F); });
     const auto begins = model.segment_begins();
     nn::Context ctx;
@@ -151,7 +151,7 @@ TEST(Guard, FiniteGradientsWithoutAFiniteSumAreSkipped) {
   for_every_mode([](const config::Config& config) {
     Phases phases;
     const nn::Model model(config.model, config.head);
-    FlatState state(config, world(), model, phases);
+    FlatState state(config, world(), model, phases, device::Queue{});
     EXPECT_LT(state.most_gradient(), std::numeric_limits<float>::max() / static_cast<float>(world().size()));
     const auto begins = model.segment_begins();
     nn::Context ctx;

@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+// The libraries that convolve and multiply, where a configuration wants them.
+#pragma once
+
+#include <memory>
+
+#include "seer/comm/communicator.hpp"
+#include "seer/config/config.hpp"
+#include "seer/device/device_queue.hpp"
+#include "seer/device/tensor.hpp"
+#include "seer/dnn/backend.hpp"
+
+namespace seer::train {
+
+/// Collective. A queue where parallel.device is or means a device; null: the host's, or a planned one.
+std::unique_ptr<device::DeviceQueue> make_queue(const config::Config& config, const comm::Communicator& comm);
+
+/// Collective. Error(input), agreed, where some rank's cannot compute in this precision. On a device all ranks use the
+/// root's choice of engines, which it keeps in the run folder.
+std::shared_ptr<dnn::Backend> make_backend(const config::Config& config, const comm::Communicator& comm);
+
+}  // namespace seer::train

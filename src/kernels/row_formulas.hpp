@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+// Formulas along a row that several kernels share (row_team.hpp).
+#pragma once
+
+#include "row_team.hpp"
+
+namespace seer::kernels {
+
+KOKKOS_FORCEINLINE_FUNCTION double wide(float v) {
+  return static_cast<double>(v);
+}
+
+template <class T = float>
+struct Value {
+  const T* x;
+  template <class Visit>
+  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+    visit.elements(x);
+  }
+  KOKKOS_FORCEINLINE_FUNCTION T operator()(std::int64_t k) const { return x[k]; }
+};
+
+struct Square {
+  const float* x;
+  template <class Visit>
+  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+    visit.elements(x);
+  }
+  KOKKOS_FORCEINLINE_FUNCTION double operator()(std::int64_t k) const { return wide(x[k]) * wide(x[k]); }
+};
+
+struct Product {
+  const float *a, *b;
+  template <class Visit>
+  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+    visit.elements(a);
+    visit.elements(b);
+  }
+  KOKKOS_FORCEINLINE_FUNCTION double operator()(std::int64_t k) const { return wide(a[k]) * wide(b[k]); }
+};
+
+/// Times a double.
+struct Stretched {
+  const float* x;
+  double factor;
+  template <class Visit>
+  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+    visit.elements(x);
+  }
+  KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t k) const { return static_cast<float>(wide(x[k]) * factor); }
+};
+
+/// What a formula of (team, row) gives for each row.
+template <class Body, class T>
+struct Kept {
+  Body body;
+  T* values;
+  template <class Team>
+  KOKKOS_INLINE_FUNCTION void operator()(const Team& team, std::int64_t row) const {
+    const T value = body(team, row);
+    if (team.leads()) values[row] = value;
+  }
+};
+
+}  // namespace seer::kernels

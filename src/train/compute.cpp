@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "seer/train/compute.hpp"
+
+#include <string>
+#include <utility>
+
+#include "seer/device/binding.hpp"
+#include "seer/dnn/device_backend.hpp"
+#include "seer/train/precision.hpp"
+
+namespace seer::train {
+namespace {
+
+#if defined(SEER_CUDA)
+dnn::DeviceOptions device_options(const config::Config& config, std::shared_ptr<comm::Communicator> talk) {
+  return {.tf32 = config.precision.tf32,
+          .deterministic = config.parallel.deterministic || config.guard.replay_every > 0,
+          .cache_dir = config.log.run_dir + "/cache",
+          .writes_cache = talk->is_root(),
+          .agree = [talk = std::move(talk)](const std::string& mine) {
+            auto text = mine;
+            talk->broadcast(text);
+            return text;
+          }};
+}
+#endif
+
+}  // namespace
+
+std::unique_ptr<device::DeviceQueue> make_queue(const config::Config& config, const comm::Communicator& comm) {
+  std::unique_ptr<device::DeviceQueue> queue;
+  if (comm.ledger() != nullptr) return queue;
+  comm::agree(comm, "choosing the device", [&] {
+    if (device::chosen_space(config.parallel.device) == device::Space::device) {
+      queue = std::make_unique<device::DeviceQueue>();
+    }
+  });
+  return queue;
+}
+
+std::shared_ptr<dnn::Backend> make_backend(const config::Config& config, const comm::Communicator& comm) {
+#if defined(SEER_CUDA)
+  // Of its own: what is said here is none of the update's messages.
+  const auto talk = std::make_shared<comm::Communicator>(comm.duplicate().named("engines"));
+#endif
+  std::shared_ptr<dnn::Backend> backend;
+  comm::agree(comm, "choosing the precision", [&] {
+    const auto space = device::chosen_space(config.parallel.device);
+#if defined(SEER_CUDA)
+    if (space == device::Space::device) {
+      backend = dnn::make_device_backend(device_options(config, talk));
+    } else {
+      backend = dnn::make_host_backend();
+    }
+#else
+    backend = dnn::make_host_backend(space);  // a device is the stand-in for one
+#endif
+    check_precision(config.precision, *backend);
+  });
+  return backend;
+}
+
+}  // namespace seer::train

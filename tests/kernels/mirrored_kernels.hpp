@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: Apache-2.0
+// The kernels as the suites call them: each takes its arrays to where the queue's kernels are and its results back. Of
+// a kernel that has a form which leaves its number on the queue, both forms run and must agree.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <span>
+
+#include "mirrored_queue.hpp"
+#include "seer/kernels/activation.hpp"
+#include "seer/kernels/batchnorm.hpp"
+#include "seer/kernels/optimizer.hpp"
+#include "seer/kernels/swav.hpp"
+
+namespace seer::kernels {
+
+using Mirrored = test::MirroredQueue;
+
+inline void relu(Mirrored& on, const Tensor& x) {
+  on.run([&](Queue& queue, auto& there) { relu(queue, there(x)); });
+}
+inline void sigmoid(Mirrored& on, const Tensor& x) {
+  on.run([&](Queue& queue, auto& there) { sigmoid(queue, there(x)); });
+}
+inline void sigmoid_backward(Mirrored& on, const Tensor& y, const Tensor& d_y) {
+  on.run([&](Queue& queue, auto& there) { sigmoid_backward(queue, there(y), there(d_y)); });
+}
+inline void bias_gradient(Mirrored& on, const Tensor& d_y, float* d_bias) {
+  on.run([&](Queue& queue, auto& there) { bias_gradient(queue, there(d_y), there(d_bias, d_y.shape.c)); });
+}
+inline void global_average_pool(Mirrored& on, const Tensor& x, const Tensor& pooled) {
+  on.run([&](Queue& queue, auto& there) { global_average_pool(queue, there(x), there(pooled)); });
+}
+inline void global_average_pool_backward(Mirrored& on, const Tensor& d_pooled, const Tensor& d_x) {
+  on.run([&](Queue& queue, auto& there) { global_average_pool_backward(queue, there(d_pooled), there(d_x)); });
+}
+inline void l2_normalize(Mirrored& on, const Tensor& x, const Tensor& y, float* norms) {
+  on.run([&](Queue& queue, auto& there) { l2_normalize(queue, there(x), there(y), there(norms, x.rows())); });
+}
+inline void l2_normalize_backward(Mirrored& on, const Tensor& y, const float* norms, const Tensor& d_y,
+                                  const Tensor& d_x) {
+  on.run([&](Queue& queue, auto& there) {
+    l2_normalize_backward(queue, there(y), there(norms, y.rows()), there(d_y), there(d_x));
+  });
+}
+inline void copy(Mirrored& on, const Tensor& src, const Tensor& dst) {
+  on.run([&](Queue& queue, auto& there) { copy(queue, there(src), there(dst)); });
+}
+inline void cast(Mirrored& on, const Tensor& src, const Tensor& dst) {
+  on.run([&](Queue& queue, auto& there) { cast(queue, there(src), there(dst)); });
+}
+inline void add(Mirrored& on, const Tensor& src, const Tensor& dst) {
+  on.run([&](Queue& queue, auto& there) { add(queue, there(src), there(dst)); });
+}
+inline void scale(Mirrored& on, const Tensor& x, float factor) {
+  on.run([&](Queue& queue, auto& there) { scale(queue, there(x), factor); });
+}
+inline void fill(Mirrored& on, const Tensor& x, float value) {
+  on.run([&](Queue& queue, auto& there) { fill(queue, there(x), value); });
+}
+
+inline void batchnorm_sums(Mirrored& on, const Tensor& x, double* sums) {
+  on.run([&](Queue& queue, auto& there) { batchnorm_sums(queue, there(x), there(sums, 2 * x.shape.c + 1)); });
+}
+inline void batchnorm_statistics(Mirrored& on, std::int64_t c, const double* sums, float eps, float* mean,
+                                 float* inv_std, float momentum = 0.1F, float* running_mean = nullptr,
+                                 float* running_var = nullptr) {
+  on.run([&](Queue& queue, auto& there) {
+    batchnorm_statistics(queue, c, there(sums, 2 * c + 1), eps, there(mean, c), there(inv_std, c), momentum,
+                         there(running_mean, c), there(running_var, c));
+  });
+}
+inline void batchnorm_from_running(Mirrored& on, std::int64_t c, const float* running_mean, const float* running_var,
+                                   float eps, float* mean, float* inv_std) {
+  on.run([&](Queue& queue, auto& there) {
+    batchnorm_from_running(queue, c, there(running_mean, c), there(running_var, c), eps, there(mean, c),
+                           there(inv_std, c));
+  });
+}
+inline void batchnorm_apply(Mirrored& on, const Tensor& x, const BatchNorm& bn, Relu relu, const Tensor& y) {
+  on.run([&](Queue& queue, auto& there) { batchnorm_apply(queue, there(x), there(bn, x.shape.c), relu, there(y)); });
+}
+inline void batchnorm_relu_pool(Mirrored& on, const Tensor& x, const BatchNorm& bn, const Tensor& pooled) {
+  on.run([&](Queue& queue, auto& there) { batchnorm_relu_pool(queue, there(x), there(bn, x.shape.c), there(pooled)); });
+}
+inline void batchnorm_relu_gate(Mirrored& on, const Tensor& x, const BatchNorm& bn, const Tensor& gate,
+                                const Tensor& y) {
+  on.run([&](Queue& queue, auto& there) {
+    batchnorm_relu_gate(queue, there(x), there(bn, x.shape.c), there(gate), there(y));
+  });
+}
+inline void batchnorm_add_relu(Mirrored& on, const Tensor& x, const BatchNorm& bn, const Tensor& shortcut,
+                               const BatchNorm* shortcut_bn, const Tensor& y) {
+  on.run([&](Queue& queue, auto& there) {
+    const BatchNorm second = shortcut_bn != nullptr ? there(*shortcut_bn, x.shape.c) : BatchNorm{};
+    batchnorm_add_relu(queue, there(x), there(bn, x.shape.c), there(shortcut),
+                       shortcut_bn != nullptr ? &second : nullptr, there(y));
+  });
+}
+inline void gate_backward(Mirrored& on, const Tensor& x, const BatchNorm& bn, const Tensor& d_y, const Tensor& d_gate) {
+  on.run([&](Queue& queue, auto& there) {
+    gate_backward(queue, there(x), there(bn, x.shape.c), there(d_y), there(d_gate));
+  });
+}
+inline void relu_backward(Mirrored& on, const Tensor& out, const Tensor& d_out) {
+  on.run([&](Queue& queue, auto& there) { relu_backward(queue, there(out), there(d_out)); });
+}
+inline void batchnorm_backward_sums(Mirrored& on, const Tensor& x, const BatchNorm& bn, const BatchNormGradient& g,
+                                    double* sums) {
+  on.run([&](Queue& queue, auto& there) {
+    batchnorm_backward_sums(queue, there(x), there(bn, x.shape.c), there(g), there(sums, 2 * x.shape.c));
+  });
+}
+inline void add_relu_backward_sums(Mirrored& on, const Tensor& out, const Tensor& d_out, const Tensor& x,
+                                   const BatchNorm& bn, double* sums, const Tensor* shortcut,
+                                   const BatchNorm* shortcut_bn, double* shortcut_sums) {
+  on.run([&](Queue& queue, auto& there) {
+    const std::int64_t c = x.shape.c;
+    const Tensor other = shortcut != nullptr ? there(*shortcut) : Tensor{};
+    const BatchNorm second = shortcut_bn != nullptr ? there(*shortcut_bn, c) : BatchNorm{};
+    add_relu_backward_sums(queue, there(out), there(d_out), there(x), there(bn, c), there(sums, 2 * c),
+                           shortcut != nullptr ? &other : nullptr, shortcut_bn != nullptr ? &second : nullptr,
+                           there(shortcut_sums, 2 * c));
+  });
+}
+inline void batchnorm_parameter_gradients(Mirrored& on, std::int64_t c, const double* local_sums, const float* inv_std,
+                                          float* d_gamma, float* d_beta) {
+  on.run([&](Queue& queue, auto& there) {
+    batchnorm_parameter_gradients(queue, c, there(local_sums, 2 * c), there(inv_std, c), there(d_gamma, c),
+                                  there(d_beta, c));
+  });
+}
+inline void batchnorm_backward_apply(Mirrored& on, const Tensor& x, const BatchNorm& bn, const BatchNormGradient& g,
+                                     const double* sums, double rows, const Tensor& d_x) {
+  on.run([&](Queue& queue, auto& there) {
+    batchnorm_backward_apply(queue, there(x), there(bn, x.shape.c), there(g), there(sums, 2 * x.shape.c), rows,
+                             there(d_x));
+  });
+}
+
+/// As far as ranges reach.
+inline std::int64_t end_of(std::span<const Range> ranges) {
+  std::int64_t end = 0;
+  for (const Range& range : ranges) end = std::max(end, range.end);
+  return end;
+}
+inline void squared_norms(Mirrored& on, const float* x, std::span<const Range> ranges, double* squares) {
+  on.run([&](Queue& queue, auto& there) { squared_norms(queue, there(x, end_of(ranges)), ranges, squares); });
+}
+inline void optimizer_update(Mirrored& on, std::span<const Range> ranges, std::span<const std::uint8_t> skip,
+                             const double* parameter_squares, const double* gradient_squares, const UpdateRule& rule,
+                             const float* gradients, float* momenta, float* parameters) {
+  on.run([&](Queue& queue, auto& there) {
+    const std::int64_t count = end_of(ranges);
+    optimizer_update(queue, ranges, skip, parameter_squares, gradient_squares, rule, there(gradients, count),
+                     there(momenta, count), there(parameters, count));
+  });
+}
+/// The forms whose tables and numbers lie where the kernels are.
+inline void squared_norms_there(Mirrored& on, const float* x, std::span<const Range> ranges, double* squares) {
+  on.run([&](Queue& queue, auto& there) {
+    const FlatRanges table(queue.space, ranges);
+    squared_norms(queue, table, there(x, end_of(ranges)), there(squares, ranges.size()));
+    queue.wait();
+  });
+}
+inline void optimizer_update_there(Mirrored& on, std::span<const Range> ranges, std::span<const std::uint8_t> skip,
+                                   const double* parameter_squares, const double* gradient_squares,
+                                   const UpdateRule& rule, const float* gradients, float* momenta, float* parameters) {
+  on.run([&](Queue& queue, auto& there) {
+    const FlatRanges table(queue.space, ranges);
+    const std::int64_t count = end_of(ranges);
+    optimizer_update(queue, table, there(skip.data(), skip.size()), there(parameter_squares, ranges.size()),
+                     there(gradient_squares, ranges.size()), there(&rule, 1), there(gradients, count),
+                     there(momenta, count), there(parameters, count));
+    queue.wait();
+  });
+}
+inline void normalize_rows(Mirrored& on, const Tensor& matrix, float tolerance = 0) {
+  on.run([&](Queue& queue, auto& there) { normalize_rows(queue, there(matrix), tolerance); });
+}
+/// Both forms, which must agree.
+inline std::int64_t first_beyond(Mirrored& on, const float* x, std::int64_t count, float limit) {
+  std::int64_t place = -2;
+  const auto returned = on.run([&](Queue& queue, auto& there) {
+    const float* values = there(x, count);
+    first_beyond(queue, values, count, limit, there(&place, 1));
+    return first_beyond(queue, values, count, limit);
+  });
+  EXPECT_EQ(place, returned);
+  return returned;
+}
+inline std::int64_t first_non_finite(Mirrored& on, const float* x, std::int64_t count) {
+  return first_beyond(on, x, count, std::numeric_limits<float>::max());
+}
+
+inline float maximum(Mirrored& on, const Tensor& scores) {
+  float there_too = 0;
+  const float returned = on.run([&](Queue& queue, auto& there) {
+    const Tensor values = there(scores);
+    maximum(queue, values, there(&there_too, 1));
+    return maximum(queue, values);
+  });
+  EXPECT_EQ(there_too, returned);
+  return returned;
+}
+inline double sinkhorn_exponentials(Mirrored& on, const Tensor& scores, float maximum, float epsilon, const Tensor& q) {
+  return on.run([&](Queue& queue, auto& there) {
+    return sinkhorn_exponentials(queue, there(scores), maximum, epsilon, there(q));
+  });
+}
+inline void sinkhorn_exponentials(Mirrored& on, const Tensor& scores, const float* maximum, float epsilon,
+                                  const Tensor& q, double* sum) {
+  on.run([&](Queue& queue, auto& there) {
+    sinkhorn_exponentials(queue, there(scores), there(maximum, 1), epsilon, there(q), there(sum, 1));
+  });
+}
+inline void sinkhorn_divide(Mirrored& on, const Tensor& q, const double* sum, std::int32_t* trouble) {
+  on.run([&](Queue& queue, auto& there) { sinkhorn_divide(queue, there(q), there(sum, 1), there(trouble, 1)); });
+}
+inline void sinkhorn_prototype_sums(Mirrored& on, const Tensor& q, double* sums) {
+  on.run([&](Queue& queue, auto& there) { sinkhorn_prototype_sums(queue, there(q), there(sums, q.shape.c)); });
+}
+inline void sinkhorn_add(Mirrored& on, const Tensor& q, float value) {
+  on.run([&](Queue& queue, auto& there) { sinkhorn_add(queue, there(q), value); });
+}
+inline void sinkhorn_scale(Mirrored& on, const Tensor& q, const double* factors, double row_target) {
+  on.run([&](Queue& queue, auto& there) { sinkhorn_scale(queue, there(q), there(factors, q.shape.c), row_target); });
+}
+inline void sinkhorn_factors(Mirrored& on, double* sums, std::int64_t k, std::int32_t* trouble = nullptr) {
+  on.run([&](Queue& queue, auto& there) { sinkhorn_factors(queue, there(sums, k), k, there(trouble, 1)); });
+}
+inline bool sinkhorn_any_empty(Mirrored& on, const double* sums, std::int64_t k) {
+  return on.run([&](Queue& queue, auto& there) { return sinkhorn_any_empty(queue, there(sums, k), k); });
+}
+inline void sinkhorn_harden(Mirrored& on, const Tensor& q) {
+  on.run([&](Queue& queue, auto& there) { sinkhorn_harden(queue, there(q)); });
+}
+/// Both forms, which must agree.
+inline double swav_cross_entropy(Mirrored& on, const Tensor& scores, const Tensor& code_sum, int codes,
+                                 float temperature, double weight, const Tensor& d_scores) {
+  double there_too = 0.5;
+  const double returned = on.run([&](Queue& queue, auto& there) {
+    const Tensor s = there(scores), q = there(code_sum), d = there(d_scores);
+    swav_cross_entropy(queue, s, q, codes, temperature, weight, d, there(&there_too, 1));
+    return swav_cross_entropy(queue, s, q, codes, temperature, weight, d);
+  });
+  EXPECT_NEAR(there_too, 0.5 + returned, 1e-12 * (1 + std::abs(returned)));
+  return returned;
+}
+inline void add_predictions(Mirrored& on, const Tensor& scores, float temperature, double* mean_prediction,
+                            Results where = Results::on_host) {
+  on.run([&](Queue& queue, auto& there) {
+    double* const prediction = where == Results::on_queue ? there(mean_prediction, scores.shape.c) : mean_prediction;
+    add_predictions(queue, there(scores), temperature, prediction, where);
+  });
+}
+inline double mean_row_entropy(Mirrored& on, const Tensor& q) {
+  double there_too = -1;
+  const double returned = on.run([&](Queue& queue, auto& there) {
+    const Tensor codes = there(q);
+    mean_row_entropy(queue, codes, there(&there_too, 1));
+    return mean_row_entropy(queue, codes);
+  });
+  EXPECT_NEAR(there_too, returned, 1e-12 * (1 + std::abs(returned)));
+  return returned;
+}
+
+}  // namespace seer::kernels
