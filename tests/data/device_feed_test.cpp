@@ -109,23 +109,30 @@ int wrong_batches(TwoLanes::Late late, SlowLanes::Fault fault, DeviceFeed::Place
   return wrong;
 }
 
-TEST(DeviceFeed, BatchesAreRightHoweverLateAQueueIs) {
-  SEER_NEEDS_KERNELS();
+class DeviceFeedTest : public testing::Test {
+ protected:
+  // Staging is pinned memory, which a device build has from the device.
+  void SetUp() override {
+#if defined(SEER_CUDA)
+    SEER_NEEDS_DEVICE();
+#endif
+  }
+};
+
+TEST_F(DeviceFeedTest, BatchesAreRightHoweverLateAQueueIs) {
   for (const auto late : {TwoLanes::Late::main, TwoLanes::Late::side}) {
     EXPECT_EQ(wrong_batches(late, SlowLanes::Fault::none), 0);
     EXPECT_EQ(wrong_batches(late, SlowLanes::Fault::none, DeviceFeed::Places::apart), 0);
   }
 }
 
-TEST(DeviceFeed, TheseTestsSeeABufferUsedTooEarly) {
-  SEER_NEEDS_KERNELS();
+TEST_F(DeviceFeedTest, TheseTestsSeeABufferUsedTooEarly) {
   EXPECT_GT(wrong_batches(TwoLanes::Late::main, SlowLanes::Fault::side_does_not_follow), 0);
   EXPECT_GT(wrong_batches(TwoLanes::Late::side, SlowLanes::Fault::main_does_not_follow), 0);
   EXPECT_GT(wrong_batches(TwoLanes::Late::side, SlowLanes::Fault::nobody_waits), 0);
 }
 
-TEST(DeviceFeed, LargeImagesGoAsCropsWithTheSamePixels) {
-  SEER_NEEDS_KERNELS();
+TEST_F(DeviceFeedTest, LargeImagesGoAsCropsWithTheSamePixels) {
   std::int64_t as_crops = 0;
   for (const std::int64_t pixels : {1, 3000, 5000, 100000}) {
     const auto config = config_of(pixels);
@@ -151,7 +158,7 @@ TEST(DeviceFeed, LargeImagesGoAsCropsWithTheSamePixels) {
   EXPECT_GT(as_crops, 9);  // not only where nothing fits
 }
 
-TEST(DeviceFeed, StagingTakesAnythingInItsMemory) {
+TEST_F(DeviceFeedTest, StagingTakesAnythingInItsMemory) {
   // Long lines, single pixels and images of all sizes, in any order: there is always room for an image's crops.
   Random random(3, Purpose::test);
   const auto config = config_of(900);
@@ -187,7 +194,7 @@ TEST(DeviceFeed, StagingTakesAnythingInItsMemory) {
   }
 }
 
-TEST(DeviceFeed, TellsItsMemoryBeforeItTakesIt) {
+TEST_F(DeviceFeedTest, TellsItsMemoryBeforeItTakesIt) {
   auto config = config_of(2000);
   config.data.prefetch_batches = 3;
   for (const char* decode : {"host", "auto"}) {
