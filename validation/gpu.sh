@@ -5,7 +5,8 @@
 # validation/results/<device>.md. What ran out of its time, failed or is not here is named there; exit code 1 if a test
 # or a part failed.
 #   validation/gpu.sh [--models 128gf,256gf,...] [--budget SECONDS] [--out FILE.md] [--host]
-#     --host: rehearses the same on the host back end with small settings (validation/results/gpu_rehearsal.md)
+#     --host: rehearses the same without a device, on the stand-in for one that computes on the host, with small
+#       settings (validation/results/gpu_rehearsal.md)
 # SEER: the executable; its tests lie in tests/ beside it (default: build/cuda-h100/seer). PYTHON: one with torch and
 # torchvision. WORK: folder for what the parts print (default: runs/gpu). Engines that were measured are kept there in
 # cache/: a second run has more time for the rest. No part needs the network.
@@ -21,7 +22,7 @@ while [ $# -gt 0 ]; do
     --models) models=${2:?gpu: --models wants names} && shift ;;
     --budget) budget=${2:?gpu: --budget wants seconds} && shift ;;
     --out) out=${2:?gpu: --out wants a file} && shift ;;
-    -h | --help) sed -n '3,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+    -h | --help) sed -n '3,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
     *) echo "gpu: unknown argument $1; allowed: --models, --budget, --out, --host" >&2; exit 2 ;;
   esac
   shift
@@ -29,10 +30,10 @@ done
 [[ $budget =~ ^[1-9][0-9]*$ ]] || { echo "gpu: --budget $budget; wanted whole seconds from 1" >&2; exit 2; }
 
 if [ "$host" -eq 1 ]; then
-  seer=${SEER:-build/host-release/seer} torch_device=cpu on=()
+  seer=${SEER:-build/host-release/seer} torch_device=cpu on=(env SEER_STAND_IN_DEVICE=1)
   models=${models:-400mf,8gf}
 else
-  seer=${SEER:-build/cuda-h100/seer} torch_device=cuda on=(--device)
+  seer=${SEER:-build/cuda-h100/seer} torch_device=cuda on=()
   models=${models:-128gf,256gf,16gf,32gf}  # what matters most first
 fi
 seer=$(realpath "$seer")
@@ -167,9 +168,7 @@ begin conv 20
 for model in "${models[@]}"; do
   n=${images[$model]:-0}
   if [ "$n" -eq 0 ]; then skip "conv $model" "no batch fits"; continue; fi
-  choices=()
-  [ "$host" -eq 1 ] || choices=(--choices "$choices_dir")
-  item "conv $model" "conv.$model.json" "$seer" bench conv "${on[@]}" "${choices[@]}" ${machine:+--machine "$machine"} \
+  item "conv $model" "conv.$model.json" "${on[@]}" "$seer" bench conv --device --choices "$choices_dir" ${machine:+--machine "$machine"} \
     --preset "$model" --precision "$precision" --size "${sizes[0]},${sizes[1]}" --batch $((2 * n)),$((4 * n)) --repeat 3 --json ||
     true
 done
@@ -178,7 +177,8 @@ begin step 20
 for model in "${models[@]}"; do
   n=${images[$model]:-0}
   if [ "$n" -eq 0 ]; then skip "step $model" "no batch fits"; continue; fi
-  item "step $model" "step.$model.json" "$seer" bench step "$(config_of "$model")" "${settings[@]}" \
+  item "step $model" "step.$model.json" "${on[@]}" "$seer" bench step "$(config_of "$model")" "${settings[@]}" \
+    --set parallel.device=device ${machine:+--machine "$machine"} \
     --set data.global_batch="$n" --updates 10 --warmup 3 --json || true
 done
 
@@ -217,7 +217,7 @@ fi
 
 begin profile 6
 model=${models[0]}
-step=("$seer" bench step "$(config_of "$model")" "${settings[@]}" --set data.global_batch="${images[$model]:-1}" --updates 4
+step=("${on[@]}" "$seer" bench step "$(config_of "$model")" "${settings[@]}" --set parallel.device=device --set data.global_batch="${images[$model]:-1}" --updates 4
   --warmup 2)
 if [ "$host" -eq 0 ] && command -v nsys >/dev/null; then
   if item "nsys $model" nsys.log nsys profile --trace=cuda,nvtx --sample=none --cpuctxsw=none --force-overwrite true \

@@ -61,8 +61,8 @@ def head():
     if host:
         say("# Rehearsal of validation/gpu.sh on the host: no figure here is of a device")
         say()
-        say("The script that measures devices, run on the host back end with small crops and models, so that it is known to "
-            "work. Its speeds are those of two ordinary cores that others used at the same time.")
+        say("The script that measures devices, run on the stand-in for one, which computes on the host, with small crops and "
+            "models, so that it is known to work. Its speeds are those of two ordinary cores that others used as well.")
     else:
         say(f"# {facts['device_name']}")
     say()
@@ -197,11 +197,13 @@ def steps():
         row = [model, images[model]]
         ms = step["step_ms"] if step else None
         row += [f"{ms:.1f}", f"{step['images_per_s']:.2f}"] if step else ["-", "-"]
-        on_device = not host and step and "cuDNN" in step["where"]
+        on_device = not host and step and step["space"] == "device"
         share = "-"
         if step and found and found["total"].get("all_gflop"):
             share = f"{1e3 * found['total']['all_gflop'] / ms / found['peak_gflop_per_s']:.3f}"
-        row += [share, f"{step['peak_rank_bytes'] / 2**30:.1f}" if step else "-"]
+        if step and step.get("peak_share"):
+            share = f"{step['peak_share']:.3f}"
+        row += [share, f"{(step['device_bytes'] or step['peak_rank_bytes']) / 2**30:.1f}" if step else "-"]
         row += [f"{torch['torch_images_per_s']:.2f}" if torch else "-",
                 f"{step['images_per_s'] / torch['torch_images_per_s']:.2f}" if torch and step else "-"]
         rows.append(row)
@@ -218,9 +220,10 @@ def steps():
                           f"bound by {bound}. Largest phases: "
                           + ", ".join(f"{p} {t:.1f} ms ({100 * t / ms:.0f} %)" for t, p in phases[:3]) + ".")
     if rows:
-        table(["model", "images", "seer ms", "seer images/s", "share of peak", "peak GiB", "PyTorch images/s", "seer / PyTorch"],
+        table(["model", "images", "seer ms", "seer images/s", "share of peak", "GiB", "PyTorch images/s", "seer / PyTorch"],
               rows)
-        say("Share of the peak: the arithmetic of the trunk's convolutions over the whole update's time; recomputation is off.")
+        say("Share of the peak: the model's arithmetic (where the peak was measured: that of the trunk's convolutions) over the "
+            "whole update's time; nothing is recomputed. GiB: of the device.")
         version = next((t[0]["torch"] for t in (read_json(f"torch.{m}.json") for m in models) if t), None)
         if version:
             say(f"PyTorch {version}: autocast to bf16, channels_last, "

@@ -48,40 +48,51 @@ struct Place {
   bool device() const { return own != nullptr; }
 };
 
+#if defined(SEER_CUDA)
+constexpr bool kHasDevices = true;
+#else
+constexpr bool kHasDevices = false;  // at most the stand-in for one, which computes on the host
+#endif
+
+std::unique_ptr<dnn::Backend> device_backend(const comm::Communicator& world, const Options& options) {
+#if defined(SEER_CUDA)
+  dnn::DeviceOptions choices;
+  choices.tf32 = options.tf32;
+  choices.cache_dir = options.choices;
+  choices.writes_cache = world.is_root();
+  if (world.size() > 1) {
+    choices.agree = [&world](const std::string& mine) {
+      auto all = mine;
+      world.broadcast(all);
+      return all;
+    };
+  }
+  return dnn::make_device_backend(std::move(choices));
+#else
+  (void)world, (void)options;
+  return dnn::make_host_backend(device::Space::device);
+#endif
+}
+
 Place open(const comm::Communicator& world, const Options& options) {
   Place place;
   if (!options.device) {
     place.backend = dnn::make_host_backend();
     return place;
   }
-#if defined(SEER_CUDA)
   comm::agree(world, "looking for a device", [&] {
     if (device::bound_device() < 0) {
-      throw Error(ExitCode::device, "no device here: nothing was measured",
-                  "run it where there is one for each rank; without --device the host is measured");
+      throw Error(
+          ExitCode::device,
+          fmt::format("{}: nothing was measured", kHasDevices ? "no device here" : "this seer knows no devices"),
+          kHasDevices ? "run it where there is one for each rank; without --device the host is measured"
+                      : "build it with -DSEER_CUDA=ON; without --device the host is measured");
     }
     place.own = std::make_unique<device::DeviceQueue>();
     place.queue = place.own->queue();
-    dnn::DeviceOptions choices;
-    choices.tf32 = options.tf32;
-    choices.cache_dir = options.choices;
-    choices.writes_cache = world.is_root();
-    if (world.size() > 1) {
-      choices.agree = [&world](const std::string& mine) {
-        auto all = mine;
-        world.broadcast(all);
-        return all;
-      };
-    }
-    place.backend = dnn::make_device_backend(std::move(choices));
+    place.backend = device_backend(world, options);
   });
   return place;
-#else
-  (void)world;
-  throw Error(ExitCode::device, "this seer knows no devices: nothing was measured",
-              "build it with -DSEER_CUDA=ON; without --device the host is measured")
-      .as_agreed();
-#endif
 }
 
 /// Best of the repetitions, of the slowest rank: all ranks run at once, as in training. On a device each is the mean of
@@ -170,7 +181,8 @@ void measure(const comm::Communicator& world, Place& place, DType type, std::int
 
 /// The largest matrix product's rate; on a device also that of a copy, bytes read and written.
 Yardstick measure_peak(const comm::Communicator& world, Place& place, DType type, std::int64_t repeat) {
-  const std::int64_t side = place.device() ? 8192 : 768;
+  const bool large = place.device() && kHasDevices;
+  const std::int64_t side = large ? 8192 : 768;
   Yardstick out{.source = "matrix product of this run"};
   {
     const Values a(place, {side, 1, 1, side}, type, 1), b(place, {side, 1, 1, side}, type, 2);
@@ -182,12 +194,12 @@ Yardstick measure_peak(const comm::Communicator& world, Place& place, DType type
     out.flop_per_s = 2e3 * static_cast<double>(side * side * side) / ms;
   }
   if (place.device()) {
-    constexpr std::size_t kBytes = std::size_t{1} << 30;
+    const std::size_t bytes = std::size_t{1} << (large ? 30 : 26);
     const auto space = place.queue.space;
-    const device::Buffer from(kBytes, space), to(kBytes, space);
+    const device::Buffer from(bytes, space), to(bytes, space);
     const double ms =
-        best_ms(world, place, repeat, [&] { device::copy(place.queue, from.data(), space, to.data(), space, kBytes); });
-    out.bytes_per_s = 2e3 * static_cast<double>(kBytes) / ms;
+        best_ms(world, place, repeat, [&] { device::copy(place.queue, from.data(), space, to.data(), space, bytes); });
+    out.bytes_per_s = 2e3 * static_cast<double>(bytes) / ms;
   }
   return out;
 }

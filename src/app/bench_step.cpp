@@ -6,13 +6,19 @@
 #include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <utility>
 
 #include "seer/app/command.hpp"
 #include "seer/app/config_file.hpp"
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
 #include "seer/base/random.hpp"
+#include "seer/config/machine.hpp"
+#include "seer/device/copy.hpp"
+#include "seer/device/device_queue.hpp"
 #include "seer/device/session.hpp"
+#include "seer/plan/plan.hpp"
 #include "seer/train/learner.hpp"
 #include "seer/train/schedule.hpp"
 #include "seer/train/traffic.hpp"
@@ -21,18 +27,20 @@ namespace seer::app {
 namespace {
 
 struct Options {
-  std::string config;
+  std::string config, machine;
   std::vector<std::string> set;
   std::int64_t updates = 10, warmup = 2;
   bool json = false;
 };
 
-/// Normally distributed crops, the shapes of the configuration.
+/// Normally distributed crops, the shapes of the configuration, where the learner computes.
 struct RandomBatch {
   data::Batch batch;
   std::vector<device::Buffer> storage;
 
-  RandomBatch(const config::Config& config, std::int64_t images, int rank) {
+  RandomBatch(const config::Config& config, std::int64_t images, int rank, device::Space space) {
+    std::optional<device::DeviceQueue> queue;
+    if (space == device::Space::device) queue.emplace();
     batch.images = images;
     int first = 0;
     for (const auto& crops : config.crops) {
@@ -44,18 +52,34 @@ struct RandomBatch {
       if (!batch.groups.empty() && batch.groups.back().size == crops.size) {
         throw Error(ExitCode::input, "two [[crops]] of the same size follow each other", "merge them into one");
       }
-      batch.groups.push_back({crops.size, first, count, {.data = buffer.data(), .shape = shape}});
+      if (queue) {
+        device::Buffer there(buffer.bytes(), space);
+        device::copy(queue->queue(), buffer.data(), device::Space::host, there.data(), space, buffer.bytes());
+        queue->queue().wait();
+        buffer = std::move(there);
+      }
+      batch.groups.push_back({crops.size, first, count, {.data = buffer.data(), .shape = shape, .space = space}});
       storage.push_back(std::move(buffer));
       first += count;
     }
   }
 };
 
+/// Of the machine file's: the model's arithmetic, as `seer plan` counts it, over the measured time.
+double peak_share(const Options& options, config::Config config, const comm::Communicator& world, double step_ms) {
+  const auto machine = config::load_machine(options.machine);
+  config.data.source = "crops";  // as here: no data are waited for
+  const auto per_node = std::min(world.size(), static_cast<int>(machine.ranks_per_node));
+  const auto planned = plan::predict(config, machine, {.ranks = world.size(), .ranks_per_node = per_node});
+  return 1e3 * planned.model_flops / step_ms / machine.peak(config.precision.compute);
+}
+
 int run(const Options& options, const comm::Communicator& world) {
   const auto config = load_config(world, options.config, options.set);
+  const auto free_before = device::available_bytes(device::Space::device);
   train::Phases phases;
   train::Learner learner(config, world, phases);
-  RandomBatch random(config, learner.images_per_rank(), world.rank());
+  RandomBatch random(config, learner.images_per_rank(), world.rank(), learner.space());
   for (std::int64_t t = 0; t < options.warmup; ++t) learner.update(random.batch, t, 0.1);
   world.barrier();
   train::TrafficLedger traffic([&learner] { return learner.traffic(); });
@@ -73,14 +97,22 @@ int run(const Options& options, const comm::Communicator& world) {
   std::erase_if(messages, [](const auto& row) { return row.use != train::TrafficLedger::Use::update; });
   const auto summary = train::reduce(phases.total(), world);
   const auto peak = world.all_reduce(static_cast<std::int64_t>(device::peak_resident_bytes()), comm::Op::max);
+  // Of a device: what updates have taken of it, libraries included (and what others took meanwhile).
+  const auto free_after = device::available_bytes(device::Space::device);
+  const auto on_device = learner.space() == device::Space::device && free_before > free_after
+                             ? static_cast<std::int64_t>(free_before - free_after)
+                             : 0;
+  const auto device_bytes = world.all_reduce(on_device, comm::Op::max);
   // The median of the slowest rank's steps: noise of a shared machine only ever adds.
   std::sort(step_ms.begin(), step_ms.end());
   const double median = world.all_reduce(step_ms[step_ms.size() / 2], comm::Op::max);
   const double fastest = world.all_reduce(step_ms.front(), comm::Op::max);
   if (!world.is_root()) return 0;
+  const double share = options.machine.empty() ? 0 : peak_share(options, config, world, median);
   const double images_per_s = 1000.0 * static_cast<double>(config.data.global_batch) / median;
   if (options.json) {
     nlohmann::json out = {{"where", learner.describe()},
+                          {"space", learner.space() == device::Space::device ? "device" : "host"},
                           {"step_ms", median},
                           {"step_min_ms", fastest},
                           {"images_per_s", images_per_s},
@@ -89,11 +121,13 @@ int run(const Options& options, const comm::Communicator& world) {
                           {"threads", device::threads()},
                           {"updates", options.updates},
                           {"peak_rank_bytes", peak},
+                          {"device_bytes", device_bytes},
                           {"activation_bytes", learner.activation_peak_bytes()},
                           {"parameters", learner.model().parameters().parameter_count()}};
     for (std::size_t p = 0; p < train::kPhases; ++p) {
       out[std::string(train::name_of(static_cast<train::Phase>(p))) + "_ms"] = summary.mean_ms[p];
     }
+    if (share > 0) out["peak_share"] = share;
     out["traffic"] =
         nlohmann::json::parse(train::to_json(messages, options.updates, /*logged=*/0, world.size()))["traffic"];
     fmt::print("{}\n", out.dump());
@@ -105,6 +139,9 @@ int run(const Options& options, const comm::Communicator& world) {
   if (const auto table = train::to_table(messages, options.updates); !table.empty()) log::info(table);
   log::info(fmt::format("step {:.1f} ms (median), {:.1f} ms (fastest), {:.2f} images/s, peak {:.2f} GiB a rank", median,
                         fastest, images_per_s, static_cast<double>(peak) / (1 << 30)));
+  if (device_bytes > 0)
+    log::info(fmt::format("{:.2f} GiB of the device", static_cast<double>(device_bytes) / (1 << 30)));
+  if (share > 0) log::info(fmt::format("{:.1f} % of the machine file's peak (replays not counted)", 100 * share));
   return 0;
 }
 
@@ -114,6 +151,7 @@ Run add_bench_step(CLI::App& command) {
   auto options = std::make_shared<Options>();
   command.add_option("config", options->config, "Configuration file (TOML)")->required();
   command.add_option("--set", options->set, "Override: section.key=value")->take_all()->allow_extra_args(false);
+  command.add_option("--machine", options->machine, "Machine file: also the share of its peak");
   command.add_option("--updates", options->updates, "Updates to time")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
