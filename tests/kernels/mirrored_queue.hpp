@@ -17,30 +17,34 @@
 #include "seer/device/copy.hpp"
 #include "seer/device/device_queue.hpp"
 #include "seer/device/memory.hpp"
+#if !defined(SEER_CUDA)
+#include "seer/device/stand_in.hpp"
+#endif
 #include "seer/kernels/batchnorm.hpp"
 
 namespace seer::test {
 
 using device::Space;
 
-#if defined(SEER_CUDA)
+/// In a host build the second one is the stand-in: memory apart, in which the host computes.
 inline const auto kSpaces = testing::Values(Space::host, Space::device);
-#else
-inline const auto kSpaces = testing::Values(Space::host);
-#endif
 
 inline std::string name_of(Space space) {
+#if defined(SEER_CUDA)
   return space == Space::host ? "host" : "device";
+#else
+  return space == Space::host ? "host" : "stand_in";
+#endif
 }
 
 /// Why kernels cannot run there; "" where they can.
-inline std::string no_kernels(Space space) {
-  if (space == Space::host) return "";
-#if defined(SEER_CUDA) && !defined(SEER_KERNELS_CUDA)
-  return "not run: the Kokkos of this build has no Cuda, so its kernels are the host's";
-#else
-  return no_device();
+inline std::string no_kernels([[maybe_unused]] Space space) {
+#if defined(SEER_KERNELS_CUDA)
+  if (space == Space::device) return no_device();
+#elif defined(SEER_CUDA)
+  if (space == Space::device) return "not run: the Kokkos of this build has no Cuda, so its kernels are the host's";
 #endif
+  return "";
 }
 
 /// First line of SetUp() or of a test that runs on a space.
@@ -52,7 +56,11 @@ inline std::string no_kernels(Space space) {
 class MirroredQueue {
  public:
   explicit MirroredQueue(Space space = Space::host) {
-    if (space == Space::device) stream_ = std::make_unique<device::DeviceQueue>();
+    if (space == Space::host) return;
+#if !defined(SEER_CUDA)
+    stand_in_ = std::make_unique<device::StandIn>();
+#endif
+    stream_ = std::make_unique<device::DeviceQueue>();
   }
 
   /// Arrays of one call where its kernels are.
@@ -124,7 +132,10 @@ class MirroredQueue {
 
  private:
   device::Queue host_;
-  std::unique_ptr<device::DeviceQueue> stream_;
+#if !defined(SEER_CUDA)
+  std::unique_ptr<device::StandIn> stand_in_;
+#endif
+  std::unique_ptr<device::DeviceQueue> stream_;  // ends before the stand-in
 };
 
 /// A suite that runs on each of them, with a queue there.
