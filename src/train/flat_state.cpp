@@ -88,8 +88,8 @@ FlatState::FlatState(const config::Config& config, const comm::Communicator& com
       prototype_dim_(model.head().dim()),
       group_(comm.split_groups(group_size_of(config.parallel, comm.size())).named("shard"), queue, convert_rows),
       replicas_(comm.split_across(group_.size()).named("replicas"), queue, convert_rows),
-      norms_(group_.group().duplicate().named("norms")),
-      optimizer_(config.optimizer, *table_),
+      norms_(group_.group().duplicate().named("norms"), queue),
+      optimizer_(config.optimizer, *table_, queue),
       stream_(config.parallel.overlap && comm.size() > 1, comm.ledger(), queue) {
   if (group_.size() == 1) sharding_ = Sharding::none;
   cut(model, config.parallel.bucket_bytes);
@@ -135,7 +135,7 @@ void FlatState::cut(const nn::Model& model, std::int64_t bucket_bytes) {
     b.packed = own_elems_;
     b.first_segment = first;
     b.last_segment = s;
-    b.part = Optimizer::part(*table_, b.own_begin, b.own_end);
+    b.part = optimizer_.part(*table_, b.own_begin, b.own_end);
     b.first_tensor = tensors;
     while (tensors < table_->entries().size() && table_->entries()[tensors].offset < end) ++tensors;
     b.last_tensor = tensors;
@@ -190,7 +190,7 @@ void FlatState::begin_update(Sums sums) {
   sums_ = sums;
   exposed_ms_ = 0;
   closed_ = measured_ = known_ = buckets_.size();
-  optimizer_.forget_squares();
+  optimizer_.forget_squares(queue_);
   if (!shards(Sharding::gradients)) kernels::fill(queue_, view(gradients_.f32(), table_->block_elems()), 0);
 }
 

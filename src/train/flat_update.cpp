@@ -44,14 +44,16 @@ void FlatState::know_norms_down_to(std::size_t bucket) {
   measure_down_to(bucket);
   if (norms_.size() > 1) {
     const auto timer = phases_->time(Phase::reduce);
-    norms_.all_reduce(optimizer_.pack_squares(buckets_[bucket].first_tensor, buckets_[known_ - 1].last_tensor));
-    optimizer_.unpack_squares(buckets_[bucket].first_tensor, buckets_[known_ - 1].last_tensor);
+    const auto first = buckets_[bucket].first_tensor, last = buckets_[known_ - 1].last_tensor;
+    norms_.all_reduce(queue_, optimizer_.pack_squares(queue_, first, last));
+    optimizer_.unpack_squares(queue_, first, last);
   }
   known_ = bucket;
 }
 
 double FlatState::gradient_norm() {
   know_norms_down_to(0);
+  optimizer_.read_squares(queue_);
   return optimizer_.gradient_norm();
 }
 
@@ -62,17 +64,19 @@ float FlatState::most_gradient() const {
 }
 
 double FlatState::step(double lr) {
+  optimizer_.set_rate(queue_, lr);
   const bool gathers = group_.size() > 1 && !shards(Sharding::parameters);
   for (std::size_t i = buckets_.size(); i-- > 0;) {
     auto& b = buckets_[i];
     // Every message of norms is latency: all but the bucket that comes last share one.
     know_norms_down_to(norms_.size() > 1 ? std::min<std::size_t>(i, 1) : i);
-    optimizer_.step(queue_, b.part, lr, own_gradients(b), own_momenta(b), own_parameters(b));
+    optimizer_.step(queue_, b.part, own_gradients(b), own_momenta(b), own_parameters(b));
     if (gathers && i + 1 == buckets_.size()) post_gather(b);  // the prototypes, which need one more touch
   }
   // As the next forward pass will want them.
   for (std::size_t i = 0; gathers && i + 1 < buckets_.size(); ++i) post_gather(buckets_[i]);
   normalize_prototypes(0);
+  optimizer_.read_squares(queue_);
   finish_update();
   const double norm = optimizer_.gradient_norm();
   if (!std::isfinite(norm) && comm_->ledger() == nullptr) {

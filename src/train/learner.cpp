@@ -122,7 +122,7 @@ Learner::Learner(const config::Config& config, const comm::Communicator& comm, P
       loss_scale_(config.precision),
       buffers_(device::Buffer::floats(static_cast<std::size_t>(model_.buffers().block_elems()), queue_.space)),
       kept_buffers_(buffers_.bytes(), queue_.space),
-      probe_(model_, state_.most_gradient(), comm.ledger() != nullptr),
+      probe_(model_, state_.most_gradient(), queue_),
       faults_(config.faults, comm) {
   for (const auto& crops : config.crops) crops_ += crops.count;
   const int group = group_size(config, comm);
@@ -340,6 +340,10 @@ void Learner::judge(Outcome& out, const data::Batch& batch, const Swav::Result& 
 /// One small message: loss, diagnostics, whether anyone was asked to stop or to write a checkpoint, and whether all
 /// gradients are small enough for their sums.
 Learner::Outcome Learner::agree_on_outcome(const data::Batch& batch, const Swav::Result& swav, Diagnose diagnose) {
+  {
+    const auto timer = phases_->time(Phase::backward);  // of a device, which has not ended it
+    probe_.settle(queue_);
+  }
   const auto timer = phases_->time(Phase::reduce);
   auto& sums = sums_;
   sums.assign({swav.loss, swav.code_entropy / comm_->size(), static_cast<double>(batch.replaced),

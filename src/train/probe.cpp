@@ -23,8 +23,27 @@ bool all_finite(std::span<const double> values) {
 
 }  // namespace
 
-Probe::Probe(const nn::Model& model, float most_gradient, bool planned)
-    : table_(&model.parameters()), begins_(model.segment_begins()), most_gradient_(most_gradient), planned_(planned) {}
+Probe::Probe(const nn::Model& model, float most_gradient, const device::Queue& queue)
+    : table_(&model.parameters()),
+      begins_(model.segment_begins()),
+      most_gradient_(most_gradient),
+      planned_(queue.space == device::Space::planned) {
+  if (queue.space != device::Space::device) return;
+  const auto& tensors = table_->entries();
+  std::size_t next = 0;
+  for (std::size_t s = 0; s + 1 < begins_.size(); ++s) {
+    Tensors of{next, next, {}};
+    std::vector<kernels::Range> ranges;
+    for (; next < tensors.size() && tensors[next].offset < begins_[s + 1]; of.last = ++next) {
+      const auto begin = tensors[next].offset - begins_[s];
+      ranges.push_back({begin, begin + tensors[next].elems});
+    }
+    of.there = kernels::FlatRanges(queue.space, ranges);
+    tensors_.push_back(std::move(of));
+  }
+  there_ = device::Buffer((tensors.size() + begins_.size()) * sizeof(double), queue.space);
+  here_ = device::PinnedBuffer(there_.bytes());
+}
 
 void Probe::begin(bool twice) {
   twice_ = twice;
@@ -87,7 +106,8 @@ void Probe::keep(device::Queue& queue, std::span<const double> own) {
   auto* to = static_cast<char*>(pages_[page_].data()) + used_bytes_;
   device::copy(queue, own.data(), queue.space, to, device::Space::host, own.size_bytes());
   used_bytes_ += own.size_bytes();
-  kept_.push_back({order_++, direction_, segment_, reinterpret_cast<const double*>(to), own.size()});
+  kept_.push_back(
+      {Kept::Kind::statistics, order_++, direction_, segment_, {reinterpret_cast<const double*>(to), own.size()}});
 }
 
 const void* Probe::here(device::Queue& queue, const void* values, std::size_t bytes) {
@@ -98,18 +118,63 @@ const void* Probe::here(device::Queue& queue, const void* values, std::size_t by
   return copied_.data();
 }
 
+void Probe::settle(device::Queue& queue) {
+  if (queue.space != device::Space::device) return;
+  if (!twice_) device::copy(queue, there_.data(), queue.space, here_.data(), device::Space::host, there_.bytes());
+  queue.wait();
+  if (!twice_) safe_ = !not_finite_ && gradients_are_safe();
+}
+
+bool Probe::gradients_are_safe() const {
+  const auto most = static_cast<double>(most_gradient_);
+  const double* square = squares(here_.data());
+  for (std::size_t i = 0; i < table_->entries().size(); ++i) {
+    if (!std::isfinite(square[i])) return false;
+    if (limit_is_of_range() && square[i] > most * most) return false;
+  }
+  if (limit_is_of_range()) return true;
+  const auto* place = places(here_.data()) + 1;
+  return std::all_of(place, place + tensors_.size(), [](std::int64_t at) { return at < 0; });
+}
+
+/// Nothing, or what is not finite there.
+std::optional<std::string> Probe::wrong_at(const Kept& kept) const {
+  switch (kept.kind) {
+    case Kept::Kind::statistics:
+      if (all_finite(kept.values)) return std::nullopt;
+      return at_statistics(kept.direction, kept.segment);
+    case Kept::Kind::scores:
+      if (*places(here_.data()) < 0) return std::nullopt;
+      return "the scores";
+    case Kept::Kind::gradients:
+      break;
+  }
+  // The backward pass comes by a segment's tensors in the reverse of the table's order.
+  const auto& of = tensors_[kept.segment];
+  for (std::size_t i = of.last; i-- > of.first;) {
+    if (!std::isfinite(squares(here_.data())[i])) return "the gradient of " + table_->entries()[i].name;
+  }
+  return std::nullopt;
+}
+
 const std::optional<Finding>& Probe::not_finite() {
   for (const auto& kept : kept_) {
     if (not_finite_ && not_finite_->order < kept.order) break;
-    if (all_finite({kept.values, kept.count})) continue;
-    not_finite_ = Finding{kept.order, at_statistics(kept.direction, kept.segment)};
-    break;
+    if (auto what = wrong_at(kept)) {
+      not_finite_ = Finding{kept.order, std::move(*what)};
+      break;
+    }
   }
   kept_.clear();
   return not_finite_;
 }
 
 void Probe::scores(device::Queue& queue, const device::Tensor& own) {
+  if (queue.space == device::Space::device && !twice_) {
+    kernels::first_beyond(queue, own.f32(), own.elems(), std::numeric_limits<float>::max(), places(there_.data()));
+    kept_.push_back({Kept::Kind::scores, order_++, direction_, segment_, {}});
+    return;
+  }
   const bool finite = not_finite_ || kernels::first_non_finite(queue, own.f32(), own.elems()) < 0;
   const auto bytes = static_cast<std::size_t>(own.bytes());
   pass(finite, twice_ && !planned_ ? here(queue, own.data, bytes) : nullptr, bytes,
@@ -123,6 +188,15 @@ void Probe::loss(double own) {
 
 void Probe::gradients(device::Queue& queue, std::size_t segment, const float* own) {
   const auto count = begins_[segment + 1] - begins_[segment];
+  if (queue.space == device::Space::device && !twice_) {
+    const auto& of = tensors_[segment];
+    kernels::squared_norms(queue, of.there, own, squares(there_.data()) + of.first);
+    if (!limit_is_of_range()) {
+      kernels::first_beyond(queue, own, count, most_gradient_, places(there_.data()) + 1 + segment);
+    }
+    kept_.push_back({Kept::Kind::gradients, order_++, direction_, segment, {}});
+    return;
+  }
   const bool safe = !not_finite_ && kernels::first_beyond(queue, own, count, most_gradient_) < 0;
   safe_ = safe_ && safe;
   const bool finite = safe || not_finite_ || kernels::first_non_finite(queue, own, count) < 0;

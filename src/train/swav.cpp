@@ -16,7 +16,10 @@ namespace seer::train {
 Swav::Swav(const config::Swav& config, const comm::Communicator& comm, std::int64_t images, std::int64_t crops,
            std::int64_t prototypes, std::int64_t dim, const device::Queue& work)
     : config_(config), comm_(&comm), work_(work), images_(images), crops_(crops), prototypes_(prototypes), dim_(dim) {
-  if (work.space == device::Space::device) device_.emplace(comm);
+  if (work.space == device::Space::device) {
+    device_.emplace(comm);
+    make_numbers();
+  }
   const std::int64_t global_batch = images * comm.size();
   if (config.queue_length > 0) {
     local_length_ = config.queue_length / global_batch * images;
@@ -106,16 +109,37 @@ const Swav::Result& Swav::loss_and_gradient(device::Pool& pool, device::Queue& q
     score(stored, joined.slice(b, local_length_));
     inputs_.push_back(joined);
   }
-  sinkhorn(pool, queue);
-
-  // Loss: every crop predicts the codes of the other assigned crops.
-  auto& result = result_;
-  result.loss = result.code_entropy = 0;
   // No values on a planned machine, and a plan of 10^8 prototypes would do nothing but write zeros.
-  result.prediction.assign(comm_->ledger() == nullptr ? static_cast<std::size_t>(k) : 0, 0.0);
+  result_.prediction.assign(comm_->ledger() == nullptr ? static_cast<std::size_t>(k) : 0, 0.0);
   const double weight = gradient_scale / (static_cast<double>(b) * comm_->size() * static_cast<double>(assigned()) *
                                           static_cast<double>(crops_ - 1));
-  const auto code_sum = pool.tensor({b, 1, 1, k});
+  if (!device_ || !without_waiting(pool, queue, scores, d_scores, weight)) {
+    sinkhorn(pool, queue);
+    result_.loss = result_.code_entropy = 0;
+    losses(pool, queue, scores, d_scores, weight, nullptr);
+    for (std::size_t a = 0; a < codes_.size(); ++a) {
+      const double entropy = kernels::mean_row_entropy(queue, codes_[a].slice(0, b));
+      result_.code_entropy += entropy / static_cast<double>(codes_.size());
+      kernels::add_predictions(queue, scores.slice(config_.crops_for_assign[a] * b, b),
+                               static_cast<float>(config_.temperature), result_.prediction.data());
+    }
+  }
+  result_.loss /= gradient_scale;
+  for (auto& p : result_.prediction) p /= static_cast<double>(b * comm_->size() * assigned());
+
+  waits_ = local_length_ > 0 && update >= config_.queue_start_update;
+  if (waits_) keep_for_queue(queue, embeddings);
+  loans_.clear();
+  return result_;
+}
+
+/// Every crop predicts the codes of the other assigned crops. Into d_scores, and into result_.loss or, where the queue
+/// works, `loss`.
+void Swav::losses(device::Pool& pool, device::Queue& queue, device::Tensor scores, device::Tensor d_scores,
+                  double weight, double* loss) {
+  const std::int64_t b = images_;
+  const auto temperature = static_cast<float>(config_.temperature);
+  const auto code_sum = pool.tensor({b, 1, 1, prototypes_});
   for (std::int64_t v = 0; v < crops_; ++v) {
     int count = 0;
     for (std::size_t a = 0; a < codes_.size(); ++a) {
@@ -130,23 +154,12 @@ const Swav::Result& Swav::loss_and_gradient(device::Pool& pool, device::Queue& q
     const auto d_crop = d_scores.slice(v * b, b);
     if (count == 0) {  // the only assigned crop predicts nothing
       kernels::fill(queue, d_crop, 0);
-      continue;
+    } else if (loss != nullptr) {
+      kernels::swav_cross_entropy(queue, crop_scores, *code_sum, count, temperature, weight, d_crop, loss);
+    } else {
+      result_.loss += kernels::swav_cross_entropy(queue, crop_scores, *code_sum, count, temperature, weight, d_crop);
     }
-    result.loss += kernels::swav_cross_entropy(queue, crop_scores, *code_sum, count,
-                                               static_cast<float>(config_.temperature), weight, d_crop);
   }
-  result.loss /= gradient_scale;
-  for (std::size_t a = 0; a < codes_.size(); ++a) {
-    result.code_entropy += kernels::mean_row_entropy(queue, codes_[a].slice(0, b)) / static_cast<double>(codes_.size());
-    kernels::add_predictions(queue, scores.slice(config_.crops_for_assign[a] * b, b),
-                             static_cast<float>(config_.temperature), result.prediction.data());
-  }
-  for (auto& p : result.prediction) p /= static_cast<double>(b * comm_->size() * assigned());
-
-  waits_ = local_length_ > 0 && update >= config_.queue_start_update;
-  if (waits_) keep_for_queue(queue, embeddings);
-  loans_.clear();
-  return result;
 }
 
 void Swav::keep_for_queue(device::Queue& queue, device::Tensor embeddings) {

@@ -142,8 +142,7 @@ class FlatState {
   DType wire_;  ///< gradients travel as this
   device::Queue queue_;
   std::int64_t prototypes_begin_ = 0, prototypes_ = 0, prototype_dim_ = 0;
-  comm::BlockCommunicator group_, replicas_;
-  comm::Communicator norms_;
+  comm::BlockCommunicator group_, replicas_, norms_;
   std::vector<Bucket> buckets_;
   std::vector<std::size_t> bucket_of_;
   std::int64_t own_elems_ = 0;

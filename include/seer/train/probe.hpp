@@ -6,8 +6,8 @@
 //
 // Where an update's passes are made twice (guard.replay_every), the points of both are compared by checksum instead.
 //
-// On a device nothing waits at these points: the sums of BatchNorms are copied beside the computation and looked at
-// where something turns out to be wrong. Passes made twice do wait.
+// On a device nothing waits at these points: what they show is copied beside the computation, and looked at once the
+// passes are over. Passes made twice do wait.
 #pragma once
 
 #include <cstdint>
@@ -17,9 +17,11 @@
 #include <vector>
 
 #include "seer/comm/communicator.hpp"
+#include "seer/device/memory.hpp"
 #include "seer/device/pinned.hpp"
 #include "seer/device/queue.hpp"
 #include "seer/device/tensor.hpp"
+#include "seer/kernels/optimizer.hpp"
 #include "seer/nn/model.hpp"
 
 namespace seer::train {
@@ -33,8 +35,9 @@ class Probe {
  public:
   enum class Direction : std::uint8_t { forward, backward };
 
-  /// `planned`: there are no values to look at. `most_gradient`: larger ones of several ranks may have an infinite sum.
-  Probe(const nn::Model& model, float most_gradient, bool planned);
+  /// On a planned queue there are no values to look at. `most_gradient`: larger ones of several ranks may have an
+  /// infinite sum.
+  Probe(const nn::Model& model, float most_gradient, const device::Queue& queue);
 
   /// An update begins, whose passes are made twice or once.
   void begin(bool twice);
@@ -51,8 +54,9 @@ class Probe {
   /// All of the segment's, which begin at `own`.
   void gradients(device::Queue& queue, std::size_t segment, const float* own);
 
-  /// The first point of the pass that counts with a number that is not finite. On a device once the queue has been
-  /// waited for.
+  /// Before what follows is asked: waits for a device.
+  void settle(device::Queue& queue);
+  /// The first point of the pass that counts with a number that is not finite.
   const std::optional<Finding>& not_finite();
   /// Whether the sums over ranks of this pass' gradients are sure to be finite, as far as this rank can tell.
   bool sums_are_safe() const { return safe_; }
@@ -88,18 +92,34 @@ class Probe {
   std::optional<Finding> not_finite_;
   std::vector<Digest> digests_[2];
 
-  /// Of a device: sums of BatchNorms, in the order of the points.
+  /// A point on a device that was passed and not yet looked at.
   struct Kept {
+    enum class Kind : std::uint8_t { statistics, scores, gradients } kind = Kind::statistics;
     std::int64_t order = 0;
     Direction direction = Direction::forward;
     std::size_t segment = 0;
-    const double* values = nullptr;
-    std::size_t count = 0;
+    std::span<const double> values;  ///< sums of BatchNorms
   };
+  std::optional<std::string> wrong_at(const Kept& kept) const;
+  bool gradients_are_safe() const;
   std::vector<Kept> kept_;
   std::vector<device::PinnedBuffer> pages_;  ///< where their values are, from update to update
   std::size_t page_ = 0, used_bytes_ = 0;    ///< the page that is being filled
   std::vector<char> copied_;
+  /// Of a segment: its tensors, and their ranges in it.
+  struct Tensors {
+    std::size_t first = 0, last = 0;
+    kernels::FlatRanges there;
+  };
+  std::vector<Tensors> tensors_;
+  device::Buffer there_;       ///< squared norm of every tensor's own gradient, then places of numbers too large:
+  device::PinnedBuffer here_;  ///< in the scores, in the gradients of each segment
+  double* squares(void* memory) const { return static_cast<double*>(memory); }
+  std::int64_t* places(void* memory) const {
+    return reinterpret_cast<std::int64_t*>(squares(memory) + table_->entries().size());
+  }
+  /// So that the sum of a tensor's squares says enough of its largest.
+  bool limit_is_of_range() const { return most_gradient_ > 1e30F; }
 };
 
 /// Where something began.

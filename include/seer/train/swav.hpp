@@ -12,6 +12,7 @@
 #include "seer/comm/device_communicator.hpp"
 #include "seer/config/config.hpp"
 #include "seer/device/memory.hpp"
+#include "seer/device/pinned.hpp"
 #include "seer/device/queue.hpp"
 
 namespace seer::train {
@@ -52,7 +53,7 @@ class Swav {
   /// Updates from the ring's begin to where the next one goes; -1 without a queue. Not a function of the update's
   /// number, as skipped updates leave no embeddings.
   std::int64_t queue_place() const { return local_length_ == 0 ? -1 : next_ / images_; }
-  std::size_t queue_bytes() const { return queue_.bytes() + waiting_.bytes(); }
+  std::size_t queue_bytes() const { return queue_.bytes() + waiting_.bytes() + there_.bytes(); }
   void assume_full_queue() { filled_ = local_length_; }
   /// From gather_queue() of any number of ranks. A `place` below 0 is not known (older checkpoints): that of a run in
   /// which `update` updates were completed and none was skipped.
@@ -62,6 +63,13 @@ class Swav {
   std::int64_t assigned() const { return static_cast<std::int64_t>(config_.crops_for_assign.size()); }
   /// Sinkhorn on all assigned crops at once: their messages travel packed. From inputs_ into codes_.
   void sinkhorn(device::Pool& pool, device::Queue& queue);
+  void losses(device::Pool& pool, device::Queue& queue, device::Tensor scores, device::Tensor d_scores, double weight,
+              double* loss);
+  struct Numbers;
+  void make_numbers();
+  void assign_on_queue(device::Pool& pool, device::Queue& queue, const Numbers& there);
+  bool without_waiting(device::Pool& pool, device::Queue& queue, device::Tensor scores, device::Tensor d_scores,
+                       double weight);
   void keep_for_queue(device::Queue& queue, device::Tensor embeddings);
   /// The embeddings of one update and one assigned crop, as they lie in the queue.
   device::Tensor rows_of(float* values) const { return {values, {images_, 1, 1, dim_}, DType::f32, work_.space}; }
@@ -78,6 +86,8 @@ class Swav {
   device::Buffer queue_;                                   // [assigned, local_length, dim], a ring
   device::Buffer waiting_;                                 // [assigned, images, dim]
   bool waits_ = false;
+  device::Buffer there_;       ///< of a device: numbers that an update leaves
+  device::PinnedBuffer here_;  ///< the same on the host
 
   // Of one call; kept for their memory.
   std::vector<device::Loan> loans_;
