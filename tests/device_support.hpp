@@ -7,6 +7,8 @@
 
 #include <string>
 
+#include "seer/device/binding.hpp"
+#include "seer/device/session.hpp"
 #if defined(SEER_CUDA)
 #include <cuda_runtime_api.h>
 #endif
@@ -33,4 +35,11 @@ inline std::string no_device() {
 #define SEER_NEEDS_DEVICE()                                                                                         \
   do {                                                                                                              \
     if (const std::string seer_reason = seer::test::no_device(); !seer_reason.empty()) GTEST_SKIP() << seer_reason; \
+  } while (false)
+
+/// The same for tests of kernels on the host: a Kokkos made for a device does not start without one.
+#define SEER_NEEDS_KERNELS()                                                                         \
+  do {                                                                                               \
+    if (seer::device::kernels_need_device() && seer::device::bound_device() < 0)                     \
+      GTEST_SKIP() << "not run: no device here, and this build's Kokkos does not start without one"; \
   } while (false)

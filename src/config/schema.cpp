@@ -152,7 +152,11 @@ std::vector<Key> make_keys() {
       .key("window_blocks", &Data::window_blocks, at_least(1), "sampler: blocks shuffled together")
       .key("prefetch_batches", &Data::prefetch_batches, between(1, 1000), "batches prepared ahead of the step")
       .key("reader_threads", &Data::reader_threads, between(0, 1024), "a rank; 0: chosen from the cores")
-      .key("max_pixels", &Data::max_pixels, at_least(1), "larger images count as bad");
+      .key("max_pixels", &Data::max_pixels, at_least(1), "larger images count as bad")
+      .key("decode", &Data::decode, one_of({"host", "auto"}),
+           "\"auto\": JPEG by the device, where training on one with nvJPEG; pixels differ by a few levels")
+      .key("staging_pixels", &Data::staging_pixels, between(1, 1e9),
+           "on a device: room for decoded images, pixels an image; what does not fit is resized on the host");
   Section(k, "optimizer", &Config::optimizer)
       .key("kind", &Optimizer::kind, one_of({"lars", "sgd"}), "LARS (spec 5.1) or plain SGD")
       .key("momentum", &Optimizer::momentum, Rule{.low = 0, .high = 1, .open_high = true}, "of the update")

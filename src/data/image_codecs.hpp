@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Private to image*.cpp: one codec a file. Each decodes as stored (EXIF not applied) and checks the size first.
+// Private to image*.cpp, jpeg_plain.cpp and what decodes on a device: one codec a file. Each decodes as stored (EXIF
+// not applied) and checks the size first.
 #pragma once
 
+#include <optional>
 #include <span>
 #include <string>
 
@@ -17,6 +19,11 @@ void check_size(ImageKind kind, std::int64_t width, std::int64_t height, std::in
 
 ImageHeader jpeg_header(Bytes bytes);
 void decode_jpeg(Bytes bytes, std::int64_t max_pixels, Image& out);
+/// Size of a JPEG that every decoder takes to mean the same: baseline, one scan, grey or YCbCr, upright, not cut off.
+struct PlainJpeg {
+  std::int64_t width = 0, height = 0;
+};
+std::optional<PlainJpeg> plain_jpeg(Bytes bytes);
 ImageHeader png_header(Bytes bytes);
 void decode_png(Bytes bytes, std::int64_t max_pixels, Image& out);
 ImageHeader webp_header(Bytes bytes);

@@ -10,7 +10,9 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <utility>
 
+#include "device_feed.hpp"
 #include "fetch.hpp"
 #include "pipeline.hpp"
 #include "seer/base/clock.hpp"
@@ -34,6 +36,13 @@ struct Slot {
   Fetch fetch;
   std::vector<std::int64_t> order;  // job -> image of the batch
   std::atomic<std::int64_t> replaced{0};
+  // Images that the device decodes, once all the others are there.
+  struct Claim {
+    std::int64_t image = 0, place = 0;  // bytes from the begin of the slot's block on the device
+    DeviceDecoder::Size size;
+  };
+  std::vector<Claim> claims;
+  std::atomic<std::size_t> claimed{0};
 };
 
 /// What one worker thread reuses from image to image.
@@ -41,12 +50,14 @@ struct Worker {
   Image image;
   std::vector<std::uint8_t> encoded;
   AugmentScratch scratch;
+  std::vector<CropPlan> plans;
 };
 
 }  // namespace
 
 struct ShardLoader::Impl {
-  Impl(const config::Config& config_in, DataSet data_in, int rank_in, int ranks, std::size_t threads_in, Start start_in)
+  Impl(const config::Config& config_in, DataSet data_in, int rank_in, int ranks, std::size_t threads_in, Start start_in,
+       std::shared_ptr<DeviceParts> parts_in)
       : config(config_in),
         start(start_in),
         data(std::move(data_in)),
@@ -58,7 +69,19 @@ struct ShardLoader::Impl {
         rank(rank_in),
         images_here(config.data.global_batch / ranks),
         slots(static_cast<std::size_t>(std::max<std::int64_t>(config.data.prefetch_batches, 1) + 1)),
-        workers(threads_in) {
+        workers(threads_in),
+        parts(std::move(parts_in)) {
+    if (parts) {
+      feed = std::make_unique<DeviceFeed>(config, images_here, slots.size(),
+                                          parts->decoder ? DeviceFeed::Places::apart : DeviceFeed::Places::shared,
+                                          std::move(parts->lanes));
+      if (parts->decoder) {
+        for (auto& slot : slots) slot.claims.resize(static_cast<std::size_t>(images_here));
+        decoding.resize(static_cast<std::size_t>(images_here));
+      }
+      memory_bytes = feed->pinned_bytes();
+      return;
+    }
     for (auto& slot : slots) {
       slot.batch.images = images_here;
       slot.batch.groups = crop_groups(config.crops, images_here);
@@ -93,6 +116,8 @@ struct ShardLoader::Impl {
       slot.places[static_cast<std::size_t>(i)] = places.place(index);
     }
     slot.order = slot.fetch.plan(slot.places);
+    slot.claimed = 0;
+    if (feed) feed->staging(slot_index).start();
     return images_here;
   }
 
@@ -100,12 +125,19 @@ struct ShardLoader::Impl {
     Slot& slot = slots[slot_index];
     Worker& worker = workers[worker_index];
     const std::int64_t image = slot.order[static_cast<std::size_t>(job)];
-    const std::uint64_t place = position(slot.batch.update, image);
-    std::uint64_t& index = slot.batch.positions[static_cast<std::size_t>(image)];
-    Clock clock;
+    const Clock clock;
     const auto encoded = slot.fetch.bytes(data, image);
     add(read_ns, clock);
     bytes_read += static_cast<std::int64_t>(encoded.size());
+    if (claims(slot_index, image, encoded, worker_index)) return;
+    load(slot, image, encoded, worker);
+    deliver(slot_index, image, worker);
+  }
+
+  /// The image, or what replaces it, in the worker's memory.
+  void load(Slot& slot, std::int64_t image, std::span<const std::uint8_t> encoded, Worker& worker) {
+    const std::uint64_t place = position(slot.batch.update, image);
+    std::uint64_t& index = slot.batch.positions[static_cast<std::size_t>(image)];
     bool good = decodes(encoded, slot.places[static_cast<std::size_t>(image)], index, worker);
     slot.fetch.release(image);
     for (std::uint32_t attempt = 0; !good; ++attempt) {
@@ -115,26 +147,119 @@ struct ShardLoader::Impl {
       // Drawn by position, so every rank count and every resumed run replaces alike.
       index = Random(static_cast<std::uint64_t>(config.data.seed), Purpose::replacement, place, attempt)
                   .below(data.images());
-      clock.restart();
+      Clock clock;
       const auto other = data.read_image(index, worker.encoded);
       add(read_ns, clock);
       bytes_read += static_cast<std::int64_t>(worker.encoded.size());
       good = decodes(worker.encoded, other, index, worker);
       if (attempt == 0) ++slot.replaced;
     }
-    clock.restart();
-    for (auto& group : slot.batch.groups) {
-      for (int c = 0; c < group.count; ++c) {
-        const int crop = group.first_crop + c;
-        const auto plan =
-            plan_crop(config.augment, kinds[static_cast<std::size_t>(crop)], worker.image.width, worker.image.height,
-                      static_cast<std::uint64_t>(config.data.seed), place, static_cast<std::uint32_t>(crop));
-        const auto out = group.images.slice(c * images_here + image, 1);
-        apply_crop(worker.image, plan, group.size, config.augment, worker.scratch, out.f32());
+  }
+
+  CropPlan plan(const Slot& slot, std::int64_t image, int crop, std::int64_t width, std::int64_t height) const {
+    return plan_crop(config.augment, kinds[static_cast<std::size_t>(crop)], width, height,
+                     static_cast<std::uint64_t>(config.data.seed), position(slot.batch.update, image),
+                     static_cast<std::uint32_t>(crop));
+  }
+  void plan_all(const Slot& slot, std::int64_t image, std::int64_t width, std::int64_t height, Worker& worker) const {
+    worker.plans.clear();
+    for (int crop = 0; crop < static_cast<int>(kinds.size()); ++crop)
+      worker.plans.push_back(plan(slot, image, crop, width, height));
+  }
+
+  /// The worker's image becomes crops, or goes to the device, where crops are made of it.
+  void deliver(std::size_t slot_index, std::int64_t image, Worker& worker) {
+    const Slot& slot = slots[slot_index];
+    const Clock clock;
+    if (feed) {
+      plan_all(slot, image, worker.image.width, worker.image.height, worker);
+      feed->staging(slot_index).add(image, worker.image, worker.plans, worker.scratch);
+    } else {
+      for (const auto& group : slot.batch.groups) {
+        for (int c = 0; c < group.count; ++c) {
+          const auto drawn = plan(slot, image, group.first_crop + c, worker.image.width, worker.image.height);
+          const auto out = group.images.slice(c * images_here + image, 1);
+          apply_crop(worker.image, drawn, group.size, config.augment, worker.scratch, out.f32());
+        }
       }
     }
     add(augment_ns, clock);
     ++images_done;
+  }
+
+  /// Whether the device will decode the image: then its bytes stay until it has.
+  bool claims(std::size_t slot_index, std::int64_t image, std::span<const std::uint8_t> encoded,
+              std::size_t worker_index) {
+    if (!feed || !parts->decoder) return false;
+    Slot& slot = slots[slot_index];
+    Worker& worker = workers[worker_index];
+    const Clock clock;
+    try {
+      require_intact(slot.places[static_cast<std::size_t>(image)], encoded);
+    } catch (const Error& error) {
+      if (error.code() != ExitCode::file) throw;
+      return false;  // load() finds it again, and tells of it
+    }
+    const auto size = parts->decoder->takes(encoded, config.data.max_pixels, worker_index);
+    if (!size) return false;
+    plan_all(slot, image, size->width, size->height, worker);
+    const auto at = feed->staging(slot_index).claim(image, size->width, size->height, worker.plans);
+    if (at) slot.claims[slot.claimed++] = {image, *at, *size};
+    add(decode_ns, clock);
+    return at.has_value();
+  }
+
+  /// When all other images of the batch are there: the device decodes its part; what it fails on is the host's.
+  void finish(std::size_t slot_index, std::size_t worker_index) {
+    Slot& slot = slots[slot_index];
+    const std::span<Slot::Claim> mine(slot.claims.data(), slot.claimed.load());
+    if (mine.empty()) return;
+    const std::lock_guard lock(decoding_mutex);
+    const Clock clock;
+    const std::span<DeviceDecoder::Job> jobs(decoding.data(), mine.size());
+    for (std::size_t i = 0; i < mine.size(); ++i)
+      jobs[i] = {slot.fetch.bytes(data, mine[i].image), feed->place(slot_index) + mine[i].place, mine[i].size, false};
+    parts->decoder->decode(jobs);
+    add(decode_ns, clock);
+    for (std::size_t i = 0; i < mine.size(); ++i) {
+      if (jobs[i].done) {
+        slot.fetch.release(mine[i].image);
+        ++images_done;
+        continue;
+      }
+      load(slot, mine[i].image, jobs[i].bytes, workers[worker_index]);
+      deliver(slot_index, mine[i].image, workers[worker_index]);
+    }
+  }
+
+  /// The next batch that is staged, as the device makes it; waits for the reading, not for the device.
+  void make_next() {
+    // Its slot could not be filled again before what lies there is read: the pipeline's last slot goes back here.
+    feed->settle();
+    pipeline->give_back();
+    const std::size_t index = pipeline->next().value();
+    Slot& slot = slots[index];
+    slot.batch.replaced = slot.replaced;
+    as_crops += feed->staging(index).images_as_crops();
+    feed->make(index, slot.batch);
+  }
+
+  const Batch& next_on_device() {
+    // First, before the side queue is told to wait for the training's work on the batch lent last.
+    feed->settle();
+    pipeline->give_back();
+    feed->hand_back();
+    if (early) std::rethrow_exception(std::exchange(early, nullptr));
+    if (!feed->ahead()) make_next();
+    const Batch& batch = feed->lend();
+    if (pipeline->ready()) {
+      try {
+        make_next();
+      } catch (...) {
+        early = std::current_exception();  // the next batch's trouble, not this one's
+      }
+    }
+    return batch;
   }
 
   /// Decodes into the worker's image. A bad image is counted and told of; with policy "fail" it is the end.
@@ -190,22 +315,31 @@ struct ShardLoader::Impl {
   std::atomic<std::int64_t> bad{0}, images_done{0}, bytes_read{0}, read_ns{0}, decode_ns{0}, augment_ns{0};
   std::set<std::uint64_t> reported;
   std::mutex reported_mutex;
+  std::shared_ptr<DeviceParts> parts;
+  std::unique_ptr<DeviceFeed> feed;  // nullptr: batches on the host
+  std::vector<DeviceDecoder::Job> decoding;
+  std::mutex decoding_mutex;  // guards decoding and the decoder
+  std::exception_ptr early;   // what the batch after the one lent met
+  std::int64_t as_crops = 0;
   std::unique_ptr<Pipeline> pipeline;  // last: its threads use everything above
 };
 
 ShardLoader::ShardLoader(const config::Config& config, DataSet data, int rank, int ranks, std::size_t threads,
-                         Start start)
-    : impl_(std::make_unique<Impl>(config, std::move(data), rank, ranks, threads, start)) {
+                         Start start, std::shared_ptr<DeviceParts> parts)
+    : impl_(std::make_unique<Impl>(config, std::move(data), rank, ranks, threads, start, std::move(parts))) {
   auto* const impl = impl_.get();
-  impl_->pipeline = std::make_unique<Pipeline>(
-      threads, impl_->slots.size(), start.update, std::numeric_limits<std::int64_t>::max(),
-      Pipeline::Work{[impl](std::int64_t update, std::size_t slot) { return impl->prepare(update, slot); },
-                     [impl](std::size_t slot, std::int64_t job, std::size_t worker) { impl->run(slot, job, worker); }});
+  Pipeline::Work work{[impl](std::int64_t update, std::size_t slot) { return impl->prepare(update, slot); },
+                      [impl](std::size_t slot, std::int64_t job, std::size_t worker) { impl->run(slot, job, worker); }};
+  if (impl->parts && impl->parts->decoder)
+    work.finish = [impl](std::size_t slot, std::size_t worker) { impl->finish(slot, worker); };
+  impl_->pipeline = std::make_unique<Pipeline>(threads, impl_->slots.size(), start.update,
+                                               std::numeric_limits<std::int64_t>::max(), std::move(work));
 }
 
 ShardLoader::~ShardLoader() = default;
 
 const Batch& ShardLoader::next() {
+  if (impl_->feed) return impl_->next_on_device();
   Slot& slot = impl_->slots[impl_->pipeline->next().value()];
   slot.batch.replaced = slot.replaced;
   return slot.batch;
@@ -232,6 +366,14 @@ std::int64_t ShardLoader::bytes_held() const {
   std::int64_t bytes = impl_->memory_bytes + impl_->places.bytes();
   for (const auto& slot : impl_->slots) bytes += slot.fetch.bytes_held();
   return bytes;
+}
+
+std::int64_t ShardLoader::device_bytes_held() const {
+  return impl_->feed ? impl_->feed->device_bytes() : 0;
+}
+
+std::int64_t ShardLoader::images_as_crops() const {
+  return impl_->as_crops;
 }
 
 LoaderTimes ShardLoader::times() const {

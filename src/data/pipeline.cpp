@@ -74,17 +74,44 @@ void Pipeline::work(std::size_t worker) {
       slot.error_job = job;
     }
     ++slot.done;
+    if (slot.done == slot.jobs && work_.finish && !slot.error) {
+      slot.finishing = true;
+      lock.unlock();
+      try {
+        work_.finish(static_cast<std::size_t>(&slot - slots_.data()), worker);
+      } catch (...) {
+        error = std::current_exception();
+      }
+      lock.lock();
+      slot.error = error;
+      slot.finishing = false;
+    }
     if (complete(slot)) for_caller_.notify_one();
   }
 }
 
+void Pipeline::give_back_locked() {
+  if (!lent_) return;
+  slots_[*lent_].stage = Stage::free;
+  lent_.reset();
+  for_workers_.notify_all();
+}
+
+void Pipeline::give_back() {
+  std::lock_guard lock(mutex_);
+  give_back_locked();
+}
+
+bool Pipeline::ready() {
+  std::lock_guard lock(mutex_);
+  if (handed_out_ >= end_) return true;
+  const Slot& slot = slot_of(handed_out_);
+  return slot.batch == handed_out_ && complete(slot);
+}
+
 std::optional<std::size_t> Pipeline::next() {
   std::unique_lock lock(mutex_);
-  if (lent_) {
-    slots_[*lent_].stage = Stage::free;
-    lent_.reset();
-    for_workers_.notify_all();
-  }
+  give_back_locked();
   if (handed_out_ >= end_) return std::nullopt;
   Slot& slot = slot_of(handed_out_);
   for_caller_.wait(lock, [&] { return slot.batch == handed_out_ && complete(slot); });

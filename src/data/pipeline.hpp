@@ -21,6 +21,8 @@ class Pipeline {
     std::function<std::int64_t(std::int64_t batch, std::size_t slot)> prepare;
     /// Does job `job` of the batch that lies in `slot`. Many at a time; `worker` is the calling thread's number.
     std::function<void(std::size_t slot, std::int64_t job, std::size_t worker)> run;
+    /// If there is one: what a batch needs once all its jobs are done (none of them failed); it is ready after that.
+    std::function<void(std::size_t slot, std::size_t worker)> finish = {};
   };
 
   /// Batches [first, end). Threads start at once.
@@ -33,6 +35,10 @@ class Pipeline {
   /// Gives the slot of the last call back and waits for the next batch; nullopt after the last one. Rethrows what the
   /// batch's first failing job threw.
   std::optional<std::size_t> next();
+  /// Gives the slot of the last call back now.
+  void give_back();
+  /// Whether next() would return at once.
+  bool ready();
 
  private:
   enum class Stage : std::uint8_t { free, preparing, filling, lent };
@@ -41,10 +47,14 @@ class Pipeline {
     std::int64_t batch = -1, jobs = 0, claimed = 0, done = 0;
     std::exception_ptr error;
     std::int64_t error_job = 0;
+    bool finishing = false;
   };
 
   void work(std::size_t worker);
-  bool complete(const Slot& slot) const { return slot.stage == Stage::filling && slot.done == slot.jobs; }
+  bool complete(const Slot& slot) const {
+    return slot.stage == Stage::filling && slot.done == slot.jobs && !slot.finishing;
+  }
+  void give_back_locked();
   Slot& slot_of(std::int64_t batch) { return slots_[static_cast<std::size_t>(batch) % slots_.size()]; }
   /// The oldest slot with a job that nobody has taken.
   Slot* open_slot();

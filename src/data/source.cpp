@@ -78,7 +78,8 @@ std::unique_ptr<BatchSource> open_source(const config::Config& config, const com
   return open_source(config, comm, Start::of(start_update, config.data.global_batch));
 }
 
-std::unique_ptr<BatchSource> open_source(const config::Config& config, const comm::Communicator& comm, Start start) {
+std::unique_ptr<BatchSource> open_source(const config::Config& config, const comm::Communicator& comm, Start start,
+                                         device::DeviceQueue* compute) {
   std::unique_ptr<BatchSource> source;
   comm::agree(comm, "data", [&] { check(config, comm.size()); });
   if (config.data.source == "crops") {
@@ -91,7 +92,10 @@ std::unique_ptr<BatchSource> open_source(const config::Config& config, const com
     if (data->images() == 0)
       throw Error(ExitCode::file, fmt::format("data.shards = \"{}\" holds no images", config.data.shards),
                   "pack images into it with `seer pack`");
-    source = std::make_unique<ShardLoader>(config, std::move(*data), comm.rank(), comm.size(), threads, start);
+    std::shared_ptr<DeviceParts> parts;
+    if (compute != nullptr) parts = device_parts(config, config.data.global_batch / comm.size(), threads, *compute);
+    source = std::make_unique<ShardLoader>(config, std::move(*data), comm.rank(), comm.size(), threads, start,
+                                           std::move(parts));
   });
   return source;
 }

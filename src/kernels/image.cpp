@@ -22,29 +22,9 @@ void each_byte(Planes& image, const Pixel& pixel) {
 
 /// One extended box blur over [rows, lanes] with `rows` strides of `step` bytes: value j of row i becomes the box of
 /// rows i - l - 1 .. i + l + 1, edges replicated. Serves both directions (down: step = stride; across: step = 1).
-struct Box1d {
-  std::int64_t reach = 0;  // l
-  std::uint32_t weight = 0, far_weight = 0;
-};
-
-Box1d make_box(float sigma) {
-  // Three boxes of real-valued radius whose variance is the Gaussian's (spec 4.2); float exactly where Pillow's is.
-  const float variance = sigma * sigma / 3.0F;
-  const float length = static_cast<float>(std::sqrt(12.0 * static_cast<double>(variance) + 1.0));
-  const float l = static_cast<float>(std::floor((static_cast<double>(length) - 1.0) / 2.0));
-  float a = (2 * l + 1) * (l * (l + 1) - 3 * variance);
-  a /= 6 * (variance - (l + 1) * (l + 1));
-  const float radius = l + a;
-  Box1d box;
-  box.reach = static_cast<std::int64_t>(radius);
-  box.weight = static_cast<std::uint32_t>(static_cast<float>(1U << 24) / (radius * 2 + 1));
-  box.far_weight = ((1U << 24) - static_cast<std::uint32_t>(box.reach * 2 + 1) * box.weight) / 2;
-  return box;
-}
-
 /// out[j] for j in [0, n): the window's rows are at in + k * step, k = -(l + 1) .. l + 1, each clamped by the caller.
 template <class Row>
-void box_row(const Box1d& box, std::int64_t n, const Row& row, std::uint8_t* __restrict out) {
+void box_row(const BlurBox& box, std::int64_t n, const Row& row, std::uint8_t* __restrict out) {
   const std::uint8_t* const before = row(-box.reach - 1);
   const std::uint8_t* const after = row(box.reach + 1);
   if (box.reach == 0) {
@@ -75,7 +55,7 @@ void box_row(const Box1d& box, std::int64_t n, const Row& row, std::uint8_t* __r
 }
 
 /// Across: each row is copied with its ends repeated, so that shifted reads need no clamping.
-void blur_across(Planes& image, const Box1d& box, std::vector<std::uint8_t>& edge) {
+void blur_across(Planes& image, const BlurBox& box, std::vector<std::uint8_t>& edge) {
   const std::int64_t margin = box.reach + 1, width = image.width;
   edge.resize(static_cast<std::size_t>(2 * margin + width));
   for (std::int64_t y = 0; y < 3 * image.height; ++y) {
@@ -90,7 +70,7 @@ void blur_across(Planes& image, const Box1d& box, std::vector<std::uint8_t>& edg
 }
 
 /// Down: a copy of the plane is read, so that results may be written in place.
-void blur_down(Planes& image, const Box1d& box, std::vector<std::uint8_t>& edge) {
+void blur_down(Planes& image, const BlurBox& box, std::vector<std::uint8_t>& edge) {
   const std::int64_t height = image.height, stride = image.stride;
   edge.resize(static_cast<std::size_t>(image.plane_bytes()));
   for (int c = 0; c < 3; ++c) {
@@ -106,6 +86,21 @@ void blur_down(Planes& image, const Box1d& box, std::vector<std::uint8_t>& edge)
 }
 
 }  // namespace
+
+BlurBox blur_box(float sigma) {
+  // Three boxes of real-valued radius whose variance is the Gaussian's (spec 4.2); float exactly where Pillow's is.
+  const float variance = sigma * sigma / 3.0F;
+  const float length = static_cast<float>(std::sqrt(12.0 * static_cast<double>(variance) + 1.0));
+  const float l = static_cast<float>(std::floor((static_cast<double>(length) - 1.0) / 2.0));
+  float a = (2 * l + 1) * (l * (l + 1) - 3 * variance);
+  a /= 6 * (variance - (l + 1) * (l + 1));
+  const float radius = l + a;
+  BlurBox box;
+  box.reach = static_cast<std::int64_t>(radius);
+  box.weight = static_cast<std::uint32_t>(static_cast<float>(1U << 24) / (radius * 2 + 1));
+  box.far_weight = ((1U << 24) - static_cast<std::uint32_t>(box.reach * 2 + 1) * box.weight) / 2;
+  return box;
+}
 
 void Planes::reshape(std::int64_t new_width, std::int64_t new_height) {
   width = new_width;
@@ -127,8 +122,7 @@ void adjust_contrast(Planes& image, float factor) {
       row += formula::luma(r[i], g[i], b[i]);
     sum += row;
   }
-  const double mean = static_cast<double>(sum) / static_cast<double>(image.width * image.height);
-  const auto level = static_cast<std::int32_t>(mean + 0.5);
+  const std::int32_t level = formula::mean_level(sum, image.width * image.height);
   each_byte(image, [factor, level](std::uint8_t x) { return formula::blend(level, x, factor); });
 }
 
@@ -147,7 +141,7 @@ void adjust_saturation(Planes& image, float factor) {
 void adjust_hue(Planes& image, double factor) {
   std::uint8_t *r = image.plane(0), *g = image.plane(1), *b = image.plane(2);
   const std::int64_t n = image.plane_bytes();
-  const std::int32_t shift = static_cast<std::int32_t>(factor * 255.0) & 255;
+  const std::int32_t shift = formula::hue_shift(factor);
   // In pieces, each step over the whole piece: short loops with few types become vectors. Planes are whole pieces.
   std::int32_t hue[kLanes], saturation[kLanes], value[kLanes], out[3][kLanes];
   for (std::int64_t begin = 0; begin < n; begin += kLanes, r += kLanes, g += kLanes, b += kLanes) {
@@ -180,17 +174,13 @@ void grey(Planes& image) {
 }
 
 void gaussian_blur(Planes& image, float radius, ImageScratch& scratch) {
-  const Box1d box = make_box(radius);
+  const BlurBox box = blur_box(radius);
   for (int pass = 0; pass < 3; ++pass) blur_across(image, box, scratch.edge);
   for (int pass = 0; pass < 3; ++pass) blur_down(image, box, scratch.edge);
 }
 
 void normalise(const Planes& image, const float mean[3], const float std[3], float* out) {
-  float scale[3], offset[3];
-  for (int c = 0; c < 3; ++c) {
-    scale[c] = 1.0F / (255.0F * std[c]);
-    offset[c] = -mean[c] / std[c];
-  }
+  const auto [scale, offset] = formula::normalisation(mean, std);
   for (std::int64_t y = 0; y < image.height; ++y) {
     const std::uint8_t *const r = image.plane(0) + y * image.stride, *const g = image.plane(1) + y * image.stride,
                               *const b = image.plane(2) + y * image.stride;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The arithmetic of one pixel, written once for host loops and device kernels. Types and the order of operations are
 // part of the meaning: results must equal Pillow's to the bit (spec 4.2), so the files that include this are compiled
-// without contraction of multiply and add.
+// without contraction of multiply and add (src/kernels/CMakeLists.txt). All of it is constexpr, which makes functions
+// that a device's code may call as well; none of it calls a library.
 #pragma once
 
 #include <cstdint>
@@ -12,37 +13,87 @@ constexpr int kResampleBits = 22;
 constexpr std::int32_t kResampleHalf = 1 << (kResampleBits - 1);
 constexpr std::uint32_t kBlurHalf = 1U << 23;
 
-inline std::int32_t clip8(std::int32_t value) {
+constexpr std::int32_t clip8(std::int32_t value) {
   return value < 0 ? 0 : (value > 255 ? 255 : value);
 }
 
+/// Pillow's antialiased triangle filter from `in` pixels to `out` (spec 4.2): its scale is a float's.
+struct Filter {
+  double scale, support, inverse;
+};
+constexpr Filter filter_of(std::int64_t in, std::int64_t out) {
+  const double scale = static_cast<double>(static_cast<float>(in)) / static_cast<double>(out);
+  const double support = scale < 1.0 ? 1.0 : scale;
+  return {scale, support, 1.0 / support};
+}
+
+/// Inputs [low, high) that output x is made of.
+struct Reach {
+  double centre;
+  std::int64_t low, high;
+};
+constexpr Reach reach_of(const Filter& filter, std::int64_t in, std::int64_t x) {
+  const double centre = (static_cast<double>(x) + 0.5) * filter.scale;
+  const auto low = static_cast<std::int64_t>(centre - filter.support + 0.5);
+  const auto high = static_cast<std::int64_t>(centre + filter.support + 0.5);
+  return {centre, low < 0 ? 0 : low, high > in ? in : high};
+}
+
+/// Share of input t, before all shares are made to add up to 1.
+constexpr double share_of(const Filter& filter, const Reach& reach, std::int64_t t) {
+  const double place = (static_cast<double>(t) - reach.centre + 0.5) * filter.inverse;
+  const double distance = place < 0.0 ? -place : place;
+  return distance < 1.0 ? 1.0 - distance : 0.0;
+}
+
+/// No output has more inputs than this.
+constexpr std::int64_t most_taps(std::int64_t in, std::int64_t out) {
+  const auto most = static_cast<std::int64_t>(2.0 * filter_of(in, out).support) + 2;
+  return most < in ? most : in;
+}
+
+/// `share` of all that add up to `sum`, times 2^22.
+constexpr std::int32_t weight_of(double share, double sum) {
+  return static_cast<std::int32_t>(0.5 + (sum != 0.0 ? share / sum : share) * static_cast<double>(1 << kResampleBits));
+}
+
 /// Sum of weight * value, weights times 2^22, started at kResampleHalf.
-inline std::uint8_t resampled(std::int32_t sum) {
+constexpr std::uint8_t resampled(std::int32_t sum) {
   return static_cast<std::uint8_t>(clip8(sum >> kResampleBits));
 }
 
 /// ITU-R 601-2 luma in 16-bit fixed point.
-inline std::int32_t luma(std::int32_t r, std::int32_t g, std::int32_t b) {
+constexpr std::int32_t luma(std::int32_t r, std::int32_t g, std::int32_t b) {
   return (19595 * r + 38470 * g + 7471 * b + 32768) >> 16;
 }
 
 /// from + factor * (to - from), truncated and clipped.
-inline std::uint8_t blend(std::int32_t from, std::int32_t to, float factor) {
+constexpr std::uint8_t blend(std::int32_t from, std::int32_t to, float factor) {
   float value = static_cast<float>(from) + factor * static_cast<float>(to - from);
   value = value < 0.0F ? 0.0F : value;
   value = value > 255.0F ? 255.0F : value;
   return static_cast<std::uint8_t>(static_cast<std::int32_t>(value));
 }
 
+/// The level that contrast is measured from: the crop's mean luma, rounded half up.
+constexpr std::int32_t mean_level(std::int64_t sum, std::int64_t pixels) {
+  return static_cast<std::int32_t>(static_cast<double>(sum) / static_cast<double>(pixels) + 0.5);
+}
+
+/// Hue is shifted in 1/255 of a turn, round the circle.
+constexpr std::int32_t hue_shift(double factor) {
+  return static_cast<std::int32_t>(factor * 255.0) & 255;
+}
+
 /// One extended box: `inner` the sum of the 2l + 1 nearest values, `outer` that of the two just beyond.
-inline std::uint8_t boxed(std::uint32_t inner, std::uint32_t outer, std::uint32_t weight, std::uint32_t far_weight) {
+constexpr std::uint8_t boxed(std::uint32_t inner, std::uint32_t outer, std::uint32_t weight, std::uint32_t far_weight) {
   return static_cast<std::uint8_t>((inner * weight + outer * far_weight + kBlurHalf) >> 24);
 }
 
 /// Hue and saturation of Pillow's 8-bit HSV (the value is the largest channel). Single and double precision alternate
 /// as they do in Pillow; without branches, so that loops over it become vectors.
-inline void to_hue_saturation(std::int32_t r, std::int32_t g, std::int32_t b, std::int32_t& hue,
-                              std::int32_t& saturation) {
+constexpr void to_hue_saturation(std::int32_t r, std::int32_t g, std::int32_t b, std::int32_t& hue,
+                                 std::int32_t& saturation) {
   const std::int32_t rg_high = r > g ? r : g, rg_low = r < g ? r : g;
   const std::int32_t high = rg_high > b ? rg_high : b, low = rg_low < b ? rg_low : b;
   const std::int32_t range = high - low;
@@ -64,8 +115,8 @@ inline void to_hue_saturation(std::int32_t r, std::int32_t g, std::int32_t b, st
 }
 
 /// Back to RGB, rounded half up as Pillow does.
-inline void from_hue_saturation(std::int32_t hue, std::int32_t saturation, std::int32_t value, std::int32_t& r,
-                                std::int32_t& g, std::int32_t& b) {
+constexpr void from_hue_saturation(std::int32_t hue, std::int32_t saturation, std::int32_t value, std::int32_t& r,
+                                   std::int32_t& g, std::int32_t& b) {
   const std::int32_t sector = hue * 6 / 255;  // 6 for hue 255, the same as 0
   const float fraction = static_cast<float>(static_cast<double>(hue) * 6.0 / 255.0 - static_cast<double>(sector));
   const float s = static_cast<float>(static_cast<double>(saturation) / 255.0);
@@ -80,6 +131,19 @@ inline void from_hue_saturation(std::int32_t hue, std::int32_t saturation, std::
   r = ((k0 | k5) & value) | (k1 & q) | ((k2 | k3) & p) | (k4 & t);
   g = (k0 & t) | ((k1 | k2) & value) | (k3 & q) | ((k4 | k5) & p);
   b = ((k0 | k1) & p) | (k2 & t) | ((k3 | k4) & value) | (k5 & q);
+}
+
+/// (value / 255 - mean) / std as one product and one sum.
+struct Normalisation {
+  float scale[3], offset[3];
+};
+constexpr Normalisation normalisation(const float mean[3], const float std[3]) {
+  Normalisation n{};
+  for (int c = 0; c < 3; ++c) {
+    n.scale[c] = 1.0F / (255.0F * std[c]);
+    n.offset[c] = -mean[c] / std[c];
+  }
+  return n;
 }
 
 }  // namespace seer::kernels::formula

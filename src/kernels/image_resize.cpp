@@ -3,7 +3,7 @@
 // the horizontal pass is a weighted sum of whole 32-byte columns; the result is turned back and added, weighted, to the
 // output rows that it touches. Integer sums do not depend on that order, and memory does not grow with the image.
 #include <algorithm>
-#include <cmath>
+#include <vector>
 
 #include "image_formulas.hpp"
 #include "seer/kernels/image.hpp"
@@ -18,25 +18,20 @@ void make_taps(std::int64_t in, std::int64_t out, std::int64_t begin, std::int64
   taps.first.clear();
   taps.begin.assign(1, 0);
   taps.weight.clear();
-  const double scale = static_cast<double>(static_cast<float>(in)) / static_cast<double>(out);
-  const double support = std::max(scale, 1.0), inverse = 1.0 / support;
-  std::vector<double> weights;
+  const auto filter = formula::filter_of(in, out);
+  std::vector<double> shares;
   for (std::int64_t x = begin; x < begin + count; ++x) {
-    const double centre = (static_cast<double>(x) + 0.5) * scale;
-    const auto low = std::max<std::int64_t>(static_cast<std::int64_t>(centre - support + 0.5), 0);
-    const auto high = std::min<std::int64_t>(static_cast<std::int64_t>(centre + support + 0.5), in);
-    weights.clear();
+    const auto reach = formula::reach_of(filter, in, x);
+    shares.clear();
     double sum = 0;
-    for (std::int64_t t = low; t < high; ++t) {
-      const double distance = std::abs((static_cast<double>(t) - centre + 0.5) * inverse);
-      weights.push_back(distance < 1.0 ? 1.0 - distance : 0.0);
-      sum += weights.back();
+    for (std::int64_t t = reach.low; t < reach.high; ++t) {
+      shares.push_back(formula::share_of(filter, reach, t));
+      sum += shares.back();
     }
-    std::int64_t first = low;
+    std::int64_t first = reach.low;
     bool leading = true;
-    for (const double w : weights) {
-      const auto fixed = static_cast<std::int32_t>(0.5 + (sum != 0.0 ? w / sum : w) *
-                                                             static_cast<double>(1 << formula::kResampleBits));
+    for (const double share : shares) {
+      const std::int32_t fixed = formula::weight_of(share, sum);
       if (leading && fixed == 0) {
         ++first;
         continue;

@@ -87,7 +87,7 @@ Run::Run(const config::Config& config, const comm::Communicator& comm, const Pre
   const auto from = resume(config, comm, options, *learner_, local_.get());
   if (from) data_start_ = {from->update, from->images_seen};
   start_ = data_start_.update;
-  source_ = data::open_source(config, comm, data_start_);
+  source_ = data::open_source(config, comm, data_start_, learner_->device_queue());
   total_ = total_updates(config, source_->images(), images_seen(0));
   schedule_.emplace(config.schedule, total_);
   if (from) {

@@ -28,7 +28,7 @@ struct LibraryRule {
 constexpr LibraryRule kLibraries[] = {
     {"Kokkos_", "src/(kernels|device)/[^/]*\\.[ch]pp"},
     {"(oneapi/)?(dnnl/)?dnnl", "src/dnn/.*"},
-    {"cuda|cudnn|cublas|nccl|nvtx",
+    {"cuda|cudnn|cublas|nccl|nvtx|nvjpeg",
      "src/[^/]*/cuda/.*|src/kernels/.*|include/seer/device/cuda\\.hpp|src/device/region\\.cpp"},
     {"hdf5\\.h|H5.*\\.h$", "include/seer/data/h5\\.hpp|src/data/.*"},
     {"mpi\\.h", "include/seer/comm/.*|src/comm/.*|src/data/h5.*"},

@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <random>
 
+#include "../../src/data/image_codecs.hpp"
 #include "seer/base/clock.hpp"
 #include "seer/base/error.hpp"
 #include "temporary.hpp"
@@ -192,6 +193,45 @@ TEST(Image, DamagedFilesEndInAnErrorOrAPicture) {
       }
     }
   }
+}
+
+TEST(PlainJpeg, IsOneThatNoTwoDecodersReadDifferently) {
+  for (const char* name : {"rgb.jpg", "grey.jpg"}) {
+    const auto bytes = file(name);
+    const auto plain = plain_jpeg(bytes);
+    ASSERT_TRUE(plain) << name;
+    EXPECT_EQ(plain->width, 24);
+    EXPECT_EQ(plain->height, 16);
+    auto padded = bytes;
+    padded.resize(padded.size() + 40, 0);
+    EXPECT_TRUE(plain_jpeg(padded)) << name;
+    for (std::size_t cut = 1; cut < bytes.size(); ++cut)
+      EXPECT_FALSE(plain_jpeg(std::span(bytes).first(bytes.size() - cut))) << name << " without its last " << cut;
+  }
+  for (const char* name : {"progressive.jpg", "arithmetic.jpg", "cmyk.jpg", "ycck.jpg", "orientation2.jpg",
+                           "orientation6.jpg", "rgb.png", "lossy.webp"})
+    EXPECT_FALSE(plain_jpeg(file(name))) << name;
+  // One byte changed in the header each time: it may stay plain, but never says another size than libjpeg reads.
+  const auto bytes = file("rgb.jpg");
+  const auto scan = find(bytes, {0xFF, 0xDA});
+  const auto frame = find(bytes, {0xFF, 0xC0});
+  for (std::size_t at = 2; at < scan + 8; ++at) {
+    for (const int value : {0, 1, 0x22, 0x7F, 0xC2, 0xDA, 0xFF}) {
+      auto changed = bytes;
+      changed[at] = static_cast<std::uint8_t>(value);
+      const auto plain = plain_jpeg(changed);
+      if (!plain || (at >= frame && at < scan)) continue;
+      const auto header = read_header(changed);
+      EXPECT_EQ(plain->width, header.width) << at;
+      EXPECT_EQ(plain->height, header.height) << at;
+    }
+  }
+  auto twelve = bytes;
+  twelve.at(frame + 4) = 12;
+  EXPECT_FALSE(plain_jpeg(twelve));
+  auto sampled_by_four = bytes;
+  sampled_by_four.at(frame + 11) = 0x41;
+  EXPECT_FALSE(plain_jpeg(sampled_by_four));
 }
 
 }  // namespace

@@ -257,5 +257,35 @@ TEST(Image, NormaliseWritesChannelsLast) {
   }
 }
 
+TEST(Image, ProductsAreRoundedBeforeTheyAreAdded) {
+  // As Pillow's are, and as a device's: a compiler may not make one operation with one rounding of the two.
+  Random random(12, Purpose::test);
+  int ties = 0;
+  for (int i = 0; i < 4000; ++i) {
+    const auto factor = static_cast<float>(random.uniform(0, 2));
+    const auto from = static_cast<std::uint8_t>(random.below(256)), to = static_cast<std::uint8_t>(random.below(256));
+    const volatile float product = factor * static_cast<float>(to - from);
+    const float sum = static_cast<float>(from) + product;
+    const float fused = std::fma(factor, static_cast<float>(to - from), static_cast<float>(from));
+    ties += sum != fused ? 1 : 0;
+    // Half of the picture of either colour and a mean level that is neither: contrast about it.
+    Picture picture{2, 1, {from, from, from, to, to, to}};
+    auto planes = planes_of(picture);
+    const int level = (from + to + 1) / 2;
+    adjust_contrast(planes, factor);
+    const volatile float about = factor * static_cast<float>(to - level);
+    const float wanted = std::clamp(static_cast<float>(level) + about, 0.0F, 255.0F);
+    ASSERT_EQ(interleaved(planes)[3], static_cast<std::uint8_t>(wanted))
+        << factor << " " << int{from} << " " << int{to};
+    const float mean[3] = {0.3F, 0.4F, 0.5F}, std[3] = {factor + 0.1F, 0.2F, 0.3F};
+    float out[6];
+    normalise(planes_of(picture), mean, std, out);
+    const float scale = 1.0F / (255.0F * std[0]), offset = -mean[0] / std[0];
+    const volatile float scaled = static_cast<float>(to) * scale;
+    ASSERT_EQ(out[3], scaled + offset);
+  }
+  EXPECT_GT(ties, 100);  // else nothing was asked
+}
+
 }  // namespace
 }  // namespace seer::kernels

@@ -17,10 +17,24 @@ struct LoaderTimes {
   double read_ms = 0, decode_ms = 0, augment_ms = 0;
 };
 
+/// What makes batches on a device (src/data/device_feed.hpp).
+struct DeviceParts;
+/// For batches that are computed on this queue. Error(device).
+std::shared_ptr<DeviceParts> device_parts(const config::Config& config, std::int64_t images_here, std::size_t threads,
+                                          device::DeviceQueue& compute);
+
+/// Memory that a loader holds for a rank's batches on a device: staging in pinned memory, and what is on the device.
+struct FeedBytes {
+  std::int64_t pinned = 0, device = 0;
+};
+FeedBytes feed_bytes(const config::Config& config, std::int64_t images_here);
+
 class ShardLoader final : public BatchSource {
  public:
   /// Not collective. `rank` of `ranks` takes its slice; config.data.global_batch is a multiple of `ranks`.
-  ShardLoader(const config::Config& config, DataSet data, int rank, int ranks, std::size_t threads, Start start);
+  /// With `parts` the batches lie on the device.
+  ShardLoader(const config::Config& config, DataSet data, int rank, int ranks, std::size_t threads, Start start,
+              std::shared_ptr<DeviceParts> parts = nullptr);
   ~ShardLoader() override;
 
   const Batch& next() override;
@@ -28,6 +42,9 @@ class ShardLoader final : public BatchSource {
   std::vector<ShardIdentity> shards() const override;
   std::int64_t bad_images() const override;
   std::int64_t bytes_held() const override;
+  std::int64_t device_bytes_held() const override;
+  /// Images that were too large for the staging and went to the device as crops.
+  std::int64_t images_as_crops() const;
 
   LoaderTimes times() const;
   std::size_t threads() const;

@@ -9,6 +9,7 @@
 
 #include "seer/comm/communicator.hpp"
 #include "seer/config/config.hpp"
+#include "seer/device/device_queue.hpp"
 #include "seer/device/tensor.hpp"
 
 namespace seer::data {
@@ -17,7 +18,9 @@ namespace seer::data {
 struct CropGroup {
   std::int64_t size = 0;  ///< pixels a side
   int first_crop = 0, count = 0;
-  device::Tensor images;  ///< [count * images_per_rank, size, size, 3] float, normalised; row = crop * images + image
+  /// [count * images_per_rank, size, size, 3] float, normalised; row = crop * images + image. On the host, or where
+  /// the source was opened for a device queue and makes its crops, on the device.
+  device::Tensor images;
 };
 
 struct Batch {
@@ -38,7 +41,9 @@ class BatchSource {
  public:
   virtual ~BatchSource() = default;
   /// This rank's part of the next update's global batch; updates follow each other from the start update on. Valid
-  /// until the next call. Blocks until it is ready. Throws Error(file) (bad_image_policy = "fail", vanished shard).
+  /// until the next call: what a device queue was handed before that may still read it. Blocks until it is ready, on a
+  /// device until it is being made: the queue waits for the rest. Throws Error(file) (bad_image_policy = "fail",
+  /// vanished shard).
   virtual const Batch& next() = 0;
   /// Images of the data set (crops file: of all updates).
   virtual std::uint64_t images() const = 0;
@@ -47,6 +52,8 @@ class BatchSource {
   /// Bad images met so far by this rank.
   virtual std::int64_t bad_images() const = 0;
   virtual std::int64_t bytes_held() const = 0;
+  /// Bytes of device memory held for the run.
+  virtual std::int64_t device_bytes_held() const { return 0; }
 };
 
 /// Where a source begins: the next update, and the images that the updates before it have taken of the sequence.
@@ -63,8 +70,10 @@ struct Start {
 
 /// Collective. Rank r of R takes the r-th equal slice of the images at [p, p + B), where p is the update's position
 /// (design section 4). Errors agreed over ranks: Error(file) for missing or malformed shards, Error(input) for a batch
-/// that the ranks do not divide.
-std::unique_ptr<BatchSource> open_source(const config::Config& config, const comm::Communicator& comm, Start start);
+/// that the ranks do not divide. `compute`: the device queue that the batches are computed on, which must outlive the
+/// source; shards then give batches on the device, made beside it. A crops file's batches are on the host anyway.
+std::unique_ptr<BatchSource> open_source(const config::Config& config, const comm::Communicator& comm, Start start,
+                                         device::DeviceQueue* compute = nullptr);
 /// The same for a run whose global batch was always config.data.global_batch.
 std::unique_ptr<BatchSource> open_source(const config::Config& config, const comm::Communicator& comm,
                                          std::int64_t start_update);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Operations on 8-bit images, bit for bit as Pillow and torchvision compute them (spec 4.2). On the host they run on
 // many reader threads at once: each call is a plain loop on the calling thread and touches only its arguments.
-// In a device build, too, all of it is on the host: images are cut there, and crops go to the device as floats.
+// For whole batches, on a device too: kernels/image_batch.hpp.
 #pragma once
 
 #include <cstdint>
@@ -59,6 +59,13 @@ void adjust_saturation(Planes& image, float factor);
 void adjust_hue(Planes& image, double factor);
 /// Three equal channels.
 void grey(Planes& image);
+/// One of the three extended boxes whose sum is nearly a Gaussian: 2 * reach + 1 values of full weight and one more on
+/// either side, weights times 2^24.
+struct BlurBox {
+  std::int64_t reach = 0;
+  std::uint32_t weight = 0, far_weight = 0;
+};
+BlurBox blur_box(float sigma);
 /// Pillow's GaussianBlur(radius): three extended box blurs across, then three down, rounded to 8 bits after each.
 void gaussian_blur(Planes& image, float radius, ImageScratch& scratch);
 

@@ -106,6 +106,8 @@ class Learner {
   std::size_t backend_bytes() const { return dnn_->held_bytes(); }
   std::string describe() const;
   device::Space space() const { return queue_.space; }
+  /// Where updates are computed; nullptr on the host and where it is planned.
+  device::DeviceQueue* device_queue() const { return own_queue_.get(); }
   /// What this rank's communicators have carried since they were made: "shard", "replicas", "norms" (see FlatState),
   /// "bn", and "world", which also counts what others sent over the learner's ranks. Waits for what is still under way.
   std::vector<comm::Traffic> traffic();

@@ -13,43 +13,19 @@
 #include <set>
 #include <vector>
 
-#include "../temporary.hpp"
-#include "../tiny_png.hpp"
+#include "../tiny_shards.hpp"
 #include "seer/base/checksum.hpp"
 #include "seer/base/error.hpp"
 #include "seer/base/random.hpp"
 #include "seer/data/eval_reader.hpp"
 #include "seer/data/image.hpp"
 #include "seer/data/sampler.hpp"
-#include "seer/data/shard_writer.hpp"
 #include "seer/device/memory.hpp"
 
 namespace seer::data {
 namespace {
 
-constexpr std::uint64_t kImages = 50;
-
-/// Two shards of 30 and 20 PNG images of different sizes and contents; those listed as bad are cut short.
-void write_shards(const test::TemporaryFolder& folder, const std::set<std::uint64_t>& bad) {
-  std::uint64_t index = 0;
-  for (const std::uint64_t count : {30, 20}) {
-    std::vector<std::vector<std::uint8_t>> files;
-    std::vector<ShardEntry> entries;
-    for (std::uint64_t i = 0; i < count; ++i, ++index) {
-      const auto width = static_cast<std::uint32_t>(20 + index % 7),
-                 height = static_cast<std::uint32_t>(15 + index % 5);
-      auto file = test::tiny_png(width, height, index);
-      if (bad.count(index) != 0) file.resize(file.size() / 2);
-      entries.push_back(
-          {file.size(), checksum(file.data(), file.size()), width, height, static_cast<std::int32_t>(index % 3)});
-      files.push_back(std::move(file));
-    }
-    ShardWriter writer(folder / fmt::format("shard-{}.h5", index), entries, {"a", "b", "c"});
-    for (const auto& file : files) writer.append(file);
-    writer.finish();
-    writer.publish();
-  }
-}
+constexpr std::uint64_t kImages = test::kTinyImages;
 
 class LoaderMpi : public testing::Test {
  protected:
@@ -64,7 +40,7 @@ class LoaderMpi : public testing::Test {
     config_.log.run_dir = folder_ / "run";
   }
   void write(const std::set<std::uint64_t>& bad = {}) {
-    if (world_.is_root()) write_shards(folder_, bad);
+    if (world_.is_root()) test::write_tiny_shards(folder_, bad);
     world_.barrier();
   }
 
