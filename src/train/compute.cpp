@@ -27,14 +27,16 @@ dnn::DeviceOptions device_options(const config::Config& config, std::shared_ptr<
 
 }  // namespace
 
+device::Space agreed_space(const config::Config& config, const comm::Communicator& comm) {
+  auto space = device::Space::host;
+  comm::agree(comm, "choosing the device", [&] { space = device::chosen_space(config.parallel.device); });
+  return space;
+}
+
 std::unique_ptr<device::DeviceQueue> make_queue(const config::Config& config, const comm::Communicator& comm) {
   std::unique_ptr<device::DeviceQueue> queue;
-  if (comm.ledger() != nullptr) return queue;
-  comm::agree(comm, "choosing the device", [&] {
-    if (device::chosen_space(config.parallel.device) == device::Space::device) {
-      queue = std::make_unique<device::DeviceQueue>();
-    }
-  });
+  if (comm.ledger() != nullptr || agreed_space(config, comm) == device::Space::host) return queue;
+  comm::agree(comm, "making a device queue", [&] { queue = std::make_unique<device::DeviceQueue>(); });
   return queue;
 }
 
@@ -44,8 +46,8 @@ std::shared_ptr<dnn::Backend> make_backend(const config::Config& config, const c
   const auto talk = std::make_shared<comm::Communicator>(comm.duplicate().named("engines"));
 #endif
   std::shared_ptr<dnn::Backend> backend;
+  const auto space = agreed_space(config, comm);
   comm::agree(comm, "choosing the precision", [&] {
-    const auto space = device::chosen_space(config.parallel.device);
 #if defined(SEER_CUDA)
     if (space == device::Space::device) {
       backend = dnn::make_device_backend(device_options(config, talk));

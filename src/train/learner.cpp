@@ -52,8 +52,21 @@ constexpr std::int64_t kResidentStepBytes = std::int64_t{16} << 20;
 /// By less than this it differs.
 constexpr std::int64_t kResidentMarginBytes = std::int64_t{1} << 20;
 
+/// The same on all ranks: of what their devices have, the least counts. What the host's part of the run takes is not in
+/// it, nor what contexts and libraries hold already.
+MemoryPlan plan_on_device(const config::Config& config, const comm::Communicator& comm) {
+  const auto free =
+      comm.all_reduce(static_cast<std::int64_t>(device::available_bytes(device::Space::device)), comm::Op::min);
+  const auto budget = config.parallel.memory_budget_bytes > 0 ? config.parallel.memory_budget_bytes : free;
+  const int node_ranks = comm.all_reduce(std::int64_t{comm.node().size()}, comm::Op::max);
+  return plan_memory(config,
+                     {.ranks = comm.size(), .ranks_per_node = node_ranks, .host_library = false, .on_device = true},
+                     budget, kDeviceLibrariesBytes);
+}
+
 /// The same on all ranks: of what they have, the least counts.
 MemoryPlan plan_here(const config::Config& config, const comm::Communicator& comm) {
+  if (agreed_space(config, comm) == device::Space::device) return plan_on_device(config, comm);
   const int node_ranks = comm.all_reduce(std::int64_t{comm.node().size()}, comm::Op::max);
   const auto here = comm.all_reduce(static_cast<std::int64_t>(device::resident_bytes()), comm::Op::max);
   const auto free = comm.all_reduce(static_cast<std::int64_t>(device::available_bytes()), comm::Op::min) / node_ranks;
@@ -133,6 +146,7 @@ Learner::Learner(const config::Config& config, const comm::Communicator& comm, P
                                  queue_);
   passes_.resize(plan_.keep.size());
   if (comm.ledger() != nullptr) return;  // planned: no values
+  if (own_queue_ != nullptr) phases.measure_on(queue_);
   pool_.reserve(static_cast<std::size_t>(plan_.footprint.activations));
   const auto seed = static_cast<std::uint64_t>(config.data.seed);
   state_.fill([seed](const nn::Parameter& p, float* values) { nn::initialize(p, seed, values); });
@@ -141,7 +155,9 @@ Learner::Learner(const config::Config& config, const comm::Communicator& comm, P
   set_buffers(buffers.data());
 }
 
-Learner::~Learner() = default;
+Learner::~Learner() {
+  if (own_queue_ != nullptr) phases_->measure_on({});  // its events are of a queue that ends now
+}
 
 /// The root reads the file, and every tensor goes to all; what the file lacks of a head starts at random.
 void Learner::start_from(const std::string& path) {
@@ -186,7 +202,8 @@ std::string Learner::describe() const {
   return fmt::format("{} parameters ({} in the trunk's and head's {} tensors), BatchNorm groups of {}, {} in {}{}",
                      model_.parameters().parameter_count(), model_.has_head() ? "all" : "trunk",
                      model_.parameters().entries().size(), group_ ? group_->size() : 1, dnn_->describe(),
-                     config_.precision.compute, loss_scale_.dynamic() ? " with dynamic loss scaling" : "");
+                     config_.precision.compute, loss_scale_.dynamic() ? " with dynamic loss scaling" : "") +
+         (own_queue_ != nullptr ? ", on the device" : "");
 }
 
 /// Segment by segment: those of the trunk for all resolutions, then those of the head once on all crops. Parameters may

@@ -137,6 +137,12 @@ data::Batch planned_batch(const config::Config& config, int ranks) {
   return batch;
 }
 
+std::int64_t crops_on_device_bytes(const config::Config& config, int ranks) {
+  std::int64_t bytes = 0;
+  for (const auto& group : planned_batch(config, ranks).groups) bytes += group.images.bytes();
+  return 2 * bytes;
+}
+
 std::int64_t crops_ahead_bytes(const config::Config& config, int ranks) {
   std::int64_t bytes = 0;
   for (const auto& group : planned_batch(config, ranks).groups) bytes += group.images.bytes();
@@ -162,8 +168,9 @@ Footprint footprint(const config::Config& config, Topology topology, const KeepT
   learner.assume_full_queue();
   learner.update(batch, 0, 0.1);
   auto out = learner.footprint();
-  out.data = crops_ahead_bytes(config, topology.ranks);
-  if (config.checkpoint.async) out.checkpoint = checkpoint::Snapshot::bytes(learner.slabs());
+  out.data =
+      topology.on_device ? crops_on_device_bytes(config, topology.ranks) : crops_ahead_bytes(config, topology.ranks);
+  if (config.checkpoint.async && !topology.on_device) out.checkpoint = checkpoint::Snapshot::bytes(learner.slabs());
   return out;
 }
 

@@ -44,7 +44,7 @@ Phases::Timer::Timer(Phases& owner, Phase phase)
       outer_(owner.running_),
       before_(comm::doing_now()),
       exceptions_(std::uncaught_exceptions()) {
-  owner.running_ = this;
+  owner.enter(this);
   if (owner.planned_ == nullptr) {
     comm::tell_doing({name_of(phase), phase == Phase::checkpoint ? comm::Stage::checkpoint : before_.stage});
   }
@@ -52,11 +52,30 @@ Phases::Timer::Timer(Phases& owner, Phase phase)
 
 Phases::Timer::~Timer() {
   const double ms = owner_.now_ms() - began_ms_;
-  owner_.current_.ms[index(phase_)] += ms - inner_ms_;
-  owner_.running_ = outer_;
+  if (owner_.queue_clock_ == nullptr) owner_.current_.ms[index(phase_)] += ms - inner_ms_;
+  owner_.enter(outer_);
   if (outer_ != nullptr) outer_->inner_ms_ += ms;
   // An error on its way out keeps the phase in which it was made, for its message.
   if (owner_.planned_ == nullptr && std::uncaught_exceptions() == exceptions_) comm::tell_doing(before_);
+}
+
+/// The timer that runs from here on; null: none.
+void Phases::enter(Timer* timer) {
+  running_ = timer;
+  if (queue_clock_ != nullptr) queue_clock_->mark(static_cast<int>(timer != nullptr ? timer->phase_ : Phase::other));
+}
+
+void Phases::measure_on(const device::Queue& queue) {
+  queue_clock_.reset();
+  if (queue.space != device::Space::device) return;
+  queue_clock_ = std::make_unique<device::QueueClock>(queue);
+  enter(running_);
+}
+
+void Phases::read_queue() {
+  if (queue_clock_ == nullptr) return;
+  queue_clock_->mark(static_cast<int>(Phase::other));
+  queue_clock_->read([this](int label, double ms) { current_.ms[static_cast<std::size_t>(label)] += ms; });
 }
 
 void Phases::add(Phase phase, double ms) {
@@ -65,6 +84,7 @@ void Phases::add(Phase phase, double ms) {
 }
 
 void Phases::end_update() {
+  read_queue();
   current_.wall_ms = now_ms() - update_began_ms_;
   current_.updates = 1;
   const double claimed = std::accumulate(current_.ms.begin(), current_.ms.end(), 0.0);
@@ -75,6 +95,7 @@ void Phases::end_update() {
 }
 
 void Phases::restart() {
+  read_queue();
   current_ = {};
   update_began_ms_ = now_ms();
 }

@@ -41,6 +41,7 @@ class Run {
   std::int64_t images_seen(std::int64_t completed) const {
     return data_start_.position(completed, config_.data.global_batch);
   }
+  bool on_device() const { return learner_->space() == device::Space::device; }
   void note_stop();
   void record(std::int64_t completed, const Learner::Outcome& outcome, double lr);
   void finish(std::int64_t completed);
@@ -145,6 +146,7 @@ void Run::record(std::int64_t completed, const Learner::Outcome& outcome, double
   r.bad_images = bad_images_;
   r.skipped = skipped_;
   r.host_bytes = comm_.all_reduce(static_cast<std::int64_t>(device::resident_bytes()), comm::Op::max);
+  if (on_device()) r.device_bytes = comm_.all_reduce(learner_->footprint().total(), comm::Op::max);
   const auto times = phases_.take_interval();
   fill(r, times);
   r.images_per_s = 1000.0 * static_cast<double>(config_.data.global_batch) / r.step_ms;
@@ -207,9 +209,13 @@ void Run::finish(std::int64_t completed) {
   if (completed > start_) log::info(to_table(summary));
   const auto messages = traffic_->rows();
   auto memory = learner_->footprint();
-  memory.data = source_->bytes_held();
-  memory.checkpoint = saver_->bytes_held();
-  log::info(to_table(memory, static_cast<std::int64_t>(device::peak_resident_bytes())));
+  if (on_device()) {
+    log::info(to_table(memory, memory.total()));  // the device's; what the libraries hold there nobody tells
+  } else {
+    memory.data = source_->bytes_held();
+    memory.checkpoint = saver_->bytes_held();
+    log::info(to_table(memory, static_cast<std::int64_t>(device::peak_resident_bytes())));
+  }
   if (const auto table = to_table(messages, completed - start_); !table.empty()) log::info(table);
   folder_->write("traffic.json", to_json(messages, completed - start_, logged_, comm_.size()));
   log::info(fmt::format("peak memory of a rank {:.2f} GiB, of that activations {:.2f} GiB",

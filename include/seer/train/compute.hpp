@@ -12,6 +12,9 @@
 
 namespace seer::train {
 
+/// Collective. Where parallel.device has it computed; Error(device), agreed, where that is not to be had.
+device::Space agreed_space(const config::Config& config, const comm::Communicator& comm);
+
 /// Collective. A queue where parallel.device is or means a device; null: the host's, or a planned one.
 std::unique_ptr<device::DeviceQueue> make_queue(const config::Config& config, const comm::Communicator& comm);
 

@@ -43,6 +43,10 @@ std::string to_table(const Footprint& footprint, std::int64_t peak_resident_byte
 /// Measured, not planned (validation/results/plan.md).
 constexpr std::int64_t kLibrariesGrowBytes = std::int64_t{32} << 20;
 
+/// What a device's libraries take beside what is planned: the largest workspace of a convolution and packed weights (1
+/// GiB each at most), NCCL's buffers and staging. Not measured.
+constexpr std::int64_t kDeviceLibrariesBytes = std::int64_t{2560} << 20;
+
 /// [crop resolution][segment of the trunk].
 using KeepTable = std::vector<std::vector<nn::Keep>>;
 
@@ -50,6 +54,7 @@ using KeepTable = std::vector<std::vector<nn::Keep>>;
 struct Topology {
   int ranks = 1, ranks_per_node = 1;
   bool host_library = true;  ///< this build's own library computes there, so its memory is known
+  bool on_device = false;    ///< what a device's memory holds: the copy for a checkpoint is the host's
 };
 /// Stands in for the library there.
 std::shared_ptr<dnn::Backend> planned_backend(Topology topology);
@@ -58,6 +63,8 @@ std::shared_ptr<dnn::Backend> planned_backend(Topology topology);
 data::Batch planned_batch(const config::Config& config, int ranks);
 /// What the source of batches holds: crops made ahead, or those of a crops file.
 std::int64_t crops_ahead_bytes(const config::Config& config, int ranks);
+/// Of a device: the batch that is computed on, and the one on its way.
+std::int64_t crops_on_device_bytes(const config::Config& config, int ranks);
 
 struct MemoryPlan {
   KeepTable keep;

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Where the time of an update goes, phase by phase. Exclusive times: what is timed inside another phase (a BatchNorm
 // synchronisation inside the forward pass) counts for the inner one alone, so the rows of the table add up to the wall
-// time.
+// time. On a device they are times of its queue, which is ahead of nothing and behind the program: a phase that waits
+// for the host, data for instance, is time in which the queue has nothing to do.
 #pragma once
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -13,6 +15,7 @@
 #include "seer/comm/communicator.hpp"
 #include "seer/comm/progress.hpp"
 #include "seer/device/ledger.hpp"
+#include "seer/device/queue_clock.hpp"
 #include "seer/device/region.hpp"
 #include "seer/train/metrics.hpp"
 
@@ -79,6 +82,9 @@ class Phases {
   /// By the clock of a planned machine, where one is given.
   explicit Phases(const device::Ledger* planned = nullptr) : planned_(planned) { restart(); }
 
+  /// From here on by events in this device queue; by the host's clock again with a queue of the host.
+  void measure_on(const device::Queue& queue);
+
   /// Of the clock that all of this goes by.
   double now_ms() const { return planned_ != nullptr ? planned_->now_ms() : clock_.ms(); }
 
@@ -99,7 +105,11 @@ class Phases {
   PhaseTimes take_interval();
 
  private:
+  void enter(Timer* timer);
+  void read_queue();
+
   PhaseTimes current_, interval_, total_;
+  std::unique_ptr<device::QueueClock> queue_clock_;
   const device::Ledger* planned_;
   Clock clock_;
   double update_began_ms_ = 0;
