@@ -5,6 +5,7 @@ import csv
 import json
 import os
 import re
+import statistics
 import sys
 
 work, out, seconds = sys.argv[1], sys.argv[2], int(sys.argv[3])
@@ -243,6 +244,21 @@ def steps():
     say()
 
 
+def data():
+    """Of a short run from shards: what the update waited for its batch."""
+    say("## Waiting for data")
+    say()
+    rows = [json.loads(line) for line in read("run/metrics.jsonl").splitlines() if '"update"' in line]
+    rows = rows[len(rows) // 4:]  # the first make primitives and engines
+    if rows:
+        step, wait = (statistics.median(r[key] for r in rows) for key in ("step_ms", "data_wait_ms"))
+        total = sum(r["data_wait_ms"] for r in rows) / sum(r["step_ms"] for r in rows)
+        say(f"{len(rows)} updates of a run from HDF5 shards of made-up photos: step {step:.1f} ms, waiting for data {wait:.2f} ms "
+            f"(medians); {100 * total:.2f} % of all their time.")
+        say()
+    outcome("data")
+
+
 def comm():
     say("## Collectives")
     say()
@@ -279,7 +295,7 @@ def profile():
     outcome("profile")
 
 
-for section in (head, tests, sanitizer, conv, steps, comm, profile):
+for section in (head, tests, sanitizer, conv, steps, data, comm, profile):
     section()
 text = re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).rstrip() + "\n"
 with open(out, "w") as f:
