@@ -116,7 +116,8 @@ const Swav::Result& Swav::loss_and_gradient(device::Pool& pool, device::Queue& q
   if (!device_ || !without_waiting(pool, queue, scores, d_scores, weight)) {
     sinkhorn(pool, queue);
     result_.loss = result_.code_entropy = 0;
-    losses(pool, queue, scores, d_scores, weight, nullptr);
+    const auto code_sum = pool.tensor({b, 1, 1, k});
+    losses(queue, scores, *code_sum, d_scores, weight, nullptr);
     for (std::size_t a = 0; a < codes_.size(); ++a) {
       const double entropy = kernels::mean_row_entropy(queue, codes_[a].slice(0, b));
       result_.code_entropy += entropy / static_cast<double>(codes_.size());
@@ -133,21 +134,20 @@ const Swav::Result& Swav::loss_and_gradient(device::Pool& pool, device::Queue& q
   return result_;
 }
 
-/// Every crop predicts the codes of the other assigned crops. Into d_scores, and into result_.loss or, where the queue
-/// works, `loss`.
-void Swav::losses(device::Pool& pool, device::Queue& queue, device::Tensor scores, device::Tensor d_scores,
+/// Every crop predicts the codes of the other assigned crops, which `code_sum` has room for the sum of. Into d_scores,
+/// and into result_.loss or, where the queue works, `loss`.
+void Swav::losses(device::Queue& queue, device::Tensor scores, device::Tensor code_sum, device::Tensor d_scores,
                   double weight, double* loss) {
   const std::int64_t b = images_;
   const auto temperature = static_cast<float>(config_.temperature);
-  const auto code_sum = pool.tensor({b, 1, 1, prototypes_});
   for (std::int64_t v = 0; v < crops_; ++v) {
     int count = 0;
     for (std::size_t a = 0; a < codes_.size(); ++a) {
       if (config_.crops_for_assign[a] == v) continue;
       if (count++ == 0) {
-        kernels::copy(queue, codes_[a].slice(0, b), *code_sum);
+        kernels::copy(queue, codes_[a].slice(0, b), code_sum);
       } else {
-        kernels::add(queue, codes_[a].slice(0, b), *code_sum);
+        kernels::add(queue, codes_[a].slice(0, b), code_sum);
       }
     }
     const auto crop_scores = scores.slice(v * b, b);
@@ -155,9 +155,9 @@ void Swav::losses(device::Pool& pool, device::Queue& queue, device::Tensor score
     if (count == 0) {  // the only assigned crop predicts nothing
       kernels::fill(queue, d_crop, 0);
     } else if (loss != nullptr) {
-      kernels::swav_cross_entropy(queue, crop_scores, *code_sum, count, temperature, weight, d_crop, loss);
+      kernels::swav_cross_entropy(queue, crop_scores, code_sum, count, temperature, weight, d_crop, loss);
     } else {
-      result_.loss += kernels::swav_cross_entropy(queue, crop_scores, *code_sum, count, temperature, weight, d_crop);
+      result_.loss += kernels::swav_cross_entropy(queue, crop_scores, code_sum, count, temperature, weight, d_crop);
     }
   }
 }

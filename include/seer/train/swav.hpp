@@ -11,6 +11,7 @@
 #include "seer/comm/communicator.hpp"
 #include "seer/comm/device_communicator.hpp"
 #include "seer/config/config.hpp"
+#include "seer/device/graph.hpp"
 #include "seer/device/memory.hpp"
 #include "seer/device/pinned.hpp"
 #include "seer/device/queue.hpp"
@@ -63,11 +64,13 @@ class Swav {
   std::int64_t assigned() const { return static_cast<std::int64_t>(config_.crops_for_assign.size()); }
   /// Sinkhorn on all assigned crops at once: their messages travel packed. From inputs_ into codes_.
   void sinkhorn(device::Pool& pool, device::Queue& queue);
-  void losses(device::Pool& pool, device::Queue& queue, device::Tensor scores, device::Tensor d_scores, double weight,
-              double* loss);
+  void losses(device::Queue& queue, device::Tensor scores, device::Tensor code_sum, device::Tensor d_scores,
+              double weight, double* loss);
   struct Numbers;
   void make_numbers();
-  void assign_on_queue(device::Pool& pool, device::Queue& queue, const Numbers& there);
+  template <class Work>
+  void piece(device::Queue& queue, device::GraphKey key, int place, const Work& work);
+  void assign_on_queue(device::Queue& queue, const Numbers& there, double* sums, const device::GraphKey& key);
   bool without_waiting(device::Pool& pool, device::Queue& queue, device::Tensor scores, device::Tensor d_scores,
                        double weight);
   void keep_for_queue(device::Queue& queue, device::Tensor embeddings);
@@ -86,6 +89,7 @@ class Swav {
   device::Buffer queue_;                                   // [assigned, local_length, dim], a ring
   device::Buffer waiting_;                                 // [assigned, images, dim]
   bool waits_ = false;
+  device::Repeated repeated_;  ///< on a device: pieces of the assignment and the loss
   device::Buffer there_;       ///< of a device: numbers that an update leaves
   device::PinnedBuffer here_;  ///< the same on the host
 
