@@ -39,7 +39,7 @@ void EventOrder::give_back(Span span) {
 
 /// Takes the times of what the device is past, and its events for others.
 void EventOrder::retire() {
-  const auto pass = [&](std::deque<Span>& spans, const auto& took) {
+  const auto pass = [&](Fifo<Span>& spans, const auto& took) {
     while (!spans.empty() && (spans.front().to == nullptr || source_->reached(spans.front().to))) {
       const auto span = spans.front();
       spans.pop_front();

@@ -5,12 +5,12 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <exception>
 #include <functional>
 #include <memory>
 #include <vector>
 
+#include "fifo.hpp"
 #include "seer/device/queue.hpp"
 
 namespace seer::comm {
@@ -71,8 +71,8 @@ class EventOrder {
   std::unique_ptr<EventSource> source_;
   bool beside_;
   Event ready_ = nullptr;
-  std::deque<Span> jobs_;    ///< those after ticket done_
-  std::deque<Span> stalls_;  ///< waits of compute
+  Fifo<Span> jobs_;    ///< those after ticket done_
+  Fifo<Span> stalls_;  ///< waits of compute
   std::vector<Event> free_;
   Ticket given_ = 0, done_ = 0, held_ = 0;  ///< held_: up to this one compute waits
   double busy_ms_ = 0, stalled_ms_ = 0;

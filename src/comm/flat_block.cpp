@@ -133,7 +133,9 @@ void Communicator::all_gather_parts(std::span<float> whole, std::size_t most_ele
   if (whole.size() <= most_elems) {
     if (planned) return;
     expect_host(whole.data());
-    std::vector<int> counts, places;
+    auto &counts = record_->counts, &places = record_->places;
+    counts.clear();
+    places.clear();
     for (int r = 0; r < size_; ++r) {
       const auto all = static_cast<std::int64_t>(whole.size());
       places.push_back(static_cast<int>(balanced_begin(all, r, size_)));

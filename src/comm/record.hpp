@@ -21,10 +21,10 @@ struct Communicator::Record {
     if (trace != nullptr) release(trace);
   }
   std::string name;
-  Trace* trace = nullptr;          ///< none of a planned communicator, or of one rank
-  std::array<Count, 5> kinds{};    ///< by Kind
-  std::vector<std::byte> staging;  ///< grows to the largest round, and stays
-  std::vector<int> counts;         ///< elements of every rank in a round
+  Trace* trace = nullptr;           ///< none of a planned communicator, or of one rank
+  std::array<Count, 5> kinds{};     ///< by Kind
+  std::vector<std::byte> staging;   ///< grows to the largest round, and stays
+  std::vector<int> counts, places;  ///< elements of every rank in a round, and where they begin
   // Planned:
   device::Ledger* ledger = nullptr;
   int node_ranks = 1;               ///< ranks on one node

@@ -164,6 +164,18 @@ struct Down {
   }
 };
 
+struct Luma {
+  const std::uint32_t* in;
+  template <class Visit>
+  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+    visit.elements(in);
+  }
+  KOKKOS_FORCEINLINE_FUNCTION double operator()(std::int64_t i) const {
+    const Rgb c = unpacked(in[i]);
+    return static_cast<double>(formula::luma(c.r, c.g, c.b));
+  }
+};
+
 /// Mean luma of the crops that change their contrast. Sums of whole numbers, so their order does not matter.
 struct Level {
   Made m;
@@ -172,11 +184,7 @@ struct Level {
     const CropJob& job = m.batch.jobs[crop];
     if (contrast_at(job) == job.changes) return;
     const std::int64_t count = m.batch.size * m.batch.size;
-    const std::uint32_t* const in = m.a + crop * count;
-    const double sum = team.sum(count, [=](std::int64_t i) {
-      const Rgb c = unpacked(in[i]);
-      return static_cast<double>(formula::luma(c.r, c.g, c.b));
-    });
+    const double sum = team.sum(count, Luma{m.a + crop * count});
     if (team.leads()) m.level[crop] = formula::mean_level(static_cast<std::int64_t>(sum), count);
   }
 };

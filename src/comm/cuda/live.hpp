@@ -5,13 +5,13 @@
 #include <nccl.h>
 
 #include <cstddef>
-#include <deque>
 #include <memory>
 #include <mutex>
 #include <source_location>
 #include <string>
 #include <vector>
 
+#include "fifo.hpp"
 #include "ring.hpp"
 #include "seer/base/error.hpp"
 
@@ -56,7 +56,7 @@ class Live {
 
   std::mutex mutex_;  ///< of all below; never held in a call that may wait
   ncclComm_t comm_ = nullptr;
-  std::deque<Flight> flights_;  ///< oldest first
+  Fifo<Flight> flights_;  ///< oldest first
   std::vector<cudaEvent_t> free_;
 };
 
