@@ -82,7 +82,10 @@ def tests():
     for raw in read("tests.log").splitlines():
         started = re.match(r"\s*Start\s+(\d+): (\S+)", raw) or re.match(r"test (\d+)$", raw)
         if started:
-            names.setdefault(started[1], started[2] if started.lastindex > 1 else started[1])
+            if started.lastindex > 1:
+                names[started[1]] = started[2]
+            else:  # what ctest says first, without the name
+                names.setdefault(started[1], started[1])
             continue
         found = re.match(r"(\d+): ?(.*)$", raw)
         if not found:
