@@ -80,9 +80,8 @@ def tests():
     say()
     names, cases, open_case, why = {}, {}, {}, {}
     for raw in read("tests.log").splitlines():
-        started = re.match(r"\s*Start\s+(\d+): (\S+)", raw) or re.match(r"test (\d+)$", raw)
-        if started:
-            names.setdefault(started[1], started[2] if started.lastindex > 1 else started[1])
+        if started := re.match(r"\s*Start\s+(\d+): (\S+)", raw):
+            names[started[1]] = started[2]
             continue
         found = re.match(r"(\d+): ?(.*)$", raw)
         if not found:
