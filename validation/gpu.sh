@@ -117,7 +117,7 @@ else
   # Groups of several ranks want a device each: once with one rank. Host tests run as well, for they are in the list.
   only='^(unit\..*|mpi\..*\.1)$'
   ctest --test-dir "$build" -N -R "$only" 2>/dev/null | sed -n 's/^ *Test *#[0-9]*: //p' >"$work/tests.txt"
-  item "all tests" tests.log ctest --test-dir "$build" -R "$only" -V --parallel "$cores" --timeout 300 || true
+  item "all tests" tests.log env GTEST_COLOR=no ctest --test-dir "$build" -R "$only" -V --parallel "$cores" --timeout 300 || true
 fi
 
 begin sanitizer 8

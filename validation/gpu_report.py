@@ -80,12 +80,8 @@ def tests():
     say()
     names, cases, open_case, why = {}, {}, {}, {}
     for raw in read("tests.log").splitlines():
-        started = re.match(r"\s*Start\s+(\d+): (\S+)", raw) or re.match(r"test (\d+)$", raw)
-        if started:
-            if started.lastindex > 1:
-                names[started[1]] = started[2]
-            else:  # what ctest says first, without the name
-                names.setdefault(started[1], started[1])
+        if started := re.match(r"\s*Start\s+(\d+): (\S+)", raw):
+            names[started[1]] = started[2]
             continue
         found = re.match(r"(\d+): ?(.*)$", raw)
         if not found:
