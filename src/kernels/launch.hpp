@@ -69,7 +69,10 @@ Space space_of([[maybe_unused]] const Queue& queue) {
 #if defined(SEER_KERNELS_CUDA)
   if constexpr (kOnDevice<Space>) return device_of(queue);
 #endif
-  if constexpr (!kOnDevice<Space>) return Space();
+  if constexpr (!kOnDevice<Space>) {
+    static const Space& host = *new Space();  // newer Kokkos ask the heap for each; outlives Kokkos, so never destroyed
+    return host;
+  }
 }
 
 /// Names are strings on the heap, and nobody's unless a profiler listens.
