@@ -16,6 +16,23 @@
 #include "seer/base/log.hpp"
 
 namespace seer::checkpoint {
+namespace {
+
+/// Of a stretch of a file, read in small pieces: a checkpoint is verified beside a training that has planned its
+/// memory.
+std::uint64_t checksum_of(const RawFile& file, std::uint64_t begin, std::uint64_t bytes) {
+  std::vector<char> buffer(std::min<std::uint64_t>(bytes, std::uint64_t{1} << 20));
+  Checksum sum;
+  for (std::uint64_t done = 0; done < bytes;) {
+    const auto n = std::min<std::uint64_t>(bytes - done, buffer.size());
+    file.read(begin + done, buffer.data(), n);
+    sum.add(buffer.data(), n);
+    done += n;
+  }
+  return sum.value();
+}
+
+}  // namespace
 
 RawFile::RawFile(const std::string& path, Access access)
     : path_(path), fd_(open(path.c_str(), (access == Access::read ? O_RDONLY : O_WRONLY) | O_CLOEXEC)) {
@@ -72,15 +89,13 @@ std::uint64_t outside_checksum(const std::string& path, const Manifest& manifest
   std::sort(inside.begin(), inside.end());
   const RawFile file(path);
   std::vector<std::uint64_t> sums;
-  std::vector<char> buffer;
   std::uint64_t at = 0;
   for (const auto& [begin, end] : inside) {
     if (begin < at) throw Error(ExitCode::file, fmt::format("{}: tensors overlap at byte {}", path, begin));
     while (at < begin) {
-      buffer.resize(std::min(begin - at, kMaxStretch));
-      file.read(at, buffer.data(), buffer.size());
-      sums.push_back(checksum(buffer.data(), buffer.size()));
-      at += buffer.size();
+      const auto bytes = std::min(begin - at, kMaxStretch);
+      sums.push_back(checksum_of(file, at, bytes));
+      at += bytes;
     }
     at = end;
   }
@@ -97,7 +112,6 @@ std::string verify_share(const std::string& folder, const Manifest& manifest, in
     std::int64_t total = 0, before = 0;
     for (const auto& t : manifest.tensors) total += t.elements();
     const RawFile file(path);
-    std::vector<float> buffer;
     for (const auto& t : manifest.tensors) {
       for (const auto& p : t.pieces) {
         // The rank whose stretch of all elements holds the first one of this piece.
@@ -105,10 +119,8 @@ std::string verify_share(const std::string& folder, const Manifest& manifest, in
         const bool mine = std::min(static_cast<int>(share), parts - 1) == part;
         before += p.end - p.begin;
         if (!mine) continue;
-        buffer.resize(static_cast<std::size_t>(p.end - p.begin));
-        const auto bytes = buffer.size() * sizeof(float);
-        file.read(t.offset_bytes + static_cast<std::uint64_t>(p.begin) * sizeof(float), buffer.data(), bytes);
-        if (checksum(buffer.data(), bytes) != p.xxh3) {
+        const auto begin = t.offset_bytes + static_cast<std::uint64_t>(p.begin) * sizeof(float);
+        if (checksum_of(file, begin, static_cast<std::uint64_t>(p.end - p.begin) * sizeof(float)) != p.xxh3) {
           return fmt::format("{}: /{}/{}, elements {} to {}, have another checksum than when written", path, t.group,
                              t.name, p.begin, p.end);
         }

@@ -29,7 +29,7 @@ ImagePlace PlaceCache::place(std::uint64_t image) {
 }
 
 std::int64_t PlaceCache::bytes() const {
-  return static_cast<std::int64_t>(kept_ * block_images_ * sizeof(ImagePlace));
+  return static_cast<std::int64_t>(std::min(kept_ * block_images_, data_.images()) * sizeof(ImagePlace));
 }
 
 std::vector<std::int64_t> Fetch::plan(const std::vector<ImagePlace>& places) {

@@ -26,9 +26,7 @@ ImageKind kind_of(Bytes b) {
 void orient(const Image& in, int orientation, Image& out) {
   const std::int64_t w = in.width, h = in.height;
   const bool turned = orientation >= 5;
-  out.width = turned ? h : w;
-  out.height = turned ? w : h;
-  out.rgb.resize(static_cast<std::size_t>(3 * w * h));
+  reshape(out, turned ? h : w, turned ? w : h);
   std::uint8_t* to = out.rgb.data();
   for (std::int64_t y = 0; y < out.height; ++y) {
     for (std::int64_t x = 0; x < out.width; ++x, to += 3) {
@@ -65,6 +63,14 @@ void check_size(ImageKind kind, std::int64_t width, std::int64_t height, std::in
   if (width > max_pixels / height) {
     broken(kind, fmt::format("declares {} x {} pixels, over the limit of {}", width, height, max_pixels));
   }
+}
+
+void reshape(Image& image, std::int64_t width, std::int64_t height) {
+  const auto bytes = static_cast<std::size_t>(3 * width * height);
+  if (bytes > image.rgb.capacity()) image.rgb = {};  // else both are there for a moment
+  image.width = width;
+  image.height = height;
+  image.rgb.resize(bytes);
 }
 
 ImageHeader read_header(Bytes bytes) {

@@ -15,6 +15,8 @@ using Bytes = std::span<const std::uint8_t>;
 
 /// Error(file) unless 1 <= width * height <= max_pixels.
 void check_size(ImageKind kind, std::int64_t width, std::int64_t height, std::int64_t max_pixels);
+/// Sizes an image for what is decoded into it; the memory of a smaller one goes first.
+void reshape(Image& image, std::int64_t width, std::int64_t height);
 [[noreturn]] void broken(ImageKind kind, const std::string& why);
 
 ImageHeader jpeg_header(Bytes bytes);

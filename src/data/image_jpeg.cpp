@@ -179,9 +179,7 @@ void decode_jpeg(Bytes bytes, std::int64_t max_pixels, Image& out) {
   d.info.out_color_space = inks ? JCS_CMYK : JCS_RGB;
   guarded(d, [](Decoder& j) { jpeg_start_decompress(&j.info); });
 
-  out.width = d.info.output_width;
-  out.height = d.info.output_height;
-  out.rgb.resize(static_cast<std::size_t>(3 * pixels));
+  reshape(out, d.info.output_width, d.info.output_height);
   d.rows = out.rgb.data();
   if (inks) {
     line.resize(std::size_t{4} * d.info.output_width);

@@ -45,9 +45,8 @@ void decode_png(Bytes bytes, std::int64_t max_pixels, Image& out) {
   check_size(ImageKind::png, header.width, header.height, max_pixels);
   std::size_t size = 0;
   check(spng_decoded_image_size(c, SPNG_FMT_RGB8, &size));
-  out.width = header.width;
-  out.height = header.height;
-  out.rgb.resize(size);
+  reshape(out, header.width, header.height);
+  if (size != out.rgb.size()) broken(ImageKind::png, "a size of its own");
   check(spng_decode_image(c, out.rgb.data(), size, SPNG_FMT_RGB8, 0));
 }
 

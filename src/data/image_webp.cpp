@@ -42,9 +42,7 @@ void decode_webp(Bytes bytes, std::int64_t max_pixels, Image& out) {
   if (header != VP8_STATUS_OK) broken(ImageKind::webp, reason(header));
   if (config.input.has_animation != 0) broken(ImageKind::webp, "an animation, not a picture");
   check_size(ImageKind::webp, config.input.width, config.input.height, max_pixels);
-  out.width = config.input.width;
-  out.height = config.input.height;
-  out.rgb.resize(static_cast<std::size_t>(3 * out.width * out.height));
+  reshape(out, config.input.width, config.input.height);
   config.output.colorspace = MODE_RGB;
   config.output.is_external_memory = 1;
   config.output.u.RGBA.rgba = out.rgb.data();

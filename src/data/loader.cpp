@@ -51,6 +51,7 @@ struct Worker {
   std::vector<std::uint8_t> encoded;
   AugmentScratch scratch;
   std::vector<CropPlan> plans;
+  std::int64_t counted = 0;  // bytes of it that are in worker_bytes
 };
 
 }  // namespace
@@ -132,6 +133,8 @@ struct ShardLoader::Impl {
     if (claims(slot_index, image, encoded, worker_index)) return;
     load(slot, image, encoded, worker);
     deliver(slot_index, image, worker);
+    const auto held = static_cast<std::int64_t>(worker.image.rgb.capacity() + worker.encoded.capacity());
+    worker_bytes += held + worker.scratch.bytes() - std::exchange(worker.counted, held + worker.scratch.bytes());
   }
 
   /// The image, or what replaces it, in the worker's memory.
@@ -184,6 +187,7 @@ struct ShardLoader::Impl {
       }
     }
     add(augment_ns, clock);
+    pixels += worker.image.width * worker.image.height;
     ++images_done;
   }
 
@@ -312,7 +316,8 @@ struct ShardLoader::Impl {
   std::vector<Slot> slots;
   std::vector<Worker> workers;
   std::int64_t memory_bytes = 0;
-  std::atomic<std::int64_t> bad{0}, images_done{0}, bytes_read{0}, read_ns{0}, decode_ns{0}, augment_ns{0};
+  std::atomic<std::int64_t> worker_bytes{0}, bad{0}, images_done{0}, pixels{0}, bytes_read{0}, read_ns{0}, decode_ns{0},
+      augment_ns{0};
   std::set<std::uint64_t> reported;
   std::mutex reported_mutex;
   std::shared_ptr<DeviceParts> parts;
@@ -363,7 +368,7 @@ std::int64_t ShardLoader::bad_images() const {
 }
 
 std::int64_t ShardLoader::bytes_held() const {
-  std::int64_t bytes = impl_->memory_bytes + impl_->places.bytes();
+  std::int64_t bytes = impl_->memory_bytes + impl_->places.bytes() + impl_->worker_bytes;
   for (const auto& slot : impl_->slots) bytes += slot.fetch.bytes_held();
   return bytes;
 }
@@ -378,7 +383,8 @@ std::int64_t ShardLoader::images_as_crops() const {
 
 LoaderTimes ShardLoader::times() const {
   const auto ms = [](const std::atomic<std::int64_t>& ns) { return static_cast<double>(ns.load()) * 1e-6; };
-  return {impl_->images_done, impl_->bytes_read, ms(impl_->read_ns), ms(impl_->decode_ns), ms(impl_->augment_ns)};
+  return {impl_->images_done,   impl_->bytes_read,     ms(impl_->read_ns),
+          ms(impl_->decode_ns), ms(impl_->augment_ns), impl_->pixels};
 }
 
 std::size_t ShardLoader::threads() const {

@@ -8,6 +8,8 @@
 #include <algorithm>
 #include <cstring>
 #include <optional>
+#include <utility>
+#include <vector>
 
 #include "seer/base/error.hpp"
 #include "seer/data/augment.hpp"
@@ -73,20 +75,74 @@ std::size_t reader_threads(const config::Config& config, const comm::Communicato
   return static_cast<std::size_t>(std::clamp(spare, 1, 64));
 }
 
+std::int64_t largest_image_pixels(const config::Config& config, const DataSet& data, const comm::Communicator& comm) {
+  constexpr std::uint64_t kBlockImages = 1 << 16;
+  const auto size = static_cast<std::uint64_t>(comm.size()), rank = static_cast<std::uint64_t>(comm.rank());
+  std::int64_t largest = 0;
+  comm::agree(comm, "sizes of images", [&] {
+    std::vector<std::uint32_t> widths, heights;
+    std::uint64_t block = 0;  // of all shards, dealt to the ranks in turn
+    for (std::uint32_t s = 0; s < data.shards().size(); ++s) {
+      const auto& shard = data.shards()[s];
+      for (std::uint64_t begin = 0; begin < shard.images; begin += kBlockImages) {
+        if (block++ % size != rank) continue;
+        const auto count = std::min(kBlockImages, shard.images - begin);
+        widths.resize(count);
+        heights.resize(count);
+        data.read(s, shard.width_offset + 4 * begin, 4 * count, widths.data());
+        data.read(s, shard.height_offset + 4 * begin, 4 * count, heights.data());
+        for (std::uint64_t i = 0; i < count; ++i) {
+          const auto pixels = std::uint64_t{widths[i]} * heights[i];
+          // Larger ones count as bad, and are not decoded.
+          if (pixels <= static_cast<std::uint64_t>(config.data.max_pixels))
+            largest = std::max(largest, static_cast<std::int64_t>(pixels));
+        }
+      }
+    }
+  });
+  return comm.all_reduce(largest, comm::Op::max);
+}
+
+std::int64_t loader_bytes(const config::Config& config, std::int64_t images_here, const Readers& readers) {
+  constexpr std::int64_t kDecodedPerPixel = 3;
+  // Beside it as much again, which a progressive JPEG or one that is turned upright takes, or the read of several files
+  // (fetch.cpp; a byte a pixel) that the image's own is part of: the larger of the two.
+  constexpr std::int64_t kReadBytes = std::int64_t{4} << 20, kFilePerPixel = 1;
+  // Of an output pixel: its planes, the sums they are made of, and those of a blur; and tables and strips.
+  constexpr std::int64_t kScratchPerPixel = 16, kTablesBytes = std::int64_t{64} << 10;
+  constexpr double kUsualImages = 1e6;  // whose places are kept, where nobody has counted them
+  const auto& data = config.data;
+  std::int64_t bytes = 0, widest = 0;
+  for (const auto& group : crop_groups(config.crops, images_here)) {
+    bytes += group.images.bytes();
+    widest = std::max(widest, group.size);
+  }
+  bytes *= std::max<std::int64_t>(data.prefetch_batches, 1) + 1;
+  const auto threads = data.reader_threads > 0 ? data.reader_threads : readers.threads;
+  const auto pixels = readers.image_pixels > 0 ? readers.image_pixels : std::min(data.staging_pixels, data.max_pixels);
+  const auto places = std::min(2.0 * static_cast<double>(data.window_blocks) * static_cast<double>(data.block_images),
+                               readers.images > 0 ? static_cast<double>(readers.images) : kUsualImages);
+  const auto read = std::min(kReadBytes, kFilePerPixel * pixels * images_here);
+  const auto thread = kDecodedPerPixel * pixels + std::max(kDecodedPerPixel * pixels, read) +
+                      kScratchPerPixel * widest * widest + kTablesBytes;
+  return bytes + threads * thread + static_cast<std::int64_t>(places * sizeof(ImagePlace));
+}
+
 std::unique_ptr<BatchSource> open_source(const config::Config& config, const comm::Communicator& comm,
                                          std::int64_t start_update) {
   return open_source(config, comm, Start::of(start_update, config.data.global_batch));
 }
 
 std::unique_ptr<BatchSource> open_source(const config::Config& config, const comm::Communicator& comm, Start start,
-                                         device::DeviceQueue* compute) {
+                                         device::DeviceQueue* compute, std::optional<DataSet> opened) {
   std::unique_ptr<BatchSource> source;
   comm::agree(comm, "data", [&] { check(config, comm.size()); });
   if (config.data.source == "crops") {
     comm::agree(comm, "crops file", [&] { source = open_crops(config, comm.rank(), comm.size(), start); });
     return source;
   }
-  std::optional<DataSet> data(DataSet::open(config.data.shards, comm));
+  auto data = std::move(opened);
+  if (!data) data.emplace(DataSet::open(config.data.shards, comm));
   const std::size_t threads = reader_threads(config, comm);
   comm::agree(comm, "loader", [&] {
     if (data->images() == 0)

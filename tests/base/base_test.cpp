@@ -152,6 +152,11 @@ TEST(Checksum, IsXxh3WithSeedZero) {
   EXPECT_EQ(checksum("abc"), 0x78af5f94892f3950ULL);
   EXPECT_EQ(checksum("abc", 3), checksum(std::string_view("abcd").substr(0, 3)));
   EXPECT_NE(checksum("abc"), checksum("abd"));
+  Checksum pieces;
+  const std::string text(1000, 'x');
+  for (std::size_t at = 0; at < text.size(); at += 300)
+    pieces.add(text.data() + at, std::min<std::size_t>(300, 1000 - at));
+  EXPECT_EQ(pieces.value(), checksum(text)) << "in pieces";
 }
 
 TEST(Error, MessageHoldsWhatRemedyAndPlace) {

@@ -4,7 +4,10 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string_view>
+
+struct XXH3_state_s;
 
 namespace seer {
 
@@ -12,5 +15,19 @@ std::uint64_t checksum(const void* data, std::size_t bytes);
 inline std::uint64_t checksum(std::string_view text) {
   return checksum(text.data(), text.size());
 }
+
+/// The same of bytes that come piece by piece: large ones need not be in memory at once.
+class Checksum {
+ public:
+  Checksum();
+  void add(const void* data, std::size_t bytes);
+  std::uint64_t value() const;
+
+ private:
+  struct Free {
+    void operator()(XXH3_state_s* state) const;
+  };
+  std::unique_ptr<XXH3_state_s, Free> state_;
+};
 
 }  // namespace seer

@@ -15,6 +15,7 @@ struct LoaderTimes {
   std::int64_t images = 0;
   std::int64_t bytes_read = 0;  ///< of encoded images
   double read_ms = 0, decode_ms = 0, augment_ms = 0;
+  std::int64_t pixels = 0;  ///< of images decoded by the workers
 };
 
 /// What makes batches on a device (src/data/device_feed.hpp).

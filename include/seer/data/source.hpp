@@ -4,11 +4,13 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "seer/comm/communicator.hpp"
 #include "seer/config/config.hpp"
+#include "seer/data/shard.hpp"
 #include "seer/device/device_queue.hpp"
 #include "seer/device/tensor.hpp"
 
@@ -72,10 +74,23 @@ struct Start {
 /// (design section 4). Errors agreed over ranks: Error(file) for missing or malformed shards, Error(input) for a batch
 /// that the ranks do not divide. `compute`: the device queue that the batches are computed on, which must outlive the
 /// source; shards then give batches on the device, made beside it. A crops file's batches are on the host anyway.
+/// `opened`: the shards, where the caller has opened them already.
 std::unique_ptr<BatchSource> open_source(const config::Config& config, const comm::Communicator& comm, Start start,
-                                         device::DeviceQueue* compute = nullptr);
+                                         device::DeviceQueue* compute = nullptr,
+                                         std::optional<DataSet> opened = std::nullopt);
 /// The same for a run whose global batch was always config.data.global_batch.
 std::unique_ptr<BatchSource> open_source(const config::Config& config, const comm::Communicator& comm,
                                          std::int64_t start_update);
+
+/// What the memory of a host's loader depends on beside the configuration.
+struct Readers {
+  std::int64_t threads = 1;       ///< of a rank, where data.reader_threads leaves them open
+  std::int64_t image_pixels = 0;  ///< of the largest image; 0: data.staging_pixels
+  std::int64_t images = 0;        ///< of the data set; 0: not known
+};
+/// Pixels of the largest image that will be decoded; collective, each rank reads its share of the sizes. Error(file).
+std::int64_t largest_image_pixels(const config::Config& config, const DataSet& data, const comm::Communicator& comm);
+/// What a loader of batches on the host holds at most for `images_here` images of a rank.
+std::int64_t loader_bytes(const config::Config& config, std::int64_t images_here, const Readers& readers);
 
 }  // namespace seer::data

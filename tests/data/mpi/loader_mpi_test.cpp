@@ -166,6 +166,32 @@ TEST_F(LoaderMpi, GroupsHoldNormalisedCrops) {
   EXPECT_GT(source->bytes_held(), batch.groups[0].images.bytes());
 }
 
+TEST_F(LoaderMpi, HoldsNoMoreThanPlannedWithTheLargestImageOfTheShards) {
+  write();
+  auto data = DataSet::open(config_.data.shards, world_);
+  std::uint64_t largest = 0;
+  for (std::uint32_t s = 0; s < data.shards().size(); ++s) {
+    const auto& shard = data.shards()[s];
+    std::vector<std::uint32_t> widths(shard.images), heights(shard.images);
+    data.read(s, shard.width_offset, 4 * shard.images, widths.data());
+    data.read(s, shard.height_offset, 4 * shard.images, heights.data());
+    for (std::uint64_t i = 0; i < shard.images; ++i) largest = std::max(largest, std::uint64_t{widths[i]} * heights[i]);
+  }
+  const auto pixels = largest_image_pixels(config_, data, world_);
+  EXPECT_EQ(pixels, static_cast<std::int64_t>(largest));
+  auto stricter = config_;
+  stricter.data.max_pixels = pixels - 1;
+  EXPECT_LT(largest_image_pixels(stricter, data, world_), pixels) << "never decoded";
+  const Readers readers{.image_pixels = pixels, .images = static_cast<std::int64_t>(data.images())};
+  const auto source = open_source(config_, world_, Start::of(0, 8), nullptr, std::move(data));
+  for (int update = 0; update < 10; ++update) source->next();
+  const auto planned = loader_bytes(config_, 8 / world_.size(), readers);
+  EXPECT_LE(source->bytes_held(), planned);
+  auto more = config_;
+  more.data.reader_threads = 3;
+  EXPECT_GE(loader_bytes(more, 8 / world_.size(), readers), planned + 3 * pixels);
+}
+
 TEST_F(LoaderMpi, BadImagesAreReplacedAlikeOnAnyRankCount) {
   const std::set<std::uint64_t> bad = {0, 7, 8, 29, 30, 31, 44};
   write(bad);
