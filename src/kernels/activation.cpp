@@ -132,6 +132,18 @@ struct Converted {
   KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t, std::int64_t i, std::int64_t) const { return x[i]; }
 };
 
+/// Rows that lie apart; one element of them all.
+template <class From, class To>
+struct ConvertedRows {
+  const From* from;
+  To* to;
+  std::int64_t elems, from_stride, to_stride;
+  KOKKOS_FORCEINLINE_FUNCTION void operator()(std::int64_t i) const {
+    const std::int64_t row = i / elems, k = i % elems;
+    to[row * to_stride + k] = static_cast<float>(from[row * from_stride + k]);
+  }
+};
+
 struct Constant {
   float value;
   template <class Visit>
@@ -278,11 +290,10 @@ void copy(Queue& queue, const Tensor& src, const Tensor& dst) {
   if (queue.space == device::Space::device) {
     return device::copy(queue, src.data, src.space, dst.data, dst.space, static_cast<std::size_t>(src.bytes()));
   }
-  launch::on_space(queue, [&]<class Space>() {
-    using Bytes = Kokkos::View<char*, typename Space::memory_space, Kokkos::MemoryTraits<Kokkos::Unmanaged>>;
-    const auto count = static_cast<std::size_t>(src.bytes());
-    Kokkos::deep_copy(Space(), Bytes(static_cast<char*>(dst.data), count), Bytes(static_cast<char*>(src.data), count));
-  });
+  using Bytes = Kokkos::View<char*, launch::Host::memory_space, Kokkos::MemoryTraits<Kokkos::Unmanaged>>;
+  const auto count = static_cast<std::size_t>(src.bytes());
+  Kokkos::deep_copy(launch::space_of<launch::Host>(queue), Bytes(static_cast<char*>(dst.data), count),
+                    Bytes(static_cast<char*>(src.data), count));
 }
 
 void cast(Queue& queue, const Tensor& src, const Tensor& dst) {
@@ -293,6 +304,19 @@ void cast(Queue& queue, const Tensor& src, const Tensor& dst) {
     launch::with_element(dst.dtype, [&]<class To>() {
       launch::map<Space>(queue, "kernels/cast", launch::flat(src.elems()), launch::elements<To>(dst),
                          Converted<From>{launch::elements<From>(src)}, launch::Result::fresh);
+    });
+  });
+}
+
+void cast_rows(Queue& queue, const Tensor& src, std::int64_t src_stride, const Tensor& dst, std::int64_t dst_stride,
+               std::int64_t rows, std::int64_t elems) {
+  const auto bytes = rows * elems * static_cast<std::int64_t>(dtype_bytes(src.dtype) + dtype_bytes(dst.dtype));
+  if (queue.only_plans(bytes, src.dtype)) return;
+  launch::on_elements(queue, {src}, [&]<class Space, class From>() {
+    launch::with_element(dst.dtype, [&]<class To>() {
+      launch::loop<Space>(queue, "kernels/cast_rows", rows * elems,
+                          ConvertedRows<From, To>{launch::elements<From>(src), launch::elements<To>(dst), elems,
+                                                  src_stride, dst_stride});
     });
   });
 }

@@ -191,6 +191,20 @@ bool vectors_fit(const Layout& layout, Formula formula, const void* out) {
          reinterpret_cast<std::uintptr_t>(out) % 16 == 0;
 }
 
+/// run.operator()<V>() with the most elements that a thread may take at once: 16 bytes; half of it where images have
+/// such lengths, as those of 256GF's late stages; else one element.
+template <class T, class Formula, class Run>
+void with_vectors(const Layout& layout, const Formula& formula, const void* out, const Run& run) {
+  constexpr int kMost = static_cast<int>(16 / sizeof(T));
+  if (vectors_fit<kMost>(layout, formula, out)) {
+    run.template operator()<kMost>();
+  } else if (vectors_fit<kMost / 2>(layout, formula, out)) {
+    run.template operator()<kMost / 2>();
+  } else {
+    run.template operator()<1>();
+  }
+}
+
 /// One thread of map(): V places of every `groups`-th wide row, two rows at a time so that more is under way.
 template <int V, class Formula, class T>
 struct DeviceMap {
@@ -247,13 +261,9 @@ void run_map(const Queue& queue, const char* label, const Layout& layout, T* out
 
 template <class T, class Formula>
 void device_map(const Queue& queue, const char* label, const Layout& layout, T* out, const Formula& formula) {
-  constexpr int kVector = static_cast<int>(16 / sizeof(T));
   if (layout.segments * layout.elems == 0) return;
-  if (detail::vectors_fit<kVector>(layout, formula, out)) {
-    detail::run_map<kVector>(queue, label, layout, out, formula);
-  } else {
-    detail::run_map<1>(queue, label, layout, out, formula);
-  }
+  detail::with_vectors<T>(layout, formula, out,
+                          [&]<int V>() { detail::run_map<V>(queue, label, layout, out, formula); });
 }
 
 /// The host's copy lives until the thread asks for the next of its type.

@@ -185,12 +185,9 @@ void run_reduce(const Queue& queue, const char* label, Scratch& scratch, const L
 template <int N, bool kStore, class Formula, class Finish, class T>
 void device_reduce(const Queue& queue, const char* label, Scratch& scratch, const Layout& layout, bool per_segment,
                    const Formula& formula, const Finish& finish, T* out) {
-  constexpr int kVector = static_cast<int>(16 / sizeof(typename Formula::Element));
-  if (detail::vectors_fit<kVector>(layout, formula, out)) {
-    detail::run_reduce<N, kVector, kStore>(queue, label, scratch, layout, per_segment, formula, finish, out);
-  } else {
-    detail::run_reduce<N, 1, kStore>(queue, label, scratch, layout, per_segment, formula, finish, out);
-  }
+  detail::with_vectors<typename Formula::Element>(layout, formula, out, [&]<int V>() {
+    detail::run_reduce<N, V, kStore>(queue, label, scratch, layout, per_segment, formula, finish, out);
+  });
 }
 
 }  // namespace seer::kernels::launch

@@ -42,20 +42,20 @@ class DeviceKernels : public testing::TestWithParam<std::tuple<DType, Shape>> {
   }
 };
 
-// Whole vectors and odd ends, narrow and wide, one row, images smaller than a team and tensors of many teams.
-INSTANTIATE_TEST_SUITE_P(Shapes, DeviceKernels,
-                         testing::Combine(testing::Values(DType::f32, DType::bf16, DType::f16),
-                                          testing::Values(Shape{1, 1, 1, 5}, Shape{1, 7, 7, 13}, Shape{2, 5, 3, 8},
-                                                          Shape{5, 1, 1, 17}, Shape{2, 3, 3, 373}, Shape{4, 33, 31, 7},
-                                                          Shape{3, 2, 1, 2100}, Shape{64, 7, 7, 1344},
-                                                          Shape{2, 112, 112, 176}, Shape{4, 56, 56, 64})),
-                         [](const auto& test) {
-                           const DType type = std::get<0>(test.param);
-                           const Shape s = std::get<1>(test.param);
-                           return std::string(type == DType::f32 ? "f32_" : (type == DType::bf16 ? "bf16_" : "f16_")) +
-                                  std::to_string(s.n) + "x" + std::to_string(s.h) + "x" + std::to_string(s.w) + "x" +
-                                  std::to_string(s.c);
-                         });
+// Whole vectors and odd ends, images of half vectors (6x6x37) and of none, narrow and wide, one row, images smaller
+// than a team and tensors of many teams.
+INSTANTIATE_TEST_SUITE_P(
+    Shapes, DeviceKernels,
+    testing::Combine(testing::Values(DType::f32, DType::bf16, DType::f16),
+                     testing::Values(Shape{1, 1, 1, 5}, Shape{1, 7, 7, 13}, Shape{2, 5, 3, 8}, Shape{5, 1, 1, 17},
+                                     Shape{2, 3, 3, 373}, Shape{3, 6, 6, 37}, Shape{4, 33, 31, 7}, Shape{3, 2, 1, 2100},
+                                     Shape{64, 7, 7, 1344}, Shape{2, 112, 112, 176}, Shape{4, 56, 56, 64})),
+    [](const auto& test) {
+      const DType type = std::get<0>(test.param);
+      const Shape s = std::get<1>(test.param);
+      return std::string(type == DType::f32 ? "f32_" : (type == DType::bf16 ? "bf16_" : "f16_")) + std::to_string(s.n) +
+             "x" + std::to_string(s.h) + "x" + std::to_string(s.w) + "x" + std::to_string(s.c);
+    });
 
 TEST_P(DeviceKernels, BatchNormForward) {
   expect_same_on_device(tolerance, [&](Workspace& w) {
@@ -143,6 +143,8 @@ TEST_P(DeviceKernels, Elementwise) {
       const Tensor converted = w.tensor(s, other);
       cast(w.queue, x, converted);
       w.keep("cast", converted);
+      cast_rows(w.queue, x, s.c, converted, s.c - 1, s.n, s.c - 2);
+      w.keep("cast of rows", converted);
     }
     fill(w.queue, y, -3.5F);
     w.keep("fill", y);

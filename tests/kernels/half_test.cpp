@@ -99,6 +99,25 @@ TEST_P(HalfKernels, CastRoundsToNearestAndBack) {
   EXPECT_EQ(other.data, direct.data);
 }
 
+TEST(CastRows, IsTheCastOfEveryRow) {
+  constexpr std::int64_t kRows = 5, kElems = 7, kFrom = 9, kTo = 8;
+  Queue queue;
+  for (const DType type : {DType::bf16, DType::f16}) {
+    Values given({1, 1, 1, kRows * kFrom}, 3, 2);
+    Stored whole(given, type), rows({1, 1, 1, kRows * kTo}, type);
+    cast_rows(queue, given.tensor(), kFrom, rows.tensor(), kTo, kRows, kElems);
+    Values back({1, 1, 1, kRows * kFrom});
+    back.data.assign(back.data.size(), -1);
+    cast_rows(queue, rows.tensor(), kTo, back.tensor(), kFrom, kRows, kElems);
+    const auto wanted = whole.values();
+    for (std::int64_t i = 0; i < kRows * kFrom; ++i) {
+      const std::int64_t r = i / kFrom, k = i % kFrom;
+      EXPECT_EQ(back.data[at(i)], k < kElems ? wanted.data[at(i)] : -1) << "row " << r << " element " << k;
+    }
+    for (std::int64_t r = 0; r < kRows; ++r) EXPECT_EQ(rows.data[at(r * kTo + kElems)], 0xffff) << "behind row " << r;
+  }
+}
+
 TEST_P(HalfKernels, BatchNormForward) {
   std::vector<double> sums(at(2 * s.c + 1)), wide_sums(sums.size());
   batchnorm_sums(queue, x.tensor(), sums.data());

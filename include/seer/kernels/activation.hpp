@@ -39,6 +39,9 @@ void l2_normalize_backward(Queue& queue, const Tensor& y, const float* norms, co
 void copy(Queue& queue, const Tensor& src, const Tensor& dst);
 /// dst = src between any two of float, bf16 and f16: to nearest, ties to even; beyond f16's range: infinity.
 void cast(Queue& queue, const Tensor& src, const Tensor& dst);
+/// The same for `rows` rows of src and dst, of which each begins so many elements after the one before: one launch.
+void cast_rows(Queue& queue, const Tensor& src, std::int64_t src_stride, const Tensor& dst, std::int64_t dst_stride,
+               std::int64_t rows, std::int64_t elems);
 /// dst += src, activations.
 void add(Queue& queue, const Tensor& src, const Tensor& dst);
 /// x *= factor.
