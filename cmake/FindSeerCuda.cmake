@@ -1,14 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 # Makes seer_cuda: the device libraries, CUDA 12 or 13 with cuDNN 9, cuBLASLt, NCCL and NVTX. Their places: CUDAToolkit_ROOT,
-# CUDNN_ROOT, NCCL_ROOT, or the toolkit's own folders.
+# CUDNN_ROOT, NCCL_ROOT, or the toolkit's own folders. A root that is set is the only place that is looked in.
 find_package(CUDAToolkit 12.0 REQUIRED)
 
 function(seer_cuda_library name header version_header macro lowest)
   string(TOLOWER ${name} library)
-  find_path(SEER_${name}_INCLUDE ${header} HINTS ${${name}_ROOT} $ENV{${name}_ROOT} ${CUDAToolkit_INCLUDE_DIRS}
-            PATH_SUFFIXES include)
-  find_library(SEER_${name}_LIBRARY NAMES ${library} lib${library}.so.9 lib${library}.so.2
-               HINTS ${${name}_ROOT} $ENV{${name}_ROOT} ${CUDAToolkit_LIBRARY_DIR} ${CUDAToolkit_LIBRARY_ROOT}
+  set(names NAMES ${library} lib${library}.so.9 lib${library}.so.2)
+  set(root ${${name}_ROOT})
+  if(NOT root)
+    set(root $ENV{${name}_ROOT})
+  endif()
+  # What an earlier configure found stays in the cache: with another root it is looked for again.
+  if(NOT "${root}" STREQUAL "${SEER_${name}_LOOKED_IN}")
+    unset(SEER_${name}_INCLUDE CACHE)
+    unset(SEER_${name}_LIBRARY CACHE)
+  endif()
+  set(SEER_${name}_LOOKED_IN "${root}" CACHE INTERNAL "")
+  if(root)
+    find_path(SEER_${name}_INCLUDE ${header} PATHS ${root} PATH_SUFFIXES include NO_DEFAULT_PATH)
+    find_library(SEER_${name}_LIBRARY ${names} PATHS ${root} PATH_SUFFIXES lib lib64 NO_DEFAULT_PATH)
+    if(NOT SEER_${name}_INCLUDE OR NOT SEER_${name}_LIBRARY)
+      message(FATAL_ERROR "${name}_ROOT is ${root}, which has no include/${header} with a lib/ or lib64/ that holds "
+                          "lib${library}; correct it, or unset it to take that beside the CUDA toolkit.")
+    endif()
+  endif()
+  find_path(SEER_${name}_INCLUDE ${header} HINTS ${CUDAToolkit_INCLUDE_DIRS} PATH_SUFFIXES include)
+  find_library(SEER_${name}_LIBRARY ${names} HINTS ${CUDAToolkit_LIBRARY_DIR} ${CUDAToolkit_LIBRARY_ROOT}
                PATH_SUFFIXES lib lib64)
   if(NOT SEER_${name}_INCLUDE OR NOT SEER_${name}_LIBRARY)
     message(FATAL_ERROR "SEER_CUDA=ON: no ${name} (header ${header}, library lib${library}) beside the CUDA toolkit at "
@@ -36,10 +53,27 @@ target_compile_definitions(seer_cuda INTERFACE SEER_CUDA=1)
 seer_cuda_library(CUDNN cudnn.h cudnn_version.h CUDNN 9.0)
 seer_cuda_library(NCCL nccl.h nccl.h NCCL 2.18)
 
+# Kokkos does not start on a device older than what it was built for; on a newer one its code is translated.
+function(seer_kokkos_architecture)
+  set(built ${Kokkos_CUDA_ARCHITECTURES})
+  if(NOT built MATCHES "^[0-9]+$")  # not told, or several
+    return()
+  endif()
+  foreach(architecture ${SEER_CUDA_ARCHITECTURES})
+    string(REGEX MATCH "^[0-9]+" number "${architecture}")
+    if(number AND number LESS built)
+      message(FATAL_ERROR "SEER_CUDA_ARCHITECTURES holds ${architecture}, but Kokkos at ${SEER_KOKKOS_PLACE} was built "
+                          "for ${built} and does not start on older devices. Leave ${architecture} out, or set "
+                          "Kokkos_ROOT to one built for it.")
+    endif()
+  endforeach()
+endfunction()
+
 # Kernels run on the device where this Kokkos was built for it; else all but them is compiled and linked.
 set(SEER_KOKKOS_CUDA OFF)
 if(Kokkos_DEVICES MATCHES CUDA OR TARGET Kokkos::CUDA)
   set(SEER_KOKKOS_CUDA ON)
+  seer_kokkos_architecture()
 else()
   message(WARNING "SEER_CUDA=ON: Kokkos ${SEER_KOKKOS_VERSION} at ${SEER_KOKKOS_PLACE} has no Cuda: kernels stay on the "
                   "host, so nothing can be trained on a device. Set Kokkos_ROOT to one built with Kokkos_ENABLE_CUDA.")

@@ -33,10 +33,11 @@ class FailurePrinter : public testing::EmptyTestEventListener {
   const testing::TestInfo* test_ = nullptr;
 };
 
-/// Suites of several ranks also run on a machine with one device, and without: tests that need one say so themselves.
+/// Suites of several ranks also run on a machine with one device, which they share, and without: tests that need one,
+/// or one of their own, say so themselves.
 std::string bind_device() {
   try {
-    seer::device::bind_device(seer::device::Sharing::allowed);
+    seer::device::bind_device();
     return "";
   } catch (const seer::Error& error) {
     return error.message();

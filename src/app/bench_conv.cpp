@@ -88,6 +88,10 @@ Place open(const comm::Communicator& world, const Options& options) {
           kHasDevices ? "run it where there is one for each rank; without --device the host is measured"
                       : "build it with -DSEER_CUDA=ON; without --device the host is measured");
     }
+    if (!device::sharing().empty()) {
+      throw Error(ExitCode::device, device::sharing() + ": nothing was measured",
+                  "start as many ranks a node as it has devices; without --device the host is measured");
+    }
     place.own = std::make_unique<device::DeviceQueue>();
     place.queue = place.own->queue();
     place.backend = device_backend(world, options);

@@ -105,17 +105,17 @@ std::optional<Error> bind_device() {
   }
 }
 
-/// Collective. Error(device), agreed, where a rank has no device or not one of its own.
+/// Collective. Error(device), agreed, where a rank has no device. That ranks share one is no error as long as they
+/// compute on the host.
 void require_devices(const std::optional<Error>& refusal, const comm::Communicator& world) {
+  if (refusal && refusal->code() == ExitCode::input) throw *refusal;
   // Without Kokkos' Cuda everything computes on the host.
   if (!device::kernels_need_device()) return;
   comm::agree(world, "binding devices", [&] {
     if (refusal) throw *refusal;
   });
   if (device::bound_device() < 0) return;
-  const auto shared = device::shared_device(world.all_gather(log::host_name() + " " + device::device_id()));
-  if (shared.empty()) return;
-  throw Error(ExitCode::device, shared, "start as many ranks a node as it has devices").as_agreed();
+  device::set_sharing(device::shared_device(world.all_gather(log::host_name() + " " + device::device_id())));
 }
 
 int run_command(const Run& run, const std::optional<Error>& refusal, const comm::Communicator& world) {

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <filesystem>
 #include <fstream>
 #include <memory>
 
@@ -41,21 +42,31 @@ std::string comment(const Options& options, int ranks) {
 }
 
 int write_machine(const Options& options, const comm::Communicator& world) {
-  const auto write = [&](const std::string& text, std::ios::openmode mode) {
+  namespace fs = std::filesystem;
+  // Beside it, and then in its place: whatever ends this, no empty or half a file is left under that name.
+  std::error_code ec;
+  const bool special = fs::exists(options.calibrate, ec) && !fs::is_regular_file(options.calibrate, ec);
+  const std::string beside = special ? options.calibrate : options.calibrate + ".part";
+  const auto write = [&](const std::string& text) {
     comm::agree(world, "writing the machine file", [&] {
       if (!world.is_root()) return;
-      std::ofstream out(options.calibrate, mode);
+      std::ofstream out(beside, std::ios::trunc);
       out << text;
       out.close();
-      if (!out) throw Error(ExitCode::file, "cannot write " + options.calibrate, "give a path you may write to");
+      if (out && !special && !text.empty()) fs::rename(beside, options.calibrate, ec);
+      const bool failed = !out || ec;
+      if (!special && (failed || text.empty())) fs::remove(beside, ec);
+      if (failed) throw Error(ExitCode::file, "cannot write " + options.calibrate, "give a path you may write to");
     });
   };
-  write("", std::ios::app);  // before a minute is spent
+  ec.clear();
+  write("");  // before a minute is spent
   const auto machine = plan::calibrate(world, options.measure);
-  write(config::to_toml(machine, comment(options, world.size())), std::ios::trunc);
-  log::info(fmt::format("{}: {:.1f} GFLOP/s fp32, {:.1f} bf16, memory {:.1f} GB/s a rank, all-reduce {:.2f} GB/s",
-                        options.calibrate, machine.fp32 / 1e9, machine.bf16 / 1e9, machine.bytes_per_s / 1e9,
-                        machine.node.bytes_per_s / 1e9));
+  write(config::to_toml(machine, comment(options, world.size())));
+  const auto network = world.size() > 1 ? fmt::format("{:.2f} GB/s", machine.node.bytes_per_s / 1e9)
+                                        : std::string("not measured (one rank)");
+  log::info(fmt::format("{}: {:.1f} GFLOP/s fp32, {:.1f} bf16, memory {:.1f} GB/s a rank, all-reduce {}",
+                        options.calibrate, machine.fp32 / 1e9, machine.bf16 / 1e9, machine.bytes_per_s / 1e9, network));
   return 0;
 }
 
@@ -102,34 +113,49 @@ int run(const Options& options, const comm::Communicator& world) {
 
 Run add_plan(CLI::App& command) {
   auto options = std::make_shared<Options>();
-  command.add_option("config", options->config, "Configuration file (TOML)");
-  command.add_option("--set", options->set, "Override: section.key=value")->take_all()->allow_extra_args(false);
-  command.add_option("--machine", options->machine, "Machine file (inputs/machines/*.toml)");
+  auto* calibrate =
+      command.add_option("--calibrate", options->calibrate, "Measure this machine and write its file instead");
+  // What is planned, and what is measured, exclude each other.
+  command.add_option("config", options->config, "Configuration file (TOML)")->excludes(calibrate);
+  command.add_option("--set", options->set, "Override: section.key=value")
+      ->take_all()
+      ->allow_extra_args(false)
+      ->excludes(calibrate);
+  command.add_option("--machine", options->machine, "Machine file (inputs/machines/*.toml)")->excludes(calibrate);
   command.add_option("--ranks", options->ranks, "Ranks of the job")
       ->check(CLI::Range(1, 1 << 24))
+      ->excludes(calibrate)
       ->capture_default_str();
   command.add_option("--per-node", options->per_node, "Ranks on a node (default: the machine's)")
-      ->check(CLI::Range(1, 1 << 24));
+      ->check(CLI::Range(1, 1 << 24))
+      ->excludes(calibrate);
   command.add_option("--images", options->images, "Images of the data set, for schedule.epochs")
-      ->check(CLI::Range(std::uint64_t{1}, std::uint64_t{1} << 50));
+      ->check(CLI::Range(std::uint64_t{1}, std::uint64_t{1} << 50))
+      ->excludes(calibrate);
   auto* measured =
       command.add_option("--measured-ms", options->measured_ms, "A measured time of an update, to compare with")
-          ->check(CLI::Range(1e-3, 1e9));
-  auto* roofline = command.add_flag("--roofline", options->roofline,
-                                    "Also the work by kind beside what peak and memory allow at best");
+          ->check(CLI::Range(1e-3, 1e9))
+          ->excludes(calibrate);
+  auto* roofline =
+      command
+          .add_flag("--roofline", options->roofline, "Also the work by kind beside what peak and memory allow at best")
+          ->excludes(calibrate);
   command.add_option("--target", options->target, "With --roofline: share of the peak that is aimed at")
       ->check(CLI::Range(0.001, 1.0))
       ->needs(roofline)
       ->capture_default_str();
   command.add_flag("--json", options->json, "One JSON object instead of tables")
       ->excludes(measured)
-      ->excludes(roofline);
-  command.add_option("--calibrate", options->calibrate, "Measure this machine and write its file instead");
-  command.add_option("--shards", options->measure.shards, "With --calibrate: a data set to measure the loader on");
+      ->excludes(roofline)
+      ->excludes(calibrate);
+  command.add_option("--shards", options->measure.shards, "With --calibrate: a data set to measure the loader on")
+      ->needs(calibrate);
   command.add_option("--folder", options->measure.folder, "With --calibrate: where the file system is measured")
+      ->needs(calibrate)
       ->capture_default_str();
   command.add_option("--seconds", options->measure.seconds, "With --calibrate: for each figure")
       ->check(CLI::Range(0.001, 60.0))
+      ->needs(calibrate)
       ->capture_default_str();
   return [options](const comm::Communicator& world) { return run(*options, world); };
 }

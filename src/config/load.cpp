@@ -421,6 +421,8 @@ void Loader::check_idle() {
        "an update that guard.replay_every does twice");
   idle(c.checkpoint.local_every_updates > 0 && c.checkpoint.local_dir.empty(), "checkpoint.local_every_updates",
        std::to_string(c.checkpoint.local_every_updates), "0 where there is no checkpoint.local_dir");
+  idle(c.parallel.shard_group != 0 && c.parallel.shard == "none", "parallel.shard_group",
+       std::to_string(c.parallel.shard_group), "0 where parallel.shard = \"none\"");
   const auto& folder = c.checkpoint.local_dir;
   for (auto at = folder.find('%'); at != std::string::npos; at = folder.find('%', at + 1)) {
     const bool known = at + 1 < folder.size() && (folder[at + 1] == 'h' || folder[at + 1] == 'n');

@@ -155,8 +155,10 @@ std::vector<Key> make_keys() {
       .key("max_pixels", &Data::max_pixels, at_least(1), "larger images count as bad")
       .key("decode", &Data::decode, one_of({"host", "auto"}),
            "\"auto\": JPEG by the device, where training on one with nvJPEG; pixels differ by a few levels")
-      .key("staging_pixels", &Data::staging_pixels, between(1, 1e9),
-           "on a device: room for decoded images, pixels an image; what does not fit is resized on the host");
+      .key(
+          "staging_pixels", &Data::staging_pixels, between(1, 1e9),
+          "on a device: room for decoded images, pixels an image; what does not fit is resized on the host; of a host, "
+          "`seer plan`: the largest image");
   Section(k, "optimizer", &Config::optimizer)
       .key("kind", &Optimizer::kind, one_of({"lars", "sgd"}), "LARS (spec 5.1) or plain SGD")
       .key("momentum", &Optimizer::momentum, Rule{.low = 0, .high = 1, .open_high = true}, "of the update")
@@ -184,7 +186,10 @@ std::vector<Key> make_keys() {
            "of the loss's gradient; dynamic: as large as does not overflow; auto: dynamic for fp16_o1, else none")
       .key("reduce", &Precision::reduce, one_of({"fp32", "half"}),
            "in which gradients travel to be summed over ranks; half: 16 bits, fp16 with compute fp16_o1, else bf16")
-      .key("tf32", &Precision::tf32, any(), "fp32 on a device: products on tensor cores, operands rounded to 10 bits");
+      .key("tf32", &Precision::tf32, any(), "fp32 on a device: products on tensor cores, operands rounded to 10 bits")
+      .key("float_weight_gradients", &Precision::float_weight_gradients, any(),
+           "half precision on a device: gradients of convolutions' weights are never rounded to 16 bits, as on the "
+           "host");
   Section(k, "parallel", &Config::parallel)
       .key("device", &Parallel::device, one_of({"auto", "host", "device"}),
            "where a rank computes; auto: on its device where there is one and the build is for it, else on the host")

@@ -6,9 +6,9 @@
 
 #include <charconv>
 #include <cstdlib>
-#include <cstring>
 #include <map>
 #include <system_error>
+#include <utility>
 
 #include "seer/base/error.hpp"
 #include "seer/device/session.hpp"
@@ -18,6 +18,12 @@ namespace seer::device {
 namespace {
 
 // mpirun's own come first: started inside a Slurm job, its ranks inherit the SLURM_LOCALID of the job's script.
+/// Set once, before there are other threads.
+std::string& shared_by() {
+  static std::string who;
+  return who;
+}
+
 constexpr const char* kLocalRanks[] = {"OMPI_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID",
                                        "PMI_LOCAL_RANK", "SLURM_LOCALID"};
 
@@ -36,8 +42,6 @@ Launch read_launch() {
 
 Launch read_launch(const Environment& environment) {
   Launch launch;
-  const char* visible = environment("CUDA_VISIBLE_DEVICES");
-  launch.shown_one = visible != nullptr && *visible != '\0' && std::strchr(visible, ',') == nullptr;
   for (const char* name : kLocalRanks) {
     const char* value = environment(name);
     if (value == nullptr) continue;
@@ -53,21 +57,15 @@ Launch read_launch(const Environment& environment) {
   return launch;
 }
 
-int device_for(const Launch& launch, int visible_devices, Sharing sharing) {
+int device_for(const Launch& launch, int visible_devices) {
   if (visible_devices < 1) {
     throw Error(ExitCode::device, "no device is visible; wanted one a rank",
-                "ask the scheduler for devices (--gpus-per-node) and look at CUDA_VISIBLE_DEVICES");
+                "ask the scheduler for devices (--gpus-per-node) and look at CUDA_VISIBLE_DEVICES; the host alone is "
+                "what the host build is for (cmake --preset host-release)");
   }
   if (launch.local_rank < 0) return 0;  // started without a launcher: the only rank
-  if (launch.local_rank < visible_devices) return launch.local_rank;
-  // Whether each rank was shown another one is seen when the ranks compare theirs: shared_device().
-  if (visible_devices == 1 && launch.shown_one) return 0;
-  if (sharing == Sharing::allowed) return launch.local_rank % visible_devices;
-  throw Error(ExitCode::device,
-              fmt::format("more ranks than devices on this node: {}={}, devices visible: {}; wanted one a rank",
-                          launch.source, launch.local_rank, visible_devices),
-              fmt::format("start at most {} rank{} a node, or ask for more devices", visible_devices,
-                          visible_devices == 1 ? "" : "s"));
+  // Where one is visible, each rank may have been shown another: that is seen when the ranks compare theirs.
+  return launch.local_rank % visible_devices;
 }
 
 bool has_code_for(std::string_view architectures, int capability) {
@@ -119,6 +117,13 @@ std::string shared_device(std::span<const std::string> ids) {
   return "";
 }
 
+void set_sharing(std::string who) {
+  shared_by() = std::move(who);
+}
+const std::string& sharing() {
+  return shared_by();
+}
+
 Space chosen_space(std::string_view wanted) {
 #if defined(SEER_CUDA)
   const bool built = kernels_need_device();
@@ -131,8 +136,12 @@ Space chosen_space(std::string_view wanted) {
 #endif
   const bool there = built && bound_device() >= 0;
   if (wanted == "host" || (wanted == "auto" && !there)) return Space::host;
+  if (there && !sharing().empty()) {
+    throw Error(ExitCode::device, sharing(),
+                "start as many ranks a node as it has devices, or compute on the host: parallel.device = \"host\"");
+  }
   if (there) return Space::device;
-  if (!built) throw Error(ExitCode::device, fmt::format("parallel.device = \"device\": {}", missing), remedy);
+  if (!built) throw Error(ExitCode::input, fmt::format("parallel.device = \"device\": {}", missing), remedy);
   throw Error(ExitCode::device, "parallel.device = \"device\": this process has no device",
               "start on a node with devices, or set parallel.device = \"auto\"");
 }

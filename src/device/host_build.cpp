@@ -14,7 +14,7 @@
 
 namespace seer::device {
 
-int bind_device(Sharing) {
+int bind_device() {
   return stand_in_by_environment() ? 0 : -1;
 }
 int bound_device() {

@@ -12,6 +12,7 @@
 #include <iterator>
 
 #include "seer/base/error.hpp"
+#include "seer/device/host_memory.hpp"
 #include "seer/device/ledger.hpp"
 #if defined(SEER_CUDA)
 #include "seer/device/cuda.hpp"
@@ -38,7 +39,8 @@ void* system_allocate(std::size_t bytes, Space space) {
   const std::size_t align = bytes >= kHugePage ? kHugePage : kAlign;
   void* data = std::aligned_alloc(align, rounded(bytes, align));
   if (data == nullptr) {
-    throw Error(ExitCode::device, fmt::format("out of host memory: {} bytes wanted in one block", bytes),
+    const auto code = exit_code_without(bytes, Space::host);
+    throw Error(code, fmt::format("out of host memory: {} bytes wanted in one block", bytes),
                 "use a smaller batch, smaller crops or more ranks");
   }
   // Of the last, incomplete huge page only what is touched: hundreds of packed weights end in one.
@@ -194,7 +196,17 @@ std::size_t available_bytes([[maybe_unused]] Space space) {
 #if defined(SEER_CUDA)
   if (space == Space::device) return device_available_bytes();
 #endif
-  return kernel_figure_bytes("/proc/meminfo", "MemAvailable:");
+  return host_memory().available;
+}
+std::size_t total_bytes([[maybe_unused]] Space space) {
+#if defined(SEER_CUDA)
+  if (space == Space::device) return device_total_bytes();
+#endif
+  return host_memory().total;
+}
+ExitCode exit_code_without(std::size_t bytes, Space space) {
+  const auto total = total_bytes(space);
+  return total > 0 && bytes > total ? ExitCode::input : ExitCode::device;
 }
 std::size_t resident_bytes() {
   return kernel_figure_bytes("/proc/self/status", "VmRSS:");

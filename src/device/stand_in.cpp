@@ -13,6 +13,7 @@
 #include <map>
 #include <mutex>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "seer/base/error.hpp"
@@ -129,7 +130,12 @@ bool has_stand_in() {
 
 bool stand_in_by_environment() {
   const char* wanted = std::getenv("SEER_STAND_IN_DEVICE");
-  if (wanted == nullptr || std::strcmp(wanted, "1") != 0) return false;
+  const std::string_view text = wanted == nullptr ? "" : wanted;
+  if (text.empty() || text == "0") return false;
+  if (text != "1") {
+    throw Error(ExitCode::input, fmt::format("SEER_STAND_IN_DEVICE=\"{}\"; wanted 0 or 1", text),
+                "1 computes on the stand-in for a device, 0 or nothing on the host");
+  }
   static const StandIn for_good;
   return true;
 }

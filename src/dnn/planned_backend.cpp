@@ -1,14 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <cstddef>
+#include <map>
+
 #include "planned_work.hpp"
 #include "seer/dnn/backend.hpp"
+#include "seer/dnn/packed_bytes.hpp"
 
 namespace seer::dnn {
 namespace {
 
 class PlannedBackend final : public Backend {
  public:
-  void conv_forward(device::Queue& queue, const ConvShape& shape, device::Tensor src, Weights,
+  void conv_forward(device::Queue& queue, const ConvShape& shape, device::Tensor src, Weights weight,
                     device::Tensor) override {
+    packed_bytes_[weight.data] = packed_weight_bytes(shape, src.dtype);
     queue.ledger->work(work_of(Direction::forward, shape, src.dtype));
   }
   void conv_backward_data(device::Queue& queue, const ConvShape& shape, device::Tensor d_dst, Weights,
@@ -28,9 +34,18 @@ class PlannedBackend final : public Backend {
     queue.ledger->work(work_of(m, n, k, type));
   }
   bool supports(DType type) override { return type != DType::u8; }
-  void set_packed_weights_limit(std::size_t) override {}
-  std::size_t held_bytes() const override { return 0; }
+  void set_packed_weights_limit(std::size_t bytes) override { limit_bytes_ = bytes; }
+  /// Packed weights; of scratch memory nothing is known before engines were measured.
+  std::size_t held_bytes() const override {
+    std::size_t bytes = 0;
+    for (const auto& [weights, packed] : packed_bytes_) bytes += packed;
+    return std::min(bytes, limit_bytes_);
+  }
   std::string describe() const override { return "planned"; }
+
+ private:
+  std::map<const void*, std::size_t> packed_bytes_;
+  std::size_t limit_bytes_ = std::size_t{1} << 30;  // as a device's
 };
 
 }  // namespace

@@ -81,7 +81,11 @@ struct FeatureExtractor::Impl {
     }
     pool = std::make_unique<device::Pool>(space);
 #if defined(SEER_CUDA)
-    dnn = space == device::Space::device ? dnn::make_device_backend() : dnn::make_host_backend();
+    // Not measured: ranks have batches of different sizes, and features should not depend on who was fast.
+    dnn::DeviceOptions options;
+    options.deterministic = true;
+    options.measured = false;
+    dnn = space == device::Space::device ? dnn::make_device_backend(options) : dnn::make_host_backend();
 #else
     dnn = dnn::make_host_backend(space);  // a device is the stand-in for one
 #endif

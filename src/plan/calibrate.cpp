@@ -7,7 +7,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
+#include <cstring>
 #include <functional>
 #include <vector>
 
@@ -257,32 +259,60 @@ void correct_by_updates(const comm::Communicator& world, dnn::Backend& backend, 
   }
 }
 
+/// The file that storage is measured with: gone in any case.
+class TrialFile {
+ public:
+  explicit TrialFile(const std::string& folder) : path_(folder + "/.seer-calibrate") {
+    fd_ = ::open(path_.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (fd_ < 0) fail("create");
+  }
+  ~TrialFile() {
+    ::close(fd_);
+    ::unlink(path_.c_str());
+  }
+  TrialFile(const TrialFile&) = delete;
+  TrialFile& operator=(const TrialFile&) = delete;
+
+  void write(const std::vector<char>& block) const {
+    pass("write", block.size(), ::write(fd_, block.data(), block.size()));
+  }
+  void read(std::vector<char>& block, off_t at) const {
+    pass("read", block.size(), ::pread(fd_, block.data(), block.size(), at));
+  }
+  void sync() const {
+    if (::fsync(fd_) != 0) fail("sync");
+    ::posix_fadvise(fd_, 0, 0, POSIX_FADV_DONTNEED);
+  }
+
+ private:
+  void pass(const char* what, std::size_t wanted, ssize_t done) const {
+    if (done >= 0 && static_cast<std::size_t>(done) < wanted) errno = ENOSPC;  // what the rest would meet
+    if (done < 0 || static_cast<std::size_t>(done) < wanted) fail(what);
+  }
+  [[noreturn]] void fail(const char* what) const {
+    throw Error(ExitCode::file, fmt::format("cannot {} {}: {}", what, path_, std::strerror(errno)),
+                "give --folder one that you may write to, with 256 MiB free");
+  }
+
+  std::string path_;
+  int fd_ = -1;
+};
+
 /// What the root writes to and reads from a file.
 void measure_storage(const comm::Communicator& world, const std::string& folder, config::Machine& machine) {
   comm::agree(world, "measuring the file system", [&] {
     if (!world.is_root()) return;
-    const std::string path = folder + "/.seer-calibrate";
-    const std::vector<char> block(std::size_t{16} << 20, 'x');
+    std::vector<char> block(std::size_t{16} << 20, 'x');
     constexpr int kBlocks = 16;
-    const int file = ::open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC, 0600);
-    if (file < 0) throw Error(ExitCode::file, "cannot write " + path, "give --folder one you may write to");
+    const TrialFile file(folder);
     const Clock writing;
-    for (int i = 0; i < kBlocks; ++i) {
-      if (::write(file, block.data(), block.size()) != static_cast<ssize_t>(block.size())) break;
-    }
-    ::fsync(file);
-    const double write_s = writing.seconds();
-    ::posix_fadvise(file, 0, 0, POSIX_FADV_DONTNEED);
-    std::vector<char> back(block.size());
-    const Clock reading;
-    for (int i = 0; i < kBlocks; ++i) {
-      if (::pread(file, back.data(), back.size(), i * static_cast<off_t>(back.size())) < 0) break;
-    }
+    for (int i = 0; i < kBlocks; ++i) file.write(block);
+    file.sync();
     const double bytes = kBlocks * static_cast<double>(block.size());
-    machine.write_bytes_per_s = bytes / write_s;
+    machine.write_bytes_per_s = bytes / writing.seconds();
+    const Clock reading;
+    for (int i = 0; i < kBlocks; ++i) file.read(block, i * static_cast<off_t>(block.size()));
     machine.read_bytes_per_s = bytes / reading.seconds();
-    ::close(file);
-    ::unlink(path.c_str());
   });
 }
 
@@ -299,7 +329,8 @@ void measure_data(const comm::Communicator& world, const CalibrateOptions& optio
   const auto times = loader->times();
   const auto images = static_cast<double>(times.images);
   machine.mean_image_bytes = static_cast<double>(times.bytes_read) / images;
-  machine.decode_pixels_per_s = machine.mean_image_pixels * images / (1e-3 * times.decode_ms);
+  machine.mean_image_pixels = static_cast<double>(times.pixels) / images;
+  machine.decode_pixels_per_s = static_cast<double>(times.pixels) / (1e-3 * times.decode_ms);
   machine.crop_pixels_per_s = pixels * images / (1e-3 * times.augment_ms);
 }
 
@@ -317,6 +348,11 @@ config::Machine calibrate(const comm::Communicator& world, const CalibrateOption
   machine.cores_per_rank = device::threads();
   machine.overlap = 0;  // all cores compute
   machine.rank_bytes = static_cast<double>(device::available_bytes()) / node_ranks;
+  // First what was asked for and may not be there: all else takes a minute.
+  measure_storage(world, options.folder, machine);
+  machine.decode_pixels_per_s = 6e7;  // of a core of a server processor of 2020 to 2024; --shards measures it
+  machine.crop_pixels_per_s = 2.5e7;
+  if (!options.shards.empty()) measure_data(world, options, machine);
   const auto backend = dnn::make_host_backend();
   constexpr std::int64_t kLarge = std::int64_t{8} << 20, kSmall = std::int64_t{64} << 10;
   machine.bytes_per_s = stream_bytes_per_s(time, kLarge);
@@ -330,10 +366,6 @@ config::Machine calibrate(const comm::Communicator& world, const CalibrateOption
   machine.launch_s = time([&] { kernels::fill(queue, tiny.tensor, 0); });
   measure_products(time, *backend, machine);
   measure_network(world, time, machine);
-  measure_storage(world, options.folder, machine);
-  machine.decode_pixels_per_s = 6e7;  // of a core of a server processor of 2020 to 2024; --shards measures it
-  machine.crop_pixels_per_s = 2.5e7;
-  if (!options.shards.empty()) measure_data(world, options, machine);
   correct_by_updates(world, *backend, static_cast<int>(std::clamp(options.seconds * 50, 1.0, 7.0)), machine);
   // And what the libraries make for themselves on the way: compiled primitives, buffers of messages.
   machine.reserved_bytes = world.all_reduce(libraries, comm::Op::max) + static_cast<double>(train::kLibrariesGrowBytes);

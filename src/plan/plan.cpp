@@ -52,28 +52,18 @@ void add_updates(const config::Config& config, const config::Machine& machine, t
   report.flops += times * totals.flops;
   for (std::size_t p = 0; p < train::kPhases; ++p) report.phases.ms[p] += times * phases.total().ms[p];
   for (const auto& t : simulation.traffic()) {
-    auto sum = std::find_if(report.traffic.begin(), report.traffic.end(), [&](const Simulation::Traffic& s) {
-      return s.name == t.name && s.kind == t.kind && s.ranks == t.ranks;
-    });
-    if (sum == report.traffic.end()) {
-      sum = report.traffic.insert(sum, {.name = t.name, .kind = t.kind, .ranks = t.ranks});
-    }
-    sum->calls += times * t.calls;
-    sum->bytes += times * t.bytes;
-    sum->seconds += times * t.seconds;
+    auto& sum = row_of(report.traffic, {.name = t.name, .kind = t.kind, .ranks = t.ranks});
+    sum.calls += times * t.calls;
+    sum.bytes += times * t.bytes;
+    sum.seconds += times * t.seconds;
   }
   for (const auto& k : simulation.by_kind()) {
-    auto sum = std::find_if(report.by_kind.begin(), report.by_kind.end(), [&](const Simulation::KindTotals& other) {
-      return other.kind == k.kind && other.direction == k.direction && other.dtype == k.dtype;
-    });
-    if (sum == report.by_kind.end()) {
-      sum = report.by_kind.insert(sum, {.kind = k.kind, .direction = k.direction, .dtype = k.dtype});
-    }
-    sum->calls += times * k.calls;
-    sum->flops += times * k.flops;
-    sum->bytes += times * k.bytes;
-    sum->seconds += times * k.seconds;
-    sum->roof_s += times * k.roof_s;
+    auto& sum = row_of(report.by_kind, {.kind = k.kind, .direction = k.direction, .dtype = k.dtype});
+    sum.calls += times * k.calls;
+    sum.flops += times * k.flops;
+    sum.bytes += times * k.bytes;
+    sum.seconds += times * k.seconds;
+    sum.roof_s += times * k.roof_s;
   }
   report.parameters = learner.model().parameters().parameter_count();
   report.checkpoint_bytes = 4.0 * static_cast<double>(2 * report.parameters + learner.model().buffers().block_elems());
@@ -130,21 +120,30 @@ void add_data(const config::Config& config, const config::Machine& machine, Repo
   report.step_s += report.data_wait_s;
 }
 
+/// What a rank saves, copied aside to be written beside the training.
+double copying_s(const config::Machine& machine, const Report& report) {
+  if (machine.backend == "host") {  // read and written once, and the other ranks do the same beside it
+    return 2 * static_cast<double>(report.memory.footprint.checkpoint) / (machine.bytes_per_s * machine.efficiency);
+  }
+  // To the host's memory, and once more there, which is taken to be as fast.
+  return 2 * report.checkpoint_bytes / report.ranks / machine.host_link_bytes_per_s;
+}
+
 void add_run(const config::Config& config, const config::Machine& machine, Report& report) {
   constexpr double kDay = 86400;
   const auto nodes = static_cast<double>(report.nodes);
   report.checkpoint_s = report.checkpoint_bytes / machine.write_bytes_per_s;
-  report.stall_s = report.checkpoint_s;
-  if (config.checkpoint.async) {  // read and written once, and the other ranks do the same beside it
-    report.stall_s =
-        2 * static_cast<double>(report.memory.footprint.checkpoint) / (machine.bytes_per_s * machine.efficiency);
-  }
+  report.stall_s = config.checkpoint.async ? copying_s(machine, report) : report.checkpoint_s;
   const double failures_per_s = machine.failures_per_node_per_day * nodes / kDay;
   if (failures_per_s > 0) {
     const double writing_s = config.checkpoint.async ? report.checkpoint_s : 0;
     report.interval_s = std::max(report.step_s,  // not within an update
                                  train::best_interval_s(report.stall_s, writing_s, 1 / failures_per_s));
     report.lost_share = train::lost_share(report.stall_s, writing_s, report.interval_s, 1 / failures_per_s);
+    // lost_share() = kSmallLoss, solved for the interval.
+    const double linear = kSmallLoss / failures_per_s - writing_s;
+    const double square = linear * linear - 2 * report.stall_s / failures_per_s;
+    if (report.lost_share < kSmallLoss) report.relaxed_interval_s = linear + std::sqrt(square);
   }
   const double run_s = static_cast<double>(report.updates) * report.step_s * (1 + report.lost_share);
   report.days = run_s / kDay;
@@ -204,28 +203,51 @@ std::vector<std::string> suggest(const config::Config& config, train::Topology t
   return {"nothing of recomputation, sharding or batch makes it fit: more ranks, or a smaller model"};
 }
 
+/// Error(input), as the job's start: a precision that the library lacks, two ranks on a device.
+void refuse_what_the_job_would(const config::Config& config, const config::Machine& machine, train::Topology topology) {
+  if (topology.host_library) return train::check_precision(config.precision, *train::planned_backend(topology));
+  if (topology.ranks_per_node <= machine.ranks_per_node) return;
+  throw Error(ExitCode::input,
+              fmt::format("{} ranks on a node of {}, which has {} devices: a device serves one rank",
+                          topology.ranks_per_node, machine.name, machine.ranks_per_node),
+              fmt::format("--per-node {}", machine.ranks_per_node));
+}
+
+/// What a rank may take: what the machine has for it, or less where the job is to keep to less.
+std::int64_t budget_of(const config::Config& config, const config::Machine& machine, train::Topology topology) {
+  const auto beside = static_cast<double>(std::min(topology.ranks_per_node, topology.ranks));
+  const auto share = std::min(1.0, static_cast<double>(machine.ranks_per_node) / beside);
+  const auto has = static_cast<std::int64_t>(share * machine.rank_bytes);
+  const auto wanted = config.parallel.memory_budget_bytes;
+  return wanted > 0 ? std::min(wanted, has) : has;
+}
+
 }  // namespace
 
 Report predict(const config::Config& config_in, const config::Machine& machine, train::Topology topology,
                std::uint64_t images) {
   auto config = config_in;
   topology.host_library = machine.backend == "host";
+  topology.on_device = !topology.host_library;
+  refuse_what_the_job_would(config, machine, topology);
   Report report;
   report.ranks = topology.ranks;
   report.nodes = (topology.ranks + topology.ranks_per_node - 1) / topology.ranks_per_node;
   report.images_per_rank = config.data.global_batch / topology.ranks;
   const auto base = static_cast<std::int64_t>(machine.reserved_bytes);
-  report.budget_bytes = config.parallel.memory_budget_bytes > 0 ? config.parallel.memory_budget_bytes
-                                                                : static_cast<std::int64_t>(machine.rank_bytes);
+  report.budget_bytes = budget_of(config, machine, topology);
+  std::string smallest;
   try {
     report.memory = train::plan_memory(config, topology, report.budget_bytes, base);
-  } catch (const Error&) {
+  } catch (const Error& error) {
     if (config.parallel.recompute != "auto") throw;
+    smallest = error.remedy().substr(0, error.remedy().find(';'));
     config.parallel.recompute = "block";  // told below as what does not fit; other errors come again here
     report.memory = train::plan_memory(config, topology, report.budget_bytes, base);
   }
   report.fits = report.memory.footprint.total() <= report.budget_bytes;
   if (!report.fits) report.suggestions = suggest(config_in, topology, report.budget_bytes, base);
+  if (!smallest.empty()) report.suggestions.push_back(smallest);
   simulate(config, machine, topology, report);
   report.model_flops = flops_without_replays(config, machine, topology);
   if (config.schedule.epochs <= 0 || images > 0) {

@@ -95,14 +95,12 @@ std::string run_table(const Report& r, const config::Config& config) {
         "; best every {:.5g} s = {:.0f} updates (Young/Daly); {:.2f} % of the time go to checkpoints and "
         "failures",
         r.interval_s, r.interval_s / r.step_s, 100 * r.lost_share);
+    if (r.relaxed_interval_s > r.interval_s) {
+      text += fmt::format("; every {:.4g} s = {:.0f} updates lose {:.1f} %", r.relaxed_interval_s,
+                          r.relaxed_interval_s / r.step_s, 100 * kSmallLoss);
+    }
   }
   return text + "\n";
-}
-
-/// What the job may meet at its start and the plan cannot know.
-std::string note(const config::Config& config, const config::Machine& machine) {
-  if (machine.backend != "host" || config.precision.compute != "fp16_o1") return "";
-  return "note: processors without avx512_fp16 cannot train in fp16_o1; there the job ends at its start\n\n";
 }
 
 }  // namespace
@@ -112,8 +110,7 @@ std::string to_text(const Report& r, const config::Config& config, const config:
              "{} parameters on {} ranks of {} ({} nodes), {} images a rank, {}, shard \"{}\", recompute \"{}\"\n\n",
              r.parameters, r.ranks, machine.name, r.nodes, r.images_per_rank, config.precision.compute,
              config.parallel.shard, config.parallel.recompute) +
-         note(config, machine) + memory_table(r) + "\n" + time_table(r) + "\n" + traffic_table(r) + "\n" +
-         run_table(r, config);
+         memory_table(r) + "\n" + time_table(r) + "\n" + traffic_table(r) + "\n" + run_table(r, config);
 }
 
 std::string to_json(const Report& r) {
@@ -143,6 +140,7 @@ std::string to_json(const Report& r) {
                         {"checkpoint_s", r.checkpoint_s},
                         {"checkpoint_stall_s", r.stall_s},
                         {"checkpoint_interval_s", r.interval_s},
+                        {"checkpoint_relaxed_interval_s", r.relaxed_interval_s},
                         {"read_bytes_per_s", r.read_bytes_per_s},
                         {"suggestions", r.suggestions}};
   for (const auto& [name, bytes] : train::rows(r.memory.footprint)) out["memory"][name] = bytes;

@@ -108,8 +108,12 @@ double Simulation::seconds(const Message& message) const {
     default:
       break;
   }
-  const double latency = rounds * (std::ceil(std::log2(in_node)) * machine_.node.latency_s +
-                                   std::ceil(std::log2(nodes)) * machine_.cluster.latency_s);
+  double latency = rounds * (std::ceil(std::log2(in_node)) * machine_.node.latency_s +
+                             std::ceil(std::log2(nodes)) * machine_.cluster.latency_s);
+  const bool scattered = message.kind == Message::Kind::reduce_scatter || message.kind == Message::Kind::all_gather;
+  if (scattered && machine_.backend == "device") {  // NCCL has only rings for these
+    latency = (message.ranks - nodes) * machine_.node.latency_s + (nodes - 1) * machine_.cluster.latency_s;
+  }
   const double inside = volume * (in_node - 1) / in_node * message.bytes / machine_.node.bytes_per_s;
   const double between = volume * (nodes - 1) / nodes * message.bytes / in_node / machine_.cluster.bytes_per_s;
   return crowding_ * (latency + inside + between);
@@ -120,17 +124,12 @@ void Simulation::work(const Work& work) {
   totals_.flops += work.flops;
   totals_.bytes += work.bytes;
   ++totals_.kernels;
-  auto same = std::find_if(by_kind_.begin(), by_kind_.end(), [&](const KindTotals& k) {
-    return k.kind == work.kind && k.direction == work.direction && k.dtype == work.dtype;
-  });
-  if (same == by_kind_.end()) {
-    same = by_kind_.insert(same, {.kind = work.kind, .direction = work.direction, .dtype = work.dtype});
-  }
-  ++same->calls;
-  same->flops += work.flops;
-  same->bytes += work.bytes;
-  same->seconds += s;
-  same->roof_s += roof_s(work);
+  auto& same = row_of(by_kind_, {.kind = work.kind, .direction = work.direction, .dtype = work.dtype});
+  ++same.calls;
+  same.flops += work.flops;
+  same.bytes += work.bytes;
+  same.seconds += s;
+  same.roof_s += roof_s(work);
   if (aside_) {
     aside_s_ += s;
     return;
@@ -142,16 +141,10 @@ void Simulation::work(const Work& work) {
 void Simulation::message(const Message& message) {
   if (message.ranks < 2) return;
   const double s = seconds(message);
-  auto found = std::find_if(traffic_.begin(), traffic_.end(), [&](const Traffic& t) {
-    return t.name == message.name && t.kind == message.kind && t.ranks == message.ranks;
-  });
-  if (found == traffic_.end()) {
-    found =
-        traffic_.insert(traffic_.end(), Traffic{.name = message.name, .kind = message.kind, .ranks = message.ranks});
-  }
-  ++found->calls;
-  found->bytes += message.bytes;
-  found->seconds += s;
+  auto& found = row_of(traffic_, {.name = message.name, .kind = message.kind, .ranks = message.ranks});
+  ++found.calls;
+  found.bytes += message.bytes;
+  found.seconds += s;
   if (aside_) {
     aside_s_ += s;
     return;

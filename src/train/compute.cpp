@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "seer/train/compute.hpp"
 
+#include <limits>
 #include <string>
 #include <utility>
 
@@ -15,6 +16,7 @@ namespace {
 dnn::DeviceOptions device_options(const config::Config& config, std::shared_ptr<comm::Communicator> talk) {
   return {.tf32 = config.precision.tf32,
           .deterministic = config.parallel.deterministic || config.guard.replay_every > 0,
+          .float_weight_gradients = config.precision.float_weight_gradients,
           .cache_dir = config.log.run_dir + "/cache",
           .writes_cache = talk->is_root(),
           .agree = [talk = std::move(talk)](const std::string& mine) {
@@ -51,6 +53,7 @@ std::shared_ptr<dnn::Backend> make_backend(const config::Config& config, const c
 #if defined(SEER_CUDA)
     if (space == device::Space::device) {
       backend = dnn::make_device_backend(device_options(config, talk));
+      backend->set_packed_weights_limit(packed_weights_limit(config));
     } else {
       backend = dnn::make_host_backend();
     }
@@ -60,6 +63,11 @@ std::shared_ptr<dnn::Backend> make_backend(const config::Config& config, const c
     check_precision(config.precision, *backend);
   });
   return backend;
+}
+
+std::size_t packed_weights_limit(const config::Config& config) {
+  constexpr std::size_t kSome = std::size_t{1} << 30;
+  return config.parallel.shard == "parameters" ? kSome : std::numeric_limits<std::size_t>::max();
 }
 
 }  // namespace seer::train

@@ -36,13 +36,12 @@ DType wire_of(const config::Precision& precision) {
 
 /// Rounds rows of a block for the wire, and back.
 void convert_rows(device::Queue& queue, const comm::DeviceRows& from, const comm::DeviceRows& to) {
-  const bool joined = from.stride == from.elems && to.stride == to.elems;
-  const auto elems = joined ? from.rows * from.elems : from.elems;
-  const auto row_of = [&](const comm::DeviceRows& rows, std::int64_t r) {
-    const auto offset = r * rows.stride * static_cast<std::int64_t>(dtype_bytes(rows.dtype));
-    return device::Tensor{static_cast<char*>(rows.data) + offset, {1, 1, 1, elems}, rows.dtype, queue.space};
+  const auto view = [&](const comm::DeviceRows& rows) {
+    return device::Tensor{rows.data, {1, 1, 1, rows.rows * rows.elems}, rows.dtype, queue.space};
   };
-  for (std::int64_t r = 0; r < (joined ? 1 : from.rows); ++r) kernels::cast(queue, row_of(from, r), row_of(to, r));
+  const bool joined = from.stride == from.elems && to.stride == to.elems;
+  if (joined) return kernels::cast(queue, view(from), view(to));
+  kernels::cast_rows(queue, view(from), from.stride, view(to), to.stride, from.rows, from.elems);
 }
 
 /// Linux hands out memory that is not there, and kills the run without a word when it is touched: what all ranks of a
@@ -54,7 +53,8 @@ void check_memory(const comm::Communicator& comm, device::Space space, std::size
     const double wanted = static_cast<double>(bytes) * node_ranks;
     const auto available = static_cast<double>(device::available_bytes(space));
     if (available == 0 || wanted <= available) return;
-    throw Error(ExitCode::device,
+    // More than there is in all is refused by every such node.
+    throw Error(device::exit_code_without(static_cast<std::size_t>(wanted), space),
                 fmt::format("{} parameters with gradients and momentum take {:.1f} GiB {}, which has {:.1f} GiB left",
                             parameters, wanted / (1 << 30),
                             device ? "of the device" : fmt::format("for the {} ranks of this node", node_ranks),

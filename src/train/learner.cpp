@@ -12,6 +12,7 @@
 #include "seer/checkpoint/weights.hpp"
 #include "seer/comm/progress.hpp"
 #include "seer/comm/signals.hpp"
+#include "seer/data/loader.hpp"
 #include "seer/device/binding.hpp"
 #include "seer/device/copy.hpp"
 #include "seer/kernels/activation.hpp"
@@ -48,7 +49,7 @@ std::int64_t share_of_batch(const config::Config& config, const comm::Communicat
 
 /// What a process holds before its first update differs by some pages from start to start. In steps of this, two starts
 /// find the same plan.
-constexpr std::int64_t kResidentStepBytes = std::int64_t{16} << 20;
+constexpr std::int64_t kResidentStepBytes = std::int64_t{4} << 20;
 /// By less than this it differs.
 constexpr std::int64_t kResidentMarginBytes = std::int64_t{1} << 20;
 
@@ -65,15 +66,17 @@ MemoryPlan plan_on_device(const config::Config& config, const comm::Communicator
 }
 
 /// The same on all ranks: of what they have, the least counts.
-MemoryPlan plan_here(const config::Config& config, const comm::Communicator& comm) {
+MemoryPlan plan_here(const config::Config& config, const comm::Communicator& comm, data::Readers readers) {
   if (agreed_space(config, comm) == device::Space::device) return plan_on_device(config, comm);
   const int node_ranks = comm.all_reduce(std::int64_t{comm.node().size()}, comm::Op::max);
   const auto here = comm.all_reduce(static_cast<std::int64_t>(device::resident_bytes()), comm::Op::max);
   const auto free = comm.all_reduce(static_cast<std::int64_t>(device::available_bytes()), comm::Op::min) / node_ranks;
   const auto budget = config.parallel.memory_budget_bytes > 0 ? config.parallel.memory_budget_bytes : free + here;
+  const auto threads = static_cast<std::int64_t>(data::reader_threads(config, comm));
+  readers.threads = comm.all_reduce(threads, comm::Op::max);
   const auto plan = [&](std::int64_t held) {
     const auto base = (held + kResidentStepBytes - 1) / kResidentStepBytes * kResidentStepBytes + kLibrariesGrowBytes;
-    return plan_memory(config, {.ranks = comm.size(), .ranks_per_node = node_ranks}, budget, base);
+    return plan_memory(config, {.ranks = comm.size(), .ranks_per_node = node_ranks, .readers = readers}, budget, base);
   };
   try {
     return plan(here);
@@ -115,8 +118,8 @@ class Learner::GroupReduction : public nn::StatisticsReduction {
   Probe& probe_;
 };
 
-Learner::Learner(const config::Config& config, const comm::Communicator& comm, Phases& phases)
-    : Learner(config, comm, phases, plan_here(config, comm), make_backend(config, comm)) {}
+Learner::Learner(const config::Config& config, const comm::Communicator& comm, Phases& phases, data::Readers readers)
+    : Learner(config, comm, phases, plan_here(config, comm, readers), make_backend(config, comm)) {}
 
 Learner::Learner(const config::Config& config, const comm::Communicator& comm, Phases& phases, MemoryPlan plan,
                  std::shared_ptr<dnn::Backend> backend)

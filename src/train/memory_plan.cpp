@@ -4,12 +4,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <utility>
 
 #include "seer/base/error.hpp"
 #include "seer/checkpoint/background.hpp"
 #include "seer/data/loader.hpp"
 #include "seer/nn/model.hpp"
+#include "seer/train/compute.hpp"
 #include "seer/train/learner.hpp"
 #include "seer/train/precision.hpp"
 
@@ -115,6 +117,14 @@ std::vector<std::pair<const char*, std::int64_t>> rows(const Footprint& f) {
           {"other", f.other}};
 }
 
+std::string to_text(const KeepTable& keep) {
+  std::array<std::int64_t, 3> of{};
+  for (const auto& row : keep) {
+    for (const auto k : row) ++of[k == nn::Keep::all ? 0 : k == nn::Keep::convolutions ? 1 : 2];
+  }
+  return fmt::format("nothing in {}, cheap passes in {}, all in {} segments and resolutions", of[0], of[1], of[2]);
+}
+
 std::string to_table(const Footprint& footprint, std::int64_t peak_resident_bytes) {
   constexpr double kMiB = 1 << 20;
   std::string text = "memory of this rank, MiB";
@@ -138,16 +148,24 @@ data::Batch planned_batch(const config::Config& config, int ranks) {
 }
 
 std::int64_t crops_on_device_bytes(const config::Config& config, int ranks) {
+  if (config.data.source != "crops") return data::feed_bytes(config, config.data.global_batch / ranks).device;
   std::int64_t bytes = 0;
   for (const auto& group : planned_batch(config, ranks).groups) bytes += group.images.bytes();
   return 2 * bytes;
 }
 
-std::int64_t crops_ahead_bytes(const config::Config& config, int ranks) {
+std::int64_t source_bytes(const config::Config& config, Topology topology) {
+  if (config.data.source != "crops")
+    return data::loader_bytes(config, config.data.global_batch / topology.ranks, topology.readers);
   std::int64_t bytes = 0;
-  for (const auto& group : planned_batch(config, ranks).groups) bytes += group.images.bytes();
-  if (config.data.source == "crops") return 2 * bytes;
-  return bytes * (std::max<std::int64_t>(config.data.prefetch_batches, 1) + 1);
+  for (const auto& group : planned_batch(config, topology.ranks).groups) bytes += group.images.bytes();
+  return 2 * bytes;
+}
+
+std::int64_t message_copies_bytes(const config::Config& config, Topology topology) {
+  if (topology.ranks == 1 || topology.on_device) return 0;
+  constexpr auto kRound = static_cast<std::int64_t>(comm::Communicator::kStagingBytes);
+  return config.parallel.shard == "none" ? kRound : 2 * kRound;
 }
 
 std::shared_ptr<dnn::Backend> planned_backend(Topology topology) {
@@ -168,8 +186,8 @@ Footprint footprint(const config::Config& config, Topology topology, const KeepT
   learner.assume_full_queue();
   learner.update(batch, 0, 0.1);
   auto out = learner.footprint();
-  out.data =
-      topology.on_device ? crops_on_device_bytes(config, topology.ranks) : crops_ahead_bytes(config, topology.ranks);
+  out.communication += message_copies_bytes(config, topology);
+  out.data = topology.on_device ? crops_on_device_bytes(config, topology.ranks) : source_bytes(config, topology);
   if (config.checkpoint.async && !topology.on_device) out.checkpoint = checkpoint::Snapshot::bytes(learner.slabs());
   return out;
 }
@@ -181,6 +199,7 @@ MemoryPlan plan_memory(const config::Config& config, Topology topology, std::int
   const nn::Model model(config.model, config.head);
   const auto batch = planned_batch(config, topology.ranks);
   const auto backend = planned_backend(topology);
+  if (!topology.host_library) backend->set_packed_weights_limit(packed_weights_limit(config));
   const auto with = [&](KeepTable keep) {
     MemoryPlan plan{std::move(keep), {}};
     plan.footprint = footprint(config, topology, plan.keep, backend);

@@ -91,11 +91,15 @@ void Phases::end_update() {
   current_.ms[index(Phase::other)] += std::max(0.0, current_.wall_ms - claimed);
   accumulate(interval_, current_);
   accumulate(total_, current_);
-  restart();
+  begin_update();
 }
 
 void Phases::restart() {
   read_queue();
+  begin_update();
+}
+
+void Phases::begin_update() {
   current_ = {};
   update_began_ms_ = now_ms();
 }

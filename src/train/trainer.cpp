@@ -6,6 +6,7 @@
 #include <cmath>
 #include <memory>
 #include <optional>
+#include <utility>
 
 #include "seer/base/build_info.hpp"
 #include "seer/base/error.hpp"
@@ -73,21 +74,30 @@ comm::SilenceLimits limits_of(const config::Log& log) {
 Run::Run(const config::Config& config, const comm::Communicator& comm, const PretrainOptions& options)
     : config_(config), comm_(comm), resumes_by_itself_(options.resume == "auto") {
   comm::watch_for_stop(comm.is_root() ? config.log.walltime : "");  // one clock, so that its stop has one name
-  learner_.emplace(config, comm, phases_);
+  // What readers will hold is part of what recompute = "auto" plans with.
+  std::optional<data::DataSet> shards;
+  data::Readers readers;
+  if (config.parallel.recompute == "auto" && config.data.source == "shards") {
+    shards.emplace(data::DataSet::open(config.data.shards, comm));
+    readers.image_pixels = data::largest_image_pixels(config, *shards, comm);
+    readers.images = static_cast<std::int64_t>(shards->images());
+  }
+  learner_.emplace(config, comm, phases_, readers);
   traffic_.emplace([this] { return counters(); });
   folder_.emplace(config, comm, options);
   comm::leave_traces_in(config.log.run_dir);
   watchdog_.emplace(comm, config.log.run_dir, limits_of(config.log));
   if (comm.is_root()) comm::watch_for_files(config.log.run_dir);
-  log::info(fmt::format("{}\n{}\n{} ranks, {} images a rank\n{}\n{}", build_info(), device::describe(), comm.size(),
-                        learner_->images_per_rank(), learner_->describe(), config::to_table(config)));
+  const auto recomputed = config.parallel.recompute == "auto" ? "recomputed: " + to_text(learner_->keep()) + "\n" : "";
+  log::info(fmt::format("{}\n{}\n{} ranks, {} images a rank\n{}\n{}{}", build_info(), device::describe(), comm.size(),
+                        learner_->images_per_rank(), learner_->describe(), recomputed, config::to_table(config)));
   local_ = open_local_sets(config, comm, options);
   saver_.emplace(config, comm, phases_, *traffic_, *learner_, local_.get(),
                  [this](checkpoint::State& state) { describe(state); });
   const auto from = resume(config, comm, options, *learner_, local_.get());
   if (from) data_start_ = {from->update, from->images_seen};
   start_ = data_start_.update;
-  source_ = data::open_source(config, comm, data_start_, learner_->device_queue());
+  source_ = data::open_source(config, comm, data_start_, learner_->device_queue(), std::move(shards));
   total_ = total_updates(config, source_->images(), images_seen(0));
   schedule_.emplace(config.schedule, total_);
   if (from) {

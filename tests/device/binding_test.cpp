@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "seer/base/error.hpp"
+#include "seer/device/stand_in.hpp"
 
 namespace seer::device {
 namespace {
@@ -64,30 +65,19 @@ TEST(Binding, WhatIsNoNumberIsRefused) {
   }
 }
 
-TEST(Binding, MoreRanksThanDevicesAreRefused) {
-  const auto fifth = launch_with({{"SLURM_LOCALID", "4"}});
-  const auto said = refusal([&] { device_for(fifth, 4); });
-  EXPECT_NE(said.find("SLURM_LOCALID=4, devices visible: 4"), std::string::npos) << said;
-  EXPECT_NE(said.find("at most 4 ranks a node"), std::string::npos) << said;
-  EXPECT_NE(refusal([&] { device_for(launch_with({{"SLURM_LOCALID", "1"}}), 1); }), "");
-  EXPECT_EQ(refusal([&] { device_for(launch_with({{"SLURM_LOCALID", "3"}}), 4); }), "");
-  EXPECT_EQ(device_for(fifth, 4, Sharing::allowed), 0);
+TEST(Binding, RanksBeyondTheDevicesShareThem) {
+  EXPECT_EQ(device_for(launch_with({{"SLURM_LOCALID", "3"}}), 4), 3);
+  EXPECT_EQ(device_for(launch_with({{"SLURM_LOCALID", "4"}}), 4), 0);
+  EXPECT_EQ(device_for(launch_with({{"SLURM_LOCALID", "1"}}), 1), 0);
 }
 
 TEST(Binding, ALauncherMayShowEachRankADeviceOfItsOwn) {
-  const auto third = launch_with({{"SLURM_LOCALID", "2"}, {"CUDA_VISIBLE_DEVICES", "2"}});
-  EXPECT_TRUE(third.shown_one);
-  EXPECT_EQ(device_for(third, 1), 0);
-  const auto all = launch_with({{"SLURM_LOCALID", "2"}, {"CUDA_VISIBLE_DEVICES", "0,1"}});
-  EXPECT_FALSE(all.shown_one);
-  EXPECT_NE(refusal([&] { device_for(all, 2); }), "");
+  EXPECT_EQ(device_for(launch_with({{"SLURM_LOCALID", "2"}}), 1), 0);
 }
 
 TEST(Binding, NoVisibleDeviceIsRefused) {
   for (const auto& launch : {launch_with({}), launch_with({{"SLURM_LOCALID", "0"}})}) {
-    for (const auto sharing : {Sharing::refused, Sharing::allowed}) {
-      EXPECT_NE(refusal([&] { device_for(launch, 0, sharing); }).find("no device is visible"), std::string::npos);
-    }
+    EXPECT_NE(refusal([&] { device_for(launch, 0); }).find("no device is visible"), std::string::npos);
   }
 }
 
@@ -123,6 +113,19 @@ TEST(Binding, PairsAreSaidShortly) {
 }
 
 #if !defined(SEER_CUDA)
+TEST(Binding, RanksThatShareADeviceComputeOnTheHostAlone) {
+  const StandIn stand_in;
+  EXPECT_EQ(chosen_space("auto"), Space::device);
+  set_sharing("ranks 0 and 2 share the device x; wanted one a rank");
+  for (const char* wanted : {"auto", "device"}) {
+    const auto said = refusal([&] { chosen_space(wanted); });
+    EXPECT_EQ(said.rfind("ranks 0 and 2 share the device x; wanted one a rank", 0), 0U) << said;
+  }
+  EXPECT_EQ(chosen_space("host"), Space::host);
+  set_sharing("");
+  EXPECT_EQ(chosen_space("device"), Space::device);
+}
+
 TEST(Binding, AHostBuildHasNone) {
   EXPECT_EQ(bind_device(), -1);
   EXPECT_EQ(bound_device(), -1);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What of the device's back end needs no device: choosing and keeping engines, row-major products in column-major
-// words, padded widths, and what cuDNN offers for a device that is described and not here.
+// words, padded widths.
 #if defined(SEER_CUDA)
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -24,11 +24,13 @@ class ChoicesFile : public testing::Test {
 };
 
 /// A way that takes so long and counts how often it is asked.
-Candidate timed(const char* name, std::optional<double> us, int& asked) {
-  return {name, [us, &asked](double) {
+Candidate timed(const char* name, std::optional<double> us, int& asked, bool ready = true) {
+  return {name,
+          [us, &asked](double) {
             ++asked;
             return us;
-          }};
+          },
+          [ready] { return ready; }};
 }
 
 TEST_F(ChoicesFile, TheFastestIsTakenKeptAndNotMeasuredAgain) {
@@ -79,6 +81,47 @@ TEST(Choose, AKeptNameThatIsNotOfferedIsMeasuredAnew) {
   EXPECT_EQ(asked, 1);
 }
 
+// Of another time as well: what is in the key is the same, and the engine can no longer be made ready.
+TEST(Choose, AKeptEngineThatIsNotReadyIsMeasuredAnewAndAgreed) {
+  int asked = 0, agreed = 0;
+  const Agree echo = [&](const std::string& mine) {
+    ++agreed;
+    return mine;
+  };
+  Choices choices("", true);
+  choices.keep("key", {"broken", 1});
+  const std::vector<Candidate> candidates{timed("broken", std::nullopt, asked, false), timed("there", 5, asked)};
+  EXPECT_EQ(choose("key", candidates, choices, echo, "a shape"), 1U);
+  EXPECT_EQ(agreed, 1);
+  EXPECT_EQ(choices.find("key"), (Choice{"there", 5}));
+}
+
+TEST_F(ChoicesFile, TheRootsEngineThatIsNotReadyHereIsAnErrorThatNamesTheFile) {
+  int asked = 0;
+  Choices choices(folder, true);
+  try {
+    choose(
+        "key", {timed("a", 1, asked), timed("b", 2, asked, false)}, choices,
+        [](const std::string&) { return std::string("b"); }, "a shape");
+    FAIL() << "no error";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::device);
+    EXPECT_NE(error.message().find("engine b for a shape, which cannot be made ready here"), std::string::npos);
+    EXPECT_NE(error.remedy().find(folder + "/dnn_choices.json"), std::string::npos) << error.remedy();
+  }
+}
+
+// No memory, or a device that is broken, says nothing of which way is fast.
+TEST(Choose, AFailureThatIsNoRefusalEndsTheChoice) {
+  int asked = 0;
+  Choices choices("", true);
+  const Candidate failing{"failing",
+                          [](double) -> std::optional<double> { throw Error(ExitCode::device, "no memory"); },
+                          [] { return true; }};
+  EXPECT_THROW(choose("key", {timed("slow", 9, asked), failing}, choices, {}, "a shape"), Error);
+  EXPECT_FALSE(choices.find("key"));
+}
+
 TEST(Choose, TheRootsChoiceIsEverybodys) {
   int asked = 0;
   std::vector<std::string> told;
@@ -112,6 +155,13 @@ TEST(Choose, NoEngineOrAnUnknownOneIsAnErrorAfterTheAgreement) {
   }
 }
 
+TEST(Choose, TheFirstThatIsReadyWhereNothingIsMeasured) {
+  int asked = 0;
+  EXPECT_EQ(first_ready({timed("a", 1, asked, false), timed("b", 9, asked), timed("c", 1, asked)}, "a shape"), 1U);
+  EXPECT_EQ(asked, 0);
+  EXPECT_THROW(first_ready({timed("a", 1, asked, false)}, "a shape"), Error);
+}
+
 TEST(ChoiceKey, NamesAllThatTheChoiceDependsOn) {
   const ConvShape s{.n = 2, .h = 5, .w = 6, .c_in = 48, .c_out = 24, .kernel = 3, .stride = 2, .pad = 1, .groups = 3};
   const ChoiceSetting setting{
@@ -123,6 +173,9 @@ TEST(ChoiceKey, NamesAllThatTheChoiceDependsOn) {
       "stride 2 pad 1 groups 3 alignment 16");
   auto other = setting;
   other.deterministic = true;
+  EXPECT_NE(choice_key(other, Direction::backward_data, s, DType::bf16, 16), key);
+  other = setting;
+  other.float_weight_gradients = true;
   EXPECT_NE(choice_key(other, Direction::backward_data, s, DType::bf16, 16), key);
   EXPECT_NE(choice_key(setting, Direction::forward, s, DType::bf16, 16), key);
   EXPECT_NE(choice_key(setting, Direction::backward_data, s, DType::f16, 16), key);
@@ -173,110 +226,6 @@ TEST(PaddedWidths, RoundEachGroupUpToEight) {
   EXPECT_EQ(p.shape({.c_in = 2020, .c_out = 15, .groups = 5}).c_out, 5 * 8);
   EXPECT_FALSE(PaddedWidths(ConvShape{.c_in = 528, .c_out = 1056, .groups = 2}).needed());
 }
-
-#if CUDNN_VERSION >= 90800
-/// An H100 as cuDNN describes it: all but running works without one.
-const char kH100[] =
-    R"({"maxGridSize":[2147483647,65535,65535],"maxBlockSize":[1024,1024,64],"regsPerBlock":65536,)"
-    R"("multiProcessorCount":132,"smClockRateKHz":1980000,"memClockRateKHz":2619000,"l2CacheSize":52428800,)"
-    R"("warpSize":32,"maxSharedMemoryPerBlock":49152,"maxSharedMemoryPerBlockOptin":232448,)"
-    R"("reservedSharedMemoryPerBlock":1024,"maxRegistersPerSM":65536,"pciDeviceId":0,"maxCtasPerSM":32,)"
-    R"("maxThreadsPerBlock":1024,"maxThreadsPerSM":2048,"isTccDriver":0,"supportCoopLaunch":1,"deviceVer":900,)"
-    R"("driverVer":13000,"cudaDeviceId":0,"totalGlobalMem":85000000000,"deviceName":"NVIDIA H100 80GB HBM3"})";
-
-class DescribedDevice : public testing::TestWithParam<std::tuple<DType, Direction>> {
- protected:
-  void SetUp() override {
-    try {
-      properties = cudnn::Descriptor(CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR);
-      properties.set(CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, sizeof kH100 - 1, kH100).finalize();
-    } catch (const cudnn::Failure& failure) {
-      GTEST_SKIP() << "not run: this cuDNN describes devices in another way: " << failure.what();
-    }
-  }
-  cudnn::Descriptor properties;
-  cudnn::Target target{.handle = nullptr, .properties = &properties};
-  const DType type = std::get<0>(GetParam());
-  const Direction direction = std::get<1>(GetParam());
-
-  /// Names of the ways whose engines can be made ready.
-  std::vector<std::string> usable(const ConvShape& shape, const DeviceOptions& options) {
-    std::vector<std::string> names;
-    for (const auto& way : ways(target, options, direction, shape, type, 16)) {
-      if (way.product) {
-        names.push_back(way.name);
-        continue;
-      }
-      try {
-        const cudnn::Plan plan(target, way.engine);
-        if (way.workspace_bytes + plan.workspace_bytes() <= options.workspace_bytes) names.push_back(way.name);
-      } catch (const cudnn::Failure&) {
-      }
-    }
-    return names;
-  }
-};
-
-// Shapes of the RegNets: stem, widening shortcut, grouped with widths of 264 and 1010, and the tests' odd ones.
-const ConvShape kShapes[] = {
-    {.n = 32, .h = 224, .w = 224, .c_in = 3, .c_out = 32, .kernel = 3, .stride = 2, .pad = 1},
-    {.n = 32, .h = 28, .w = 28, .c_in = 528, .c_out = 1056},
-    {.n = 32, .h = 28, .w = 28, .c_in = 528, .c_out = 1056, .stride = 2},
-    {.n = 32, .h = 28, .w = 28, .c_in = 1056, .c_out = 1056, .kernel = 3, .stride = 2, .pad = 1, .groups = 4},
-    {.n = 8, .h = 28, .w = 28, .c_in = 2020, .c_out = 2020, .kernel = 3, .pad = 1, .groups = 2},
-    {.n = 2, .h = 7, .w = 5, .c_in = 24, .c_out = 24, .kernel = 3, .pad = 1, .groups = 3},
-    {.n = 1, .h = 5, .w = 4, .c_in = 15, .c_out = 21, .kernel = 3, .pad = 1, .groups = 3},
-    {.n = 1, .h = 7, .w = 8, .c_in = 16, .c_out = 16, .kernel = 5, .stride = 2, .pad = 2, .groups = 2},
-};
-
-TEST_P(DescribedDevice, HasAnEngineForEachShape) {
-  for (const bool deterministic : {false, true}) {
-    for (const auto& s : kShapes) {
-      DeviceOptions options;
-      options.deterministic = deterministic;
-      const auto names = usable(s, options);
-      std::string all;
-      for (const auto& name : names) all += name + "; ";
-      EXPECT_FALSE(names.empty()) << "channels " << s.c_in << " kernel " << s.kernel << " groups " << s.groups;
-      if (!deterministic) RecordProperty("c" + std::to_string(s.c_in) + "_g" + std::to_string(s.groups), all);
-    }
-  }
-}
-
-TEST_P(DescribedDevice, OffersPaddedWaysForOddWidthsOfHalfPrecision) {
-  DeviceOptions options;
-  options.float_weight_gradients = false;
-  const auto names = usable(kShapes[4], options);
-  const bool padded =
-      std::any_of(names.begin(), names.end(), [](const auto& name) { return name.starts_with("padded"); });
-  EXPECT_EQ(padded, type != DType::f32);
-}
-
-// Engines that copy are compiled when the program runs. Where there is no driver to take them, that is all that may be
-// missing; which is said, with a remedy for what one can mend.
-TEST_P(DescribedDevice, CastsWeightsOfAnyAlignment) {
-  if (type == DType::f32 || direction != Direction::forward) return;
-  for (const auto& s : {kShapes[0], kShapes[1]}) {  // each takes a compiler's time where there is a driver
-    for (const std::int64_t alignment : {4, 16}) {
-      const auto from = cudnn::weights(1, DType::f32, s, cudnn::Order::krsc, alignment);
-      const auto to = cudnn::weights(2, type, s, cudnn::Order::krsc);
-      try {
-        EXPECT_TRUE(cudnn::first_plan(cudnn::Graph::copy(target, from, to), 0));
-      } catch (const cudnn::Failure& failure) {
-        EXPECT_TRUE(failure.status == CUDNN_STATUS_NOT_SUPPORTED_RUNTIME_PREREQUISITE_MISSING ||
-                    failure.status == CUDNN_STATUS_EXECUTION_FAILED_CUDA_DRIVER)
-            << failure.what();
-        EXPECT_EQ(failure.remedy().empty(), failure.status == CUDNN_STATUS_EXECUTION_FAILED_CUDA_DRIVER);
-      }
-    }
-  }
-}
-
-INSTANTIATE_TEST_SUITE_P(H100, DescribedDevice,
-                         testing::Combine(testing::Values(DType::f32, DType::bf16, DType::f16),
-                                          testing::Values(Direction::forward, Direction::backward_data,
-                                                          Direction::backward_weights)));
-#endif
 
 }  // namespace
 }  // namespace seer::dnn

@@ -7,6 +7,9 @@
 #include "naive.hpp"
 #include "places.hpp"
 #include "seer/dnn/backend.hpp"
+#if defined(SEER_CUDA)
+#include "seer/device/device_queue.hpp"
+#endif
 
 namespace seer::dnn {
 namespace {
@@ -42,6 +45,36 @@ INSTANTIATE_TEST_SUITE_P(All, Gemm,
                                           testing::Values(Transpose::no, Transpose::yes),
                                           testing::Values(Transpose::no, Transpose::yes),
                                           testing::Values(Accumulate::no, Accumulate::yes), testing::Bool(), kPlaces));
+
+#if defined(SEER_CUDA)
+// Parameters lie one after another in one block: a bias may begin on any 4 bytes, and the plan made for one that lies
+// better must not be taken for it.
+TEST(DeviceGemm, TakesABiasOnAnyBoundary) {
+  SEER_NEEDS_DEVICE();
+  const std::int64_t m = 64, n = 128, k = 32;
+  const auto a = naive::random(m * k, 1), b = naive::random(k * n, 2), bias = naive::random(n, 3);
+  const auto expected = naive::gemm(m, n, k, a, Transpose::no, b, Transpose::no, bias, {});
+  device::DeviceQueue own;
+  auto queue = own.queue();
+  const auto up = [&](const naive::Floats& values, std::size_t skipped) {
+    auto buffer = device::Buffer::floats(values.size() + skipped, device::Space::device);
+    device::copy(queue, values.data(), device::Space::host, buffer.f32() + skipped, device::Space::device,
+                 values.size() * sizeof(float));
+    return buffer;
+  };
+  const auto on_a = up(a, 0), on_b = up(b, 0), on_c = device::Buffer::floats(naive::at(m * n), device::Space::device);
+  const auto backend = make_device_backend({});
+  for (const std::size_t skipped : {0, 1, 2, 3}) {
+    const auto on_bias = up(bias, skipped);
+    backend->gemm(queue, m, n, k, on_a.f32(), Transpose::no, on_b.f32(), Transpose::no, on_c.f32(), Accumulate::no,
+                  on_bias.f32() + skipped);
+    naive::Floats c(naive::at(m * n));
+    device::copy(queue, on_c.data(), device::Space::device, c.data(), device::Space::host, c.size() * sizeof(float));
+    queue.wait();
+    EXPECT_LT(naive::relative_error(c, expected), 1e-5) << skipped;
+  }
+}
+#endif
 
 }  // namespace
 }  // namespace seer::dnn

@@ -7,6 +7,7 @@
 #include "naive.hpp"
 #include "places.hpp"
 #include "seer/dnn/backend.hpp"
+#include "seer/dnn/packed_bytes.hpp"
 
 namespace seer::dnn {
 namespace {
@@ -106,6 +107,20 @@ TEST_P(PackedWeights, RenewalTakesNoMoreMemory) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Groups, PackedWeights, testing::Combine(testing::Values(1, 2, 3, 6), kPlaces));
+
+// What training tells the device's back end that it needs, without a device.
+TEST(PackedWeightBytes, CountPaddedCopiesAndNoneOfWeightsInPlace) {
+  const ConvShape pointwise{.n = 64, .h = 7, .w = 7, .c_in = 48, .c_out = 24};
+  EXPECT_EQ(packed_weight_bytes(pointwise, DType::f32), 0U);
+  EXPECT_EQ(packed_weight_bytes(pointwise, DType::bf16), 48U * 24 * 2);
+  const ConvShape grouped{.c_in = 48, .c_out = 96, .kernel = 3, .pad = 1, .groups = 2};
+  EXPECT_EQ(packed_weight_bytes(grouped, DType::f32), 96U * 24 * 9 * 4);
+  EXPECT_EQ(packed_weight_bytes(grouped, DType::f16), 96U * 24 * 9 * 2);
+  // Groups of 373 become groups of 376; the copy that is not padded may be needed as well.
+  const ConvShape odd{.c_in = 746, .c_out = 746, .kernel = 3, .pad = 1, .groups = 2};
+  EXPECT_EQ(packed_weight_bytes(odd, DType::f32), 746U * 373 * 9 * 4);
+  EXPECT_EQ(packed_weight_bytes(odd, DType::bf16), (746U * 373 + 752U * 376) * 9 * 2);
+}
 
 }  // namespace
 }  // namespace seer::dnn

@@ -125,16 +125,18 @@ inline std::string choices_folder() {
 inline const auto kPlaces = testing::Values(Place::host);
 #endif
 
-inline std::unique_ptr<Backend> make_backend(Place place) {
+/// `float_weight_gradients`: as the host has them; false: a device may round them.
+inline std::unique_ptr<Backend> make_backend(Place place, bool float_weight_gradients = true) {
 #if defined(SEER_CUDA)
   if (place == Place::device) {
     DeviceOptions options;
     options.deterministic = true;
+    options.float_weight_gradients = float_weight_gradients;
     options.cache_dir = choices_folder();
     return std::make_unique<MirroredBackend>(std::move(options));
   }
 #endif
-  (void)place;
+  (void)place, (void)float_weight_gradients;
   return make_host_backend();
 }
 

@@ -66,7 +66,7 @@ struct Data {
   std::int64_t reader_threads = 0;  ///< 0: chosen from the cores
   std::int64_t max_pixels = 50000000;
   std::string decode = "host";
-  std::int64_t staging_pixels = 1048576;  ///< on a device: room for decoded images, pixels an image
+  std::int64_t staging_pixels = 1048576;  ///< on a device: room for decoded images, pixels an image; planned for hosts
   bool operator==(const Data&) const = default;
 };
 struct Optimizer {
@@ -97,6 +97,7 @@ struct Precision {
   std::string loss_scale = "auto";
   std::string reduce = "fp32";
   bool tf32 = false;
+  bool float_weight_gradients = false;
   bool operator==(const Precision&) const = default;
 };
 struct Parallel {

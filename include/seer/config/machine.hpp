@@ -27,7 +27,8 @@ struct MachineLink {
 
 struct Machine {
   std::string name;
-  std::string backend = "device";  ///< or "host": oneDNN's packed weights and workspaces count as memory
+  /// Where ranks compute. "host": oneDNN's packed weights and workspaces and a checkpoint's copy count as memory.
+  std::string backend = "device";
   std::int64_t ranks_per_node = 1, cores_per_rank = 1;
 
   double rank_bytes = 0, reserved_bytes = 0;  ///< of one rank in all; taken before the program's own
@@ -35,6 +36,7 @@ struct Machine {
   double cache_bytes = 0, cache_speedup = 1;  ///< kernels that touch less than this run so many times faster
   double half_speedup = 1;                    ///< of bytes, in kernels on 16-bit tensors
   double launch_s = 0;                        ///< of every kernel
+  double host_link_bytes_per_s = 1.2e10;      ///< of a device: copies from its memory to the host's
 
   double fp32 = 1, bf16 = 1, fp16_o1 = 1;  ///< peak of one rank, FLOP/s, dense
   std::vector<MachineRate> rates;

@@ -30,5 +30,6 @@ void device_free(void* data) noexcept;
 /// Synchronises.
 void device_zero(void* data, std::size_t bytes);
 std::size_t device_available_bytes();
+std::size_t device_total_bytes();
 
 }  // namespace seer::device

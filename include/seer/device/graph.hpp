@@ -3,11 +3,12 @@
 // where launching it kernel by kernel would keep the device waiting. On the host, and on a planned machine, it simply
 // runs.
 //
-// What is recorded: kernels, copies (between device memory and pinned memory), library calls and collectives that the
-// queue is handed, and on other queues, as long as they follow this one and are followed by it at the end. What must
-// not be in it: anything that waits for a queue, reads a result on the host, asks for device memory, or runs code on
-// the host that matters: that would happen once. Addresses, shapes and numbers handed to kernels are those of the
-// recording; what may change (learning rates, factors) lies in device memory.
+// What is recorded: kernels, copies (between device memory and pinned memory) and library calls that the queue is
+// handed, and on other queues, as long as they follow this one and are followed by it at the end. What must not be in
+// it: collectives (each is counted and watched while it runs; a DeviceCommunicator refuses), anything that waits for a
+// queue, reads a result on the host, asks for device memory, or runs code on the host that matters: that would happen
+// once. Addresses, shapes and numbers handed to kernels are those of the recording; what may change (learning rates,
+// factors) lies in device memory.
 #pragma once
 
 #include <cstddef>

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "seer/base/error.hpp"
 #include "seer/device/tensor.hpp"
 
 namespace seer::device {
@@ -114,8 +115,14 @@ class Pool {
   std::uint64_t system_allocations_ = 0;
 };
 
-/// What the machine can still give without swapping (MemAvailable), or this process's device; 0 where unknown.
+/// What the machine (within this process's control groups, host_memory.hpp) can still give without swapping, or this
+/// process's device; 0 where unknown.
 std::size_t available_bytes(Space space = Space::host);
+/// What there is of it in all.
+std::size_t total_bytes(Space space = Space::host);
+/// Of an error about so many bytes that are not to be had: input where there are not as many in all, so that every such
+/// node would refuse them again; else device, for something else holds them now.
+ExitCode exit_code_without(std::size_t bytes, Space space);
 /// Bytes the process holds now and held at most (resident set, /proc/self/status); 0 where unknown.
 std::size_t resident_bytes();
 std::size_t peak_resident_bytes();

@@ -27,7 +27,7 @@ class StandIn {
   StandIn& operator=(const StandIn&) = delete;
 };
 bool has_stand_in();
-/// Makes one for good where the environment asks for it.
+/// Makes one for good where the environment asks for it. Error(input) for anything but 0, 1 and nothing.
 bool stand_in_by_environment();
 
 /// While it lives, the stand-in's memory may be touched: by queued work. Nothing on a host queue. The rights are the

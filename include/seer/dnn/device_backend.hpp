@@ -21,10 +21,14 @@ struct DeviceOptions {
   bool tf32 = false;
   /// Only engines that give the same bits every time.
   bool deterministic = false;
-  /// Gradients of weights in half precision are never rounded to it, as on the host. cuDNN has no engine that does so
-  /// for grouped convolutions: their operands are widened to float, which costs about two passes over them and runs at
-  /// TF32's rate (exactly: bf16 and f16 fit into TF32). False: such gradients may be rounded once per call.
-  bool float_weight_gradients = true;
+  /// Whether engines are timed. Else each call takes the first that can do it in the order of the libraries' heuristics:
+  /// at once, and the same on all ranks without a word between them.
+  bool measured = true;
+  /// Gradients of weights in half precision are never rounded to it, as on the host. cuDNN has no engine that leaves
+  /// them so: operands are widened to float, which costs about two passes over them and runs at TF32's rate (exactly:
+  /// bf16 and f16 fit into TF32). False: they may be rounded once per call, in pieces once a piece, where that is
+  /// faster; apex O1 and PyTorch's autocast always do.
+  bool float_weight_gradients = false;
   /// Scratch memory of a call, copies of operands included; more is never asked for.
   std::size_t workspace_bytes = std::size_t{1} << 30;
   /// Where choices are kept from one run to the next ("dnn_choices.json"); "" keeps none.

@@ -15,6 +15,9 @@
 
 namespace seer::plan {
 
+/// Of the time, to checkpoints and failures: not worth writing more often.
+constexpr double kSmallLoss = 1e-3;
+
 struct Report {
   train::MemoryPlan memory;
   std::int64_t budget_bytes = 0;
@@ -40,7 +43,8 @@ struct Report {
   double checkpoint_bytes = 0, checkpoint_s = 0;
   double stall_s = 0;     ///< that the training stands still for one: all of it, or with checkpoint.async the copy
   double interval_s = 0;  ///< Young and Daly, see train::best_interval_s; 0: nothing fails
-  double lost_share = 0;  ///< of the time, to checkpoints and to what failures undo
+  double relaxed_interval_s = 0;  ///< longest that loses no more than kSmallLoss; 0: the best one loses more
+  double lost_share = 0;          ///< of the time, to checkpoints and to what failures undo
   double read_bytes_per_s = 0;
 
   std::vector<std::string> suggestions;  ///< where it does not fit

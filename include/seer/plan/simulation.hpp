@@ -6,6 +6,7 @@
 // 1 / ranks-of-the-node of the bytes each (a ring or its equal in each), latencies of a tree.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -44,6 +45,7 @@ class Simulation final : public device::Ledger {
     device::Message::Kind kind = device::Message::Kind::all_reduce;
     int ranks = 1;
     double calls = 0, bytes = 0, seconds = 0;
+    bool counts_same(const Traffic& o) const { return name == o.name && kind == o.kind && ranks == o.ranks; }
   };
   /// All work of one kind in one direction, on the main line and beside it.
   struct KindTotals {
@@ -52,6 +54,9 @@ class Simulation final : public device::Ledger {
     DType dtype = DType::f32;
     double calls = 0, flops = 0, bytes = 0, seconds = 0;
     double roof_s = 0;  ///< at the peak, or where that is longer at the memory's full rate; without launches
+    bool counts_same(const KindTotals& o) const {
+      return kind == o.kind && direction == o.direction && dtype == o.dtype;
+    }
   };
   const Totals& totals() const { return totals_; }
   const std::vector<KindTotals>& by_kind() const { return by_kind_; }
@@ -77,5 +82,12 @@ class Simulation final : public device::Ledger {
 
 const char* name_of(device::Message::Kind kind);
 const char* name_of(device::Work::Kind kind);
+
+/// The row that counts the same as `key`, which has no counts; added at the end where there is none.
+template <class Row>
+Row& row_of(std::vector<Row>& rows, const Row& key) {
+  const auto found = std::find_if(rows.begin(), rows.end(), [&](const Row& row) { return row.counts_same(key); });
+  return found != rows.end() ? *found : rows.emplace_back(key);
+}
 
 }  // namespace seer::plan

@@ -2,6 +2,7 @@
 // The libraries that convolve and multiply, where a configuration wants them.
 #pragma once
 
+#include <cstddef>
 #include <memory>
 
 #include "seer/comm/communicator.hpp"
@@ -21,5 +22,9 @@ std::unique_ptr<device::DeviceQueue> make_queue(const config::Config& config, co
 /// Collective. Error(input), agreed, where some rank's cannot compute in this precision. On a device all ranks use the
 /// root's choice of engines, which it keeps in the run folder.
 std::shared_ptr<dnn::Backend> make_backend(const config::Config& config, const comm::Communicator& comm);
+
+/// What a device's packed copies of weights may take: all of them are kept, but where parameters come and go with each
+/// use a GiB.
+std::size_t packed_weights_limit(const config::Config& config);
 
 }  // namespace seer::train

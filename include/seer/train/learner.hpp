@@ -40,8 +40,8 @@ class Learner {
  public:
   /// Collective. Computes where `parallel.device` says. Parameters start at random by `data.seed`. Error(input) for a
   /// batch or a BatchNorm group size that the ranks do not divide, for a precision that some rank cannot compute in,
-  /// and what nn::Model and Swav refuse.
-  Learner(const config::Config& config, const comm::Communicator& comm, Phases& phases);
+  /// and what nn::Model and Swav refuse. `readers`: what is known of the data set, for recompute = "auto".
+  Learner(const config::Config& config, const comm::Communicator& comm, Phases& phases, data::Readers readers = {});
   /// With what was planned for it. On a planned communicator: without values, and nothing is computed.
   Learner(const config::Config& config, const comm::Communicator& comm, Phases& phases, MemoryPlan plan,
           std::shared_ptr<dnn::Backend> backend);
@@ -105,6 +105,8 @@ class Learner {
   std::uint64_t pool_allocations() const { return pool_.system_allocations(); }
   std::size_t backend_bytes() const { return dnn_->held_bytes(); }
   std::string describe() const;
+  /// What is recomputed, segment by segment.
+  const KeepTable& keep() const { return plan_.keep; }
   device::Space space() const { return queue_.space; }
   /// Where updates are computed; nullptr on the host and where it is planned.
   device::DeviceQueue* device_queue() const { return own_queue_.get(); }

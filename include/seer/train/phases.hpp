@@ -107,6 +107,7 @@ class Phases {
  private:
   void enter(Timer* timer);
   void read_queue();
+  void begin_update();
 
   PhaseTimes current_, interval_, total_;
   std::unique_ptr<device::QueueClock> queue_clock_;

@@ -102,6 +102,10 @@ void DeviceCommunicator::Impl::enter(Kind kind, std::size_t bytes, const device:
   ensure(queue.space == device::Space::device, "a collective on device memory needs a device queue");
   ensure(live != nullptr && live->comm() != nullptr, "a collective after its communicator was aborted");
   device::make_current();
+  // The watching thread would ask after an event that a recording holds, and nobody would count the replays.
+  auto recording = cudaStreamCaptureStatusNone;
+  device::check(cudaStreamIsCapturing(stream_of(queue), &recording), "cudaStreamIsCapturing");
+  ensure(recording == cudaStreamCaptureStatusNone, "a collective cannot be recorded: end the recording before it");
   const auto mark = open_mark(group.record_->trace, name_of(kind), bytes);
   try {
     call();

@@ -39,7 +39,8 @@ void require_driver() {
   if (driver == 0) {
     throw Error(ExitCode::device,
                 fmt::format("no CUDA driver on this node; wanted one for CUDA {}", version_text(runtime)),
-                "start on a node with devices (sbatch --gpus-per-node), in containers with --nv or --gpus all");
+                "start on a node with devices (sbatch --gpus-per-node), in containers with --nv or --gpus all; the "
+                "host alone is what the host build is for (cmake --preset host-release)");
   }
   if (driver / 1000 < runtime / 1000) {
     throw Error(ExitCode::device,
@@ -95,7 +96,7 @@ bool native_atomics(int a, int b) {
 
 }  // namespace
 
-int bind_device(Sharing sharing) {
+int bind_device() {
   require_driver();
   int visible = 0;
   const cudaError_t status = cudaGetDeviceCount(&visible);
@@ -105,7 +106,7 @@ int bind_device(Sharing sharing) {
   } else {
     check(status, "cudaGetDeviceCount");
   }
-  const int device = device_for(read_launch(), visible, sharing);
+  const int device = device_for(read_launch(), visible);
   const int capability = capability_of(device);
   if (!has_code_for(SEER_CUDA_ARCHITECTURES, capability)) {
     throw Error(ExitCode::device,

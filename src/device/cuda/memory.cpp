@@ -64,7 +64,7 @@ void* device_allocate(std::size_t bytes) {
     cudaGetLastError();
     std::size_t free = 0, total = 0;
     if (cudaMemGetInfo(&free, &total) != cudaSuccess) cudaGetLastError();
-    throw Error(ExitCode::device,
+    throw Error(total > 0 && bytes > total ? ExitCode::input : ExitCode::device,
                 fmt::format("out of device memory: {} bytes wanted in one block, {} free of {}", bytes, free, total),
                 kLessMemory);
   }
@@ -88,6 +88,13 @@ std::size_t device_available_bytes() {
   std::size_t free = 0, total = 0;
   check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
   return free;
+}
+
+std::size_t device_total_bytes() {
+  make_current();
+  std::size_t free = 0, total = 0;
+  check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+  return total;
 }
 
 PinnedBuffer::PinnedBuffer(std::size_t bytes) : bytes_(bytes) {

@@ -96,7 +96,18 @@ Choice fastest(const std::vector<Candidate>& candidates) {
   return best;
 }
 
+Error none(const std::string& what) {
+  return {ExitCode::device, fmt::format("no engine can run {}", what),
+          "a larger workspace, a smaller batch or another precision"};
+}
+
 }  // namespace
+
+std::size_t first_ready(const std::vector<Candidate>& candidates, const std::string& what) {
+  const auto found = std::find_if(candidates.begin(), candidates.end(), [](const auto& c) { return c.ready(); });
+  if (found == candidates.end()) throw none(what);
+  return static_cast<std::size_t>(found - candidates.begin());
+}
 
 std::size_t choose(const std::string& key, const std::vector<Candidate>& candidates, Choices& choices,
                    const Agree& agree, const std::string& what) {
@@ -104,17 +115,19 @@ std::size_t choose(const std::string& key, const std::vector<Candidate>& candida
     return std::find_if(candidates.begin(), candidates.end(), [&](const auto& c) { return c.name == wanted; });
   };
   const auto kept = choices.find(key);
-  const bool known = kept && position(kept->name) != candidates.end();  // else of another time
+  const auto known_at = kept ? position(kept->name) : candidates.end();
+  // Else of another time: each rank that finds so measures, and all still meet in what the root says.
+  const bool known = known_at != candidates.end() && known_at->ready();
   const Choice mine = known ? *kept : fastest(candidates);
   const std::string name = agree ? agree(mine.name) : mine.name;
-  if (name.empty()) {
-    throw Error(ExitCode::device, fmt::format("no engine can run {}", what),
-                "a larger workspace, a smaller batch or another precision");
-  }
+  if (name.empty()) throw none(what);
   const auto taken = position(name);
-  if (taken == candidates.end()) {
-    throw Error(ExitCode::device, fmt::format("rank 0 chose engine {} for {}, which is not offered here", name, what),
-                "the same devices, drivers and libraries on all nodes");
+  if (taken == candidates.end() || !taken->ready()) {
+    throw Error(ExitCode::device,
+                fmt::format("rank 0 chose engine {} for {}, which {} here", name, what,
+                            taken == candidates.end() ? "is not offered" : "cannot be made ready"),
+                fmt::format("the same devices, drivers and libraries on all nodes{}",
+                            choices.path().empty() ? "" : "; else delete " + choices.path()));
   }
   if (!known && mine.name == name) choices.keep(key, mine);
   return static_cast<std::size_t>(taken - candidates.begin());
@@ -126,7 +139,7 @@ std::string choice_key(const ChoiceSetting& setting, Direction direction, const 
       "{} | {} | driver {} | {}{}{}workspace {} | {} {} n {} h {} w {} c {} {} kernel {} stride {} pad {} groups {} "
       "alignment {}",
       setting.device, setting.library, setting.driver, setting.tf32 ? "tf32, " : "",
-      setting.deterministic ? "deterministic, " : "", setting.float_weight_gradients ? "" : "rounded gradients, ",
+      setting.deterministic ? "deterministic, " : "", setting.float_weight_gradients ? "float gradients, " : "",
       setting.workspace_bytes, name(direction), name(type), s.n, s.h, s.w, s.c_in, s.c_out, s.kernel, s.stride, s.pad,
       s.groups, alignment_bytes);
 }

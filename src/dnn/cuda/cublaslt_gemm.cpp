@@ -64,7 +64,7 @@ std::size_t CublasltGemm::ShapeHash::operator()(const ProductShape& s) const {
   std::size_t hash = static_cast<std::size_t>(s.type) * 4 + static_cast<std::size_t>(s.out);
   for (const bool flag : {s.ta == Transpose::yes, s.tb == Transpose::yes, s.add, s.bias})
     hash = hash * 2 + (flag ? 1 : 0);
-  for (const auto value : {s.m, s.n, s.k, s.align_a, s.align_b, s.align_c}) {
+  for (const auto value : {s.m, s.n, s.k, s.align_a, s.align_b, s.align_c, s.align_bias}) {
     hash = hash * 1000003 + static_cast<std::size_t>(value);
   }
   return hash;
@@ -73,8 +73,7 @@ std::size_t CublasltGemm::ShapeHash::operator()(const ProductShape& s) const {
 CublasltGemm::CublasltGemm(bool tf32, bool deterministic, std::size_t workspace_limit_bytes)
     : tf32_(tf32),
       deterministic_(deterministic),
-      // What NVIDIA recommends for its largest devices; more makes no product faster.
-      workspace_limit_bytes_(std::min(workspace_limit_bytes, std::size_t{32} << 20)) {
+      workspace_limit_bytes_(product_workspace_bytes(workspace_limit_bytes)) {
   check(cublasLtCreate(&handle_), "cublasLtCreate", "creating the device's back end");
 }
 
@@ -110,6 +109,8 @@ CublasltGemm::Plan& CublasltGemm::plan(const ProductShape& s) {
       // One value for each row of c^T, that is each column of c.
       set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
       set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, CUDA_R_32F);
+      // The search takes from the address how it is aligned and reads nothing there; each run brings its own.
+      set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, reinterpret_cast<const void*>(s.align_bias));
     }
     const auto layout = [&](cublasLtMatrixLayout_t& to, DType type, std::int64_t rows, std::int64_t columns,
                             std::int64_t leading) {
@@ -133,10 +134,12 @@ CublasltGemm::Plan& CublasltGemm::plan(const ProductShape& s) {
                                               (deterministic_ ? 0 : CUBLASLT_REDUCTION_SCHEME_INPLACE)));
     cublasLtMatmulHeuristicResult_t result{};
     int found = 0;
-    check(cublasLtMatmulAlgoGetHeuristic(handle_, made.operation, made.a, made.b, made.c, made.c, preference.raw, 1,
-                                         &result, &found),
-          "cublasLtMatmulAlgoGetHeuristic", what);
-    if (found == 0) throw Error(ExitCode::device, fmt::format("cuBLASLt: no algorithm for {}", what));
+    const auto status = cublasLtMatmulAlgoGetHeuristic(handle_, made.operation, made.a, made.b, made.c, made.c,
+                                                       preference.raw, 1, &result, &found);
+    if (status == CUBLAS_STATUS_NOT_SUPPORTED || (status == CUBLAS_STATUS_SUCCESS && found == 0)) {
+      throw NoAlgorithm(ExitCode::device, fmt::format("cuBLASLt: no algorithm for {}", what));
+    }
+    check(status, "cublasLtMatmulAlgoGetHeuristic", what);
     made.algorithm = result.algo;
     made.workspace_bytes = result.workspaceSize;
   } catch (...) {

@@ -5,13 +5,26 @@
 
 #include <cublasLt.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <unordered_map>
 
+#include "seer/base/error.hpp"
 #include "seer/dnn/backend.hpp"
 
 namespace seer::dnn {
+
+/// cuBLASLt has none for a shape; another way may do.
+struct NoAlgorithm : Error {
+  using Error::Error;
+};
+
+/// Scratch memory that products ask for at most, of what a call may take: what NVIDIA recommends for its largest
+/// devices, as more makes no product faster, and room for copies.
+constexpr std::size_t product_workspace_bytes(std::size_t limit_bytes) {
+  return std::min(limit_bytes / 2, std::size_t{32} << 20);
+}
 
 /// c[m,n] = op(a)[m,k] * op(b)[k,n] (+ c) (+ bias[n]), row-major, dense; a and b of `type`, c of `out`, bias float.
 struct ProductShape {
@@ -19,7 +32,7 @@ struct ProductShape {
   Transpose ta = Transpose::no, tb = Transpose::no;
   DType type = DType::f32, out = DType::f32;
   bool add = false, bias = false;
-  std::int64_t align_a = 16, align_b = 16, align_c = 16;  ///< bytes, of the pointers
+  std::int64_t align_a = 16, align_b = 16, align_c = 16, align_bias = 16;  ///< bytes, of the pointers
   bool operator==(const ProductShape&) const = default;
 };
 

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cudnn_conv.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "describe.hpp"
 #include "seer/base/error.hpp"
+#include "seer/base/log.hpp"
 #include "seer/device/cuda.hpp"
 
 namespace seer::dnn {
@@ -50,6 +53,19 @@ class Stopwatch {
   cudaEvent_t begin_ = nullptr, end_ = nullptr;
 };
 
+/// For an engine that cannot do it, or breaks on a device that works. What is wrong with the device or its memory goes
+/// on, with the engine's name.
+void pass_over(const Way& way, const cudnn::Failure& failure) {
+  cudaGetLastError();  // it is not for the next call to find
+  if (failure.unsupported()) return;
+  const bool no_memory = failure.status == CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED ||
+                         failure.status == CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED;
+  if (no_memory || cudaDeviceSynchronize() != cudaSuccess) {
+    throw cudnn::Failure(failure.status, way.name + ": " + failure.what());
+  }
+  log::warn(fmt::format("an engine of cuDNN is passed over: {}: {}", way.name, failure.what()));
+}
+
 }  // namespace
 
 CudnnConv::CudnnConv(const DeviceOptions& options, ChoiceSetting setting, cudnnHandle_t handle, CublasltGemm& gemm,
@@ -73,11 +89,23 @@ std::size_t CudnnConv::KeyHash::operator()(const Key& key) const {
 }
 
 bool CudnnConv::ready(Way& way) {
-  if (way.product) {
-    if (way.workspace_bytes == 0) way.workspace_bytes = gemm_.workspace_bytes(*way.product);
-  } else if (!way.plan) {
-    way.plan = cudnn::Plan({.handle = handle_}, way.engine);
-    way.workspace_bytes += way.plan.workspace_bytes();  // behind the copies
+  try {
+    if (!way.ready && way.product) {
+      auto product = *way.product;
+      auto bytes = gemm_.workspace_bytes(product);
+      product.add = !product.add;  // parts of a gradient are added up
+      if (way.padded) bytes = std::max(bytes, gemm_.workspace_bytes(product));
+      way.workspace_bytes += bytes;
+    } else if (!way.ready) {
+      way.plan = cudnn::Plan({.handle = handle_}, way.engine);
+      way.workspace_bytes += way.plan.workspace_bytes();  // behind the copies
+    }
+    way.ready = true;
+  } catch (const cudnn::Failure& failure) {
+    pass_over(way, failure);
+    return false;
+  } catch (const NoAlgorithm&) {
+    return false;
   }
   return way.workspace_bytes <= options_.workspace_bytes;
 }
@@ -85,8 +113,8 @@ bool CudnnConv::ready(Way& way) {
 std::optional<double> CudnnConv::measure(cudaStream_t stream, Way& way, const Run& run, double best_us) {
   constexpr int kRuns = 3;
   constexpr double kHopeless = 4;  // a first run includes loading: not a fair time, but no engine is that far off
+  if (!ready(way)) return std::nullopt;
   try {
-    if (!ready(way)) return std::nullopt;
     Stopwatch watch;
     run(way);  // loads the kernel
     double us = watch.us(stream, [&] { run(way); });
@@ -94,10 +122,10 @@ std::optional<double> CudnnConv::measure(cudaStream_t stream, Way& way, const Ru
       us = std::min(us, watch.us(stream, [&] { run(way); }));
     }
     return us;
-  } catch (const cudnn::Failure&) {
-  } catch (const Error&) {  // no memory for it, or no algorithm
+  } catch (const cudnn::Failure& failure) {
+    pass_over(way, failure);
+  } catch (const NoAlgorithm&) {
   }
-  cudaGetLastError();  // it is not for the next call to find
   return std::nullopt;
 }
 
@@ -105,15 +133,22 @@ Way& CudnnConv::chosen(cudaStream_t stream, const Key& key, const Run& run) {
   const auto known = chosen_.find(key);
   if (known != chosen_.end()) return known->second;
   const auto held_before = scratch_.bytes();
-  auto offered = ways({.handle = handle_}, options_, key.direction, key.shape, key.type, key.alignment);
+  auto [offered, tensor_cores_left_out] =
+      ways({.handle = handle_}, options_, key.direction, key.shape, key.type, key.alignment);
+  const auto text = shape_text(key.direction, key.shape);
+  if (tensor_cores_left_out) {
+    log::warn(fmt::format("{} runs without tensor cores: for one image alone they want more than {} MiB of workspace",
+                          text, options_.workspace_bytes >> 20));
+  }
   std::vector<Candidate> candidates;
   for (auto& way : offered) {
-    candidates.push_back({way.name, [&](double best_us) { return measure(stream, way, run, best_us); }});
+    candidates.push_back(
+        {way.name, [&](double best_us) { return measure(stream, way, run, best_us); }, [&] { return ready(way); }});
   }
-  const auto best = choose(choice_key(setting_, key.direction, key.shape, key.type, key.alignment), candidates,
-                           choices_, options_.agree, shape_text(key.direction, key.shape));
+  const auto best = options_.measured ? choose(choice_key(setting_, key.direction, key.shape, key.type, key.alignment),
+                                               candidates, choices_, options_.agree, text)
+                                      : first_ready(candidates, text);
   Way& way = chosen_.emplace(key, std::move(offered[best])).first->second;
-  ensure(ready(way), "the engine chosen keeps within the workspace");
   // What was tried may have asked for more than what was chosen.
   const auto wanted = std::max(way.workspace_bytes, held_before);
   if (scratch_.bytes() > wanted) {
@@ -145,36 +180,51 @@ void CudnnConv::pack(cudaStream_t stream, const Way& way, const ConvShape& s, DT
 }
 
 const void* CudnnConv::packed(cudaStream_t stream, const Way& way, const ConvShape& s, DType type, Weights weight) {
-  if (type == DType::f32 && s.kernel == 1) return weight.data;  // both orders are the same
+  if (weights_used_in_place(s, type)) return weight.data;
   const int order = static_cast<int>(type) * 2 + (way.padded ? 1 : 0);
-  return packed_.get(weight, order, bytes(way.shape.weight_elems(), type),
+  return packed_.get(weight, order, packed_copy_bytes(s, type, way.padded),
                      [&](void* to) { pack(stream, way, s, type, weight.data, to); });
 }
 
-void CudnnConv::go(cudaStream_t stream, Direction direction, Way& way, const ConvShape& s, const void* in,
+void CudnnConv::go(cudaStream_t stream, Direction direction, Way& way, const ConvShape& s, DType type, const void* in,
                    const void* weight, void* out) {
   void* base = way.workspace_bytes > 0 ? scratch_.need(way.workspace_bytes) : nullptr;
   if (way.product) return gemm_.run(stream, *way.product, in, weight, out, nullptr, base);
   const bool forward = direction == Direction::forward;
-  if (!way.padded) {
-    return way.plan.run(handle_, {{forward ? 1 : 3, in}, {2, weight}, {forward ? 3 : 1, out}}, base);
-  }
   const PaddedWidths p(s);
-  const device::Shape src{s.n, s.h, s.w, s.c_in}, dst{s.n, s.out_h(), s.out_w(), s.c_out};
+  const device::Shape src{way.shape.n, s.h, s.w, s.c_in}, dst{way.shape.n, s.out_h(), s.out_w(), s.c_out};
+  const device::Shape &from = forward ? src : dst, &to = forward ? dst : src;
   Layout layout;
-  const auto x = layout.add(bytes(src.rows() * way.shape.c_in, way.operands));
-  const auto y = layout.add(bytes(dst.rows() * way.shape.c_out, way.operands));
+  const auto x = way.padded ? layout.add(bytes(src.rows() * way.shape.c_in, way.operands)) : 0;
+  const auto y = way.padded ? layout.add(bytes(dst.rows() * way.shape.c_out, way.operands)) : 0;
   const auto in_width = bytes(forward ? p.in : p.out, way.operands);
   const auto in_padded = bytes(forward ? p.padded_in : p.padded_out, way.operands);
   const auto out_width = bytes(forward ? p.out : p.in, way.operands);
   const auto out_padded = bytes(forward ? p.padded_out : p.padded_in, way.operands);
-  Reorder::pad(stream, rows(forward ? src : dst, s), in_width, in_padded, in, at(base, forward ? x : y));
-  way.plan.run(handle_, {{1, at(base, x)}, {2, weight}, {3, at(base, y)}}, at(base, layout.bytes()));
-  Reorder::unpad(stream, rows(forward ? dst : src, s), out_width, out_padded, at(base, forward ? y : x), out);
+  const auto in_bytes = bytes(from.elems(), type), out_bytes = bytes(to.elems(), type);
+  for (std::int64_t first = 0; first < s.n; first += way.shape.n) {
+    const auto piece = static_cast<std::size_t>(first / way.shape.n);
+    const void* part_in = static_cast<const char*>(in) + piece * in_bytes;
+    void* part_out = static_cast<char*>(out) + piece * out_bytes;
+    if (!way.padded) {
+      way.plan.run(handle_, {{forward ? 1 : 3, part_in}, {2, weight}, {forward ? 3 : 1, part_out}}, base);
+      continue;
+    }
+    Reorder::pad(stream, rows(from, s), in_width, in_padded, part_in, at(base, forward ? x : y));
+    way.plan.run(handle_, {{1, at(base, x)}, {2, weight}, {3, at(base, y)}}, at(base, layout.bytes()));
+    Reorder::unpad(stream, rows(to, s), out_width, out_padded, at(base, forward ? y : x), part_out);
+  }
 }
 
 void CudnnConv::go_weights(cudaStream_t stream, Way& way, const ConvShape& s, DType type, const void* src,
                            const void* d_dst, float* d_weight, Accumulate accumulate) {
+  if (way.product && !way.padded) {  // straight to where it belongs
+    auto product = *way.product;
+    product.add = accumulate == Accumulate::yes;
+    product.align_c = alignment_bytes(d_weight);
+    void* workspace = scratch_.need(gemm_.workspace_bytes(product));
+    return gemm_.run(stream, product, d_dst, src, d_weight, nullptr, workspace);
+  }
   const PaddedWidths p(s);
   const device::Shape x_shape{way.shape.n, s.h, s.w, s.c_in}, y_shape{way.shape.n, s.out_h(), s.out_w(), s.c_out};
   const std::int64_t area = s.kernel * s.kernel;
@@ -196,15 +246,21 @@ void CudnnConv::go_weights(cudaStream_t stream, Way& way, const ConvShape& s, DT
       reorder_.cast({x_shape.n, x_shape.c, x_shape.h, x_shape.w}, type, part_x, way.operands, at(base, x));
       reorder_.cast({y_shape.n, y_shape.c, y_shape.h, y_shape.w}, type, part_y, way.operands, at(base, y));
     }
-    way.plan.run(handle_, {{1, copies ? at(base, x) : part_x}, {2, at(base, left)}, {3, copies ? at(base, y) : part_y}},
-                 at(base, layout.bytes()));
+    if (way.product) {
+      auto product = *way.product;
+      product.add = first > 0;
+      gemm_.run(stream, product, at(base, y), at(base, x), at(base, left), nullptr, at(base, layout.bytes()));
+      if (first + way.shape.n < s.n) continue;  // added up there
+    } else {
+      const void *to_x = copies ? at(base, x) : part_x, *to_y = copies ? at(base, y) : part_y;
+      way.plan.run(handle_, {{1, to_x}, {2, at(base, left)}, {3, to_y}}, at(base, layout.bytes()));
+    }
     if (way.padded) Reorder::unpad_weights(stream, p, area, way.gradient, at(base, left), at(base, unpadded));
     if (way.gradient != DType::f32) {
       reorder_.cast({s.c_out, s.c_in / s.groups, s.kernel, s.kernel}, way.gradient, at(base, unpadded), DType::f32,
                     at(base, wide));
     }
-    if (d_weight == nullptr) continue;  // a trial
-    const bool add = accumulate == Accumulate::yes || first > 0;
+    const bool add = accumulate == Accumulate::yes || (first > 0 && !way.product);
     reorder_.order(s, reinterpret_cast<const float*>(at(base, wide)), Order::krsc, d_weight, Order::oihw,
                    add ? Accumulate::yes : Accumulate::no);
   }
@@ -213,14 +269,14 @@ void CudnnConv::go_weights(cudaStream_t stream, Way& way, const ConvShape& s, DT
 void CudnnConv::run(cudaStream_t stream, Direction direction, const ConvShape& shape, DType type, const void* in,
                     Weights weight, void* out) {
   auto alignment = std::min(alignment_bytes(in), alignment_bytes(out));
-  if (type == DType::f32 && shape.kernel == 1) alignment = std::min(alignment, alignment_bytes(weight.data));
+  if (weights_used_in_place(shape, type)) alignment = std::min(alignment, alignment_bytes(weight.data));
   // Trials pack for themselves: a copy that is kept would stay for a way that is not.
   device::Buffer trial_weights;
   const Way* packed_for = nullptr;
   const auto trial = [&](Way& way) {
     const void* packed_weight = weight.data;
-    if (type != DType::f32 || shape.kernel > 1) {
-      const auto wanted = bytes(way.shape.weight_elems(), type);
+    if (!weights_used_in_place(shape, type)) {
+      const auto wanted = packed_copy_bytes(shape, type, way.padded);
       if (trial_weights.bytes() != wanted) {
         trial_weights = device::Buffer();
         trial_weights = device::Buffer(wanted, device::Space::device);
@@ -232,33 +288,22 @@ void CudnnConv::run(cudaStream_t stream, Direction direction, const ConvShape& s
       packed_for = &way;
       packed_weight = trial_weights.data();
     }
-    go(stream, direction, way, shape, in, packed_weight, out);
+    go(stream, direction, way, shape, type, in, packed_weight, out);
   };
   Way& way = chosen(stream, {direction, shape, type, alignment}, trial);
-  go(stream, direction, way, shape, in, packed(stream, way, shape, type, weight), out);
+  go(stream, direction, way, shape, type, in, packed(stream, way, shape, type, weight), out);
 }
 
 void CudnnConv::run_weights(cudaStream_t stream, const ConvShape& shape, DType type, const void* src, const void* d_dst,
                             float* d_weight, Accumulate accumulate) {
-  if (is_matrix_product(shape)) {
-    // The library leaves floats and adds them up, whatever the operands are.
-    const ProductShape product{.m = shape.c_out,
-                               .n = shape.c_in,
-                               .k = shape.n * shape.h * shape.w,
-                               .ta = Transpose::yes,
-                               .tb = Transpose::no,
-                               .type = type,
-                               .out = DType::f32,
-                               .add = accumulate == Accumulate::yes,
-                               .align_a = alignment_bytes(d_dst),
-                               .align_b = alignment_bytes(src),
-                               .align_c = alignment_bytes(d_weight)};
-    void* workspace = scratch_.need(gemm_.workspace_bytes(product));
-    return gemm_.run(stream, product, d_dst, src, d_weight, nullptr, workspace);
-  }
   const auto alignment = std::min(alignment_bytes(src), alignment_bytes(d_dst));
-  Way& way = chosen(stream, {Direction::backward_weights, shape, type, alignment},
-                    [&](Way& tried) { go_weights(stream, tried, shape, type, src, d_dst, nullptr, Accumulate::no); });
+  device::Buffer trial_gradient;  // d_weight may hold what is to be added to
+  const auto trial = [&](Way& way) {
+    const auto wanted = bytes(shape.weight_elems(), DType::f32);
+    if (trial_gradient.bytes() != wanted) trial_gradient = device::Buffer(wanted, device::Space::device);
+    go_weights(stream, way, shape, type, src, d_dst, static_cast<float*>(trial_gradient.data()), Accumulate::no);
+  };
+  Way& way = chosen(stream, {Direction::backward_weights, shape, type, alignment}, trial);
   go_weights(stream, way, shape, type, src, d_dst, d_weight, accumulate);
 }
 

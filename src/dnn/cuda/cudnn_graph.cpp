@@ -27,9 +27,15 @@ void describe(EngineConfig& proposal) {
   Descriptor engine(CUDNN_BACKEND_ENGINE_DESCRIPTOR);
   auto raw = engine.raw();
   proposal.config.get(CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &raw);
-  std::int64_t index = 0;
-  engine.get(CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64, 1, &index);
-  proposal.name = fmt::format("eng{}", index);
+  engine.get(CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64, 1, &proposal.number);
+  proposal.name = fmt::format("eng{}", proposal.number);
+  std::int64_t workspace_bytes = 0;
+  try {
+    proposal.config.get(CUDNN_ATTR_ENGINECFG_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1, &workspace_bytes);
+  } catch (const Failure& failure) {
+    if (!failure.unsupported()) throw;  // the plan will tell
+  }
+  proposal.workspace_bytes = static_cast<std::size_t>(workspace_bytes);
 
   std::array<cudnnBackendNumericalNote_t, CUDNN_NUMERICAL_NOTE_TYPE_COUNT> notes{};
   const auto count =
@@ -262,8 +268,7 @@ std::vector<EngineConfig> propose(const Graph& graph, cudnnBackendHeurMode_t mod
   }
   std::vector<cudnnBackendDescriptor_t> raw;
   for (std::int64_t i = 0; i < at_most; ++i) {
-    raw.push_back(
-        proposals.emplace_back(EngineConfig{Descriptor(CUDNN_BACKEND_ENGINECFG_DESCRIPTOR), "", {}}).config.raw());
+    raw.push_back((proposals.emplace_back().config = Descriptor(CUDNN_BACKEND_ENGINECFG_DESCRIPTOR)).raw());
   }
   const auto found = heuristic.get(CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR, at_most, raw.data());
   proposals.resize(static_cast<std::size_t>(std::min(found, at_most)));
@@ -330,7 +335,9 @@ Plan first_plan(const Graph& graph, std::size_t workspace_limit_bytes) {
       if (graph.target().properties != nullptr) engine.set(CUDNN_ATTR_ENGINE_DEVICEPROP, *graph.target().properties);
 #endif
       engine.finalize();
-      EngineConfig config{Descriptor(CUDNN_BACKEND_ENGINECFG_DESCRIPTOR), fmt::format("eng{}", i), {}};
+      EngineConfig config;
+      config.config = Descriptor(CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
+      config.name = fmt::format("eng{}", i);
       config.config.set(CUDNN_ATTR_ENGINECFG_ENGINE, engine).finalize();
       if (works(config)) return plan;
     } catch (const Failure& failure) {

@@ -110,8 +110,10 @@ class Graph {
 /// An engine with its knobs, as proposed. The name is the same wherever cuDNN's version and device are.
 struct EngineConfig {
   Descriptor config;
-  std::string name;  ///< "eng37,k2=5,k13=2"
+  std::string name;         ///< "eng37,k2=5,k13=2"
+  std::int64_t number = 0;  ///< 37
   std::vector<cudnnBackendNumericalNote_t> notes;
+  std::size_t workspace_bytes = 0;  ///< as far as it is known before there is a plan
   bool has(cudnnBackendNumericalNote_t note) const;
 };
 

@@ -123,7 +123,8 @@ class DeviceBackend final : public Backend {
                              .bias = bias != nullptr,
                              .align_a = alignment_bytes(a),
                              .align_b = alignment_bytes(b),
-                             .align_c = alignment_bytes(c)};
+                             .align_c = alignment_bytes(c),
+                             .align_bias = alignment_bytes(bias)};
     guard([&] { return fmt::format("GEMM m {} n {} k {}", m, n, k); },
           [&] {
             const auto stream = enter(queue);

@@ -7,10 +7,6 @@
 namespace seer::dnn {
 namespace {
 
-std::int64_t rounded_up(std::int64_t channels) {
-  return (channels + 7) / 8 * 8;
-}
-
 /// Of the library's older API: the graph's engines copy only within one order.
 class TensorDescriptor {
  public:
@@ -50,19 +46,6 @@ std::size_t bytes(std::int64_t elems, DType type) {
 }
 
 }  // namespace
-
-PaddedWidths::PaddedWidths(const ConvShape& s)
-    : groups(s.groups),
-      in(s.c_in / s.groups),
-      out(s.c_out / s.groups),
-      padded_in(rounded_up(in)),
-      padded_out(rounded_up(out)) {}
-
-ConvShape PaddedWidths::shape(ConvShape s) const {
-  s.c_in = groups * padded_in;
-  s.c_out = groups * padded_out;
-  return s;
-}
 
 void Reorder::order(const ConvShape& s, const float* from, cudnn::Order from_order, float* to, cudnn::Order to_order,
                     Accumulate accumulate) {

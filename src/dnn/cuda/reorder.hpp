@@ -13,6 +13,7 @@
 #include <tuple>
 
 #include "../packed_weights.hpp"
+#include "../padded_widths.hpp"
 #include "cudnn_graph.hpp"
 
 namespace seer::dnn {
@@ -25,14 +26,6 @@ class Layout {
 
  private:
   std::size_t bytes_ = 0;
-};
-
-/// The channels of each group rounded up to whole 16-byte pieces of half precision.
-struct PaddedWidths {
-  std::int64_t groups, in, out, padded_in, padded_out;  ///< channels of a group
-  explicit PaddedWidths(const ConvShape& shape);
-  bool needed() const { return in != padded_in || out != padded_out; }
-  ConvShape shape(ConvShape unpadded) const;
 };
 
 class Reorder {

@@ -22,6 +22,7 @@
 #include "seer/comm/user_buffer.hpp"
 #include "seer/device/cuda.hpp"
 #include "seer/device/device_queue.hpp"
+#include "seer/device/graph.hpp"
 
 namespace seer::comm {
 namespace {
@@ -227,6 +228,21 @@ TEST_F(DeviceCollectives, AreLeftInTheWatchdogsEyesWhenTheyHaveEnded) {
   ASSERT_NE(found, nullptr);
   EXPECT_GE(found->entered, 10);
   EXPECT_EQ(found->entered, found->left);
+}
+
+TEST_F(DeviceCollectives, AreNotRecorded) {
+  if (world_.size() == 1) GTEST_SKIP() << "one rank alone sends nothing";
+  DeviceCommunicator nccl(world_);
+  const std::vector<float> ones(8, 1.0F);
+  const auto record = [&](device::Queue& queue, float* values) {
+    const device::Recording recording(queue);
+    nccl.all_reduce(queue, values, ones.size());
+  };
+  const auto sums = through(ones, nccl, [&](device::Queue& queue, float* values) {
+    EXPECT_THROW(record(queue, values), Error);
+    nccl.all_reduce(queue, values, ones.size());  // and both are as they were
+  });
+  EXPECT_EQ(sums, std::vector<float>(ones.size(), static_cast<float>(world_.size())));
 }
 
 TEST_F(DeviceCollectives, AStreamKeepsTheOrderWithoutTheCallerWaiting) {

@@ -254,7 +254,7 @@ TEST(TrainingWithoutADevice, IsRefusedWhereOneIsAskedForAndElseOnTheHost) {
     const Learner learner(config_on("device", {"none", 0}), world(), phases);
     ADD_FAILURE() << "made";
   } catch (const Error& error) {
-    EXPECT_EQ(error.code(), ExitCode::device);
+    EXPECT_EQ(error.code(), ExitCode::input);
     EXPECT_TRUE(error.agreed());
     EXPECT_NE(error.message().find("this is a host build"), std::string::npos) << error.message();
     EXPECT_NE(error.message().find("-DSEER_CUDA=ON"), std::string::npos) << error.message();

@@ -43,6 +43,7 @@ TEST(MemoryPlan, FootprintIsThatOfTheRun) {
         snapshot.take(learner.slabs());
         auto held = learner.footprint();
         held.checkpoint = snapshot.bytes_held();
+        held.communication += message_copies_bytes(config, here(world));  // MPI's own
         const auto planned = rows(plan.footprint), found = rows(held);
         for (std::size_t i = 0; i < planned.size(); ++i) {
           if (std::string(planned[i].first) == "data") continue;  // no loader here

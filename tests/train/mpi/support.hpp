@@ -26,6 +26,7 @@ inline config::Config golden_config(int bn_group_size) {
   c.data.global_batch = kImages;
   c.parallel.bn_group_size = bn_group_size;
   c.parallel.bucket_bytes = 1000;  // several odd buckets
+  c.parallel.device = "host";      // also where there are devices: perhaps fewer than ranks
   return c;
 }
 
