@@ -26,7 +26,17 @@ expect() {
   echo "ok ($code): $*" | cut -c1-150
 }
 
-# A tiny run: seconds on one core.
+# A test that computes begins with this. A device build does not compute without a device, on the host either: ctest
+# then calls the test skipped (exit code 77), and its line says why. With one device all of them run, for several ranks may
+# share it as long as they compute on the host (write_config).
+needs_kernels() {
+  local rc=0
+  seer pretrain no-such.toml >"$scratch/needs.txt" 2>&1 || rc=$?
+  [ "$rc" != 5 ] || not_run "$(grep -m 1 'error: ' "$scratch/needs.txt")"
+}
+not_run() { echo "not run: $(basename "$0" .sh): $*"; exit 77; }
+
+# A tiny run: seconds on one core. On the host wherever it is: its bits and losses are what is looked at.
 write_config() {  # FILE RUN_DIR UPDATES
   cat >"$1" <<TOML
 [model]
@@ -58,6 +68,7 @@ lr_final = 0.01
 total_updates = $3
 [parallel]
 bn_group_size = 4
+device = "host"
 [checkpoint]
 every_updates = 5
 [log]

@@ -3,6 +3,7 @@
 # Checkpoints written beside the training hold the bits of the update that they name; a kill while one is being written
 # leaves the one before; what the nodes' own disks hold is gone on from when it is newer, also without one of them.
 . "$(dirname "$0")/common.sh"
+needs_kernels
 
 # Name and checksums of every tensor of a checkpoint (other keys of the manifest hold the run's folder).
 tensors() { sed -n '/"tensors"/,/^ \]/p' "$1/manifest.json" | grep -E '"(group|name|xxh3|begin)"'; }

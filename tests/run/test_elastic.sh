@@ -3,6 +3,7 @@
 # A run that changes its ranks (4, 2, 1, 3), its sharding and its recomputation at every restart has the losses of one
 # that nobody disturbed; another global batch is refused unless allowed, and then goes on behind the images seen.
 . "$(dirname "$0")/common.sh"
+needs_kernels
 
 seer synth -o train --classes 4 --images 90 --size 48 --seed 1 >/dev/null
 gentle=(--set schedule.lr_start=0.02 --set schedule.lr_peak=0.1 --set checkpoint.keep_last=9 --set data.global_batch=24)

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Every wrong input: one clear message, from one rank, and the right exit code.
 . "$(dirname "$0")/common.sh"
+needs_kernels
 
 seer synth -o train --classes 4 --images 40 --size 32 --seed 1 >/dev/null
 write_config good.toml good 6
@@ -18,6 +19,7 @@ expect 2 'no-such.toml' ranks 2 pretrain no-such.toml
 expect 2 '64 features' ranks 2 pretrain good.toml --set 'head.dims=[63,32]'
 expect 2 'ranks' ranks 3 pretrain good.toml
 expect 2 'bn_group_size' ranks 4 pretrain good.toml --set parallel.bn_group_size=3
+expect 2 'parallel.shard_group: found 7, allowed 0 where' ranks 2 pretrain good.toml --set parallel.shard_group=7
 expect 3 'nothing-here' ranks 2 pretrain good.toml --set data.shards=nothing-here
 
 shard=$(ls train/*.h5 | head -n 1)
@@ -32,12 +34,12 @@ expect 3 'seer-shard' ranks 2 pretrain good.toml --set data.shards=other_format
 
 seer synth -o test --classes 4 --images 40 --size 32 --seed 2 >/dev/null
 seer synth -o five --classes 5 --images 40 --size 32 --seed 2 >/dev/null
-expect 0 'top-1' ranks 2 eval knn good --train train --test test --resize 32 --crop 32 --k 5
-expect 3 'class lists differ' ranks 2 eval knn good --train train --test five --resize 32 --crop 32
+expect 0 'top-1' ranks 2 eval knn good --train train --test test --resize 32 --crop 32 --device host --k 5
+expect 3 'class lists differ' ranks 2 eval knn good --train train --test five --resize 32 --crop 32 --device host
 grep -q 'features:' out.txt && fail "label mismatch: found only after features were computed"
 mkdir photos && cp -r "$SEER_TEST_DATA/images/." photos/
 seer pack photos -o plain --labels none >/dev/null
-expect 3 'has no labels' ranks 2 eval knn good --train plain --test test --resize 32 --crop 32
+expect 3 'has no labels' ranks 2 eval knn good --train plain --test test --resize 32 --crop 32 --device host
 
 # Two runs in one folder: the second is refused, and the first goes on.
 write_config first.toml first 100000

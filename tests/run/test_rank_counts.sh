@@ -3,6 +3,7 @@
 # 1, 2 and 4 ranks with one BatchNorm group: the same losses over 20 updates to 1e-4, from real files; also with sharded
 # state and recomputation, and for a run that changes ranks, sharding and recomputation at every restart.
 . "$(dirname "$0")/common.sh"
+needs_kernels
 
 seer synth -o train --classes 4 --images 90 --size 48 --seed 1 >/dev/null
 # A gentle rate: at a high one the network itself doubles every rounding difference from update to update.

@@ -3,6 +3,7 @@
 # Killed with SIGKILL and started again, and stopped by signals and started again: the run ends with the same bits as one
 # that nobody disturbed.
 . "$(dirname "$0")/common.sh"
+needs_kernels
 
 # Name and checksums of every tensor of a run's last checkpoint (other keys of the manifest hold the run's folder).
 tensors() { sed -n '/"tensors"/,/^ \]/p' "$(last_checkpoint "$1")/manifest.json" | grep -E '"(group|name|xxh3)"'; }

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Requests: STOP and CHECKPOINT in the run folder, signals twice and before the first update, and the wall-clock limit.
 . "$(dirname "$0")/common.sh"
+needs_kernels
 
 seer synth -o train --classes 4 --images 90 --size 48 --seed 1 >/dev/null
 lines() { if [ -e "$1/metrics.jsonl" ]; then wc -l <"$1/metrics.jsonl"; else echo 0; fi; }

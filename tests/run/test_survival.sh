@@ -3,6 +3,7 @@
 # What the file system and other people do to a run folder: a disk that fills up and is cleared, a folder that is
 # deleted, runs that start at once, damaged checkpoints.
 . "$(dirname "$0")/common.sh"
+needs_kernels
 
 seer synth -o train --classes 4 --images 120 --size 48 --seed 1 >/dev/null
 start() {  # CONFIG RANKS option...: in the background; its output in ${output:-CONFIG.txt}, the launcher in $launcher

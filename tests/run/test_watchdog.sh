@@ -3,6 +3,7 @@
 # A rank that stands still: the others say which one and where, and all end with exit code 5. What only looks like it
 # (a short pause, a job suspended as a whole) is left alone.
 . "$(dirname "$0")/common.sh"
+needs_kernels
 
 seer synth -o train --classes 4 --images 90 --size 48 --seed 1 >/dev/null
 lines() { if [ -e "$1/metrics.jsonl" ]; then wc -l <"$1/metrics.jsonl"; else echo 0; fi; }
@@ -37,7 +38,7 @@ wait "$launcher" || rc=$?
 took=$((SECONDS - began))
 [ "$took" -le 30 ] || fail "a stopped rank: it took $took s, wanted at most 30"
 [ "$(grep -o 'error: rank' stopped.txt | wc -l)" = 1 ] || { cat stopped.txt; fail "not one message"; }
-grep -E '^error: rank 0/4 on .*hang: no progress for .*rank 2 on .* does not answer: stopped, dead.*ranks? [0-9,-]+ waits? in [a-z_]+ [0-9]+ of "[a-z]+".*update [0-9]+, ' stopped.txt ||
+grep -E 'error: rank 0/4 on .*hang: no progress for .*rank 2 on .* does not answer: stopped, dead.*ranks? [0-9,-]+ waits? in [a-z_]+ [0-9]+ of "[a-z]+".*update [0-9]+, ' stopped.txt ||
   { cat stopped.txt; fail "the message"; }
 for r in 0 1 3; do
   grep -q 'not left' "stopped/hang/$r.txt" || { cat "stopped/hang/$r.txt"; fail "rank $r: not inside a collective"; }
