@@ -11,9 +11,12 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 preset=cuda-h100 libraries=0
 while [ $# -gt 0 ]; do
   case $1 in
-    --preset) preset=${2:?build_device: --preset wants a name}; shift ;;
+    --preset)
+      case ${2:-} in "" | -*) echo "build_device: --preset wants a name" >&2; exit 2 ;; esac
+      preset=$2
+      shift ;;
     --libraries) libraries=1 ;;
-    -h | --help) sed -n '3,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+    -h | --help) sed -n '3,8s/^# \{0,1\}//p' scripts/build_device.sh; exit 0 ;;
     *) echo "build_device: unknown argument $1; allowed: --preset NAME, --libraries" >&2; exit 2 ;;
   esac
   shift

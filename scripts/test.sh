@@ -11,7 +11,7 @@ for argument in "$@"; do
   case $argument in
     --asan) asan=1 ;;
     --host) host=1 ;;
-    -h | --help) sed -n '3,5s/^# //p' "${BASH_SOURCE[0]}"; exit 0 ;;
+    -h | --help) sed -n '3,5s/^# //p' scripts/test.sh; exit 0 ;;
     *) echo "test: unknown argument $argument; allowed: --asan, --host" >&2; exit 2 ;;
   esac
 done

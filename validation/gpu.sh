@@ -8,26 +8,29 @@
 #     --host: rehearses the same without a device, on the stand-in for one that computes on the host, with small
 #       settings (validation/results/gpu_rehearsal.md)
 # SEER: the executable; its tests lie in tests/ beside it (default: build/cuda-h100/seer). PYTHON: one with torch and
-# torchvision. WORK: folder for what the parts print (default: runs/gpu). Engines that were measured are kept there in
-# cache/: a second run has more time for the rest. No part needs the network.
+# torchvision. WORK: folder for what the parts print (default: runs/gpu), in parts/, and of the start before in
+# parts.before/. Engines that were measured are kept there in cache/: a second run has more time for the rest. Paths count
+# from the repository's root. No part needs the network.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/environment.sh
 source scripts/environment.sh
 
+refuse() { echo "gpu: $1" >&2; exit 2; }
 host=0 models="" out="" budget=570
 while [ $# -gt 0 ]; do
   case $1 in
     --host) host=1 ;;
-    --models) models=${2:?gpu: --models wants names} && shift ;;
-    --budget) budget=${2:?gpu: --budget wants seconds} && shift ;;
-    --out) out=${2:?gpu: --out wants a file} && shift ;;
-    -h | --help) sed -n '3,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
-    *) echo "gpu: unknown argument $1; allowed: --models, --budget, --out, --host" >&2; exit 2 ;;
+    --models | --budget | --out)
+      case ${2:-} in "" | -*) refuse "$1 wants a value: --models NAME,NAME, --budget SECONDS, --out FILE.md" ;; esac
+      printf -v "${1#--}" %s "$2"
+      shift ;;
+    -h | --help) sed -n '3,13s/^# \{0,1\}//p' validation/gpu.sh; exit 0 ;;
+    *) refuse "unknown argument $1; allowed: --models, --budget, --out, --host" ;;
   esac
   shift
 done
-[[ $budget =~ ^[1-9][0-9]*$ ]] || { echo "gpu: --budget $budget; wanted whole seconds from 1" >&2; exit 2; }
+[[ $budget =~ ^[1-9][0-9]*$ ]] || refuse "--budget $budget; wanted whole seconds from 1"
 
 if [ "$host" -eq 1 ]; then
   seer=${SEER:-build/host-release/seer} torch_device=cpu on=(env SEER_STAND_IN_DEVICE=1)
@@ -36,15 +39,26 @@ else
   seer=${SEER:-build/cuda-h100/seer} torch_device=cuda on=()
   models=${models:-128gf,256gf,16gf,32gf}  # what matters most first
 fi
-seer=$(realpath "$seer")
-[ -x "$seer" ] || { echo "gpu: no executable $seer: build it (scripts/build_device.sh), or set SEER" >&2; exit 2; }
+seer=$(realpath -m "$seer")
+[ -f "$seer" ] && [ -x "$seer" ] || refuse "no executable $seer: build it (scripts/build_device.sh), or set SEER"
 build=$(dirname "$seer")
 python=${PYTHON:-python3}
-command -v python3 >/dev/null || { echo "gpu: needs python3 for the report" >&2; exit 2; }
-kept=$(realpath -m "${WORK:-runs/gpu}")
-work=$kept/parts choices_dir=$kept/cache
-rm -rf "$work" && mkdir -p "$work" "$choices_dir" || exit 2
+command -v python3 >/dev/null || refuse "needs python3 for the report"
+config_of() {
+  local file=inputs/bench_$1.toml
+  [ "$host" -eq 1 ] || [ ! -e "inputs/seer_$1.toml" ] || file=inputs/seer_$1.toml
+  echo "$file"
+}
 IFS=, read -ra models <<<"$models"
+for model in "${models[@]}"; do
+  # A plan of one convolution: the program's own word on the name, without a device.
+  if ! said=$("$seer" bench conv --plan --machine inputs/machines/dgx_h100.toml --preset "$model" --size 32 --batch 1 \
+    --json 2>&1 </dev/null); then
+    refuse "--models: $(grep -m 1 error <<<"$said" || tail -n 1 <<<"$said")"
+  fi
+  [ -e "$(config_of "$model")" ] ||
+    refuse "--models $model: no $(config_of "$model"); there are $(echo inputs/{seer,bench}_*.toml)"
+done
 export OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_odls_base_num_threads=0
 
 # Which device, which of the machine files has its peaks, what memory it has.
@@ -68,6 +82,18 @@ else
   esac
   out=${out:-validation/results/$(tr 'A-Z -' 'a-z__' <<<"$device_name" | tr -cd 'a-z0-9_').md}
 fi
+[ -d "$(dirname "$out")" ] && [ -w "$(dirname "$out")" ] && [ ! -d "$out" ] ||
+  refuse "--out $out: wanted a file in a folder that exists and may be written to"
+
+# What an earlier start measured is kept until this one has a report, and an unfinished start does not push it out.
+kept=$(realpath -m "${WORK:-runs/gpu}")
+work=$kept/parts choices_dir=$kept/cache
+if [ -e "$work/reported" ] || [ ! -e "$kept/parts.before" ]; then
+  rm -rf "$kept/parts.before"
+  [ ! -e "$work" ] || mv "$work" "$kept/parts.before" || exit 2
+fi
+rm -rf "$work" && mkdir -p "$work" "$choices_dir" || exit 2
+
 precision=bf16
 case $device_name in *V100*) precision=fp16_o1 ;; esac
 {
@@ -85,10 +111,33 @@ begin() {  # NAME SHARE: of 100
   echo "gpu: $part ($((deadline - SECONDS)) s)" >&2
 }
 note() {  # ITEM OUTCOME SECONDS WHY
-  printf '%s\t%s\t%s\t%s\t%s\n' "$part" "$1" "$2" "$3" "$4" >>"$work/items.tsv"
-  echo "gpu:   $1: $2${4:+: $4} ($3 s)" >&2
+  local why
+  # Of one line and one column, whatever a program printed: no colours, tabs or control characters.
+  why=$(printf %s "$4" | sed 's/\x1b\[[0-9;]*[A-Za-z]//g' | tr '\t\r\n' '   ' | tr -d '\000-\037\177' |
+    sed 's/   */ /g; s/^ //' | cut -c1-300)
+  printf '%s\t%s\t%s\t%s\t%s\n' "$part" "$1" "$2" "$3" "$why" >>"$work/items.tsv"
+  echo "gpu:   $1: $2${why:+: $why} ($3 s)" >&2
 }
 skip() { note "$1" "not run" 0 "$2"; }
+# Why a command failed: the tests that did, by ctest's or GoogleTest's list; else the last line that tells of an error,
+# else the last one, of stderr before stdout.
+reason() {  # FILE
+  local found file
+  found=$(sed -n '/^The following tests FAILED:/,$s/^[[:space:]]*[0-9]* - \(.*)\).*/\1/p' "$1" | paste -sd, | sed 's/,/, /g')
+  [ -n "$found" ] || found=$(sed -nE 's/^\[  FAILED  \] ([^ ,]+)(,.*[^)])?$/\1/p' "$1" | sort -u | paste -sd, | sed 's/,/, /g')
+  if [ -n "$found" ]; then
+    echo "failed: $found"
+    return
+  fi
+  for file in "$1.err" "$1"; do
+    found=$(grep -ai error "$file" | tail -n 1)
+    [ -z "$found" ] || break
+  done
+  for file in "$1.err" "$1"; do
+    [ -n "$found" ] || found=$(grep -av '^[[:space:]]*$' "$file" | tail -n 1)
+  done
+  echo "$found"
+}
 # item NAME FILE COMMAND...: stdout to FILE, stderr beside it.
 item() {
   local name=$1 file=$work/$2 left=$((deadline - SECONDS)) at=$SECONDS code=0
@@ -101,7 +150,7 @@ item() {
   if [ "$code" -eq 124 ] || [ "$code" -eq 137 ]; then
     note "$name" "ran out" $((SECONDS - at)) "of its $left s"
   elif [ "$code" -ne 0 ]; then
-    note "$name" failed $((SECONDS - at)) "exit code $code: $(grep -v '^$' "$file.err" "$file" -h | tail -n 1 | cut -c1-200)"
+    note "$name" failed $((SECONDS - at)) "exit code $code: $(reason "$file")"
   else
     note "$name" ok $((SECONDS - at)) ""
   fi
@@ -138,7 +187,6 @@ fi
 settings=(--set "precision.compute=$precision" --set parallel.bn_group_size=1 --set parallel.shard=none
   --set parallel.recompute=none --set swav.freeze_prototypes_updates=0 --set checkpoint.async=false
   --set log.run_dir="$kept")  # whose folder cache/ keeps the engines that `bench conv` found
-config_of() { if [ -e "inputs/seer_$1.toml" ] && [ "$host" -eq 0 ]; then echo "inputs/seer_$1.toml"; else echo "inputs/bench_$1.toml"; fi; }
 sizes=(224 96)
 if [ "$host" -eq 1 ]; then
   sizes=(64 32)
@@ -188,6 +236,7 @@ model=${models[0]}
 for name in "${models[@]}"; do case $name in 16gf) model=$name ;; esac; done
 n=${images[$model]:-0} made=512 side=400 updates=40 makers=$((cores < 8 ? cores : 8))
 if [ "$host" -eq 1 ]; then made=64 side=96 updates=8; fi
+mkdir -p "$work/run" && ln -s "$choices_dir" "$work/run/cache"  # a run looks for engines in its own folder
 if [ "$n" -eq 0 ]; then
   skip "data, $model" "no batch fits"
 elif item "made-up photos" synth.log mpirun --oversubscribe --bind-to none -n $makers "$seer" synth -o "$work/shards" --classes 8 --images $made --size $side --seed 1; then
@@ -251,5 +300,6 @@ else
 fi
 
 python3 validation/gpu_report.py "$work" "$out" $((SECONDS - began)) || exit 1
+touch "$work/reported"
 echo "gpu: $out, $((SECONDS - began)) s" >&2
 ! awk -F'\t' '$3 == "failed"' "$work/items.tsv" | grep -q .

@@ -32,9 +32,16 @@ def read_json(name):
     return None
 
 
-facts = dict(line.split("\t", 1) for line in read("facts.tsv").splitlines())
-items = [line.split("\t") for line in read("items.tsv").splitlines()]
-images = {m: int(n) for m, n in (line.split("\t") for line in read("images.tsv").splitlines())}
+def rows_of(name, columns):
+    """Lines of so many columns: what is missing is empty, and tabs behind the last are part of it."""
+    for line in read(name).splitlines():
+        cells = line.split("\t", columns - 1)
+        yield cells + [""] * (columns - len(cells))
+
+
+facts = {name: value for name, value in rows_of("facts.tsv", 2)}
+items = [[cell.replace("\t", " ") for cell in row] for row in rows_of("items.tsv", 5)]
+images = {model: int(n or 0) for model, n in rows_of("images.tsv", 2)}
 host, models = facts["host"] == "1", facts["models"].split()
 lines = []
 
@@ -247,7 +254,8 @@ def data():
     """Of a short run from shards: what the update waited for its batch."""
     say("## Waiting for data")
     say()
-    rows = [json.loads(line) for line in read("run/metrics.jsonl").splitlines() if '"update"' in line]
+    rows = [json.loads(line) for line in read("run/metrics.jsonl").splitlines()
+            if '"update"' in line and line.endswith("}")]  # a run that ran out of its time may leave half a line
     rows = rows[len(rows) // 4:]  # the first make primitives and engines
     if rows:
         step, wait = (statistics.median(r[key] for r in rows) for key in ("step_ms", "data_wait_ms"))
@@ -294,8 +302,21 @@ def profile():
     outcome("profile")
 
 
+# A file that holds something else than was expected costs its section, not the others.
+broken = False
 for section in (head, tests, sanitizer, conv, steps, data, comm, profile):
-    section()
+    before = len(lines)
+    try:
+        section()
+    except (KeyError, IndexError, TypeError, ValueError, ZeroDivisionError) as error:
+        broken = True
+        del lines[before:]
+        say(f"## {section.__name__}")
+        say()
+        say(f"**Not written**, for a file of {work} is not as expected: {error!r}")
+        say()
+        print(f"gpu_report: section {section.__name__}: {error!r}", file=sys.stderr)
 text = re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).rstrip() + "\n"
 with open(out, "w") as f:
     f.write(text)
+sys.exit(broken)

@@ -1,27 +1,41 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # What `seer plan` says beside what a run on this machine does: peak memory of a rank and time of an update.
-#   validation/plan_vs_measured.sh [--full | --large] [MACHINE.toml]
+#   validation/plan_vs_measured.sh [--full | --large | --runs] [MACHINE.toml]
 # Without a machine file this one is calibrated first (a minute). --full: every mode of sharding with every
 # recomputation at 1, 2 and 4 ranks for 8GF. --large: 256GF over two ranks (needs 23 GiB), and the 10B trunk's shape at an
-# eighth of its widths. Else seven settings that differ in everything.
-# Bench step saves nothing, so the plan leaves out the copy for checkpoints (checkpoint.async = false).
+# eighth of its widths. --runs: memory of whole runs, with loader and checkpoints, at the smallest budget that
+# recompute = "auto" names, with photos of 0.19 and 4 megapixels. Else seven settings that differ in everything.
+# Bench step reads and saves nothing, so there the plan leaves out the loader (data.source = crops) and the copy for
+# checkpoints (checkpoint.async = false).
 # SEER: the executable. RANKS (with --full; default 1 2 4), UPDATES (timed ones; default 5), ROUNDS (of each of the seven
 # settings, calibration and run in turns; default 1): the medians of both are shown, for a machine that others use as well
 # changes within minutes. ONLY: a regular expression, for those settings alone whose label it matches.
 set -euo pipefail
+refuse() { echo "plan_vs_measured: $*" >&2; exit 2; }
 what=few machine=""
 for argument; do
   case $argument in
-    --full | --large) what=${argument#--} ;;
-    *) machine=$(realpath "$argument") ;;
+    --full | --large | --runs) what=${argument#--} ;;
+    -h | --help) sed -n '3,15s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -*) refuse "unknown argument $argument; allowed: --full, --large, --runs, a machine file" ;;
+    *)
+      [ -z "$machine" ] || refuse "two machine files, $machine and $argument; wanted one"
+      [ -f "$argument" ] && [ -r "$argument" ] || refuse "cannot read the machine file $argument"
+      machine=$(realpath "$argument")
+      ;;
   esac
+done
+for name in ROUNDS UPDATES; do
+  [[ ${!name:-1} =~ ^[1-9][0-9]*$ ]] || refuse "$name = ${!name}; wanted a whole number from 1"
+done
+for n in ${RANKS:-}; do
+  [[ $n =~ ^[1-9][0-9]*$ ]] || refuse "RANKS = $RANKS; wanted whole numbers from 1"
 done
 cd "$(dirname "$0")/.."
 . scripts/environment.sh
 seer=${SEER:-build/host-release/seer}
-[[ ${ROUNDS:-1} =~ ^[1-9][0-9]*$ ]] || { echo "plan_vs_measured: ROUNDS = $ROUNDS; wanted a whole number from 1" >&2; exit 2; }
-[ -z "$machine" ] || [ -r "$machine" ] || { echo "plan_vs_measured: cannot read the machine file $machine" >&2; exit 2; }
+command -v "$seer" >/dev/null || refuse "no executable $seer; build it, or set SEER"
 rows=0
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -41,9 +55,39 @@ calibrate() {  # ranks
 case $what in
   full) for ranks in ${RANKS:-1 2 4}; do calibrate "$ranks"; done ;;
   large) for ranks in 2 4; do calibrate $ranks; done ;;
+  runs) for ranks in 1 2 4; do calibrate $ranks; done ;;
 esac
 
-printf '| setting | ranks | peak MiB | planned | off | update ms | planned | off |\n|---|---|---|---|---|---|---|---|\n'
+if [ $what = runs ]; then
+  printf '| setting | ranks | peak MiB | budget | off | planned before | off |\n|---|---|---|---|---|---|---|\n'
+else
+  printf '| setting | ranks | peak MiB | planned | off | update ms | planned | off |\n|---|---|---|---|---|---|---|---|\n'
+fi
+# A run of four updates with the smallest budget that it names itself, and what `seer plan` makes of the same budget.
+whole_run() {  # ranks, label, pixels of a side, --set ...
+  local ranks=$1 label=$2 side=$3 budget
+  shift 3
+  [[ $label =~ ${ONLY:-.} ]] || return 0
+  rows=$((rows + 1))
+  rm -rf "$work/run"
+  [ -d "$work/photos.$side" ] || "$seer" synth -o "$work/photos.$side" --classes 2 --images 32 --size "$side" >/dev/null </dev/null
+  local settings=(inputs/bench_400mf.toml --set schedule.total_updates=4 --set parallel.recompute=auto "$@")
+  local here=(--set data.shards="$work/photos.$side" --set checkpoint.every_updates=2 --set log.run_dir="$work/run")
+  run "$ranks" "$seer" pretrain "${settings[@]}" "${here[@]}" --set parallel.memory_budget_bytes=1 >"$work/refused.txt" 2>&1 || true
+  budget=$(grep -oE 'memory_budget_bytes = [0-9]+' "$work/refused.txt" | grep -oE '[0-9]+' | head -n 1) ||
+    { cat "$work/refused.txt" >&2; return 1; }
+  run "$ranks" "$seer" pretrain "${settings[@]}" "${here[@]}" --set parallel.memory_budget_bytes="$budget" >"$work/run.txt" 2>&1 ||
+    { tail -n 20 "$work/run.txt" >&2; return 1; }
+  # Of the largest rank: the root, which lays the checkpoints out. A plan of another base may need a little more.
+  "$seer" plan "${settings[@]}" --machine "$work/machine.$ranks.toml" --ranks "$ranks" --per-node "$ranks" --json \
+    --set parallel.memory_budget_bytes="$budget" </dev/null >"$work/plan.json"
+  awk -v label="$label" -v ranks="$ranks" -v budget="$budget" \
+    -v planned="$(grep -oE '"peak_rank_bytes": [0-9]+' "$work/plan.json" | grep -oE '[0-9]+$')" '
+    /^ *peak resident / {peak = $3}
+    END {budget /= 2^20; planned /= 2^20
+         printf "| %s | %d | %.0f | %.0f | %+.1f %% | %.0f | %+.1f %% |\n", label, ranks, peak, budget,
+           100 * (budget / peak - 1), planned, 100 * (planned / peak - 1)}' "$work/run.txt"
+}
 compare() {  # ranks, label, config, --set ...
   local ranks=$1 label=$2 config=$3
   shift 3
@@ -107,6 +151,12 @@ elif [ $what = large ]; then
     --set swav.freeze_prototypes_updates=0 --set parallel.recompute=block)
   for shard in none optimizer gradients parameters; do
     compare 4 "10B at an eighth of its widths, shard $shard" "${wide[@]}" --set parallel.shard=$shard
+  done
+elif [ $what = runs ]; then
+  for side in 433 2000; do
+    whole_run 1 "400MF, 8 images of ${side}x$side" $side
+    whole_run 2 "400MF, 4 images a rank of ${side}x$side, parameters sharded" $side --set parallel.shard=parameters
+    whole_run 4 "400MF, 2 images a rank of ${side}x$side, gradients sharded" $side --set parallel.shard=gradients
   done
 else
   compare 1 "400MF, 8 images" inputs/bench_400mf.toml --set data.global_batch=8

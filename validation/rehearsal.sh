@@ -21,11 +21,19 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/environment.sh
 # Open MPI starts its ranks one by one: its threads that would do so at once lose some of hundreds.
 export OMPI_MCA_odls_base_num_threads=0
+refuse() { echo "rehearsal: $*" >&2; exit 2; }
+case ${1:-} in -h | --help) sed -n '3,17s/^# \{0,1\}//p' validation/rehearsal.sh; exit 0 ;; esac
 seer=${SEER:-build/host-release/seer}
 out=${OUT:-runs/rehearsal}
 limit=${LIMIT:-300}
 sizes=("$@")
 [ $# -gt 0 ] || sizes=(64)
+for r in "${sizes[@]}"; do
+  [[ $r =~ ^[1-9][0-9]{0,5}$ ]] && ((r >= 2 && (r < 64 ? 64 % r == 0 : r % 64 == 0))) ||
+    refuse "$r ranks; wanted 2, 4, ... 32, or a multiple of 64"
+done
+[[ $limit =~ ^[1-9][0-9]*$ ]] || refuse "LIMIT = $limit; wanted whole seconds from 1"
+command -v "$seer" >/dev/null || refuse "no executable $seer; build it, or set SEER"
 read -ra modes <<<"${MODES:-none optimizer gradients parameters parameters_in_groups}"
 
 ranks() {  # N COMMAND...: on more ranks than cores, within the time limit
@@ -47,7 +55,7 @@ settings() {  # R: into the array `set`
   local s
   for s in data.shards="$out/train" data.global_batch=$batch data.prefetch_batches=1 data.reader_threads=1 \
     schedule.total_updates=10 parallel.bucket_bytes=65536 checkpoint.every_updates=5 checkpoint.rehearse=false \
-    log.every=1 log.tensorboard=false; do
+    log.every=1 log.tensorboard=false parallel.device=host; do
     set+=(--set "$s")
   done
 }
@@ -68,10 +76,6 @@ pretrain() {  # RANKS FOLDER ARGUMENTS...: a run, and the seconds it took with i
 }
 
 for r in "${sizes[@]}"; do
-  if ((r < 2 || (r < 64 ? 64 % r : r % 64))); then
-    echo "rehearsal.sh: $r ranks: wanted 2, 4, ... 32, or a multiple of 64" >&2
-    exit 2
-  fi
   group=$((r < 64 ? r : 64))
   here=$out/$r
   rm -rf "$here"
