@@ -45,7 +45,7 @@ ranks() {  # N COMMAND...
   # shellcheck disable=SC2016  # for the shell of each rank
   timeout --kill-after=10 "$limit" mpirun --bind-to none --oversubscribe --mca mpi_yield_when_idle 1 -n "$n" \
     bash -c '[ "$OMPI_COMM_WORLD_RANK" -lt $((OMPI_COMM_WORLD_SIZE - 1)) ] || : >"$0"
-      until [ -e "$0" ]; do sleep 0.5; done
+      until [ -e "$0" ]; do kill -0 "$PPID" || exit 1; sleep 0.5; done
       exec "$@"' "$all_there" "$@" </dev/null
 }
 

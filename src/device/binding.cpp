@@ -17,13 +17,13 @@
 namespace seer::device {
 namespace {
 
-// mpirun's own come first: started inside a Slurm job, its ranks inherit the SLURM_LOCALID of the job's script.
 /// Set once, before there are other threads.
 std::string& shared_by() {
   static std::string who;
   return who;
 }
 
+// mpirun's own come first: started inside a Slurm job, its ranks inherit the SLURM_LOCALID of the job's script.
 constexpr const char* kLocalRanks[] = {"OMPI_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID",
                                        "PMI_LOCAL_RANK", "SLURM_LOCALID"};
 

@@ -68,11 +68,7 @@ TEST(Binding, WhatIsNoNumberIsRefused) {
 TEST(Binding, RanksBeyondTheDevicesShareThem) {
   EXPECT_EQ(device_for(launch_with({{"SLURM_LOCALID", "3"}}), 4), 3);
   EXPECT_EQ(device_for(launch_with({{"SLURM_LOCALID", "4"}}), 4), 0);
-  EXPECT_EQ(device_for(launch_with({{"SLURM_LOCALID", "1"}}), 1), 0);
-}
-
-TEST(Binding, ALauncherMayShowEachRankADeviceOfItsOwn) {
-  EXPECT_EQ(device_for(launch_with({{"SLURM_LOCALID", "2"}}), 1), 0);
+  EXPECT_EQ(device_for(launch_with({{"SLURM_LOCALID", "2"}}), 1), 0) << "or each was shown another one";
 }
 
 TEST(Binding, NoVisibleDeviceIsRefused) {
