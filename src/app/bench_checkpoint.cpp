@@ -10,7 +10,6 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
-#include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -162,7 +161,7 @@ std::int64_t bytes_of(const config::Config& config) {
 void report(const Options& options, int ranks, const Timings& t) {
   const auto rate = [&](double seconds) { return static_cast<double>(options.bytes) / seconds * 1e-9; };
   if (options.json) {
-    std::cout << nlohmann::json{{"bytes", options.bytes},
+    const nlohmann::json out = {{"bytes", options.bytes},
                                 {"ranks", ranks},
                                 {"plain_s", t.plain_s},
                                 {"save_s", t.save_s},
@@ -176,21 +175,20 @@ void report(const Options& options, int ranks, const Timings& t) {
                                 {"verify_gb_per_s", rate(t.verify_s)},
                                 {"load_gb_per_s", rate(t.load_s)},
                                 {"async_write_gb_per_s", rate(t.beside_s)},
-                                {"save_over_plain", t.plain_s / t.save_s}}
-                     .dump(1)
-              << '\n';
+                                {"save_over_plain", t.plain_s / t.save_s}};
+    fmt::print("{}\n", out.dump(1));
     return;
   }
-  std::cout << fmt::format("checkpoint of {} bytes, {} ranks, in {}\n", options.bytes, ranks, options.dir);
+  fmt::print("checkpoint of {} bytes, {} ranks, in {}\n", options.bytes, ranks, options.dir);
   for (const auto& [name, seconds] : {std::pair("write(2) + fsync", t.plain_s),
                                       {"save", t.save_s},
                                       {"verify", t.verify_s},
                                       {"load", t.load_s},
                                       {"save beside work", t.beside_s},
                                       {"  its copy", t.stall_s}}) {
-    std::cout << fmt::format("  {:<18}{:9.3f} s {:8.3f} GB/s\n", name, seconds, rate(seconds));
+    fmt::print("  {:<18}{:9.3f} s {:8.3f} GB/s\n", name, seconds, rate(seconds));
   }
-  std::cout << fmt::format(
+  fmt::print(
       "  save runs at {:.2f} of the speed of plain writes, one file a rank;\n"
       "  verify and load read what the page cache holds;\n"
       "  beside a save, work in each rank's own thread runs at {:.2f} of its speed\n",

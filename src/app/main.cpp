@@ -3,6 +3,8 @@
 // (design section 7).
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cerrno>
+#include <cstdlib>
 #include <exception>
 #include <iostream>
 #include <new>
@@ -10,13 +12,16 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <vector>
 
 #include "seer/app/command.hpp"
 #include "seer/base/build_info.hpp"
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
+#include "seer/base/streams.hpp"
 #include "seer/comm/crash.hpp"
+#include "seer/comm/launcher.hpp"
 #include "seer/comm/signals.hpp"
 #include "seer/config/config.hpp"
 #include "seer/device/binding.hpp"
@@ -84,14 +89,15 @@ int end_with(const Error& error, const comm::Communicator& world) {
   return code;
 }
 
+bool given(std::span<char* const> arguments, std::string_view option) {
+  return std::ranges::any_of(arguments, [&](const char* a) { return std::string_view(a).starts_with(option); });
+}
+
 /// Commands that compute. The others, and what only plans, also go on nodes without a device (a device build).
 bool computes(std::span<char* const> arguments) {
   const std::string_view command = arguments.size() > 1 ? arguments[1] : "";
-  const auto given = [&](std::string_view option) {
-    return std::ranges::any_of(arguments, [&](const char* a) { return std::string_view(a).starts_with(option); });
-  };
-  if (command == "plan") return given("--calibrate");
-  if (command == "bench" && given("--plan")) return false;
+  if (command == "plan") return given(arguments, "--calibrate");
+  if (command == "bench" && given(arguments, "--plan")) return false;
   return command == "pretrain" || command == "eval" || command == "features" || command == "bench";
 }
 
@@ -118,11 +124,34 @@ void require_devices(const std::optional<Error>& refusal, const comm::Communicat
   device::set_sharing(device::shared_device(world.all_gather(log::host_name() + " " + device::device_id())));
 }
 
-int run_command(const Run& run, const std::optional<Error>& refusal, const comm::Communicator& world) {
+/// Threads of a rank that will compute. Not told to who reads JSON.
+void require_threads(std::span<char* const> arguments, const comm::Communicator& world) {
+  if (!computes(arguments)) return;
+  std::string warning;
+  comm::agree(world, "threads", [&] { warning = device::require_threads(); });
+  if (!warning.empty() && !given(arguments, "--json")) log::warn(warning);
+}
+
+/// Their result is what they print: one that is lost is a failure, unless the reader has had enough.
+void require_output(std::string_view command) {
+  if (command != "inspect" && command != "eval" && command != "plan" && command != "bench") return;
+  const int error = streams::output_error();
+  if (error == 0 || error == EPIPE) return;
+  throw Error(ExitCode::file, "cannot write standard output: " + std::generic_category().message(error),
+              "the result is not complete; send it where there is space");
+}
+
+int run_command(const Run& run, std::span<char* const> arguments, const std::optional<Error>& refusal,
+                const comm::Communicator& world) {
   try {
+    require_threads(arguments, world);
     require_devices(refusal, world);
     const device::Session device;
-    return run(world);
+    const int code = run(world);
+    comm::agree(world, "standard output", [&] {
+      if (code == 0 && world.is_root()) require_output(arguments[1]);
+    });
+    return code;
   } catch (const Error& error) {
     return end_with(error, world);
   } catch (const std::bad_alloc&) {
@@ -157,7 +186,9 @@ int end_of_parsing(const CLI::App& app, const CLI::ParseError& error, const comm
 
 int main(int argc, char** argv) {
   // MPI and Kokkos settle on the device that is current when they start.
-  const auto refusal = computes({argv, static_cast<std::size_t>(argc)}) ? bind_device() : std::nullopt;
+  const std::span<char* const> arguments(argv, static_cast<std::size_t>(argc));
+  const auto refusal = computes(arguments) ? bind_device() : std::nullopt;
+  if (const auto hint = comm::launch_hint(std::getenv); !hint.empty()) std::cerr << hint + "\n";
   const comm::MpiSession mpi(argc, argv);
   const auto world = comm::Communicator::world();
   log::start(world.rank(), world.size());
@@ -184,8 +215,12 @@ int main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return end_of_parsing(app, error, world);
   }
+  if (const auto foreign = world.size() == 1 ? comm::foreign_launch(std::getenv) : std::nullopt) {
+    if (foreign->first) log::error(foreign->error.message());
+    return static_cast<int>(foreign->error.code());
+  }
   for (const auto& [sub, run] : commands) {
-    if (sub->parsed()) return run_command(run, refusal, world);
+    if (sub->parsed()) return run_command(run, arguments, refusal, world);
   }
   return static_cast<int>(ExitCode::internal);  // require_subcommand leaves no such case
 }
@@ -194,6 +229,7 @@ int main(int argc, char** argv) {
 }  // namespace seer::app
 
 int main(int argc, char** argv) {
+  seer::streams::secure();
   try {
     // Other commands end by a signal as any program does.
     if (argc > 1 && std::string_view(argv[1]) == "pretrain") seer::comm::catch_stop_signals();

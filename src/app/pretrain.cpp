@@ -28,7 +28,8 @@ Run add_pretrain(CLI::App& command) {
       "Starts or goes on by itself: the newest complete checkpoint of log.run_dir is looked for first.\n"
       "  mpirun -n 2 seer pretrain inputs/demo.toml\n"
       "  mpirun -n 2 seer pretrain inputs/demo.toml --set schedule.total_updates=100 --set log.run_dir=runs/try\n"
-      "Exit code 75: stopped by SIGTERM, SIGUSR1 or log.walltime with a checkpoint written; start it again.");
+      "Exit code 75: stopped by a signal (SIGTERM, SIGUSR1, SIGHUP, ...), log.walltime or a file STOP in the run\n"
+      "folder, with a checkpoint written; start it again.");
   return [options](const comm::Communicator& world) {
     return train::pretrain(load_config(world, options->config, options->set), world, options->run);
   };

@@ -12,9 +12,11 @@
 #include <cstdlib>
 #include <mutex>
 #include <string_view>
+#include <system_error>
 #include <utility>
 
 #include "seer/base/error.hpp"
+#include "seer/base/streams.hpp"
 
 namespace seer::log {
 namespace {
@@ -24,7 +26,7 @@ struct State {
   std::shared_ptr<spdlog::logger> console, file;
   std::vector<std::pair<std::string, int>> warned;
   std::mutex mutex;  // reader threads may warn
-  bool live = false;
+  bool live = false, told_lost_output = false;
   std::chrono::steady_clock::time_point last_progress{};
 };
 
@@ -56,7 +58,12 @@ void write(spdlog::level::level_enum level, const std::string& text) {
   }
   finish_progress();
   s.console->log(level, level == spdlog::level::warn ? "warning: " + text : text);
-  if (s.file) s.file->log(level, text);
+  if (!s.file) return;
+  s.file->log(level, text);
+  if (const int error = streams::output_error(); error != 0 && !std::exchange(s.told_lost_output, true)) {
+    s.file->log(spdlog::level::warn, fmt::format("standard output cannot be written ({}); the lines are here",
+                                                 std::generic_category().message(error)));
+  }
 }
 
 }  // namespace

@@ -10,7 +10,9 @@
 #include <algorithm>
 #include <atomic>
 #include <csignal>
+#include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <string>
 
 #include "seer/base/log.hpp"
@@ -97,6 +99,16 @@ void know_identity() {
 void leave_traces_in(const std::string& run_dir) {
   know_identity();
   copy(trace_path, sizeof trace_path, fmt::format("{}/error.{}.txt", run_dir, log::rank()));
+}
+
+void forget_old_traces(const std::string& run_dir) {
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(run_dir, ignored)) {
+    const auto name = entry.path().filename().string();
+    int rank = 0, length = 0;
+    if (std::sscanf(name.c_str(), "error.%d.txt%n", &rank, &length) == 1 && length == static_cast<int>(name.size()))
+      std::filesystem::remove(entry.path(), ignored);
+  }
 }
 
 void write_trace(const char* message, std::span<void* const> frames, const void* context) {

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "seer/base/error.hpp"
+#include "seer/comm/launcher.hpp"
 
 namespace seer::comm {
 namespace {
@@ -23,7 +24,9 @@ constexpr std::int64_t kTwice_ns = 1'000'000'000;  // within this, a second sign
 const auto process_began = SteadyClock::now();  // when the program was loaded, before MPI_Init
 std::atomic<int> received{0};
 std::atomic<std::int64_t> received_ns{0};
+std::atomic<bool> mpirun_ends{false};
 std::optional<SteadyClock::time_point> deadline;
+bool launched_by_mpirun = false;
 
 /// Used by the thread of the step loop alone.
 struct Files {
@@ -40,11 +43,16 @@ std::int64_t now_ns() {
   return now.tv_sec * 1'000'000'000 + now.tv_nsec;
 }
 
-void on_signal(int signal) {
+void on_signal(int signal, siginfo_t* info, void*) {
   int nothing = 0;
   if (received.compare_exchange_strong(nothing, signal)) {
     received_ns = now_ns();
-  } else if (const auto first = received_ns.load(); first != 0 && now_ns() - first >= kTwice_ns) {
+    // Open MPI's mpirun that is to end, and nothing else of it, sends SIGTERM.
+    mpirun_ends = launched_by_mpirun && signal == SIGTERM && info->si_pid == getppid();
+    return;
+  }
+  if (signal == SIGHUP || signal == SIGXCPU) return;  // these come again by themselves
+  if (const auto first = received_ns.load(); first != 0 && now_ns() - first >= kTwice_ns) {
     _exit(static_cast<int>(ExitCode::requeue));
   }
 }
@@ -59,12 +67,19 @@ void look_for_files() {
 }  // namespace
 
 void catch_stop_signals() {
+  launched_by_mpirun = under_mpirun();
   struct sigaction action {};
-  action.sa_handler = on_signal;
+  action.sa_sigaction = on_signal;
   // On a stack of its own (catch_crashes() makes it). Handlers on the interrupted stack corrupted memory in one stop of
   // twenty: some kernel that oneDNN generates must keep values further below the stack pointer than the kernel spares.
-  action.sa_flags = SA_RESTART | SA_ONSTACK;
-  for (int signal : {SIGTERM, SIGUSR1, SIGINT}) sigaction(signal, &action, nullptr);
+  action.sa_flags = SA_RESTART | SA_ONSTACK | SA_SIGINFO;
+  for (const int signal : {SIGTERM, SIGUSR1, SIGUSR2, SIGINT, SIGHUP, SIGXCPU}) {
+    struct sigaction before {};
+    sigaction(signal, nullptr, &before);
+    // Ignored from the start by nohup, or by a shell that has no job control and runs this in the background.
+    const bool shielded = (signal == SIGHUP || signal == SIGINT) && before.sa_handler == SIG_IGN;
+    if (!shielded) sigaction(signal, &action, nullptr);
+  }
 }
 
 void watch_for_stop(const std::string& walltime) {
@@ -93,11 +108,18 @@ bool take_checkpoint_request() {
 std::string stop_reason() {
   switch (received) {
     case SIGTERM:
-      return "SIGTERM";
+      return mpirun_ends ? "SIGTERM from mpirun (which got Ctrl-C, SIGTERM or SIGHUP, or cannot write its output)"
+                         : "SIGTERM";
     case SIGUSR1:
       return "SIGUSR1";
+    case SIGUSR2:
+      return "SIGUSR2";
     case SIGINT:
-      return "SIGINT";
+      return "SIGINT (Ctrl-C)";
+    case SIGHUP:
+      return "SIGHUP (the terminal is gone)";
+    case SIGXCPU:
+      return "SIGXCPU (the limit of processor time)";
     default:
       return files.stop_seen ? "STOP" : stop_requested() ? "walltime" : "";
   }

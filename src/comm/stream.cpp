@@ -13,6 +13,7 @@
 #include "event_order.hpp"
 #include "seer/base/clock.hpp"
 #include "seer/base/error.hpp"
+#include "seer/base/thread.hpp"
 
 namespace seer::comm {
 namespace {
@@ -81,7 +82,7 @@ Stream::Stream(bool threaded, device::Ledger* ledger, const device::Queue& compu
   impl_->ledger = ledger;
   impl_->jobs.reserve(1024);  // more than an update posts
   if (ledger == nullptr && many_threads_may_call()) {
-    impl_->thread = std::thread([impl = impl_.get()] { impl->loop(); });
+    impl_->thread = start_thread("a thread beside the training", [impl = impl_.get()] { impl->loop(); });
   }
 }
 

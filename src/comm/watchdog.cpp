@@ -22,6 +22,7 @@
 #include "ring.hpp"
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
+#include "seer/base/thread.hpp"
 #include "seer/comm/progress.hpp"
 #include "stack.hpp"
 #include "standing.hpp"
@@ -116,7 +117,7 @@ struct Watchdog::Impl {
     sigfillset(&all);
     for (const int signal : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT}) sigdelset(&all, signal);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    thread = std::thread([this] { loop(); });
+    thread = start_thread("the watchdog", [this] { loop(); });
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
   }
 

@@ -1,16 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "pipeline.hpp"
 
+#include <string>
 #include <utility>
+
+#include "seer/base/thread.hpp"
 
 namespace seer::data {
 
 Pipeline::Pipeline(std::size_t threads, std::size_t slots, std::int64_t first, std::int64_t end, Work work)
     : work_(std::move(work)), slots_(slots), handed_out_(first), end_(end), prepared_(first) {
-  for (std::size_t i = 0; i < threads; ++i) threads_.emplace_back([this, i] { this->work(i); });
+  try {
+    for (std::size_t i = 0; i < threads; ++i) {
+      threads_.push_back(start_thread("reader thread " + std::to_string(i + 1) + " of " + std::to_string(threads),
+                                      [this, i] { this->work(i); }));
+    }
+  } catch (const Error&) {
+    stop_threads();
+    throw;
+  }
 }
 
 Pipeline::~Pipeline() {
+  stop_threads();
+}
+
+void Pipeline::stop_threads() {
   {
     std::lock_guard lock(mutex_);
     stop_ = true;

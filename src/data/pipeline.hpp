@@ -55,6 +55,7 @@ class Pipeline {
     return slot.stage == Stage::filling && slot.done == slot.jobs && !slot.finishing;
   }
   void give_back_locked();
+  void stop_threads();
   Slot& slot_of(std::int64_t batch) { return slots_[static_cast<std::size_t>(batch) % slots_.size()]; }
   /// The oldest slot with a job that nobody has taken.
   Slot* open_slot();

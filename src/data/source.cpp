@@ -136,7 +136,15 @@ std::unique_ptr<BatchSource> open_source(const config::Config& config, const com
 std::unique_ptr<BatchSource> open_source(const config::Config& config, const comm::Communicator& comm, Start start,
                                          device::DeviceQueue* compute, std::optional<DataSet> opened) {
   std::unique_ptr<BatchSource> source;
-  comm::agree(comm, "data", [&] { check(config, comm.size()); });
+  comm::agree(comm, "data", [&] {
+    check(config, comm.size());
+    if (config.data.reader_threads > device::most_threads()) {
+      throw Error(ExitCode::input,
+                  fmt::format("data.reader_threads: found {}, allowed 0 to {} on this node", config.data.reader_threads,
+                              device::most_threads()),
+                  "0 chooses by the cores that a rank has");
+    }
+  });
   if (config.data.source == "crops") {
     comm::agree(comm, "crops file", [&] { source = open_crops(config, comm.rank(), comm.size(), start); });
     return source;

@@ -25,7 +25,8 @@ void start_kokkos() {
 }  // namespace
 
 Session::Session(int threads) {
-  if (threads == 0) threads = std::getenv("OMP_NUM_THREADS") != nullptr ? omp_get_max_threads() : 1;
+  const char* wanted = std::getenv("OMP_NUM_THREADS");
+  if (threads == 0) threads = wanted != nullptr && *wanted != '\0' ? omp_get_max_threads() : 1;
   omp_set_num_threads(threads);
   if (!Kokkos::is_initialized()) start_kokkos();
 }

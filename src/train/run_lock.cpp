@@ -22,6 +22,7 @@
 #include "lock_owner.hpp"
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
+#include "seer/base/thread.hpp"
 
 namespace seer::train {
 namespace {
@@ -215,7 +216,7 @@ struct RunLock::Impl {
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, &before);
-    beating = std::thread([this] {
+    beating = start_thread("the thread of the run folder's lock", [this] {
       std::unique_lock lock(mutex);
       while (!wake.wait_for(lock, options.beat, [this] { return ended; })) {
         if (state != State::ours) continue;

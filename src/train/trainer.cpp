@@ -12,6 +12,7 @@
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
 #include "seer/checkpoint/checkpoint.hpp"
+#include "seer/comm/launcher.hpp"
 #include "seer/comm/progress.hpp"
 #include "seer/comm/signals.hpp"
 #include "seer/comm/watchdog.hpp"
@@ -111,6 +112,7 @@ Run::Run(const config::Config& config, const comm::Communicator& comm, const Pre
   // Only now: a start that was refused leaves the run as it was.
   put_newer_aside(config, comm, start_, local_.get());
   folder_->open_records(start_);
+  if (comm.is_root()) comm::forget_old_traces(config.log.run_dir);
   log::info(
       fmt::format("{} images in the data set, {} updates in all, starting at {}", source_->images(), total_, start_));
 }
@@ -235,8 +237,13 @@ void Run::finish(std::int64_t completed) {
   if (stop_reason_.empty()) {
     log::info(fmt::format("done: {} updates", completed));
   } else {
-    log::info(fmt::format("stopped by {} after {} of {} updates; start {} to go on", stop_reason_, completed, total_,
+    log::info(fmt::format("stopped by {} after {} of {} updates{}: nothing is lost; start {} to go on", stop_reason_,
+                          completed, total_, completed > start_ ? ", checkpoint written" : "",
                           resumes_by_itself_ ? "the same command again" : "it again without --resume"));
+    if (comm::under_mpirun()) {
+      log::info(
+          "mpirun may report processes with a non-zero status or exit code 75 now: that is this stop, no failure");
+    }
   }
 }
 

@@ -142,6 +142,8 @@ void agree(const Communicator& comm, const std::string& name, const std::functio
 
 /// Where leave_trace() and die() write, once a run folder exists.
 void leave_traces_in(const std::string& run_dir);
+/// Removes those of earlier starts, of all ranks.
+void forget_old_traces(const std::string& run_dir);
 /// Writes error.<rank>.txt: rank, host, message, stack.
 void leave_trace(const std::string& message);
 

@@ -21,6 +21,16 @@ class Session {
 bool kernels_need_device();
 /// Threads a rank's libraries may use.
 int threads();
+
+/// Threads of one kind that a rank may be given on this node.
+int most_threads();
+/// The number in a variable such as OMP_NUM_THREADS; 0: not set, or empty. Error(input) where it is no number from 1 to
+/// `most`.
+int thread_count(const char* name, const char* value, int most);
+/// Before Session, where the rank will compute. Error(input) for a number of threads that is none or far too large,
+/// Error(device) where the system refuses so many. Returns a warning where they are more than the rank's cores, or "".
+std::string require_threads();
+
 /// "host: AMD EPYC ..., threads a rank 1, Kokkos Serial", in a device build after the device that is bound.
 std::string describe();
 

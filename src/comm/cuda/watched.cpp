@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "live.hpp"
+#include "seer/base/thread.hpp"
 #include "seer/comm/communicator.hpp"
 #include "seer/device/cuda.hpp"
 
@@ -31,7 +32,7 @@ class Watch {
     sigfillset(&others);
     for (const int signal : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT}) sigdelset(&others, signal);
     pthread_sigmask(SIG_SETMASK, &others, &before);
-    thread_ = std::thread([this] { loop(); });
+    thread_ = start_thread("the thread that watches NCCL", [this] { loop(); });
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
   }
 

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "seer/base/streams.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <poll.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+
+namespace seer::streams {
+namespace {
+
+std::atomic<int> first_error{0};
+std::string launcher_pipe;  ///< path of the pipe that mpirun writes our output to, or ""
+
+/// Open MPI's mpirun ends the job after a few lines that it cannot pass on, so it gets none once nobody reads its pipe.
+bool launcher_has_no_reader() {
+  if (launcher_pipe.empty()) return false;
+  const int file = ::open(launcher_pipe.c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+  if (file < 0) return errno == ENXIO;
+  ::close(file);
+  return false;
+}
+
+/// Returns 0, or why not all was written.
+int write_all(const char* text, std::size_t bytes) {
+  if (launcher_has_no_reader()) return EPIPE;
+  while (bytes > 0) {
+    const auto n = ::write(STDOUT_FILENO, text, bytes);
+    if (n > 0) {
+      text += n;
+      bytes -= static_cast<std::size_t>(n);
+    } else if (n < 0 && errno == EAGAIN) {
+      pollfd room{.fd = STDOUT_FILENO, .events = POLLOUT, .revents = 0};
+      ::poll(&room, 1, -1);
+    } else if (n == 0 || errno != EINTR) {
+      return n == 0 ? EIO : errno;
+    }
+  }
+  return 0;
+}
+
+ssize_t write_or_drop(void*, const char* text, std::size_t bytes) {
+  int none = 0;
+  if (const int error = write_all(text, bytes); error != 0) first_error.compare_exchange_strong(none, error);
+  return static_cast<ssize_t>(bytes);
+}
+
+}  // namespace
+
+void secure() {
+  for (const int stream : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    // The wrong way round, so that what is written to a closed standard output still counts as lost.
+    if (::fcntl(stream, F_GETFD) < 0) ::open("/dev/null", stream == STDIN_FILENO ? O_WRONLY : O_RDONLY);
+  }
+  std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);
+  if (std::getenv("OMPI_COMM_WORLD_RANK") != nullptr) {
+    const auto path = fmt::format("/proc/{}/fd/1", getppid());
+    struct stat info {};
+    if (::stat(path.c_str(), &info) == 0 && S_ISFIFO(info.st_mode)) launcher_pipe = path;
+  }
+  std::FILE* const out = fopencookie(nullptr, "w", {.read = {}, .write = write_or_drop, .seek = {}, .close = {}});
+  if (out == nullptr) return;
+  std::setvbuf(out, nullptr, isatty(STDOUT_FILENO) != 0 ? _IOLBF : _IOFBF, BUFSIZ);
+  stdout = out;
+}
+
+int output_error() {
+  std::fflush(stdout);
+  return first_error;
+}
+
+}  // namespace seer::streams

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+// How many threads a rank may have. Asked before any is made: OpenMP's library takes every number, and ends the process
+// by itself where the system refuses it a thread.
+#include <fmt/format.h>
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cstdlib>
+#include <future>
+#include <string_view>
+#include <thread>
+#include <vector>
+
+#include "seer/base/error.hpp"
+#include "seer/base/thread.hpp"
+#include "seer/device/session.hpp"
+
+namespace seer::device {
+namespace {
+
+constexpr int kThreadsPerCore = 4, kAlways = 64;  // more than this never helps; so many a small machine also takes
+
+int cores() {
+  return std::max(1, static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN)));
+}
+
+/// All alive at the same time; Error(device) names the first that the system refuses.
+void try_threads(int count) {
+  std::promise<void> end;
+  const auto ended = end.get_future().share();
+  std::vector<std::thread> threads;
+  const auto join_all = [&] {
+    end.set_value();
+    for (auto& thread : threads) thread.join();
+  };
+  try {
+    for (int i = 1; i < count; ++i) {  // the first is the process's own
+      threads.push_back(
+          start_thread(fmt::format("thread {} of the {} of OMP_NUM_THREADS", i + 1, count), [ended] { ended.wait(); }));
+    }
+  } catch (const Error&) {
+    join_all();
+    throw;
+  }
+  join_all();
+}
+
+}  // namespace
+
+int most_threads() {
+  return std::max(kAlways, kThreadsPerCore * cores());
+}
+
+int thread_count(const char* name, const char* value, int most) {
+  std::string_view text = value != nullptr ? value : "";
+  text.remove_prefix(std::min(text.find_first_not_of(" \t"), text.size()));
+  if (text.empty()) return 0;
+  int count = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), count);
+  const std::string_view rest(end, static_cast<std::size_t>(text.data() + text.size() - end));
+  // OpenMP takes a list, a number for each level of nesting: "4,2".
+  const bool number = error == std::errc() && rest.find_first_not_of("0123456789, \t") == std::string_view::npos;
+  if (number && count >= 1 && count <= most) return count;
+  throw Error(ExitCode::input,
+              fmt::format("{} is \"{}\", allowed 1 to {} on this node of {} cores", name, value, most, cores()),
+              "set it to the cores that each rank has, or unset it (one thread a rank)");
+}
+
+std::string require_threads() {
+  const int threads = std::max(1, thread_count("OMP_NUM_THREADS", std::getenv("OMP_NUM_THREADS"), most_threads()));
+  thread_count("KOKKOS_NUM_THREADS", std::getenv("KOKKOS_NUM_THREADS"), most_threads());
+  try_threads(threads);
+  cpu_set_t mine;
+  CPU_ZERO(&mine);
+  if (sched_getaffinity(0, sizeof mine, &mine) != 0 || threads <= CPU_COUNT(&mine)) return "";
+  return fmt::format(
+      "OMP_NUM_THREADS is {}, and a rank may run on {} cores: its threads wait for each other; set it to {}, or let "
+      "ranks have more cores (mpirun --map-by slot:PE={} or --bind-to none, srun --cpus-per-task={})",
+      threads, CPU_COUNT(&mine), CPU_COUNT(&mine), threads, threads);
+}
+
+}  // namespace seer::device
