@@ -26,7 +26,10 @@ config::Config load_config(const comm::Communicator& world, const std::string& p
     text = content.str();
   });
   world.broadcast(text);
-  return config::parse(text, path, overrides);
+  // The paths are those of the root, where another node has other homes.
+  auto resolved = config::to_toml(config::parse(text, path, overrides));
+  world.broadcast(resolved);
+  return config::parse(resolved, path, {});
 }
 
 }  // namespace seer::app

@@ -207,6 +207,7 @@ int main(int argc, char** argv) {
     auto* sub = app.add_subcommand(command.name, command.summary);
     sub->footer("");  // a sub-command inherits ours, which is not about it
     auto run = command.add(*sub);
+    expand_homes(*sub);
     if (sub->get_footer().empty()) sub->footer(command.examples);
     commands.emplace_back(sub, std::move(run));
   }

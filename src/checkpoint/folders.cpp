@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -22,6 +23,18 @@ namespace {
 
 constexpr std::string_view kPrefix = "update-";
 constexpr std::string_view kTemporary = ".tmp-", kReplaced = ".old-", kDeleted = ".del-";
+
+/// A link that leads nowhere is there, too.
+bool is_there(const fs::path& path) {
+  std::error_code ec;
+  return fs::exists(fs::symlink_status(path, ec));
+}
+
+/// As a mount is.
+bool on_another_device(const fs::path& path, const fs::path& parent) {
+  struct stat own = {}, outer = {};
+  return stat(path.c_str(), &own) == 0 && stat(parent.c_str(), &outer) == 0 && own.st_dev != outer.st_dev;
+}
 
 }  // namespace
 
@@ -141,19 +154,40 @@ void clear_leftovers(const fs::path& checkpoints) {
   }
 }
 
-std::string set_aside_newer(const std::string& run_dir, std::int64_t update) {
-  fs::path aside;
-  for (const auto& folder : list_folders(run_dir)) {
-    if (folder_update(folder.filename()).value_or(0) <= update) continue;
-    if (aside.empty()) {
-      int n = 1;
-      do aside = fs::path(run_dir) / fmt::format("checkpoints.old-{}", n++);
-      while (fs::exists(aside));
-      std::error_code error;
-      if (!fs::create_directory(aside, error)) fail_with_errno("mkdir", aside.string());
+std::string set_aside_newer(const std::string& run_dir, std::int64_t update, const std::string& record) {
+  const auto home = checkpoints_folder(run_dir);
+  clear_leftovers(home);  // one that was being replaced would come back later
+  auto folders = list_folders(run_dir);
+  std::erase_if(folders, [&](const fs::path& f) { return folder_update(f.filename()).value_or(0) <= update; });
+  std::reverse(folders.begin(), folders.end());  // the oldest first: what a kill leaves is still the run before
+  std::error_code ec;
+  const auto recorded = fs::path(run_dir) / record;
+  const bool records = !record.empty() && fs::is_regular_file(recorded, ec);
+  if (folders.empty() && !records) return "";
+
+  // Folders are moved by rename: where checkpoints/ leads to another file system, they stay on that.
+  const bool linked = fs::is_symlink(home, ec) || on_another_device(home, run_dir);
+  int n = 1;
+  std::string name;
+  do name = fmt::format("checkpoints.old-{}", n++);
+  while (is_there(fs::path(run_dir) / name) || is_there(home / name));
+  const auto shown = fs::path(run_dir) / name, aside = linked ? home / name : shown;
+  if (!fs::create_directory(aside, ec)) fail_with_errno("mkdir", aside.string());
+  if (linked) fs::create_directory_symlink(fs::path("checkpoints") / name, shown, ec);
+  try {
+    if (records && !fs::copy_file(recorded, aside / record, ec)) {
+      throw Error(ExitCode::file,
+                  fmt::format("cannot copy {} to {}: {}", recorded.string(), aside.string(), ec.message()));
     }
-    rename_durably(folder, aside / folder.filename());
+    for (const auto& folder : folders) rename_durably(folder, aside / folder.filename());
+  } catch (const Error&) {
+    for (const auto& folder : folders) fs::rename(aside / folder.filename(), folder, ec);
+    if (records) fs::remove(aside / record, ec);
+    if (linked) fs::remove(shown, ec);
+    fs::remove(aside, ec);
+    throw;
   }
+  if (records) fs::remove(recorded, ec);
   return aside.string();
 }
 

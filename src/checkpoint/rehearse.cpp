@@ -25,7 +25,9 @@ std::vector<float> row_of(int rank) {
 
 void rehearse(const comm::Communicator& comm, const std::string& run_dir) {
   namespace fs = std::filesystem;
-  const fs::path scratch = fs::path(run_dir) / ".rehearsal";
+  // Where checkpoints will lie, if that is somewhere else.
+  const auto home = checkpoints_folder(run_dir);
+  const fs::path scratch = (fs::is_symlink(home) ? home : fs::path(run_dir)) / ".rehearsal";
   const auto remove = [&] {
     std::error_code ec;
     if (comm.is_root()) fs::remove_all(scratch, ec);

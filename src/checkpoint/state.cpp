@@ -20,6 +20,7 @@ using nlohmann::json;
 const std::string kGroup = "/state";
 const std::string kQueue = "/state/queue";
 const std::string kPlateau = "/state/plateau";
+const std::string kKeptRate = "/state/kept_rate";
 const std::string kGuard = "/state/guard";
 const std::string kShardBytes = "/state/shard_bytes";
 const std::string kShardImages = "/state/shard_images";
@@ -60,6 +61,7 @@ std::vector<std::uint8_t> pack(const State& s) {
   if (s.loss_scale_clean >= 0) tree["loss_scale_clean"] = s.loss_scale_clean;
   if (s.queue_place >= 0) tree["queue_place"] = s.queue_place;
   if (!s.guard.empty()) tree["guard"] = s.guard;
+  if (!s.kept_rate.empty()) tree["kept_rate"] = s.kept_rate;
   return json::to_cbor(tree);
 }
 
@@ -83,6 +85,7 @@ void unpack(const std::vector<std::uint8_t>& bytes, State& s) {
   s.config_toml = tree.at("config");
   s.queue_place = tree.value("queue_place", std::int64_t{-1});
   s.guard = tree.value("guard", std::vector<double>());
+  s.kept_rate = tree.value("kept_rate", std::vector<double>());
 }
 
 void share(const comm::Communicator& comm, State& state) {
@@ -130,14 +133,14 @@ void write_state(File& file, const State& s) {
       file.write(name, Type::i64, 0, values.size(), values.data());
     }
   }
-  if (!s.plateau.empty()) {
-    file.create_dataset(kPlateau, Type::f64, {s.plateau.size()});
-    file.write(kPlateau, Type::f64, 0, s.plateau.size(), s.plateau.data());
-  }
-  if (!s.guard.empty()) {
-    file.create_dataset(kGuard, Type::f64, {s.guard.size()});
-    file.write(kGuard, Type::f64, 0, s.guard.size(), s.guard.data());
-  }
+  const auto write_numbers = [&](const std::string& name, const std::vector<double>& values) {
+    if (values.empty()) return;
+    file.create_dataset(name, Type::f64, {values.size()});
+    file.write(name, Type::f64, 0, values.size(), values.data());
+  };
+  write_numbers(kPlateau, s.plateau);
+  write_numbers(kKeptRate, s.kept_rate);
+  write_numbers(kGuard, s.guard);
   if (!s.queue.empty()) {
     file.create_dataset(kQueue, Type::f32, Dims(s.queue_shape.begin(), s.queue_shape.end()));
     file.write(kQueue, Type::f32, 0, s.queue.size(), s.queue.data());
@@ -169,6 +172,7 @@ State read_state(const File& file) {
     set_column(s.shards, &Shard::images, file.read_all<std::int64_t>(kShardImages, Type::i64));
   }
   if (file.exists(kPlateau)) s.plateau = file.read_all<double>(kPlateau, Type::f64);
+  if (file.exists(kKeptRate)) s.kept_rate = file.read_all<double>(kKeptRate, Type::f64);
   if (file.exists(kGuard)) s.guard = file.read_all<double>(kGuard, Type::f64);
   if (file.has(kGroup, "queue_place")) s.queue_place = file.get_int(kGroup, "queue_place");
   if (file.exists(kQueue)) {

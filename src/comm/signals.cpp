@@ -82,13 +82,9 @@ void catch_stop_signals() {
   }
 }
 
-void watch_for_stop(const std::string& walltime) {
+void watch_for_stop(std::int64_t walltime_s) {
   catch_stop_signals();
-  int hours = 0, minutes = 0, seconds = 0;
-  if (std::sscanf(walltime.c_str(), "%d:%d:%d", &hours, &minutes, &seconds) == 3) {
-    deadline =
-        process_began + std::chrono::hours(hours) + std::chrono::minutes(minutes) + std::chrono::seconds(seconds);
-  }
+  if (walltime_s > 0) deadline = process_began + std::chrono::seconds(walltime_s);
 }
 
 void watch_for_files(const std::string& run_dir) {

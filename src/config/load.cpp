@@ -168,12 +168,13 @@ bool Loader::assign(const Key& key, std::string* out, const toml::node& node) co
   const auto* value = node.as_string();
   if (value == nullptr) return false;
   const auto& rule = key.rule;
-  const std::string text = key.section == "model" && value->get() == "4gf" ? "4.0gf" : value->get();
-  if (rule.check && !rule.check(text)) return false;
-  if (!rule.choices.empty() && std::find(rule.choices.begin(), rule.choices.end(), text) == rule.choices.end()) {
+  std::optional<std::string> text = key.section == "model" && value->get() == "4gf" ? "4.0gf" : value->get();
+  if (rule.form_of) text = rule.form_of(*text);
+  if (!text) return false;
+  if (!rule.choices.empty() && std::find(rule.choices.begin(), rule.choices.end(), *text) == rule.choices.end()) {
     return false;
   }
-  *out = text;
+  *out = *text;
   return true;
 }
 

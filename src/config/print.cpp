@@ -88,7 +88,7 @@ std::string to_toml(const Config& config) {
   return text;
 }
 
-std::string to_table(const Config& config) {
+std::string to_table(const Config& config, Rows wanted) {
   Config copy = config, standard;
   struct Row {
     std::string name, value;
@@ -98,17 +98,22 @@ std::string to_table(const Config& config) {
   std::size_t name_width = 0, value_width = 0;
   for_each_value(copy, [&](const Key& key, std::size_t crop) {
     const bool is_crop = key.section == "crops";
-    const std::string value = write(key, key.field(copy, crop));
-    const bool changed =
-        (is_crop && crop >= standard.crops.size()) || value != write(key, key.field(standard, is_crop ? crop : 0));
+    const bool ruled = key.path() == "schedule.total_updates" && config.schedule.epochs > 0;
+    const std::string value = ruled ? "follows from schedule.epochs" : write(key, key.field(copy, crop));
+    const bool changed = !ruled && ((is_crop && crop >= standard.crops.size()) ||
+                                    value != write(key, key.field(standard, is_crop ? crop : 0)));
+    if (wanted == Rows::changed && !changed) return;
     rows.push_back({is_crop ? fmt::format("crops.{}.{}", crop, key.name) : key.path(), value, changed});
     name_width = std::max(name_width, rows.back().name.size());
     value_width = std::max(value_width, value.size());
   });
-  std::string text = "configuration (* = not the default)\n";
+  std::string text = wanted == Rows::all
+                         ? "configuration (* = not the default)\n"
+                         : "configuration, where it is not the default (all of it: config.toml, or --verbose)\n";
   for (const auto& row : rows) {
-    text += row.changed ? fmt::format("  {:<{}}  {:<{}}  *\n", row.name, name_width, row.value, value_width)
-                        : fmt::format("  {:<{}}  {}\n", row.name, name_width, row.value);
+    text += row.changed && wanted == Rows::all
+                ? fmt::format("  {:<{}}  {:<{}}  *\n", row.name, name_width, row.value, value_width)
+                : fmt::format("  {:<{}}  {}\n", row.name, name_width, row.value);
   }
   if (config.crops.size() < standard.crops.size()) {
     text += fmt::format("  {:<{}}  {:<{}}  *\n", "crops", name_width, fmt::format("{} tables", config.crops.size()),

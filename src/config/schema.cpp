@@ -8,6 +8,8 @@
 #include <algorithm>
 #include <cctype>
 
+#include "seer/base/home.hpp"
+
 namespace seer::config {
 namespace {
 
@@ -45,39 +47,50 @@ Rule pair(Rule entry) {
   entry.ascending = true;
   return list(std::move(entry), 2, 2);
 }
-Rule not_empty() {
-  return {.check = [](const std::string& text) { return !text.empty(); }, .form = "a string that is not empty"};
-}
-
-/// "", or hours:minutes:seconds, not all zero.
-bool is_walltime(const std::string& text) {
-  if (text.empty()) return true;
-  const auto colon = text.find(':');
-  if (colon == std::string::npos || colon < 1 || colon > 4 || text.size() != colon + 6 || text[colon + 3] != ':') {
-    return false;
-  }
-  bool nonzero = false;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    if (i == colon || i == colon + 3) continue;
-    if (std::isdigit(static_cast<unsigned char>(text[i])) == 0) return false;
-    nonzero = nonzero || text[i] != '0';
-  }
-  return nonzero && text[colon + 1] < '6' && text[colon + 4] < '6';
+/// Files and folders: a leading ~ or ~user is put in full. A $ before a name is refused, for it would make a folder of
+/// that name. Of a list, after every comma.
+Rule path(std::string form, bool may_be_empty, bool is_list = false) {
+  const auto resolve = [may_be_empty, is_list](const std::string& text) -> std::optional<std::string> {
+    if (text.empty() && !may_be_empty) return std::nullopt;
+    for (auto at = text.find('$'); at != std::string::npos; at = text.find('$', at + 1)) {
+      const char next = at + 1 < text.size() ? text[at + 1] : ' ';
+      if (next == '{' || next == '_' || std::isalpha(static_cast<unsigned char>(next)) != 0) return std::nullopt;
+    }
+    std::string out;
+    for (std::size_t begin = 0; begin <= text.size();) {
+      const auto start = std::min(is_list ? text.find_first_not_of(' ', begin) : begin, text.size());
+      const auto end = std::min(is_list ? text.find(',', start) : text.npos, text.size());
+      const auto whole = expand_home(text.substr(start, end - start));
+      if (!whole) return std::nullopt;
+      out += text.substr(begin, start - begin) + *whole + (end < text.size() ? "," : "");
+      begin = end + 1;
+    }
+    return out;
+  };
+  return {.form_of = resolve,
+          .form = std::move(form) +
+                  "; ~ and ~user become that user's home, $NAME is not replaced (let the shell do it: "
+                  "--set)"};
 }
 Rule walltime() {
-  return {.check = is_walltime, .form = "\"hh:mm:ss\", or \"\" for no limit"};
+  const auto check = [](const std::string& text) {
+    return walltime_seconds(text) ? std::optional(text) : std::nullopt;
+  };
+  return {.form_of = check,
+          .form = "minutes, mm:ss, hh:mm:ss, d-hh, d-hh:mm or d-hh:mm:ss, as Slurm, or \"\" for no limit"};
 }
 
 /// Adds the rows of one section.
 template <class S>
 class Section {
  public:
-  Section(std::vector<Key>& out, std::string name, S Config::*place)
-      : out_(out), name_(std::move(name)), place_(place) {}
+  /// `change`: what another value means to a run that goes on, for keys that say nothing else.
+  Section(std::vector<Key>& out, std::string name, S Config::*place, Change change)
+      : out_(out), name_(std::move(name)), place_(place), change_(change) {}
   template <class T>
-  Section& key(const char* name, T S::*member, Rule rule, const char* help) {
+  Section& key(const char* name, T S::*member, Rule rule, const char* help, std::optional<Change> change = {}) {
     out_.push_back({name_, name, [at = place_, member](Config& c, std::size_t) -> Field { return &(c.*at.*member); },
-                    std::move(rule), help});
+                    std::move(rule), help, change.value_or(change_)});
     return *this;
   }
 
@@ -85,12 +98,13 @@ class Section {
   std::vector<Key>& out_;
   std::string name_;
   S Config::*place_;
+  Change change_;
 };
 
 template <class T>
 Key crop_key(const char* name, T Crops::*member, Rule rule, const char* help) {
-  return {"crops", name, [member](Config& c, std::size_t crop) -> Field { return &(c.crops.at(crop).*member); },
-          std::move(rule), help};
+  return {"crops",         name, [member](Config& c, std::size_t crop) -> Field { return &(c.crops.at(crop).*member); },
+          std::move(rule), help, Change::meaning};
 }
 
 std::vector<Key> make_keys() {
@@ -98,7 +112,7 @@ std::vector<Key> make_keys() {
   constexpr double kMillion = 1e6;
   auto preset_choices = presets();
   preset_choices.emplace_back("");
-  Section(k, "model", &Config::model)
+  Section(k, "model", &Config::model, Change::meaning)
       .key("preset", &Model::preset, one_of(preset_choices), "RegNetY by name; \"\" with the five numbers below")
       .key("width_rule", &Model::width_rule, one_of({"pycls", "torchvision"}),
            "how widths are made to fit groups: differs for 800mf, 4.0gf and 8gf")
@@ -107,14 +121,14 @@ std::vector<Key> make_keys() {
       .key("wa", &Model::wa, at_least(0), "slope of the widths")
       .key("wm", &Model::wm, at_least(0), "factor between the widths of two stages, > 1")
       .key("group_width", &Model::group_width, between(0, kMillion), "channels a group of the 3x3 convolutions")
-      .key("init_from", &Model::init_from, any(),
-           "weights file, checkpoint or run folder that a new run starts from; \"\": random");
-  Section(k, "head", &Config::head)
+      .key("init_from", &Model::init_from, path("a path or \"\"", true),
+           "weights file, checkpoint or run folder that a new run starts from; \"\": random", Change::free);
+  Section(k, "head", &Config::head, Change::meaning)
       .key("dims", &Head::dims, list(between(1, kMillion), 2),
            "widths of the projection head; the first is the trunk's last width")
       .key("batchnorm", &Head::batchnorm, any(), "BatchNorm after every linear layer but the last")
       .key("prototypes", &Head::prototypes, between(2, 1e8), "number of prototypes");
-  Section(k, "swav", &Config::swav)
+  Section(k, "swav", &Config::swav, Change::meaning)
       .key("temperature", &Swav::temperature, above(0), "of the predicted distribution")
       .key("epsilon", &Swav::epsilon, above(0), "of the codes: smaller is sharper")
       .key("sinkhorn_iterations", &Swav::sinkhorn_iterations, between(1, 1000), "of the codes")
@@ -127,7 +141,7 @@ std::vector<Key> make_keys() {
   k.push_back(crop_key("count", &Crops::count, between(1, 1000), "crops of this kind an image"));
   k.push_back(crop_key("size", &Crops::size, between(8, 16384), "side in pixels"));
   k.push_back(crop_key("scale", &Crops::scale, pair(above_to(0, 1)), "least and greatest part of the image's area"));
-  Section(k, "augment", &Config::augment)
+  Section(k, "augment", &Config::augment, Change::meaning)
       .key("flip_probability", &Augment::flip_probability, between(0, 1), "of mirroring left and right")
       .key("jitter_probability", &Augment::jitter_probability, between(0, 1), "of the four colour changes together")
       .key("brightness", &Augment::brightness, at_least(0), "factor from max(0, 1 - x) to 1 + x")
@@ -140,16 +154,20 @@ std::vector<Key> make_keys() {
       .key("aspect_ratio", &Augment::aspect_ratio, pair(above(0)), "least and greatest width / height of a crop")
       .key("mean", &Augment::mean, list(any(), 3, 3), "subtracted from red, green, blue in [0, 1]")
       .key("std", &Augment::std, list(above(0), 3, 3), "divides red, green, blue");
-  Section(k, "data", &Config::data)
-      .key("source", &Data::source, one_of({"shards", "crops"}), "\"crops\" feeds a file of ready crops (validation)")
-      .key("shards", &Data::shards, not_empty(), "folder, glob or list of shards; the crops file with source \"crops\"")
-      .key("mode", &Data::mode, one_of({"fixed"}, {"stream"}), "a fixed set of images, or one that grows")
-      .key("global_batch", &Data::global_batch, between(1, 1e8), "images an update, over all ranks")
+  Section(k, "data", &Config::data, Change::free)
+      .key("source", &Data::source, one_of({"shards", "crops"}), "\"crops\" feeds a file of ready crops (validation)",
+           Change::meaning)
+      .key("shards", &Data::shards, path("a string that is not empty", false, true),
+           "folder, glob or list of shards; the crops file with source \"crops\"")
+      .key("mode", &Data::mode, one_of({"fixed"}, {"stream"}), "a fixed set of images, or one that grows",
+           Change::meaning)
+      .key("global_batch", &Data::global_batch, between(1, 1e8), "images an update, over all ranks", Change::meaning)
       .key("bad_image_policy", &Data::bad_image_policy, one_of({"replace", "fail"}),
            "an image that does not decode: take another valid one, or stop")
-      .key("seed", &Data::seed, at_least(0), "of order, crops and initialisation")
-      .key("block_images", &Data::block_images, at_least(1), "sampler: neighbouring images read together")
-      .key("window_blocks", &Data::window_blocks, at_least(1), "sampler: blocks shuffled together")
+      .key("seed", &Data::seed, at_least(0), "of order, crops and initialisation", Change::meaning)
+      .key("block_images", &Data::block_images, at_least(1), "sampler: neighbouring images read together",
+           Change::meaning)
+      .key("window_blocks", &Data::window_blocks, at_least(1), "sampler: blocks shuffled together", Change::meaning)
       .key("prefetch_batches", &Data::prefetch_batches, between(1, 1000), "batches prepared ahead of the step")
       .key("reader_threads", &Data::reader_threads, between(0, 1024), "a rank; 0: chosen from the cores")
       .key("max_pixels", &Data::max_pixels, at_least(1), "larger images count as bad")
@@ -159,19 +177,20 @@ std::vector<Key> make_keys() {
           "staging_pixels", &Data::staging_pixels, between(1, 1e9),
           "on a device: room for decoded images, pixels an image; what does not fit is resized on the host; of a host, "
           "`seer plan`: the largest image");
-  Section(k, "optimizer", &Config::optimizer)
+  Section(k, "optimizer", &Config::optimizer, Change::meaning)
       .key("kind", &Optimizer::kind, one_of({"lars", "sgd"}), "LARS (spec 5.1) or plain SGD")
       .key("momentum", &Optimizer::momentum, Rule{.low = 0, .high = 1, .open_high = true}, "of the update")
       .key("weight_decay", &Optimizer::weight_decay, at_least(0), "on every parameter")
       .key("trust", &Optimizer::trust, above(0), "LARS: length of a step relative to the parameter");
-  Section(k, "schedule", &Config::schedule)
+  Section(k, "schedule", &Config::schedule, Change::meaning)
       .key("kind", &Schedule::kind, one_of({"cosine", "plateau", "multistep"}), "of the learning rate after warm-up")
       .key("warmup_updates", &Schedule::warmup_updates, at_least(0), "linear from lr_start to lr_peak")
       .key("lr_start", &Schedule::lr_start, at_least(0), "learning rate of update 0")
       .key("lr_peak", &Schedule::lr_peak, above(0), "0.3 for every 256 images of the global batch, as SEER")
       .key("lr_final", &Schedule::lr_final, at_least(0), "cosine: learning rate at the end")
-      .key("total_updates", &Schedule::total_updates, at_least(1), "length of the run")
-      .key("epochs", &Schedule::epochs, at_least(0), "> 0: length of the run in passes over the data set instead")
+      .key("total_updates", &Schedule::total_updates, at_least(1), "length of the run", Change::length)
+      .key("epochs", &Schedule::epochs, at_least(0), "> 0: length of the run in passes over the data set instead",
+           Change::length)
       .key("plateau_window", &Schedule::plateau_window, at_least(1), "plateau: updates over which the loss is smoothed")
       .key("plateau_threshold", &Schedule::plateau_threshold, at_least(0),
            "plateau: relative decrease of the smoothed loss that counts")
@@ -179,7 +198,7 @@ std::vector<Key> make_keys() {
       .key("plateau_minimum", &Schedule::plateau_minimum, at_least(0), "plateau: least learning rate")
       .key("milestones", &Schedule::milestones, Rule{.low = 1, .ascending = true}, "multistep: updates, ascending")
       .key("milestone_factor", &Schedule::milestone_factor, above(0), "multistep: multiplies the learning rate");
-  Section(k, "precision", &Config::precision)
+  Section(k, "precision", &Config::precision, Change::meaning)
       .key("compute", &Precision::compute, one_of({"fp32", "bf16", "fp16_o1"}),
            "of convolutions and products, and what the trunk's activations are kept in")
       .key("loss_scale", &Precision::loss_scale, one_of({"auto", "none", "dynamic"}),
@@ -190,7 +209,7 @@ std::vector<Key> make_keys() {
       .key("float_weight_gradients", &Precision::float_weight_gradients, any(),
            "half precision on a device: gradients of convolutions' weights are never rounded to 16 bits, as on the "
            "host");
-  Section(k, "parallel", &Config::parallel)
+  Section(k, "parallel", &Config::parallel, Change::free)
       .key("device", &Parallel::device, one_of({"auto", "host", "device"}),
            "where a rank computes; auto: on its device where there is one and the build is for it, else on the host")
       .key("deterministic", &Parallel::deterministic, any(),
@@ -208,7 +227,7 @@ std::vector<Key> make_keys() {
       .key("memory_budget_bytes", &Parallel::memory_budget_bytes, at_least(0),
            "of a rank, all it holds, for recompute = \"auto\"; 0: what there is")
       .key("bucket_bytes", &Parallel::bucket_bytes, at_least(1024), "gradients summed in one message");
-  Section(k, "guard", &Config::guard)
+  Section(k, "guard", &Config::guard, Change::free)
       .key("max_skips_in_a_row", &Guard::max_skips_in_a_row, at_least(1),
            "after so many bad updates in a row the last good checkpoint is loaded, and the run goes on past them")
       .key("max_reloads", &Guard::max_reloads, at_least(0), "of a run; when another is wanted it ends with exit code 4")
@@ -220,13 +239,13 @@ std::vector<Key> make_keys() {
            "every so many updates forward and backward pass are done twice and must give the same bits; 0: never")
       .key("replay_action", &Guard::replay_action, one_of({"stop", "warn"}),
            "where they do not: end with exit code 5, or leave the update out and go on");
-  Section(k, "checkpoint", &Config::checkpoint)
+  Section(k, "checkpoint", &Config::checkpoint, Change::free)
       .key("every_updates", &Checkpoint::every_updates, at_least_or(1, "auto"),
            "updates between two checkpoints; \"auto\": the best for what one costs and how often nodes fail")
       .key("mean_time_between_failures_hours", &Checkpoint::mean_time_between_failures_hours, above(0),
            "of one node, for every_updates = \"auto\"")
       .key("async", &Checkpoint::async, any(), "write beside the training, from a copy")
-      .key("local_dir", &Checkpoint::local_dir, any(),
+      .key("local_dir", &Checkpoint::local_dir, path("a path or \"\"", true),
            "folder on every node's own disk for further copies; %h: its name, %n: its number; \"\": none")
       .key("partner", &Checkpoint::partner, any(), "local_dir also holds what the node before it in the ring saved")
       .key("local_every_updates", &Checkpoint::local_every_updates, at_least(0),
@@ -237,8 +256,8 @@ std::vector<Key> make_keys() {
            "saves that may fail in a row: the run goes on and tries again at the next interval; 0: the first one ends "
            "it")
       .key("rehearse", &Checkpoint::rehearse, any(), "write and read one at the first update of a run");
-  Section(k, "log", &Config::log)
-      .key("run_dir", &Log::run_dir, not_empty(), "folder of everything the run writes")
+  Section(k, "log", &Config::log, Change::free)
+      .key("run_dir", &Log::run_dir, path("a string that is not empty", false), "folder of everything the run writes")
       .key("every", &Log::every, at_least(1), "updates between two logged ones")
       .key("hang_seconds", &Log::hang_seconds, at_least(0), "silence in an update that counts as a hang; 0: never")
       .key("hang_setup_seconds", &Log::hang_setup_seconds, at_least(0), "the same before the first update")
@@ -247,7 +266,7 @@ std::vector<Key> make_keys() {
       .key("walltime", &Log::walltime, walltime(),
            "checkpoint and exit 75 after this time; leave room for both before the job's own limit")
       .key("tensorboard", &Log::tensorboard, any(), "write event files too");
-  Section(k, "faults", &Config::faults)
+  Section(k, "faults", &Config::faults, Change::free)
       .key("nan_updates", &Faults::nan_updates, at_least(1),
            "for tests: updates (numbers as in metrics.jsonl) in which a gradient of one rank becomes NaN")
       .key("nan_rank", &Faults::nan_rank, at_least(0), "that rank, modulo the number of ranks")
@@ -316,7 +335,7 @@ std::string Key::allowed() const {
     case 2:
       return "a number" + range_text(rule);
     case 3: {
-      if (rule.check) return rule.form;
+      if (rule.form_of) return rule.form;
       if (rule.choices.empty()) return "a string";
       std::string text;
       for (const auto& choice : rule.choices) text += (text.empty() ? "" : ", ") + quote(choice);

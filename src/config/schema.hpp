@@ -6,10 +6,12 @@
 #include <cstdint>
 #include <functional>
 #include <limits>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
 
+#include "seer/config/compare.hpp"
 #include "seer/config/config.hpp"
 
 namespace seer::config {
@@ -30,8 +32,8 @@ struct Rule {
   std::vector<std::string> later{};    ///< values the design names and this version does not have yet
   std::size_t least_entries = 0, most_entries = std::numeric_limits<std::size_t>::max();
   bool ascending = false;  ///< lists: no entry below the one before it
-  /// Strings with a form of their own; `form` says it in words.
-  std::function<bool(const std::string&)> check{};
+  /// Strings with a form of their own: what the value becomes, nothing where it is refused; `form` says it in words.
+  std::function<std::optional<std::string>(const std::string&)> form_of{};
   std::string form{};
 
   bool contains(double value) const {
@@ -45,6 +47,7 @@ struct Key {
   std::function<Field(Config&, std::size_t crop)> field;
   Rule rule;
   std::string help;
+  Change change;
 
   std::string path() const { return section + "." + name; }
   /// "an integer >= 1", "\"lars\" or \"sgd\"", ... : what messages and help say is allowed.

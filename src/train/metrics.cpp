@@ -53,10 +53,11 @@ std::string drop_later_lines(std::string path, std::int64_t resumed_update) {
     }
   }
   if (!dropped) return path;
-  const auto temporary = path + ".tmp";
+  const auto target = std::filesystem::canonical(path).string();  // where a link leads, which stays
+  const auto temporary = target + ".tmp";
   ::unlink(temporary.c_str());
   AppendFile(temporary, AppendFile::Start::append, kRemedy).append_durably(kept);
-  if (std::rename(temporary.c_str(), path.c_str()) != 0) fail(temporary, "cannot be renamed");
+  if (std::rename(temporary.c_str(), target.c_str()) != 0) fail(temporary, "cannot be renamed");
   return path;
 }
 

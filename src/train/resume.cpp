@@ -2,29 +2,67 @@
 #include "seer/train/resume.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
 #include "seer/checkpoint/manifest.hpp"
+#include "seer/config/compare.hpp"
 
 namespace seer::train {
 namespace {
 
-void check_batch(const config::Config& config, const PretrainOptions& options, const checkpoint::State& from,
-                 const std::string& folder) {
-  const auto batch = config.data.global_batch;
-  if (from.global_batch == batch) return;
-  if (!options.allow_batch_change) {
-    throw Error(
-        ExitCode::input,
-        fmt::format("data.global_batch is {}, that of the checkpoint {} was {}", batch, folder, from.global_batch),
-        "resume with the same global batch, on any number of ranks that divides it; or, knowing that update "
-        "and schedule count in batches, add --allow-batch-change")
+bool covered(const std::vector<std::string>& names, const std::string& key) {
+  return std::ranges::any_of(names, [&](const auto& name) { return config::covers(name, key); });
+}
+
+/// What differs from the checkpoint's configuration is told, and refused where it makes another run that was not asked
+/// for by name.
+void check_settings(const config::Config& config, const PretrainOptions& options, const checkpoint::State& from,
+                    const std::string& folder) {
+  const auto comparison = config::compare(from.config_toml, config);
+  auto allowed = options.allow_changes;
+  if (options.allow_batch_change) allowed.emplace_back("data.global_batch");
+  std::string all, refused, names, changed;
+  for (const auto& d : comparison.differences) {
+    const auto line = fmt::format("{} is {}, was {}", d.key, d.is, d.was);
+    all += "\n  " + line;
+    if (d.change != config::Change::meaning) continue;
+    if (covered(allowed, d.key)) {
+      changed += (changed.empty() ? "" : ", ") + d.key;
+    } else {
+      refused += (refused.empty() ? "" : "; ") + line;
+      names += (names.empty() ? "" : ",") + d.key;
+    }
+  }
+  if (!refused.empty()) {
+    throw Error(ExitCode::input,
+                fmt::format("this would go on as another run than that of the checkpoint {}: {}", folder, refused),
+                fmt::format("set it as it was; begin a new run with another log.run_dir or --resume never; or, knowing "
+                            "what it means, add --allow-change {}",
+                            names))
         .as_agreed();
   }
+  if (!all.empty()) log::info("settings that are not those of the checkpoint:" + all);
+  if (!changed.empty()) log::warn(fmt::format("another run from here on, as allowed: {} changed", changed));
+  if (!comparison.unknown.empty()) {
+    log::info(fmt::format("not compared with the checkpoint, for one of the two versions of seer does not know it: {}",
+                          fmt::join(comparison.unknown, ", ")));
+  }
+  for (const auto& name : options.allow_changes) {
+    const auto names_it = [&](const auto& d) { return config::covers(name, d.key); };
+    if (std::ranges::any_of(comparison.differences, names_it)) continue;
+    log::warn(fmt::format("--allow-change {}: nothing there differs from the checkpoint's configuration", name));
+  }
+}
+
+void warn_of_other_batch(const config::Config& config, const checkpoint::State& from) {
+  const auto batch = config.data.global_batch;
+  if (from.global_batch == batch) return;
   log::warn(fmt::format(
       "data.global_batch is {} from here on, after {} updates and {} images in batches of {}: the data go on behind "
       "the images seen; the schedule goes on counting updates, with the rates as configured (by the rule of a rate in "
@@ -41,12 +79,9 @@ std::int64_t batchnorm_images(const config::Config& config, std::int64_t ranks) 
 /// Another split of the same batch over ranks changes nothing but the order of sums, as long as BatchNorm's groups hold
 /// the same images.
 void warn_of_other_groups(const config::Config& config, const checkpoint::State& from, int ranks) {
-  std::int64_t before = 0;
-  try {
-    before = batchnorm_images(config::parse(from.config_toml, "the checkpoint's configuration", {}), from.ranks);
-  } catch (const Error&) {
-    return;  // of another version, with keys that this one does not know
-  }
+  const auto stored = config::compare(from.config_toml, config).stored;
+  if (!stored) return;
+  const auto before = batchnorm_images(*stored, from.ranks);
   const auto now = batchnorm_images(config, ranks);
   if (now == before) return;
   log::warn(
@@ -122,6 +157,7 @@ std::unique_ptr<checkpoint::LocalSets> open_local_sets(const config::Config& con
 std::optional<checkpoint::State> resume(const config::Config& config, const comm::Communicator& comm,
                                         const PretrainOptions& options, Learner& learner,
                                         const checkpoint::LocalSets* local) {
+  for (const auto& name : options.allow_changes) config::require_name(name, "--allow-change");
   Sources sources;
   if (options.resume == "auto") {
     sources = newest(config, comm, local);
@@ -139,17 +175,19 @@ std::optional<checkpoint::State> resume(const config::Config& config, const comm
     if (config.checkpoint.rehearse) checkpoint::rehearse(comm, config.log.run_dir);
     return std::nullopt;
   }
-  checkpoint::State state;
-  std::string from;
+  // Without tensors first: settings that do not fit are told as such, not as shapes.
+  const bool verified = options.resume == "auto";
+  const auto from =
+      sources.set ? fmt::format("the nodes' own copies in {}", config.checkpoint.local_dir) : *sources.folder;
+  auto state = sources.set ? local->load(comm, *sources.set, {}) : checkpoint::load(comm, from, {}, verified);
+  check_settings(config, options, state, from);
   if (sources.set) {
-    from = fmt::format("the nodes' own copies in {}", config.checkpoint.local_dir);
     state = local->load(comm, *sources.set, learner.slabs());
     put_back(learner, state);
   } else {
-    from = *sources.folder;
-    state = restore(comm, from, learner, options.resume == "auto");
+    state = restore(comm, from, learner, true);
   }
-  check_batch(config, options, state, from);
+  warn_of_other_batch(config, state);
   warn_of_other_seed(config, state);
   warn_of_other_groups(config, state, comm.size());
   log::info(fmt::format("resumed from {} after {} updates, {} images", from, state.update, state.images_seen));
@@ -170,6 +208,58 @@ void put_newer_aside(const config::Config& config, const comm::Communicator& com
     const auto aside = checkpoint::set_aside_newer(config.log.run_dir, update);
     if (!aside.empty()) log::warn(fmt::format("checkpoints of more than {} updates are now in {}", update, aside));
   });
+}
+
+Schedule schedule_from(const checkpoint::State& from, const config::Config& config, std::int64_t total,
+                       std::uint64_t images, const PretrainOptions& options) {
+  std::optional<KeptRate> kept;
+  if (from.kept_rate.size() == 2) kept = {static_cast<std::int64_t>(from.kept_rate[0]), from.kept_rate[1]};
+  const auto put_back_plateau = [&](Schedule schedule) {
+    schedule.restore(from.plateau);
+    return schedule;
+  };
+  const auto stored = config::compare(from.config_toml, config).stored;
+  if (!stored) {
+    log::warn("this version refuses values of the checkpoint's configuration: its learning rate cannot be compared");
+    return put_back_plateau({config.schedule, total, kept});
+  }
+  std::uint64_t had = 0;
+  for (const auto& shard : from.shards) had += static_cast<std::uint64_t>(shard.images);
+  const auto old_total =
+      total_updates(*stored, had > 0 ? had : images, from.images_seen - from.update * from.global_batch);
+  auto same_but_length = stored->schedule;
+  same_but_length.total_updates = config.schedule.total_updates;
+  same_but_length.epochs = config.schedule.epochs;
+  const bool only_length = same_but_length == config.schedule;
+  if (only_length && total == old_total) return put_back_plateau({config.schedule, total, kept});
+
+  const auto length = fmt::format("{} ({} updates; the checkpoint's run: {})", length_text(config), total, old_total);
+  if (total < from.update) {
+    throw Error(ExitCode::input, fmt::format("{}: the checkpoint has done {} updates already", length, from.update),
+                "lengthen the run, or go on from an earlier checkpoint with --resume")
+        .as_agreed();
+  }
+  const double before = put_back_plateau({stored->schedule, old_total, kept}).lr(from.update);
+  auto now = put_back_plateau({config.schedule, total});
+  const auto jumps = [&] { return std::abs(now.lr(from.update) - before) > 1e-9 * before; };
+  if (!jumps() || total == from.update) return now;
+  if (options.keep_rate && config.schedule.kind == "cosine" && from.update >= config.schedule.warmup_updates) {
+    log::info(fmt::format("{}: the learning rate goes on from {:.4g} and falls to {:.4g} over the {} updates left",
+                          length, before, config.schedule.lr_final, total - from.update));
+    return put_back_plateau({config.schedule, total, KeptRate{from.update, before}});
+  }
+  const auto text = fmt::format("{}: the learning rate goes from {:.4g} to {:.4g} in one update", length, before,
+                                now.lr(from.update));
+  const auto& allowed = options.allow_changes;
+  if (only_length && !covered(allowed, "schedule.total_updates") && !covered(allowed, "schedule.epochs")) {
+    throw Error(ExitCode::input, text,
+                "--keep-rate goes on from the rate as it is, down to schedule.lr_final at the new end; --allow-change "
+                "schedule.total_updates takes the rates of a run that had this length from its start; an earlier "
+                "checkpoint may be a better place to go on from (--resume)")
+        .as_agreed();
+  }
+  log::warn(text);
+  return now;
 }
 
 std::vector<checkpoint::Shard> shards_of(const data::BatchSource& source) {

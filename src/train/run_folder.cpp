@@ -8,6 +8,7 @@
 
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
+#include "seer/checkpoint/checkpoint.hpp"
 
 namespace seer::train {
 namespace {
@@ -57,14 +58,8 @@ void RunFolder::prepare() {
 }
 
 void RunFolder::set_aside() const {
-  const fs::path dir = config_.log.run_dir;
-  if (!fs::exists(dir / "checkpoints")) return;
-  int n = 1;
-  while (fs::exists(dir / fmt::format("checkpoints.old-{}", n))) ++n;
-  fs::rename(dir / "checkpoints", dir / fmt::format("checkpoints.old-{}", n));
-  if (fs::exists(dir / "metrics.jsonl")) {
-    fs::rename(dir / "metrics.jsonl", dir / fmt::format("checkpoints.old-{}/metrics.jsonl", n));
-  }
+  const auto aside = checkpoint::set_aside_newer(config_.log.run_dir, -1, "metrics.jsonl");
+  if (!aside.empty()) log::info(fmt::format("what the run before has left is now in {}", aside));
 }
 
 void RunFolder::open_records(std::int64_t completed) {

@@ -23,8 +23,14 @@ std::int64_t total_updates(const config::Config& config, std::uint64_t images, s
       .as_agreed();
 }
 
-Schedule::Schedule(const config::Schedule& schedule, std::int64_t total_updates)
-    : config_(schedule), total_updates_(total_updates) {
+std::string length_text(const config::Config& config) {
+  const auto& s = config.schedule;
+  return s.epochs > 0 ? fmt::format("schedule.epochs = {}", s.epochs)
+                      : fmt::format("schedule.total_updates = {}", s.total_updates);
+}
+
+Schedule::Schedule(const config::Schedule& schedule, std::int64_t total_updates, std::optional<KeptRate> kept)
+    : config_(schedule), total_updates_(total_updates), kept_(kept) {
   if (schedule.warmup_updates > total_updates) {
     throw Error(ExitCode::input,
                 fmt::format("schedule.warmup_updates = {} is more than the run's {} updates", schedule.warmup_updates,
@@ -44,8 +50,10 @@ double Schedule::lr(std::int64_t update) const {
     return c.lr_start + (c.lr_peak - c.lr_start) * t / static_cast<double>(c.warmup_updates);
   }
   if (c.kind == "cosine") {
-    const double progress = t / static_cast<double>(total_updates_);
-    return c.lr_final + 0.5 * (c.lr_peak - c.lr_final) * (1 + std::cos(std::numbers::pi * progress));
+    const double from = kept_ && update >= kept_->update ? static_cast<double>(kept_->update) : 0;
+    const double rate = from > 0 ? kept_->rate : c.lr_peak;
+    const double progress = (t - from) / (static_cast<double>(total_updates_) - from);
+    return c.lr_final + 0.5 * (rate - c.lr_final) * (1 + std::cos(std::numbers::pi * progress));
   }
   if (c.kind == "plateau") return std::max(c.lr_peak * factor_, std::min(c.plateau_minimum, c.lr_peak));
   const auto reached = std::upper_bound(c.milestones.begin(), c.milestones.end(), update) - c.milestones.begin();

@@ -3,13 +3,15 @@
 
 #include <fmt/format.h>
 
-#include <cmath>
+#include <cstdlib>
+#include <ctime>
 #include <memory>
 #include <optional>
 #include <utility>
 
 #include "seer/base/build_info.hpp"
 #include "seer/base/error.hpp"
+#include "seer/base/eta.hpp"
 #include "seer/base/log.hpp"
 #include "seer/checkpoint/checkpoint.hpp"
 #include "seer/comm/launcher.hpp"
@@ -19,6 +21,7 @@
 #include "seer/data/source.hpp"
 #include "seer/device/session.hpp"
 #include "seer/train/collapse.hpp"
+#include "seer/train/doubts.hpp"
 #include "seer/train/guard.hpp"
 #include "seer/train/learner.hpp"
 #include "seer/train/phases.hpp"
@@ -61,11 +64,27 @@ class Run {
   std::optional<TrafficLedger> traffic_;
   std::unique_ptr<checkpoint::LocalSets> local_;
   std::optional<Saver> saver_;
+  std::optional<Eta> eta_;
   data::Start data_start_;
   std::int64_t start_ = 0, total_ = 0, bad_images_ = 0, skipped_ = 0, logged_ = 0;
   std::string stop_reason_;
   bool resumes_by_itself_ = true;
 };
+
+/// What Slurm says.
+std::optional<double> job_ends_s() {
+  const char* end = std::getenv("SLURM_JOB_END_TIME");
+  if (end == nullptr) return {};
+  return std::strtod(end, nullptr) - static_cast<double>(std::time(nullptr));
+}
+
+/// What comes of the rate.
+std::string rates_text(const config::Schedule& s, std::int64_t start) {
+  auto text = start < s.warmup_updates
+                  ? fmt::format(", {:.4g} after {} updates of warm-up", s.lr_peak, s.warmup_updates)
+                  : std::string();
+  return text + (s.kind == "cosine" ? fmt::format(", {:.4g} at the end", s.lr_final) : fmt::format("; {}", s.kind));
+}
 
 comm::SilenceLimits limits_of(const config::Log& log) {
   return {static_cast<double>(log.hang_setup_seconds), static_cast<double>(log.hang_seconds),
@@ -74,7 +93,8 @@ comm::SilenceLimits limits_of(const config::Log& log) {
 
 Run::Run(const config::Config& config, const comm::Communicator& comm, const PretrainOptions& options)
     : config_(config), comm_(comm), resumes_by_itself_(options.resume == "auto") {
-  comm::watch_for_stop(comm.is_root() ? config.log.walltime : "");  // one clock, so that its stop has one name
+  const auto limit_s = config::walltime_seconds(config.log.walltime).value_or(0);
+  comm::watch_for_stop(comm.is_root() ? limit_s : 0);  // one clock, so that its stop has one name
   // What readers will hold is part of what recompute = "auto" plans with.
   std::optional<data::DataSet> shards;
   data::Readers readers;
@@ -91,7 +111,8 @@ Run::Run(const config::Config& config, const comm::Communicator& comm, const Pre
   if (comm.is_root()) comm::watch_for_files(config.log.run_dir);
   const auto recomputed = config.parallel.recompute == "auto" ? "recomputed: " + to_text(learner_->keep()) + "\n" : "";
   log::info(fmt::format("{}\n{}\n{} ranks, {} images a rank\n{}\n{}{}", build_info(), device::describe(), comm.size(),
-                        learner_->images_per_rank(), learner_->describe(), recomputed, config::to_table(config)));
+                        learner_->images_per_rank(), learner_->describe(), recomputed,
+                        config::to_table(config, options.verbose ? config::Rows::all : config::Rows::changed)));
   local_ = open_local_sets(config, comm, options);
   saver_.emplace(config, comm, phases_, *traffic_, *learner_, local_.get(),
                  [this](checkpoint::State& state) { describe(state); });
@@ -100,12 +121,14 @@ Run::Run(const config::Config& config, const comm::Communicator& comm, const Pre
   start_ = data_start_.update;
   source_ = data::open_source(config, comm, data_start_, learner_->device_queue(), std::move(shards));
   total_ = total_updates(config, source_->images(), images_seen(0));
-  schedule_.emplace(config.schedule, total_);
   if (from) {
     warn_of_other_shards(*from, *source_);
-    schedule_->restore(from->plateau);
+    schedule_.emplace(schedule_from(*from, config, total_, source_->images(), options));
     saver_->resumed(start_);
+  } else {
+    schedule_.emplace(config.schedule, total_);
   }
+  eta_.emplace(static_cast<double>(total_ - start_));
   collapse_.emplace(config);
   guard_.emplace(config, comm.is_root(), from);
   learner_->refuse_losses([this](double loss) { return guard_->refuses(loss); });
@@ -113,8 +136,10 @@ Run::Run(const config::Config& config, const comm::Communicator& comm, const Pre
   put_newer_aside(config, comm, start_, local_.get());
   folder_->open_records(start_);
   if (comm.is_root()) comm::forget_old_traces(config.log.run_dir);
-  log::info(
-      fmt::format("{} images in the data set, {} updates in all, starting at {}", source_->images(), total_, start_));
+  log::info(fmt::format("{} images in the data set, {} updates in all ({}), starting at {}", source_->images(), total_,
+                        length_text(config), start_));
+  log::info(fmt::format("learning rate {:.4g} now{}", schedule_->lr(start_), rates_text(config.schedule, start_)));
+  for (const auto& line : doubts(config, {source_->images(), total_, comm.size(), job_ends_s()})) log::warn(line);
 }
 
 /// What of a checkpoint's state is known here alone.
@@ -122,6 +147,7 @@ void Run::describe(checkpoint::State& state) const {
   state.images_seen = images_seen(state.update);
   state.shards = shards_of(*source_);
   state.plateau = schedule_->state();
+  if (const auto& kept = schedule_->kept()) state.kept_rate = {static_cast<double>(kept->update), kept->rate};
   guard_->save(state);
 }
 
@@ -163,7 +189,10 @@ void Run::record(std::int64_t completed, const Learner::Outcome& outcome, double
   fill(r, times);
   r.images_per_s = 1000.0 * static_cast<double>(config_.data.global_batch) / r.step_ms;
   r.epoch = static_cast<double>(images_seen(completed)) / static_cast<double>(source_->images());
-  r.eta_s = static_cast<double>(total_ - completed) * r.step_ms / 1000;
+  // Without the checkpoints, whose place says nothing of the updates to come.
+  eta_->done(static_cast<double>(times.updates),
+             (times.wall_ms - times.ms[static_cast<std::size_t>(Phase::checkpoint)]) / 1000);
+  r.eta_s = eta_->seconds_left().value_or(-1);
   if (!comm_.is_root()) return;
   folder_->write(r);
   log::progress(progress_line(r, total_));

@@ -115,6 +115,7 @@ inline checkpoint::State some_state(std::int64_t update, int ranks) {
   if (update % 2 == 1) {
     s.queue_place = 2;
     s.guard = {1, 0, 0.5, -1e300};
+    s.kept_rate = {7, 0.1 + 0.2};
   }
   s.config_toml = "[model]\npreset = \"tiny\"\n";
   return s;
@@ -135,6 +136,7 @@ inline void expect_equal(const checkpoint::State& a, const checkpoint::State& b)
   EXPECT_EQ(a.queue_shape, b.queue_shape);
   EXPECT_EQ(a.queue_place, b.queue_place);
   EXPECT_EQ(a.guard, b.guard);
+  EXPECT_EQ(a.kept_rate, b.kept_rate);
   EXPECT_EQ(a.config_toml, b.config_toml);
 }
 

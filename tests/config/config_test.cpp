@@ -104,9 +104,12 @@ TEST(Config, WrongTypesAreRefused) {
   EXPECT_EQ(refusal("[head]\nprototypes = 30.0\n"),
             "run.toml:2: head.prototypes: found 30.0, allowed an integer from 2 to 100000000");
   EXPECT_EQ(refusal("[head]\nbatchnorm = 1\n"), "run.toml:2: head.batchnorm: found 1, allowed true or false");
-  EXPECT_EQ(refusal("[log]\nrun_dir = 3\n"), "run.toml:2: log.run_dir: found 3, allowed a string that is not empty");
-  EXPECT_EQ(refusal("[log]\nwalltime = 01:00:00\n"),
-            "run.toml:2: log.walltime: found 01:00:00, allowed \"hh:mm:ss\", or \"\" for no limit");
+  expect_contains(refusal("[log]\nrun_dir = 3\n"),
+                  "run.toml:2: log.run_dir: found 3, allowed a string that is not empty");
+  EXPECT_EQ(
+      refusal("[log]\nwalltime = 01:00:00\n"),
+      "run.toml:2: log.walltime: found 01:00:00, allowed minutes, mm:ss, hh:mm:ss, d-hh, d-hh:mm or d-hh:mm:ss, as "
+      "Slurm, or \"\" for no limit");
   EXPECT_EQ(refusal("[head]\ndims = 64\n"),
             "run.toml:2: head.dims: found 64, allowed a list of 2 or more integers from 1 to 1000000");
   EXPECT_EQ(refusal("[head]\ndims = [64, 1.5]\n"),
@@ -139,8 +142,9 @@ TEST(Config, ValuesOutOfRangeAreRefused) {
   EXPECT_EQ(refusal("[[crops]]\ncount = 2\nscale = [0, 1]\n"),
             "run.toml:3: crops.0.scale: found [0, 1], allowed a list of 2 ascending numbers > 0 and <= 1");
   EXPECT_EQ(refusal("[[crops]]\nsize = 7\n"), "run.toml:2: crops.0.size: found 7, allowed an integer from 8 to 16384");
-  for (const char* time : {"1:0:0", "00:60:00", "00:00:60", "00:00:00", "10:00", ":00:01", "0a:00:00", "01-00:00"}) {
-    expect_contains(refusal(fmt::format("[log]\nwalltime = \"{}\"\n", time)), "allowed \"hh:mm:ss\"");
+  for (const char* time : {"1:0:0", "00:60:00", "00:00:60", "00:00:00", "0", ":00:01", "0a:00:00", "1-24", "1-00:60",
+                           "1-", "1-2:3:4:5", "1:2:3:4", "-5", "4h", "1.5", " 5", "UNLIMITED"}) {
+    expect_contains(refusal(fmt::format("[log]\nwalltime = \"{}\"\n", time)), "allowed minutes, mm:ss, hh:mm:ss");
   }
 }
 
@@ -270,6 +274,41 @@ TEST(Config, OverridesAreRefusedByTheirName) {
   refuse("precision.compute=fp8", "--set precision.compute: found \"fp8\", allowed \"fp32\", \"bf16\", \"fp16_o1\"");
 }
 
+TEST(Config, WalltimeIsReadAsSlurmReadsIt) {
+  for (const auto& [text, seconds] : {std::pair{"", 0},
+                                      {"90", 90 * 60},
+                                      {"10:30", 630},
+                                      {"90:00", 5400},
+                                      {"01:30:00", 5400},
+                                      {"123:59:59", 446399},
+                                      {"1-0", 86400},
+                                      {"2-12", 216000},
+                                      {"1-02:03", 93780},
+                                      {"1-02:03:04", 93784}}) {
+    const auto c = parse("", "", {fmt::format("log.walltime={}", text)});
+    EXPECT_EQ(c.log.walltime, text);
+    EXPECT_EQ(walltime_seconds(text), seconds) << text;
+  }
+}
+
+TEST(Config, HomesAreExpandedAndVariablesRefusedInEveryPath) {
+  setenv("HOME", "/home/me", 1);
+  const auto c = parse("[data]\nshards = \"~/a/*.h5, ~,b~,~root/c\"\n", "run.toml",
+                       {"log.run_dir=~/runs/x", "model.init_from=~/w.h5", "checkpoint.local_dir=~", "data.seed=1"});
+  EXPECT_EQ(c.log.run_dir, "/home/me/runs/x");
+  EXPECT_EQ(c.model.init_from, "/home/me/w.h5");
+  EXPECT_EQ(c.checkpoint.local_dir, "/home/me");
+  EXPECT_EQ(c.data.shards.rfind("/home/me/a/*.h5, /home/me,b~,/", 0), 0U) << c.data.shards;
+  EXPECT_EQ(parse(to_toml(c), "again", {}), c);
+  for (const char* key : {"log.run_dir", "data.shards", "model.init_from", "checkpoint.local_dir"}) {
+    for (const char* bad : {"~no-such-user/x", "$SCRATCH/x", "/a/${USER}"}) {
+      expect_contains(refusal("", {fmt::format("{}={}", key, bad)}),
+                      fmt::format("--set {}: found \"{}\", allowed a ", key, bad));
+    }
+    EXPECT_NO_THROW(parse("", "", {fmt::format("{}=a$/1$2~", key)})) << key;
+  }
+}
+
 TEST(Config, TableMarksWhatDiffersFromTheDefault) {
   auto c = parse("", "", {"model.preset=tiny", "crops.0.size=64"});
   const std::string table = to_table(c);
@@ -280,6 +319,12 @@ TEST(Config, TableMarksWhatDiffersFromTheDefault) {
   expect_contains(table, "  crops.1.scale ");
   c.crops.pop_back();
   expect_contains(to_table(c), "1 tables");
+
+  c.schedule.epochs = 3;
+  const auto brief = to_table(c, Rows::changed);
+  EXPECT_EQ(count_lines(brief), 6U) << brief;
+  expect_contains(brief, "  schedule.epochs  3.0\n");
+  expect_contains(to_table(c), "follows from schedule.epochs");
 }
 
 TEST(Config, HelpNamesEveryKeyOfACompleteFile) {

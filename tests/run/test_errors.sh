@@ -67,10 +67,10 @@ expect 2 '%h and %n' ranks 2 pretrain good.toml --set 'checkpoint.local_dir=disk
 
 # Other shards of the same names, a run folder where a checkpoint is wanted, and bytes that rotted after packing.
 seer synth -o other --classes 4 --images 48 --size 32 --seed 9 --split images >/dev/null
-expect 0 'the data set is not that of the checkpoint' ranks 2 pretrain good.toml --set data.shards=other --set schedule.total_updates=7
+expect 0 'the data set is not that of the checkpoint' ranks 2 pretrain good.toml --set data.shards=other --set schedule.total_updates=7 --keep-rate
 expect 0 'safetensors' seer export good out.safetensors
 expect 0 'checkpoint' seer inspect good --verify
-expect 0 'resumed from good/checkpoints/update' ranks 2 pretrain good.toml --resume good --set log.run_dir=elsewhere --set schedule.total_updates=8
+expect 0 'resumed from good/checkpoints/update' ranks 2 pretrain good.toml --resume good --set log.run_dir=elsewhere --set schedule.total_updates=8 --keep-rate
 cp -r train rotten
 printf 'rot' | dd of="$(ls rotten/*.h5 | head -n 1)" bs=1 seek=20000 conv=notrunc status=none
 expect 0 'when packed' ranks 2 pretrain good.toml --set data.shards=rotten --set log.run_dir=rotten_run

@@ -45,7 +45,7 @@ if mount -t tmpfs -o size=24m none small 2>/dev/null; then
 
   # It stays full: the last checkpoint cannot be written, and the run does not claim that it was.
   sed "s/^total_updates = .*/total_updates = $(($(basename "$(last_checkpoint small/run)" | sed 's/update-0*//') + 80))/" full.toml >stays.toml
-  start stays 2
+  start stays 2 --keep-rate
   until_true 30 has stays.txt 'starting at' || { cat stays.txt; fail "the run does not go on"; }
   cat /dev/zero >small/filler 2>/dev/null || true
   ended

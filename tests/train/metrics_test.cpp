@@ -97,6 +97,18 @@ TEST(Metrics, ResumeDropsLaterUpdatesAndTornLines) {
   EXPECT_FALSE(std::filesystem::exists(path + ".tmp"));
 }
 
+TEST(Metrics, ALinkStaysWhenLinesAreDropped) {
+  const TemporaryFolder folder, elsewhere;
+  std::filesystem::create_symlink(elsewhere.path() + "/records", folder.path() + "/metrics.jsonl");
+  {
+    Metrics metrics(folder.path(), 0);
+    for (std::int64_t u = 10; u <= 30; u += 10) metrics.write(record_of(u));
+  }
+  Metrics resumed(folder.path(), 20);
+  EXPECT_TRUE(std::filesystem::is_symlink(resumed.path()));
+  EXPECT_EQ(updates_of(elsewhere.path() + "/records"), (std::vector<std::int64_t>{10, 20}));
+}
+
 TEST(Metrics, LastLineWithoutNewlineIsTornEvenIfItParses) {
   const TemporaryFolder folder;
   const auto path = folder.path() + "/metrics.jsonl";

@@ -54,6 +54,23 @@ TEST(Schedule, PlateauHalvesWhenTheLossStopsDecreasing) {
   EXPECT_DOUBLE_EQ(schedule.lr(t), 0.2) << "not below the minimum";
 }
 
+TEST(Schedule, ACosineOfAnotherLengthGoesOnFromTheKeptRate) {
+  config::Schedule c;
+  c.warmup_updates = 10;
+  c.lr_peak = 1;
+  c.lr_final = 0.01;
+  const Schedule before(c, 100);
+  const double rate = before.lr(60);
+  const Schedule longer(c, 200, KeptRate{60, rate});
+  EXPECT_EQ(longer.lr(5), before.lr(5));
+  EXPECT_NEAR(longer.lr(60), rate, 1e-15);
+  EXPECT_NEAR(longer.lr(130), (rate + 0.01) / 2, 1e-15) << "half of what is left";
+  EXPECT_NEAR(longer.lr(200), 0.01, 1e-15);
+  for (int t = 60; t < 200; ++t) EXPECT_LT(longer.lr(t + 1), longer.lr(t));
+  const Schedule extended(c, 150, KeptRate{100, before.lr(100)});
+  EXPECT_NEAR(extended.lr(120), 0.01, 1e-15) << "a run that has ended goes on at its last rate";
+}
+
 TEST(Schedule, MultistepAndRefusals) {
   config::Schedule c;
   c.kind = "multistep";

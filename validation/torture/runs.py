@@ -54,9 +54,9 @@ def other_ranks(trial):
 
 
 MISTAKES = [
-    (2, "global batch|global_batch", ["data.global_batch=24"]),
-    (3, r"with another \[model\] or \[head\]", ["head.dims=[64,48,16]"]),
-    (3, r"with another \[model\] or \[head\]", ["head.prototypes=24"]),
+    (2, "data.global_batch is 24, was", ["data.global_batch=24"]),
+    (2, r"head.dims is \[64, 48, 16\], was", ["head.dims=[64,48,16]"]),
+    (2, "head.prototypes is 24, was", ["head.prototypes=24"]),
     (2, "unknown key", ["swav.epsilom=0.03"]),
     (2, "ranks", ["data.global_batch=13"]),
     (3, "nowhere", ["data.shards=nowhere"]),

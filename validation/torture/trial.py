@@ -112,7 +112,7 @@ class Setup:
     def start(self, folder, ranks, options, log, environment):
         command = [self.seer, "pretrain", "run.toml"]
         for option in options:
-            command += ["--set", option]
+            command += [option] if option.startswith("--") else ["--set", option]
         return Job(self.launcher, ranks, command, folder, log, environment)
 
     def reference(self, ranks, options):

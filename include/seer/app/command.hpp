@@ -30,6 +30,9 @@ Run add_export(CLI::App& command);
 Run add_plan(CLI::App& command);
 Run add_bench(CLI::App& command);
 
+/// Values of options that begin with ~ are put in full: a shell does that only where they are words of their own.
+void expand_homes(CLI::App& command);
+
 /// `bench` tasks, one file each (src/app/bench_<task>.cpp), declared by add_bench.
 Run add_bench_conv(CLI::App& command);
 Run add_bench_step(CLI::App& command);

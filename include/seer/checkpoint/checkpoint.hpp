@@ -39,6 +39,7 @@ struct State {
   std::int64_t ranks = 0;
   std::vector<Shard> shards;      ///< of the data set, in order
   std::vector<double> plateau;    ///< schedule's own state
+  std::vector<double> kept_rate;  ///< update and rate at which the length was changed (train::KeptRate); else empty
   std::int64_t queue_filled = 0;  ///< rows of the queue that hold real embeddings
   std::vector<float> queue;       ///< global queue, [assigned crops, length, dim], see Swav
   std::vector<std::int64_t> queue_shape;
@@ -81,9 +82,12 @@ void verify_or_discard(const comm::Communicator& comm, const std::string& folder
 State load(const comm::Communicator& comm, const std::string& folder, const std::vector<Slab>& slabs,
            bool verified = false);
 
-/// Moves checkpoints of more than `update` updates to run_dir/checkpoints.old-<n>: a run that goes on from an earlier
-/// one will come by their numbers again. Returns that folder, "" if there were none. Root only. Error(file).
-std::string set_aside_newer(const std::string& run_dir, std::int64_t update);
+/// Moves checkpoints of more than `update` updates to run_dir/checkpoints.old-<n>, with the file `record` of the run
+/// folder where one is named: a run that goes on from an earlier one will come by their numbers again. Where
+/// checkpoints/ is a link or a mount they go to a folder in there, to which run_dir/checkpoints.old-<n> is a link.
+/// Returns the folder,
+/// "" if there was nothing to move. All or nothing: Error(file) leaves the run folder as it was. Root only.
+std::string set_aside_newer(const std::string& run_dir, std::int64_t update, const std::string& record = "");
 
 /// Deletes all but the newest `keep_last` (at least one is kept) and every multiple of `keep_every` updates (0: none).
 /// Only complete checkpoints are counted, or deleted. What cannot be deleted is a warning. Root only.

@@ -4,6 +4,7 @@
 // these ride on a reduction it does anyway, so that all ranks act at the same update.
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 namespace seer::comm {
@@ -11,10 +12,10 @@ namespace seer::comm {
 /// Installs the handlers; before MPI starts, so that no signal meets a run that cannot answer it. SIGHUP and SIGINT
 /// stay ignored where they were.
 void catch_stop_signals();
-/// The same, and the limit. `walltime` "hh:mm:ss" or "": the flag is raised that long after the process was started.
+/// The same, and the limit. 0: none; else the flag is raised that long after the process was started.
 /// A second signal, a second or more after the first, ends the process at once (exit code 75; the newest complete
 /// checkpoint stays what it is). Sooner it is taken for the first one delivered twice, as by a launcher and by Slurm.
-void watch_for_stop(const std::string& walltime);
+void watch_for_stop(std::int64_t walltime_s);
 /// The rank that calls this looks for STOP and CHECKPOINT in the folder, when it is asked below and at most once a
 /// second. CHECKPOINT is removed when it is seen.
 void watch_for_files(const std::string& run_dir);

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -178,8 +179,11 @@ Config parse(const std::string& text, const std::string& name, const std::vector
 
 /// Complete TOML of a configuration: load(to_toml(c)) == c.
 std::string to_toml(const Config& config);
-/// A table for people: key, value, and a mark where it differs from the default.
-std::string to_table(const Config& config);
+/// A table for people: key, value, and a mark where it differs from the default. `changed`: the latter rows alone.
+enum class Rows { changed, all };
+std::string to_table(const Config& config, Rows rows = Rows::all);
+/// What log.walltime means, in seconds; 0 for "", nothing where it has none of Slurm's forms.
+std::optional<std::int64_t> walltime_seconds(const std::string& text);
 /// Every key with type, default, range and help (docs and `seer pretrain --help-config`).
 std::string describe_keys();
 

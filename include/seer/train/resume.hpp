@@ -12,6 +12,7 @@
 #include "seer/config/config.hpp"
 #include "seer/data/source.hpp"
 #include "seer/train/learner.hpp"
+#include "seer/train/schedule.hpp"
 #include "seer/train/trainer.hpp"
 
 namespace seer::train {
@@ -36,6 +37,12 @@ void put_newer_aside(const config::Config& config, const comm::Communicator& com
 /// Collective: the learner as it was when `folder` was written, and the rest of what the run was. `verified`: as
 /// checkpoint::load().
 checkpoint::State restore(const comm::Communicator& comm, const std::string& folder, Learner& learner, bool verified);
+
+/// The schedule of a run of `total` updates over `images` images that goes on from a checkpoint. One whose rates are
+/// not the checkpoint's goes on at the checkpoint's rate where options.keep_rate asks for that; that another length
+/// makes the rate jump is refused (Error(input), agreed) unless options.allow_changes names it, and told.
+Schedule schedule_from(const checkpoint::State& from, const config::Config& config, std::int64_t total,
+                       std::uint64_t images, const PretrainOptions& options);
 
 /// The shards of a data set as checkpoints hold them.
 std::vector<checkpoint::Shard> shards_of(const data::BatchSource& source);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "seer/comm/communicator.hpp"
 #include "seer/config/config.hpp"
@@ -13,9 +14,15 @@ namespace seer::train {
 /// checkpoints of the folder are moved aside. Otherwise the path of a checkpoint folder.
 struct PretrainOptions {
   std::string resume = "auto";
-  /// Go on with another data.global_batch than the checkpoint's: its updates stay counted, the data go on behind the
-  /// images seen, and the schedule, which counts updates, stays as configured.
+  /// Keys, or sections, in which the configuration may differ from the checkpoint's though that makes it another run.
+  std::vector<std::string> allow_changes;
+  /// The same for data.global_batch: updates stay counted, the data go on behind the images seen, and the schedule,
+  /// which counts updates, stays as configured.
   bool allow_batch_change = false;
+  /// Where the schedule is another one than the checkpoint's, a cosine goes on from the present rate.
+  bool keep_rate = false;
+  /// Print all keys of the configuration, not only those that differ from their defaults.
+  bool verbose = false;
 };
 
 /// Collective. Returns ExitCode::ok when the run is complete, ExitCode::requeue when it was asked to stop and has

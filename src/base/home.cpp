@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "seer/base/home.hpp"
+
+#include <pwd.h>
+#include <unistd.h>
+
+#include <cstdlib>
+
+namespace seer {
+
+std::optional<std::string> expand_home(const std::string& path) {
+  if (!path.starts_with('~')) return path;
+  const auto end = std::min(path.find('/'), path.size());
+  const auto user = path.substr(1, end - 1);
+  const char* home = user.empty() ? std::getenv("HOME") : nullptr;
+  if (home == nullptr || *home == 0) {
+    const passwd* entry = user.empty() ? getpwuid(getuid()) : getpwnam(user.c_str());
+    if (entry == nullptr) return std::nullopt;
+    home = entry->pw_dir;
+  }
+  return home + path.substr(end);
+}
+
+}  // namespace seer

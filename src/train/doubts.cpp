@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "seer/train/doubts.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace seer::train {
+namespace {
+
+class Doubts {
+ public:
+  explicit Doubts(std::int64_t updates) : updates_(updates) {}
+  template <class T>
+  void when(bool doubtful, const char* key, const T& value, const std::string& why) {
+    if (doubtful) lines.push_back(fmt::format("{} = {}: {}", key, value, why));
+  }
+  /// `update`: the number of completed updates at which the setting first does something.
+  void never(const char* key, std::int64_t value, std::int64_t update, const char* what) {
+    when(update > updates_, key, value, fmt::format("{}, for the run has {} updates", what, updates_));
+  }
+  std::vector<std::string> lines;
+
+ private:
+  std::int64_t updates_;
+};
+
+}  // namespace
+
+std::vector<std::string> doubts(const config::Config& c, const Setting& run) {
+  Doubts out(run.updates);
+  const auto batch = c.data.global_batch, images = static_cast<std::int64_t>(run.images);
+  const auto rows = c.swav.queue_length / batch * batch;  // of the queue
+  if (c.data.source == "shards") {
+    out.when(batch > images, "data.global_batch", batch,
+             fmt::format("more than the {} images of the data set, so that an update has some more than once", images));
+    out.when(
+        batch <= images && rows + batch > images, "swav.queue_length", c.swav.queue_length,
+        fmt::format("with the batch more than the {} images of the data set, so that codes have some more than once",
+                    images));
+    out.when(c.head.prototypes > images, "head.prototypes", c.head.prototypes,
+             fmt::format("more than the {} images of the data set", images));
+  }
+  const auto group = std::min(c.parallel.bn_group_size, run.ranks);
+  out.when(batch == 1 && rows == 0, "data.global_batch", batch,
+           "codes of a single image are the same for every prototype: nothing is learned");
+  out.when(batch / run.ranks * group == 1, "parallel.bn_group_size", c.parallel.bn_group_size,
+           fmt::format("BatchNorm takes its statistics over a single image (data.global_batch = {} on {} ranks)", batch,
+                       run.ranks));
+  out.when(rows != c.swav.queue_length && rows > 0, "swav.queue_length", c.swav.queue_length,
+           fmt::format("{} are used, a multiple of data.global_batch", rows));
+  if (rows > 0) {
+    out.never("swav.queue_start_update", c.swav.queue_start_update, c.swav.queue_start_update + 1,
+              "the queue is not used");
+    if (c.swav.queue_start_update < run.updates) {
+      out.never("swav.queue_length", c.swav.queue_length, c.swav.queue_start_update + rows / batch + 1,
+                "the queue is used once it is full, which it never is");
+    }
+  }
+  out.never("swav.freeze_prototypes_updates", c.swav.freeze_prototypes_updates, c.swav.freeze_prototypes_updates + 1,
+            "the prototypes are never trained");
+
+  const auto& s = c.schedule;
+  out.never("schedule.warmup_updates", s.warmup_updates, s.warmup_updates + 1, "schedule.lr_peak is never reached");
+  out.when(s.epochs > 0 && s.total_updates != config::Schedule().total_updates, "schedule.total_updates",
+           s.total_updates, "without effect, schedule.epochs sets the length");
+  if (s.kind == "multistep" && !s.milestones.empty()) {
+    out.never("schedule.milestones", s.milestones.back(), s.milestones.back() + 1, "never reached");
+  }
+  if (s.kind == "plateau") {  // the first window is what later ones are compared with
+    out.never("schedule.plateau_window", s.plateau_window, s.warmup_updates + 2 * s.plateau_window + 1,
+              "the rate is never cut");
+  }
+  const auto& k = c.checkpoint;
+  out.never("checkpoint.every_updates", k.every_updates, k.every_updates, "there is no checkpoint before its end");
+  out.never("checkpoint.local_every_updates", k.local_every_updates, k.local_every_updates,
+            "there is no local copy before its end");
+  out.never("checkpoint.keep_every", k.keep_every, k.keep_every, "without effect");
+  out.never("guard.replay_every", c.guard.replay_every, c.guard.replay_every, "no update is done twice");
+  if (c.guard.loss_z_score > 0) {
+    out.never("guard.loss_window", c.guard.loss_window, c.guard.loss_window + 1, "no loss is judged");
+  }
+  out.never("log.every", c.log.every, c.log.every, "only the first update and the last are logged");
+  const auto limit_s = config::walltime_seconds(c.log.walltime).value_or(0);
+  out.when(run.job_ends_s && static_cast<double>(limit_s) > *run.job_ends_s, "log.walltime", c.log.walltime,
+           "without effect, the job ends before");
+  return out.lines;
+}
+
+}  // namespace seer::train
