@@ -57,9 +57,8 @@ const char* kind_of_other(const std::vector<std::uint8_t>& b) {
   }
   if (start.starts_with("\x1F\x8B") || start.starts_with("BZh") || start.starts_with("\xFD\x37zXZ") ||
       start.starts_with("\x28\xB5\x2F\xFD") || (b.size() > 262 && std::memcmp(b.data() + 257, "ustar", 5) == 0)) {
-    return "not supported: an archive or compressed file; archives are known by their names: .tar .tar.gz .tgz "
-           ".tar.zst "
-           ".tar.xz .tar.bz2";
+    return "not supported: an archive or compressed file whose name is none of .tar .tar.gz .tgz .tar.zst .tar.xz "
+           ".tar.bz2";
   }
   return "not an image: no JPEG, PNG or WebP signature";
 }

@@ -74,11 +74,12 @@ void FolderWalk::visit(const std::string& prefix, Links links) {
   while (entries != fs::directory_iterator()) {
     const std::string own = entries->path().filename().string(), name = prefix + own;
     const auto type = entries->symlink_status(error).type();
-    const bool hidden = !rules_.hidden && !hidden_kind(own).empty();
-    const bool other_split = prefix.empty() && !rules_.split.empty() && own != rules_.split;
-    if (hidden || (type == fs::file_type::symlink &&
-                   (links == Links::list || (other_split && archive_stem(own) != rules_.split)))) {
-      found_.emplace_back(name, "");  // left out by its name
+    const bool other_split =
+        prefix.empty() && !rules_.split.empty() && own != rules_.split && archive_stem(own) != rules_.split;
+    if (!rules_.hidden && !hidden_kind(own).empty()) {
+      found_.emplace_back(name, "");  // to be counted
+    } else if (type == fs::file_type::symlink && (links == Links::list || other_split)) {
+      found_.emplace_back(prefix.empty() && fs::is_directory(full(name), error) ? name + "/" : name, "");
     } else if (type == fs::file_type::symlink) {
       links_.push_back(name);
     } else if (type == fs::file_type::directory) {
@@ -134,12 +135,15 @@ void FolderWalk::add_linked_file(const std::string& link) {
   std::error_code error;
   const fs::path real = fs::canonical(full(link), error);
   struct stat folder {};
-  const bool known = !error && ::stat(real.parent_path().c_str(), &folder) == 0;
-  const bool hidden = !rules_.hidden && !hidden_kind(real.filename().string()).empty();
   std::string refusal;
-  if (known &&
-      ((!hidden && entered_.contains({folder.st_dev, folder.st_ino})) || !real_files_.insert(real.string()).second)) {
-    refusal = fmt::format("repeated: a link to {}, which is there already", real.string());
+  if (!error && ::stat(real.parent_path().c_str(), &folder) == 0) {
+    const auto entered = entered_.find({folder.st_dev, folder.st_ino});
+    const bool hidden = !rules_.hidden && !hidden_kind(real.filename().string()).empty();
+    const bool outside_split = !rules_.split.empty() && entered != entered_.end() && entered->second == root_;
+    const bool has_own_name = entered != entered_.end() && !hidden && !outside_split;
+    if (has_own_name || !real_files_.insert(real.string()).second) {
+      refusal = fmt::format("repeated: a link to {}, which is there already", real.string());
+    }
   }
   found_.emplace_back(link, refusal);
 }

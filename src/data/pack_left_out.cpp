@@ -41,7 +41,7 @@ std::string warning_of_mixture(const SourceList::Source& source, const Tally& ta
     if (is_split_name(stem.empty() ? folder : stem)) splits.push_back(folder);
   }
   if (splits.size() < 2) return "";
-  return fmt::format("{} of {} are packed together; --split packs each apart", listed(splits), utf8_name(source.path));
+  return fmt::format("{} of {} are packed together; --split packs each apart", listed(splits), utf8_name(source.given));
 }
 
 }  // namespace
@@ -51,7 +51,7 @@ LeftOut judge(const SourceList& sources, const SourceRules& rules, const std::ve
   std::vector<std::string> folders;
   for (std::size_t i = 0; i < tallies.size(); ++i) {
     const auto& tally = tallies[i];
-    const auto path = utf8_name(sources.sources[i].path);
+    const auto path = utf8_name(sources.sources[i].given);
     const auto say = [&](const std::string& kind, std::uint64_t n, const char* detail) {
       out.counts[kind] += n;
       out.lines.push_back({path, fmt::format("{}: {} {}", kind, n, detail), 0});

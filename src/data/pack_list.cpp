@@ -21,7 +21,8 @@ SourceList::Source read_list(const std::string& path) {
   if (const auto wrong = remove_byte_order_mark(text); !wrong.empty()) {
     throw Error(ExitCode::file, fmt::format("{}: {}", path, wrong));
   }
-  SourceList::Source source{SourceList::Kind::list, std::filesystem::path(path).parent_path().string(), "", "", 0};
+  SourceList::Source source{
+      SourceList::Kind::list, path, std::filesystem::path(path).parent_path().string(), "", "", 0};
   // Inside of a list is what lies below the longest folder that all its paths have in common.
   std::vector<std::string> common;
   bool first = true;

@@ -66,10 +66,10 @@ SourceList::Source find_source(const std::string& path, const SourceRules& rules
   if (!fs::exists(status)) {
     throw Error(ExitCode::file, fmt::format("{}: no such file or folder", path), "correct the path of the source");
   }
-  if (fs::is_directory(status)) return {Kind::folder, path, walk.files(path), folder_name(path), 0};
+  if (fs::is_directory(status)) return {Kind::folder, path, path, walk.files(path), folder_name(path), 0};
   if (!fs::is_regular_file(status)) throw Error(ExitCode::file, fmt::format("{}: neither file nor folder", path));
   if (const auto stem = archive_stem(path); !stem.empty()) {
-    return {Kind::archive, path, "", std::string(stem), rules.split.empty() ? 0 : top_folders(path, rules)};
+    return {Kind::archive, path, path, "", std::string(stem), rules.split.empty() ? 0 : top_folders(path, rules)};
   }
   std::ifstream in(path, std::ios::binary);
   if (!in) {
@@ -81,7 +81,7 @@ SourceList::Source find_source(const std::string& path, const SourceRules& rules
   start.resize(static_cast<std::size_t>(in.gcount()));
   const fs::path file(path);
   const std::string folder = file.parent_path().string();
-  SourceList::Source source{Kind::list, folder, "", "", 0};
+  SourceList::Source source{Kind::list, path, folder, "", "", 0};
   if (read_header({reinterpret_cast<const std::uint8_t*>(start.data()), start.size()}).kind != ImageKind::unknown) {
     source.above = 1;  // asked for by its name: it may be hidden
     add_file(source.files, file.filename().string());
@@ -168,7 +168,7 @@ class Stream : public CandidateStream {
       : list_(list), rules_(rules), tallies_(list.sources.size()) {}
 
   bool next(Candidate& out) override {
-    for (; source_ < list_.sources.size(); ++source_, files_.reset()) {
+    for (; source_ < list_.sources.size(); ++source_, files_.reset(), last_hidden_.clear()) {
       while (step(out)) {
         if (!is_wanted(out) || enters_archive(out)) continue;
         ++tally().taken;
@@ -353,7 +353,7 @@ SourceList find_sources(const std::vector<std::string>& paths, const SourceRules
   for (auto& s : list.sources) {
     comm.broadcast(&s.kind, sizeof s.kind);
     comm.broadcast(&s.above, sizeof s.above);
-    for (auto* text : {&s.path, &s.files, &s.folder}) comm.broadcast(*text);
+    for (auto* text : {&s.given, &s.path, &s.files, &s.folder}) comm.broadcast(*text);
   }
   return list;
 }

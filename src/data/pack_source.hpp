@@ -62,6 +62,7 @@ struct SourceList {
   enum class Kind : std::uint8_t { folder, archive, list };
   struct Source {
     Kind kind = Kind::folder;
+    std::string given;        ///< as the caller named it
     std::string path;         ///< of the folder, the archive, or the folder that a list's relative paths begin in
     std::string files;        ///< folder and list: name, '\0', why it cannot be read (""), '\0', for each
     std::string folder;       ///< class of files that lie in the source itself

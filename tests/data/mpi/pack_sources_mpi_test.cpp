@@ -183,13 +183,18 @@ TEST_F(PackSources, LinksAreFollowedAndEachFileIsTakenOnce) {
   on_root([&] {
     photo("splits/train/cow/1.png", 1);
     link("../train/cow", "splits/test/cow");
+    photo("splits/loose.png", 2);
+    link("../loose.png", "splits/test/2.png");
+    link("train", "splits/other");
   });
   auto test = options("splits", "splits-test");
   test.split = "test";
-  EXPECT_EQ(both(test).accepted, 1U);
+  EXPECT_EQ(both(test).accepted, 2U);
   if (world_.is_root()) {
-    EXPECT_EQ(names("splits-test"), Names{"test/cow/1.png"});
+    EXPECT_EQ(names("splits-test"), (Names{"test/2.png", "test/cow/1.png"}));
   }
+  test.split = "none";
+  EXPECT_NE(message(test).find("which hold the folders other, test, train"), std::string::npos);
 }
 
 TEST_F(PackSources, HiddenNamesAreLeftOutAndCounted) {
