@@ -298,7 +298,6 @@ PackResult pack(const PackOptions& options, const comm::Communicator& comm) {
   const auto tallies = verify_all(sources, rules, options, comm, ledger);
   const auto left_out = judge(sources, rules, tallies);
   ledger.number_classes(!left_out.samples);
-  for (const auto& warning : left_out.warnings) log::warn(warning);
   ledger.rejects.insert(ledger.rejects.end(), left_out.lines.begin(), left_out.lines.end());
   PackResult result;
   result.verify_seconds = clock.seconds();
@@ -309,6 +308,9 @@ PackResult pack(const PackOptions& options, const comm::Communicator& comm) {
   result.of_archive = left_out.samples ? 0 : ledger.of_archive;
   result.accepted = result.files = ledger.accepted.size();
   for (const auto& [kind, n] : ledger.rejected) result.files += n;
+  if (result.files > 0) {  // else the error says it
+    for (const auto& warning : left_out.warnings) log::warn(warning);
+  }
   result.bytes = ledger.bytes;
   const auto shards = cut(ledger.accepted, options.shard_bytes);
   result.shards = shards.size();

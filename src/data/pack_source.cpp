@@ -218,16 +218,18 @@ class Stream : public CandidateStream {
             "get it again, or leave it out"};
   }
 
+  void open_source() try {
+    archives_.push_back({source().path, "", std::make_unique<ArchiveReader>(source().path), "", false});
+  } catch (const BrokenArchive& e) {
+    throw broken_source(e);
+  }
+
   // The next file of the source, unasked whether it is wanted.
   bool step(Candidate& out) {
     out = {};
     if (!files_) {
       files_.emplace(source());
-      if (source().kind == SourceList::Kind::archive) try {
-          archives_.push_back({source().path, "", std::make_unique<ArchiveReader>(source().path), "", false});
-        } catch (const BrokenArchive& e) {
-          throw broken_source(e);
-        }
+      if (source().kind == SourceList::Kind::archive) open_source();
     }
     while (!archives_.empty()) {
       auto& archive = archives_.back();
