@@ -41,7 +41,7 @@ constexpr Command kCommands[] = {
     {"pack", "Folders, archives or lists of images -> HDF5 shards; all ranks share the work", add_pack,
      "Examples:\n"
      "  mpirun -n 4 seer pack photos/ -o shards\n"
-     "  seer pack train.tar.gz -o shards/train --labels folder --split train\n"},
+     "  seer pack photos.tar.gz -o shards/train --labels folder --split train\n"},
     {"synth", "Procedural labelled images -> HDF5 shards (the embedded default data)", add_synth,
      "Examples:\n"
      "  seer synth -o shards/train --classes 10 --images 5000 --size 96 --seed 1\n"},

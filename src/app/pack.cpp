@@ -9,6 +9,7 @@
 
 #include "seer/app/command.hpp"
 #include "seer/base/log.hpp"
+#include "seer/base/utf8.hpp"
 
 namespace seer::app {
 namespace {
@@ -18,7 +19,7 @@ constexpr double kMiB = 1024.0 * 1024.0;
 CLI::Validator folder_name() {
   return {[](const std::string& text) -> std::string {
             const bool one = !text.empty() && text != "." && text != ".." && text.find('/') == std::string::npos;
-            return one ? "" : fmt::format("\"{}\": wanted the name of one folder", text);
+            return one && is_utf8(text) ? "" : fmt::format("\"{}\": wanted the name of one folder, in UTF-8", text);
           },
           "NAME"};
 }
@@ -27,10 +28,19 @@ void print(const data::PackOptions& options, const data::PackResult& r) {
   const std::uint64_t rejected = r.files - r.accepted;
   log::info(fmt::format("accepted   {} images, {:.1f} MiB, in {} shards in {}", r.accepted,
                         static_cast<double>(r.bytes) / kMiB, r.shards, options.folder));
-  if (!r.classes.empty()) log::info(fmt::format("classes    {}", r.classes.size()));
+  if (!r.classes.empty()) {
+    log::info(fmt::format("classes    {}{}", r.classes.size(),
+                          r.of_archive == 0 ? ""
+                          : r.of_archive == r.accepted
+                              ? ", named by archives (no image lies in a folder of its archive)"
+                              : fmt::format(", named by folders, and for {} images by archives", r.of_archive)));
+  }
+  if (r.archives > 0) log::info(fmt::format("archives   {} inside the sources", r.archives));
   log::info(fmt::format("rejected   {} files{}", rejected,
                         rejected > 0 ? fmt::format(" (listed in {}/rejects.jsonl)", options.folder) : ""));
   for (const auto& [kind, n] : r.rejected) log::info(fmt::format("           {:6} {}", n, kind));
+  if (!r.left_out.empty()) log::info("left out   by their names");
+  for (const auto& [kind, n] : r.left_out) log::info(fmt::format("           {:6} {}", n, kind));
   const auto looked_at = static_cast<double>(r.files);
   log::info(fmt::format("time       {:.1f} s ({:.0f} files/s; verifying alone {:.0f} files/s), {} ranks", r.seconds,
                         looked_at / r.seconds, looked_at / r.verify_seconds, log::ranks()));
@@ -44,16 +54,25 @@ Run add_pack(CLI::App& command) {
   auto labels = std::make_shared<std::string>("folder");
   command
       .add_option("SRC", options->sources,
-                  "Folders (with all below), .tar .tar.gz .tgz archives, text files with one path a line, images")
+                  "Folders (with all below; links are followed, each file is taken once), .tar archives (.gz .zst .xz\n"
+                  ".bz2; also archives inside folders, and inside archives), text files with one path a line, images")
       ->required();
   command.add_option("-o,--output", options->folder, "Folder for the shards and rejects.jsonl")->required();
-  command.add_option("--labels", *labels, "folder: an image's class is its folder's name; none: no labels")
+  command
+      .add_option("--labels", *labels,
+                  "folder: an image's class is its folder's name, or the archive's where it lies in no folder of an\n"
+                  "archive; none: no labels")
       ->check(CLI::IsMember({"folder", "none"}))
       ->capture_default_str();
   command
-      .add_option("--split", options->split,
-                  "Take only files with this folder in their path (train, test, ...); names the shards")
+      .add_option(
+          "--split", options->split,
+          "Take only what lies in this folder (train, test, ...) directly inside a source; names the shards. In\n"
+          "an archive, one folder that holds everything is passed over; a list begins at the longest folder\n"
+          "that all its paths have in common")
       ->check(folder_name());
+  command.add_flag("--hidden", options->hidden,
+                   "Take hidden files and folders, too: names with a leading dot, __MACOSX, @eaDir, $RECYCLE.BIN, ...");
   command.add_option("--shard-bytes", options->shard_bytes, "Encoded bytes of a shard at most")
       ->check(CLI::Range(std::uint64_t{1}, std::uint64_t{1} << 50))
       ->capture_default_str();

@@ -14,6 +14,7 @@
 
 #include "schema.hpp"
 #include "seer/base/error.hpp"
+#include "seer/base/utf8.hpp"
 
 namespace seer::config {
 namespace {
@@ -68,7 +69,7 @@ std::vector<std::pair<const toml::key*, const toml::node*>> in_line_order(const 
 
 class Loader {
  public:
-  void read(const std::string& text, const std::string& name);
+  void read(std::string text, const std::string& name);
   void override_with(const std::string& assignment);
   void check_together();
   void complain(const std::string& line) { errors_.push_back(line); }
@@ -253,7 +254,9 @@ void Loader::set_section(const std::string& section, const toml::table& table, c
   }
 }
 
-void Loader::read(const std::string& text, const std::string& name) {
+void Loader::read(std::string text, const std::string& name) {
+  if (const auto wrong = remove_byte_order_mark(text); !wrong.empty())
+    return complain(fmt::format("{}: {}", name, wrong));
   toml::table root;
   try {
     root = toml::parse(text, name);

@@ -13,6 +13,7 @@
 #include <sstream>
 
 #include "seer/base/error.hpp"
+#include "seer/base/utf8.hpp"
 
 namespace seer::config {
 namespace {
@@ -188,11 +189,15 @@ Machine load_machine(const std::string& path) {
     throw Error(ExitCode::input, fmt::format("cannot read the machine file {}", path),
                 "give one of inputs/machines/*.toml, or write one with `seer plan --calibrate FILE`");
   }
-  std::ostringstream text;
-  text << file.rdbuf();
+  std::ostringstream content;
+  content << file.rdbuf();
+  std::string text = content.str();
+  if (const auto wrong = remove_byte_order_mark(text); !wrong.empty()) {
+    throw Error(ExitCode::input, fmt::format("{}: {}", path, wrong));
+  }
   toml::table root;
   try {
-    root = toml::parse(text.str(), path);
+    root = toml::parse(text, path);
   } catch (const toml::parse_error& error) {
     throw Error(ExitCode::input, fmt::format("{}:{}: {}", path, error.source().begin.line, error.description()), "");
   }

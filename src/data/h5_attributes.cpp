@@ -85,8 +85,9 @@ herr_t add_attribute(hid_t, const char* name, const H5A_info_t*, void* out) {
 
 }  // namespace
 
-void File::set(const std::string& object, const std::string& name, const std::string& value) {
+void File::set(const std::string& object, const std::string& name, const std::string& bytes) {
   const Lock lock;
+  const std::string value = text_of(bytes);
   Id type = text_type(value.size(), path_);
   Id space(check(H5Screate(H5S_SCALAR), path_, name), H5Sclose);
   // c_str: an empty text still hands HDF5 its one byte.
@@ -105,8 +106,9 @@ void File::set(const std::string& object, const std::string& name, double value)
   put(id_, path_, object, name, H5T_IEEE_F64LE, space, &value);
 }
 
-void File::set(const std::string& object, const std::string& name, const std::vector<std::string>& values) {
+void File::set(const std::string& object, const std::string& name, const std::vector<std::string>& raw) {
   const Lock lock;
+  const auto values = texts_of(raw);
   std::size_t length = 1;
   for (const auto& v : values) length = std::max(length, v.size());
   Id type = text_type(length, path_);

@@ -187,8 +187,9 @@ void File::create_dataset(const std::string& name, Type type, const Dims& dims) 
   create_plain(id_, path_, name, file_type(type), dims, count > 0);
 }
 
-void File::create_strings(const std::string& name, const std::vector<std::string>& values) {
+void File::create_strings(const std::string& name, const std::vector<std::string>& raw) {
   const Lock lock;
+  const auto values = texts_of(raw);
   std::size_t length = 1;
   for (const auto& v : values) length = std::max(length, v.size());
   Id type = text_type(length, path_);

@@ -7,6 +7,8 @@
 #include <cstring>
 #include <utility>
 
+#include "seer/base/utf8.hpp"
+
 namespace seer::data::h5 {
 namespace {
 
@@ -80,6 +82,15 @@ bool reachable(hid_t file, const std::string& path, const std::string& object) {
 Id open_object(hid_t file, const std::string& path, const std::string& object) {
   if (!reachable(file, path, object)) fail(path, fmt::format("there is no {}", object));
   return Id(check(H5Oopen(file, object.c_str(), H5P_DEFAULT), path, object), H5Oclose);
+}
+
+std::string text_of(const std::string& bytes) {
+  return is_utf8(bytes) ? bytes : utf8_name(bytes);
+}
+
+std::vector<std::string> texts_of(std::vector<std::string> values) {
+  for (auto& value : values) value = text_of(value);
+  return values;
 }
 
 Id text_type(std::size_t bytes, const std::string& path) {

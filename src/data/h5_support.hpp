@@ -43,6 +43,9 @@ hid_t check(hid_t id, const std::string& path, const std::string& what,
 bool reachable(hid_t file, const std::string& path, const std::string& object);
 Id open_object(hid_t file, const std::string& path, const std::string& object);
 
+/// As it is if it is UTF-8, else as utf8_name gives it: names of files can be any bytes.
+std::string text_of(const std::string& bytes);
+std::vector<std::string> texts_of(std::vector<std::string> values);
 /// A fixed-length UTF-8 string type, and strings padded with zeros to that length one after another.
 Id text_type(std::size_t bytes, const std::string& path);
 std::string padded(const std::vector<std::string>& values, std::size_t length);

@@ -19,6 +19,7 @@
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
 #include "seer/base/random.hpp"
+#include "seer/base/utf8.hpp"
 #include "seer/data/augment.hpp"
 #include "seer/data/sampler.hpp"
 #include "seer/device/memory.hpp"
@@ -357,8 +358,8 @@ std::uint64_t ShardLoader::images() const {
 std::vector<ShardIdentity> ShardLoader::shards() const {
   std::vector<ShardIdentity> out;
   for (const auto& shard : impl_->data.shards()) {
-    out.push_back({std::filesystem::path(shard.path).filename().string(), static_cast<std::int64_t>(shard.file_bytes),
-                   static_cast<std::int64_t>(shard.images)});
+    out.push_back({utf8_name(std::filesystem::path(shard.path).filename().string()),
+                   static_cast<std::int64_t>(shard.file_bytes), static_cast<std::int64_t>(shard.images)});
   }
   return out;
 }

@@ -8,14 +8,15 @@
 #include <filesystem>
 #include <optional>
 #include <set>
-#include <unordered_map>
 
+#include "pack_left_out.hpp"
 #include "pack_output.hpp"
 #include "pack_source.hpp"
 #include "seer/base/checksum.hpp"
 #include "seer/base/clock.hpp"
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
+#include "seer/base/utf8.hpp"
 #include "seer/data/image.hpp"
 #include "seer/device/memory.hpp"
 
@@ -37,7 +38,8 @@ struct Accepted {
 struct Verdict {
   std::uint64_t index = 0, bytes = 0, checksum = 0;
   std::uint32_t width = 0, height = 0;
-  std::uint32_t class_bytes = 0, path_bytes = 0, reason_bytes = 0, pad = 0;  // texts that follow
+  std::uint32_t class_bytes = 0, path_bytes = 0, reason_bytes = 0;  // texts that follow
+  std::uint32_t of_archive = 0;                                     // 1: the class is the archive's name
 };
 
 const char* kind_of_other(const std::vector<std::uint8_t>& b) {
@@ -50,6 +52,14 @@ const char* kind_of_other(const std::vector<std::uint8_t>& b) {
   if (start.starts_with("BM")) return "not supported: BMP";
   if (start.size() >= 12 && start.substr(4, 4) == "ftyp") return "not supported: HEIF, AVIF or video";
   if (start.starts_with("\x89HDF")) return "not an image: HDF5";
+  if (start.starts_with("PK\3\4") || start.starts_with("7z\xBC\xAF") || start.starts_with("Rar!")) {
+    return "not supported: a ZIP, 7z or RAR archive; unpack it, or make a .tar of it";
+  }
+  if (start.starts_with("\x1F\x8B") || start.starts_with("BZh") || start.starts_with("\xFD\x37zXZ") ||
+      start.starts_with("\x28\xB5\x2F\xFD") || (b.size() > 262 && std::memcmp(b.data() + 257, "ustar", 5) == 0)) {
+    return "not supported: an archive or compressed file whose name is none of .tar .tar.gz .tgz .tar.zst .tar.xz "
+           ".tar.bz2";
+  }
   return "not an image: no JPEG, PNG or WebP signature";
 }
 
@@ -116,23 +126,26 @@ class Ledger {
         if (keep_rejects) rejects.push_back({i.path, i.reason, v.bytes});
         continue;
       }
-      const auto label = labels_.try_emplace(i.class_name, static_cast<std::int32_t>(labels_.size())).first->second;
+      const auto key = std::pair(i.class_name, v.of_archive != 0);
+      const auto label = labels_.try_emplace(key, static_cast<std::int32_t>(labels_.size())).first->second;
       accepted.push_back({v.index, {v.bytes, v.checksum, v.width, v.height, label}});
       bytes += v.bytes;
+      of_archive += v.of_archive;
     }
   }
 
-  /// Sorts the classes and numbers them again; images without a folder have no class.
-  void number_classes() {
+  /// Sorts the classes and numbers them again; images without a folder have no class. `of_archives` false: nor have
+  /// those whose class is the name of an archive.
+  void number_classes(bool of_archives) {
     std::set<std::string> names;
-    for (const auto& [name, n] : labels_) {
-      if (!name.empty()) names.insert(name);
+    for (const auto& [key, n] : labels_) {
+      if (!key.first.empty() && (of_archives || !key.second)) names.insert(key.first);
     }
     if (options_.labels) classes.assign(names.begin(), names.end());
     std::vector<std::int32_t> final_label(labels_.size(), -1);
-    for (const auto& [name, n] : labels_) {
-      const auto at = std::lower_bound(classes.begin(), classes.end(), name);
-      if (at != classes.end() && *at == name) {
+    for (const auto& [key, n] : labels_) {
+      const auto at = std::lower_bound(classes.begin(), classes.end(), key.first);
+      if (at != classes.end() && *at == key.first && (of_archives || !key.second)) {
         final_label[static_cast<std::size_t>(n)] = static_cast<std::int32_t>(at - classes.begin());
       }
     }
@@ -143,11 +156,11 @@ class Ledger {
   std::vector<Reject> rejects;
   std::map<std::string, std::uint64_t> rejected;
   std::vector<std::string> classes;
-  std::uint64_t bytes = 0;
+  std::uint64_t bytes = 0, of_archive = 0;  ///< of_archive: images whose class is the name of an archive
 
  private:
   const PackOptions& options_;
-  std::unordered_map<std::string, std::int32_t> labels_;
+  std::map<std::pair<std::string, bool>, std::int32_t> labels_;  // class, and whether an archive gave it
   std::set<std::pair<std::uint64_t, std::uint64_t>> seen_;
 };
 
@@ -175,11 +188,12 @@ std::string per_second(std::uint64_t images, double seconds) {
 }
 
 // First pass: every rank decodes every R-th candidate, and all learn the verdicts.
-void verify_all(const SourceList& sources, const PackOptions& options, const comm::Communicator& comm, Ledger& ledger) {
+std::vector<Tally> verify_all(const SourceList& sources, const SourceRules& rules, const PackOptions& options,
+                              const comm::Communicator& comm, Ledger& ledger) {
   const auto ranks = static_cast<std::uint64_t>(comm.size()), rank = static_cast<std::uint64_t>(comm.rank());
   const Clock clock;
   std::unique_ptr<CandidateStream> stream;
-  comm::agree(comm, "opening the sources", [&] { stream = open_stream(sources, options.split); });
+  comm::agree(comm, "opening the sources", [&] { stream = open_stream(sources, rules); });
   std::vector<std::uint8_t> bytes;
   Image scratch;
   std::uint64_t index = 0;
@@ -199,8 +213,10 @@ void verify_all(const SourceList& sources, const PackOptions& options, const com
         }
         v.bytes = c.bytes;
         if (reason.empty()) reason = verify(bytes, options, scratch, v);
-        const std::string class_name = options.labels && reason.empty() ? c.folder : "";
-        const std::string& path = reason.empty() && !options.reject_duplicates ? std::string() : c.path;
+        reason = utf8_name(reason);
+        const std::string class_name = options.labels && reason.empty() ? utf8_name(c.folder) : "";
+        const std::string path = reason.empty() && !options.reject_duplicates ? "" : utf8_name(c.path);
+        v.of_archive = !class_name.empty() && c.of_archive ? 1 : 0;
         v.class_bytes = static_cast<std::uint32_t>(class_name.size());
         v.path_bytes = static_cast<std::uint32_t>(path.size());
         v.reason_bytes = static_cast<std::uint32_t>(reason.size());
@@ -215,6 +231,7 @@ void verify_all(const SourceList& sources, const PackOptions& options, const com
     });
     ledger.add(comm.all_gather(results), comm.is_root());
   }
+  return stream->tallies();
 }
 
 // Accepted images [first, last) of each shard: a shard is closed before the image that would make it too large.
@@ -237,7 +254,7 @@ std::vector<std::pair<std::size_t, std::size_t>> cut(const std::vector<Accepted>
 // Candidates of the second pass, which must be what the first one saw.
 class Rereader {
  public:
-  Rereader(const SourceList& sources, const std::string& split) : stream_(open_stream(sources, split)) {}
+  Rereader(const SourceList& sources, const SourceRules& rules) : stream_(open_stream(sources, rules)) {}
 
   void skip_to(std::uint64_t index, Candidate& out) {
     do {
@@ -258,6 +275,15 @@ class Rereader {
   std::uint64_t at_ = 0;
 };
 
+// As it is stored: UTF-8, and the end of a longer one, from where a character begins.
+std::string stored_name(const std::string& raw) {
+  const auto name = utf8_name(raw);
+  if (name.size() <= kMaxName_bytes) return name;
+  auto from = name.size() - kMaxName_bytes;
+  while ((static_cast<unsigned char>(name[from]) & 0xC0U) == 0x80U) ++from;
+  return name.substr(from);
+}
+
 }  // namespace
 
 PackResult pack(const PackOptions& options, const comm::Communicator& comm) {
@@ -266,16 +292,25 @@ PackResult pack(const PackOptions& options, const comm::Communicator& comm) {
   comm::agree(comm, "preparing the output folder", [&] {
     if (comm.is_root()) prepare_folder(options.folder, name);
   });
-  const SourceList sources = find_sources(options.sources, comm);
+  const SourceRules rules{options.split, options.hidden};
+  const SourceList sources = find_sources(options.sources, rules, comm);
   Ledger ledger(options);
-  verify_all(sources, options, comm, ledger);
-  ledger.number_classes();
+  const auto tallies = verify_all(sources, rules, options, comm, ledger);
+  const auto left_out = judge(sources, rules, tallies);
+  ledger.number_classes(!left_out.samples);
+  ledger.rejects.insert(ledger.rejects.end(), left_out.lines.begin(), left_out.lines.end());
   PackResult result;
   result.verify_seconds = clock.seconds();
   result.rejected = ledger.rejected;
   result.classes = ledger.classes;
+  result.left_out = left_out.counts;
+  result.archives = left_out.archives;
+  result.of_archive = left_out.samples ? 0 : ledger.of_archive;
   result.accepted = result.files = ledger.accepted.size();
   for (const auto& [kind, n] : ledger.rejected) result.files += n;
+  if (result.files > 0) {  // else the error says it
+    for (const auto& warning : left_out.warnings) log::warn(warning);
+  }
   result.bytes = ledger.bytes;
   const auto shards = cut(ledger.accepted, options.shard_bytes);
   result.shards = shards.size();
@@ -284,13 +319,11 @@ PackResult pack(const PackOptions& options, const comm::Communicator& comm) {
   });
   comm::agree(comm, "judging what was accepted", [&] {
     if (ledger.accepted.empty()) {
-      throw Error(ExitCode::file,
-                  ledger.rejected.empty()
-                      ? fmt::format("the sources hold no files{}",
-                                    options.split.empty() ? "" : fmt::format(" below a folder named {}", options.split))
-                      : fmt::format("none of {} files was accepted", result.files),
-                  ledger.rejected.empty() ? "correct the sources"
-                                          : fmt::format("{}/rejects.jsonl says why each was refused", options.folder));
+      throw Error(
+          ExitCode::file,
+          ledger.rejected.empty() ? left_out.nothing : fmt::format("none of {} files was accepted", result.files),
+          ledger.rejected.empty() ? left_out.remedy
+                                  : fmt::format("{}/rejects.jsonl says why each was refused", options.folder));
     }
     if (comm.is_root()) want_room(options.folder, ledger.bytes);
   });
@@ -304,7 +337,7 @@ PackResult pack(const PackOptions& options, const comm::Communicator& comm) {
   for (std::size_t wave = 0; wave < shards.size(); wave += ranks) {
     comm::agree(comm, "writing shards", [&] {
       if (wave + rank >= shards.size()) return;
-      if (!reader) reader.emplace(sources, options.split);
+      if (!reader) reader.emplace(sources, rules);
       const auto [first, last] = shards[wave + rank];
       const std::span images(ledger.accepted.data() + first, last - first);
       std::vector<ShardEntry> entries;
@@ -315,7 +348,7 @@ PackResult pack(const PackOptions& options, const comm::Communicator& comm) {
       for (std::size_t i = 0; i < images.size(); ++i) {
         reader->skip_to(images[i].index, c);
         reader->read(images[i], c, bytes);
-        writer.append(bytes, c.name.size() > kMaxName_bytes ? c.name.substr(c.name.size() - kMaxName_bytes) : c.name);
+        writer.append(bytes, stored_name(c.name));
         if (ticker.due()) {
           const double done = static_cast<double>(first + i) / static_cast<double>(ledger.accepted.size());
           log::progress(fmt::format("pack: writing, {:.0f} %{}", 100 * done, eta(done, write_clock.seconds())));

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "pack_source.hpp"
 
-#include <archive.h>
-#include <archive_entry.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
 
@@ -12,8 +10,12 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 
+#include "pack_archive.hpp"
+#include "pack_names.hpp"
 #include "seer/base/error.hpp"
+#include "seer/base/utf8.hpp"
 #include "seer/data/image.hpp"
 
 namespace seer::data {
@@ -21,274 +23,345 @@ namespace {
 
 namespace fs = std::filesystem;
 
+// Names of folders that are kept to tell what a source holds.
+constexpr std::size_t kMaxFolders = 1000;
+constexpr std::size_t kMaxKinds = 30;  // of hidden names that are told apart
+constexpr const char* kCut = "unreadable: cut off in the archive";
+
 std::string too_large(std::uint64_t bytes) {
   return fmt::format("too large: {} bytes, over the limit of {}", bytes, kMaxFile_bytes);
 }
 
-bool ends_with_any(const std::string& text, std::initializer_list<const char*> ends) {
-  return std::any_of(ends.begin(), ends.end(), [&](const char* end) { return text.ends_with(end); });
-}
-
-std::string folder_of(const fs::path& path) {
-  const auto folder = path.parent_path().filename().string();
-  return folder == "." || folder == ".." ? "" : folder;
-}
-
-bool has_component(std::string_view path, const std::string& wanted) {
-  for (std::size_t at = 0; at <= path.size();) {
-    const auto end = std::min(path.find('/', at), path.size());
-    if (path.substr(at, end - at) == wanted) return true;
-    at = end + 1;
-  }
-  return false;
-}
-
-// Files below `folder`, links to folders not followed (they can go round in circles).
-void list_folder(const fs::path& folder, const std::string& prefix, std::vector<std::string>& out) {
+// "": none that has a name.
+std::string folder_name(const std::string& path) {
   std::error_code error;
-  fs::directory_iterator entries(folder, error);
-  if (error) {
-    out.push_back("\1" + prefix);
-    return;
-  }
-  for (; entries != fs::directory_iterator(); entries.increment(error)) {
-    if (error) break;
-    const std::string name = prefix + entries->path().filename().string();
-    if (entries->is_directory(error) && !entries->is_symlink(error)) {
-      list_folder(entries->path(), name + "/", out);
-    } else if (!entries->is_directory(error)) {
-      out.push_back(name);
-    }
-  }
+  auto folder = fs::absolute(path.empty() ? "." : path, error).lexically_normal();
+  if (!folder.has_filename()) folder = folder.parent_path();
+  return folder.filename().string();
 }
 
-std::string join(const std::vector<std::string>& names) {
-  std::string all;
-  for (const auto& n : names) {
-    all += n;
-    all += '\0';
+// 1: everything in the archive lies in one folder, as most archives are made: what is directly inside counts from
+// there. Unless it is the split itself, with no splits in it.
+std::uint64_t top_folders(const std::string& path, const SourceRules& rules) try {
+  ArchiveReader reader(path);
+  std::string top;
+  bool splits_in_it = false;
+  for (ArchiveReader::Entry entry; reader.next(entry);) {
+    const auto parts = parts_of(entry.name);
+    const auto is_hidden = [](auto part) { return !hidden_kind(part).empty(); };
+    if (!rules.hidden && std::any_of(parts.begin(), parts.end(), is_hidden)) continue;
+    if (parts.size() < 2 || (!top.empty() && parts[0] != top)) return 0;
+    top = parts[0];
+    splits_in_it |= parts.size() > 2 && (parts[1] == rules.split || is_split_name(parts[1]));
   }
-  return all;
+  return top.empty() || (top == rules.split && !splits_in_it) ? 0 : 1;
+} catch (const BrokenArchive&) {
+  return 0;  // told when it is read
 }
 
-SourceList::Source find_source(const std::string& path) {
+SourceList::Source find_source(const std::string& path, const SourceRules& rules, FolderWalk& walk) {
+  using Kind = SourceList::Kind;
   std::error_code error;
   const auto status = fs::status(path, error);
   if (!fs::exists(status)) {
     throw Error(ExitCode::file, fmt::format("{}: no such file or folder", path), "correct the path of the source");
   }
-  if (fs::is_directory(status)) {
-    std::vector<std::string> names;
-    list_folder(path, "", names);
-    std::sort(names.begin(), names.end());
-    return {SourceList::Kind::folder, path, join(names)};
-  }
+  if (fs::is_directory(status)) return {Kind::folder, path, path, walk.files(path), folder_name(path), 0};
   if (!fs::is_regular_file(status)) throw Error(ExitCode::file, fmt::format("{}: neither file nor folder", path));
-  if (ends_with_any(path, {".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2"})) {
-    return {SourceList::Kind::archive, path, ""};
+  if (const auto stem = archive_stem(path); !stem.empty()) {
+    return {Kind::archive, path, path, "", std::string(stem), rules.split.empty() ? 0 : top_folders(path, rules)};
   }
   std::ifstream in(path, std::ios::binary);
-  std::vector<char> start(4096);
+  if (!in) {
+    throw Error(ExitCode::file, fmt::format("{}: cannot be read: {}", path, std::strerror(errno)),
+                "check its permissions");
+  }
+  std::string start(4096, '\0');
   in.read(start.data(), static_cast<std::streamsize>(start.size()));
   start.resize(static_cast<std::size_t>(in.gcount()));
   const fs::path file(path);
-  const std::vector<std::uint8_t> head(start.begin(), start.end());
-  if (read_header(head).kind != ImageKind::unknown) {
-    return {SourceList::Kind::list, file.parent_path().string(), file.filename().string() + '\0'};
+  const std::string folder = file.parent_path().string();
+  SourceList::Source source{Kind::list, path, folder, "", "", 0};
+  if (read_header({reinterpret_cast<const std::uint8_t*>(start.data()), start.size()}).kind != ImageKind::unknown) {
+    source.above = 1;  // asked for by its name: it may be hidden
+    add_file(source.files, file.filename().string());
+  } else {
+    if (remove_byte_order_mark(start).empty() && start.find('\0') != std::string::npos) {
+      throw Error(
+          ExitCode::file, fmt::format("{}: neither a folder, an archive, a list of paths nor an image", path),
+          "archives are known by their names: .tar .tar.gz .tgz .tar.zst .tar.xz .tar.bz2; a list is UTF-8 text "
+          "with one path a line");
+    }
+    source = read_list(path);
   }
-  if (std::find(start.begin(), start.end(), '\0') != start.end()) {
-    throw Error(ExitCode::file, fmt::format("{}: neither a folder, an archive, a list of paths nor an image", path),
-                "archives are known by their names: .tar .tar.gz .tgz .tar.zst .tar.xz .tar.bz2");
-  }
-  in.clear();
-  in.seekg(0);
-  std::vector<std::string> names;
-  for (std::string line; std::getline(in, line);) {
-    while (!line.empty() && (line.back() == '\r' || line.back() == ' ')) line.pop_back();
-    if (!line.empty()) names.push_back(line);
-  }
-  return {SourceList::Kind::list, file.parent_path().string(), join(names)};
+  source.folder = folder_name(folder);
+  return source;
 }
 
-class FileStream : public CandidateStream {
+// Goes through the records of Source::files.
+class FileRecords {
  public:
-  explicit FileStream(const SourceList::Source& source) : source_(source) {}
+  explicit FileRecords(const SourceList::Source& source) : source_(source) {}
 
-  bool next(Candidate& out) override {
+  bool next(Candidate& out) {
     if (at_ >= source_.files.size()) return false;
-    const auto end = source_.files.find('\0', at_);
-    out.name = source_.files.substr(at_, end - at_);
-    at_ = end + 1;
-    out.refusal.clear();
-    out.bytes = 0;
-    const bool unreadable = out.name.starts_with('\1');
-    if (unreadable) out.name.erase(0, 1);
+    out.name = text();
+    out.refusal = text();
     const bool absolute = source_.kind == SourceList::Kind::list && out.name.starts_with('/');
     out.path = absolute || source_.path.empty() ? out.name : (fs::path(source_.path) / out.name).string();
-    out.folder = folder_of(out.path);
-    path_ = out.path;
-    if (unreadable) out.refusal = "unreadable: the folder cannot be listed";
+    const auto parts = parts_of(out.name);
+    out.folder = parts.size() < 2 ? source_.folder : std::string(parts[parts.size() - 2]);
+    if (out.folder == "/" || out.folder == "..") out.folder.clear();
     return true;
   }
 
-  std::string read(std::vector<std::uint8_t>& out) override {
-    out.clear();
-    struct stat info {};
-    if (::stat(path_.c_str(), &info) != 0) return fmt::format("unreadable: {}", std::strerror(errno));
-    if (!S_ISREG(info.st_mode)) return "unreadable: not a regular file";
-    const auto bytes = static_cast<std::uint64_t>(info.st_size);
-    if (bytes > kMaxFile_bytes) return too_large(bytes);
-    const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path_.c_str(), "rb"), std::fclose);
-    if (!file) return fmt::format("unreadable: {}", std::strerror(errno));
-    out.resize(bytes);
-    if (bytes > 0 && std::fread(out.data(), 1, bytes, file.get()) != bytes) {
-      out.clear();
-      return "unreadable: shorter than its size says";
-    }
-    return "";
-  }
-
-  double fraction() const override {
+  double fraction() const {
     return source_.files.empty() ? 1 : static_cast<double>(at_) / static_cast<double>(source_.files.size());
   }
 
  private:
+  std::string text() {
+    const auto end = source_.files.find('\0', at_);
+    auto out = source_.files.substr(at_, end - at_);
+    at_ = end + 1;
+    return out;
+  }
   const SourceList::Source& source_;
   std::size_t at_ = 0;
-  std::string path_;
 };
 
-class ArchiveStream : public CandidateStream {
- public:
-  explicit ArchiveStream(const SourceList::Source& source) : path_(source.path), archive_(archive_read_new(), free) {
-    std::error_code error;
-    file_bytes_ = static_cast<double>(fs::file_size(path_, error));
-    archive_read_support_filter_all(archive_.get());
-    archive_read_support_format_tar(archive_.get());
-    archive_read_support_format_empty(archive_.get());
-    constexpr std::size_t kBlock_bytes = std::size_t{1} << 20;
-    check(archive_read_open_filename(archive_.get(), path_.c_str(), kBlock_bytes));
+std::string read_file(const std::string& path, std::vector<std::uint8_t>& out) {
+  struct stat info {};
+  if (::stat(path.c_str(), &info) != 0) return fmt::format("unreadable: {}", std::strerror(errno));
+  if (S_ISDIR(info.st_mode)) return "unreadable: a folder, and a list names files";
+  if (!S_ISREG(info.st_mode)) return "unreadable: not a regular file";
+  const auto bytes = static_cast<std::uint64_t>(info.st_size);
+  if (bytes > kMaxFile_bytes) return too_large(bytes);
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"), std::fclose);
+  if (!file) return fmt::format("unreadable: {}", std::strerror(errno));
+  out.resize(bytes);
+  if (bytes > 0 && std::fread(out.data(), 1, bytes, file.get()) != bytes) {
+    out.clear();
+    return "unreadable: shorter than its size says";
   }
+  return "";
+}
+
+// In pieces: a header that declares much and holds little must not make us allocate much.
+std::string read_entry(ArchiveReader& reader, std::uint64_t declared, std::vector<std::uint8_t>& out) {
+  constexpr std::uint64_t kPiece_bytes = std::uint64_t{1} << 20;
+  while (out.size() < declared) {
+    const std::size_t before = out.size();
+    out.resize(before + std::min(kPiece_bytes, declared - before));
+    const auto n = reader.read(std::span(out).subspan(before));
+    if (before + n < out.size()) {
+      out.resize(before + n);
+      return kCut;
+    }
+  }
+  return "";
+}
+
+class Stream : public CandidateStream {
+ public:
+  Stream(const SourceList& list, const SourceRules& rules)
+      : list_(list), rules_(rules), tallies_(list.sources.size()) {}
 
   bool next(Candidate& out) override {
-    for (;;) {
-      const int status = archive_read_next_header(archive_.get(), &entry_);
-      if (status == ARCHIVE_EOF) return false;
-      check(status);
-      ++entries_;
-      if (archive_entry_filetype(entry_) == AE_IFDIR) continue;
-      const char* name = archive_entry_pathname(entry_);
-      out.name = name != nullptr ? name : "";
-      while (out.name.starts_with("./")) out.name.erase(0, 2);
-      out.path = fmt::format("{}:{}", path_, out.name);
-      out.folder = folder_of(out.name);
-      out.bytes = static_cast<std::uint64_t>(std::max<std::int64_t>(0, archive_entry_size(entry_)));
-      out.refusal.clear();
-      if (archive_entry_hardlink(entry_) != nullptr || archive_entry_filetype(entry_) == AE_IFLNK) {
-        out.refusal = "unreadable: a link inside the archive";
-      } else if (archive_entry_filetype(entry_) != AE_IFREG) {
-        out.refusal = "unreadable: not a regular file";
-      } else if (out.bytes > kMaxFile_bytes) {
-        out.refusal = too_large(out.bytes);
+    for (; source_ < list_.sources.size(); ++source_, files_.reset(), last_hidden_.clear()) {
+      while (step(out)) {
+        if (!is_wanted(out) || enters_archive(out)) continue;
+        ++tally().taken;
+        if (archives_.empty() && is_image_name(out.name)) ++tally().loose_images;
+        bytes_ = out.bytes;
+        path_ = out.path;
+        return true;
       }
-      return true;
     }
+    return false;
   }
 
   std::string read(std::vector<std::uint8_t>& out) override {
-    // In pieces: a header that declares much and holds little must not make us allocate much.
-    constexpr std::size_t kPiece_bytes = std::size_t{1} << 20;
-    const auto declared = static_cast<std::uint64_t>(std::max<std::int64_t>(0, archive_entry_size(entry_)));
     out.clear();
-    while (out.size() < declared) {
-      const std::size_t before = out.size();
-      out.resize(before + std::min<std::size_t>(kPiece_bytes, declared - before));
-      const auto n = archive_read_data(archive_.get(), out.data() + before, out.size() - before);
-      if (n < 0) check(static_cast<int>(n));
-      out.resize(before + static_cast<std::size_t>(std::max<la_ssize_t>(0, n)));
-      if (n <= 0) break;
+    if (archives_.empty()) return read_file(path_, out);
+    try {
+      return read_entry(*archives_.back().reader, bytes_, out);
+    } catch (const BrokenArchive& e) {
+      if (is_source(archives_.back())) throw broken_source(e);
+      return kCut;
     }
-    return out.size() == declared ? "" : "unreadable: cut off in the archive";
   }
 
   double fraction() const override {
-    return std::min(1.0, static_cast<double>(archive_filter_bytes(archive_.get(), -1)) / std::max(1.0, file_bytes_));
+    double here = files_ ? files_->fraction() : 0;
+    if (!archives_.empty() && is_source(archives_.front())) here = archives_.front().reader->fraction();
+    return (static_cast<double>(source_) + here) / static_cast<double>(std::max<std::size_t>(1, list_.sources.size()));
   }
+
+  const std::vector<Tally>& tallies() const override { return tallies_; }
 
  private:
-  static void free(archive* a) { archive_read_free(a); }
-  void check(int status) {
-    if (status == ARCHIVE_OK || status == ARCHIVE_WARN) return;  // a warning: a name in an odd character set
-    const char* why = archive_error_string(archive_.get());
-    throw Error(
-        ExitCode::file,
-        fmt::format("{}: broken archive after {} entries: {}", path_, entries_, why != nullptr ? why : "unknown"),
-        "get it again, or leave it out");
+  struct Open {
+    std::string path, name;  ///< of the archive, as a candidate; the name of a source is ""
+    std::unique_ptr<ArchiveReader> reader;
+    std::string entry;  ///< its last file that lies in no folder
+    bool holds_files = false;
+  };
+
+  const SourceList::Source& source() const { return list_.sources[source_]; }
+  Tally& tally() { return tallies_[source_]; }
+  static bool is_source(const Open& archive) { return archive.name.empty(); }
+
+  Error broken_source(const BrokenArchive& e) const {
+    const auto entries = archives_.empty() ? 0 : archives_.front().reader->entries();
+    return {ExitCode::file, fmt::format("{}: broken archive after {} entries: {}", source().path, entries, e.what()),
+            "get it again, or leave it out"};
   }
-  std::string path_;
-  std::unique_ptr<archive, void (*)(archive*)> archive_;
-  archive_entry* entry_ = nullptr;
-  std::uint64_t entries_ = 0;
-  double file_bytes_ = 0;
-};
 
-class AllStreams : public CandidateStream {
- public:
-  AllStreams(const SourceList& list, std::string split) : list_(list), split_(std::move(split)) {}
+  void open_source() try {
+    archives_.push_back({source().path, "", std::make_unique<ArchiveReader>(source().path), "", false});
+  } catch (const BrokenArchive& e) {
+    throw broken_source(e);
+  }
 
-  bool next(Candidate& out) override {
-    for (;;) {
-      if (!current_) {
-        if (index_ == list_.sources.size()) return false;
-        const auto& source = list_.sources[index_];
-        if (source.kind == SourceList::Kind::archive) {
-          current_ = std::make_unique<ArchiveStream>(source);
-        } else {
-          current_ = std::make_unique<FileStream>(source);
+  // The next file of the source, unasked whether it is wanted.
+  bool step(Candidate& out) {
+    out = {};
+    if (!files_) {
+      files_.emplace(source());
+      if (source().kind == SourceList::Kind::archive) open_source();
+    }
+    while (!archives_.empty()) {
+      auto& archive = archives_.back();
+      try {
+        if (ArchiveReader::Entry entry; archive.reader->next(entry)) {
+          archive.holds_files = true;
+          describe(archive, entry, out);
+          return true;
         }
+        if (!archive.holds_files) out.refusal = "empty: an archive without files";
+      } catch (const BrokenArchive& e) {
+        if (is_source(archive)) throw broken_source(e);
+        // Without the library's reason: it is another one where this rank had read the last entry.
+        out.refusal = fmt::format("broken archive: cut off or damaged after {} entries", archive.reader->entries());
       }
-      if (!current_->next(out)) {
-        current_.reset();
-        ++index_;
-        continue;
-      }
-      if (split_.empty() || has_component(out.path, split_) || has_component(out.name, split_)) return true;
+      out.path = archive.path;
+      out.name = archive.name;
+      const bool told = !out.refusal.empty() && !is_source(archive);
+      archives_.pop_back();
+      if (told) return true;
     }
-  }
-  std::string read(std::vector<std::uint8_t>& out) override { return current_->read(out); }
-  double fraction() const override {
-    return (static_cast<double>(index_) + (current_ ? current_->fraction() : 0)) /
-           static_cast<double>(std::max<std::size_t>(1, list_.sources.size()));
+    return files_->next(out);
   }
 
- private:
+  void describe(Open& archive, const ArchiveReader::Entry& entry, Candidate& out) {
+    out.path = fmt::format("{}:{}", archive.path, entry.name);
+    out.name = is_source(archive) ? entry.name : fmt::format("{}/{}", archive.name, entry.name);
+    out.bytes = entry.bytes;
+    out.refusal = entry.refusal;
+    const auto parts = parts_of(entry.name);
+    out.of_archive = parts.size() < 2;
+    const std::string_view own = is_source(archive) ? source().folder : archive_stem(archive.name);
+    out.folder = out.of_archive ? own : parts[parts.size() - 2];
+    if (out.folder == "..") out.folder.clear();
+    if (!out.of_archive) return;
+    // 17.cls before or after 17.jpg: a webdataset, whose archives are pieces and no classes.
+    const auto dot = entry.name.find('.'), last = archive.entry.find('.');
+    const auto is_text = [](std::string_view name) {
+      return name.ends_with(".cls") || name.ends_with(".txt") || name.ends_with(".json");
+    };
+    if (dot == last && dot != std::string::npos && entry.name.compare(0, dot, archive.entry, 0, dot) == 0 &&
+        is_text(entry.name) != is_text(archive.entry)) {
+      tally().samples = true;
+    }
+    archive.entry = entry.name;
+  }
+
+  // An archive that is to be read, and can be, is entered instead of returned.
+  bool enters_archive(Candidate& out) {
+    if (!out.refusal.empty()) return false;
+    if (archive_stem(out.name).empty()) {
+      if (out.bytes > kMaxFile_bytes) out.refusal = too_large(out.bytes);
+      return false;
+    }
+    if (archives_.size() >= 2) {
+      out.refusal =
+          "not supported: an archive in an archive in an archive; unpack the outermost one, and pack its folder";
+      return false;
+    }
+    try {
+      auto reader = archives_.empty() ? std::make_unique<ArchiveReader>(out.path)
+                                      : std::make_unique<ArchiveReader>(*archives_.back().reader);
+      archives_.push_back({out.path, out.name, std::move(reader), "", false});
+      ++tally().archives;
+      return true;
+    } catch (const BrokenArchive&) {
+      out.refusal = "broken archive: it cannot be opened, or is not tar";
+      return false;
+    }
+  }
+
+  bool is_wanted(const Candidate& c) {
+    const auto parts = parts_of(c.name);
+    const auto above = std::min<std::size_t>(source().above, parts.size());
+    // The folder that an archive holds everything in has a name of its own choice; what is above a list has not.
+    for (std::size_t i = source().kind == SourceList::Kind::archive ? 0 : above; i < parts.size() && !rules_.hidden;
+         ++i) {
+      const auto kind = hidden_kind(parts[i]);
+      if (kind.empty()) continue;
+      const std::string hidden =
+          c.name.substr(0, static_cast<std::size_t>(parts[i].data() - c.name.data()) + parts[i].size());
+      if (hidden == last_hidden_) return false;  // counted once for all that lies in it
+      last_hidden_ = hidden;
+      auto& counts = tally().hidden;
+      ++counts[counts.size() < kMaxKinds || counts.contains(kind) ? kind : "others"];
+      return false;
+    }
+    const std::span inside(parts.begin() + static_cast<std::ptrdiff_t>(above), parts.end());
+    if (inside.empty()) return rules_.split.empty() || !c.refusal.empty();
+    const auto stem = archive_stem(inside[0]);
+    const bool in_folder = inside.size() > 1 || c.name.ends_with('/') || !stem.empty();
+    if (in_folder && tally().folders.size() < kMaxFolders) tally().folders.emplace(inside[0]);
+    if (inside.size() > 2 && tally().second_folders.size() < kMaxFolders) tally().second_folders.emplace(inside[1]);
+    tally().files_inside |= !in_folder;
+    const bool wanted = rules_.split.empty() || (in_folder && (inside[0] == rules_.split || stem == rules_.split));
+    if (!wanted) ++tally().outside_split;
+    return wanted;
+  }
+
   const SourceList& list_;
-  std::string split_;
-  std::size_t index_ = 0;
-  std::unique_ptr<CandidateStream> current_;
+  const SourceRules& rules_;
+  std::size_t source_ = 0;
+  std::optional<FileRecords> files_;
+  std::vector<Open> archives_;  // the one in the source, and the one in that
+  std::string path_, last_hidden_;
+  std::uint64_t bytes_ = 0;  // of the file last returned, in an archive
+  std::vector<Tally> tallies_;
 };
 
 }  // namespace
 
-SourceList find_sources(const std::vector<std::string>& paths, const comm::Communicator& comm) {
+SourceList find_sources(const std::vector<std::string>& paths, const SourceRules& rules,
+                        const comm::Communicator& comm) {
   SourceList list;
   comm::agree(comm, "finding the sources", [&] {
     if (!comm.is_root()) return;
-    for (const auto& p : paths) list.sources.push_back(find_source(p));
+    FolderWalk walk(rules);
+    for (const auto& p : paths) list.sources.push_back(find_source(p, rules, walk));
   });
   auto count = static_cast<std::int64_t>(list.sources.size());
   comm.broadcast(&count, sizeof count);
   list.sources.resize(static_cast<std::size_t>(count));
   for (auto& s : list.sources) {
     comm.broadcast(&s.kind, sizeof s.kind);
-    comm.broadcast(s.path);
-    comm.broadcast(s.files);
+    comm.broadcast(&s.above, sizeof s.above);
+    for (auto* text : {&s.given, &s.path, &s.files, &s.folder}) comm.broadcast(*text);
   }
   return list;
 }
 
-std::unique_ptr<CandidateStream> open_stream(const SourceList& sources, const std::string& split) {
-  return std::make_unique<AllStreams>(sources, split);
+std::unique_ptr<CandidateStream> open_stream(const SourceList& sources, const SourceRules& rules) {
+  return std::make_unique<Stream>(sources, rules);
 }
 
 }  // namespace seer::data

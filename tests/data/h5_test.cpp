@@ -59,6 +59,22 @@ TEST(H5, AttributesAndGroupsComeBack) {
   EXPECT_NE(error_of([&] { file.get_string("/", "none"); }).find("has no attribute none"), std::string::npos);
 }
 
+TEST(H5, TextsThatAreNoUtf8AreEscaped) {
+  test::TemporaryFolder folder;
+  const auto path = folder / "a.h5";
+  {
+    auto file = File::create(path);
+    file.set("/", "text", std::string("caf\xE9.h5"));
+    file.set("/", "list", std::vector<std::string>{"caf\xE9", "caf\xC3\xA9", "C:\\x41"});
+    file.create_strings("/names", {"\xFF.png"});
+    file.close();
+  }
+  auto file = File::open(path);
+  EXPECT_EQ(file.get_string("/", "text"), "caf\\xE9.h5");
+  EXPECT_EQ(file.get_strings("/", "list"), (std::vector<std::string>{"caf\\xE9", "caf\xC3\xA9", "C:\\x41"}));
+  EXPECT_EQ(file.describe_strings("/names").second, 8U);
+}
+
 TEST(H5, FlatRangesOfAnyRankAreRowMajor) {
   test::TemporaryFolder folder;
   const auto path = folder / "a.h5";

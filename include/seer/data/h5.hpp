@@ -74,7 +74,7 @@ class File {
   std::vector<std::string> list(const std::string& group) const;
   void create_group(const std::string& group);
 
-  /// Attributes of an object ("/" for the file). Fixed-length UTF-8 strings, 64-bit integers, doubles, string lists.
+  /// Attributes of an object ("/": the file). Fixed-length UTF-8 (else escaped: utf8_name), integers, doubles, lists.
   void set(const std::string& object, const std::string& name, const std::string& value);
   void set(const std::string& object, const std::string& name, std::int64_t value);
   void set(const std::string& object, const std::string& name, double value);

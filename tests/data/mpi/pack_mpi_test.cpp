@@ -5,11 +5,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cstdio>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
-#include "../temporary.hpp"
+#include "../pack_support.hpp"
 #include "seer/base/error.hpp"
 #include "seer/data/image.hpp"
 #include "seer/data/shard.hpp"
@@ -22,10 +21,6 @@ namespace fs = std::filesystem;
 
 const char* const kImages[] = {"rgb.jpg", "cmyk.jpg", "orientation6.jpg", "rgb.png", "palette.png", "lossy.webp"};
 
-std::vector<std::uint8_t> test_image(const std::string& name) {
-  return test::read_bytes(std::string(SEER_TEST_DATA) + "/images/" + name);
-}
-
 // 90 good images in three classes below train, 30 below test, and one of every kind that is refused.
 void make_photos(const std::string& folder) {
   int n = 0;
@@ -34,98 +29,32 @@ void make_photos(const std::string& folder) {
       const auto to = folder + "/" + split + "/" + name;
       fs::create_directories(to);
       for (int i = 0; i < each; ++i, ++n) {
-        auto bytes = test_image(kImages[n % 6]);
-        bytes.push_back(static_cast<std::uint8_t>(n));  // bytes after the end belong to the file
+        auto bytes = test::test_image(kImages[n % 6]);
+        bytes.push_back(static_cast<char>(n));  // bytes after the end belong to the file
         test::write_bytes(to + "/" + std::to_string(i) + ".jpg", bytes.data(), bytes.size());
       }
     }
   }
-  const auto jpeg = test_image("rgb.jpg");
+  const auto jpeg = test::test_image("rgb.jpg");
   test::write_bytes(folder + "/train/cat/empty.jpg", "", 0);
   test::write_bytes(folder + "/train/cat/cut.jpg", jpeg.data(), jpeg.size() / 2);
   test::write_bytes(folder + "/train/cat/readme.txt", "hello", 5);
   for (const char* name : {"bomb.png", "picture.gif", "animated.webp"}) {
-    const auto bytes = test_image(name);
+    const auto bytes = test::test_image(name);
     test::write_bytes(folder + "/train/cat/" + name, bytes.data(), bytes.size());
   }
   const auto first = test::read_bytes(folder + "/train/ape/0.jpg");
   test::write_bytes(folder + "/train/zebra/again.jpg", first.data(), first.size());
 }
 
-// The smallest tar (POSIX ustar) of a folder's files, sorted.
-void make_tar(const std::string& folder, const std::string& path) {
-  std::vector<std::string> names;
-  for (const auto& e : fs::recursive_directory_iterator(folder)) {
-    if (e.is_regular_file()) names.push_back(fs::relative(e.path(), folder).string());
-  }
-  std::sort(names.begin(), names.end());
-  std::string tar;
-  for (const auto& name : names) {
-    const auto bytes = test::read_bytes(folder + "/" + name);
-    std::string header(512, '\0');
-    name.copy(header.data(), 100);
-    std::snprintf(header.data() + 100, 8, "%07o", 0644U);
-    std::snprintf(header.data() + 124, 12, "%011o", static_cast<unsigned>(bytes.size()));
-    header.replace(148, 8, 8, ' ');
-    header[156] = '0';
-    header.replace(257, 8, "ustar\00000", 8);
-    unsigned sum = 0;
-    for (char c : header) sum += static_cast<unsigned char>(c);
-    std::snprintf(header.data() + 148, 8, "%06o", sum);
-    tar += header;
-    tar.append(bytes.begin(), bytes.end());
-    tar.resize((tar.size() + 511) / 512 * 512, '\0');
-  }
-  tar.append(1024, '\0');
-  test::write_bytes(path, tar.data(), tar.size());
-}
-
-std::vector<std::string> names_in(const std::string& folder) {
-  std::vector<std::string> names;
-  for (const auto& e : fs::directory_iterator(folder)) names.push_back(e.path().filename().string());
-  std::sort(names.begin(), names.end());
-  return names;
-}
-
-void expect_equal_folders(const std::string& a, const std::string& b) {
-  EXPECT_EQ(names_in(a), names_in(b));
-  for (const auto& name : names_in(a)) {
-    EXPECT_EQ(test::read_bytes(a + "/" + name), test::read_bytes(b + "/" + name)) << name;
-  }
-}
-
-class PackMpi : public testing::Test {
+class PackMpi : public test::PackTest {
  protected:
   PackMpi() {
-    if (world_.is_root()) make_photos(folder_ / "photos");
-    if (world_.is_root()) make_tar(folder_ / "photos", folder_ / "photos.tar");
-    world_.barrier();
+    on_root([&] {
+      make_photos(folder_ / "photos");
+      test::write_file(folder_ / "photos.tar", test::tar_of_folder(folder_ / "photos"));
+    });
   }
-  PackOptions options(const std::string& source, const std::string& to) {
-    PackOptions o;
-    o.sources = {folder_ / source};
-    o.folder = folder_ / to;
-    o.shard_bytes = 20000;
-    return o;
-  }
-  // Packs with all ranks and with rank 0 alone, and compares.
-  PackResult both(PackOptions o) {
-    const auto folder = o.folder;
-    const auto together = pack(o, world_);
-    if (world_.is_root()) {
-      o.folder = folder + "-alone";
-      const auto alone = pack(o, alone_);
-      EXPECT_EQ(alone.accepted, together.accepted);
-      EXPECT_EQ(alone.rejected, together.rejected);
-      expect_equal_folders(folder, o.folder);
-    }
-    world_.barrier();
-    return together;
-  }
-
-  comm::Communicator world_ = comm::Communicator::world();
-  comm::Communicator alone_ = world_.split(world_.rank());
-  test::TemporaryFolder folder_{&world_};
 };
 
 TEST_F(PackMpi, FoldersGiveTheSameFilesOnAnyNumberOfRanks) {
@@ -154,7 +83,7 @@ TEST_F(PackMpi, ArchivesHoldTheSameImages) {
   pack(options("photos", "out"), world_);
   if (!world_.is_root()) return;
   // Same order, same names within the source: the same shards.
-  for (const auto& name : names_in(folder_ / "out")) {
+  for (const auto& name : test::names_in(folder_ / "out")) {
     if (name.ends_with(".h5")) {
       EXPECT_EQ(test::read_bytes(folder_ / ("out/" + name)), test::read_bytes(folder_ / ("tar/" + name)));
     }
@@ -209,25 +138,16 @@ TEST_F(PackMpi, LeftoversAndLongerEarlierRunsGo) {
   o.shard_bytes = 1 << 30;
   pack(o, world_);
   if (!world_.is_root()) return;
-  EXPECT_EQ(names_in(folder_ / "out"),
+  EXPECT_EQ(test::names_in(folder_ / "out"),
             (std::vector<std::string>{"images-00000.h5", "other-00007.h5.tmp", "rejects.jsonl"}));
 }
 
 TEST_F(PackMpi, ErrorsAreTheSameOnEveryRank) {
-  auto message = [&](PackOptions o) -> std::string {
-    try {
-      pack(o, world_);
-    } catch (const Error& e) {
-      EXPECT_EQ(e.code(), ExitCode::file);
-      return e.what();
-    }
-    return "no error";
-  };
   EXPECT_NE(message(options("missing", "out")).find("no such file or folder"), std::string::npos);
   EXPECT_NE(message(options("photos", "photos.tar/out")).find("cannot be made"), std::string::npos);
   auto o = options("photos", "out");
   o.split = "validation";
-  EXPECT_NE(message(o).find("no files below a folder named validation"), std::string::npos);
+  EXPECT_NE(message(o).find("no folder validation directly inside"), std::string::npos);
   if (world_.is_root()) {
     const auto tar = test::read_bytes(folder_ / "photos.tar");
     test::write_bytes(folder_ / "cut.tar", tar.data(), tar.size() / 2 + 700);
@@ -257,7 +177,7 @@ TEST_F(PackMpi, SynthGivesTheSameFilesOnAnyNumberOfRanks) {
   if (world_.is_root()) {
     o.folder = folder_ / "synth-alone";
     synth(o, alone_);
-    expect_equal_folders(folder_ / "synth", o.folder);
+    test::expect_equal_folders(folder_ / "synth", o.folder);
   }
 }
 

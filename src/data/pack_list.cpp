@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+// A text file with one path a line.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+#include "pack_names.hpp"
+#include "pack_source.hpp"
+#include "seer/base/error.hpp"
+#include "seer/base/utf8.hpp"
+
+namespace seer::data {
+
+SourceList::Source read_list(const std::string& path) {
+  std::stringstream content;
+  content << std::ifstream(path, std::ios::binary).rdbuf();
+  std::string text = content.str();
+  if (const auto wrong = remove_byte_order_mark(text); !wrong.empty()) {
+    throw Error(ExitCode::file, fmt::format("{}: {}", path, wrong));
+  }
+  SourceList::Source source{
+      SourceList::Kind::list, path, std::filesystem::path(path).parent_path().string(), "", "", 0};
+  // Inside of a list is what lies below the longest folder that all its paths have in common.
+  std::vector<std::string> common;
+  bool first = true;
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) {
+    line.resize(line.find_last_not_of(" \t\r") + 1);
+    if (line.empty()) continue;
+    add_file(source.files, line);
+    auto parts = parts_of(line);
+    if (!parts.empty()) parts.pop_back();
+    if (first) common.assign(parts.begin(), parts.end());
+    first = false;
+    const auto end = std::mismatch(common.begin(), common.end(), parts.begin(), parts.end()).first;
+    common.erase(end, common.end());
+  }
+  source.above = common.size();
+  return source;
+}
+
+}  // namespace seer::data
