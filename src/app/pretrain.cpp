@@ -5,6 +5,7 @@
 
 #include "seer/app/command.hpp"
 #include "seer/app/config_file.hpp"
+#include "seer/train/precision.hpp"
 #include "seer/train/trainer.hpp"
 
 namespace seer::app {
@@ -30,7 +31,9 @@ Run add_pretrain(CLI::App& command) {
       "  mpirun -n 2 seer pretrain inputs/demo.toml --set schedule.total_updates=100 --set log.run_dir=runs/try\n"
       "Exit code 75: stopped by SIGTERM, SIGUSR1 or log.walltime with a checkpoint written; start it again.");
   return [options](const comm::Communicator& world) {
-    return train::pretrain(load_config(world, options->config, options->set), world, options->run);
+    const auto config = load_config(world, options->config, options->set);
+    train::warn_if_slower(config, world);
+    return train::pretrain(config, world, options->run);
   };
 }
 
