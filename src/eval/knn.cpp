@@ -8,6 +8,7 @@
 #include <cmath>
 #include <span>
 
+#include "seer/base/clock.hpp"
 #include "seer/base/error.hpp"
 #include "seer/base/eta.hpp"
 #include "seer/base/log.hpp"
@@ -168,6 +169,8 @@ std::vector<KnnVotes> knn_votes(const comm::Communicator& comm, const FeatureTab
   });
   const double unit = keep_in_range(comm, train_rows, test_rows);
   const auto dnn = dnn::make_host_backend();
+  constexpr double kQuiet_s = 10;  // a short comparison prints its result alone
+  const Clock clock;
   Eta eta(static_cast<double>(train.info.images));
   Nearest nearest(test.rows(), k_max);
   std::vector<float> similarity;
@@ -192,7 +195,7 @@ std::vector<KnnVotes> knn_votes(const comm::Communicator& comm, const FeatureTab
       comm.broadcast(block.labels.data(), block.labels.size() * sizeof(std::int32_t), owner);
       compare(*dnn, test_rows.values, d, block, similarity, nearest);
       eta.done(static_cast<double>(block.count));
-      if (const auto left = eta.seconds_left(); left && *left > 0) {
+      if (const auto left = eta.seconds_left(); left && *left > 0 && clock.seconds() > kQuiet_s) {
         log::progress(fmt::format("k-NN of {} in {}: {}/{} training images compared, {} left", test.info.data,
                                   train.info.data, block.first + block.count, train.info.images, duration_text(*left)));
       }
