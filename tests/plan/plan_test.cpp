@@ -396,7 +396,7 @@ TEST(Report, NumbersAreForPeople) {
   auto text = to_text(predict(c, m, {.ranks = 1}), c, m);
   EXPECT_NE(text.find("on 1 node\n"), std::string::npos) << text;
   EXPECT_EQ(text.find(" 0 node-hours"), std::string::npos) << text;
-  EXPECT_NE(text.find("so rare that a checkpoint at the end of the run is enough"), std::string::npos) << text;
+  EXPECT_NE(text.find("one at the end of the run alone loses less than 0.1 %"), std::string::npos) << text;
   m.failures_per_node_per_day = 1;
   c.schedule.total_updates = 1000000;
   text = to_text(predict(c, m, {.ranks = 1}), c, m);
