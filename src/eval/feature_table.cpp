@@ -105,6 +105,7 @@ void FeatureFileWriter::close() {
   comm_.barrier();
   comm::agree(comm_, "rename features file", [&] {
     if (!comm_.is_root()) return;
+    lock_.reset();  // the whole file is for everybody
     if (std::rename((path_ + ".partial").c_str(), path_.c_str()) != 0) {
       throw Error(ExitCode::file,
                   fmt::format("{}.partial: cannot be renamed to {}: {}", path_, path_, std::strerror(errno)));
