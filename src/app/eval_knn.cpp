@@ -6,9 +6,11 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <array>
 #include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <span>
 
 #include "eval_options.hpp"
 #include "seer/base/error.hpp"
@@ -28,6 +30,12 @@ struct Options {
   EvalChoices choices;
   bool no_cosine = false, baselines = false, json = false;
   std::int64_t baseline_seed = 0;
+};
+
+/// A set as the report names it.
+struct Set {
+  std::string name;
+  std::uint64_t images = 0;
 };
 
 struct Row {
@@ -69,7 +77,12 @@ class Evaluation {
       }
       eval::common_classes(train_.classes(), options.train, test_.classes(), options.test);
     });
+    eval::warn_of_common(world, eval::my_checksums(train_, world), options.train, eval::my_checksums(test_, world),
+                         options.test);
   }
+
+  Set train() const { return {options_.train, train_.images()}; }
+  Set test() const { return {options_.test, test_.images()}; }
 
   std::vector<Row> rows() {
     for (const auto& path : options_.weights) {
@@ -122,9 +135,33 @@ class Evaluation {
   std::vector<std::string> seen_;
 };
 
-nlohmann::json to_json(const std::vector<Row>& rows, const Options& options) {
-  nlohmann::json out = {
-      {"temperature", options.knn.temperature}, {"cosine", options.knn.cosine}, {"rows", nlohmann::json::array()}};
+/// Two files of seer features, computed alike.
+Row compare_tables(const Options& options, const comm::Communicator& world, Set& train_set, Set& test_set) {
+  const auto &train_name = options.train_features, &test_name = options.test_features;
+  const auto train = eval::read_features(world, train_name), test = eval::read_features(world, test_name);
+  comm::agree(world, "comparing the tables",
+              [&] { eval::require_alike(train.info, train_name, test.info, test_name); });
+  train_set = {fmt::format("{} (features of {})", train_name, train.info.data), train.info.images};
+  test_set = {fmt::format("{} (features of {})", test_name, test.info.data), test.info.images};
+  std::array<std::int64_t, 2> told = {static_cast<std::int64_t>(train.checksum.size()),
+                                      static_cast<std::int64_t>(test.checksum.size())};
+  world.all_reduce(std::span(told));
+  if (told[0] > 0 && told[1] > 0) {
+    eval::warn_of_common(world, train.checksum, train_set.name, test.checksum, test_set.name);
+  } else if (train.info.data == test.info.data) {
+    log::warn(fmt::format("{} and {} are both of {}: if these are the same images, each finds itself", train_name,
+                          test_name, train.info.data));
+  }
+  return {fmt::format("{} ({})", train.info.source, train.info.layer), train.info.dimension,
+          eval::knn_report(world, train, test, options.knn)};
+}
+
+nlohmann::json to_json(const std::vector<Row>& rows, const Options& options, const Set& train, const Set& test) {
+  nlohmann::json out = {{"temperature", options.knn.temperature},
+                        {"cosine", options.knn.cosine},
+                        {"train", train.name},
+                        {"test", test.name},
+                        {"rows", nlohmann::json::array()}};
   for (const auto& row : rows) {
     for (const auto& score : row.report.scores) {
       out["rows"].push_back({{"representation", row.representation},
@@ -142,7 +179,7 @@ nlohmann::json to_json(const std::vector<Row>& rows, const Options& options) {
   return out;
 }
 
-void print_table(const std::vector<Row>& rows) {
+void print_table(const std::vector<Row>& rows, const Set& train, const Set& test) {
   std::size_t width = 14;
   for (const auto& row : rows) width = std::max(width, row.representation.size());
   fmt::print("{:{}} | {:>6} | {:>5} | {:>7} | {:>7} | {:>8} | {:>7}\n", "representation", width, "dims", "k", "top-1 %",
@@ -158,26 +195,28 @@ void print_table(const std::vector<Row>& rows) {
   const auto& report = rows.front().report;
   fmt::print("{} classes: chance {:.2f} %, always the commonest class {:.2f} %\n", report.classes,
              100.0 / static_cast<double>(report.classes), 100 * report.largest_class);
+  fmt::print("training set: {}, {} images\ntest set: {}, {} images\n", train.name, train.images, test.name,
+             test.images);
 }
 
 int run(Options options, const comm::Communicator& world) {
   comm::agree(world, "options", [&] { check(options); });
   options.knn.cosine = !options.no_cosine;
   std::vector<Row> rows;
+  Set train, test;
   if (!options.train_features.empty()) {
-    const auto train = eval::read_features(world, options.train_features);
-    const auto test = eval::read_features(world, options.test_features);
-    rows.push_back({train.info.source + " (" + train.info.layer + ")", train.info.dimension,
-                    eval::knn_report(world, train, test, options.knn)});
+    rows.push_back(compare_tables(options, world, train, test));
   } else {
-    rows = Evaluation(options, world).rows();
+    Evaluation evaluation(options, world);
+    train = evaluation.train(), test = evaluation.test();
+    rows = evaluation.rows();
   }
   log::finish_progress();
   if (!world.is_root()) return 0;
   if (options.json) {
-    fmt::print("{}\n", to_json(rows, options).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+    fmt::print("{}\n", to_json(rows, options, train, test).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
   } else {
-    print_table(rows);
+    print_table(rows, train, test);
   }
   return 0;
 }

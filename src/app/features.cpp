@@ -16,7 +16,7 @@ namespace seer::app {
 namespace {
 
 struct Options {
-  std::string weights, shards, out;
+  std::string weights, shards, out, recalibrate_from;
   EvalChoices choices;
 };
 
@@ -25,16 +25,19 @@ int run(const Options& options, const comm::Communicator& world) {
   extractor.compute_on(options.choices.device);
   const auto data = data::DataSet::open(options.shards, world);
   const auto reading = reading_of(options.choices);
-  if (options.choices.recalibrate > 0) extractor.recalibrate(world, data, options.choices.recalibrate, reading);
+  if (options.choices.recalibrate > 0) {
+    const auto& from = options.recalibrate_from.empty() ? options.shards : options.recalibrate_from;
+    extractor.recalibrate(world, data::DataSet::open(from, world), options.choices.recalibrate, reading);
+  }
   const Clock clock;
-  eval::FeatureFileWriter file(world, options.out, extractor.info(data));
+  eval::FeatureFileWriter file(world, options.out, extractor.info(data, reading));
   const auto bad = extractor.run(world, data, reading, [&](const eval::FeatureRows& rows) { file.write(rows); });
   file.close();
   if (bad > 0)
     log::warn(fmt::format("{} of {} images did not decode; their rows are marked in /bad", bad, data.images()));
-  log::info(fmt::format("{}: {} features of {} dimensions ({}), {:.1f} images/s", options.out, data.images(),
-                        extractor.dimension(), options.choices.layer,
-                        static_cast<double>(data.images()) / clock.seconds()));
+  log::info(fmt::format("{}: {} features of {} dimensions ({}) of {} by {}, {:.1f} images/s", options.out,
+                        data.images(), extractor.dimension(), options.choices.layer, eval::describe(data),
+                        extractor.source(), static_cast<double>(data.images()) / clock.seconds()));
   return 0;
 }
 
@@ -46,11 +49,19 @@ Run add_features(CLI::App& command) {
       .add_option("weights", options->weights, "Weights file, checkpoint folder, or run folder (its newest checkpoint)")
       ->required();
   command.add_option("shards", options->shards, "Shards: folder, glob or comma-separated list")->required();
-  command.add_option("-o,--output", options->out, "HDF5 file to write: /features /labels /index /bad")->required();
+  command.add_option("-o,--output", options->out, "HDF5 file to write: /features /labels /index /checksum /bad")
+      ->required();
   add_eval_choices(command, options->choices);
+  command
+      .add_option(
+          "--recalibrate-from", options->recalibrate_from,
+          "Shards that --recalibrate-batchnorm takes its images from (default: those of the features). Tables that "
+          "are compared need the same")
+      ->needs("--recalibrate-batchnorm");
   command.footer(
       "  mpirun -n 4 seer features weights.h5 shards/train -o features.h5\n"
       "  seer features runs/demo 'shards/*.h5' -o f.h5 --layer head --recalibrate-batchnorm 2000\n"
+      "  seer features runs/demo shards/test -o t.h5 --recalibrate-batchnorm 2000 --recalibrate-from shards/train\n"
       "Rows are in the order of the data set. Images of other sizes than 224 need --resize and --crop: for 32-pixel\n"
       "images trained on whole, --resize 32 --crop 32.");
   return [options](const comm::Communicator& world) { return run(*options, world); };

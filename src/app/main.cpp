@@ -24,6 +24,7 @@
 #include "seer/comm/launcher.hpp"
 #include "seer/comm/signals.hpp"
 #include "seer/config/config.hpp"
+#include "seer/config/nearest.hpp"
 #include "seer/device/binding.hpp"
 #include "seer/device/session.hpp"
 
@@ -161,26 +162,43 @@ int run_command(const Run& run, std::span<char* const> arguments, const std::opt
   }
 }
 
+/// What is wrong with the word where one of the sub-commands of `at` is wanted.
+std::string wrong_command(const CLI::App& at, const std::string& path) {
+  const bool top = at.get_parent() == nullptr;
+  const std::string kind = top ? "command" : "task", of = top ? "" : " of " + path;
+  std::vector<std::string> names;
+  for (const auto* sub : at.get_subcommands([](const CLI::App*) { return true; })) names.push_back(sub->get_name());
+  const auto words = at.remaining();
+  std::string text;
+  if (words.empty()) {
+    text = "no " + kind + of + " is given";
+  } else if (words.front().starts_with("-")) {
+    text = "unknown option \"" + words.front() + "\"" + of;
+  } else {
+    text = "unknown " + kind + " \"" + words.front() + "\"" + of;
+    const auto meant = config::nearest(words.front(), names);
+    if (config::edit_distance(words.front(), meant) <= 1 + meant.size() / 4) text += ", did you mean " + meant + "?";
+  }
+  text += "; " + kind + "s:";
+  for (const auto& name : names) text += " " + name;
+  return text;
+}
+
 /// Help and version go to stdout with exit code 0; anything else is one line and exit code 2. The command line is the
 /// same on every rank, so rank 0 speaks for all.
 int end_of_parsing(const CLI::App& app, const CLI::ParseError& error, const comm::Communicator& world) {
   if (error.get_exit_code() == 0) {
     return world.is_root() ? app.exit(error, std::cout, std::cerr) : 0;
   }
-  std::string help = "seer", what = error.what();
-  for (const CLI::App* at = &app; !at->get_subcommands().empty();) {
+  std::string path = "seer";
+  const CLI::App* at = &app;
+  while (!at->get_subcommands().empty()) {
     at = at->get_subcommands().front();
-    help += " " + at->get_name();
+    path += " " + at->get_name();
   }
-  if (app.get_subcommands().empty()) {
-    const auto words = app.remaining();
-    if (!words.empty()) {
-      what = (words.front().starts_with("-") ? "unknown option \"" : "unknown command \"") + words.front() + "\"";
-    }
-    what += "; commands:";
-    for (const auto& command : kCommands) what += std::string(" ") + command.name;
-  }
-  if (world.is_root()) log::error(what + "; see " + help + " --help");
+  const bool wants_command = at->get_require_subcommand_min() > 0;
+  if (world.is_root())
+    log::error((wants_command ? wrong_command(*at, path) : error.what()) + "; see " + path + " --help");
   return static_cast<int>(ExitCode::input);
 }
 

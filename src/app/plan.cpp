@@ -8,11 +8,13 @@
 #include <filesystem>
 #include <fstream>
 #include <memory>
+#include <utility>
 
 #include "seer/app/command.hpp"
 #include "seer/app/config_file.hpp"
 #include "seer/base/build_info.hpp"
 #include "seer/base/error.hpp"
+#include "seer/base/eta.hpp"
 #include "seer/base/log.hpp"
 #include "seer/config/machine.hpp"
 #include "seer/device/session.hpp"
@@ -72,7 +74,7 @@ int write_machine(const Options& options, const comm::Communicator& world) {
 
 /// What a published or measured time of an update says about the plan.
 std::string compared(const plan::Report& r, double measured_ms) {
-  const double s = 1e-3 * measured_ms, rest = r.stream_s + r.exposed_s + r.straggle_s + r.data_wait_s;
+  const double s = 1e-3 * measured_ms, rest = r.stream_s + r.exposed_s + r.straggle_s + r.making_s + r.data_wait_s;
   auto text = fmt::format("\nmeasured {:.4g} ms an update: {:.2g} of the planned {:.4g} ms; {:.1f} % of the peak",
                           measured_ms, s / r.step_s, 1e3 * r.step_s, 100 * r.peak_share * r.step_s / s);
   if (s > rest) {
@@ -85,6 +87,21 @@ std::string compared(const plan::Report& r, double measured_ms) {
   return text + "\n";
 }
 
+/// A note where 16 bits take longer than single precision would.
+void compare_with_single(config::Config config, const config::Machine& machine, train::Topology topology,
+                         plan::Report& report) {
+  const auto compute = std::exchange(config.precision.compute, "fp32");
+  if (compute == "fp32") return;
+  try {
+    const auto single = plan::predict(config, machine, topology);
+    if (single.step_s > report.step_s) return;
+    report.notes.push_back(
+        fmt::format("{} saves memory, but no time: an update in fp32 is planned to take {}, in {} {}", compute,
+                    duration_text(single.step_s), compute, duration_text(report.step_s)));
+  } catch (const Error&) {  // it cannot be planned in fp32: nothing to compare with
+  }
+}
+
 int run(const Options& options, const comm::Communicator& world) {
   if (!options.calibrate.empty()) return write_machine(options, world);
   if (options.config.empty() || options.machine.empty()) {
@@ -95,10 +112,14 @@ int run(const Options& options, const comm::Communicator& world) {
   const auto config = load_config(world, options.config, options.set);
   config::Machine machine;
   comm::agree(world, "reading the machine file", [&] { machine = config::load_machine(options.machine); });
+  std::vector<std::string> notes;
+  const auto images = plan::look_at_data(world, config, machine, notes);
   if (!world.is_root()) return 0;
   const auto per_node = options.per_node > 0 ? options.per_node : static_cast<int>(machine.ranks_per_node);
-  const auto report = plan::predict(
-      config, machine, {.ranks = options.ranks, .ranks_per_node = std::min(per_node, options.ranks)}, options.images);
+  const train::Topology topology = {.ranks = options.ranks, .ranks_per_node = std::min(per_node, options.ranks)};
+  auto report = plan::predict(config, machine, topology, options.images > 0 ? options.images : images);
+  report.notes = std::move(notes);
+  compare_with_single(config, machine, topology, report);
   if (options.json) {
     fmt::print("{}\n", plan::to_json(report));
   } else {
@@ -129,7 +150,9 @@ Run add_plan(CLI::App& command) {
   command.add_option("--per-node", options->per_node, "Ranks on a node (default: the machine's)")
       ->check(CLI::Range(1, 1 << 24))
       ->excludes(calibrate);
-  command.add_option("--images", options->images, "Images of the data set, for schedule.epochs")
+  command
+      .add_option("--images", options->images,
+                  "Images of the data set, for schedule.epochs (default: those of data.shards, where they are here)")
       ->check(CLI::Range(std::uint64_t{1}, std::uint64_t{1} << 50))
       ->excludes(calibrate);
   auto* measured =

@@ -5,6 +5,7 @@
 
 #include "seer/app/command.hpp"
 #include "seer/app/config_file.hpp"
+#include "seer/train/precision.hpp"
 #include "seer/train/trainer.hpp"
 
 namespace seer::app {
@@ -40,7 +41,9 @@ Run add_pretrain(CLI::App& command) {
       "Exit code 75: stopped by a signal (SIGTERM, SIGUSR1, SIGHUP, ...), log.walltime or a file STOP in the run\n"
       "folder, with a checkpoint written; start it again.");
   return [options](const comm::Communicator& world) {
-    return train::pretrain(load_config(world, options->config, options->set), world, options->run);
+    const auto config = load_config(world, options->config, options->set);
+    train::warn_if_slower(config, world);
+    return train::pretrain(config, world, options->run);
   };
 }
 

@@ -35,10 +35,12 @@ std::optional<double> Eta::seconds_left() const {
 
 std::string duration_text(double seconds) {
   const auto with_unit = [](double value, const char* unit) {
-    return value < 1    ? fmt::format("{:.2g} {}", value, unit)
+    return value < 1e-3 ? fmt::format("under 0.001 {}", unit)
+           : value < 1  ? fmt::format("{:.2g} {}", value, unit)
            : value < 10 ? fmt::format("{:.1f} {}", value, unit)
                         : fmt::format("{:.0f} {}", value, unit);
   };
+  if (seconds < 1) return with_unit(1e3 * seconds, "ms");
   if (seconds < 100) return with_unit(seconds, "s");
   if (seconds < 100 * 60) return with_unit(seconds / 60, "minutes");
   if (seconds < 48 * 3600) return with_unit(seconds / 3600, "hours");

@@ -56,6 +56,8 @@ std::vector<Key> keys_of(Machine& m) {
           {"data", "crop_pixels_per_s", &m.crop_pixels_per_s, 1},
           {"data", "mean_image_pixels", &m.mean_image_pixels, 1},
           {"data", "mean_image_bytes", &m.mean_image_bytes, 1, kMostBytes},
+          {"data", "reader_cores", &m.reader_cores, 0, 1e6, false},
+          {"data", "measured", &m.data_measured, 0, 1, false},
           {"failures", "per_node_per_day", &m.failures_per_node_per_day, 0, 1000}};
 }
 
@@ -205,6 +207,7 @@ Machine load_machine(const std::string& path) {
   Reader reader(root, path);
   reader.text(root, "name", "name", machine.name, {}, true);
   reader.text(root, "backend", "backend", machine.backend, {"host", "device"}, false);
+  reader.text(root, "processor", "processor", machine.processor, {}, false);
   reader.count(root, "ranks_per_node", machine.ranks_per_node);
   reader.count(root, "cores_per_rank", machine.cores_per_rank);
   for (const auto& key : keys_of(machine)) {
@@ -221,8 +224,8 @@ std::string to_toml(const Machine& machine, const std::string& comment) {
   std::string out;
   std::istringstream lines(comment);
   for (std::string line; std::getline(lines, line);) out += "# " + line + "\n";
-  out += fmt::format("name = \"{}\"\nbackend = \"{}\"\nranks_per_node = {}\ncores_per_rank = {}\n", machine.name,
-                     machine.backend, machine.ranks_per_node, machine.cores_per_rank);
+  out += fmt::format("name = \"{}\"\nbackend = \"{}\"\nprocessor = \"{}\"\nranks_per_node = {}\ncores_per_rank = {}\n",
+                     machine.name, machine.backend, machine.processor, machine.ranks_per_node, machine.cores_per_rank);
   Machine copy = machine;
   std::string section;
   for (const auto& key : keys_of(copy)) {

@@ -13,6 +13,7 @@
 
 #include "seer/config/compare.hpp"
 #include "seer/config/config.hpp"
+#include "seer/config/nearest.hpp"
 
 namespace seer::config {
 
@@ -65,10 +66,6 @@ const Key* find_key(const std::string& section, const std::string& name);
 
 /// The path of the known key nearest to section.name: edit distance of the names, one more for another section.
 std::string nearest_key(const std::string& section, const std::string& name);
-/// The candidate with the least edit distance; "" where there are none.
-std::string nearest(const std::string& word, const std::vector<std::string>& candidates);
-/// Edit distance: insertions, deletions, substitutions and swaps of neighbours.
-std::size_t edit_distance(const std::string& a, const std::string& b);
 
 /// A value as TOML: doubles in the shortest form that reads back to the same bits.
 std::string write(const Field& field);

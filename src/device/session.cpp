@@ -47,18 +47,19 @@ int threads() {
   return omp_get_max_threads();
 }
 
-std::string describe() {
+std::string processor() {
   std::ifstream cpuinfo("/proc/cpuinfo");
-  std::string line, model = "unknown processor";
-  while (std::getline(cpuinfo, line)) {
-    if (line.rfind("model name", 0) == 0) {
-      model = line.substr(line.find(':') + 2);
-      break;
-    }
+  for (std::string line; std::getline(cpuinfo, line);) {
+    const auto colon = line.find(": ");
+    if (line.rfind("model name", 0) == 0 && colon != std::string::npos) return line.substr(colon + 2);
   }
-  const std::string device = describe_device();
-  return (device.empty() ? "" : device + "\n") + "host: " + model + ", threads a rank " + std::to_string(threads()) +
-         ", Kokkos " + Kokkos::DefaultHostExecutionSpace::name();
+  return "";
+}
+
+std::string describe() {
+  const std::string model = processor(), device = describe_device();
+  return (device.empty() ? "" : device + "\n") + "host: " + (model.empty() ? "unknown processor" : model) +
+         ", threads a rank " + std::to_string(threads()) + ", Kokkos " + Kokkos::DefaultHostExecutionSpace::name();
 }
 
 }  // namespace seer::device

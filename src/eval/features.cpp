@@ -7,10 +7,13 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <filesystem>
 #include <utility>
 
+#include "seer/base/checksum.hpp"
 #include "seer/base/clock.hpp"
 #include "seer/base/error.hpp"
+#include "seer/base/eta.hpp"
 #include "seer/base/log.hpp"
 #include "seer/checkpoint/checkpoint.hpp"
 #include "seer/device/binding.hpp"
@@ -49,6 +52,22 @@ void copy_block(const std::map<std::string, checkpoint::HostTensor>& tensors, co
   }
 }
 
+std::string fingerprint(const checkpoint::Weights& weights) {
+  Checksum sum;
+  for (const auto* tensors : {&weights.parameters, &weights.buffers}) {
+    for (const auto& [name, tensor] : *tensors) {
+      sum.add(name.data(), name.size());
+      sum.add(tensor.values.data(), tensor.values.size() * sizeof(float));
+    }
+  }
+  return fmt::format("{:016x}", sum.value());
+}
+
+std::string time_left(const Eta& eta) {
+  const auto seconds = eta.seconds_left();
+  return seconds && *seconds > 0 ? fmt::format(", {} left", duration_text(*seconds)) : "";
+}
+
 }  // namespace
 
 struct FeatureExtractor::Impl {
@@ -60,6 +79,8 @@ struct FeatureExtractor::Impl {
         model(config_model, head_for(config_head, layer)),
         parameters(device::Buffer::floats(static_cast<std::size_t>(model.parameters().block_elems()))),
         buffers(device::Buffer::floats(static_cast<std::size_t>(model.buffers().block_elems()))) {
+    recipe.recalibration_images = 0;
+    recipe.recalibration_data = "none";
     if (layer == Layer::head && !model.has_head()) {
       throw Error(ExitCode::input, fmt::format("{}: has no head, so --layer head cannot be had", source),
                   "use --layer trunk");
@@ -116,6 +137,21 @@ struct FeatureExtractor::Impl {
     return ctx;
   }
 
+  /// What only a checkpoint tells: its update, and how its images were normalised.
+  void read_origin(const std::string& path) {
+    namespace fs = std::filesystem;
+    const auto file = data::h5::File::open(fs::is_directory(path) ? (fs::path(path) / "state.h5").string() : path);
+    if (!file.has("/", "config")) return;
+    recipe.update = file.get_int("/state", "update");
+    const auto augment = config::parse(file.get_string("/", "config"), path, {}).augment;
+    normalisation.mean = augment.mean;
+    normalisation.std = augment.std;
+  }
+  data::EvalOptions normalised(data::EvalOptions options) const {
+    options.normalisation = normalisation;
+    return options;
+  }
+
   std::int64_t dimension() const {
     return layer == Layer::head ? model.head().dim() : model.trunk().features();
   }
@@ -156,6 +192,8 @@ struct FeatureExtractor::Impl {
   config::Head config_head;
   Layer layer;
   std::string source;
+  Recipe recipe;
+  config::Augment normalisation;
   nn::Model model;
   device::Buffer parameters, buffers;  ///< on the host
   std::string wanted_device = "auto";
@@ -182,12 +220,14 @@ FeatureExtractor::FeatureExtractor(const checkpoint::Weights& weights, Layer lay
     : impl_(std::make_unique<Impl>(weights.model, weights.head, layer, source)) {
   copy_block(weights.parameters, impl_->model.parameters(), source, impl_->parameters.f32());
   copy_block(weights.buffers, impl_->model.buffers(), source, impl_->buffers.f32());
+  impl_->recipe.weights = fingerprint(weights);
 }
 
 FeatureExtractor::FeatureExtractor(const config::Model& model, const config::Head& head, std::uint64_t seed,
                                    Layer layer)
     : impl_(std::make_unique<Impl>(model, head, layer, "random initialisation")) {
   impl_->model.initialize(seed, impl_->parameters.f32(), impl_->buffers.f32());
+  impl_->recipe.weights = fmt::format("random, seed {}", seed);
 }
 
 FeatureExtractor::FeatureExtractor(FeatureExtractor&&) noexcept = default;
@@ -202,6 +242,7 @@ FeatureExtractor FeatureExtractor::load(const comm::Communicator& comm, const st
     file = checkpoint::resolve(path);
     const auto weights = checkpoint::read_weights(file);
     mine = std::make_unique<FeatureExtractor>(weights, layer, file);
+    mine->impl_->read_origin(file);
     architecture = architecture_text(weights.model, weights.head);
   });
   comm.broadcast(file);
@@ -213,6 +254,13 @@ FeatureExtractor FeatureExtractor::load(const comm::Communicator& comm, const st
   });
   broadcast_block(comm, mine->impl_->parameters.data(), mine->impl_->parameters.bytes());
   broadcast_block(comm, mine->impl_->buffers.data(), mine->impl_->buffers.bytes());
+  auto& recipe = mine->impl_->recipe;
+  auto& normalisation = mine->impl_->normalisation;
+  comm.broadcast(recipe.weights);
+  comm.broadcast(&recipe.update, sizeof recipe.update);
+  for (auto* values : {&normalisation.mean, &normalisation.std}) {
+    comm.broadcast(values->data(), values->size() * sizeof(double));
+  }
   return std::move(*mine);
 }
 
@@ -221,7 +269,8 @@ void FeatureExtractor::recalibrate(const comm::Communicator& comm, const data::D
   auto& impl = *impl_;
   comm::agree(comm, "choosing the device", [&] { impl.start(); });
   GroupSum group(comm, impl.queue);
-  SampleReader reader(comm, data, images, options);
+  SampleReader reader(comm, data, images, impl.normalised(options));
+  Eta eta(static_cast<double>(reader.batches()));
   const auto elems = static_cast<std::size_t>(impl.model.buffers().block_elems());
   std::vector<double> sums(elems, 0.0);
   std::vector<float> unused;
@@ -235,13 +284,19 @@ void FeatureExtractor::recalibrate(const comm::Communicator& comm, const data::D
     impl.forward(ctx, *pixels, unused.data());
     impl.fetch_buffers();
     for (std::size_t i = 0; i < elems; ++i) sums[i] += static_cast<double>(impl.buffers.f32()[i]);
-    log::progress(fmt::format("BatchNorm statistics: batch {}/{}", ++batches, reader.batches()));
+    eta.done(1);
+    log::progress(fmt::format("BatchNorm statistics of {} from {}: batch {}/{}{}", impl.source, describe(data),
+                              ++batches, reader.batches(), time_left(eta)));
   }
   log::finish_progress();
   const double scale = 1.0 / (static_cast<double>(nn::BatchNormLayer::kMomentum) * static_cast<double>(batches));
   for (std::size_t i = 0; i < elems; ++i) impl.buffers.f32()[i] = static_cast<float>(sums[i] * scale);
   impl.send_buffers();
   impl.pool->trim();
+  ImageSetSum set;
+  set.add(my_checksums(data, comm));
+  impl.recipe.recalibration_data = set.fingerprint(comm);
+  impl.recipe.recalibration_images = reader.images();
 }
 
 std::int64_t FeatureExtractor::run(const comm::Communicator& comm, const data::DataSet& data,
@@ -253,11 +308,12 @@ std::int64_t FeatureExtractor::run(const comm::Communicator& comm, const data::D
     const std::uint64_t last = slice_begin(data.images(), comm.rank() + 1, comm.size());
     if (first == last) return;
     impl.start();
-    data::EvalReader reader(data, first, last, options);
+    data::EvalReader reader(data, first, last, impl.normalised(options));
     const auto ctx = impl.context(nn::Mode::eval);
     std::vector<float> values;
     std::uint64_t done = 0;
     const Clock clock;
+    Eta eta(static_cast<double>(last - first));
     while (const auto* batch = reader.next()) {
       values.resize(static_cast<std::size_t>(batch->images * impl.dimension()));
       impl.forward(ctx, batch->pixels, values.data());
@@ -268,11 +324,14 @@ std::int64_t FeatureExtractor::run(const comm::Communicator& comm, const data::D
                     "these weights have diverged; take an earlier checkpoint");
       }
       const auto count = static_cast<std::uint64_t>(batch->images);
-      sink({first + done, count, values.data(), batch->labels.data(), batch->indices.data(), batch->bad.data()});
+      const auto sums = checksums(data, first + done, count);
+      sink({first + done, count, values.data(), batch->labels.data(), batch->indices.data(), batch->bad.data(),
+            sums.data()});
       done += count;
-      log::progress(fmt::format("features: {}/{} images, {:.1f} images/s",
-                                done * static_cast<std::uint64_t>(comm.size()), data.images(),
-                                static_cast<double>(done) * comm.size() / clock.seconds()));
+      eta.done(static_cast<double>(count));
+      log::progress(fmt::format("features of {} by {}: {}/{} images, {:.1f} images/s{}", describe(data), impl.source,
+                                std::min(done * static_cast<std::uint64_t>(comm.size()), data.images()), data.images(),
+                                static_cast<double>(done) * comm.size() / clock.seconds(), time_left(eta)));
     }
     bad = reader.bad_images();
     ensure(done == last - first, "the evaluation reader handed out every image of its slice");
@@ -284,7 +343,7 @@ std::int64_t FeatureExtractor::run(const comm::Communicator& comm, const data::D
 FeatureTable FeatureExtractor::table(const comm::Communicator& comm, const data::DataSet& data,
                                      const data::EvalOptions& options) {
   FeatureTable out;
-  out.info = info(data);
+  out.info = info(data, options);
   out.first = slice_begin(data.images(), comm.rank(), comm.size());
   run(comm, data, options, [&](const FeatureRows& rows) { out.append(rows); });
   return out;
@@ -296,6 +355,14 @@ FeatureTable pixel_table(const comm::Communicator& comm, const data::DataSet& da
   out.info = {.source = "raw pixels",
               .data = describe(data),
               .layer = "pixels",
+              .recipe = {.weights = "none",
+                         .resize = side,
+                         .crop = side,
+                         .mean = "0 0 0",
+                         .std = "1 1 1",
+                         .recalibration_images = 0,
+                         .recalibration_data = "none",
+                         .precision = "fp32"},
               .classes = data.classes(),
               .images = data.images(),
               .dimension = side * side * 3};
@@ -306,9 +373,16 @@ FeatureTable pixel_table(const comm::Communicator& comm, const data::DataSet& da
     data::EvalOptions raw = options;
     raw.raw_side = side;
     data::EvalReader reader(data, out.first, last, raw);
+    Eta eta(static_cast<double>(last - out.first));
     while (const auto* batch = reader.next()) {
-      out.append({out.first + out.rows(), static_cast<std::uint64_t>(batch->images), batch->pixels.f32(),
-                  batch->labels.data(), batch->indices.data(), batch->bad.data()});
+      const auto count = static_cast<std::uint64_t>(batch->images);
+      const auto sums = checksums(data, out.first + out.rows(), count);
+      out.append({out.first + out.rows(), count, batch->pixels.f32(), batch->labels.data(), batch->indices.data(),
+                  batch->bad.data(), sums.data()});
+      eta.done(static_cast<double>(count));
+      log::progress(fmt::format("raw pixels of {}: {}/{} images{}", out.info.data,
+                                std::min(out.rows() * static_cast<std::uint64_t>(comm.size()), data.images()),
+                                data.images(), time_left(eta)));
     }
   });
   return out;
@@ -325,10 +399,13 @@ void FeatureExtractor::compute_on(const std::string& device) {
   impl_->wanted_device = device;
 }
 
-FeatureInfo FeatureExtractor::info(const data::DataSet& data) const {
+FeatureInfo FeatureExtractor::info(const data::DataSet& data, const data::EvalOptions& options) const {
+  auto recipe = impl_->recipe;
+  recipe.read_with(impl_->normalised(options));
   return {.source = impl_->source,
           .data = describe(data),
           .layer = impl_->layer == Layer::head ? "head" : "trunk",
+          .recipe = recipe,
           .classes = data.classes(),
           .images = data.images(),
           .dimension = impl_->dimension()};

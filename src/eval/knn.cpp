@@ -6,8 +6,12 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <span>
 
+#include "seer/base/clock.hpp"
 #include "seer/base/error.hpp"
+#include "seer/base/eta.hpp"
+#include "seer/base/log.hpp"
 #include "seer/dnn/backend.hpp"
 
 namespace seer::eval {
@@ -23,24 +27,46 @@ bool nearer(const Neighbour& a, const Neighbour& b) {
   return a.similarity != b.similarity ? a.similarity > b.similarity : a.row < b.row;
 }
 
-/// Rows [first, first + count) of a table for the comparison: checked, L2-normalised for cosine.
-std::vector<float> comparable_rows(const FeatureTable& table, std::uint64_t first, std::uint64_t count, bool cosine) {
+/// The rows of a table for the comparison, and the greatest length among them.
+struct Rows {
+  std::vector<float> values;
+  double longest = 0;
+};
+
+/// Checked; L2-normalised for cosine.
+Rows comparable_rows(const FeatureTable& table, bool cosine) {
   const auto d = static_cast<std::size_t>(table.info.dimension);
-  const float* begin = table.values.data() + first * d;
-  std::vector<float> rows(begin, begin + count * d);
-  for (std::size_t i = 0; i < count; ++i) {
-    float* row = rows.data() + i * d;
+  Rows out{table.values};
+  for (std::size_t i = 0; i < table.rows(); ++i) {
+    float* row = out.values.data() + i * d;
     double square = 0;
     for (std::size_t j = 0; j < d; ++j) square += static_cast<double>(row[j]) * static_cast<double>(row[j]);
     if (!std::isfinite(square)) {
       throw Error(ExitCode::numerics,
-                  fmt::format("{}: features of image {} are not finite", table.info.source, table.index[first + i]),
+                  fmt::format("{} on {}: features of image {} are not finite", table.info.source, table.info.data,
+                              table.index[i]),
                   "these weights have diverged; take an earlier checkpoint");
     }
-    const double scale = cosine ? 1.0 / std::max(std::sqrt(square), 1e-12) : 1.0;
+    const double length = std::sqrt(square), scale = cosine ? 1.0 / std::max(length, 1e-12) : 1.0;
     for (std::size_t j = 0; cosine && j < d; ++j) row[j] = static_cast<float>(static_cast<double>(row[j]) * scale);
+    out.longest = std::max(out.longest, cosine ? 1.0 : length);
   }
-  return rows;
+  return out;
+}
+
+/// Where dot products would leave the range of float, rows are divided by powers of two, which round nothing. Returns
+/// what similarities are then to be multiplied with. Collective.
+double keep_in_range(const comm::Communicator& comm, Rows& train, Rows& test) {
+  int exponents = 0;
+  std::array<double, 2> longest = {train.longest, test.longest};
+  comm.all_reduce(std::span(longest), comm::Op::max);
+  if (longest[0] * longest[1] < 1e38) return 1;
+  for (std::size_t i = 0; i < 2; ++i) {
+    const int exponent = std::ilogb(longest[i]);
+    exponents += exponent;
+    for (auto& value : (i == 0 ? train : test).values) value = std::ldexp(value, -exponent);
+  }
+  return std::ldexp(1.0, exponents);
 }
 
 /// The k nearest so far of each test row, as heaps whose front is the farthest kept.
@@ -112,14 +138,14 @@ void check(const comm::Communicator& comm, const FeatureTable& train, const Feat
   });
 }
 
-/// Votes for each k of one test row, nearest neighbours given.
-void vote(const std::vector<Neighbour>& nearest, double temperature, std::size_t k, double* votes) {
+/// Votes for one k of one test row, nearest neighbours given, whose similarities are to be multiplied with `unit`.
+void vote(const std::vector<Neighbour>& nearest, double unit, double temperature, std::size_t k, double* votes) {
   if (nearest.empty()) return;
   // exp overflows beyond 709: where dot products are so large, weights are taken relative to the nearest.
-  const double top = static_cast<double>(nearest.front().similarity) / temperature;
+  const double top = unit * static_cast<double>(nearest.front().similarity) / temperature;
   const double shift = std::abs(top) > 600 ? top : 0.0;
   for (std::size_t i = 0; i < std::min(k, nearest.size()); ++i) {
-    votes[nearest[i].label] += std::exp(static_cast<double>(nearest[i].similarity) / temperature - shift);
+    votes[nearest[i].label] += std::exp(unit * static_cast<double>(nearest[i].similarity) / temperature - shift);
   }
 }
 
@@ -130,10 +156,10 @@ std::vector<KnnVotes> knn_votes(const comm::Communicator& comm, const FeatureTab
   check(comm, train, test, options);
   const auto d = static_cast<std::size_t>(train.info.dimension);
   const auto k_max = static_cast<std::size_t>(*std::max_element(options.k.begin(), options.k.end()));
-  std::vector<float> test_rows, train_rows;
+  Rows test_rows, train_rows;
   comm::agree(comm, "k-NN features", [&] {
-    test_rows = comparable_rows(test, 0, test.rows(), options.cosine);
-    train_rows = comparable_rows(train, 0, train.rows(), options.cosine);
+    test_rows = comparable_rows(test, options.cosine);
+    train_rows = comparable_rows(train, options.cosine);
     for (const auto label : train.labels) {
       if (label >= classes) {
         throw Error(ExitCode::file,
@@ -141,7 +167,11 @@ std::vector<KnnVotes> knn_votes(const comm::Communicator& comm, const FeatureTab
       }
     }
   });
+  const double unit = keep_in_range(comm, train_rows, test_rows);
   const auto dnn = dnn::make_host_backend();
+  constexpr double kQuiet_s = 10;  // a short comparison prints its result alone
+  const Clock clock;
+  Eta eta(static_cast<double>(train.info.images));
   Nearest nearest(test.rows(), k_max);
   std::vector<float> similarity;
   TrainBlock block;
@@ -155,14 +185,20 @@ std::vector<KnnVotes> knn_votes(const comm::Communicator& comm, const FeatureTab
       block.rows.resize(block.count * d);
       block.labels.resize(block.count);
       if (comm.rank() == owner) {
-        std::copy_n(train_rows.begin() + static_cast<std::ptrdiff_t>(begin * d), block.count * d, block.rows.begin());
+        std::copy_n(train_rows.values.begin() + static_cast<std::ptrdiff_t>(begin * d), block.count * d,
+                    block.rows.begin());
         for (std::uint64_t i = 0; i < block.count; ++i) {
           block.labels[i] = train.bad[begin + i] != 0 ? -1 : train.labels[begin + i];
         }
       }
       comm.broadcast(block.rows.data(), block.rows.size() * sizeof(float), owner);
       comm.broadcast(block.labels.data(), block.labels.size() * sizeof(std::int32_t), owner);
-      compare(*dnn, test_rows, d, block, similarity, nearest);
+      compare(*dnn, test_rows.values, d, block, similarity, nearest);
+      eta.done(static_cast<double>(block.count));
+      if (const auto left = eta.seconds_left(); left && *left > 0 && clock.seconds() > kQuiet_s) {
+        log::progress(fmt::format("k-NN of {} in {}: {}/{} training images compared, {} left", test.info.data,
+                                  train.info.data, block.first + block.count, train.info.images, duration_text(*left)));
+      }
     }
   }
   std::vector<KnnVotes> out;
@@ -174,7 +210,7 @@ std::vector<KnnVotes> knn_votes(const comm::Communicator& comm, const FeatureTab
     const auto& neighbours = nearest.sorted(row);
     for (auto& result : out) {
       double* votes = result.votes.data() + row * width;
-      vote(neighbours, options.temperature, static_cast<std::size_t>(result.k), votes);
+      vote(neighbours, unit, options.temperature, static_cast<std::size_t>(result.k), votes);
       result.predicted[row] = static_cast<std::int32_t>(std::max_element(votes, votes + width) - votes);
     }
   }

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <numeric>
+#include <span>
 
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
@@ -59,6 +60,36 @@ bool among_five(const double* votes, std::int64_t classes, std::int32_t label) {
   return ahead < 5;
 }
 
+/// Usable images of every class, over all ranks.
+std::vector<std::int64_t> per_class(const comm::Communicator& comm, const FeatureTable& table, std::int64_t classes) {
+  std::vector<std::int64_t> out(static_cast<std::size_t>(classes), 0);
+  for (std::size_t i = 0; i < table.rows(); ++i) {
+    if (table.labels[i] >= 0 && table.bad[i] == 0) ++out[static_cast<std::size_t>(table.labels[i])];
+  }
+  comm.all_reduce(std::span(out));
+  return out;
+}
+
+/// Test images that no training image can vote for.
+void warn_of_strange_classes(const std::vector<std::int64_t>& train, const std::vector<std::int64_t>& test,
+                             const FeatureTable& table) {
+  constexpr int kShown = 5;
+  std::int64_t images = 0, classes = 0;
+  std::string names;
+  for (std::size_t c = 0; c < test.size(); ++c) {
+    if (train[c] > 0 || test[c] == 0) continue;
+    images += test[c];
+    if (classes++ >= kShown) continue;
+    names += fmt::format("{}{}", names.empty() ? "" : ", ",
+                         c < table.info.classes.size() ? table.info.classes[c] : fmt::format("{}", c));
+  }
+  if (images == 0) return;
+  log::warn(
+      fmt::format("k-NN: the training set has no image of {}{}; test images of such classes, which count as "
+                  "wrong: {}",
+                  names, classes > kShown ? fmt::format(" and {} more classes", classes - kShown) : "", images));
+}
+
 }  // namespace
 
 std::size_t common_classes(const std::vector<std::string>& train, const std::string& train_name,
@@ -84,25 +115,21 @@ KnnReport knn_report(const comm::Communicator& comm, const FeatureTable& train, 
   const auto usable = [](const FeatureTable& t, std::size_t i) { return t.labels[i] >= 0 && t.bad[i] == 0; };
   KnnReport report;
   report.classes = classes;
-  for (std::size_t i = 0; i < train.rows(); ++i) report.train_rows += usable(train, i) ? 1 : 0;
-  std::vector<std::int64_t> per_class(static_cast<std::size_t>(classes), 0);
-  for (std::size_t i = 0; i < test.rows(); ++i) {
-    if (usable(test, i)) ++per_class[static_cast<std::size_t>(test.labels[i])];
-  }
-  comm.all_reduce(per_class);
-  report.train_rows = comm.all_reduce(report.train_rows, comm::Op::sum);
-  report.test_rows = std::accumulate(per_class.begin(), per_class.end(), std::int64_t{0});
+  const auto train_classes = per_class(comm, train, classes), test_classes = per_class(comm, test, classes);
+  report.train_rows = std::accumulate(train_classes.begin(), train_classes.end(), std::int64_t{0});
+  report.test_rows = std::accumulate(test_classes.begin(), test_classes.end(), std::int64_t{0});
   comm::agree(comm, "k-NN images", [&] {
     if (report.train_rows > 0 && report.test_rows > 0) return;
     throw Error(ExitCode::file, fmt::format("k-NN: {} labelled training and {} labelled test images decode",
                                             report.train_rows, report.test_rows));
   });
+  warn_of_strange_classes(train_classes, test_classes, test);
   for (const auto k : options.k) {
     if (k > report.train_rows)
       log::warn(fmt::format("k-NN: k = {} of {} training images: all of them vote", k, report.train_rows));
   }
   const auto n = static_cast<double>(report.test_rows);
-  report.largest_class = static_cast<double>(*std::max_element(per_class.begin(), per_class.end())) / n;
+  report.largest_class = static_cast<double>(*std::max_element(test_classes.begin(), test_classes.end())) / n;
   for (const auto& result : votes) {
     std::array<std::int64_t, 2> right = {0, 0};
     for (std::size_t i = 0; i < test.rows(); ++i) {

@@ -21,6 +21,8 @@ class SampleReader {
   /// This rank's part of the next batch, [n, side, side, 3], valid until the next call; nullptr after the last one.
   const device::Tensor* next();
   std::int64_t batches() const { return batches_; }
+  /// In all batches of all ranks.
+  std::int64_t images() const { return batches_ * batch_; }
 
  private:
   const comm::Communicator& comm_;

@@ -16,7 +16,6 @@
 #include "seer/base/clock.hpp"
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
-#include "seer/data/loader.hpp"
 #include "seer/device/memory.hpp"
 #include "seer/device/session.hpp"
 #include "seer/dnn/backend.hpp"
@@ -316,24 +315,6 @@ void measure_storage(const comm::Communicator& world, const std::string& folder,
   });
 }
 
-void measure_data(const comm::Communicator& world, const CalibrateOptions& options, config::Machine& machine) {
-  config::Config config;
-  config.data.shards = options.shards;
-  config.data.global_batch = 16L * world.size();
-  config.data.reader_threads = 1;
-  const auto source = data::open_source(config, world, 0);
-  auto* loader = dynamic_cast<data::ShardLoader*>(source.get());
-  double pixels = 0;
-  for (const auto& crops : config.crops) pixels += static_cast<double>(crops.count * crops.size * crops.size);
-  for (int i = 0; i < 6; ++i) loader->next();
-  const auto times = loader->times();
-  const auto images = static_cast<double>(times.images);
-  machine.mean_image_bytes = static_cast<double>(times.bytes_read) / images;
-  machine.mean_image_pixels = static_cast<double>(times.pixels) / images;
-  machine.decode_pixels_per_s = static_cast<double>(times.pixels) / (1e-3 * times.decode_ms);
-  machine.crop_pixels_per_s = pixels * images / (1e-3 * times.augment_ms);
-}
-
 }  // namespace
 
 config::Machine calibrate(const comm::Communicator& world, const CalibrateOptions& options) {
@@ -345,14 +326,20 @@ config::Machine calibrate(const comm::Communicator& world, const CalibrateOption
   machine.name = fmt::format("this machine, ranks: {}, cores: {}", node_ranks, cores);
   const Stopwatch time(world, options.seconds, node_ranks > cores);
   machine.ranks_per_node = node_ranks;
+  machine.processor = device::processor();
   machine.cores_per_rank = device::threads();
+  machine.reader_cores = std::max(0.0, static_cast<double>(cores) / node_ranks - device::threads());
   machine.overlap = 0;  // all cores compute
   machine.rank_bytes = static_cast<double>(device::available_bytes()) / node_ranks;
   // First what was asked for and may not be there: all else takes a minute.
   measure_storage(world, options.folder, machine);
   machine.decode_pixels_per_s = 6e7;  // of a core of a server processor of 2020 to 2024; --shards measures it
   machine.crop_pixels_per_s = 2.5e7;
-  if (!options.shards.empty()) measure_data(world, options, machine);
+  if (!options.shards.empty()) {
+    config::Config data;
+    data.data.shards = options.shards;
+    measure_data(world, data, machine);
+  }
   const auto backend = dnn::make_host_backend();
   constexpr std::int64_t kLarge = std::int64_t{8} << 20, kSmall = std::int64_t{64} << 10;
   machine.bytes_per_s = stream_bytes_per_s(time, kLarge);

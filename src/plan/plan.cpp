@@ -18,10 +18,12 @@ namespace {
 
 constexpr std::int64_t kUpdates = 4;
 
-/// Seconds of one core for one image: decoding it, and cutting and changing all its crops.
+/// Seconds of one core for one image: decoding it, and cutting and changing all its crops. A device makes the crops
+/// itself.
 double data_core_s(const config::Config& config, const config::Machine& machine) {
   double pixels = 0;
-  for (const auto& crops : config.crops) pixels += static_cast<double>(crops.count * crops.size * crops.size);
+  for (const auto& crops : config.crops)
+    if (machine.backend == "host") pixels += static_cast<double>(crops.count * crops.size * crops.size);
   return machine.mean_image_pixels / machine.decode_pixels_per_s + pixels / machine.crop_pixels_per_s;
 }
 
@@ -110,13 +112,23 @@ void add_straggle(const config::Machine& machine, Report& report) {
 void add_data(const config::Config& config, const config::Machine& machine, Report& report) {
   const double crowding = std::max(1.0, static_cast<double>(std::min(report.ranks, report.ranks / report.nodes)) /
                                             static_cast<double>(machine.ranks_per_node));
-  const double making_s = crowding * static_cast<double>(report.images_per_rank) * data_core_s(config, machine) /
-                          static_cast<double>(machine.cores_per_rank);
+  const bool own_cores = machine.reader_cores > 0;
+  const double cores = own_cores ? machine.reader_cores : static_cast<double>(machine.cores_per_rank);
+  const double making_s = crowding * static_cast<double>(report.images_per_rank) * data_core_s(config, machine) / cores;
   const double reading_s =
       static_cast<double>(config.data.global_batch) * machine.mean_image_bytes / machine.read_bytes_per_s;
-  // Made ahead of the step, on cores that the step may need itself.
-  const double made_s = config.data.source == "crops" ? 0 : std::max(making_s, reading_s);
-  report.data_wait_s = (1 - machine.overlap) * made_s + std::max(0.0, machine.overlap * made_s - report.step_s);
+  const auto batch = static_cast<double>(config.data.global_batch);
+  if (config.data.source != "crops") {
+    // Made ahead of the step, on cores that the step may need itself: then it is slower, but does not wait.
+    report.making_s = own_cores ? 0 : (1 - machine.overlap) * making_s;
+    report.step_s += report.making_s;
+    report.data_wait_s = std::max(0.0, std::max(making_s, reading_s) - report.step_s);
+    report.loader = {.images_per_s = batch / std::max(making_s, reading_s),
+                     .wanted_images_per_s = batch / report.step_s,
+                     .cores_of_node = cores * static_cast<double>(std::min<std::int64_t>(machine.ranks_per_node,
+                                                                                         report.ranks / report.nodes)),
+                     .reading = reading_s > making_s};
+  }
   report.step_s += report.data_wait_s;
 }
 
@@ -155,9 +167,11 @@ void add_run(const config::Config& config, const config::Machine& machine, Repor
                                                                 {"memory-bound kernels", report.stream_s},
                                                                 {"communication", report.exposed_s},
                                                                 {"the slowest rank", report.straggle_s},
-                                                                {"data", report.data_wait_s}}};
-  report.limit =
-      std::max_element(parts.begin(), parts.end(), [](auto& a, auto& b) { return a.second < b.second; })->first;
+                                                                {"making images", report.making_s}}};
+  const auto most = std::ranges::max_element(parts, {}, [](const auto& part) { return part.second; });
+  // Where the step waits for its images nothing else makes it faster, whatever takes more time.
+  report.limit = report.data_wait_s > 0 ? "data" : most->first;
+  report.limit_s = report.data_wait_s > 0 ? report.data_wait_s : most->second;
 }
 
 /// Changes that make it fit, the gentlest first; a line has all of them. Smaller batches come last: as large as one

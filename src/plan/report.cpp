@@ -2,10 +2,12 @@
 // A plan as text and as JSON.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "seer/base/eta.hpp"
 #include "seer/plan/plan.hpp"
 
 namespace seer::plan {
@@ -13,6 +15,18 @@ namespace {
 
 double gib(double bytes) {
   return bytes / (1 << 30);
+}
+
+/// For people: two digits or more, no exponents.
+std::string rounded(double value) {
+  if (value > 0 && value < 1e-3) return "under 0.001";
+  return value < 10 ? fmt::format("{:.2g}", value) : fmt::format("{:.0f}", value);
+}
+std::string counted(std::int64_t count, const char* what) {
+  return fmt::format("{} {}{}", count, what, count == 1 ? "" : "s");
+}
+std::string bytes_text(double bytes) {
+  return bytes < 1 << 30 ? rounded(bytes / (1 << 20)) + " MiB" : fmt::format("{:.2f} GiB", gib(bytes));
 }
 
 /// Whole numbers without a point.
@@ -56,7 +70,21 @@ std::string traffic_table(const Report& r) {
   return text;
 }
 
-std::string time_table(const Report& r) {
+/// What would have to be faster.
+std::string limit_text(const Report& r, const config::Machine& machine) {
+  if (r.data_wait_s == 0) return fmt::format("{} ({:.0f} % of the update)", r.limit, 100 * r.limit_s / r.step_s);
+  const char* who = machine.backend == "host" ? "ranks" : "devices";
+  const double nodes = static_cast<double>(r.nodes), wanted = r.loader.wanted_images_per_s;
+  if (r.loader.reading) {
+    return fmt::format("data loading: the file system gives {} images/s, the {} would take {}",
+                       rounded(r.loader.images_per_s), who, rounded(wanted));
+  }
+  return fmt::format("data loading: the {} cores of a node decode{} {} images/s, its {} would take {}",
+                     rounded(r.loader.cores_of_node), machine.backend == "host" ? " and cut" : "",
+                     rounded(r.loader.images_per_s / nodes), who, rounded(wanted / nodes));
+}
+
+std::string time_table(const Report& r, const config::Machine& machine) {
   auto text = fmt::format("time of an update{:>24}{:>10}\n", "ms", "share");
   const auto row = [&](const char* name, double s) {
     text += fmt::format("  {:<28}{:>11.2f}{:>8.1f} %\n", name, 1e3 * s, 100 * s / r.step_s);
@@ -65,9 +93,11 @@ std::string time_table(const Report& r) {
   row("memory-bound kernels", r.stream_s);
   row("communication, exposed", r.exposed_s);
   row("waiting for slower ranks", r.straggle_s);
+  if (r.making_s > 0) row("making images, same cores", r.making_s);
   row("waiting for data", r.data_wait_s);
   row("update", r.step_s);
-  text += fmt::format("  communication hidden behind these: {:.2f} ms; most goes to {}\n", 1e3 * r.hidden_s, r.limit);
+  text += fmt::format("  limited by: {}\n  communication hidden behind these: {:.2f} ms\n", limit_text(r, machine),
+                      1e3 * r.hidden_s);
   text += "  by phase, ms:";
   for (std::size_t p = 0; p < train::kPhases; ++p) {
     const double ms = r.phases.per_update_ms(static_cast<train::Phase>(p));
@@ -78,39 +108,52 @@ std::string time_table(const Report& r) {
 
 std::string length(const Report& r, const config::Config& config) {
   if (r.updates == 0) return fmt::format("{} epochs of an unknown number of images (--images)", config.schedule.epochs);
-  return fmt::format("{} updates of {} images: {:.2f} days, {:.0f} node-hours", r.updates, config.data.global_batch,
-                     r.days, r.node_hours);
+  return fmt::format("{} updates of {} images: {}, {} node-hours", r.updates, config.data.global_batch,
+                     duration_text(86400 * r.days), rounded(r.node_hours));
+}
+
+std::string every(double interval_s, const Report& r) {
+  return fmt::format("every {} ({})", duration_text(interval_s),
+                     counted(std::llround(std::max(1.0, interval_s / r.step_s)), "update"));
+}
+
+std::string checkpoints(const Report& r) {
+  auto text = fmt::format("  a checkpoint has {} and takes {}, for which the training stands still {}\n",
+                          bytes_text(r.checkpoint_bytes), duration_text(r.checkpoint_s), duration_text(r.stall_s));
+  if (r.interval_s == 0) return text;
+  // The longest that makes sense is the run itself.
+  const double run_s = r.updates > 0 ? static_cast<double>(r.updates) * r.step_s : HUGE_VAL;
+  if (r.interval_s >= run_s) return text + "  failures are so rare that a checkpoint at the end of the run is enough\n";
+  text += fmt::format("  best saved {} (Young/Daly): {} % of the time go to checkpoints and failures\n",
+                      every(r.interval_s, r), rounded(100 * r.lost_share));
+  if (r.relaxed_interval_s >= run_s) {
+    text += fmt::format("  one at the end of the run alone loses less than {} %\n", rounded(100 * kSmallLoss));
+  } else if (r.relaxed_interval_s > r.interval_s) {
+    text += fmt::format("  {} loses {} %\n", every(r.relaxed_interval_s, r), rounded(100 * kSmallLoss));
+  }
+  return text;
 }
 
 std::string run_table(const Report& r, const config::Config& config) {
   auto text = fmt::format(
-      "the run\n  {:.4g} images/s ({:.3g} a rank), {:.1f} % of the peak of {} (replays not counted)\n"
-      "  {} on {} nodes\n"
-      "  shards are read at {:.3g} MB/s\n"
-      "  a checkpoint has {:.2f} GiB and takes {:.1f} s, for which the training stands still {:.2f} s",
-      r.images_per_s, r.images_per_s / static_cast<double>(r.ranks), 100 * r.peak_share, config.precision.compute,
-      length(r, config), r.nodes, r.read_bytes_per_s / 1e6, gib(r.checkpoint_bytes), r.checkpoint_s, r.stall_s);
-  if (r.interval_s > 0) {
-    text += fmt::format(
-        "; best every {:.5g} s = {:.0f} updates (Young/Daly); {:.2f} % of the time go to checkpoints and "
-        "failures",
-        r.interval_s, r.interval_s / r.step_s, 100 * r.lost_share);
-    if (r.relaxed_interval_s > r.interval_s) {
-      text += fmt::format("; every {:.4g} s = {:.0f} updates lose {:.1f} %", r.relaxed_interval_s,
-                          r.relaxed_interval_s / r.step_s, 100 * kSmallLoss);
-    }
-  }
-  return text + "\n";
+      "the run\n  {} images/s ({} a rank), {:.1f} % of the peak of {} (replays not counted)\n"
+      "  {} on {}\n"
+      "  shards are read at {} MB/s\n",
+      rounded(r.images_per_s), rounded(r.images_per_s / static_cast<double>(r.ranks)), 100 * r.peak_share,
+      config.precision.compute, length(r, config), counted(r.nodes, "node"), rounded(r.read_bytes_per_s / 1e6));
+  text += checkpoints(r);
+  for (const auto& note : r.notes) text += "note: " + note + "\n";
+  return text;
 }
 
 }  // namespace
 
 std::string to_text(const Report& r, const config::Config& config, const config::Machine& machine) {
-  return fmt::format(
-             "{} parameters on {} ranks of {} ({} nodes), {} images a rank, {}, shard \"{}\", recompute \"{}\"\n\n",
-             r.parameters, r.ranks, machine.name, r.nodes, r.images_per_rank, config.precision.compute,
-             config.parallel.shard, config.parallel.recompute) +
-         memory_table(r) + "\n" + time_table(r) + "\n" + traffic_table(r) + "\n" + run_table(r, config);
+  return fmt::format("{} parameters on {} of {} ({}), {} a rank, {}, shard \"{}\", recompute \"{}\"\n\n", r.parameters,
+                     counted(r.ranks, "rank"), machine.name, counted(r.nodes, "node"),
+                     counted(r.images_per_rank, "image"), config.precision.compute, config.parallel.shard,
+                     config.parallel.recompute) +
+         memory_table(r) + "\n" + time_table(r, machine) + "\n" + traffic_table(r) + "\n" + run_table(r, config);
 }
 
 std::string to_json(const Report& r) {
@@ -127,12 +170,15 @@ std::string to_json(const Report& r) {
                         {"exposed_communication_ms", 1e3 * r.exposed_s},
                         {"hidden_communication_ms", 1e3 * r.hidden_s},
                         {"straggle_ms", 1e3 * r.straggle_s},
+                        {"data_making_ms", 1e3 * r.making_s},
                         {"data_wait_ms", 1e3 * r.data_wait_s},
                         {"flops", r.flops},
                         {"model_flops", r.model_flops},
                         {"images_per_s", r.images_per_s},
                         {"peak_share", r.peak_share},
                         {"limit", r.limit},
+                        {"loader_images_per_s", r.loader.images_per_s},
+                        {"notes", r.notes},
                         {"updates", r.updates},
                         {"days", r.days},
                         {"node_hours", r.node_hours},

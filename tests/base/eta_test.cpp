@@ -55,7 +55,9 @@ TEST(Eta, NothingLeft) {
 }
 
 TEST(Eta, DurationsForPeople) {
-  EXPECT_EQ(duration_text(0.0351), "0.035 s");
+  EXPECT_EQ(duration_text(3e-8), "under 0.001 ms");
+  EXPECT_EQ(duration_text(0.00024), "0.24 ms");
+  EXPECT_EQ(duration_text(0.0351), "35 ms");
   EXPECT_EQ(duration_text(4.1), "4.1 s");
   EXPECT_EQ(duration_text(47), "47 s");
   EXPECT_EQ(duration_text(864), "14 minutes");

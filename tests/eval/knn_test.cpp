@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "seer/base/error.hpp"
+#include "seer/base/log.hpp"
 #include "support.hpp"
 
 namespace seer::eval {
@@ -125,6 +126,40 @@ TEST_F(Knn, LargeDotProductsDoNotOverflow) {
       knn_votes(world(), test::slice({100, 0, 99, 0}, {1, 0}, world()), test::slice({50, 0}, {1}, world()), 2, options);
   EXPECT_EQ(result[0].predicted[0], 1);
   EXPECT_TRUE(std::isfinite(result[0].votes[1]));
+}
+
+// Dot products beyond the range of float: the same votes as of small features at as much smaller a temperature.
+TEST_F(Knn, DotProductsBeyondFloatAreComparedAllTheSame) {
+  constexpr std::size_t kTrain = 60, kTest = 20, d = 8, kClasses = 7;
+  auto train = test::hash_fill(kTrain * d, 3, 1.0), tests = test::hash_fill(kTest * d, 4, 1.0);
+  std::vector<std::int32_t> labels(kTrain), test_labels(kTest);
+  for (std::size_t i = 0; i < kTrain; ++i) labels[i] = static_cast<std::int32_t>(i % kClasses);
+  for (std::size_t i = 0; i < kTest; ++i) test_labels[i] = static_cast<std::int32_t>(i % kClasses);
+  const auto report = [&](double temperature) {
+    return knn_report(world(), test::slice(train, labels, world()), test::slice(tests, test_labels, world()),
+                      {.k = {1, 20, 60}, .temperature = temperature, .cosine = false});
+  };
+  const auto small = report(std::ldexp(1.0, -7));
+  for (auto& value : train) value *= 0x1p80F;
+  for (auto& value : tests) value *= 0x1p63F;
+  const auto large = report(std::ldexp(1.0, -7 + 143));
+  const auto sharp = report(1);
+  for (std::size_t k = 0; k < 3; ++k) {
+    EXPECT_EQ(large.scores[k].top1, small.scores[k].top1);
+    EXPECT_EQ(large.scores[k].top5, small.scores[k].top5);
+    EXPECT_GE(sharp.scores[k].top5, sharp.scores[k].top1);
+    EXPECT_EQ(sharp.scores[k].top1, small.scores[0].top1) << "the nearest alone decides";
+  }
+}
+
+TEST_F(Knn, TestClassesWithoutATrainingImageAreNamed) {
+  const std::vector<std::string> classes = {"cat", "dog", "fox"};
+  knn_report(world(), test::slice({1, 0}, {0}, world(), classes), test::slice({1, 0, 0, 1}, {0, 2}, world(), classes),
+             {.k = {1}});
+  const auto warnings = log::warnings();
+  EXPECT_TRUE(std::ranges::any_of(warnings, [](const auto& text) {
+    return text.find("no image of fox; test images of such classes, which count as wrong: 1") != std::string::npos;
+  }));
 }
 
 TEST_F(Knn, ReportCountsLabelledImagesOnly) {

@@ -343,6 +343,67 @@ TEST(Plan, SlowerRanksAreWaitedFor) {
   EXPECT_EQ(predict(c, m, {.ranks = 1}).straggle_s, 0);
 }
 
+TEST(Plan, NamesTheLoaderWhereItLimits) {
+  auto c = small();
+  c.head.dims[0] = features();
+  c.crops = {{2, 64, {0.3, 1.0}}};
+  auto m = machine();
+  m.decode_pixels_per_s = 1e5;
+  const auto single = predict(c, m, {.ranks = 8, .ranks_per_node = 4});
+  c.precision.compute = "bf16";
+  const auto half = predict(c, m, {.ranks = 8, .ranks_per_node = 4});
+  EXPECT_DOUBLE_EQ(single.step_s, half.step_s);
+  for (const auto& report : {single, half}) {
+    EXPECT_EQ(report.limit, "data") << "whatever part is longest";
+    EXPECT_NEAR(report.loader.images_per_s, 8 * 1e5 / m.mean_image_pixels, 1e-9);
+    EXPECT_NEAR(report.step_s, 512 / report.loader.images_per_s, 1e-9);
+    const auto wanted = fmt::format(
+        "limited by: data loading: the 4 cores of a node decode 2.1 images/s, its devices "
+        "would take {:.0f}\n",
+        report.loader.wanted_images_per_s / 2);
+    EXPECT_NE(to_text(report, c, m).find(wanted), std::string::npos) << wanted << to_text(report, c, m);
+  }
+  m.read_bytes_per_s = 1e4;
+  EXPECT_NE(
+      to_text(predict(c, m, {.ranks = 8, .ranks_per_node = 4}), c, m).find("the file system gives 0.091 images/s"),
+      std::string::npos);
+}
+
+// On a host the loader takes the cores' time, but is ahead of the step: the step is longer and does not wait.
+TEST(Plan, ImagesMadeOnCoresThatComputeAreNoWait) {
+  auto c = small();
+  c.head.dims[0] = features();
+  auto m = machine();
+  m.backend = "host";
+  m.overlap = 0;
+  m.read_bytes_per_s = 1e12;
+  const auto shared = predict(c, m, {.ranks = 4, .ranks_per_node = 4});
+  EXPECT_EQ(shared.data_wait_s, 0);
+  EXPECT_GT(shared.making_s, 0);
+  m.reader_cores = 2;
+  const auto apart = predict(c, m, {.ranks = 4, .ranks_per_node = 4});
+  EXPECT_EQ(apart.making_s, 0);
+  EXPECT_NEAR(apart.loader.images_per_s, 2 * shared.loader.images_per_s, 1e-6 * shared.loader.images_per_s);
+}
+
+TEST(Report, NumbersAreForPeople) {
+  auto c = small();
+  c.head.dims[0] = features();
+  auto m = machine();
+  m.failures_per_node_per_day = 1e-4;
+  c.schedule.total_updates = 2000;
+  c.schedule.warmup_updates = 10;
+  auto text = to_text(predict(c, m, {.ranks = 1}), c, m);
+  EXPECT_NE(text.find("on 1 node\n"), std::string::npos) << text;
+  EXPECT_EQ(text.find(" 0 node-hours"), std::string::npos) << text;
+  EXPECT_NE(text.find("one at the end of the run alone loses less than 0.1 %"), std::string::npos) << text;
+  m.failures_per_node_per_day = 1;
+  c.schedule.total_updates = 1000000;
+  text = to_text(predict(c, m, {.ranks = 1}), c, m);
+  EXPECT_NE(text.find("best saved every"), std::string::npos) << text;
+  EXPECT_EQ(text.find("e+0"), std::string::npos) << text;
+}
+
 TEST(Machine, FilesLoadAndComeBack) {
   int files = 0;
   for (const auto& entry : std::filesystem::directory_iterator(std::string(SEER_SOURCE_DIR) + "/inputs/machines")) {
@@ -407,7 +468,8 @@ TEST(Report, JsonHoldsWhatTheTextTells) {
   EXPECT_EQ(json["peak_rank_bytes"], report.memory.footprint.total());
   EXPECT_NEAR(json["step_ms"].get<double>(),
               json["product_ms"].get<double>() + json["memory_bound_ms"].get<double>() +
-                  json["exposed_communication_ms"].get<double>() + json["data_wait_ms"].get<double>(),
+                  json["exposed_communication_ms"].get<double>() + json["data_making_ms"].get<double>() +
+                  json["data_wait_ms"].get<double>(),
               1e-6);
   EXPECT_NE(to_text(report, c, machine()).find("fits"), std::string::npos);
   EXPECT_TRUE(json["traffic"][0]["calls"].is_number_integer());

@@ -31,7 +31,7 @@ class Eta {
   Clock clock_;
 };
 
-/// For people, two or more digits: "0.35 s", "47 s", "7.5 minutes", "2.4 hours", "12 days".
+/// For people, two or more digits: "35 ms", "47 s", "7.5 minutes", "2.4 hours", "12 days".
 std::string duration_text(double seconds);
 
 }  // namespace seer

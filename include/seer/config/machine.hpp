@@ -29,6 +29,7 @@ struct Machine {
   std::string name;
   /// Where ranks compute. "host": oneDNN's packed weights and workspaces and a checkpoint's copy count as memory.
   std::string backend = "device";
+  std::string processor;  ///< of a host that was measured, as the system names it; "": not told
   std::int64_t ranks_per_node = 1, cores_per_rank = 1;
 
   double rank_bytes = 0, reserved_bytes = 0;  ///< of one rank in all; taken before the program's own
@@ -50,6 +51,8 @@ struct Machine {
   double read_bytes_per_s = 1, write_bytes_per_s = 1;            ///< file system, of the whole job
   double decode_pixels_per_s = 1, crop_pixels_per_s = 1;         ///< one core
   double mean_image_pixels = 190000, mean_image_bytes = 110000;  ///< of the data set
+  double reader_cores = 0;   ///< of a rank, beside those that compute; 0: the loader shares the cores that compute
+  double data_measured = 0;  ///< 1: decoding and cropping were measured on images; 0: they are estimates
   double failures_per_node_per_day = 0;
 
   double peak(const std::string& precision) const;

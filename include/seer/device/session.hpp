@@ -33,5 +33,7 @@ std::string require_threads();
 
 /// "host: AMD EPYC ..., threads a rank 1, Kokkos Serial", in a device build after the device that is bound.
 std::string describe();
+/// Of this host, e.g. "Intel(R) Xeon(R) Processor"; "" where the system does not tell.
+std::string processor();
 
 }  // namespace seer::device

@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// Features of a data set, split over ranks, and the file that holds them (format: docs/formats.md): attributes
-// format = "seer-features", version = 1, source, data, layer, classes; /features float32 [n, d], /labels int32 [n],
-// /index uint64 [n], /bad uint8 [n] (1: the image did not decode; its features are those of a grey image).
+// Features of a data set, split over ranks, and the file that holds them (format: docs/formats.md): how they were
+// computed as attributes; /features float32 [n, d], /labels int32 [n], /index and /checksum uint64 [n], /bad uint8 [n]
+// (1: the image did not decode; its features are those of a grey image).
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "seer/comm/communicator.hpp"
 #include "seer/data/h5.hpp"
+#include "seer/eval/recipe.hpp"
 
 namespace seer::eval {
 
@@ -24,6 +26,7 @@ struct FeatureInfo {
   std::string source;                ///< the weights they were computed with
   std::string data;                  ///< the shards
   std::string layer;                 ///< "trunk", "head" or "pixels"
+  Recipe recipe;                     ///< how they were computed
   std::vector<std::string> classes;  ///< names of the labels; may be empty
   std::uint64_t images = 0;          ///< over all ranks
   std::int64_t dimension = 0;
@@ -36,6 +39,7 @@ struct FeatureRows {
   const std::int32_t* labels = nullptr;  ///< -1: none
   const std::uint64_t* index = nullptr;  ///< in the data set
   const std::uint8_t* bad = nullptr;
+  const std::uint64_t* checksum = nullptr;  ///< of the images' bytes
 };
 
 /// This rank's rows: a contiguous slice in the order of the data set; ranks ascending.
@@ -46,12 +50,14 @@ struct FeatureTable {
   std::vector<std::int32_t> labels;
   std::vector<std::uint64_t> index;
   std::vector<std::uint8_t> bad;
+  std::vector<std::uint64_t> checksum;  ///< empty in tables of older versions
 
   std::uint64_t rows() const { return labels.size(); }
   void append(const FeatureRows& rows);
 };
 
-/// Written to PATH.partial and renamed when complete, so that a file of that name is always whole.
+/// Written to PATH.partial and renamed when complete, so that a file of that name is always whole. Two processes that
+/// would write the same file are noticed.
 class FeatureFileWriter {
  public:
   /// Collective. Error(file) where the file cannot be made.
@@ -65,7 +71,9 @@ class FeatureFileWriter {
   const comm::Communicator& comm_;
   std::string path_;
   std::int64_t dimension_;
+  std::shared_ptr<void> lock_;  ///< on PATH.partial, held by the root
   data::h5::File file_;
+  ImageSetSum images_;
 };
 
 /// Collective: every rank reads its slice. Error(file), agreed: not a features file, or its arrays do not fit together.

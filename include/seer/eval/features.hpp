@@ -32,7 +32,8 @@ class FeatureExtractor {
   ~FeatureExtractor();
 
   /// Collective: one rank reads the file (weights, checkpoint folder, or a run folder, of which the newest checkpoint
-  /// is taken), all get it. Errors are agreed.
+  /// is taken), all get it. Images are then normalised as in the checkpoint's run, whatever the options say. Errors are
+  /// agreed.
   static FeatureExtractor load(const comm::Communicator& comm, const std::string& path, Layer layer);
 
   /// "auto", "host" or "device", as parallel.device; auto where nothing is said. Before the first of what follows.
@@ -54,7 +55,7 @@ class FeatureExtractor {
   /// The same, kept.
   FeatureTable table(const comm::Communicator& comm, const data::DataSet& data, const data::EvalOptions& options);
 
-  FeatureInfo info(const data::DataSet& data) const;
+  FeatureInfo info(const data::DataSet& data, const data::EvalOptions& options) const;
   std::int64_t dimension() const;
   const std::string& source() const;
   const config::Model& model() const;

@@ -27,6 +27,7 @@ struct Report {
   // Of one update, seconds.
   double step_s = 0;
   double product_s = 0, stream_s = 0, exposed_s = 0, hidden_s = 0, straggle_s = 0, data_wait_s = 0;
+  double making_s = 0;  ///< images decoded and cut on cores that compute, which are so much slower
   train::PhaseTimes phases;
   std::vector<Simulation::Traffic> traffic;     ///< calls and bytes of the mean update
   std::vector<Simulation::KindTotals> by_kind;  ///< its work
@@ -35,7 +36,14 @@ struct Report {
   double model_flops = 0;  ///< without them
   double images_per_s = 0;
   double peak_share = 0;  ///< model_flops over step and peak
-  std::string limit;      ///< what takes most
+  std::string limit;      ///< what takes most; "data" where the step waits for images
+  double limit_s = 0;     ///< and how long
+  struct {
+    double images_per_s = 0;         ///< at most, of the whole job; 0: no shards
+    double wanted_images_per_s = 0;  ///< what the step would take without waiting
+    double cores_of_node = 0;
+    bool reading = false;  ///< the file system limits it, not the cores
+  } loader;
 
   // Of the run.
   std::int64_t updates = 0;  ///< 0: not known, as are days and node_hours (schedule.epochs, without `images`)
@@ -48,6 +56,7 @@ struct Report {
   double read_bytes_per_s = 0;
 
   std::vector<std::string> suggestions;  ///< where it does not fit
+  std::vector<std::string> notes;        ///< what the figures rest on
 };
 
 /// `images`: of the data set, for schedule.epochs; 0: not known.

@@ -66,7 +66,7 @@ TEST_P(FeaturesMpi, FileHoldsThemInOrder) {
   const auto data = data::DataSet::open(folder.path(), world);
   FeatureExtractor extractor(tiny(), small_head(), 3, GetParam());
   const std::string path = folder.path() + "/out.features";
-  FeatureFileWriter writer(world, path, extractor.info(data));
+  FeatureFileWriter writer(world, path, extractor.info(data, reading()));
   extractor.run(world, data, reading(), [&](const FeatureRows& rows) { writer.write(rows); });
   writer.close();
   const auto stored = read_features(alone, path);
