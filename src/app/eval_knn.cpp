@@ -174,6 +174,9 @@ int run(Options options, const comm::Communicator& world) {
   }
   log::finish_progress();
   if (!world.is_root()) return 0;
+  if (const auto& only = rows.front().report.only_in_test; !only.empty())
+    log::warn(fmt::format("{} classes are in the test set alone, so that none of their images is recognised: {}",
+                          only.size(), fmt::join(only, ", ")));
   if (options.json) {
     fmt::print("{}\n", to_json(rows, options).dump());
   } else {
