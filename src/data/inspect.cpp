@@ -269,6 +269,7 @@ std::string inspect_folder(const std::string& folder, bool verify, const comm::C
     problems.push_back({{"file", file}, {"problem", what}});
   };
   const auto paths = shards_in(folder);
+  if (paths.empty()) want_finished(folder);
   if (paths.empty())
     throw Error(ExitCode::file, fmt::format("{}: neither a checkpoint nor a folder of *.h5 files", folder));
   std::uint64_t images = 0;

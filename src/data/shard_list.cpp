@@ -8,6 +8,7 @@
 #include <filesystem>
 
 #include "seer/base/error.hpp"
+#include "shard_set.hpp"
 
 namespace seer::data {
 namespace {
@@ -39,6 +40,7 @@ bool add(const std::string& name, std::vector<ChosenShard>& out) {
   if (fs::is_directory(name, error)) {
     const auto paths = shards_in(name);
     if (paths.empty()) {
+      want_finished(name);
       throw Error(ExitCode::file, fmt::format("{}: the folder holds no *.h5", name), "make shards with seer pack");
     }
     for (const auto& path : paths) out.push_back({path, true});

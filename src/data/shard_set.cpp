@@ -51,13 +51,27 @@ std::string text_of(const Name& name) {
 constexpr const char* kPackAgain =
     "pack again with --replace, or get the missing files; to use a part, name its files one by one or by a pattern";
 
-/// The files of one name as its manifest lists them.
-void check_manifest(const Name& name, const Manifest& manifest, const std::map<std::string, const ShardInfo*>& here,
-                    const std::set<std::string>& everywhere, bool whole) {
+std::vector<std::string> names_with_manifest(const std::string& folder) {
+  std::vector<std::string> names;
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(folder, ignored)) {
+    const auto file = entry.path().filename().string();
+    if (file.ends_with(kManifestEnd)) names.push_back(file.substr(0, file.size() - std::strlen(kManifestEnd)));
+  }
+  return names;
+}
+
+void want_complete(const Name& name, const Manifest& manifest) {
   if (!manifest.complete) {
     throw Error(ExitCode::file, fmt::format("{}: the pack that wrote these files did not finish", text_of(name)),
                 "run it again, with --replace or with --append as then");
   }
+}
+
+/// The files of one name as its manifest lists them.
+void check_manifest(const Name& name, const Manifest& manifest, const std::map<std::string, const ShardInfo*>& here,
+                    const std::set<std::string>& everywhere, bool whole) {
+  want_complete(name, manifest);
   const auto path = manifest_path(name.first, name.second);
   std::map<std::string, const Manifest::File*> listed;
   for (const auto& file : manifest.files) listed[file.name] = &file;
@@ -201,6 +215,12 @@ void write_manifest(const std::string& folder, const std::string& name, const Ma
   sync_to_disk(folder);
 }
 
+void want_finished(const std::string& folder) {
+  for (const auto& name : names_with_manifest(folder)) {
+    if (const auto manifest = read_manifest(folder, name)) want_complete({folder, name}, *manifest);
+  }
+}
+
 std::string shard_path(const std::string& folder, const std::string& name, std::size_t number) {
   return fmt::format("{}/{}-{:05}.h5", folder, name, number);
 }
@@ -227,11 +247,7 @@ void check_sets(const std::vector<ShardInfo>& shards, const std::vector<ChosenSh
     everywhere.insert(place_of(shards[i].path).file);
   }
   for (const auto& folder : whole) {  // also of those of which no shard is left
-    std::error_code ignored;
-    for (const auto& entry : fs::directory_iterator(folder, ignored)) {
-      const auto file = entry.path().filename().string();
-      if (file.ends_with(kManifestEnd)) names[{folder, file.substr(0, file.size() - std::strlen(kManifestEnd))}];
-    }
+    for (const auto& name : names_with_manifest(folder)) names[{folder, name}];
   }
   std::set<Name> listed;
   for (const auto& [name, here] : names) {

@@ -30,6 +30,9 @@ std::optional<Manifest> read_manifest(const std::string& folder, const std::stri
 /// Takes the place of an earlier one at once, and is on disk when this returns. Error(file).
 void write_manifest(const std::string& folder, const std::string& name, const Manifest& manifest);
 
+/// Error(file) if a manifest in this folder says that a pack did not finish, whether or not shards are there.
+void want_finished(const std::string& folder);
+
 /// "<folder>/<name>-00012.h5"
 std::string shard_path(const std::string& folder, const std::string& name, std::size_t number);
 /// Name and number of "<name>-00012.h5", the file's name without folder; nothing for other names.
