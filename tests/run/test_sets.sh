@@ -90,7 +90,7 @@ expect 0 'max_pixels           60000000' seer inspect wide/images-00000.h5
 needs_kernels
 seer synth -o train --classes 3 --images 40 --size 32 >/dev/null
 seer synth -o 'com,ma' --classes 2 --images 20 --size 32 >/dev/null
-write_config run.toml run 2
+write_config run.toml run 5
 read_by() { seer pretrain run.toml --set log.run_dir="$1" --set data.shards="$2" "${@:3}"; }
 expect 0 '64 images in the data set' read_by classes 'train,com\,ma,before'
 expect 0 '20 images in the data set' read_by commas 'com,ma'
