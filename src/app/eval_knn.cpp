@@ -214,7 +214,8 @@ int run(Options options, const comm::Communicator& world) {
   log::finish_progress();
   if (!world.is_root()) return 0;
   if (options.json) {
-    fmt::print("{}\n", to_json(rows, options, train, test).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+    fmt::print("{}\n",
+               to_json(rows, options, train, test).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
   } else {
     print_table(rows, train, test);
   }

@@ -60,40 +60,24 @@ ordered_json inspect_safetensors(const std::string& path) {
   return {{"file", path}, {"kind", "safetensors"}, {"values", values}, {"tensors", tensors}};
 }
 
-std::vector<std::string> shards_in(const std::string& folder) {
-  std::vector<std::string> found;
-  for (const auto& entry : fs::directory_iterator(folder)) {
-    if (entry.path().extension() == ".h5") found.push_back(entry.path().string());
-  }
-  std::sort(found.begin(), found.end());
-  return found;
-}
-
 ordered_json inspect(const Options& o, const comm::Communicator& alone) {
   std::error_code error;
   if (!fs::exists(o.path, error)) throw Error(ExitCode::file, fmt::format("{}: no such file or folder", o.path));
   if (!fs::is_directory(o.path, error)) {
-    if (o.path.ends_with(".safetensors")) return inspect_safetensors(o.path);
+    if (o.path.ends_with(".safetensors")) {
+      auto out = inspect_safetensors(o.path);
+      if (o.verify) {
+        out["verified"] = false;
+        out["problem"] = data::kNothingToCompare;
+      }
+      return out;
+    }
     return ordered_json::parse(data::inspect_hdf5(o.path, o.verify, alone));
   }
   if (fs::exists(o.path + "/manifest.json", error) || fs::exists(o.path + "/state.h5", error)) {
     return inspect_checkpoint(o.path, o.verify, alone);
   }
-  ordered_json files = ordered_json::array();
-  std::uint64_t images = 0;
-  bool all = true;
-  for (const auto& path : shards_in(o.path)) {
-    files.push_back(ordered_json::parse(data::inspect_hdf5(path, o.verify, alone)));
-    images += files.back().value("images", std::uint64_t{0});
-    all = all && files.back().value("verified", true);
-  }
-  if (files.empty()) {
-    throw Error(ExitCode::file, fmt::format("{}: neither a checkpoint nor a folder of *.h5 files", o.path));
-  }
-  ordered_json out = {{"file", o.path}, {"kind", "folder"}, {"images", images}};
-  if (o.verify) out["verified"] = all;
-  out["files"] = files;
-  return out;
+  return ordered_json::parse(data::inspect_folder(o.path, o.verify, alone));
 }
 
 // For people: a line a value; lists of objects as one line each.
@@ -148,7 +132,7 @@ Run add_inspect(CLI::App& command) {
         print(found);
       }
       std::fflush(stdout);
-      if (!found.value("verified", true)) {
+      if (!found.value("verified", true) || found.contains("problem")) {
         throw Error(ExitCode::file,
                     fmt::format("{}: {}", options->path, found.value("problem", "checksums do not agree")),
                     "use another copy, or write it again");

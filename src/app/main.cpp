@@ -19,6 +19,7 @@
 #include "seer/base/build_info.hpp"
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
+#include "seer/base/open_files.hpp"
 #include "seer/base/streams.hpp"
 #include "seer/comm/crash.hpp"
 #include "seer/comm/launcher.hpp"
@@ -210,6 +211,7 @@ int main(int argc, char** argv) {
   const comm::MpiSession mpi(argc, argv);
   const auto world = comm::Communicator::world();
   log::start(world.rank(), world.size());
+  raise_open_file_limit();  // after MPI's start, whose children would close every file that there may be
   comm::catch_crashes();
 
   CLI::App app("Pre-trains image models without labels: RegNetY trunks with SwAV, on one core or many nodes.", "seer");

@@ -7,6 +7,7 @@
 #include <CLI/CLI.hpp>
 #include <memory>
 
+#include "existing_option.hpp"
 #include "seer/app/command.hpp"
 #include "seer/base/log.hpp"
 #include "seer/base/utf8.hpp"
@@ -82,7 +83,9 @@ Run add_pack(CLI::App& command) {
   command.add_option("--max-pixels", options->max_pixels, "Refuse images that declare more pixels")
       ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 40))
       ->capture_default_str();
-  command.add_flag("--reject-duplicates", options->reject_duplicates, "Refuse files whose bytes came before");
+  command.add_flag("--reject-duplicates", options->reject_duplicates,
+                   "Refuse files whose bytes came before (with --append: or are in the folder)");
+  add_existing(command, options->existing);
   return [options, labels](const comm::Communicator& world) {
     options->labels = *labels == "folder";
     print(*options, data::pack(*options, world));

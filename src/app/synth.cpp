@@ -7,6 +7,7 @@
 #include <CLI/CLI.hpp>
 #include <memory>
 
+#include "existing_option.hpp"
 #include "seer/app/command.hpp"
 #include "seer/base/log.hpp"
 
@@ -28,6 +29,7 @@ Run add_synth(CLI::App& command) {
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   command.add_option("--split", options->name, "Names the shards (train, test, ...)")->capture_default_str();
+  add_existing(command, options->existing);
   return [options](const comm::Communicator& world) {
     const auto r = data::synth(*options, world);
     log::info(

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "seer/base/error_stack.hpp"
+#include "seer/base/open_files.hpp"
 
 namespace seer {
 namespace {
@@ -43,6 +44,7 @@ void remember_stack(const std::string& what, const std::string& where) {
 
 Error::Error(ExitCode code, const std::string& what, std::string remedy, std::source_location where)
     : std::runtime_error(what), code_(code), remedy_(std::move(remedy)) {
+  if (auto of_limit = open_files_remedy(what); !of_limit.empty()) remedy_ = std::move(of_limit);
   std::string_view file = where.file_name();
   // Paths are shown from the project's root, whatever folder it was built in.
   for (std::string_view root : {"src/", "include/seer/", "tests/"}) {

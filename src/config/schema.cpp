@@ -170,7 +170,8 @@ std::vector<Key> make_keys() {
       .key("window_blocks", &Data::window_blocks, at_least(1), "sampler: blocks shuffled together", Change::meaning)
       .key("prefetch_batches", &Data::prefetch_batches, between(1, 1000), "batches prepared ahead of the step")
       .key("reader_threads", &Data::reader_threads, between(0, 1024), "a rank; 0: chosen from the cores")
-      .key("max_pixels", &Data::max_pixels, at_least(1), "larger images count as bad")
+      .key("max_pixels", &Data::max_pixels, at_least(0),
+           "larger images count as bad; 0: the limit that the shards were packed with (50000000 where they tell none)")
       .key("decode", &Data::decode, one_of({"host", "auto"}),
            "\"auto\": JPEG by the device, where training on one with nvJPEG; pixels differ by a few levels")
       .key(

@@ -1,27 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <glob.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <span>
 #include <type_traits>
+#include <unordered_map>
 
 #include "seer/base/checksum.hpp"
 #include "seer/base/error.hpp"
+#include "seer/base/log.hpp"
+#include "seer/base/open_files.hpp"
 #include "seer/comm/progress.hpp"
 #include "seer/data/shard.hpp"
+#include "shard_set.hpp"
 
 namespace seer::data {
 namespace {
 
-constexpr std::size_t kMaxOpenFiles = 256;  // of a thousand shards; the usual limit of a process is 1024
+// Held open of the shards; of those that the process may still open a quarter, so that there is room for other data
+// sets, checkpoints, logs and MPI.
+constexpr std::size_t kMaxOpenFiles = 256;
+std::size_t files_to_hold() {
+  return std::clamp<std::size_t>(spare_open_files() / 4, 1, kMaxOpenFiles);
+}
 
 struct Descriptor {
   explicit Descriptor(const std::string& path) : fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
@@ -32,55 +41,6 @@ struct Descriptor {
   Descriptor& operator=(const Descriptor&) = delete;
   int fd;
 };
-
-std::vector<std::string> split_list(const std::string& text) {
-  std::vector<std::string> parts;
-  for (std::size_t at = 0; at <= text.size();) {
-    const auto end = std::min(text.find(',', at), text.size());
-    const auto first = text.find_first_not_of(' ', at);
-    const auto last = text.find_last_not_of(' ', end == 0 ? 0 : end - 1);
-    if (first < end) parts.push_back(text.substr(first, last - first + 1));
-    at = end + 1;
-  }
-  return parts;
-}
-
-std::vector<std::string> find_shards(const std::string& pattern) {
-  namespace fs = std::filesystem;
-  std::vector<std::string> paths;
-  for (const auto& part : split_list(pattern)) {
-    std::error_code error;
-    if (fs::is_regular_file(part, error)) {
-      paths.push_back(part);  // whatever characters its name has
-    } else if (fs::is_directory(part, error)) {
-      const auto before = paths.size();
-      for (const auto& entry : fs::directory_iterator(part, error)) {
-        const auto name = entry.path().filename().string();
-        if (entry.path().extension() == ".h5" && name[0] != '.') paths.push_back(entry.path().string());
-      }
-      if (error) throw Error(ExitCode::file, fmt::format("{}: {}", part, error.message()));
-      if (paths.size() == before) {
-        throw Error(ExitCode::file, fmt::format("{}: the folder holds no *.h5", part), "make shards with seer pack");
-      }
-    } else if (part.find_first_of("*?[") != std::string::npos) {
-      glob_t found{};
-      const int status = ::glob(part.c_str(), GLOB_NOSORT, nullptr, &found);
-      for (std::size_t i = 0; status == 0 && i < found.gl_pathc; ++i) paths.emplace_back(found.gl_pathv[i]);
-      globfree(&found);
-      if (status != 0) {
-        throw Error(ExitCode::file, fmt::format("no file matches \"{}\"", part),
-                    "make shards with seer pack, or correct data.shards");
-      }
-    } else {
-      throw Error(ExitCode::file, fmt::format("{}: no such file or folder", part),
-                  "make shards with seer pack, or correct data.shards");
-    }
-  }
-  if (paths.empty()) throw Error(ExitCode::file, "the list of shards is empty", "set data.shards");
-  std::sort(paths.begin(), paths.end());
-  paths.erase(std::unique(paths.begin(), paths.end()), paths.end());
-  return paths;
-}
 
 // What rank 0 found, as bytes for the others.
 class Packer {
@@ -120,65 +80,116 @@ class Unpacker {
 
 template <class F>
 void each_number(ShardInfo& s, F&& f) {
-  for (auto* n : {&s.file_bytes, &s.images, &s.pixels_offset, &s.pixels_bytes, &s.offset_offset, &s.width_offset,
-                  &s.height_offset, &s.checksum_offset, &s.label_offset}) {
+  for (auto* n :
+       {&s.file_bytes, &s.images, &s.pixels_offset, &s.pixels_bytes, &s.offset_offset, &s.width_offset,
+        &s.height_offset, &s.checksum_offset, &s.label_offset, &s.set.shards, &s.set.number, &s.set.max_pixels}) {
     f(*n);
   }
 }
 
-std::string pack_infos(std::vector<ShardInfo>& shards) {
+/// Shards without their classes, and each list of classes once.
+struct Opened {
+  std::vector<ShardInfo> shards;
+  std::vector<std::uint64_t> list_of;  ///< of each shard
+  std::vector<std::vector<std::string>> lists;
+};
+
+std::string to_bytes(Opened& opened) {
   Packer out;
-  out.number(shards.size());
-  for (auto& s : shards) {
+  out.number(opened.shards.size());
+  for (std::size_t i = 0; i < opened.shards.size(); ++i) {
+    auto& s = opened.shards[i];
     out.text(s.path);
+    out.text(s.set.id);
     each_number(s, [&](std::uint64_t& n) { out.number(n); });
-    out.number(s.classes.size());
-    for (const auto& c : s.classes) out.text(c);
+    out.number(opened.list_of[i]);
+  }
+  out.number(opened.lists.size());
+  for (const auto& list : opened.lists) {
+    out.number(list.size());
+    for (const auto& c : list) out.text(c);
   }
   return std::move(out.bytes());
 }
 
-std::vector<ShardInfo> unpack_infos(const std::string& bytes) {
+Opened from_bytes(const std::string& bytes) {
   Unpacker in(bytes);
-  std::vector<ShardInfo> shards(in.number());
-  for (auto& s : shards) {
+  Opened opened;
+  opened.shards.resize(in.number());
+  for (auto& s : opened.shards) {
     s.path = in.text();
+    s.set.id = in.text();
     each_number(s, [&](std::uint64_t& n) { n = in.number(); });
-    s.classes.resize(in.number());
-    for (auto& c : s.classes) c = in.text();
+    opened.list_of.push_back(in.number());
   }
-  return shards;
+  opened.lists.resize(in.number());
+  for (auto& list : opened.lists) {
+    list.resize(in.number());
+    for (auto& c : list) c = in.text();
+  }
+  return opened;
 }
 
-std::vector<ShardInfo> read_infos(const std::string& pattern, const comm::Communicator& alone) {
-  std::vector<ShardInfo> shards;
-  for (const auto& path : find_shards(pattern)) {
-    auto info = read_shard_info(path, &alone);
-    if (!shards.empty()) {
-      const auto& first = shards.front();
-      if (info.classes != first.classes) {
-        throw Error(
-            ExitCode::file,
-            fmt::format("{} names {} classes, {} names {}{}: labels do not mean the same", path, info.classes.size(),
-                        first.path, first.classes.size(), info.classes.size() == first.classes.size() ? " others" : ""),
-            "use shards of one seer pack");
-      }
-      if ((info.label_offset != 0) != (first.label_offset != 0) && info.images > 0 && first.images > 0) {
-        throw Error(ExitCode::file, fmt::format("{} and {}: one has labels, the other has none", path, first.path),
-                    "use shards of one seer pack");
-      }
-      info.classes.clear();  // one copy is enough
-    }
-    shards.push_back(std::move(info));
+void take(ShardInfo shard, std::map<std::vector<std::string>, std::uint64_t>& known, Opened& out) {
+  const auto [list, is_new] = known.emplace(std::move(shard.classes), out.lists.size());
+  if (is_new) out.lists.push_back(list->first);
+  shard.classes.clear();
+  out.list_of.push_back(list->second);
+  out.shards.push_back(std::move(shard));
+}
+
+/// Labels without names mean nothing beside named ones.
+void leave_out_unnamed_labels(Opened& opened) {
+  if (std::all_of(opened.lists.begin(), opened.lists.end(), [](const auto& list) { return list.empty(); })) return;
+  const ShardInfo* first = nullptr;
+  std::size_t count = 0;
+  for (std::size_t i = 0; i < opened.shards.size(); ++i) {
+    auto& shard = opened.shards[i];
+    if (shard.label_offset == 0 || !opened.lists[opened.list_of[i]].empty()) continue;
+    shard.label_offset = 0;
+    if (count++ == 0) first = &shard;
   }
-  return shards;
+  if (count == 0) return;
+  log::warn(fmt::format("{}{}: the labels have no names of classes, unlike those of other shards: they are not used",
+                        first->path, count > 1 ? fmt::format(" and {} more shards", count - 1) : ""));
+}
+
+Opened open_all(const std::string& pattern, const comm::Communicator& alone) {
+  const auto chosen = find_shards(pattern);
+  std::vector<std::string> paths;
+  for (const auto& c : chosen) paths.push_back(c.path);
+  Opened opened;
+  std::map<std::vector<std::string>, std::uint64_t> known;
+  read_shard_infos(paths, alone, [&](ShardInfo info) { take(std::move(info), known, opened); });
+  check_sets(opened.shards, chosen);
+  leave_out_unnamed_labels(opened);
+  return opened;
 }
 
 }  // namespace
 
 struct DataSet::Impl {
+  explicit Impl(Opened opened)
+      : shards(std::move(opened.shards)), list_of(std::move(opened.list_of)), files(shards.size()) {
+    first.push_back(0);
+    for (const auto& s : shards) first.push_back(first.back() + s.images);
+    std::unordered_map<std::string, std::int32_t> places;
+    for (const auto& list : opened.lists) {
+      auto& map = maps.emplace_back();
+      for (const auto& name : list) {
+        const auto [at, is_new] = places.emplace(name, static_cast<std::int32_t>(classes.size()));
+        if (is_new) classes.push_back(name);
+        map.push_back(at->second);
+      }
+    }
+  }
+
   std::vector<ShardInfo> shards;
-  std::vector<std::uint64_t> first;  // index of each shard's first image, and the total
+  std::vector<std::string> classes;
+  std::vector<std::vector<std::int32_t>> maps;  // of each list of classes: its labels' places in `classes`
+  std::vector<std::uint64_t> list_of;           // of each shard
+  std::vector<std::uint64_t> first;             // index of each shard's first image, and the total
+  const std::size_t max_open_files = files_to_hold();
   mutable std::mutex mutex;
   mutable std::vector<std::shared_ptr<Descriptor>> files;
   mutable std::size_t open_files = 0, clock_hand = 0;
@@ -187,7 +198,7 @@ struct DataSet::Impl {
     const std::lock_guard lock(mutex);
     if (!files[shard]) {
       // Readers keep what they use; a hand goes round and closes one of the others.
-      while (open_files >= kMaxOpenFiles) {
+      while (open_files >= max_open_files) {
         clock_hand = (clock_hand + 1) % files.size();
         if (files[clock_hand]) {
           files[clock_hand].reset();
@@ -228,6 +239,13 @@ DataSet::~DataSet() {
   delete impl_;
 }
 
+DataSet::DataSet(ShardInfo shard) {
+  Opened opened;
+  std::map<std::vector<std::string>, std::uint64_t> known;
+  take(std::move(shard), known, opened);
+  impl_ = new Impl(std::move(opened));
+}
+
 DataSet DataSet::open(const std::string& pattern, const comm::Communicator& comm) {
   // One rank reads the metadata, through MPI-IO on a communicator of its own, and shares it: a thousand ranks opening a
   // thousand shards would bring a parallel file system to its knees.
@@ -235,19 +253,14 @@ DataSet DataSet::open(const std::string& pattern, const comm::Communicator& comm
   std::string bytes;
   comm::agree(comm, "opening the data set", [&] {
     if (!comm.is_root()) return;
-    auto shards = read_infos(pattern, alone);
+    auto opened = open_all(pattern, alone);
     std::uint64_t images = 0;
-    for (const auto& s : shards) images += s.images;
+    for (const auto& s : opened.shards) images += s.images;
     if (images == 0) throw Error(ExitCode::file, fmt::format("\"{}\": the shards hold no images", pattern));
-    bytes = pack_infos(shards);
+    bytes = to_bytes(opened);
   });
   comm.broadcast(bytes);
-  auto impl = std::make_unique<Impl>();
-  impl->shards = unpack_infos(bytes);
-  impl->files.resize(impl->shards.size());
-  impl->first.push_back(0);
-  for (const auto& s : impl->shards) impl->first.push_back(impl->first.back() + s.images);
-  return DataSet(impl.release());
+  return DataSet(new Impl(from_bytes(bytes)));
 }
 
 std::uint64_t DataSet::images() const {
@@ -257,10 +270,17 @@ const std::vector<ShardInfo>& DataSet::shards() const {
   return impl_->shards;
 }
 const std::vector<std::string>& DataSet::classes() const {
-  return impl_->shards.front().classes;
+  return impl_->classes;
 }
 bool DataSet::has_labels() const {
   return std::any_of(impl_->shards.begin(), impl_->shards.end(), [](const auto& s) { return s.label_offset != 0; });
+}
+
+std::int64_t DataSet::max_pixels() const {
+  std::uint64_t most = 0;
+  for (const auto& s : impl_->shards)
+    most = std::max(most, s.set.max_pixels > 0 ? s.set.max_pixels : std::uint64_t{kUsualMaxPixels});
+  return static_cast<std::int64_t>(most);
 }
 
 void DataSet::read(std::uint32_t shard, std::uint64_t offset, std::uint64_t bytes, void* out) const {
@@ -321,19 +341,20 @@ void require_intact(const ImagePlace& place, std::span<const std::uint8_t> bytes
 
 std::vector<std::int32_t> DataSet::labels(std::uint64_t first, std::uint64_t count) const {
   std::vector<std::int32_t> out(count, -1);
-  const auto classes_count = static_cast<std::int64_t>(classes().size());
   std::uint64_t at = 0;
   impl_->each_part(first, count, [&](std::uint32_t shard, std::uint64_t begin, std::uint64_t part) {
     const auto& info = impl_->shards[shard];
+    const auto& places = impl_->maps[impl_->list_of[shard]];
+    const auto highest = static_cast<std::int64_t>(places.size()) - 1;
     if (info.label_offset != 0) read(shard, info.label_offset + begin * 4, part * 4, out.data() + at);
     for (std::uint64_t i = 0; i < part; ++i) {
-      const auto label = out[at + i];
-      if (label < -1 || (classes_count > 0 && label >= classes_count)) {
-        throw Error(
-            ExitCode::file,
-            fmt::format("{}: image {} has label {}, wanted -1 to {}", info.path, begin + i, label, classes_count - 1),
-            "the shard is damaged: pack it again");
+      auto& label = out[at + i];
+      if (label < -1 || (!places.empty() && label > highest)) {
+        throw Error(ExitCode::file,
+                    fmt::format("{}: image {} has label {}, wanted -1 to {}", info.path, begin + i, label, highest),
+                    "the shard is damaged: pack it again");
       }
+      if (label >= 0 && !places.empty()) label = places[static_cast<std::size_t>(label)];
     }
     at += part;
   });

@@ -52,6 +52,7 @@ struct EvalReader::Impl {
         side(options.raw_side > 0 ? options.raw_side : options.crop),
         slots(static_cast<std::size_t>(std::max<std::int64_t>(options.batches_ahead, 1) + 1)),
         workers(static_cast<std::size_t>(std::max<std::int64_t>(options.threads, 1))) {
+    if (options.max_pixels == 0) options.max_pixels = data.max_pixels();
     ensure(options.batch > 0 && side > 0 && last <= data.images(), "evaluation reader: sizes and range");
     for (int c = 0; c < 3; ++c) {
       mean[c] = static_cast<float>(options.normalisation.mean[static_cast<std::size_t>(c)]);

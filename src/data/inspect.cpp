@@ -5,12 +5,16 @@
 
 #include <algorithm>
 #include <limits>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <set>
 
 #include "seer/base/error.hpp"
 #include "seer/data/h5_trial.hpp"
 #include "seer/data/image.hpp"
 #include "seer/data/shard.hpp"
+#include "shard_set.hpp"
 
 namespace seer::data {
 namespace {
@@ -182,12 +186,18 @@ void inspect_images(const DataSet& set, bool verify, ordered_json& out) {
   }
 }
 
-}  // namespace
+// Text in hostile files may be no UTF-8.
+std::string text(const ordered_json& j) {
+  return j.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
+}
 
-std::string inspect_hdf5(const std::string& path, bool verify, const comm::Communicator& alone) {
-  // Text in hostile files may be no UTF-8.
-  auto text = [](const ordered_json& j) { return j.dump(-1, ' ', false, ordered_json::error_handler_t::replace); };
-  const std::string found = h5::trial(path, [&](const h5::File& file) {
+struct Found {
+  ordered_json json;
+  std::optional<ShardInfo> shard;
+};
+
+Found look_at(const std::string& path, bool verify, const comm::Communicator& alone) {
+  const std::string other = h5::trial(path, [&](const h5::File& file) {
     if (file.has("/", "format")) {
       ordered_json format;
       if (try_put(format, [&] { return file.get_string("/", "format"); }) && format == kShardFormat)
@@ -197,20 +207,108 @@ std::string inspect_hdf5(const std::string& path, bool verify, const comm::Commu
     out.update(Walker(file).walk());
     return text(out);
   });
-  if (!found.empty()) return found;
-
-  const ShardInfo info = read_shard_info(path, &alone);
-  ordered_json out = {{"file", path},
-                      {"kind", "shard"},
-                      {"version", kShardVersion},
-                      {"file_bytes", info.file_bytes},
-                      {"images", info.images},
-                      {"encoded_bytes", info.pixels_bytes},
-                      {"classes", info.classes},
-                      {"labels", info.label_offset != 0}};
+  if (!other.empty()) {
+    Found found{ordered_json::parse(other), std::nullopt};
+    if (verify) {
+      found.json["verified"] = false;
+      found.json["problem"] = kNothingToCompare;
+    }
+    return found;
+  }
+  Found found{{}, read_shard_info(path, &alone)};
+  const ShardInfo& info = *found.shard;
+  auto& out = found.json;
+  out = {{"file", path},
+         {"kind", "shard"},
+         {"version", kShardVersion},
+         {"file_bytes", info.file_bytes},
+         {"images", info.images},
+         {"encoded_bytes", info.pixels_bytes},
+         {"classes", info.classes},
+         {"labels", info.label_offset != 0}};
+  if (!info.set.id.empty())
+    out["set"] = {{"id", info.set.id}, {"number", info.set.number}, {"shards", info.set.shards}};
+  if (info.set.max_pixels > 0) out["max_pixels"] = info.set.max_pixels;
   out["place"] = {{"bytes", info.pixels_offset},  {"offset", info.offset_offset},     {"width", info.width_offset},
                   {"height", info.height_offset}, {"checksum", info.checksum_offset}, {"label", info.label_offset}};
-  if (info.images > 0) inspect_images(DataSet::open(path, alone), verify, out);
+  inspect_images(DataSet(info), verify, out);
+  return found;
+}
+
+// What shards say of the sets they are of.
+ordered_json sets_of(const std::vector<ShardInfo>& shards) {
+  std::map<std::string, std::pair<std::set<std::uint64_t>, std::uint64_t>> sets;  // numbers, images
+  std::map<std::string, const SetMark*> marks;
+  for (const auto& shard : shards) {
+    if (shard.set.id.empty()) continue;
+    marks[shard.set.id] = &shard.set;
+    sets[shard.set.id].first.insert(shard.set.number);
+    sets[shard.set.id].second += shard.images;
+  }
+  ordered_json out = ordered_json::array();
+  for (const auto& [id, mark] : marks) {
+    out.push_back({{"name", id},
+                   {"shards", fmt::format("{} of {} shards", sets[id].first.size(), mark->shards)},
+                   {"images", sets[id].second}});
+  }
+  return out;
+}
+
+}  // namespace
+
+std::string inspect_hdf5(const std::string& path, bool verify, const comm::Communicator& alone) {
+  return text(look_at(path, verify, alone).json);
+}
+
+std::string inspect_folder(const std::string& folder, bool verify, const comm::Communicator& alone) {
+  ordered_json files = ordered_json::array(), problems = ordered_json::array();
+  std::vector<ShardInfo> shards;
+  std::vector<ChosenShard> chosen;
+  bool refused = false;  // whether reading the folder as a data set would be, for more than a file of another kind
+  const auto add_problem = [&](const std::string& file, const std::string& what) {
+    problems.push_back({{"file", file}, {"problem", what}});
+  };
+  const auto paths = shards_in(folder);
+  if (paths.empty()) want_finished(folder);
+  if (paths.empty())
+    throw Error(ExitCode::file, fmt::format("{}: neither a checkpoint nor a folder of *.h5 files", folder));
+  std::uint64_t images = 0;
+  for (const auto& path : paths) {
+    try {
+      auto found = look_at(path, verify, alone);
+      if (!found.shard) {
+        add_problem(path, "is not a shard");
+      } else {
+        images += found.shard->images;
+        shards.push_back(std::move(*found.shard));
+        chosen.push_back({path, true});
+        if (!found.json.value("verified", true)) add_problem(path, "its images are not what was packed");
+      }
+      files.push_back(std::move(found.json));
+    } catch (const Error& error) {
+      if (error.code() != ExitCode::file) throw;
+      files.push_back({{"file", path}, {"kind", "unreadable"}});
+      add_problem(path, error.what());
+      refused = true;
+    }
+  }
+  if (!refused) {
+    try {
+      check_sets(shards, chosen);
+    } catch (const Error& error) {
+      add_problem(folder, error.message());
+      refused = true;
+    }
+  }
+  ordered_json out = {{"file", folder}, {"kind", "folder"}, {"images", images}, {"sets", sets_of(shards)}};
+  if (verify) out["verified"] = problems.empty();
+  if (!problems.empty()) out["problems"] = problems;
+  if (refused || (verify && !problems.empty())) {
+    out["problem"] = fmt::format("{} of {} files: {}: {}{}", problems.size(), paths.size(),
+                                 problems[0]["file"].get<std::string>(), problems[0]["problem"].get<std::string>(),
+                                 problems.size() > 1 ? "; the others are named above" : "");
+  }
+  out["files"] = files;
   return text(out);
 }
 

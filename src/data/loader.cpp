@@ -73,6 +73,7 @@ struct ShardLoader::Impl {
         slots(static_cast<std::size_t>(std::max<std::int64_t>(config.data.prefetch_batches, 1) + 1)),
         workers(threads_in),
         parts(std::move(parts_in)) {
+    config.data.max_pixels = max_pixels(config, data);
     if (parts) {
       feed = std::make_unique<DeviceFeed>(config, images_here, slots.size(),
                                           parts->decoder ? DeviceFeed::Places::apart : DeviceFeed::Places::shared,

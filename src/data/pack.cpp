@@ -18,6 +18,7 @@
 #include "seer/base/log.hpp"
 #include "seer/base/utf8.hpp"
 #include "seer/data/image.hpp"
+#include "seer/data/shard_writer.hpp"
 #include "seer/device/memory.hpp"
 
 namespace seer::data {
@@ -132,6 +133,11 @@ class Ledger {
       bytes += v.bytes;
       of_archive += v.of_archive;
     }
+  }
+
+  /// Images that are there already; later ones of the same bytes are duplicates.
+  void know(const std::vector<std::pair<std::uint64_t, std::uint64_t>>& checksums_and_bytes) {
+    seen_.insert(checksums_and_bytes.begin(), checksums_and_bytes.end());
   }
 
   /// Sorts the classes and numbers them again; images without a folder have no class. `of_archives` false: nor have
@@ -251,6 +257,28 @@ std::vector<std::pair<std::size_t, std::size_t>> cut(const std::vector<Accepted>
   return shards;
 }
 
+// Equal for equal images, labels and sizes of shards, whatever the sources are called and however many ranks there are.
+std::string identity(const Ledger& ledger, const std::vector<std::pair<std::size_t, std::size_t>>& shards,
+                     std::int64_t max_pixels) {
+  Checksum sum;
+  auto number = [&](std::uint64_t value) { sum.add(&value, sizeof value); };
+  number(static_cast<std::uint64_t>(max_pixels));
+  for (const auto& name : ledger.classes) {
+    number(name.size());
+    sum.add(name.data(), name.size());
+  }
+  for (const auto& [first, last] : shards) {
+    number(last - first);
+    for (auto i = first; i < last; ++i) {
+      const auto& e = ledger.accepted[i].entry;
+      for (const std::uint64_t value :
+           {e.bytes, e.checksum, std::uint64_t{e.width}, std::uint64_t{e.height}, static_cast<std::uint64_t>(e.label)})
+        number(value);
+    }
+  }
+  return fmt::format("{:016x}", sum.value());
+}
+
 // Candidates of the second pass, which must be what the first one saw.
 class Rereader {
  public:
@@ -284,17 +312,42 @@ std::string stored_name(const std::string& raw) {
   return name.substr(from);
 }
 
+// Checksum and bytes of the images that stay; rank 0 reads, all learn.
+std::vector<std::pair<std::uint64_t, std::uint64_t>> images_there(const std::string& folder,
+                                                                  const std::optional<SetOutput>& output,
+                                                                  const comm::Communicator& alone,
+                                                                  const comm::Communicator& comm) {
+  std::vector<std::pair<std::uint64_t, std::uint64_t>> found;
+  comm::agree(comm, "reading the shards that are there", [&] {
+    if (!output) return;
+    for (const auto& file : output->kept()) {
+      const DataSet shard(read_shard_info(folder + "/" + file.name, &alone));
+      for (const auto& place : shard.places(0, shard.images())) found.emplace_back(place.checksum, place.bytes);
+    }
+  });
+  auto count = static_cast<std::int64_t>(found.size());
+  comm.broadcast(&count, sizeof count);
+  found.resize(static_cast<std::size_t>(count));
+  comm.broadcast(found.data(), found.size() * sizeof found[0]);
+  return found;
+}
+
 }  // namespace
 
 PackResult pack(const PackOptions& options, const comm::Communicator& comm) {
   const Clock clock;
   const std::string name = options.split.empty() ? "images" : options.split;
+  const comm::Communicator alone = comm.split(comm.rank());
+  std::optional<SetOutput> output;  // rank 0
   comm::agree(comm, "preparing the output folder", [&] {
-    if (comm.is_root()) prepare_folder(options.folder, name);
+    if (comm.is_root()) output.emplace(options.folder, name, options.existing, alone);
   });
+  std::int64_t first_number = output ? static_cast<std::int64_t>(output->first_number()) : 0;
+  comm.broadcast(&first_number, sizeof first_number);
   const SourceRules rules{options.split, options.hidden};
   const SourceList sources = find_sources(options.sources, rules, comm);
   Ledger ledger(options);
+  if (options.reject_duplicates && first_number > 0) ledger.know(images_there(options.folder, output, alone, comm));
   const auto tallies = verify_all(sources, rules, options, comm, ledger);
   const auto left_out = judge(sources, rules, tallies);
   ledger.number_classes(!left_out.samples);
@@ -315,7 +368,7 @@ PackResult pack(const PackOptions& options, const comm::Communicator& comm) {
   const auto shards = cut(ledger.accepted, options.shard_bytes);
   result.shards = shards.size();
   comm::agree(comm, "writing rejects.jsonl", [&] {
-    if (comm.is_root()) write_rejects(options.folder, name, ledger.rejects);
+    if (comm.is_root()) write_rejects(options.folder, name, ledger.rejects, options.existing);
   });
   comm::agree(comm, "judging what was accepted", [&] {
     if (ledger.accepted.empty()) {
@@ -330,6 +383,7 @@ PackResult pack(const PackOptions& options, const comm::Communicator& comm) {
 
   // Second pass: every rank writes every R-th shard.
   const auto ranks = static_cast<std::size_t>(comm.size()), rank = static_cast<std::size_t>(comm.rank());
+  const auto set = identity(ledger, shards, options.max_pixels);
   std::vector<ShardWriter> written;
   std::optional<Rereader> reader;
   const Clock write_clock;
@@ -342,7 +396,9 @@ PackResult pack(const PackOptions& options, const comm::Communicator& comm) {
       const std::span images(ledger.accepted.data() + first, last - first);
       std::vector<ShardEntry> entries;
       for (const auto& image : images) entries.push_back(image.entry);
-      ShardWriter writer(shard_path(options.folder, name, wave + rank), entries, ledger.classes);
+      ShardWriter writer(shard_path(options.folder, name, static_cast<std::size_t>(first_number) + wave + rank),
+                         entries, ledger.classes,
+                         {set, shards.size(), wave + rank, static_cast<std::uint64_t>(options.max_pixels)});
       std::vector<std::uint8_t> bytes;
       Candidate c;
       for (std::size_t i = 0; i < images.size(); ++i) {
@@ -359,13 +415,16 @@ PackResult pack(const PackOptions& options, const comm::Communicator& comm) {
     });
   }
   comm::agree(comm, "naming shards", [&] {
-    if (comm.is_root()) remove_shards(options.folder, name, shards.size());
+    if (output) output->begin_naming();
   });
   comm::agree(comm, "naming shards", [&] {
     for (auto& w : written) w.publish();
   });
-  comm::agree(comm, "syncing the folder", [&] {
-    if (comm.is_root()) sync_to_disk(options.folder);
+  comm::agree(comm, "naming the set", [&] {
+    if (!output) return;
+    std::vector<std::uint64_t> images;
+    for (const auto& [first, last] : shards) images.push_back(last - first);
+    output->end_naming(set, images);
   });
   log::finish_progress();
   result.seconds = clock.seconds();

@@ -6,17 +6,16 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cctype>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
-#include <optional>
 
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
+#include "seer/data/shard_writer.hpp"
 
 namespace seer::data {
 namespace {
@@ -24,36 +23,44 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-// The number in "<name>-00012.h5" (plus `suffix`), or nothing.
-std::optional<std::size_t> shard_number(const std::string& file, const std::string& name, const std::string& suffix) {
-  const std::string start = name + "-", end = ".h5" + suffix;
-  if (!file.starts_with(start) || !file.ends_with(end)) return std::nullopt;
-  const auto digits = file.substr(start.size(), file.size() - start.size() - end.size());
-  if (digits.size() < 5 || digits.size() > 12 ||
-      !std::all_of(digits.begin(), digits.end(), [](unsigned char c) { return std::isdigit(c) != 0; })) {
-    return std::nullopt;
-  }
-  return std::stoull(digits);
-}
-
-std::size_t remove_matching(const std::string& folder, const std::string& name, const std::string& suffix,
-                            std::size_t from) {
-  std::size_t removed = 0;
+// Numbers of the shards of this name in the folder, ascending; with a suffix.
+std::vector<std::size_t> numbers_in(const std::string& folder, const std::string& name, const std::string& suffix) {
+  std::vector<std::size_t> numbers;
   std::error_code error;
   for (const auto& entry : fs::directory_iterator(folder, error)) {
-    const auto number = shard_number(entry.path().filename().string(), name, suffix);
-    if (number && *number >= from && fs::remove(entry.path(), error)) ++removed;
+    auto file = entry.path().filename().string();
+    if (!file.ends_with(suffix)) continue;
+    file.erase(file.size() - suffix.size());
+    if (const auto parsed = parse_shard_name(file); parsed && parsed->first == name) numbers.push_back(parsed->second);
   }
-  return removed;
+  std::sort(numbers.begin(), numbers.end());
+  return numbers;
+}
+
+// What is there to stay beside the new shards, each looked at before.
+std::vector<Manifest::File> files_to_keep(const std::string& folder, const std::string& name,
+                                          const comm::Communicator& alone) {
+  const auto manifest = read_manifest(folder, name);
+  if (manifest && !manifest->complete) return manifest->files;  // a pack that did not finish says what was there before
+  std::vector<std::string> paths;
+  std::vector<ChosenShard> chosen;
+  for (const auto number : numbers_in(folder, name, "")) {
+    paths.push_back(shard_path(folder, name, number));
+    chosen.push_back({paths.back(), true});
+  }
+  std::vector<ShardInfo> shards;
+  read_shard_infos(paths, alone, [&](ShardInfo info) { shards.push_back(std::move(info)); });
+  check_sets(shards, chosen);
+  std::vector<Manifest::File> files;
+  for (const auto& s : shards) files.push_back({fs::path(s.path).filename(), s.set.id, s.images, s.file_bytes});
+  return files;
 }
 
 }  // namespace
 
-std::string shard_path(const std::string& folder, const std::string& name, std::size_t index) {
-  return fmt::format("{}/{}-{:05}.h5", folder, name, index);
-}
-
-void prepare_folder(const std::string& folder, const std::string& name) {
+SetOutput::SetOutput(const std::string& folder, const std::string& name, Existing existing,
+                     const comm::Communicator& alone)
+    : folder_(folder), name_(name) {
   std::error_code error;
   fs::create_directories(folder, error);
   if (error) throw Error(ExitCode::file, fmt::format("{}: cannot be made: {}", folder, error.message()));
@@ -64,17 +71,58 @@ void prepare_folder(const std::string& folder, const std::string& name) {
   } else {
     throw Error(ExitCode::file, fmt::format("{}: not writable: {}", folder, std::strerror(errno)));
   }
-  const auto removed = remove_matching(folder, name, kTemporarySuffix, 0);
-  if (removed > 0) log::info(fmt::format("removed {} unfinished shards of an interrupted call", removed));
+  if (const auto there = numbers_in(folder, name, "").size(); existing == Existing::refuse && there > 0) {
+    throw Error(ExitCode::input, fmt::format("{} holds {} shards {}-*.h5 already", folder, there, name),
+                "give --replace, and they go when the new ones are complete, or --append, and the new ones come behind "
+                "them; or choose another folder or --split");
+  }
+  if (existing == Existing::append) kept_ = files_to_keep(folder, name, alone);
+  for (const auto& file : kept_)
+    first_number_ = std::max(first_number_, parse_shard_name(file.name).value().second + 1);
+  const auto unfinished = numbers_in(folder, name, kTemporarySuffix);
+  for (const auto number : unfinished) fs::remove(shard_path(folder, name, number) + kTemporarySuffix, error);
+  if (!unfinished.empty())
+    log::info(fmt::format("removed {} unfinished shards of an interrupted call", unfinished.size()));
 }
 
-void write_rejects(const std::string& folder, const std::string& name, const std::vector<Reject>& rejects) {
+std::uint64_t SetOutput::images() const {
+  std::uint64_t images = 0;
+  for (const auto& file : kept_) images += file.images;
+  return images;
+}
+
+void SetOutput::begin_naming() const {
+  write_manifest(folder_, name_, {false, kept_});
+  std::size_t removed = 0;
+  for (const auto number : numbers_in(folder_, name_, "")) {
+    const auto path = shard_path(folder_, name_, number);
+    const auto file = fs::path(path).filename().string();
+    if (std::any_of(kept_.begin(), kept_.end(), [&](const auto& kept) { return kept.name == file; })) continue;
+    if (std::remove(path.c_str()) != 0) throw Error(ExitCode::file, fmt::format("{}: {}", path, std::strerror(errno)));
+    ++removed;
+  }
+  if (removed > 0) log::info(fmt::format("removed {} shards of an earlier call", removed));
+}
+
+void SetOutput::end_naming(const std::string& set, const std::vector<std::uint64_t>& images) const {
+  sync_to_disk(folder_);
+  Manifest manifest{true, kept_};
+  for (std::size_t i = 0; i < images.size(); ++i) {
+    const fs::path path = shard_path(folder_, name_, first_number_ + i);
+    manifest.files.push_back({path.filename(), set, images[i], fs::file_size(path)});
+  }
+  write_manifest(folder_, name_, manifest);
+}
+
+void write_rejects(const std::string& folder, const std::string& name, const std::vector<Reject>& rejects,
+                   Existing existing) {
   const std::string path = folder + "/rejects.jsonl", temporary = path + kTemporarySuffix;
   std::ofstream out(temporary, std::ios::binary);
   std::ifstream before(path);
   for (std::string line; std::getline(before, line);) {
     const auto old = json::parse(line, nullptr, false);
-    if (old.is_object() && old.contains("split") && old["split"] != name) out << line << '\n';
+    if (!old.is_object() || !old.contains("split")) continue;
+    if (old["split"] != name || existing == Existing::append) out << line << '\n';
   }
   for (const auto& r : rejects) {
     const json object = {{"split", name}, {"path", r.path}, {"reason", r.reason}, {"bytes", r.bytes}};
@@ -97,11 +145,6 @@ void want_room(const std::string& folder, std::uint64_t bytes) {
                 fmt::format("{}: no space left: the images need {} bytes, {} are free", folder, bytes, free_bytes),
                 "make room, or write to another file system");
   }
-}
-
-void remove_shards(const std::string& folder, const std::string& name, std::size_t from) {
-  const auto removed = remove_matching(folder, name, "", from);
-  if (removed > 0) log::info(fmt::format("removed {} shards that an earlier call had made beyond these", removed));
 }
 
 }  // namespace seer::data

@@ -6,7 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "seer/data/shard_writer.hpp"
+#include "seer/data/pack.hpp"
+#include "shard_set.hpp"
 
 namespace seer::data {
 
@@ -15,16 +16,33 @@ struct Reject {
   std::uint64_t bytes = 0;
 };
 
-/// "<folder>/<name>-00012.h5"
-std::string shard_path(const std::string& folder, const std::string& name, std::size_t index);
-/// Makes the folder, tries that it can be written to, and removes temporaries that an interrupted call left.
-/// Error(file).
-void prepare_folder(const std::string& folder, const std::string& name);
-/// <folder>/rejects.jsonl: one object a refused file; lines of other names (splits) are kept.
-void write_rejects(const std::string& folder, const std::string& name, const std::vector<Reject>& rejects);
+/// The shards of one name in a folder, before and after. Rank 0 alone has one.
+class SetOutput {
+ public:
+  /// Makes the folder, tries that it can be written to, and removes temporaries that an interrupted call left. `alone`:
+  /// a communicator of one rank. Error(input) for what Existing::refuse refuses, Error(file).
+  SetOutput(const std::string& folder, const std::string& name, Existing existing, const comm::Communicator& alone);
+
+  /// The files that stay (Existing::append).
+  const std::vector<Manifest::File>& kept() const { return kept_; }
+  std::uint64_t images() const;
+  /// Of the first new shard.
+  std::size_t first_number() const { return first_number_; }
+  /// Before the first shard is given its name: says that the set is incomplete, and removes what does not stay.
+  void begin_naming() const;
+  /// When all have their names: the new ones are of `set` and have these numbers of images. Now the set is complete.
+  void end_naming(const std::string& set, const std::vector<std::uint64_t>& images) const;
+
+ private:
+  std::string folder_, name_;
+  std::vector<Manifest::File> kept_;
+  std::size_t first_number_ = 0;
+};
+
+/// <folder>/rejects.jsonl: one object a refused file; lines of other names (splits) are kept, with append all are.
+void write_rejects(const std::string& folder, const std::string& name, const std::vector<Reject>& rejects,
+                   Existing existing);
 /// Error(file) if the file system has fewer free bytes.
 void want_room(const std::string& folder, std::uint64_t bytes);
-/// Removes shards of this name from index `from` on: an earlier call made more of them.
-void remove_shards(const std::string& folder, const std::string& name, std::size_t from);
 
 }  // namespace seer::data

@@ -38,6 +38,25 @@ void want_length(const h5::File& file, const char* name, const h5::Description& 
   }
 }
 
+std::uint64_t positive(const h5::File& file, const char* name, std::int64_t least) {
+  const auto value = file.get_int("/", name);
+  if (value < least) fail(file.path(), fmt::format("attribute {} is {}, wanted at least {}", name, value, least));
+  return static_cast<std::uint64_t>(value);
+}
+
+SetMark read_mark(const h5::File& file) {
+  SetMark mark;
+  if (file.has("/", "max_pixels")) mark.max_pixels = positive(file, "max_pixels", 1);
+  if (!file.has("/", "set")) return mark;
+  mark.id = file.get_string("/", "set");
+  mark.shards = positive(file, "set_shards", 1);
+  mark.number = positive(file, "set_number", 0);
+  if (mark.id.empty() || mark.number >= mark.shards) {
+    fail(file.path(), fmt::format("says it is shard {} of {} of set \"{}\"", mark.number, mark.shards, mark.id));
+  }
+  return mark;
+}
+
 ShardInfo check_shard(const h5::File& file) {
   if (!file.has("/", "format")) fail(file.path(), "is not a shard: it has no attribute format");
   if (const auto format = file.get_string("/", "format"); format != kShardFormat) {
@@ -76,6 +95,7 @@ ShardInfo check_shard(const h5::File& file) {
     }
   }
   if (file.has("/", "classes")) info.classes = file.get_strings("/", "classes");
+  info.set = read_mark(file);
   std::uint64_t first = 0, last = 0;
   file.read("/images/offset", h5::Type::u64, 0, 1, &first);
   file.read("/images/offset", h5::Type::u64, info.images, 1, &last);
@@ -86,15 +106,17 @@ ShardInfo check_shard(const h5::File& file) {
   return info;
 }
 
+ShardInfo open_shard(const std::string& path, const comm::Communicator* comm) {
+  ShardInfo info = check_shard(h5::File::open(path, comm));
+  struct stat status {};
+  if (::stat(path.c_str(), &status) == 0) info.file_bytes = static_cast<std::uint64_t>(status.st_size);
+  return info;
+}
+
 }  // namespace
 
 ShardInfo read_shard_info(const std::string& path, const comm::Communicator* comm) {
-  auto tried = [&] {
-    h5::trial(path, [](const h5::File& file) {
-      check_shard(file);
-      return std::string();
-    });
-  };
+  auto tried = [&] { h5::trial(path, [](const h5::File& file) { return check_shard(file), std::string(); }); };
   if (comm == nullptr) {
     tried();
   } else {
@@ -102,10 +124,14 @@ ShardInfo read_shard_info(const std::string& path, const comm::Communicator* com
       if (comm->is_root()) tried();
     });
   }
-  ShardInfo info = check_shard(h5::File::open(path, comm));
-  struct stat status {};
-  if (::stat(path.c_str(), &status) == 0) info.file_bytes = static_cast<std::uint64_t>(status.st_size);
-  return info;
+  return open_shard(path, comm);
+}
+
+void read_shard_infos(const std::vector<std::string>& paths, const comm::Communicator& alone,
+                      const std::function<void(ShardInfo)>& take) {
+  h5::trial_each(
+      paths, [](const h5::File& file) { return check_shard(file), std::string(); },
+      [&](std::size_t i, const std::string&) { take(open_shard(paths[i], &alone)); });
 }
 
 }  // namespace seer::data

@@ -51,13 +51,19 @@ void ShardWriter::Remover::operator()(std::string* path) const {
 }
 
 ShardWriter::ShardWriter(const std::string& path, const std::vector<ShardEntry>& entries,
-                         const std::vector<std::string>& classes)
+                         const std::vector<std::string>& classes, const SetMark& set)
     : path_(path), temporary_(new std::string(path + kTemporarySuffix)), images_(entries.size()) {
   file_ = std::make_unique<h5::File>(h5::File::create(*temporary_));
   h5::File& f = *file_;
   f.set("/", "format", std::string(kShardFormat));
   f.set("/", "version", kShardVersion);
   if (!classes.empty()) f.set("/", "classes", classes);
+  if (!set.id.empty()) {
+    f.set("/", "set", set.id);
+    f.set("/", "set_shards", static_cast<std::int64_t>(set.shards));
+    f.set("/", "set_number", static_cast<std::int64_t>(set.number));
+  }
+  if (set.max_pixels > 0) f.set("/", "max_pixels", static_cast<std::int64_t>(set.max_pixels));
   f.create_group("/images");
   column<std::uint32_t>(f, "/images/width", h5::Type::u32, entries, [](const ShardEntry& e) { return e.width; });
   column<std::uint32_t>(f, "/images/height", h5::Type::u32, entries, [](const ShardEntry& e) { return e.height; });

@@ -75,9 +75,14 @@ std::size_t reader_threads(const config::Config& config, const comm::Communicato
   return static_cast<std::size_t>(std::clamp(spare, 1, 64));
 }
 
+std::int64_t max_pixels(const config::Config& config, const DataSet& data) {
+  return config.data.max_pixels > 0 ? config.data.max_pixels : data.max_pixels();
+}
+
 std::int64_t largest_image_pixels(const config::Config& config, const DataSet& data, const comm::Communicator& comm) {
   constexpr std::uint64_t kBlockImages = 1 << 16;
   const auto size = static_cast<std::uint64_t>(comm.size()), rank = static_cast<std::uint64_t>(comm.rank());
+  const auto limit = static_cast<std::uint64_t>(max_pixels(config, data));
   std::int64_t largest = 0;
   comm::agree(comm, "sizes of images", [&] {
     std::vector<std::uint32_t> widths, heights;
@@ -94,8 +99,7 @@ std::int64_t largest_image_pixels(const config::Config& config, const DataSet& d
         for (std::uint64_t i = 0; i < count; ++i) {
           const auto pixels = std::uint64_t{widths[i]} * heights[i];
           // Larger ones count as bad, and are not decoded.
-          if (pixels <= static_cast<std::uint64_t>(config.data.max_pixels))
-            largest = std::max(largest, static_cast<std::int64_t>(pixels));
+          if (pixels <= limit) largest = std::max(largest, static_cast<std::int64_t>(pixels));
         }
       }
     }
@@ -119,7 +123,8 @@ std::int64_t loader_bytes(const config::Config& config, std::int64_t images_here
   }
   bytes *= std::max<std::int64_t>(data.prefetch_batches, 1) + 1;
   const auto threads = data.reader_threads > 0 ? data.reader_threads : readers.threads;
-  const auto pixels = readers.image_pixels > 0 ? readers.image_pixels : std::min(data.staging_pixels, data.max_pixels);
+  const auto usual = data.max_pixels > 0 ? std::min(data.staging_pixels, data.max_pixels) : data.staging_pixels;
+  const auto pixels = readers.image_pixels > 0 ? readers.image_pixels : usual;
   const auto places = std::min(2.0 * static_cast<double>(data.window_blocks) * static_cast<double>(data.block_images),
                                readers.images > 0 ? static_cast<double>(readers.images) : kUsualImages);
   const auto read = std::min(kReadBytes, kFilePerPixel * pixels * images_here);

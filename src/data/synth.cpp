@@ -7,12 +7,14 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <optional>
 
 #include "pack_output.hpp"
 #include "seer/base/checksum.hpp"
 #include "seer/base/clock.hpp"
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
+#include "seer/data/shard_writer.hpp"
 
 namespace seer::data {
 namespace {
@@ -69,9 +71,13 @@ std::vector<std::string> draw(const SynthOptions& o, std::int64_t first, std::in
 SynthResult synth(const SynthOptions& o, const comm::Communicator& comm) {
   const Clock clock;
   Clock since_shown;
+  const comm::Communicator alone = comm.split(comm.rank());
+  std::optional<SetOutput> output;  // rank 0
   comm::agree(comm, "preparing the output folder", [&] {
-    if (comm.is_root()) prepare_folder(o.folder, o.name);
+    if (comm.is_root()) output.emplace(o.folder, o.name, o.existing, alone);
   });
+  std::int64_t begin = output ? static_cast<std::int64_t>(output->images()) : 0;  // number of the first image
+  comm.broadcast(&begin, sizeof begin);
   std::vector<std::string> classes;
   for (std::int64_t c = 0; c < o.classes; ++c) classes.push_back(synth_class_name(c));
   std::vector<std::string> sorted = classes;
@@ -86,8 +92,15 @@ SynthResult synth(const SynthOptions& o, const comm::Communicator& comm) {
   Encoder encoder;
   SynthResult result;
   std::vector<ShardWriter> written;
-  for (std::int64_t first = 0; first < o.images; first += per_shard, ++result.shards) {
-    const std::int64_t end = std::min(o.images, first + per_shard);
+  const std::int64_t last = begin + o.images;
+  const auto shards = static_cast<std::uint64_t>((o.images + per_shard - 1) / per_shard);
+  // What the images follow from.
+  const auto set =
+      fmt::format("{:016x}", checksum(fmt::format("synth 1: {} {} {} {} {}", o.seed, o.classes, o.size, begin, last)));
+  std::vector<std::uint64_t> images_of;
+  for (std::int64_t first = begin; first < last; first += per_shard, ++result.shards) {
+    const std::int64_t end = std::min(last, first + per_shard);
+    images_of.push_back(static_cast<std::uint64_t>(end - first));
     std::vector<std::string> images;
     for (std::int64_t at = first; at < end;) {
       const auto count = std::min(end - at, kRound_images * comm.size());
@@ -97,9 +110,9 @@ SynthResult synth(const SynthOptions& o, const comm::Communicator& comm) {
       if (comm.is_root()) std::move(drawn.begin(), drawn.end(), std::back_inserter(images));
       if (since_shown.ms() > 200) {
         since_shown.restart();
-        const double rate = static_cast<double>(at) / clock.seconds();
-        const auto left = static_cast<std::int64_t>(static_cast<double>(o.images - at) / rate);
-        log::progress(fmt::format("synth: {} of {} images, {:.0f} images/s, {}:{:02} left", at, o.images, rate,
+        const double rate = static_cast<double>(at - begin) / clock.seconds();
+        const auto left = static_cast<std::int64_t>(static_cast<double>(last - at) / rate);
+        log::progress(fmt::format("synth: {} of {} images, {:.0f} images/s, {}:{:02} left", at - begin, o.images, rate,
                                   left / 60, left % 60));
       }
     }
@@ -111,7 +124,8 @@ SynthResult synth(const SynthOptions& o, const comm::Communicator& comm) {
         entries.push_back({images[i].size(), checksum(images[i]), static_cast<std::uint32_t>(o.size),
                            static_cast<std::uint32_t>(o.size), label});
       }
-      ShardWriter writer(shard_path(o.folder, o.name, result.shards), entries, sorted);
+      ShardWriter writer(shard_path(o.folder, o.name, output->first_number() + result.shards), entries, sorted,
+                         {set, shards, result.shards, kUsualMaxPixels});
       for (const auto& image : images)
         writer.append({reinterpret_cast<const std::uint8_t*>(image.data()), image.size()});
       writer.finish();
@@ -120,9 +134,9 @@ SynthResult synth(const SynthOptions& o, const comm::Communicator& comm) {
   }
   comm::agree(comm, "naming shards", [&] {
     if (!comm.is_root()) return;
-    remove_shards(o.folder, o.name, result.shards);
+    output->begin_naming();
     for (auto& w : written) w.publish();
-    sync_to_disk(o.folder);
+    output->end_naming(set, images_of);
   });
   log::finish_progress();
   result.images = static_cast<std::uint64_t>(o.images);

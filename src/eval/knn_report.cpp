@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <array>
+#include <iterator>
 #include <numeric>
+#include <set>
 #include <span>
 
 #include "seer/base/error.hpp"
@@ -33,21 +35,37 @@ Labelled count_labels(const comm::Communicator& comm, const FeatureTable& train,
   return out;
 }
 
+/// The test set's labels as places among `classes`, which begin with the training set's.
+std::vector<std::int32_t> labels_among(const std::vector<std::string>& classes, const FeatureTable& test) {
+  std::vector<std::int32_t> out = test.labels;
+  std::vector<std::int32_t> places;
+  for (const auto& name : test.info.classes) {
+    places.push_back(static_cast<std::int32_t>(std::find(classes.begin(), classes.end(), name) - classes.begin()));
+  }
+  for (auto& label : out) {
+    if (label >= 0 && !places.empty()) label = places.at(static_cast<std::size_t>(label));
+  }
+  return out;
+}
+
 /// Labels without names: as many classes as the highest one says.
-std::int64_t count_classes(const Labelled& labelled, const FeatureTable& train, const FeatureTable& test) {
+std::int64_t count_classes(const Labelled& labelled, const std::vector<std::string>& classes, const FeatureTable& train,
+                           const FeatureTable& test) {
   if (labelled.train == 0 || labelled.test == 0) {
     throw Error(ExitCode::file,
                 fmt::format("k-NN: no image of {} has a label", labelled.train == 0 ? train.info.data : test.info.data),
                 "pack it with --labels folder");
   }
-  const auto named =
-      static_cast<std::int64_t>(common_classes(train.info.classes, train.info.data, test.info.classes, test.info.data));
-  const auto classes = named == 0 ? labelled.highest + 1 : named;
-  if (labelled.highest >= classes) {
-    throw Error(ExitCode::file, fmt::format("k-NN: label {} in sets of {} classes ({}, {})", labelled.highest, classes,
-                                            train.info.data, test.info.data));
+  return classes.empty() ? labelled.highest + 1 : static_cast<std::int64_t>(classes.size());
+}
+
+void check_labels(const FeatureTable& table) {
+  const auto classes = static_cast<std::int64_t>(table.info.classes.size());
+  const auto highest = table.labels.empty() ? -1 : *std::max_element(table.labels.begin(), table.labels.end());
+  if (classes > 0 && highest >= classes) {
+    throw Error(ExitCode::file,
+                fmt::format("k-NN: label {} in a set of {} classes ({})", highest, classes, table.info.data));
   }
-  return classes;
 }
 
 /// Among the five classes of most votes; a class without votes is in no list.
@@ -61,10 +79,11 @@ bool among_five(const double* votes, std::int64_t classes, std::int32_t label) {
 }
 
 /// Usable images of every class, over all ranks.
-std::vector<std::int64_t> per_class(const comm::Communicator& comm, const FeatureTable& table, std::int64_t classes) {
+std::vector<std::int64_t> per_class(const comm::Communicator& comm, const std::vector<std::int32_t>& labels,
+                                    const std::vector<std::uint8_t>& bad, std::int64_t classes) {
   std::vector<std::int64_t> out(static_cast<std::size_t>(classes), 0);
-  for (std::size_t i = 0; i < table.rows(); ++i) {
-    if (table.labels[i] >= 0 && table.bad[i] == 0) ++out[static_cast<std::size_t>(table.labels[i])];
+  for (std::size_t i = 0; i < labels.size(); ++i) {
+    if (labels[i] >= 0 && bad[i] == 0) ++out[static_cast<std::size_t>(labels[i])];
   }
   comm.all_reduce(std::span(out));
   return out;
@@ -72,7 +91,7 @@ std::vector<std::int64_t> per_class(const comm::Communicator& comm, const Featur
 
 /// Test images that no training image can vote for.
 void warn_of_strange_classes(const std::vector<std::int64_t>& train, const std::vector<std::int64_t>& test,
-                             const FeatureTable& table) {
+                             const std::vector<std::string>& names_of_classes) {
   constexpr int kShown = 5;
   std::int64_t images = 0, classes = 0;
   std::string names;
@@ -81,7 +100,7 @@ void warn_of_strange_classes(const std::vector<std::int64_t>& train, const std::
     images += test[c];
     if (classes++ >= kShown) continue;
     names += fmt::format("{}{}", names.empty() ? "" : ", ",
-                         c < table.info.classes.size() ? table.info.classes[c] : fmt::format("{}", c));
+                         c < names_of_classes.size() ? names_of_classes[c] : fmt::format("{}", c));
   }
   if (images == 0) return;
   log::warn(
@@ -92,30 +111,40 @@ void warn_of_strange_classes(const std::vector<std::int64_t>& train, const std::
 
 }  // namespace
 
-std::size_t common_classes(const std::vector<std::string>& train, const std::string& train_name,
-                           const std::vector<std::string>& test, const std::string& test_name) {
-  const auto differ = static_cast<std::size_t>(
-      std::mismatch(train.begin(), train.end(), test.begin(), test.end()).first - train.begin());
-  if (train.size() == test.size() && differ == train.size()) return train.size();
-  const auto name = [differ](const std::vector<std::string>& classes) {
-    return differ < classes.size() ? "\"" + classes[differ] + "\"" : std::string("nothing");
-  };
-  throw Error(ExitCode::file,
-              fmt::format("k-NN: class lists differ: class {} is {} in {} ({} classes), {} in {} ({} classes)", differ,
-                          name(train), train_name, train.size(), name(test), test_name, test.size()),
-              "training and test images must be packed from folders of the same names");
+std::vector<std::string> common_classes(const std::vector<std::string>& train, const std::string& train_name,
+                                        const std::vector<std::string>& test, const std::string& test_name) {
+  if (train.empty() != test.empty()) {
+    throw Error(ExitCode::file,
+                fmt::format("k-NN: {} names no classes, {} names {}", train.empty() ? train_name : test_name,
+                            train.empty() ? test_name : train_name, std::max(train.size(), test.size())),
+                "labels are compared by the names of their classes: pack both sets with seer pack");
+  }
+  std::vector<std::string> both = train;
+  const std::set<std::string> known(train.begin(), train.end());
+  std::copy_if(test.begin(), test.end(), std::back_inserter(both),
+               [&](const auto& name) { return !known.contains(name); });
+  return both;
 }
 
 KnnReport knn_report(const comm::Communicator& comm, const FeatureTable& train, const FeatureTable& test,
                      const KnnOptions& options) {
   const auto labelled = count_labels(comm, train, test);
   std::int64_t classes = 0;
-  comm::agree(comm, "k-NN labels", [&] { classes = count_classes(labelled, train, test); });
+  std::vector<std::string> names;
+  std::vector<std::int32_t> test_labels;
+  KnnReport report;
+  comm::agree(comm, "k-NN labels", [&] {
+    check_labels(train);
+    check_labels(test);
+    names = common_classes(train.info.classes, train.info.data, test.info.classes, test.info.data);
+    classes = count_classes(labelled, names, train, test);
+    test_labels = labels_among(names, test);
+  });
   const auto votes = knn_votes(comm, train, test, classes, options);
   const auto usable = [](const FeatureTable& t, std::size_t i) { return t.labels[i] >= 0 && t.bad[i] == 0; };
-  KnnReport report;
   report.classes = classes;
-  const auto train_classes = per_class(comm, train, classes), test_classes = per_class(comm, test, classes);
+  const auto train_classes = per_class(comm, train.labels, train.bad, classes);
+  const auto test_classes = per_class(comm, test_labels, test.bad, classes);
   report.train_rows = std::accumulate(train_classes.begin(), train_classes.end(), std::int64_t{0});
   report.test_rows = std::accumulate(test_classes.begin(), test_classes.end(), std::int64_t{0});
   comm::agree(comm, "k-NN images", [&] {
@@ -123,7 +152,7 @@ KnnReport knn_report(const comm::Communicator& comm, const FeatureTable& train, 
     throw Error(ExitCode::file, fmt::format("k-NN: {} labelled training and {} labelled test images decode",
                                             report.train_rows, report.test_rows));
   });
-  warn_of_strange_classes(train_classes, test_classes, test);
+  warn_of_strange_classes(train_classes, test_classes, names);
   for (const auto k : options.k) {
     if (k > report.train_rows)
       log::warn(fmt::format("k-NN: k = {} of {} training images: all of them vote", k, report.train_rows));
@@ -134,9 +163,9 @@ KnnReport knn_report(const comm::Communicator& comm, const FeatureTable& train, 
     std::array<std::int64_t, 2> right = {0, 0};
     for (std::size_t i = 0; i < test.rows(); ++i) {
       if (!usable(test, i)) continue;
-      right[0] += result.predicted[i] == test.labels[i] ? 1 : 0;
+      right[0] += result.predicted[i] == test_labels[i] ? 1 : 0;
       right[1] +=
-          among_five(result.votes.data() + i * static_cast<std::size_t>(classes), classes, test.labels[i]) ? 1 : 0;
+          among_five(result.votes.data() + i * static_cast<std::size_t>(classes), classes, test_labels[i]) ? 1 : 0;
     }
     comm.all_reduce(right);
     report.scores.push_back({result.k, static_cast<double>(right[0]) / n, static_cast<double>(right[1]) / n});

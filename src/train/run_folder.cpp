@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <cerrno>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 
@@ -16,10 +18,12 @@ namespace {
 namespace fs = std::filesystem;
 
 void write_text(const std::string& path, const std::string& text) {
+  errno = 0;
   std::ofstream file(path);
   file << text;
   if (!file.flush()) {
-    throw Error(ExitCode::file, "cannot write " + path, "free space or choose another log.run_dir");
+    throw Error(ExitCode::file, fmt::format("cannot write {}: {}", path, std::strerror(errno)),
+                "free space or choose another log.run_dir");
   }
 }
 

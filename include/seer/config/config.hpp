@@ -65,7 +65,7 @@ struct Data {
   std::int64_t window_blocks = 16;   ///< sampler: blocks shuffled together
   std::int64_t prefetch_batches = 2;
   std::int64_t reader_threads = 0;  ///< 0: chosen from the cores
-  std::int64_t max_pixels = 50000000;
+  std::int64_t max_pixels = 0;      ///< 0: what the shards were packed with
   std::string decode = "host";
   std::int64_t staging_pixels = 1048576;  ///< on a device: room for decoded images, pixels an image; planned for hosts
   bool operator==(const Data&) const = default;

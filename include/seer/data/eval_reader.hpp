@@ -21,7 +21,7 @@ struct EvalOptions {
   std::int64_t batch = 32;    ///< images of a batch; the last one may be smaller
   std::int64_t batches_ahead = 2;
   std::int64_t threads = 1;
-  std::int64_t max_pixels = 50000000;
+  std::int64_t max_pixels = 0;    ///< larger images count as bad; 0: those over the data set's own limit
   config::Augment normalisation;  ///< mean and std
 };
 

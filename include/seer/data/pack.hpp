@@ -11,6 +11,13 @@
 
 namespace seer::data {
 
+/// What becomes of shards of the same name that are in the output folder.
+enum class Existing : std::uint8_t {
+  refuse,   ///< Error(input) if there are any
+  replace,  ///< they go when the new ones are complete
+  append,   ///< they stay, and the new ones get the numbers behind theirs
+};
+
 struct PackOptions {
   std::vector<std::string> sources;  ///< folders, .tar[.gz] archives, lists of paths, single images
   std::string folder;                ///< where <name>-00000.h5 ... and rejects.jsonl go
@@ -21,7 +28,8 @@ struct PackOptions {
   std::uint64_t shard_bytes = std::uint64_t{1} << 30;  ///< of encoded images; at least one image a shard
   std::int64_t min_side = 1;                           ///< pixels of the shorter side
   std::int64_t max_pixels = 50'000'000;
-  bool reject_duplicates = false;
+  bool reject_duplicates = false;  ///< with append also of images that are there
+  Existing existing = Existing::refuse;
 };
 
 struct PackResult {
@@ -39,8 +47,9 @@ struct PackResult {
 
 /// Collective; the same files whatever the number of ranks. Two passes over the sources: first each rank decodes every
 /// R-th file, then each rank writes every R-th shard, so that no more than one image and one buffer are held by a rank
-/// (beside about 50 bytes an image of bookkeeping). Shards get their names when all are complete and synced; those of
-/// an earlier call of the same name are replaced. Warns of splits that lie beside each other or take everything.
+/// (beside about 50 bytes an image of bookkeeping). Shards get their names when all are complete and synced, and
+/// <name>.manifest.json says so last: whenever it is killed, the old set is there, or the new one, or what
+/// DataSet::open refuses. Warns of splits that lie beside each other or take everything.
 /// Error(file): missing source, folder not writable, no room, no image.
 PackResult pack(const PackOptions& options, const comm::Communicator& comm);
 

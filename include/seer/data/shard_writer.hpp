@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "seer/data/h5.hpp"
+#include "seer/data/shard.hpp"
 
 namespace seer::data {
 
@@ -27,7 +28,8 @@ class ShardWriter {
  public:
   /// Creates `path` + kTemporarySuffix with everything but the encoded images and their names. `classes` may be empty:
   /// then no labels are written. Error(file): no place, not writable.
-  ShardWriter(const std::string& path, const std::vector<ShardEntry>& entries, const std::vector<std::string>& classes);
+  ShardWriter(const std::string& path, const std::vector<ShardEntry>& entries, const std::vector<std::string>& classes,
+              const SetMark& set = {});
   ShardWriter(ShardWriter&&) noexcept = default;
   ShardWriter& operator=(ShardWriter&&) noexcept = default;
   /// Removes the temporary file unless it was published.
@@ -40,6 +42,7 @@ class ShardWriter {
   /// Gives a finished shard its name (replacing what has it).
   void publish();
   const std::string& path() const { return path_; }
+  std::size_t images() const { return images_; }
 
  private:
   void write_out();

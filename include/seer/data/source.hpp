@@ -88,6 +88,8 @@ struct Readers {
   std::int64_t image_pixels = 0;  ///< of the largest image; 0: data.staging_pixels
   std::int64_t images = 0;        ///< of the data set; 0: not known
 };
+/// data.max_pixels, or what the data set's images were packed with.
+std::int64_t max_pixels(const config::Config& config, const DataSet& data);
 /// Pixels of the largest image that will be decoded; collective, each rank reads its share of the sizes. Error(file).
 std::int64_t largest_image_pixels(const config::Config& config, const DataSet& data, const comm::Communicator& comm);
 /// What a loader of batches on the host holds at most for `images_here` images of a rank.

@@ -9,6 +9,7 @@
 
 #include "seer/comm/communicator.hpp"
 #include "seer/data/image.hpp"
+#include "seer/data/pack.hpp"
 
 namespace seer::data {
 
@@ -28,6 +29,7 @@ struct SynthOptions {
   std::int64_t images = 10000;
   std::int64_t size = 96;  ///< pixels a side
   std::uint64_t seed = 0;
+  Existing existing = Existing::refuse;  ///< append: image i begins with the number of images that are there
 };
 
 struct SynthResult {

@@ -34,9 +34,10 @@ struct KnnVotes {
 std::vector<KnnVotes> knn_votes(const comm::Communicator& comm, const FeatureTable& train, const FeatureTable& test,
                                 std::int64_t classes, const KnnOptions& options);
 
-/// Size of the class list of both sets. Error(file) naming the first difference.
-std::size_t common_classes(const std::vector<std::string>& train, const std::string& train_name,
-                           const std::vector<std::string>& test, const std::string& test_name);
+/// The classes of both sets by name: those of the training set in their order, then what only the test set has.
+/// Error(file) where one set names its classes and the other does not.
+std::vector<std::string> common_classes(const std::vector<std::string>& train, const std::string& train_name,
+                                        const std::vector<std::string>& test, const std::string& test_name);
 
 struct KnnScore {
   std::int64_t k = 0;
@@ -49,7 +50,7 @@ struct KnnReport {
   double largest_class = 0;  ///< share of the test rows' commonest class: what guessing one class reaches
 };
 
-/// Collective. Error(file) where the two sets have no labels or other class lists, naming the first difference.
+/// Collective. Labels mean the same where their classes have the same name. Error(file) where a set has no labels.
 KnnReport knn_report(const comm::Communicator& comm, const FeatureTable& train, const FeatureTable& test,
                      const KnnOptions& options);
 

@@ -112,6 +112,7 @@ TEST_F(PackMpi, ListsSplitsAndFilters) {
   EXPECT_FALSE(set.has_labels());
 
   o.min_side = 17;  // all are 16 x 24
+  o.existing = Existing::replace;
   EXPECT_THROW(pack(o, world_), Error);
   // rejects.jsonl: path, reason and bytes of each.
   if (world_.is_root()) {
@@ -136,10 +137,62 @@ TEST_F(PackMpi, LeftoversAndLongerEarlierRunsGo) {
   auto o = options("photos", "out");
   pack(o, world_);
   o.shard_bytes = 1 << 30;
+  o.existing = Existing::replace;
   pack(o, world_);
   if (!world_.is_root()) return;
-  EXPECT_EQ(test::names_in(folder_ / "out"),
-            (std::vector<std::string>{"images-00000.h5", "other-00007.h5.tmp", "rejects.jsonl"}));
+  EXPECT_EQ(test::names_in(folder_ / "out"), (std::vector<std::string>{"images-00000.h5", "images.manifest.json",
+                                                                       "other-00007.h5.tmp", "rejects.jsonl"}));
+}
+
+TEST_F(PackMpi, ShardsThatAreThereAreReplacedOrAppendedTo) {
+  auto o = options("photos/train/ape", "out");
+  o.reject_duplicates = true;
+  const auto first = pack(o, world_);
+  try {
+    pack(o, world_);
+    ADD_FAILURE() << "packed over a set";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ExitCode::input);
+    EXPECT_NE(e.message().find("--append"), std::string::npos);
+  }
+  // Behind the first: the images of another folder, none of those that are there.
+  o.sources = {folder_ / "photos/train/ape", folder_ / "photos/test"};
+  o.existing = Existing::append;
+  const auto more = pack(o, world_);
+  EXPECT_EQ(more.accepted, 30U);
+  EXPECT_EQ(more.rejected.at("duplicate"), first.accepted);
+  const auto set = DataSet::open(o.folder, world_);
+  EXPECT_EQ(set.images(), first.accepted + more.accepted);
+  EXPECT_EQ(set.shards().size(), first.shards + more.shards);
+  EXPECT_EQ(set.classes(), (std::vector<std::string>{"ape", "cat", "zebra"}));
+  EXPECT_EQ(set.shards().back().set.number + 1, more.shards);
+  EXPECT_NE(set.shards().front().set.id, set.shards().back().set.id);
+
+  o.existing = Existing::replace;
+  o.max_pixels = 60'000'000;
+  const auto anew = pack(o, world_);
+  EXPECT_EQ(DataSet::open(o.folder, world_).images(), anew.accepted);
+  EXPECT_EQ(DataSet::open(o.folder, world_).max_pixels(), 60'000'000);
+
+  SynthOptions s;
+  s.folder = folder_ / "synth";
+  s.images = 5;
+  s.size = 16;
+  synth(s, world_);
+  EXPECT_THROW(synth(s, world_), Error);
+  s.existing = Existing::append;
+  synth(s, world_);
+  const auto twice = DataSet::open(s.folder, world_);
+  s.folder = folder_ / "synth-once";
+  s.images = 10;
+  synth(s, world_);
+  const auto once = DataSet::open(s.folder, world_);
+  std::vector<std::uint8_t> a, b;
+  for (std::uint64_t i = 0; i < 10; ++i) {
+    twice.read_image(i, a);
+    once.read_image(i, b);
+    EXPECT_EQ(a, b) << i;
+  }
 }
 
 TEST_F(PackMpi, ErrorsAreTheSameOnEveryRank) {
