@@ -7,6 +7,7 @@
 #include <CLI/CLI.hpp>
 #include <memory>
 
+#include "endings.hpp"
 #include "seer/app/command.hpp"
 #include "seer/base/log.hpp"
 
@@ -65,6 +66,7 @@ Run add_pack(CLI::App& command) {
       ->capture_default_str();
   command.add_flag("--reject-duplicates", options->reject_duplicates, "Refuse files whose bytes came before");
   return [options, labels](const comm::Communicator& world) {
+    refuse_misleading(options->folder, "a folder of shards");
     options->labels = *labels == "folder";
     print(*options, data::pack(*options, world));
     return 0;

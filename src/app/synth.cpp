@@ -7,6 +7,7 @@
 #include <CLI/CLI.hpp>
 #include <memory>
 
+#include "endings.hpp"
 #include "seer/app/command.hpp"
 #include "seer/base/log.hpp"
 
@@ -29,6 +30,7 @@ Run add_synth(CLI::App& command) {
       ->capture_default_str();
   command.add_option("--split", options->name, "Names the shards (train, test, ...)")->capture_default_str();
   return [options](const comm::Communicator& world) {
+    refuse_misleading(options->folder, "a folder of shards");
     const auto r = data::synth(*options, world);
     log::info(
         fmt::format("synth      {} images of {} classes, {:.1f} MiB, in {} shards in {}; {:.1f} s ({:.0f} images/s)",

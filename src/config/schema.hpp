@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "seer/config/config.hpp"
+#include "seer/config/nearest.hpp"
 
 namespace seer::config {
 
@@ -62,8 +63,6 @@ const Key* find_key(const std::string& section, const std::string& name);
 
 /// The path of the known key nearest to section.name: edit distance of the names, one more for another section.
 std::string nearest_key(const std::string& section, const std::string& name);
-/// The candidate with the least edit distance; "" where there are none.
-std::string nearest(const std::string& word, const std::vector<std::string>& candidates);
 /// Edit distance: insertions, deletions, substitutions and swaps of neighbours.
 std::size_t edit_distance(const std::string& a, const std::string& b);
 
