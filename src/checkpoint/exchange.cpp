@@ -180,7 +180,7 @@ Import import_safetensors(const std::string& path, const std::optional<config::M
                 "features, eval, export and model.init_from take weights files and checkpoints as they are");
   }
   const SafetensorsFile file(path);
-  auto renamed = rename(file, path, naming, prefix);
+  auto renamed = rename(file, path, naming, prefix.empty() || prefix.back() == '.' ? prefix : prefix + ".");
   auto model = given ? given : recorded_model(file, path);
   const auto fitting = fitting_options(renamed.shapes);
   if (!model) {
@@ -197,7 +197,7 @@ Import import_safetensors(const std::string& path, const std::optional<config::M
     std::string remedy = "give the --preset (or the five numbers) this file was trained with";
     if (!fitting.empty()) {
       remedy = fmt::format("its shapes are those of {}", fitting);
-    } else if (model->width_rule == "pycls") {
+    } else if (!renamed.shapes.empty() && model->width_rule == "pycls") {
       remedy += "; torchvision's own 800mf, 4.0gf and 8gf need --width-rule torchvision";
     }
     if (!renamed.ignored.empty()) {

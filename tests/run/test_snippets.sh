@@ -4,7 +4,7 @@
 # needs a module that this python3 lacks is parsed only, and named. The same commands make the files as README gives.
 . "$(dirname "$0")/common.sh"
 needs_kernels
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+root=$(cd "$SEER_TEST_DATA/../.." && pwd)
 
 expect 0 'accepted' seer pack "$SEER_TEST_DATA/images" -o shards --labels none
 sed -e 's|^shards = .*|shards = "shards"|' -e 's|^run_dir = .*|run_dir = "runs/photos"|' "$root/inputs/demo.toml" >photos.toml
