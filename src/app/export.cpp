@@ -4,28 +4,53 @@
 
 #include <CLI/CLI.hpp>
 #include <memory>
+#include <nlohmann/json.hpp>
 
+#include "endings.hpp"
 #include "seer/app/command.hpp"
+#include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
 #include "seer/checkpoint/checkpoint.hpp"
 #include "seer/checkpoint/exchange.hpp"
+#include "seer/data/shard.hpp"
 
 namespace seer::app {
 namespace {
+
+constexpr auto kReplace = nlohmann::json::error_handler_t::replace;
 
 struct Options {
   std::string in, out, names = "torchvision";
 };
 
-void export_weights(const Options& options) {
-  const auto weights = checkpoint::read_weights(checkpoint::resolve(options.in));
-  const auto naming = checkpoint::parse_naming(options.names);
-  checkpoint::export_safetensors(options.out, weights, naming);
-  if (naming == checkpoint::Naming::vissl && !weights.classifier.empty()) {
-    log::info("fc.* is left out: VISSL's trunk has no classifier");
+/// Of the images that a checkpoint was trained on, as JSON, where they are still there and have any.
+std::string classes_of(const std::string& shards, const comm::Communicator& alone) {
+  try {
+    const auto set = data::DataSet::open(shards, alone);
+    return set.classes().empty() ? "" : nlohmann::json(set.classes()).dump(-1, ' ', false, kReplace);
+  } catch (const Error&) {
+    return "";
   }
+}
+
+void export_weights(const Options& options, const comm::Communicator& alone) {
+  const auto from = checkpoint::resolve(options.in);
+  auto weights = checkpoint::read_weights(from);
+  const auto naming = checkpoint::parse_naming(options.names);
+  auto& about = weights.about;
+  about.try_emplace("source", from);
+  if (about.contains("shards") && !about.contains("classes")) {
+    if (const auto classes = classes_of(about["shards"], alone); !classes.empty()) about["classes"] = classes;
+  }
+  checkpoint::export_safetensors(options.out, weights, naming);
+  if (!about.contains("mean")) log::info("what pixels were normalised with is not known of this file, and not written");
   log::info(fmt::format("{}: {} parameters and {} buffers with {}'s names", options.out, weights.parameters.size(),
                         weights.buffers.size(), options.names));
+  if (naming == checkpoint::Naming::torchvision) {
+    log::info("Python that loads it:\n\n" + checkpoint::python_lines(options.out, weights));
+  } else if (!weights.classifier.empty()) {
+    log::info("fc.* is left out: VISSL's trunk has no classifier");
+  }
 }
 
 }  // namespace
@@ -39,8 +64,10 @@ Run add_export(CLI::App& command) {
       ->check(CLI::IsMember({"torchvision", "vissl"}))
       ->capture_default_str();
   return [options](const comm::Communicator& world) {
+    const auto alone = world.split(world.rank());
     comm::agree(world, "export", [&] {
-      if (world.is_root()) export_weights(*options);
+      require_ending(options->out, ".safetensors");
+      if (world.is_root()) export_weights(*options, alone);
     });
     return 0;
   };

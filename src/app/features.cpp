@@ -7,6 +7,7 @@
 #include <CLI/CLI.hpp>
 #include <memory>
 
+#include "endings.hpp"
 #include "eval_options.hpp"
 #include "seer/app/command.hpp"
 #include "seer/base/clock.hpp"
@@ -21,6 +22,7 @@ struct Options {
 };
 
 int run(const Options& options, const comm::Communicator& world) {
+  refuse_misleading(options.out, "HDF5");
   auto extractor = eval::FeatureExtractor::load(world, options.weights, layer_of(options.choices));
   extractor.compute_on(options.choices.device);
   const auto data = data::DataSet::open(options.shards, world);

@@ -7,7 +7,10 @@
 #include <cctype>
 #include <filesystem>
 #include <memory>
+#include <optional>
+#include <span>
 
+#include "endings.hpp"
 #include "seer/app/command.hpp"
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
@@ -17,17 +20,18 @@ namespace seer::app {
 namespace {
 
 struct Options {
-  std::string in, out, names = "auto";
+  std::string in, out, names = "auto", prefix;
   config::Model model;
 };
 
 void import_weights(Options options) {
   auto& model = options.model;
   const bool numbers = model.depth != 0 || model.w0 != 0 || model.wm > 0 || model.group_width != 0;
-  if (model.preset.empty() == !numbers) {
-    throw Error(ExitCode::input, model.preset.empty() ? "no architecture given" : "--preset and numbers given together",
+  if (!model.preset.empty() && numbers) {
+    throw Error(ExitCode::input, "--preset and numbers given together",
                 "give --preset, or --depth --w0 --wa --wm --group-width");
   }
+  refuse_misleading(options.out, "HDF5");
   std::error_code unknown;  // a file that is not there yet is no other file's equal
   if (std::filesystem::equivalent(options.in, options.out, unknown)) {
     throw Error(ExitCode::input, fmt::format("{} is both input and output", options.in),
@@ -35,11 +39,17 @@ void import_weights(Options options) {
   }
   std::transform(model.preset.begin(), model.preset.end(), model.preset.begin(),
                  [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  const auto imported = checkpoint::import_safetensors(options.in, model, checkpoint::parse_naming(options.names));
+  const bool given = numbers || !model.preset.empty();
+  const auto imported = checkpoint::import_safetensors(options.in, given ? std::optional(model) : std::nullopt,
+                                                       checkpoint::parse_naming(options.names), options.prefix);
   const auto& weights = imported.weights;
-  if (!imported.ignored.empty()) {
-    log::warn(fmt::format("{} tensors of {} are not part of the model and left out: {}", imported.ignored.size(),
-                          options.in, fmt::join(imported.ignored, ", ")));
+  for (const auto& [prefix, count] : imported.prefixes) {
+    log::info(fmt::format("\"{}\" is taken off {} names", prefix, count));
+  }
+  if (const auto& ignored = imported.ignored; !ignored.empty()) {
+    const auto shown = std::span(ignored).first(std::min<std::size_t>(ignored.size(), 8));
+    log::warn(fmt::format("{} tensors of {} are not part of the model and left out: {}{}", ignored.size(), options.in,
+                          fmt::join(shown, ", "), shown.size() < ignored.size() ? " ..." : ""));
   }
   if (!weights.classifier.empty()) log::info("fc.* is kept for export only: seer has no use for the classifier");
   checkpoint::write_weights(options.out, weights);
@@ -58,9 +68,14 @@ Run add_import(CLI::App& command) {
   auto options = std::make_shared<Options>();
   options->model.preset.clear();
   auto& model = options->model;
-  command.add_option("IN.safetensors", options->in, "Weights with torchvision's or VISSL's names")->required();
+  command
+      .add_option(
+          "IN.safetensors", options->in,
+          "Weights of a RegNetY with the names of torchvision, timm, transformers, pycls, ClassyVision or VISSL")
+      ->required();
   command.add_option("OUT.h5", options->out, "Weights file to write")->required();
-  command.add_option("--preset", model.preset, "RegNetY of this size: 400mf, 8gf, 256gf ...");
+  command.add_option("--preset", model.preset,
+                     "RegNetY of this size: 400mf, 8gf ...; not needed for an export of seer");
   command.add_option("--width-rule", model.width_rule, "How widths fit groups; differs for 800mf, 4.0gf, 8gf")
       ->check(CLI::IsMember({"pycls", "torchvision"}))
       ->capture_default_str();
@@ -72,6 +87,8 @@ Run add_import(CLI::App& command) {
   command.add_option("--names", options->names, "Names in the file")
       ->check(CLI::IsMember({"auto", "torchvision", "vissl"}))
       ->capture_default_str();
+  command.add_option("--prefix", options->prefix,
+                     "Take only tensors whose names begin so, without it: of a file that holds several networks");
   return [options](const comm::Communicator& world) {
     comm::agree(world, "import", [&] {
       if (world.is_root()) import_weights(*options);

@@ -57,7 +57,8 @@ ordered_json inspect_safetensors(const std::string& path) {
     tensors.push_back(
         {{"name", name}, {"type", entry.type}, {"shape", entry.shape}, {"bytes", entry.end - entry.begin}});
   }
-  return {{"file", path}, {"kind", "safetensors"}, {"values", values}, {"tensors", tensors}};
+  return {
+      {"file", path}, {"kind", "safetensors"}, {"metadata", file.metadata()}, {"values", values}, {"tensors", tensors}};
 }
 
 ordered_json inspect(const Options& o, const comm::Communicator& alone) {

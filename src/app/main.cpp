@@ -62,7 +62,7 @@ constexpr Command kCommands[] = {
     {"features", "Checkpoint or weights + shards -> HDF5 table of features", add_features,
      "Examples:\n"
      "  mpirun -n 4 seer features weights.h5 shards/train -o features.h5\n"},
-    {"import", "safetensors (torchvision or VISSL names) -> weights file", add_import,
+    {"import", "safetensors (names of torchvision, timm, transformers, VISSL ...) -> weights file", add_import,
      "Examples:\n"
      "  seer import regnet_y_400mf.safetensors weights.h5 --preset 400mf\n"},
     {"export", "Checkpoint or weights -> safetensors", add_export,

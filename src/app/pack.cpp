@@ -7,6 +7,7 @@
 #include <CLI/CLI.hpp>
 #include <memory>
 
+#include "endings.hpp"
 #include "existing_option.hpp"
 #include "seer/app/command.hpp"
 #include "seer/base/log.hpp"
@@ -87,6 +88,7 @@ Run add_pack(CLI::App& command) {
                    "Refuse files whose bytes came before (with --append: or are in the folder)");
   add_existing(command, options->existing);
   return [options, labels](const comm::Communicator& world) {
+    refuse_misleading(options->folder, "a folder of shards");
     options->labels = *labels == "folder";
     print(*options, data::pack(*options, world));
     return 0;

@@ -7,6 +7,7 @@
 #include <CLI/CLI.hpp>
 #include <memory>
 
+#include "endings.hpp"
 #include "existing_option.hpp"
 #include "seer/app/command.hpp"
 #include "seer/base/log.hpp"
@@ -31,6 +32,7 @@ Run add_synth(CLI::App& command) {
   command.add_option("--split", options->name, "Names the shards (train, test, ...)")->capture_default_str();
   add_existing(command, options->existing);
   return [options](const comm::Communicator& world) {
+    refuse_misleading(options->folder, "a folder of shards");
     const auto r = data::synth(*options, world);
     log::info(
         fmt::format("synth      {} images of {} classes, {:.1f} MiB, in {} shards in {}; {:.1f} s ({:.0f} images/s)",

@@ -121,7 +121,12 @@ SafetensorsFile::SafetensorsFile(const std::string& path) : path_(path) {
     };
     const auto header = json::parse(text, shallow);
     for (const auto& [name, value] : header.get_ref<const json::object_t&>()) {
-      if (name == "__metadata__") continue;
+      if (name == "__metadata__") {
+        for (const auto& [key, item] : value.items()) {
+          if (item.is_string()) metadata_[key] = item.get<std::string>();
+        }
+        continue;
+      }
       Entry entry{value.at("dtype"), value.at("shape"), value.at("data_offsets").at(0), value.at("data_offsets").at(1)};
       if (entry.begin > entry.end || entry.end > data_bytes) {
         fail(path, fmt::format("tensor {} lies at bytes {} to {} of {}", name, entry.begin, entry.end, data_bytes));
@@ -188,8 +193,8 @@ void write_safetensors(const std::string& path, const std::map<std::string, Safe
         {"dtype", item.values == nullptr ? "I64" : "F32"}, {"shape", item.shape}, {"data_offsets", {at, at + bytes}}};
     at += bytes;
   }
-  std::string text = header.dump();
-  text.resize((text.size() + 7) / 8 * 8, ' ');  // data aligned to 8 bytes
+  std::string text = header.dump(-1, ' ', false, json::error_handler_t::replace);  // paths need not be UTF-8
+  text.resize((text.size() + 7) / 8 * 8, ' ');                                     // data aligned to 8 bytes
   const std::string temporary = path + ".tmp";
   const int fd = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
   if (fd < 0) fail(temporary, std::strerror(errno));

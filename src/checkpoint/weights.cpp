@@ -7,6 +7,7 @@
 #include <charconv>
 #include <filesystem>
 
+#include "container.hpp"
 #include "folders.hpp"
 #include "seer/base/build_info.hpp"
 #include "seer/base/error.hpp"
@@ -24,6 +25,8 @@ namespace fs = std::filesystem;
 using Tensors = std::map<std::string, HostTensor>;
 
 const std::string kWeights = "seer-weights", kCheckpoint = "seer-checkpoint";
+
+constexpr std::size_t kMaxAttribute_bytes = 60'000;  // HDF5 stores no larger ones beside an object
 
 std::string shape_text(const std::vector<std::int64_t>& shape) {
   return fmt::format("[{}]", fmt::join(shape, ", "));
@@ -58,6 +61,10 @@ void write_architecture(File& file, const Weights& w) {
   file.set("/", "head_dims", fmt::format("{}", fmt::join(w.head.dims, " ")));
   file.set("/", "head_batchnorm", static_cast<std::int64_t>(w.head.batchnorm));
   file.set("/", "prototypes", w.head.prototypes);
+  for (const auto* key : kAbout) {
+    const auto found = w.about.find(key);
+    if (found != w.about.end() && found->second.size() <= kMaxAttribute_bytes) file.set("/", key, found->second);
+  }
 }
 
 Weights architecture_of(const File& file) {
@@ -75,6 +82,12 @@ Weights architecture_of(const File& file) {
     const auto config = config::parse(file.get_string("/", "config"), path, {});
     w.model = config.model;
     w.head = config.head;
+    std::vector<std::int64_t> sizes;
+    for (const auto& crops : config.crops) sizes.push_back(crops.size);
+    w.about = {{"mean", fmt::format("[{}]", fmt::join(config.augment.mean, ", "))},
+               {"std", fmt::format("[{}]", fmt::join(config.augment.std, ", "))},
+               {"crop_sizes", shape_text(sizes)}};
+    if (config.data.source == "shards") w.about["shards"] = config.data.shards;
   } else {
     w.model.preset = file.get_string("/", "preset");
     w.model.width_rule = file.get_string("/", "width_rule");
@@ -86,6 +99,9 @@ Weights architecture_of(const File& file) {
     w.head.dims = parse_dims(file.get_string("/", "head_dims"), path);
     w.head.batchnorm = file.get_int("/", "head_batchnorm") != 0;
     w.head.prototypes = file.get_int("/", "prototypes");
+    for (const auto* key : kAbout) {
+      if (file.has("/", key)) w.about[key] = file.get_string("/", key);
+    }
   }
   w.model.init_from.clear();
   return w;
@@ -163,10 +179,12 @@ std::string compare_with_architecture(const std::map<std::string, std::vector<st
 }
 
 Weights read_architecture(const std::string& path) {
+  require_weights(path);
   return architecture_of(File::open(file_of(path)));
 }
 
 Weights read_weights(const std::string& path) {
+  require_weights(path);
   std::error_code ec;
   if (fs::is_directory(path, ec)) {
     if (const auto problem = verify(path); !problem.empty()) throw Error(ExitCode::file, problem);

@@ -12,14 +12,20 @@
 namespace seer::data {
 namespace {
 
-ImageKind kind_of(Bytes b) {
+struct Codec {
+  ImageHeader (*header)(Bytes);
+  void (*decode)(Bytes, std::int64_t, Image&);
+};
+
+const Codec* codec_of(Bytes b) {
+  static constexpr Codec kJpeg{jpeg_header, decode_jpeg}, kPng{png_header, decode_png}, kWebp{webp_header, decode_webp};
   auto starts = [&](std::size_t at, const char* with, std::size_t length) {
     return b.size() >= at + length && std::memcmp(b.data() + at, with, length) == 0;
   };
-  if (starts(0, "\xFF\xD8\xFF", 3)) return ImageKind::jpeg;
-  if (starts(0, "\x89PNG\r\n\x1A\n", 8)) return ImageKind::png;
-  if (starts(0, "RIFF", 4) && starts(8, "WEBP", 4)) return ImageKind::webp;
-  return ImageKind::unknown;
+  if (starts(0, "\xFF\xD8\xFF", 3)) return &kJpeg;
+  if (starts(0, "\x89PNG\r\n\x1A\n", 8)) return &kPng;
+  if (starts(0, "RIFF", 4) && starts(8, "WEBP", 4)) return &kWebp;
+  return nullptr;
 }
 
 // Turns an image as stored upright: EXIF orientations 2 to 8 (EXIF 2.32, tag 0x0112).
@@ -58,6 +64,10 @@ void broken(ImageKind kind, const std::string& why) {
   throw Error(ExitCode::file, fmt::format("{}: {}", name_of(kind), why));
 }
 
+void not_supported(const std::string& what) {
+  throw NotSupported(ExitCode::file, what);
+}
+
 void check_size(ImageKind kind, std::int64_t width, std::int64_t height, std::int64_t max_pixels) {
   if (width < 1 || height < 1) broken(kind, fmt::format("declares {} x {} pixels", width, height));
   if (width > max_pixels / height) {
@@ -74,41 +84,23 @@ void reshape(Image& image, std::int64_t width, std::int64_t height) {
 }
 
 ImageHeader read_header(Bytes bytes) {
-  ImageHeader header;
-  switch (kind_of(bytes)) {
-    case ImageKind::jpeg:
-      header = jpeg_header(bytes);
-      break;
-    case ImageKind::png:
-      header = png_header(bytes);
-      break;
-    case ImageKind::webp:
-      header = webp_header(bytes);
-      break;
-    case ImageKind::unknown:
-      return header;
-  }
+  const auto* codec = codec_of(bytes);
+  if (codec == nullptr) return {};
+  auto header = codec->header(bytes);
   if (header.orientation >= 5) std::swap(header.width, header.height);
   return header;
 }
 
 void decode(Bytes bytes, std::int64_t max_pixels, Image& out) {
-  switch (kind_of(bytes)) {
-    case ImageKind::jpeg: {
-      const int orientation = jpeg_header(bytes).orientation;
-      if (orientation == 1) return decode_jpeg(bytes, max_pixels, out);
-      thread_local Image stored;  // kept: most pictures of a phone are turned
-      decode_jpeg(bytes, max_pixels, stored);
-      return orient(stored, orientation, out);
-    }
-    case ImageKind::png:
-      return decode_png(bytes, max_pixels, out);
-    case ImageKind::webp:
-      return decode_webp(bytes, max_pixels, out);
-    case ImageKind::unknown:
-      break;
+  const auto* codec = codec_of(bytes);
+  if (codec == nullptr) {
+    throw Error(ExitCode::file, bytes.empty() ? "empty (0 bytes)" : "not a JPEG, PNG or WebP image");
   }
-  throw Error(ExitCode::file, bytes.empty() ? "empty (0 bytes)" : "not a JPEG, PNG or WebP image");
+  const int orientation = codec->header(bytes).orientation;
+  if (orientation == 1) return codec->decode(bytes, max_pixels, out);
+  thread_local Image stored;  // kept: most pictures of a phone are turned
+  codec->decode(bytes, max_pixels, stored);
+  orient(stored, orientation, out);
 }
 
 }  // namespace seer::data

@@ -18,6 +18,13 @@ void check_size(ImageKind kind, std::int64_t width, std::int64_t height, std::in
 /// Sizes an image for what is decoded into it; the memory of a smaller one goes first.
 void reshape(Image& image, std::int64_t width, std::int64_t height);
 [[noreturn]] void broken(ImageKind kind, const std::string& why);
+/// Whole, but of a sort that is not read: "animated WebP (3 frames)".
+[[noreturn]] void not_supported(const std::string& what);
+
+/// An unsigned number of up to 4 bytes, which must be inside `b`.
+std::uint32_t number_in(Bytes b, std::size_t at, std::size_t bytes, bool little);
+/// 1 to 8; 1 where there is none or the block makes no sense. With or without a leading "Exif\0\0".
+int exif_orientation(Bytes exif);
 
 ImageHeader jpeg_header(Bytes bytes);
 void decode_jpeg(Bytes bytes, std::int64_t max_pixels, Image& out);

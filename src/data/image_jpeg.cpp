@@ -76,7 +76,13 @@ void count_scans(j_common_ptr info) {
 // Runs `step`, in which libjpeg may jump out. `step` must own nothing with a destructor.
 template <class Step>
 void guarded(Decoder& decoder, Step step) {
-  if (setjmp(decoder.jump) != 0) broken(ImageKind::jpeg, decoder.message);
+  if (setjmp(decoder.jump) != 0) {
+    const int code = decoder.errors.msg_code;
+    if (code == JERR_BAD_PRECISION || code == JERR_SOF_UNSUPPORTED || code == JERR_CONVERSION_NOTIMPL) {
+      not_supported(fmt::format("JPEG: {}", decoder.message));
+    }
+    broken(ImageKind::jpeg, decoder.message);
+  }
   step(decoder);
 }
 
@@ -84,35 +90,6 @@ void guarded(Decoder& decoder, Step step) {
 std::uint8_t ink(int stored, int stored_black) {
   const int t = (255 - stored) * stored_black + 128;
   return static_cast<std::uint8_t>(std::clamp(stored_black - (((t >> 8) + t) >> 8), 0, 255));
-}
-
-std::uint32_t number(Bytes b, std::size_t at, std::size_t bytes, bool little) {
-  std::uint32_t v = 0;
-  for (std::size_t i = 0; i < bytes; ++i) v |= std::uint32_t{b[at + (little ? i : bytes - 1 - i)]} << (8 * i);
-  return v;
-}
-
-// Tag 0x0112 of the first directory of an EXIF segment (after "Exif\0\0"); 1 where there is none or it makes no sense.
-int exif_orientation(Bytes tiff) {
-  if (tiff.size() < 8) return 1;
-  const bool little = tiff[0] == 'I' && tiff[1] == 'I';
-  if (!little && (tiff[0] != 'M' || tiff[1] != 'M')) return 1;
-  if (number(tiff, 2, 2, little) != 42) return 1;
-  const std::size_t directory = number(tiff, 4, 4, little);
-  if (directory > tiff.size() - 2) return 1;
-  const std::size_t entries = number(tiff, directory, 2, little);
-  for (std::size_t i = 0; i < entries; ++i) {
-    const std::size_t at = directory + 2 + 12 * i;
-    if (at + 12 > tiff.size()) return 1;
-    if (number(tiff, at, 2, little) != 0x0112) continue;
-    const auto type = number(tiff, at + 2, 2, little);
-    std::uint32_t value = 0;
-    if (type == 1) value = tiff[at + 8];
-    if (type == 3) value = number(tiff, at + 8, 2, little);
-    if (type == 4) value = number(tiff, at + 8, 4, little);
-    return value >= 1 && value <= 8 ? static_cast<int>(value) : 1;
-  }
-  return 1;
 }
 
 }  // namespace
@@ -132,17 +109,17 @@ ImageHeader jpeg_header(Bytes b) {
       continue;
     }
     if (marker == 0xD9 || marker == 0xDA) break;
-    const std::size_t length = number(b, at + 2, 2, false);
+    const std::size_t length = number_in(b, at + 2, 2, false);
     if (length < 2 || length > b.size() - at - 2) break;
     const Bytes segment = b.subspan(at + 4, length - 2);
     if (marker == 0xE1 && !exif && segment.size() >= 6 && std::memcmp(segment.data(), "Exif\0", 5) == 0) {
-      header.orientation = exif_orientation(segment.subspan(6));
+      header.orientation = exif_orientation(segment);
       exif = true;
     }
     const bool frame = marker >= 0xC0 && marker <= 0xCF && marker != 0xC4 && marker != 0xC8 && marker != 0xCC;
     if (frame && header.width == 0 && segment.size() >= 6) {
-      header.height = number(segment, 1, 2, false);
-      header.width = number(segment, 3, 2, false);
+      header.height = number_in(segment, 1, 2, false);
+      header.width = number_in(segment, 3, 2, false);
     }
     at += 2 + length;
   }
@@ -168,13 +145,13 @@ void decode_jpeg(Bytes bytes, std::int64_t max_pixels, Image& out) {
   guarded(d, [](Decoder& j) { jpeg_read_header(&j.info, TRUE); });
   check_size(ImageKind::jpeg, d.info.image_width, d.info.image_height, max_pixels);
   if (d.info.data_precision != 8) {
-    broken(ImageKind::jpeg, fmt::format("{} bits a sample; only 8 are read", d.info.data_precision));
+    not_supported(fmt::format("JPEG with {} bits a sample, only 8 are read", d.info.data_precision));
   }
   const auto pixels = std::int64_t{d.info.image_width} * d.info.image_height;
   d.scans = std::clamp(kMaxScannedPixels / pixels, kUsualScans, kMaxScans);
   const bool inks = d.info.jpeg_color_space == JCS_CMYK || d.info.jpeg_color_space == JCS_YCCK;
   if (d.info.jpeg_color_space == JCS_UNKNOWN) {
-    broken(ImageKind::jpeg, fmt::format("{} components of unknown colours", d.info.num_components));
+    not_supported(fmt::format("JPEG with {} components of unknown colours", d.info.num_components));
   }
   d.info.out_color_space = inks ? JCS_CMYK : JCS_RGB;
   guarded(d, [](Decoder& j) { jpeg_start_decompress(&j.info); });

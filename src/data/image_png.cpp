@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // PNG through libspng. 16-bit samples keep their high byte (Pillow does the same for colour; for grey it clips, which
-// makes nearly everything white). An eXIf orientation is not applied: no camera writes PNG.
+// makes nearly everything white). Of an animated PNG the still picture is read, as every reader does that knows no
+// APNG.
 #include <spng.h>
 
 #include <algorithm>
+#include <cstring>
 #include <memory>
 
 #include "image_codecs.hpp"
@@ -18,17 +20,38 @@ void check(int status) {
   if (status != 0) broken(ImageKind::png, spng_strerror(status));
 }
 
+std::uint32_t crc32(Bytes b) {
+  std::uint32_t crc = ~0u;
+  for (const auto byte : b) {
+    crc ^= byte;
+    for (int bit = 0; bit < 8; ++bit) crc = crc >> 1 ^ (crc & 1 ? 0xEDB88320u : 0);
+  }
+  return ~crc;
+}
+
+// The first eXIf chunk that is whole. It may follow the pixels, where libspng comes only after decoding them.
+Bytes exif_chunk(Bytes b) {
+  for (std::size_t at = 8; b.size() - at >= 12;) {
+    const std::size_t length = number_in(b, at, 4, false);
+    if (length > b.size() - at - 12) break;
+    const Bytes typed = b.subspan(at + 4, 4 + length);
+    if (std::memcmp(typed.data(), "eXIf", 4) == 0 && crc32(typed) == number_in(b, at + 8 + length, 4, false)) {
+      return typed.subspan(4);
+    }
+    at += 12 + length;
+  }
+  return {};
+}
+
 }  // namespace
 
 ImageHeader png_header(Bytes b) {
   ImageHeader header;
   header.kind = ImageKind::png;
   if (b.size() < 24) return header;
-  auto number = [&](std::size_t at) {
-    return std::int64_t{b[at]} << 24 | std::int64_t{b[at + 1]} << 16 | std::int64_t{b[at + 2]} << 8 | b[at + 3];
-  };
-  header.width = number(16);
-  header.height = number(20);
+  header.width = number_in(b, 16, 4, false);
+  header.height = number_in(b, 20, 4, false);
+  header.orientation = exif_orientation(exif_chunk(b));
   return header;
 }
 

@@ -75,6 +75,8 @@ std::string verify(const std::vector<std::uint8_t>& bytes, const PackOptions& op
   }
   try {
     decode(bytes, options.max_pixels, scratch);
+  } catch (const NotSupported& e) {
+    return fmt::format("not supported: {}", e.what());
   } catch (const Error& e) {
     return fmt::format("broken: {}", e.what());
   } catch (const std::bad_alloc&) {

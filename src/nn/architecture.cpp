@@ -58,19 +58,25 @@ std::vector<std::string> preset_names() {
   return names;
 }
 
-Architecture architecture(const config::Model& model) {
-  Preset p{"", model.depth, model.w0, model.wa, model.wm, model.group_width};
-  if (!model.preset.empty()) {
-    const std::string wanted = model.preset == "4gf" ? "4.0gf" : model.preset;
-    const auto found =
-        std::find_if(kPresets.begin(), kPresets.end(), [&](const Preset& x) { return wanted == x.name; });
-    if (found == kPresets.end()) {
-      throw Error(ExitCode::input, fmt::format("model.preset \"{}\" is not known", model.preset),
-                  fmt::format("known presets: {}", fmt::join(preset_names(), " ")))
-          .as_agreed();
-    }
-    p = *found;
+config::Model with_numbers(config::Model model) {
+  if (model.preset.empty()) return model;
+  const std::string wanted = model.preset == "4gf" ? "4.0gf" : model.preset;
+  const auto found = std::find_if(kPresets.begin(), kPresets.end(), [&](const Preset& x) { return wanted == x.name; });
+  if (found == kPresets.end()) {
+    throw Error(ExitCode::input, fmt::format("model.preset \"{}\" is not known", model.preset),
+                fmt::format("known presets: {}", fmt::join(preset_names(), " ")))
+        .as_agreed();
   }
+  model.depth = found->depth;
+  model.w0 = found->w0;
+  model.wa = found->wa;
+  model.wm = found->wm;
+  model.group_width = found->group_width;
+  return model;
+}
+
+Architecture architecture(const config::Model& model) {
+  const auto p = with_numbers(model);
   const bool widths = p.w0 >= 8 && p.w0 <= kLargest && p.w0 % 8 == 0 && p.wa >= 0 && p.wa <= kLargest && p.wm > 1 &&
                       p.wm <= kLargest && p.group_width >= 1 && p.group_width <= kLargest;  // false for NaN
   if (p.depth < 1 || p.depth > kDeepest || !widths) {

@@ -4,6 +4,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <array>
 #include <set>
 
 #include "seer/nn/model.hpp"
@@ -62,6 +64,56 @@ TEST(Names, WrappersAreTakenOff) {
   }
   EXPECT_EQ(our_name("stem.stem.1.weight", Naming::automatic, 2), "stem.1.weight") << "ClassyVision's";
   EXPECT_EQ(our_name("fc.weight", Naming::automatic, 2), "fc.weight");
+}
+
+TEST(Names, PrefixesOfOtherToolsInAnyOrder) {
+  const std::string ours = "trunk_output.block1.block1-1.f.c.1.bias";
+  std::vector<std::string> words = {"module",  "_orig_mod", "backbone", "encoder",        "model",
+                                    "student", "teacher",   "trunk",    "_feature_blocks"};
+  std::sort(words.begin(), words.end());
+  for (const auto& outer : words) {
+    for (const auto& inner : words) {
+      const auto prefix = outer + "." + inner + ".";
+      EXPECT_EQ(our_name(prefix + ours, Naming::automatic, 2), ours) << prefix;
+      EXPECT_EQ(our_name(prefix + "s1.b2.conv3.bn.bias", Naming::automatic, 2), ours) << prefix;
+      EXPECT_EQ(our_name(prefix + "fc.weight", Naming::torchvision, 2), "fc.weight") << prefix;
+      EXPECT_EQ(checkpoint::wrapper_prefix(prefix + ours), prefix);
+    }
+  }
+  EXPECT_EQ(our_name("trunk_output.block1.block1-1._orig_mod.f.c.1.bias", Naming::automatic, 2), ours);
+  EXPECT_EQ(checkpoint::wrapper_prefix(ours), "");
+  EXPECT_EQ(checkpoint::wrapper_prefix("model"), "");
+}
+
+TEST(Names, OfTimmPyclsAndTransformers) {
+  const std::string block = "trunk_output.block2.block2-0.";
+  const std::vector<std::array<std::string, 4>> table = {
+      {"stem.0.weight", "stem.conv.weight", "stem.conv.weight", "regnet.embedder.embedder.convolution.weight"},
+      {"stem.1.running_var", "stem.bn.running_var", "stem.bn.running_var",
+       "regnet.embedder.embedder.normalization.running_var"},
+      {block + "proj.0.weight", "s2.b1.downsample.conv.weight", "s2.b1.proj.weight",
+       "regnet.encoder.stages.1.layers.0.shortcut.convolution.weight"},
+      {block + "proj.1.bias", "s2.b1.downsample.bn.bias", "s2.b1.bn.bias",
+       "regnet.encoder.stages.1.layers.0.shortcut.normalization.bias"},
+      {block + "f.a.0.weight", "s2.b1.conv1.conv.weight", "s2.b1.f.a.weight",
+       "regnet.encoder.stages.1.layers.0.layer.0.convolution.weight"},
+      {block + "f.b.1.weight", "s2.b1.conv2.bn.weight", "s2.b1.f.b_bn.weight",
+       "regnet.encoder.stages.1.layers.0.layer.1.normalization.weight"},
+      {block + "f.se.fc1.bias", "s2.b1.se.fc1.bias", "s2.b1.f.se.f_ex.0.bias",
+       "regnet.encoder.stages.1.layers.0.layer.2.attention.0.bias"},
+      {block + "f.se.fc2.weight", "s2.b1.se.fc2.weight", "s2.b1.f.se.f_ex.2.weight",
+       "regnet.encoder.stages.1.layers.0.layer.2.attention.2.weight"},
+      {block + "f.c.1.num_batches_tracked", "s2.b1.conv3.bn.num_batches_tracked", "s2.b1.f.c_bn.num_batches_tracked",
+       "regnet.encoder.stages.1.layers.0.layer.3.normalization.num_batches_tracked"},
+      {"fc.weight", "head.fc.weight", "head.fc.weight", "classifier.1.weight"},
+  };
+  for (const auto& row : table) {
+    for (const auto& theirs : row) EXPECT_EQ(our_name(theirs, Naming::automatic, 2), row[0]) << theirs;
+  }
+  for (const std::string name : {"s2.b1.conv9.weight", "sx.b1.conv1.conv.weight", "stages.1.layers.0.layer.7.x",
+                                 "s99999999999.b1.conv1.conv.weight", "s2.b.conv1.conv.weight"}) {
+    EXPECT_EQ(our_name(name, Naming::automatic, 2), name);
+  }
 }
 
 TEST(Names, HeadWithAndWithoutBatchNorm) {

@@ -4,6 +4,8 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
+
 #include "scratch.hpp"
 #include "seer/checkpoint/exchange.hpp"
 #include "seer/checkpoint/safetensors.hpp"
@@ -201,6 +203,138 @@ TEST_F(WeightsFile, TwoNamesOfOneTensor) {
   const auto text = test::file_error(
       [&] { checkpoint::import_safetensors(at("w.safetensors"), tiny(false, false).model, Naming::automatic); });
   EXPECT_NE(text.find("module.stem.1.bias and stem.1.bias are both stem.1.bias"), std::string::npos) << text;
+}
+
+// All tensors of `w` under the name that `rename` gives them.
+template <class Rename>
+void write_renamed(const std::string& path, const Weights& w, Rename rename) {
+  std::map<std::string, checkpoint::SafetensorsItem> items;
+  for (const auto* group : {&w.parameters, &w.buffers}) {
+    for (const auto& [name, t] : *group) items[rename(name)] = {t.shape, t.values.data(), 0};
+  }
+  checkpoint::write_safetensors(path, items, {});
+}
+
+TEST_F(WeightsFile, PrefixesAreTakenOffAndToldAndOneOfSeveralNetworksIsChosen) {
+  const auto w = tiny(false, false);
+  const auto path = at("w.safetensors");
+  write_renamed(path, w, [](const std::string& name) { return "module._orig_mod.backbone." + name; });
+  const auto back = checkpoint::import_safetensors(path, w.model, Naming::automatic);
+  expect_equal(back.weights, w);
+  const auto tensors = static_cast<std::int64_t>(w.parameters.size() + w.buffers.size());
+  EXPECT_EQ(back.prefixes, (std::map<std::string, std::int64_t>{{"module._orig_mod.backbone.", tensors}}));
+
+  auto teacher = w;
+  teacher.parameters["stem.1.bias"].values[0] = 77;
+  auto both = w;
+  both.parameters.clear();
+  both.buffers.clear();
+  for (const auto& [from, prefix] : {std::pair(w, "student.backbone."), std::pair(teacher, "teacher.backbone.")}) {
+    for (const auto& [name, t] : from.parameters) both.parameters[prefix + name] = t;
+    for (const auto& [name, t] : from.buffers) both.buffers[prefix + name] = t;
+  }
+  write_renamed(path, both, [](const std::string& name) { return name; });
+  const auto text = test::file_error([&] { checkpoint::import_safetensors(path, w.model, Naming::automatic); });
+  EXPECT_NE(text.find("several networks; name the one to take, such as --prefix teacher.backbone."), std::string::npos)
+      << text;
+  expect_equal(checkpoint::import_safetensors(path, w.model, Naming::automatic, "teacher.").weights, teacher);
+
+  write_renamed(path, w, [](const std::string& name) { return "strange.place." + name; });
+  const auto strange = test::file_error([&] { checkpoint::import_safetensors(path, w.model, Naming::automatic); });
+  EXPECT_NE(strange.find("strange.place.stem.0.weight (nearest: stem.0.weight)"), std::string::npos) << strange;
+  expect_equal(checkpoint::import_safetensors(path, w.model, Naming::automatic, "strange.place.").weights, w);
+}
+
+TEST_F(WeightsFile, ExportRecordsWhatImportNeeds) {
+  for (auto w : {tiny(true, true), tiny(false, false)}) {
+    if (w.head.dims.empty()) {
+      w.model = {.preset = "",
+                 .width_rule = "torchvision",
+                 .depth = 4,
+                 .w0 = 16,
+                 .wa = 16,
+                 .wm = 2,
+                 .group_width = 8,
+                 .init_from = ""};
+    }
+    w.about = {{"mean", "[0.5, 0.5, 0.5]"}, {"std", "[0.25, 0.25, 0.25]"}, {"classes", "[\"a\"]"}, {"source", "run"}};
+    checkpoint::export_safetensors(at("w.safetensors"), w, Naming::torchvision);
+    const checkpoint::SafetensorsFile file(at("w.safetensors"));
+    EXPECT_EQ(file.metadata().at("group_widths").substr(0, 2), "[8");
+    EXPECT_EQ(file.metadata().at("wm"), "2");
+    const auto back = checkpoint::import_safetensors(at("w.safetensors"), std::nullopt, Naming::automatic).weights;
+    expect_equal(back, w);
+    EXPECT_EQ(back.about, w.about);
+    checkpoint::write_weights(at("w.h5"), back);
+    EXPECT_EQ(checkpoint::read_weights(at("w.h5")).about, w.about);
+  }
+  const auto w = tiny(false, false);
+  write_renamed(at("w.safetensors"), w, [](const std::string& name) { return name; });
+  try {
+    checkpoint::import_safetensors(at("w.safetensors"), std::nullopt, Naming::automatic);
+    FAIL() << "no architecture, and none was missed";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ExitCode::input);
+    EXPECT_EQ(e.remedy(), "its shapes are those of --preset tiny");
+  }
+}
+
+TEST_F(WeightsFile, PythonLinesFollowTheArchitecture) {
+  const auto lines = [&](const std::string& preset, const std::string& rule) {
+    Weights w;
+    w.model.preset = preset;
+    w.model.width_rule = rule;
+    return checkpoint::python_lines("x.safetensors", w);
+  };
+  const auto has = [](const std::string& text, const std::string& part) {
+    return text.find(part) != std::string::npos;
+  };
+  EXPECT_TRUE(has(lines("400mf", "pycls"), "torchvision.models.regnet_y_400mf()\n"));
+  EXPECT_TRUE(has(lines("1.6gf", "pycls"), "torchvision.models.regnet_y_1_6gf()\n"));
+  EXPECT_TRUE(has(lines("800mf", "torchvision"), "torchvision.models.regnet_y_800mf()\n"));
+  EXPECT_TRUE(has(lines("800mf", "pycls"), "bottleneck_multipliers=[1.0, 1.0, 1.0, 1.0], strides=[2, 2, 2, 2]"));
+  EXPECT_TRUE(has(lines("200mf", "pycls"), "from_init_params(depth=13, w_0=24, w_a=36.44, w_m=2.49, group_width=8"));
+}
+
+TEST_F(WeightsFile, OtherToolsFilesAreNamedWithTheWayOut) {
+  const std::vector<std::array<std::string, 4>> cases = {
+      {"x.pth", "PK\x03\x04 archive/data.pkl", "is a checkpoint of PyTorch (zip)", "torch.load(\"%\", map_location"},
+      {"x.pt", "PK\x03\x04 x/code/x.py x/constants.pkl x/data.pkl", "is a TorchScript program", "torch.jit.load(\"%\""},
+      {"x.pkl", "\x80\x02}q", "is a Python pickle", "safetensors.torch.save_file("},
+      {"x.npz", "PK\x03\x04 a.npy", "is an archive of NumPy", "wanted"},
+      {"x.onnx", "\x08\x07\x12\x07pytorch", "is an ONNX model", "BatchNorms"},
+      {"x.tgz", "\x1F\x8B\x08", "is an archive", "unpack"},
+      {"lfs.safetensors", "version https://git-lfs.github.com/spec/v1\n", "is a pointer of Git LFS", "git lfs pull"},
+      {"page.bin", "<!DOCTYPE html>", "is a web page", "download"},
+  };
+  for (const auto& [name, bytes, what, remedy] : cases) {
+    std::ofstream(at(name), std::ios::binary) << bytes;
+    for (const bool reading : {false, true}) {
+      try {
+        reading ? void(checkpoint::read_weights(at(name)))
+                : void(checkpoint::import_safetensors(at(name), tiny(false, false).model, Naming::automatic));
+        FAIL() << name;
+      } catch (const Error& e) {
+        EXPECT_EQ(e.code(), ExitCode::file);
+        EXPECT_NE(std::string(e.what()).find(what), std::string::npos) << e.what();
+        auto wanted = remedy;
+        if (const auto mark = wanted.find('%'); mark != std::string::npos) wanted.replace(mark, 1, at(name));
+        EXPECT_NE(e.remedy().find(wanted), std::string::npos) << e.remedy();
+      }
+    }
+  }
+  const auto w = tiny(false, false);
+  write_renamed(at("a b.safetensors"), w, [](const std::string& name) { return name; });
+  try {
+    checkpoint::read_weights(at("a b.safetensors"));
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.remedy(),
+              "import it first: seer import '" + at("a b.safetensors") + "' '" + at("a b.h5") + "' --preset tiny");
+  }
+  checkpoint::write_weights(at("w.h5"), w);
+  const auto own = test::file_error([&] { checkpoint::import_safetensors(at("w.h5"), w.model, Naming::automatic); });
+  EXPECT_NE(own.find("a file of seer's own"), std::string::npos) << own;
 }
 
 }  // namespace

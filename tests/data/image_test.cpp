@@ -99,7 +99,7 @@ TEST(Image, WhatIsNotOursIsRefused) {
   EXPECT_TRUE(contains(error_of({}), "empty"));
   EXPECT_TRUE(contains(error_of(file("picture.gif")), "not a JPEG, PNG or WebP"));
   EXPECT_EQ(read_header(file("picture.gif")).kind, ImageKind::unknown);
-  EXPECT_TRUE(contains(error_of(file("animated.webp")), "animation"));
+  EXPECT_TRUE(contains(error_of(file("animated.webp")), "animated WebP (")) << error_of(file("animated.webp"));
 }
 
 TEST(Image, EveryCutOffJpegIsRefused) {

@@ -8,15 +8,17 @@
 
 namespace seer::checkpoint {
 
-/// automatic: on import, VISSL's, ClassyVision's and torchvision's names side by side.
+/// automatic: on import, names of VISSL, ClassyVision, torchvision, timm, pycls and transformers side by side.
 enum class Naming { automatic, torchvision, vissl };
 
 /// "auto", "torchvision" or "vissl"; Error(input) otherwise.
 Naming parse_naming(const std::string& text);
 
-/// Without the levels that wrappers add: leading module., base_model., trunk., _feature_blocks. ..., FSDP's
-/// _fsdp_wrapped_module and _fpw_module, VISSL's block<s>-part<p>.
+/// Without the levels that wrappers add: leading module., model., backbone., encoder., trunk. ... in any order;
+/// anywhere torch.compile's _orig_mod, FSDP's _fsdp_wrapped_module and _fpw_module, VISSL's block<s>-part<p>.
 std::string strip_wrappers(const std::string& name);
+/// The leading levels that strip_wrappers takes off: "module.backbone."; "" where there are none.
+std::string wrapper_prefix(const std::string& name);
 
 /// Positions that VISSL's projection_head counts for one linear layer: 2 (linear, ReLU) or 3 (linear, BatchNorm, ReLU),
 /// seen from all names of a file.

@@ -23,6 +23,8 @@ class SafetensorsFile {
   /// Reads and checks the header. Error(file).
   explicit SafetensorsFile(const std::string& path);
   const std::map<std::string, Entry>& entries() const { return entries_; }
+  /// The header's __metadata__: texts by name. What is no text there is left out.
+  const std::map<std::string, std::string>& metadata() const { return metadata_; }
   std::vector<std::string> names() const;
   /// F32, F16, BF16 and F64 as float; another type is Error(file).
   HostTensor read(const std::string& name) const;
@@ -31,6 +33,7 @@ class SafetensorsFile {
   std::string path_;
   std::uint64_t data_offset_ = 0;
   std::map<std::string, Entry> entries_;
+  std::map<std::string, std::string> metadata_;
 };
 
 /// What to write: float32 values, or a 64-bit integer without dimensions where `values` is null.

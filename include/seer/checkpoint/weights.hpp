@@ -26,7 +26,13 @@ struct Weights {
   std::map<std::string, HostTensor> buffers;     ///< "/buffers": running_mean, running_var
   std::map<std::string, HostTensor>
       classifier;  ///< "/classifier": fc.weight and fc.bias of an imported net, for export
+  /// What else is known of it, by the names of kAbout.
+  std::map<std::string, std::string> about;
 };
+
+/// mean, std: what pixels in [0, 1] were normalised with, as JSON like crop_sizes and classes (of the training set);
+/// shards and source: where images and weights came from.
+inline constexpr const char* kAbout[] = {"mean", "std", "crop_sizes", "classes", "shards", "source"};
 
 /// From a weights file or a checkpoint folder (or its state.h5). A checkpoint folder's checksums are verified first,
 /// and all tensors of the architecture are there with its shapes. Error(file) with the first problem.

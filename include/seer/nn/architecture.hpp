@@ -25,6 +25,9 @@ struct Architecture {
 /// Squeeze-excitation width of a block: a quarter of the block's INPUT width, half to even (spec 1.2).
 std::int64_t squeeze_width(std::int64_t input_width);
 
+/// The five numbers of a preset filled in; a model without one as it is. Error(input) for an unknown preset.
+config::Model with_numbers(config::Model model);
+
 /// Error(input) for an unknown preset or numbers outside the preconditions of spec 1.1.
 Architecture architecture(const config::Model& model);
 
