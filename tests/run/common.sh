@@ -113,6 +113,7 @@ wrap=()
 start() {
   local name=$1 n=$2; shift 2
   rm -f "$name/PAUSED"
+  : >"${output:-$name.txt}"  # nobody is to read what the start before printed
   "$mpiexec" --oversubscribe --bind-to none -n "$n" "${wrap[@]}" "$SEER_EXECUTABLE" pretrain "$name.toml" "$@" \
     </dev/null >"${output:-$name.txt}" 2>&1 &
   launcher=$!
