@@ -5,7 +5,14 @@ find_package(Threads REQUIRED)
 find_package(OpenMP REQUIRED COMPONENTS CXX)  # oneDNN's threads; one per rank unless OMP_NUM_THREADS says more
 find_package(MPI 3.1 REQUIRED COMPONENTS C)
 set(HDF5_PREFER_PARALLEL ON)
-find_package(HDF5 1.10 REQUIRED COMPONENTS C)
+if(CMAKE_BINARY_DIR MATCHES " ")  # find_package asks HDF5's compiler wrapper, which does not work in such a folder
+  pkg_search_module(HDF5 REQUIRED hdf5-openmpi>=1.10 hdf5-mpi>=1.10)
+  set(HDF5_C_INCLUDE_DIRS ${HDF5_INCLUDE_DIRS})
+  set(HDF5_C_LIBRARIES ${HDF5_LINK_LIBRARIES})
+  set(HDF5_IS_PARALLEL ON)
+else()
+  find_package(HDF5 1.10 REQUIRED COMPONENTS C)
+endif()
 if(NOT HDF5_IS_PARALLEL)
   message(FATAL_ERROR "HDF5 ${HDF5_VERSION} at ${HDF5_C_LIBRARIES} was built without MPI; install a parallel HDF5 "
                       "(Debian: libhdf5-openmpi-dev) or set HDF5_ROOT to one.")

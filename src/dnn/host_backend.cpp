@@ -154,7 +154,8 @@ class HostBackend final : public Backend {
                Transpose tb, float* c, Accumulate accumulate, const float* bias) {
     if (plans()) return;
     const auto describe = [&] { return fmt::format("GEMM m {} n {} k {}", m, n, k); };
-    const float beta = prepare(m, n, c, accumulate, bias) ? 1.0F : 0.0F;
+    const float beta = adds(accumulate, bias) ? 1.0F : 0.0F;
+    place(bias, m, n, c, accumulate);
     guard(describe, [&] {
       const auto status = dnnl::sgemm(ta == Transpose::yes ? 'T' : 'N', tb == Transpose::yes ? 'T' : 'N', m, n, k, 1.0F,
                                       a, ta == Transpose::yes ? m : k, b, tb == Transpose::yes ? k : n, beta, c, n);
@@ -173,13 +174,8 @@ class HostBackend final : public Backend {
     if (plans()) queue.ledger->work(work_of(m, n, k, type));
     const auto region = named("product");
     const Access access(queue, a, b, c, bias);
-    const GemmShape shape{.m = m,
-                          .n = n,
-                          .k = k,
-                          .ta = ta,
-                          .tb = tb,
-                          .type = type,
-                          .add = !plans() && prepare(m, n, c, accumulate, bias)};
+    const GemmShape shape{.m = m, .n = n, .k = k, .ta = ta, .tb = tb, .type = type, .add = adds(accumulate, bias)};
+    if (!plans()) place(bias, m, n, c, accumulate);
     guard([&] { return fmt::format("GEMM of half precision m {} n {} k {}", m, n, k); },
           [&] { gemm_.run(shape, a, b, c); });
   }
@@ -219,21 +215,21 @@ class HostBackend final : public Backend {
     return s.kernel == 1 && s.stride == 1 && s.pad == 0 && s.groups == 1;
   }
 
-  /// Puts the bias into c; whether the product is then to be added to what is there. The bias goes first: one pass less
-  /// over c than the other way round.
-  static bool prepare(std::int64_t m, std::int64_t n, float* c, Accumulate accumulate, const float* bias) {
-    const bool add = accumulate == Accumulate::yes;
-    if (bias == nullptr) return add;
+  /// Whether the product is added to what is in c: the bias goes there first, which is one pass less over c.
+  static bool adds(Accumulate accumulate, const float* bias) {
+    return accumulate == Accumulate::yes || bias != nullptr;
+  }
+  static void place(const float* bias, std::int64_t m, std::int64_t n, float* c, Accumulate accumulate) {
+    if (bias == nullptr) return;
 #pragma omp parallel for
     for (std::int64_t i = 0; i < m; ++i) {
       float* row = c + i * n;
-      if (add) {
+      if (accumulate == Accumulate::yes) {
         for (std::int64_t j = 0; j < n; ++j) row[j] += bias[j];
       } else {
         std::copy_n(bias, n, row);
       }
     }
-    return true;
   }
 
   template <class Call>

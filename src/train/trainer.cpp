@@ -24,6 +24,7 @@
 #include "seer/train/doubts.hpp"
 #include "seer/train/guard.hpp"
 #include "seer/train/learner.hpp"
+#include "seer/train/pause.hpp"
 #include "seer/train/phases.hpp"
 #include "seer/train/resume.hpp"
 #include "seer/train/run_folder.hpp"
@@ -205,6 +206,8 @@ void Run::note_stop() {
 
 int Run::loop() {
   std::int64_t t = start_;
+  const Pause pause(comm_, config_.log.run_dir);
+  pause.after(t);
   if (comm_.all_reduce(comm::stop_requested() ? 1.0 : 0.0, comm::Op::max) > 0) note_stop();  // asked for in set-up
   traffic_->close(TrafficLedger::Use::set_up);
   phases_.restart();
@@ -235,6 +238,7 @@ int Run::loop() {
     } else {
       saver_->after_update(t, guard_->trusts());
     }
+    pause.after(t);
   }
   if (t > start_ || stop_reason_.empty()) saver_->finish(t);
   comm::stop_is_done();

@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <csignal>
 #include <cstdlib>
@@ -13,6 +14,7 @@
 #include <fstream>
 #include <new>
 #include <sstream>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -38,7 +40,8 @@ class CrashDeathTest : public testing::Test {
  protected:
   void SetUp() override {
     testing::FLAGS_gtest_death_test_style = "threadsafe";
-    folder = testing::TempDir() + "seer_crash_test";
+    setenv("SEER_CRASH_TEST", std::to_string(getpid()).c_str(), 0);  // the process that dies takes that of its parent
+    folder = testing::TempDir() + "seer_crash_test_" + std::getenv("SEER_CRASH_TEST");
     std::filesystem::create_directories(folder);
   }
   void TearDown() override { std::filesystem::remove_all(folder); }

@@ -219,7 +219,7 @@ TEST(Config, SyntaxErrorsNameTheLine) {
 
 TEST(Config, MissingFileIsAnInputErrorNamingThePath) {
   for (const std::string& path :
-       {std::string("/nonexistent/run.toml"), std::filesystem::temp_directory_path().string()}) {
+       {std::string(SEER_TEST_DATA "/knn.h5/run.toml"), std::filesystem::temp_directory_path().string()}) {
     try {
       load(path, {});
       ADD_FAILURE() << path;

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cstdio>
 #include <filesystem>
@@ -409,7 +410,7 @@ TEST(Machine, FilesLoadAndComeBack) {
   for (const auto& entry : std::filesystem::directory_iterator(std::string(SEER_SOURCE_DIR) + "/inputs/machines")) {
     SCOPED_TRACE(entry.path().string());
     const auto m = config::load_machine(entry.path().string());
-    const std::string path = testing::TempDir() + "seer_machine_test.toml";
+    const std::string path = testing::TempDir() + "seer_machine_test_" + std::to_string(getpid());
     std::ofstream(path) << config::to_toml(m, "again");
     const auto again = config::load_machine(path);
     EXPECT_EQ(again.name, m.name);
@@ -427,7 +428,7 @@ TEST(Machine, FilesLoadAndComeBack) {
 }
 
 TEST(Machine, MistakesAreToldTogetherWithTheirLines) {
-  const std::string path = testing::TempDir() + "seer_machine_bad.toml";
+  const std::string path = testing::TempDir() + "seer_machine_bad_" + std::to_string(getpid());
   std::ofstream(path) << "name = \"x\"\nranks_per_node = 0\ncores_per_rank = 2.5\n[memory]\nspeed = 1\n"
                          "rank_bytes = 1e30\n";
   try {

@@ -1,11 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 # Sourced by the end-to-end tests: a scratch folder, `ranks N command...`, and checks that say what they saw.
+# Nothing here or in the tests guesses how fast the machine is. A run that is to be disturbed is started with
+# SEER_PAUSE_AFTER=UPDATE and waits there until the test goes on; what a test waits for is a file, a line or the end of
+# a process, and a time is only ever the limit after which waiting has failed.
 set -euo pipefail
 : "${SEER_EXECUTABLE:?set by ctest}"
 mpiexec=${SEER_MPIEXEC:-mpiexec}
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/seer-test.XXXXXX")
-trap 'rm -rf "$scratch"' EXIT
+trap clean_up EXIT
 cd "$scratch"
+
+clean_up() {  # also what a failed test leaves running or mounted
+  local pid
+  for pid in $(jobs -p); do
+    pkill -KILL -P "$pid" || true
+    kill -KILL "$pid" || true
+  done 2>/dev/null
+  wait 2>/dev/null || true
+  ! mountpoint -q "$scratch/small" || umount "$scratch/small"
+  rm -rf "$scratch"
+}
 
 seer() { "$SEER_EXECUTABLE" "$@" </dev/null; }
 ranks() { local n=$1; shift; "$mpiexec" --oversubscribe --bind-to none -n "$n" "$SEER_EXECUTABLE" "$@" </dev/null; }
@@ -80,3 +94,51 @@ TOML
 # losses RUN_DIR: "update loss" of every logged update.
 losses() { sed -E 's/.*"loss":([-0-9.e+]+).*/\1/' "$1/metrics.jsonl" | awk '{print NR, $1}'; }
 last_checkpoint() { ls -d "$1"/checkpoints/update-* | sort | tail -n 1; }
+lines() { if [ -e "$1/metrics.jsonl" ]; then wc -l <"$1/metrics.jsonl"; else echo 0; fi; }
+
+# Waits for a command to succeed. The limit is far beyond what any of them takes on a busy machine.
+until_true() {
+  local end=$((SECONDS + 300))
+  until "$@" 2>/dev/null; do
+    [ "$SECONDS" -lt "$end" ] || return 1
+    sleep 0.02
+  done
+}
+# Whether a process is gone; one whose end nobody has asked for yet counts as gone.
+gone() { [ ! -e "/proc/$1" ] || grep -q '^State:.*zombie' "/proc/$1/status"; }
+
+# start NAME RANKS option...: trains with NAME.toml in the background. The run folder is NAME, the output goes to
+# NAME.txt (or $output), the launcher is $launcher. The words of $wrap stand before the executable.
+wrap=()
+start() {
+  local name=$1 n=$2; shift 2
+  rm -f "$name/PAUSED"
+  : >"${output:-$name.txt}"  # nobody is to read what the start before printed
+  "$mpiexec" --oversubscribe --bind-to none -n "$n" "${wrap[@]}" "$SEER_EXECUTABLE" pretrain "$name.toml" "$@" \
+    </dev/null >"${output:-$name.txt}" 2>&1 &
+  launcher=$!
+}
+there_or_over() { [ -e "$1" ] || gone "$launcher"; }
+# comes_to FILE NAME: waits for a file that the run NAME makes.
+comes_to() {
+  until_true there_or_over "$1" && [ -e "$1" ] || { cat "$2.txt"; fail "$2: no $1"; }
+}
+paused() { comes_to "$1/PAUSED" "$1"; }  # all ranks of NAME wait after update SEER_PAUSE_AFTER
+rank_pid() { awk -v rank="$2" '$1 == rank {print $2}' "$1/PAUSED"; }  # NAME RANK: its process, while it is paused
+pids() { awk '{print $2}' "$1/PAUSED"; }
+go_on() { rm "$1/PAUSED"; }
+ends() {  # NAME: its exit code in $rc
+  until_true gone "$launcher" || { cat "$1.txt"; fail "$1 still runs minutes later"; }
+  rc=0; wait "$launcher" || rc=$?
+}
+ends_with() {  # CODE NAME
+  ends "$2"
+  [ "$rc" = "$1" ] || { cat "$2.txt"; fail "$2: exit code $rc, wanted $1"; }
+}
+
+# Name and checksums of every tensor of a run's last checkpoint (other keys of the manifest hold the run's folder).
+tensors_of() { sed -n '/"tensors"/,/^ \]/p' "$1/manifest.json" | grep -E '"(group|name|xxh3)"'; }
+same_tensors() {  # RUN RUN
+  [ "$(tensors_of "$(last_checkpoint "$1")" | grep -c xxh3)" -gt 100 ] || fail "the manifest of $1 lists no checksums"
+  diff <(tensors_of "$(last_checkpoint "$1")") <(tensors_of "$(last_checkpoint "$2")") >/dev/null
+}

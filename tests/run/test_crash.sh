@@ -8,15 +8,10 @@ seer synth -o train --classes 4 --images 90 --size 48 --seed 1 >/dev/null
 write_config crash.toml crash 1000000
 for signal in SEGV FPE BUS ILL ABRT; do
   rm -rf crash
-  "$mpiexec" --oversubscribe --bind-to none -n 2 "$SEER_EXECUTABLE" pretrain crash.toml </dev/null >crash.txt 2>&1 &
-  launcher=$!
-  for _ in $(seq 400); do [ -s crash/metrics.jsonl ] && break; sleep 0.05; done
-  for pid in $(pgrep -P "$launcher"); do
-    tr '\0' '\n' <"/proc/$pid/environ" | grep -qx "OMPI_COMM_WORLD_RANK=1" && kill "-$signal" "$pid"
-  done
-  timeout 60 tail --pid="$launcher" -f /dev/null || { cat crash.txt; fail "SIG$signal: still runs a minute later"; }
-  rc=0; wait "$launcher" || rc=$?
-  [ "$rc" = 6 ] || { cat crash.txt; fail "SIG$signal: exit code $rc, wanted 6"; }
+  SEER_PAUSE_AFTER=3 start crash 2
+  paused crash
+  kill "-$signal" "$(rank_pid crash 1)"
+  ends_with 6 crash
   [ "$(grep -o 'error: rank' crash.txt | wc -l)" = 1 ] || { cat crash.txt; fail "SIG$signal: not one message"; }
   grep -qE "error: rank 1/2 on .*: SIG$signal .*in update [0-9]+, .*defect" crash.txt || { cat crash.txt; fail "SIG$signal: the message"; }
   grep -q "SIG$signal" crash/error.1.txt && grep -qE 'build id [0-9a-f]{40}' crash/error.1.txt &&
@@ -26,14 +21,11 @@ echo "ok: signals of a defect"
 
 # A shard that vanishes behind a rank's back, read by a thread of its own: the error names the file.
 rm -rf crash
-"$mpiexec" --oversubscribe --bind-to none -n 2 "$SEER_EXECUTABLE" pretrain crash.toml --set data.bad_image_policy=fail \
-  </dev/null >crash.txt 2>&1 &
-launcher=$!
-for _ in $(seq 400); do [ -s crash/metrics.jsonl ] && break; sleep 0.05; done
+SEER_PAUSE_AFTER=3 start crash 2 --set data.bad_image_policy=fail
+paused crash
 for shard in train/*.h5; do : >"$shard"; done
-timeout 60 tail --pid="$launcher" -f /dev/null || { cat crash.txt; fail "cut shards: still runs a minute later"; }
-rc=0; wait "$launcher" || rc=$?
-[ "$rc" = 3 ] || { cat crash.txt; fail "cut shards: exit code $rc, wanted 3"; }
+go_on crash
+ends_with 3 crash
 grep -qE 'error: rank [01]/2 on .*train/.*\.h5.*ends .* bytes early.*in update [0-9]+' crash.txt || { cat crash.txt; fail "cut shards: the message"; }
 cat crash/error.?.txt | grep -qE 'ends .* bytes early' || fail "cut shards: error.<rank>.txt"
 echo "ok: an error of one rank"

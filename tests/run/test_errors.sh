@@ -42,13 +42,12 @@ expect 3 'has no labels' ranks 2 eval knn good --train plain --test test --resiz
 
 # Two runs in one folder: the second is refused, and the first goes on.
 write_config first.toml first 100000
-"$mpiexec" --oversubscribe --bind-to none -n 1 "$SEER_EXECUTABLE" pretrain first.toml </dev/null >first.txt 2>&1 &
-launcher=$!
-for _ in $(seq 200); do [ -s first/metrics.jsonl ] && break; sleep 0.05; done
+SEER_PAUSE_AFTER=3 start first 1
+paused first
 expect 2 'another run uses first: process' ranks 1 pretrain first.toml
 kill -USR1 "$launcher"
-rc=0; wait "$launcher" || rc=$?
-[ "$rc" = 75 ] || { cat first.txt; fail "the first of two runs: exit code $rc, wanted 75"; }
+go_on first
+ends_with 75 first
 
 # A start that is refused, for whatever it should have started from, leaves checkpoints and records where they are.
 before=$(ls -R good/checkpoints; cat good/metrics.jsonl)
@@ -56,7 +55,7 @@ first=good/checkpoints/$(ls good/checkpoints | head -n 1)
 for resume in auto never "$first"; do
   expect 2 'schedule.warmup_updates' ranks 2 pretrain good.toml --set schedule.warmup_updates=1000 --resume "$resume"
   expect 3 'nosuch' ranks 2 pretrain good.toml --set data.shards=nosuch --resume "$resume"
-  expect 3 'cannot make' ranks 2 pretrain good.toml --set checkpoint.local_dir=/proc/nosuch --resume "$resume"
+  expect 3 'cannot make' ranks 2 pretrain good.toml --set checkpoint.local_dir=good.toml/nosuch --resume "$resume"
 done
 [ "$before" = "$(ls -R good/checkpoints; cat good/metrics.jsonl)" ] || fail "a refused start changed the run folder"
 expect 2 'no such folder' ranks 2 pretrain good.toml --resume nosuch
@@ -79,7 +78,6 @@ expect 3 'checksum' seer inspect rotten --verify
 # No space left: a file system of 2 MB, where this user may mount one.
 mkdir small
 if mount -t tmpfs -o size=2m none small 2>/dev/null; then
-  trap 'umount "$scratch/small"; rm -rf "$scratch"' EXIT
   head -c 1900000 /dev/zero >small/filler
   expect 3 'small' ranks 2 pretrain good.toml --set log.run_dir=small/run
   ls small/run/checkpoints 2>/dev/null | grep -q '^update-' && fail "a checkpoint that cannot be complete is there"

@@ -23,7 +23,7 @@ add_test(run.other "false")
 CMAKE
 
 gpu() {
-  SEER=$scratch/${GPU_SEER:-build/seer} WORK=$scratch/kept PYTHON=/nonexistent/python "$root/validation/gpu.sh" "$@" </dev/null
+  SEER=$scratch/${GPU_SEER:-build/seer} WORK=$scratch/kept PYTHON=$scratch/no/python "$root/validation/gpu.sh" "$@" </dev/null
 }
 refused() {  # PIECE ARGUMENTS...: one line, exit code 2, nothing begun
   local piece=$1 rc=0

@@ -63,7 +63,7 @@ if [[ "$*" == *node_health* ]]; then  # the check before the start: really done 
 fi
 trap 'echo "got USR1" >>calls; exit ${USR1_CODE:-75}' USR1
 echo "srun $*" >>calls
-[ "${WAIT_FOR_SIGNAL:-0}" = 0 ] || for _ in $(seq 300); do sleep 0.1; done
+[ "${WAIT_FOR_SIGNAL:-0}" = 0 ] || for _ in $(seq 3000); do sleep 0.1; done
 folder=$(sed -n 's/^run_dir = "\(.*\)"/\1/p' a.toml)
 folder=${folder:-runs/seer}
 [ "${LAUNCHED:-1}" = 0 ] || { mkdir -p "$folder" && echo started >>"$folder/log.txt"; }
@@ -107,11 +107,8 @@ for returned in 75 138; do
   : >calls
   SLURM_JOB_ID=7 JOB_SCRIPT=seer_512gpu.sh WAIT_FOR_SIGNAL=1 USR1_CODE=$returned bash slurm_script a.toml >job.txt 2>&1 &
   batch=$!
-  for _ in $(seq 100); do grep -q '^srun' calls && break; sleep 0.1; done
-  for _ in $(seq 50); do
-    kill -USR1 "$batch" 2>/dev/null || break
-    sleep 0.2
-  done
+  until_true grep -q '^srun' calls || { cat job.txt; fail "srun is not called"; }
+  until_true eval 'kill -USR1 "$batch"; gone "$batch"' || { cat job.txt calls; fail "SIGUSR1 does not end the job"; }
   rc=0; wait "$batch" || rc=$?
   [ "$rc" = 75 ] || { cat job.txt calls; fail "after SIGUSR1: exit code $rc, wanted 75"; }
   grep -qx "got USR1" calls || fail "SIGUSR1 was not passed on"

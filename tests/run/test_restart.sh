@@ -5,30 +5,18 @@
 . "$(dirname "$0")/common.sh"
 needs_kernels
 
-# Name and checksums of every tensor of a run's last checkpoint (other keys of the manifest hold the run's folder).
-tensors() { sed -n '/"tensors"/,/^ \]/p' "$(last_checkpoint "$1")/manifest.json" | grep -E '"(group|name|xxh3)"'; }
-same_tensors() {
-  [ "$(tensors "$1" | grep -c xxh3)" -gt 100 ] || fail "the manifest of $1 lists no checksums"
-  diff <(tensors "$1") <(tensors "$2")
-}
-lines() { if [ -e "$1/metrics.jsonl" ]; then wc -l <"$1/metrics.jsonl"; else echo 0; fi; }
-
 seer synth -o train --classes 4 --images 120 --size 48 --seed 1 >/dev/null
 write_config quiet.toml quiet 40
 ranks 2 pretrain quiet.toml >quiet.txt 2>&1 || { cat quiet.txt; fail "the undisturbed run"; }
 
 write_config killed.toml killed 40
-for round in 1 2; do
-  "$mpiexec" --oversubscribe --bind-to none -n 2 "$SEER_EXECUTABLE" pretrain killed.toml </dev/null >killed.txt 2>&1 &
-  launcher=$!
-  # Wait for some progress, then a moment that differs from run to run.
-  for _ in $(seq 200); do [ "$(lines killed)" -ge $((round * 8)) ] && break; sleep 0.05; done
-  sleep "0.$((RANDOM % 4))$((RANDOM % 10))"
-  victim=$(pgrep -P "$launcher" -f "pretrain killed.toml" | head -n 1 || true)
-  [ -z "$victim" ] || kill -KILL "$victim"
-  rc=0; wait "$launcher" || rc=$?
-  [ "$rc" != 0 ] || fail "round $round: finished before the kill"
-  echo "round $round: killed, launcher said $rc"
+for update in 8 23; do
+  SEER_PAUSE_AFTER=$update start killed 2
+  paused killed
+  kill -KILL "$(rank_pid killed $((update % 2)))"
+  ends killed
+  [ "$rc" != 0 ] || fail "killed after update $update: exit code 0"
+  echo "killed after update $update, launcher said $rc"
 done
 ranks 2 pretrain killed.toml >killed.txt 2>&1 || { cat killed.txt; fail "the restarted run"; }
 grep -E "resumed from .* after [1-9][0-9]* updates" killed.txt || fail "the killed run began anew"
@@ -38,15 +26,13 @@ diff <(losses quiet) <(losses killed) || fail "other losses after the kills"
 echo "ok: killed twice, same bits"
 
 write_config stopped.toml stopped 40
-for signal in TERM USR1; do
-  "$mpiexec" --oversubscribe --bind-to none -n 2 "$SEER_EXECUTABLE" pretrain stopped.toml </dev/null >stopped.txt 2>&1 &
-  launcher=$!
-  before=$(lines stopped)
-  for _ in $(seq 200); do [ "$(lines stopped)" -ge $((before + 6)) ] && break; sleep 0.05; done
-  victim=$(pgrep -P "$launcher" -f "pretrain stopped.toml" | tail -n 1)
-  kill "-$signal" "$victim"
-  rc=0; wait "$launcher" || rc=$?
-  [ "$rc" = 75 ] || { cat stopped.txt; fail "SIG$signal: exit code $rc, wanted 75"; }
+for stop in "TERM 6" "USR1 19"; do
+  read -r signal update <<<"$stop"
+  SEER_PAUSE_AFTER=$update start stopped 2
+  paused stopped
+  kill "-$signal" "$(rank_pid stopped 1)"
+  go_on stopped
+  ends_with 75 stopped
   echo "ok: SIG$signal to one rank, exit 75, $(basename "$(last_checkpoint stopped)")"
 done
 ranks 2 pretrain stopped.toml >stopped.txt 2>&1 || { cat stopped.txt; fail "the run after the signals"; }

@@ -125,12 +125,14 @@ TEST(Metrics, NewRunStartsAnEmptyFile) {
 }
 
 TEST(Metrics, MissingFolderIsAFileErrorThatNamesIt) {
+  const TemporaryFolder folder;
+  const auto missing = folder.path() + "/missing";
   try {
-    const Metrics metrics("/nonexistent/run", 0);
+    const Metrics metrics(missing, 0);
     FAIL() << "no error";
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ExitCode::file);
-    EXPECT_NE(error.message().find("/nonexistent/run/metrics.jsonl"), std::string::npos) << error.message();
+    EXPECT_NE(error.message().find(missing + "/metrics.jsonl"), std::string::npos) << error.message();
   }
 }
 

@@ -98,9 +98,11 @@ TEST(Phases, RestartForgetsSetUp) {
   Phases phases;
   busy(30);
   phases.add(Phase::checkpoint, 25);
+  const auto began = std::chrono::steady_clock::now();
   phases.restart();
   phases.end_update();
-  EXPECT_LT(phases.total().wall_ms, 20);
+  const std::chrono::duration<double, std::milli> since = std::chrono::steady_clock::now() - began;
+  EXPECT_LE(phases.total().wall_ms, since.count());
   EXPECT_DOUBLE_EQ(phases.total().per_update_ms(Phase::checkpoint), 0);
 }
 

@@ -130,8 +130,9 @@ TEST(EventFile, TwoStartsInOneSecondMakeTwoFiles) {
 }
 
 TEST(EventFile, MissingFolderIsAFileError) {
+  const TemporaryFolder folder;
   try {
-    const EventFile file("/nonexistent/run", 0);
+    const EventFile file(folder.path() + "/missing", 0);
     FAIL() << "no error";
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ExitCode::file);

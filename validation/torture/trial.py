@@ -81,7 +81,8 @@ class Setup:
     """What all trials share: executable, launcher, data, time limits, and the undisturbed runs, made when first wanted."""
 
     def __init__(self, seer, launcher, shim, root, limit_seconds):
-        self.seer, self.launcher, self.shim, self.root, self.limit = seer, launcher, shim, root, limit_seconds
+        self.seer, self.launcher, self.root, self.limit = seer, launcher, root, limit_seconds
+        shutil.copy(shim, os.path.join(root, "write_faults.so"))  # a space in its own path would cut LD_PRELOAD in two
         self.references = {}
         self.lock = threading.Lock()
         self.keys = subprocess.run([seer, "--help-config"], check=True, capture_output=True, text=True).stdout
@@ -92,7 +93,7 @@ class Setup:
 
     def fault(self, call, error, after=0, count=1, rank=-1, path="checkpoints/"):
         """Environment of ranks whose file system fails; see write_faults.cpp."""
-        out = {"LD_PRELOAD": self.shim, "WRITE_FAULT_CALL": call, "WRITE_FAULT_ERROR": error,
+        out = {"LD_PRELOAD": "../write_faults.so", "WRITE_FAULT_CALL": call, "WRITE_FAULT_ERROR": error,
                "WRITE_FAULT_AFTER": str(after), "WRITE_FAULT_COUNT": str(count), "WRITE_FAULT_PATH": path}
         return out if rank < 0 else {**out, "WRITE_FAULT_RANK": str(rank)}
 

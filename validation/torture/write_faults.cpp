@@ -4,7 +4,8 @@
 // for writing (open, openat, mkdir). The n-th and following calls of the class under test that concern a path fail.
 //   WRITE_FAULT_CALL    write, sync, rename or open
 //   WRITE_FAULT_ERROR   ENOSPC, EIO, EDQUOT or EROFS; SHORT: half of what was to be written is, without an error;
-//                       KILL: the process kills itself instead of making the call
+//                       KILL: the process kills itself instead of making the call;
+//                       HOLD: the call is made once the file WRITE_FAULT_SIGN, written here, is removed
 //   WRITE_FAULT_PATH    a piece of the paths concerned
 //   WRITE_FAULT_AFTER   calls that still succeed (0)
 //   WRITE_FAULT_COUNT   calls that then fail (1)
@@ -34,6 +35,7 @@ struct Settings {
   Call call = Call::none;
   int error = 0;
   bool kill = false;
+  const char* sign = nullptr;  ///< of HOLD
   const char* path = "";
   long after = 0, count = 1;
 };
@@ -59,6 +61,7 @@ Settings read_settings() {
     if (error != nullptr && std::strcmp(error, name) == 0) s.error = value;
   }
   s.kill = error != nullptr && std::strcmp(error, "KILL") == 0;
+  if (error != nullptr && std::strcmp(error, "HOLD") == 0) s.sign = std::getenv("WRITE_FAULT_SIGN");
   if (const char* path = std::getenv("WRITE_FAULT_PATH")) s.path = path;
   s.after = number("WRITE_FAULT_AFTER", 0);
   s.count = number("WRITE_FAULT_COUNT", 1);
@@ -78,7 +81,10 @@ bool strikes(Call call, const char* path) {
   const long n = calls++;
   if (n < s.after || n >= s.after + s.count) return false;
   if (s.kill) raise(SIGKILL);
-  return true;
+  if (s.sign == nullptr) return true;
+  close(creat(s.sign, 0666));
+  while (access(s.sign, F_OK) == 0) usleep(2000);
+  return false;
 }
 
 bool strikes(Call call, int descriptor) {

@@ -2,10 +2,12 @@
 #include "seer/comm/watchdog.hpp"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <filesystem>
 #include <set>
+#include <string>
 #include <thread>
 
 #include "../../../src/comm/ring.hpp"
@@ -22,7 +24,8 @@ void nap(double seconds) {
 class WatchdogTest : public testing::Test {
  protected:
   void SetUp() override {
-    folder = testing::TempDir() + "seer_watchdog_test";
+    folder = testing::TempDir() + "seer_watchdog_test_" + std::to_string(getpid());
+    world.broadcast(folder);
     agree(world, "the folder", [&] {
       if (world.is_root()) std::filesystem::create_directories(folder + "/hang");
     });
@@ -36,11 +39,11 @@ class WatchdogTest : public testing::Test {
 };
 
 TEST_F(WatchdogTest, ARankThatIsSlowButGoesOnIsLeftAlone) {
-  const Watchdog watchdog(world, folder, {.set_up_s = 1, .update_s = 1, .checkpoint_s = 1});
+  const Watchdog watchdog(world, folder, {.set_up_s = 2, .update_s = 2, .checkpoint_s = 2});
   tell_update(3);
   // The last rank works for longer than the limit, and the others wait for it.
   if (world.rank() == world.size() - 1) {
-    for (int i = 0; i < 60; ++i) {
+    for (int i = 0; i < 80; ++i) {
       nap(0.1);
       tell_progress();
     }
@@ -65,7 +68,7 @@ TEST_F(WatchdogTest, ALongCheckpointHasALimitOfItsOwnAndOthersRespectIt) {
 TEST_F(WatchdogTest, WhatAnEarlierStartLeftIsRemoved) {
   const std::string old = folder + "/hang/77.txt";
   agree(world, "an old answer", [&] {
-    if (world.is_root()) std::filesystem::copy_file("/proc/self/comm", old);
+    if (world.is_root()) std::filesystem::copy_file(SEER_TEST_DATA "/presets.json", old);
   });
   const Watchdog watchdog(world, folder, {.set_up_s = 60, .update_s = 60, .checkpoint_s = 60});
   EXPECT_FALSE(std::filesystem::exists(old));
