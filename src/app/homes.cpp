@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#pragma GCC diagnostic ignored "-Wnull-dereference"  // false alarm of g++ 12 where CLI11 moves a std::function
 #include <CLI/CLI.hpp>
 
 #include "seer/app/command.hpp"
@@ -7,14 +8,13 @@
 namespace seer::app {
 
 void expand_homes(CLI::App& command) {
-  const auto expand = [](std::string& value) -> std::string {
-    const auto whole = expand_home(value);
-    if (!whole) return "no such user: " + value;
-    value = *whole;
-    return "";
+  const auto expand = [](const std::string& value) {
+    auto whole = expand_home(value);
+    if (!whole) throw CLI::ValidationError("no such user: " + value);
+    return *whole;
   };
   for (auto* option : command.get_options()) {
-    if (option->get_items_expected_max() > 0) option->transform(CLI::Validator(expand, ""));
+    if (option->get_items_expected_max() > 0) option->transform(expand, "");
   }
   for (auto* inner : command.get_subcommands({})) expand_homes(*inner);
 }

@@ -8,11 +8,11 @@
 namespace seer::config {
 namespace {
 
-const Difference* find(const Comparison& comparison, const std::string& key) {
+Difference find(const Comparison& comparison, const std::string& key) {
   for (const auto& d : comparison.differences) {
-    if (d.key == key) return &d;
+    if (d.key == key) return d;
   }
-  return nullptr;
+  return {};
 }
 
 TEST(Compare, EveryDifferenceIsListedOnceWithItsMeaning) {
@@ -29,16 +29,16 @@ TEST(Compare, EveryDifferenceIsListedOnceWithItsMeaning) {
   EXPECT_EQ(found.differences.size(), 4U + 3U);
   EXPECT_EQ(found.stored, before);
   EXPECT_TRUE(found.unknown.empty());
-  ASSERT_NE(find(found, "optimizer.kind"), nullptr);
-  EXPECT_EQ(find(found, "optimizer.kind")->was, "\"lars\"");
-  EXPECT_EQ(find(found, "optimizer.kind")->is, "\"sgd\"");
-  EXPECT_EQ(find(found, "optimizer.kind")->change, Change::meaning);
-  EXPECT_EQ(find(found, "log.run_dir")->change, Change::free);
-  EXPECT_EQ(find(found, "schedule.epochs")->change, Change::length);
-  EXPECT_EQ(find(found, "crops.0.size")->is, "40");
-  EXPECT_EQ(find(found, "crops.2.count")->was, "nothing");
+  EXPECT_EQ(find(found, "optimizer.kind").key, "optimizer.kind");
+  EXPECT_EQ(find(found, "optimizer.kind").was, "\"lars\"");
+  EXPECT_EQ(find(found, "optimizer.kind").is, "\"sgd\"");
+  EXPECT_EQ(find(found, "optimizer.kind").change, Change::meaning);
+  EXPECT_EQ(find(found, "log.run_dir").change, Change::free);
+  EXPECT_EQ(find(found, "schedule.epochs").change, Change::length);
+  EXPECT_EQ(find(found, "crops.0.size").is, "40");
+  EXPECT_EQ(find(found, "crops.2.count").was, "nothing");
   const auto back = compare(to_toml(now), before);
-  EXPECT_EQ(find(back, "crops.2.count")->is, "nothing");
+  EXPECT_EQ(find(back, "crops.2.count").is, "nothing");
   EXPECT_EQ(back.stored->crops, now.crops);
 }
 
@@ -62,7 +62,7 @@ TEST(Compare, ConfigurationsOfOtherVersionsAreComparedAsFarAsBothKnow) {
 
   const auto worse = compare("[swav]\nepsilon = -3.0\n", now);
   EXPECT_FALSE(worse.stored);
-  EXPECT_EQ(find(worse, "swav.epsilon")->was, "-3.0");
+  EXPECT_EQ(find(worse, "swav.epsilon").was, "-3.0");
 }
 
 TEST(Compare, NamesCoverWhatTheyHoldAndOthersAreRefusedWithTheNearest) {

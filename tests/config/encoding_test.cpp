@@ -5,6 +5,7 @@
 
 #include <cstdio>
 #include <fstream>
+#include <sstream>
 
 #include "seer/base/error.hpp"
 #include "seer/config/config.hpp"
@@ -39,8 +40,9 @@ TEST(Encoding, ConfigurationsMayHaveAMarkAndWindowsLines) {
 }
 
 TEST(Encoding, MachineFilesToo) {
-  std::ifstream in(std::string(SEER_SOURCE_DIR) + "/inputs/machines/dgx_h100.toml");
-  const std::string text{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
+  std::ostringstream copy;
+  copy << std::ifstream(std::string(SEER_SOURCE_DIR) + "/inputs/machines/dgx_h100.toml").rdbuf();
+  const std::string text = copy.str();
   const std::string path = testing::TempDir() + fmt::format("seer_encoding_test_{}.toml", text.size());
   std::ofstream(path, std::ios::binary) << "\xEF\xBB\xBF" << text;
   EXPECT_FALSE(load_machine(path).name.empty());
