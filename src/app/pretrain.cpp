@@ -31,8 +31,6 @@ Run add_pretrain(CLI::App& command) {
       ->allow_extra_args(false);
   command.add_flag("--allow-batch-change", options->run.allow_batch_change,
                    "Go on with another data.global_batch than the checkpoint's; learning rates stay as configured");
-  command.add_flag("--keep-rate", options->run.keep_rate,
-                   "With another length: from the checkpoint's learning rate down to schedule.lr_final at the new end");
   command.add_flag("--verbose", options->run.verbose, "Print every key of the configuration");
   command.footer(
       "Starts or goes on by itself: the newest complete checkpoint of log.run_dir is looked for first.\n"

@@ -241,24 +241,19 @@ Schedule schedule_from(const checkpoint::State& from, const config::Config& conf
   }
   const double before = put_back_plateau({stored->schedule, old_total, kept}).lr(from.update);
   auto now = put_back_plateau({config.schedule, total});
-  const auto jumps = [&] { return std::abs(now.lr(from.update) - before) > 1e-9 * before; };
-  if (!jumps() || total == from.update) return now;
-  if (options.keep_rate && config.schedule.kind == "cosine" && from.update >= config.schedule.warmup_updates) {
-    log::info(fmt::format("{}: the learning rate goes on from {:.4g} and falls to {:.4g} over the {} updates left",
-                          length, before, config.schedule.lr_final, total - from.update));
+  const double configured = now.lr(from.update);
+  if (std::abs(configured - before) <= 1e-9 * before || total == from.update) return now;
+  const auto allowed = [&](const char* key) { return covered(options.allow_changes, key); };
+  if (only_length && !allowed("schedule.total_updates") && !allowed("schedule.epochs")) {
+    // Only a cosine behind its warm-up comes here: no other rate depends on the length.
+    log::warn(
+        fmt::format("{}: the learning rate goes on from {:.4g} and falls to {:.4g} over the {} updates left; "
+                    "--allow-change schedule.total_updates would set it to {:.4g}, that of a run which had this "
+                    "length from its start",
+                    length, before, config.schedule.lr_final, total - from.update, configured));
     return put_back_plateau({config.schedule, total, KeptRate{from.update, before}});
   }
-  const auto text = fmt::format("{}: the learning rate goes from {:.4g} to {:.4g} in one update", length, before,
-                                now.lr(from.update));
-  const auto& allowed = options.allow_changes;
-  if (only_length && !covered(allowed, "schedule.total_updates") && !covered(allowed, "schedule.epochs")) {
-    throw Error(ExitCode::input, text,
-                "--keep-rate goes on from the rate as it is, down to schedule.lr_final at the new end; --allow-change "
-                "schedule.total_updates takes the rates of a run that had this length from its start; an earlier "
-                "checkpoint may be a better place to go on from (--resume)")
-        .as_agreed();
-  }
-  log::warn(text);
+  log::warn(fmt::format("{}: the learning rate goes from {:.4g} to {:.4g} in one update", length, before, configured));
   return now;
 }
 

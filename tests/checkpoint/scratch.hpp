@@ -107,7 +107,7 @@ inline checkpoint::State some_state(std::int64_t update, int ranks) {
   s.seed = 42;
   s.global_batch = 96;
   s.ranks = ranks;
-  s.shards = {{"train-00000.h5", 4711, 12}, {"a longer name-00001.h5", std::int64_t{1} << 40, 1}, {"caf\xe9.h5", 0, 0}};
+  s.shards = {{"train-00000.h5", 4711, 12}, {"a longer name-00001.h5", std::int64_t{1} << 40, 1}, {"caf\\xE9.h5", 0, 0}};
   s.plateau = {std::numeric_limits<double>::infinity(), 0.1, -3};
   s.queue_filled = 3;
   s.queue = hash_fill(2 * 5 * 4, 99, 1);

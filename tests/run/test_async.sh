@@ -69,7 +69,7 @@ for lost in 0 1; do
 done
 
 # Without local copies that are newer, the run folder's checkpoint counts.
-ranks 2 pretrain lost1.toml "${local_copies[@]}" --set schedule.total_updates=43 --keep-rate >lost.txt 2>&1 || { cat lost.txt; fail "going on"; }
+ranks 2 pretrain lost1.toml "${local_copies[@]}" --set schedule.total_updates=43 >lost.txt 2>&1 || { cat lost.txt; fail "going on"; }
 grep -q "resumed from lost1/checkpoints/update-00000040" lost.txt || { cat lost.txt; fail "not from the run folder"; }
 echo "ok: the newest of both"
 

@@ -33,17 +33,16 @@ paste -d' ' <(losses quiet) <(losses elastic) | awk '
 
 # Other BatchNorm groups are told of.
 expect 0 'BatchNorm takes its statistics over groups of 12 images from here on' \
-  ranks 2 pretrain elastic.toml "${gentle[@]}" --set parallel.bn_group_size=1 --set schedule.total_updates=22 --keep-rate
+  ranks 2 pretrain elastic.toml "${gentle[@]}" --set parallel.bn_group_size=1 --set schedule.total_updates=22
 
 # Another global batch.
 expect 2 'data.global_batch is 12, was 24' \
   ranks 2 pretrain elastic.toml "${gentle[@]}" --set data.global_batch=12 --set schedule.total_updates=24
 expect 0 'the data go on behind the images seen' ranks 2 pretrain elastic.toml "${gentle[@]}" --set data.global_batch=12 \
-  --set schedule.total_updates=24 --allow-batch-change --keep-rate
+  --set schedule.total_updates=24 --allow-batch-change
 grep -q 'after 22 updates, 528 images' out.txt || fail "$(grep 'resumed from' out.txt)"
 # From then on it is this run's batch: no flag is needed, and its restarts change nothing.
-small=("${gentle[@]}" --set data.global_batch=12 --set schedule.total_updates=28 --set checkpoint.every_updates=2
-  --keep-rate)
+small=("${gentle[@]}" --set data.global_batch=12 --set schedule.total_updates=28 --set checkpoint.every_updates=2)
 expect 0 "after 24 updates, $((22 * 24 + 2 * 12)) images" ranks 3 pretrain elastic.toml "${small[@]}"
 losses elastic | tail -n 4 >straight.txt
 rm -r elastic/checkpoints/update-00000028

@@ -31,14 +31,12 @@ expect 2 'head.prototypes is 30, was 20' go --set head.prototypes=30
 expect 2 'add --allow-change swav.epsilon' go --set swav.epsilon=0.05 --allow-change optimizer
 expect 2 'did you mean "optimizer"' go --allow-change optimiser
 expect 2 'has done 20 updates already' go --set schedule.total_updates=19
-expect 2 'the learning rate goes from 0.01 to ' go --set schedule.total_updates=40
 [ "$before" = "$(all_of run)" ] || fail "a refused start changed the run folder"
 expect 0 'nothing there differs' go --allow-change optimizer,head.dims
 
 # Half-way, another length: the rate goes on, is told again by the restart, and ends where it should.
 half=(--set log.run_dir=half --set checkpoint.keep_last=9 --resume run/checkpoints/update-00000010)
-expect 2 'the learning rate goes from ' go "${half[@]}" --set schedule.total_updates=30
-expect 0 'the learning rate goes on from 0.255 ' go "${half[@]}" --set schedule.total_updates=30 --keep-rate
+expect 0 'the learning rate goes on from 0.255 ' go "${half[@]}" --set schedule.total_updates=30
 rates half >straight.txt
 [ "$(head -n 1 straight.txt)" = "$(rates run | sed -n 11p)" ] || fail "the rate jumps: $(head -n 1 straight.txt)"
 awk '{ if (NR > 1 && $2 >= last) exit 1; last = $2 } END { exit !(NR == 20 && last < 0.02) }' straight.txt || { cat straight.txt; fail "rates"; }
@@ -49,12 +47,12 @@ diff straight.txt <(rates half) || fail "a restart changes the rates"
 diff <(cut -d, -f 1-2 straight.jsonl) <(cut -d, -f 1-2 half/metrics.jsonl) || fail "a restart changes the losses"
 # A run that has ended goes on at its last rate; or asked for by name, at that of a run that was so long from its start.
 cp -r run jump
-expect 0 'the learning rate goes on from 0.01 ' go --set schedule.total_updates=22 --keep-rate
+expect 0 'the learning rate goes on from 0.01 ' go --set schedule.total_updates=22
 rates run | tail -n 1 | awk '{ exit !($2 > 0.0099 && $2 < 0.0101) }' || fail "not at the last rate: $(rates run | tail -n 1)"
 expect 0 'the learning rate goes from 0.01 to 0.255 in one update' \
   go --set log.run_dir=jump --set schedule.total_updates=40 --allow-change schedule.total_updates
 expect 0 'another run from here on, as allowed: crops.0.size, optimizer.kind changed' go --set schedule.total_updates=23 \
-  --keep-rate --set optimizer.kind=sgd --set crops.0.size=24 --allow-change optimizer,crops.0
+  --set optimizer.kind=sgd --set crops.0.size=24 --allow-change optimizer,crops.0
 grep -q '^  crops.0.size is 24, was 32$' out.txt || fail "the change is not listed"
 grep -q '^  schedule.total_updates is 23, was 22$' out.txt || fail "the length is not listed"
 

@@ -38,7 +38,7 @@ if mount -t tmpfs -o size=24m none small 2>/dev/null; then
   done=$((10#$(basename "$(last_checkpoint small/run)" | sed 's/update-//')))
   sed "s/^total_updates = .*/total_updates = $((done + 80))/" full.toml >stays.toml
   ln -s small/run stays
-  SEER_PAUSE_AFTER=$done start stays 2 --keep-rate
+  SEER_PAUSE_AFTER=$done start stays 2
   paused stays
   cat /dev/zero >small/filler 2>/dev/null || true
   go_on stays

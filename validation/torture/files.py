@@ -245,7 +245,7 @@ def shard_lost(trial):
     elif how == "gone":
         # The files were open. A start that has to open them again says that the data set is another one.
         trial.finish()
-        job = trial.start(options=[f"schedule.total_updates={UPDATES + 2}", "--keep-rate"])
+        job = trial.start(options=[f"schedule.total_updates={UPDATES + 2}"])
         trial.require(job, trial.wait(job), {0}, "the data set is not that of the checkpoint")
         return
     shutil.copyfile(whole, path)

@@ -38,9 +38,9 @@ void put_newer_aside(const config::Config& config, const comm::Communicator& com
 /// checkpoint::load().
 checkpoint::State restore(const comm::Communicator& comm, const std::string& folder, Learner& learner, bool verified);
 
-/// The schedule of a run of `total` updates over `images` images that goes on from a checkpoint. One whose rates are
-/// not the checkpoint's goes on at the checkpoint's rate where options.keep_rate asks for that; that another length
-/// makes the rate jump is refused (Error(input), agreed) unless options.allow_changes names it, and told.
+/// The schedule of a run of `total` updates over `images` images that goes on from a checkpoint. A cosine of another
+/// length goes on from the checkpoint's rate, unless options.allow_changes names the length; either is a warning.
+/// Error(input), agreed: fewer updates than the checkpoint has done. docs/numerics.md, "Another length".
 Schedule schedule_from(const checkpoint::State& from, const config::Config& config, std::int64_t total,
                        std::uint64_t images, const PretrainOptions& options);
 

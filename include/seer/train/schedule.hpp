@@ -19,7 +19,7 @@ std::int64_t total_updates(const config::Config& config, std::uint64_t images, s
 /// Where that comes from: "schedule.epochs = 20".
 std::string length_text(const config::Config& config);
 
-/// Where a cosine of another length goes on from the rate it had (--keep-rate).
+/// Where a cosine of another length goes on from the rate it had.
 struct KeptRate {
   std::int64_t update = 0;
   double rate = 0;

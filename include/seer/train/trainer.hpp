@@ -19,8 +19,6 @@ struct PretrainOptions {
   /// The same for data.global_batch: updates stay counted, the data go on behind the images seen, and the schedule,
   /// which counts updates, stays as configured.
   bool allow_batch_change = false;
-  /// Where the schedule is another one than the checkpoint's, a cosine goes on from the present rate.
-  bool keep_rate = false;
   /// Print all keys of the configuration, not only those that differ from their defaults.
   bool verbose = false;
 };

@@ -270,9 +270,9 @@ TEST_F(PackSources, ListsOfOtherEditors) {
   const auto r = both(options("l/list.txt", "out"));
   EXPECT_EQ(r.accepted, 3U);
   EXPECT_TRUE(r.rejected.empty());
-  EXPECT_NE(message(options("l/wide.txt", "out")).find("found UTF-16 text, wanted UTF-8: iconv -f UTF-16"),
+  EXPECT_NE(message(options("l/wide.txt", "wide")).find("found UTF-16 text, wanted UTF-8: iconv -f UTF-16"),
             std::string::npos);
-  EXPECT_NE(message(options("l/nulls.txt", "out")).find("a list is UTF-8 text with one path a line"),
+  EXPECT_NE(message(options("l/nulls.txt", "nulls")).find("a list is UTF-8 text with one path a line"),
             std::string::npos);
 }
 
