@@ -12,7 +12,7 @@ tar -C test/photos -cf test/dot.tar .
 tar -C test -czf test/top.tar.gz photos
 find "$PWD/test/photos" -name '*.png' >test/list.txt
 for source in test/photos test/dot.tar test/top.tar.gz test/list.txt; do
-  expect 0 "accepted   1 images" seer pack $source -o "split-$(basename $source)" --split test
+  expect 0 "accepted   1 images" seer pack $source -o "split-$(basename "$source" .tar)" --split test
   says "3 not in the split"
 done
 cd test
