@@ -42,14 +42,12 @@ std::string CollapseWatch::warning(std::int64_t update) const {
       "prototypes), which is what a network gives that predicts the same for every image. Unless it falls soon, start "
       "again with:",
       near_since_, update, smoothed_, ln_prototypes_, prototypes_);
+  if (epsilon_ > 0.015) text += fmt::format(" swav.epsilon = 0.01 to 0.02 (now {});", epsilon_);
   // The batch must be able to fill the prototypes: Sinkhorn spreads its images evenly over all of them.
   text += fmt::format(" fewer prototypes for the batch (head.prototypes = {}, data.global_batch = {})", prototypes_,
                       global_batch_);
   text += queue_length_ > 0 ? fmt::format(" or a longer queue (swav.queue_length = {})", queue_length_)
                             : std::string(" or a queue (swav.queue_length = 0)");
-  if (epsilon_ > 0.015) {
-    text += fmt::format("; swav.epsilon = {} (now {})", epsilon_ > 0.03 ? "0.03" : "0.01 to 0.02", epsilon_);
-  }
   text += fmt::format("; longer freezing (swav.freeze_prototypes_updates = {}); a lower rate (schedule.lr_peak = {})",
                       freeze_updates_, lr_peak_);
   return text + ". See docs/watching.md.";
