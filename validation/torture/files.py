@@ -197,16 +197,22 @@ def rotten_live(trial):
 
 
 def vanished(trial):
-    """The folder of checkpoints is removed while the run goes on. At its worst that meets ranks that are just opening a
+    """The folder of checkpoints is taken away while the run goes on. At its worst that meets ranks that are just opening a
     file in it together, in MPI-IO, which then waits for ever: the watchdog must end that."""
     drawn = trial.any_instant(first=2)
     trial.prepare()
     instant = trial.instant(drawn)
-    trial.note(f"at {instant}: checkpoints/ removed")
+    trial.note(f"at {instant}: checkpoints/ taken away")
     job = trial.start(options=["log.hang_checkpoint_seconds=10"] if trial.setup.has("hang_checkpoint_seconds") else [])
-    if trial.reach(job, instant):
-        shutil.rmtree(os.path.join(trial.run, "checkpoints"), ignore_errors=True)
+    folder, gone = os.path.join(trial.run, "checkpoints"), trial.run + ".vanished"
+    moved = trial.reach(job, instant) and os.path.isdir(folder)
+    if moved:
+        os.rename(folder, gone)
     code = trial.wait(job)
+    if moved and not os.path.isdir(folder) and os.path.isdir(os.path.join(gone, f"update-{UPDATES:08}")):
+        trial.note("the run had saved its last checkpoint before")
+        os.rename(gone, folder)
+    shutil.rmtree(gone, ignore_errors=True)
     if code == 5:
         trial.require(job, code, {5}, "checkpoint")
         trial.may_lose = UPDATES
