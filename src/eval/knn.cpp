@@ -54,17 +54,26 @@ Rows comparable_rows(const FeatureTable& table, bool cosine) {
   return out;
 }
 
+/// More than the error of a dot product of d floats in single precision, whatever the order of its sum.
+double margin_of(const Rows& train, const Rows& test, std::size_t d) {
+  return static_cast<double>(d) * 0x1p-22 * train.longest * test.longest;
+}
+
 /// Where dot products would leave the range of float, rows are divided by powers of two, which round nothing. Returns
 /// what similarities are then to be multiplied with. Collective.
 double keep_in_range(const comm::Communicator& comm, Rows& train, Rows& test) {
   int exponents = 0;
   std::array<double, 2> longest = {train.longest, test.longest};
   comm.all_reduce(std::span(longest), comm::Op::max);
+  train.longest = longest[0];
+  test.longest = longest[1];
   if (longest[0] * longest[1] < 1e38) return 1;
   for (std::size_t i = 0; i < 2; ++i) {
     const int exponent = std::ilogb(longest[i]);
     exponents += exponent;
-    for (auto& value : (i == 0 ? train : test).values) value = std::ldexp(value, -exponent);
+    auto& rows = i == 0 ? train : test;
+    for (auto& value : rows.values) value = std::ldexp(value, -exponent);
+    rows.longest = std::ldexp(longest[i], -exponent);
   }
   return std::ldexp(1.0, exponents);
 }
@@ -85,6 +94,10 @@ class Nearest {
     }
     std::push_heap(heap.begin(), heap.end(), nearer);
   }
+  bool may_enter(std::size_t row, double similarity) const {
+    const auto& heap = heaps_[row];
+    return heap.size() < k_ || similarity >= static_cast<double>(heap.front().similarity);
+  }
   const std::vector<Neighbour>& sorted(std::size_t row) {
     std::sort_heap(heaps_[row].begin(), heaps_[row].end(), nearer);
     return heaps_[row];
@@ -102,8 +115,17 @@ struct TrainBlock {
   std::vector<std::int32_t> labels;
 };
 
+/// The same on every processor, wherever the rows lie: products of floats are exact in double precision.
+float dot(const float* a, const float* b, std::size_t d) {
+  double sum = 0;
+  for (std::size_t j = 0; j < d; ++j) sum += static_cast<double>(a[j]) * static_cast<double>(b[j]);
+  return static_cast<float>(sum);
+}
+
+/// The product of matrices only selects: its last bits depend on the processor and on a row's place in its block, so
+/// that equal rows would differ. `margin`: what it may be wrong by.
 void compare(dnn::Backend& dnn, const std::vector<float>& test_rows, std::size_t d, const TrainBlock& block,
-             std::vector<float>& similarity, Nearest& nearest) {
+             double margin, std::vector<float>& similarity, Nearest& nearest) {
   constexpr std::size_t kTestRows = 1024;
   device::Queue queue;
   const std::size_t tests = test_rows.size() / d, count = block.count;
@@ -115,9 +137,11 @@ void compare(dnn::Backend& dnn, const std::vector<float>& test_rows, std::size_t
              similarity.data());
     for (std::size_t i = 0; i < m; ++i) {
       for (std::size_t j = 0; j < count; ++j) {
-        if (block.labels[j] >= 0) {
-          nearest.offer(begin + i, {similarity[i * count + j], block.labels[j], block.first + j});
-        }
+        const auto row = begin + i;
+        if (block.labels[j] < 0 || !nearest.may_enter(row, margin + static_cast<double>(similarity[i * count + j])))
+          continue;
+        nearest.offer(
+            row, {dot(test_rows.data() + row * d, block.rows.data() + j * d, d), block.labels[j], block.first + j});
       }
     }
   }
@@ -167,7 +191,7 @@ std::vector<KnnVotes> knn_votes(const comm::Communicator& comm, const FeatureTab
       }
     }
   });
-  const double unit = keep_in_range(comm, train_rows, test_rows);
+  const double unit = keep_in_range(comm, train_rows, test_rows), margin = margin_of(train_rows, test_rows, d);
   const auto dnn = dnn::make_host_backend();
   constexpr double kQuiet_s = 10;  // a short comparison prints its result alone
   const Clock clock;
@@ -193,7 +217,7 @@ std::vector<KnnVotes> knn_votes(const comm::Communicator& comm, const FeatureTab
       }
       comm.broadcast(block.rows.data(), block.rows.size() * sizeof(float), owner);
       comm.broadcast(block.labels.data(), block.labels.size() * sizeof(std::int32_t), owner);
-      compare(*dnn, test_rows.values, d, block, similarity, nearest);
+      compare(*dnn, test_rows.values, d, block, margin, similarity, nearest);
       eta.done(static_cast<double>(block.count));
       if (const auto left = eta.seconds_left(); left && *left > 0 && clock.seconds() > kQuiet_s) {
         log::progress(fmt::format("k-NN of {} in {}: {}/{} training images compared, {} left", test.info.data,
