@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdlib>
+#include <cstring>
 #include <exception>
 #include <iostream>
 #include <new>
@@ -189,7 +190,11 @@ std::string wrong_command(const CLI::App& at, const std::string& path) {
 /// same on every rank, so rank 0 speaks for all.
 int end_of_parsing(const CLI::App& app, const CLI::ParseError& error, const comm::Communicator& world) {
   if (error.get_exit_code() == 0) {
-    return world.is_root() ? app.exit(error, std::cout, std::cerr) : 0;
+    if (!world.is_root()) return 0;
+    app.exit(error, std::cout, std::cerr);
+    if (std::cout.flush() || errno == EPIPE) return 0;
+    log::error(std::string("cannot write standard output: ") + std::strerror(errno));
+    return static_cast<int>(ExitCode::file);
   }
   std::string path = "seer";
   const CLI::App* at = &app;
@@ -211,6 +216,7 @@ int main(int argc, char** argv) {
   const comm::MpiSession mpi(argc, argv);
   const auto world = comm::Communicator::world();
   log::start(world.rank(), world.size());
+  if (std::any_of(argv, argv + argc, [](std::string_view word) { return word == "--json"; })) log::to_standard_error();
   raise_open_file_limit();  // after MPI's start, whose children would close every file that there may be
   comm::catch_crashes();
 

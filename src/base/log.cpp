@@ -26,7 +26,7 @@ struct State {
   std::shared_ptr<spdlog::logger> console, file;
   std::vector<std::pair<std::string, int>> warned;
   std::mutex mutex;  // reader threads may warn
-  bool live = false, told_lost_output = false;
+  bool live = false, told_lost_output = false, to_stderr = false;
   std::chrono::steady_clock::time_point last_progress{};
 };
 
@@ -52,7 +52,9 @@ void write(spdlog::level::level_enum level, const std::string& text) {
   auto& s = state();
   if (s.rank != 0) return;
   if (!s.console) {
-    s.console = std::make_shared<spdlog::logger>("console", std::make_shared<spdlog::sinks::stdout_sink_mt>());
+    spdlog::sink_ptr sink = std::make_shared<spdlog::sinks::stdout_sink_mt>();
+    if (s.to_stderr) sink = std::make_shared<spdlog::sinks::stderr_sink_mt>();
+    s.console = std::make_shared<spdlog::logger>("console", sink);
     s.console->set_pattern("%v");
     s.console->flush_on(spdlog::level::info);
   }
@@ -71,6 +73,10 @@ void write(spdlog::level::level_enum level, const std::string& text) {
 void start(int rank, int ranks) {
   state().rank = rank;
   state().ranks = ranks;
+}
+
+void to_standard_error() {
+  state().to_stderr = true;
 }
 
 void to_file(const std::string& path) {
@@ -126,7 +132,7 @@ std::vector<std::string> warnings() {
 void progress(const std::string& text, double plain_interval_s) {
   auto& s = state();
   if (s.rank != 0) return;
-  static const bool terminal = on_terminal();
+  static const bool terminal = !s.to_stderr && on_terminal();
   const auto now = std::chrono::steady_clock::now();
   if (std::chrono::duration<double>(now - s.last_progress).count() < (terminal ? kLiveInterval_s : plain_interval_s)) {
     return;

@@ -36,6 +36,10 @@ knn() { seer eval knn --train-features "$1" --test-features "$2" --k 5; }
 expect 0 "$new (trunk)" knn train.h5 test.h5
 grep -qF "training set: train.h5 (features of train/train-00000.h5), 30 images" out.txt || { cat out.txt; fail "the sets are not named"; }
 grep -q warning out.txt && { cat out.txt; fail "a warning about tables that fit"; }
+# Warnings leave the JSON alone.
+seer eval knn --train-features test.h5 --test-features test.h5 --k 5 --json 2>warnings.txt | python3 -m json.tool >/dev/null ||
+  fail "standard output is no JSON"
+grep -q 'are the same 12 images' warnings.txt || { cat warnings.txt; fail "no warning of equal sets"; }
 expect 2 "checksum of the weights" knn train.h5 old.h5
 grep -qF "$new" out.txt && grep -qF "$old" out.txt || { cat out.txt; fail "the checkpoints are not named"; }
 expect 2 "layer trunk against head" knn train.h5 head.h5

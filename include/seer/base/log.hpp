@@ -10,6 +10,8 @@ namespace seer::log {
 
 /// Called once after the ranks are known. Before it, every call behaves as rank 0 of 1.
 void start(int rank, int ranks);
+/// Warnings, information and progress go to standard error from now on, where standard output holds a JSON object.
+void to_standard_error();
 /// Appends to this file too (rank 0 only; other ranks ignore it).
 void to_file(const std::string& path);
 
