@@ -139,6 +139,25 @@ void put_back(Learner& learner, const checkpoint::State& state) {
   learner.restore_loss_scale(state);
 }
 
+/// Of the keys of a schedule those that its rates depend on, but for the length.
+config::Schedule rates_of(config::Schedule s) {
+  const config::Schedule defaults;
+  s.total_updates = defaults.total_updates;
+  s.epochs = defaults.epochs;
+  if (s.kind != "cosine") s.lr_final = defaults.lr_final;
+  if (s.kind != "multistep") {
+    s.milestones = defaults.milestones;
+    s.milestone_factor = defaults.milestone_factor;
+  }
+  if (s.kind != "plateau") {
+    s.plateau_window = defaults.plateau_window;
+    s.plateau_threshold = defaults.plateau_threshold;
+    s.plateau_factor = defaults.plateau_factor;
+    s.plateau_minimum = defaults.plateau_minimum;
+  }
+  return s;
+}
+
 }  // namespace
 
 std::unique_ptr<checkpoint::LocalSets> open_local_sets(const config::Config& config, const comm::Communicator& comm,
@@ -227,11 +246,8 @@ Schedule schedule_from(const checkpoint::State& from, const config::Config& conf
   for (const auto& shard : from.shards) had += static_cast<std::uint64_t>(shard.images);
   const auto old_total =
       total_updates(*stored, had > 0 ? had : images, from.images_seen - from.update * from.global_batch);
-  auto same_but_length = stored->schedule;
-  same_but_length.total_updates = config.schedule.total_updates;
-  same_but_length.epochs = config.schedule.epochs;
-  const bool only_length = same_but_length == config.schedule;
-  if (only_length && total == old_total) return put_back_plateau({config.schedule, total, kept});
+  const bool same_rates = rates_of(stored->schedule) == rates_of(config.schedule);
+  if (same_rates && total == old_total) return put_back_plateau({config.schedule, total, kept});
 
   const auto length = fmt::format("{} ({} updates; the checkpoint's run: {})", length_text(config), total, old_total);
   if (total < from.update) {
@@ -239,22 +255,33 @@ Schedule schedule_from(const checkpoint::State& from, const config::Config& conf
                 "lengthen the run, or go on from an earlier checkpoint with --resume")
         .as_agreed();
   }
-  const double before = put_back_plateau({stored->schedule, old_total, kept}).lr(from.update);
-  auto now = put_back_plateau({config.schedule, total});
-  const double configured = now.lr(from.update);
-  if (std::abs(configured - before) <= 1e-9 * before || total == from.update) return now;
-  const auto allowed = [&](const char* key) { return covered(options.allow_changes, key); };
-  if (only_length && !allowed("schedule.total_updates") && !allowed("schedule.epochs")) {
-    // Only a cosine behind its warm-up comes here: no other rate depends on the length.
-    log::warn(
-        fmt::format("{}: the learning rate goes on from {:.4g} and falls to {:.4g} over the {} updates left; "
-                    "--allow-change schedule.total_updates would set it to {:.4g}, that of a run which had this "
-                    "length from its start",
-                    length, before, config.schedule.lr_final, total - from.update, configured));
-    return put_back_plateau({config.schedule, total, KeptRate{from.update, before}});
+  const auto rate_of = [&](const config::Schedule& schedule, std::int64_t updates, std::optional<KeptRate> since) {
+    return put_back_plateau({schedule, updates, since}).lr(from.update);
+  };
+  const auto differ = [](double a, double b) { return std::abs(a - b) > 1e-9 * std::max(a, b); };
+  const double before = rate_of(stored->schedule, old_total, kept);
+  // Other keys take effect as configured; of the length alone the rate of this update does not depend.
+  const double same_length =
+      same_rates ? before : rate_of(config.schedule, std::max(old_total, config.schedule.warmup_updates), {});
+  const double configured = rate_of(config.schedule, total, {});
+  const bool length_allowed =
+      covered(options.allow_changes, "schedule.total_updates") || covered(options.allow_changes, "schedule.epochs");
+  std::optional<KeptRate> keep;
+  if (total != old_total && !length_allowed && differ(configured, same_length)) keep = {from.update, same_length};
+  const double now = keep ? same_length : configured;
+  if (differ(now, before))
+    log::warn(fmt::format("the learning rate goes from {:.4g} to {:.4g} in one update", before, now));
+  if (total == from.update) {
+    log::warn(fmt::format("{}: the run ends here, at the learning rate {:.4g}", length, before));
+  } else if (keep) {
+    log::warn(fmt::format(
+        "{}: the learning rate goes on from {:.4g} and falls to {:.4g} over the {} updates left{}; --allow-change "
+        "schedule.{} would set it to {:.4g}, that of a run which had this length from its start",
+        length, now, config.schedule.lr_final, total - from.update,
+        now < 1.01 * config.schedule.lr_final ? ", where it teaches little" : "",
+        config.schedule.epochs > 0 ? "epochs" : "total_updates", configured));
   }
-  log::warn(fmt::format("{}: the learning rate goes from {:.4g} to {:.4g} in one update", length, before, configured));
-  return now;
+  return put_back_plateau({config.schedule, total, keep});
 }
 
 std::vector<checkpoint::Shard> shards_of(const data::BatchSource& source) {

@@ -115,6 +115,23 @@ TEST(Resume, OtherRatesThatWereAllowedAreTaken) {
   EXPECT_EQ(go_on(from, lower, allow("schedule.lr_peak")).lr(20), Schedule(lower.schedule, 40).lr(20));
 }
 
+TEST(Resume, AnotherLengthKeepsTheRateThoughOtherKeysOfTheScheduleMayChange) {
+  const auto before = configured(40);
+  const auto from = after(25, before);
+  auto now = configured(60);
+  now.schedule.lr_final = 0.02;
+  auto same_length = before;
+  same_length.schedule.lr_final = 0.02;
+  EXPECT_DOUBLE_EQ(go_on(from, now, allow("schedule.lr_final")).lr(25), Schedule(same_length.schedule, 40).lr(25));
+  // Keys that a cosine does not use leave a kept rate alone.
+  const auto kept = go_on(from, configured(80));
+  auto later = after(30, configured(80));
+  later.kept_rate = {static_cast<double>(kept.kept()->update), kept.kept()->rate};
+  auto other = configured(80);
+  other.schedule.milestones = {3, 7};
+  EXPECT_EQ(go_on(later, other, allow("schedule.milestones")).lr(60), kept.lr(60));
+}
+
 TEST(Resume, AConfigurationThatThisVersionRefusesIsNoObstacle) {
   auto from = after(20, configured(40));
   from.config_toml = "[swav]\nepsilon = -3.0\n";
