@@ -4,6 +4,7 @@
 #include <archive.h>
 #include <archive_entry.h>
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -116,7 +117,9 @@ bool ArchiveReader::next(Entry& out) {
   bytes_ = out.bytes = static_cast<std::uint64_t>(std::max<std::int64_t>(0, archive_entry_size(entry_)));
   at_ = block_at_ = block_bytes_ = 0;
   out.refusal.clear();
-  if (archive_entry_hardlink(entry_) != nullptr || archive_entry_filetype(entry_) == AE_IFLNK) {
+  if (const char* first = archive_entry_hardlink(entry_); first != nullptr) {
+    out.refusal = fmt::format("repeated: a hard link to {} in the same archive", first);
+  } else if (archive_entry_filetype(entry_) == AE_IFLNK) {
     out.refusal = "unreadable: a link inside the archive";
   } else if (archive_entry_filetype(entry_) != AE_IFREG) {
     out.refusal = "unreadable: not a regular file";

@@ -10,6 +10,7 @@
 #include "pack_names.hpp"
 #include "pack_source.hpp"
 #include "seer/base/error.hpp"
+#include "seer/base/home.hpp"
 #include "seer/base/utf8.hpp"
 
 namespace seer::data {
@@ -26,10 +27,13 @@ SourceList::Source read_list(const std::string& path) {
   // Inside of a list is what lies below the longest folder that all its paths have in common.
   std::vector<std::string> common;
   bool first = true;
+  std::replace(text.begin(), text.end(), '\r', '\n');
   std::istringstream lines(text);
   for (std::string line; std::getline(lines, line);) {
-    line.resize(line.find_last_not_of(" \t\r") + 1);
+    line.resize(line.find_last_not_of(" \t") + 1);
+    remove_byte_order_mark(line);  // lists that were put together have one in their midst
     if (line.empty()) continue;
+    if (line.starts_with("~/")) line = expand_home(line).value_or(line);
     add_file(source.files, line);
     auto parts = parts_of(line);
     if (!parts.empty()) parts.pop_back();

@@ -44,9 +44,10 @@ std::string hidden_kind(std::string_view part) {
   if (part == "." || part == "..") return "";
   if (part.starts_with("._")) return "._*";  // macOS: what else belongs to the file without these two characters
   if (part.starts_with('.')) return std::string(part);
-  // Of macOS, Synology, QNAP, Windows and ext file systems.
+  // Of macOS, Synology, QNAP, NetApp, Windows, ext file systems and Python.
   const bool system =
-      is_one_of(lower(part), {"__macosx", "@eadir", "#recycle", "@recycle", "$recycle.bin", "recycler",
+      is_one_of(lower(part), {"__macosx", "@eadir", "@__thumb", "#recycle", "@recycle", "#snapshot", "~snapshot",
+                              "@recently-snapshot", "__pycache__", "$recycle.bin", "recycler",
                               "system volume information", "thumbs.db", "ehthumbs.db", "desktop.ini", "lost+found"});
   return system ? std::string(part) : "";
 }

@@ -41,7 +41,15 @@ std::vector<std::size_t> numbers_in(const std::string& folder, const std::string
 std::vector<Manifest::File> files_to_keep(const std::string& folder, const std::string& name,
                                           const comm::Communicator& alone) {
   const auto manifest = read_manifest(folder, name);
-  if (manifest && !manifest->complete) return manifest->files;  // a pack that did not finish says what was there before
+  if (manifest && !manifest->complete) {  // a pack that did not finish says what was there before, and was to stay
+    if (manifest->files.empty() && !numbers_in(folder, name, "").empty()) {
+      throw Error(ExitCode::input,
+                  fmt::format("{}: a call that was to replace {}-*.h5 did not finish; old and new ones may be there",
+                              folder, name),
+                  "give --replace, and pack again what shall be there; or move these files away");
+    }
+    return manifest->files;
+  }
   std::vector<std::string> paths;
   std::vector<ChosenShard> chosen;
   for (const auto number : numbers_in(folder, name, "")) {

@@ -89,8 +89,8 @@ SourceList::Source find_source(const std::string& path, const SourceRules& rules
     if (remove_byte_order_mark(start).empty() && start.find('\0') != std::string::npos) {
       throw Error(
           ExitCode::file, fmt::format("{}: neither a folder, an archive, a list of paths nor an image", path),
-          "archives are known by their names: .tar .tar.gz .tgz .tar.zst .tar.xz .tar.bz2; a list is UTF-8 text "
-          "with one path a line");
+          "archives are known by their names: .tar .tar.gz .tgz .tar.zst .tar.xz .tar.bz2 (others, such as ZIP: unpack "
+          "them); a list is UTF-8 text with one path a line (of UTF-16: iconv -f UTF-16 -t UTF-8)");
     }
     source = read_list(path);
   }

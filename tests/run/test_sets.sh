@@ -60,6 +60,13 @@ expect 3 'did not finish' seer inspect set
 expect 0 'in 2 shards' pack new set --append  # the files it lists are those that were complete before
 expect 0 '"images": 8' seer inspect set --verify --json
 
+# Killed between the manifest and the first file that was to go: --append would have to guess what is to stay.
+rm -rf halt && cp -r before halt
+python3 -c 'import json; p = "halt/images.manifest.json"; m = json.load(open(p)); m.update(complete=False, files=[]); json.dump(m, open(p, "w"))'
+expect 2 'was to replace' pack new halt --append
+[ -e halt/images-00001.h5 ] || fail "--append removed what was there"
+expect 0 'in 2 shards' pack new halt --replace
+
 # Without a file, with one of another pack, and copied without the manifest.
 expect 0 'verified             true' seer inspect set --verify
 cp before/images-00001.h5 set/images-00007.h5

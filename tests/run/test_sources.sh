@@ -67,6 +67,13 @@ expect 0 "2 broken archive" seer pack tars -o broken-alone
 cmp broken/rejects.jsonl broken-alone/rejects.jsonl || fail "one rank refuses other files than two"
 cmp broken/images-00000.h5 broken-alone/images-00000.h5 || fail "one rank packs other files than two"
 
+# A file of two names in an archive is one file; thumbnails of a disk station are no class.
+photo links/cat/1.png links/@__thumb/1.png
+ln links/cat/1.png links/cat/2.png
+tar -cf links.tar links
+expect 0 "1 hidden: @__thumb" seer pack links.tar -o links-set
+says "1 repeated"
+
 # tar's own holes, where the file system makes them.
 photo holes/cat/1.png
 truncate -s 200000 holes/cat/1.png
@@ -76,7 +83,7 @@ if [ "$(stat -c %s holes.tar)" -lt 100000 ]; then
 fi
 
 # Lists of other editors.
-printf '\xef\xbb\xbf%s\r\n%s \r\n' n01_1.png n02_1.png >list.txt
+printf '\xef\xbb\xbf%s\r\n\xef\xbb\xbf%s \r' n01_1.png n02_1.png >list.txt
 expect 0 "accepted   2 images" seer pack list.txt -o list-set --labels none
 says "rejected   0 files"
 printf '\xff\xfea\0' >wide.txt
