@@ -5,7 +5,9 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cctype>
+#include <cmath>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -54,7 +56,12 @@ void import_weights(Options options) {
   if (!weights.classifier.empty()) log::info("fc.* is kept for export only: seer has no use for the classifier");
   checkpoint::write_weights(options.out, weights);
   std::size_t values = 0;
-  for (const auto& [name, tensor] : weights.parameters) values += tensor.values.size();
+  for (const auto& [name, tensor] : weights.parameters) {
+    values += tensor.values.size();
+    const auto finite = [](float value) { return std::isfinite(value); };
+    const auto bad = std::count_if(tensor.values.begin(), tensor.values.end(), std::not_fn(finite));
+    if (bad > 0) log::warn(fmt::format("{}: {} of {} values are not finite", name, bad, tensor.values.size()));
+  }
   log::info(fmt::format(
       "{}: {} parameters in {} tensors, {}", options.out, values, weights.parameters.size(),
       weights.head.dims.empty()

@@ -4,6 +4,7 @@
 #include <pwd.h>
 #include <unistd.h>
 
+#include <cctype>
 #include <cstdlib>
 
 namespace seer {
@@ -19,6 +20,14 @@ std::optional<std::string> expand_home(const std::string& path) {
     home = entry->pw_dir;
   }
   return home + path.substr(end);
+}
+
+bool names_variable(const std::string& path) {
+  for (auto at = path.find('$'); at != std::string::npos; at = path.find('$', at + 1)) {
+    const char next = at + 1 < path.size() ? path[at + 1] : ' ';
+    if (next == '{' || next == '_' || std::isalpha(static_cast<unsigned char>(next)) != 0) return true;
+  }
+  return false;
 }
 
 }  // namespace seer

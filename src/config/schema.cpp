@@ -52,10 +52,7 @@ Rule pair(Rule entry) {
 Rule path(std::string form, bool may_be_empty, bool is_list = false) {
   const auto resolve = [may_be_empty, is_list](const std::string& text) -> std::optional<std::string> {
     if (text.empty() && !may_be_empty) return std::nullopt;
-    for (auto at = text.find('$'); at != std::string::npos; at = text.find('$', at + 1)) {
-      const char next = at + 1 < text.size() ? text[at + 1] : ' ';
-      if (next == '{' || next == '_' || std::isalpha(static_cast<unsigned char>(next)) != 0) return std::nullopt;
-    }
+    if (names_variable(text)) return std::nullopt;
     std::string out;
     for (std::size_t begin = 0; begin <= text.size();) {
       const auto start = std::min(is_list ? text.find_first_not_of(' ', begin) : begin, text.size());

@@ -142,8 +142,7 @@ TEST(Config, ValuesOutOfRangeAreRefused) {
   EXPECT_EQ(refusal("[[crops]]\ncount = 2\nscale = [0, 1]\n"),
             "run.toml:3: crops.0.scale: found [0, 1], allowed a list of 2 ascending numbers > 0 and <= 1");
   EXPECT_EQ(refusal("[[crops]]\nsize = 7\n"), "run.toml:2: crops.0.size: found 7, allowed an integer from 8 to 16384");
-  for (const char* time : {"1:0:0", "00:60:00", "00:00:60", "00:00:00", "0", ":00:01", "0a:00:00", "1-24", "1-00:60",
-                           "1-", "1-2:3:4:5", "1:2:3:4", "-5", "4h", "1.5", " 5", "UNLIMITED"}) {
+  for (const char* time : {":00:01", "0a:00:00", "1-", "1-2:3:4:5", "1:2:3:4", "-5", "4h", "1.5", " 5", "never"}) {
     expect_contains(refusal(fmt::format("[log]\nwalltime = \"{}\"\n", time)), "allowed minutes, mm:ss, hh:mm:ss");
   }
 }
@@ -281,6 +280,11 @@ TEST(Config, WalltimeIsReadAsSlurmReadsIt) {
                                       {"90:00", 5400},
                                       {"01:30:00", 5400},
                                       {"123:59:59", 446399},
+                                      {"1:0:0", 3600},
+                                      {"0-0:0:1", 1},
+                                      {"5:70", 370},
+                                      {"0", 0},
+                                      {"UNLIMITED", 0},
                                       {"1-0", 86400},
                                       {"2-12", 216000},
                                       {"1-02:03", 93780},

@@ -106,6 +106,15 @@ for library in timm transformers; do
   seer export w.h5 again.safetensors >/dev/null
   python3 files.py equal again.safetensors trunk.safetensors || fail "$library: other tensors"
 done
+python3 - <<'PY'
+import json, struct
+data = bytearray(open("trunk.safetensors", "rb").read())
+n = struct.unpack("<Q", data[:8])[0]
+at = 8 + n + json.loads(data[8 : 8 + n])["stem.0.weight"]["data_offsets"][0]
+data[at : at + 4] = struct.pack("<f", float("nan"))
+open("nan.safetensors", "wb").write(data)
+PY
+expect 0 'stem.0.weight: 1 of ' seer import nan.safetensors w.h5 --preset tiny
 expect 3 'x.stem.0.weight (nearest: stem.0.weight)' seer import strange.safetensors w.h5 --preset tiny
 expect 0 'w.h5: ' seer import strange.safetensors w.h5 --preset tiny --prefix x
 expect 3 'its shapes are those of --preset tiny' seer import timm.safetensors w.h5 --preset 200mf

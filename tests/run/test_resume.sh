@@ -65,6 +65,7 @@ expect 0 'done: 2 updates' go --set 'log.run_dir=~/x' --set 'data.shards=~/../tr
 grep -q "^run_dir = \"$HOME/x\"" home/x/config.toml || fail "config.toml: $(grep run_dir home/x/config.toml)"
 expect 0 'update' seer inspect '--verify' '~/x'
 expect 2 'found "$SCRATCH/x"' go --set 'log.run_dir=$SCRATCH/x'
+expect 2 'found "$SCRATCH/x"' seer synth -o '$SCRATCH/x'
 expect 2 'no such user' seer inspect '~no-such-user/x'
 rc=0
 go --set log.run_dir=wall --set log.walltime=0-00:00:01 --set schedule.total_updates=1000000 >out.txt 2>&1 || rc=$?

@@ -30,7 +30,8 @@ Run add_export(CLI::App& command);
 Run add_plan(CLI::App& command);
 Run add_bench(CLI::App& command);
 
-/// Values of options that begin with ~ are put in full: a shell does that only where they are words of their own.
+/// Values of options that begin with ~ are put in full: a shell does that only where they are words of their own. $NAME
+/// in one is refused, for it would make a folder of that name. (--set has the rules of its key.)
 void expand_homes(CLI::App& command);
 
 /// `bench` tasks, one file each (src/app/bench_<task>.cpp), declared by add_bench.

@@ -11,4 +11,7 @@ namespace seer {
 /// such user. Other paths as they are.
 std::optional<std::string> expand_home(const std::string& path);
 
+/// Whether $NAME or ${NAME} stands in it, which no shell has replaced.
+bool names_variable(const std::string& path);
+
 }  // namespace seer
