@@ -14,7 +14,7 @@ expect 0 'features' seer features runs/photos shards -o features.h5 --resize 96 
 expect 0 'photos.safetensors' seer export runs/photos photos.safetensors
 sed -n '/^import safetensors/,$p' out.txt | sed '/^$/,$d' >printed.py
 expect 0 'weights.h5' seer import photos.safetensors weights.h5
-ln -s photos runs/demo && ln -s update-00000001 runs/photos/checkpoints/update-00000600
+mkdir runs/demo && ln -s ../photos runs/demo/run && ln -s update-00000001 runs/photos/checkpoints/update-00000600
 
 cat >blocks.py <<'PY'
 import ast, glob, importlib, os, re, sys
