@@ -48,6 +48,11 @@ void check_settings(const config::Config& config, const PretrainOptions& options
         .as_agreed();
   }
   if (!all.empty()) log::info("settings that are not those of the checkpoint:" + all);
+  if (const auto& init = config.model.init_from;
+      !init.empty() &&
+      std::ranges::any_of(comparison.differences, [](const auto& d) { return d.key == "model.init_from"; })) {
+    log::warn(fmt::format("model.init_from = \"{}\" has no effect: the run goes on from its checkpoint", init));
+  }
   if (!changed.empty()) log::warn(fmt::format("another run from here on, as allowed: {} changed", changed));
   if (!comparison.unknown.empty()) {
     log::info(fmt::format("not compared with the checkpoint, for one of the two versions of seer does not know it: {}",

@@ -33,6 +33,7 @@ expect 2 'did you mean "optimizer"' go --allow-change optimiser
 expect 2 'has done 20 updates already' go --set schedule.total_updates=19
 [ "$before" = "$(all_of run)" ] || fail "a refused start changed the run folder"
 expect 0 'nothing there differs' go --allow-change optimizer,head.dims
+expect 0 'has no effect: the run goes on from its checkpoint' go --set model.init_from=other.h5
 
 # Half-way, another length: the rate goes on, is told again by the restart, and ends where it should.
 half=(--set log.run_dir=half --set checkpoint.keep_last=9 --resume run/checkpoints/update-00000010)
