@@ -12,9 +12,13 @@ namespace seer::app {
 
 config::Config load_config(const comm::Communicator& world, const std::string& path,
                            const std::vector<std::string>& overrides) {
-  std::string text;
+  std::string resolved;
   comm::agree(world, "reading the configuration", [&] {
-    if (path.empty() || !world.is_root()) return;
+    if (!world.is_root()) return;
+    if (path.empty()) {
+      resolved = config::to_toml(config::parse("", "", overrides));
+      return;
+    }
     std::ifstream file(path, std::ios::binary);
     std::stringstream content;
     if (!file || (file.peek(), file.bad())) {  // opening a folder succeeds; reading from it does not
@@ -23,13 +27,10 @@ config::Config load_config(const comm::Communicator& world, const std::string& p
     }
     file.clear();
     content << file.rdbuf();
-    text = content.str();
+    resolved = config::to_toml(config::parse(content.str(), path, overrides));
   });
-  world.broadcast(text);
-  // The paths are those of the root, where another node has other homes.
-  auto resolved = config::to_toml(config::parse(text, path, overrides));
-  world.broadcast(resolved);
-  return config::parse(resolved, path, {});
+  world.broadcast(resolved);  // paths are those of the root: other nodes may have other homes
+  return config::parse_resolved(resolved, path);
 }
 
 }  // namespace seer::app

@@ -79,7 +79,7 @@ Weights architecture_of(const File& file) {
   }
   Weights w;
   if (format == kCheckpoint) {
-    const auto config = config::parse(file.get_string("/", "config"), path, {});
+    const auto config = config::parse_resolved(file.get_string("/", "config"), path);
     w.model = config.model;
     w.head = config.head;
     std::vector<std::int64_t> sizes;

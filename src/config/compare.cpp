@@ -37,19 +37,19 @@ std::vector<Line> lines_of(const std::string& toml) {
   return out;
 }
 
-/// The values that this version knows. Places are of the machine it was on.
+/// The values that this version knows.
 std::optional<Config> config_of(const std::vector<Line>& lines) {
   std::string text, table;
   for (const auto& line : lines) {
     const auto* key = line.key();
-    if (key == nullptr || key->rule.form_of) continue;
+    if (key == nullptr) continue;
     const auto section = line.section();
     if (line.table != table) text += section == "crops" ? "[[crops]]\n" : "[" + section + "]\n";
     table = line.table;
     text += fmt::format("{} = {}\n", line.name, line.value);
   }
   try {
-    return parse(text, "the checkpoint's configuration", {});
+    return parse_resolved(text, "the checkpoint's configuration");
   } catch (const Error&) {
     return std::nullopt;
   }

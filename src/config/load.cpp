@@ -69,6 +69,8 @@ std::vector<std::pair<const toml::key*, const toml::node*>> in_line_order(const 
 
 class Loader {
  public:
+  /// `resolved`: see parse_resolved().
+  explicit Loader(bool resolved = false) : resolved_(resolved) {}
   void read(std::string text, const std::string& name);
   void override_with(const std::string& assignment);
   void check_together();
@@ -99,6 +101,7 @@ class Loader {
   void check_model();
   void check_idle();
 
+  bool resolved_;
   Config config_;
   std::vector<std::string> errors_;
   std::map<std::string, Place> places_;  ///< of every value that was set, also wrongly
@@ -170,7 +173,7 @@ bool Loader::assign(const Key& key, std::string* out, const toml::node& node) co
   if (value == nullptr) return false;
   const auto& rule = key.rule;
   std::optional<std::string> text = key.section == "model" && value->get() == "4gf" ? "4.0gf" : value->get();
-  if (rule.form_of) text = rule.form_of(*text);
+  if (rule.form_of && !resolved_) text = rule.form_of(*text);
   if (!text) return false;
   if (!rule.choices.empty() && std::find(rule.choices.begin(), rule.choices.end(), *text) == rule.choices.end()) {
     return false;
@@ -435,7 +438,7 @@ void Loader::check_idle() {
 }
 
 void Loader::check_together() {
-  check_idle();
+  if (!resolved_) check_idle();
   check_crops();
   check_model();
 }
@@ -462,6 +465,12 @@ Config parse(const std::string& text, const std::string& name, const std::vector
   Loader loader;
   loader.read(text, name);
   return finish(loader, overrides);
+}
+
+Config parse_resolved(const std::string& text, const std::string& name) {
+  Loader loader(true);
+  loader.read(text, name);
+  return finish(loader, {});
 }
 
 Config load(const std::string& path, const std::vector<std::string>& overrides) {

@@ -42,6 +42,16 @@ TEST(Compare, EveryDifferenceIsListedOnceWithItsMeaning) {
   EXPECT_EQ(back.stored->crops, now.crops);
 }
 
+TEST(Compare, PathsAndKeysThatDependOnThemAreReadAsTheyWereWritten) {
+  Config before;
+  before.checkpoint.local_dir = "/local/$USER/%h";
+  before.checkpoint.local_every_updates = 5;
+  before.log.run_dir = "~nobody-of-this-name/x";
+  const auto found = compare(to_toml(before), Config());
+  ASSERT_TRUE(found.stored);
+  EXPECT_EQ(*found.stored, before);
+}
+
 TEST(Compare, ConfigurationsOfOtherVersionsAreComparedAsFarAsBothKnow) {
   Config now;
   now.swav.epsilon = 0.03;

@@ -174,8 +174,11 @@ struct Config {
 /// Reads a file ("" = defaults only) and "section.key=value" overrides. All errors of file and overrides are found
 /// together; Error(input) holds one line for each: file:line: key: what was found, what is allowed, nearest known key.
 Config load(const std::string& path, const std::vector<std::string>& overrides);
-/// The same from text (checkpoints hold the resolved configuration); `name` stands for the file in messages.
+/// The same from text; `name` stands for the file in messages.
 Config parse(const std::string& text, const std::string& name, const std::vector<std::string>& overrides);
+/// A configuration that to_toml() has written, perhaps elsewhere or by an earlier version: its paths stay as they are,
+/// and keys that have no effect are no error.
+Config parse_resolved(const std::string& text, const std::string& name);
 
 /// Complete TOML of a configuration: load(to_toml(c)) == c.
 std::string to_toml(const Config& config);
