@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
+#include <map>
 #include <utility>
 
 #include "seer/base/checksum.hpp"
@@ -137,13 +138,14 @@ struct FeatureExtractor::Impl {
     return ctx;
   }
 
-  /// What only a checkpoint tells: its update, and how its images were normalised.
-  void read_origin(const std::string& path) {
+  /// The update of a checkpoint, and how the run's images were normalised, where the file tells.
+  void read_origin(const std::string& path, const std::map<std::string, std::string>& about) {
     namespace fs = std::filesystem;
     const auto file = data::h5::File::open(fs::is_directory(path) ? (fs::path(path) / "state.h5").string() : path);
-    if (!file.has("/", "config")) return;
-    recipe.update = file.get_int("/state", "update");
-    const auto augment = config::parse(file.get_string("/", "config"), path, {}).augment;
+    if (file.has("/", "config")) recipe.update = file.get_int("/state", "update");
+    if (!about.contains("mean") || !about.contains("std")) return;
+    const auto text = fmt::format("[augment]\nmean = {}\nstd = {}\n", about.at("mean"), about.at("std"));
+    const auto augment = config::parse_resolved(text, path).augment;
     normalisation.mean = augment.mean;
     normalisation.std = augment.std;
   }
@@ -242,7 +244,7 @@ FeatureExtractor FeatureExtractor::load(const comm::Communicator& comm, const st
     file = checkpoint::resolve(path);
     const auto weights = checkpoint::read_weights(file);
     mine = std::make_unique<FeatureExtractor>(weights, layer, file);
-    mine->impl_->read_origin(file);
+    mine->impl_->read_origin(file, weights.about);
     architecture = architecture_text(weights.model, weights.head);
   });
   comm.broadcast(file);

@@ -80,3 +80,12 @@ PY
 else
   echo "not run: older tables (needs h5py)"
 fi
+
+# A run's own normalisation goes with its weights, through PyTorch's file and back.
+seer pretrain config.toml --set log.run_dir=own --set schedule.total_updates=5 --set 'augment.mean=[0.1,0.2,0.3]' >log.txt 2>&1 ||
+  { cat log.txt; fail "the run with a mean of its own"; }
+seer export own own.safetensors >/dev/null && seer import own.safetensors own.h5 >/dev/null
+features own train own_run.h5
+features own.h5 test own_weights.h5
+expect 0 "top-1" knn own_run.h5 own_weights.h5
+expect 0 '"mean": "0.1 0.2 0.3"' seer inspect own_weights.h5 --json
