@@ -266,19 +266,22 @@ Schedule schedule_from(const checkpoint::State& from, const config::Config& conf
   const auto differ = [](double a, double b) { return std::abs(a - b) > 1e-9 * std::max(a, b); };
   const double before = rate_of(stored->schedule, old_total, kept);
   // Other keys take effect as configured; of the length alone the rate of this update does not depend.
+  const bool follows = kept && config.schedule.kind == "cosine" && stored->schedule.kind == "cosine" &&
+                       config.schedule.lr_peak == stored->schedule.lr_peak;
+  const auto since = follows ? kept : std::nullopt;  // a rate that was kept goes on, unless another peak is wanted
   const double same_length =
-      same_rates ? before : rate_of(config.schedule, std::max(old_total, config.schedule.warmup_updates), {});
+      same_rates ? before : rate_of(config.schedule, std::max(old_total, config.schedule.warmup_updates), since);
   const double configured = rate_of(config.schedule, total, {});
   const bool length_allowed =
       covered(options.allow_changes, "schedule.total_updates") || covered(options.allow_changes, "schedule.epochs");
-  std::optional<KeptRate> keep;
+  auto keep = total == old_total ? since : std::nullopt;
   if (total != old_total && !length_allowed && differ(configured, same_length)) keep = {from.update, same_length};
   const double now = keep ? same_length : configured;
   if (differ(now, before))
     log::warn(fmt::format("the learning rate goes from {:.4g} to {:.4g} in one update", before, now));
   if (total == from.update) {
     log::warn(fmt::format("{}: the run ends here, at the learning rate {:.4g}", length, before));
-  } else if (keep) {
+  } else if (keep && total != old_total) {
     log::warn(fmt::format(
         "{}: the learning rate goes on from {:.4g} and falls to {:.4g} over the {} updates left{}; --allow-change "
         "schedule.{} would set it to {:.4g}, that of a run which had this length from its start",

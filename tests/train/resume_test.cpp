@@ -130,6 +130,11 @@ TEST(Resume, AnotherLengthKeepsTheRateThoughOtherKeysOfTheScheduleMayChange) {
   auto other = configured(80);
   other.schedule.milestones = {3, 7};
   EXPECT_EQ(go_on(later, other, allow("schedule.milestones")).lr(60), kept.lr(60));
+  // Another final rate is where a kept rate falls to.
+  auto lower = configured(80);
+  lower.schedule.lr_final = 0.005;
+  EXPECT_NEAR(go_on(later, lower, allow("schedule.lr_final")).lr(30), kept.lr(30), 0.01);
+  EXPECT_TRUE(go_on(later, lower, allow("schedule.lr_final")).kept());
 }
 
 TEST(Resume, AConfigurationThatThisVersionRefusesIsNoObstacle) {
