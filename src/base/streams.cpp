@@ -18,12 +18,12 @@ namespace seer::streams {
 namespace {
 
 std::atomic<int> first_error{0};
-std::string launcher_pipe;  ///< path of the pipe that mpirun writes our output to, or ""
+char launcher_pipe[64] = "";  ///< path of the pipe that mpirun writes our output to, or ""; outlives the last flush
 
 /// Open MPI's mpirun ends the job after a few lines that it cannot pass on, so it gets none once nobody reads its pipe.
 bool launcher_has_no_reader() {
-  if (launcher_pipe.empty()) return false;
-  const int file = ::open(launcher_pipe.c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+  if (launcher_pipe[0] == '\0') return false;
+  const int file = ::open(launcher_pipe, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
   if (file < 0) return errno == ENXIO;
   ::close(file);
   return false;
@@ -65,7 +65,8 @@ void secure() {
   if (std::getenv("OMPI_COMM_WORLD_RANK") != nullptr) {
     const auto path = fmt::format("/proc/{}/fd/1", getppid());
     struct stat info {};
-    if (::stat(path.c_str(), &info) == 0 && S_ISFIFO(info.st_mode)) launcher_pipe = path;
+    if (::stat(path.c_str(), &info) == 0 && S_ISFIFO(info.st_mode))
+      std::snprintf(launcher_pipe, sizeof launcher_pipe, "%s", path.c_str());
   }
   std::FILE* const out = fopencookie(nullptr, "w", {.read = {}, .write = write_or_drop, .seek = {}, .close = {}});
   if (out == nullptr) return;

@@ -14,6 +14,7 @@
 #include <cstring>
 #include <filesystem>
 #include <string>
+#include <vector>
 
 #include "seer/base/log.hpp"
 #include "seer/comm/communicator.hpp"
@@ -103,11 +104,15 @@ void leave_traces_in(const std::string& run_dir) {
 
 void forget_old_traces(const std::string& run_dir) {
   std::error_code ignored;
-  for (const auto& entry : std::filesystem::directory_iterator(run_dir, ignored)) {
-    const auto name = entry.path().filename().string();
+  std::vector<std::filesystem::path> found;
+  for (std::filesystem::directory_iterator entry(run_dir, ignored), end; !ignored && entry != end;
+       entry.increment(ignored))
+    found.push_back(entry->path());
+  for (const auto& path : found) {
+    const auto name = path.filename().string();
     int rank = 0, length = 0;
     if (std::sscanf(name.c_str(), "error.%d.txt%n", &rank, &length) == 1 && length == static_cast<int>(name.size()))
-      std::filesystem::remove(entry.path(), ignored);
+      std::filesystem::remove(path, ignored);
   }
 }
 

@@ -65,7 +65,7 @@ std::optional<ForeignLaunch> foreign_launch(const device::Environment& environme
                           size > 1 ? std::to_string(size) : "several", which, mpi_library()),
               fmt::format("{}; for processes that shall work apart, each in files of its own, unset {}",
                           launcher.remedy, which)),
-        rank < 1};
+        rank < 1 || size < 1};
   }
   return {};
 }

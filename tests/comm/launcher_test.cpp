@@ -35,7 +35,7 @@ TEST(ForeignLaunch, OneProcessIsNone) {
   EXPECT_FALSE(launched(mpirun_on_second_node)) << "srun started mpirun's daemons, not the ranks";
 }
 
-TEST(ForeignLaunch, NamesTheLauncherAndTheRemedyAndLetsOneSpeak) {
+TEST(ForeignLaunch, NamesTheLauncherAndTheRemedyAndTellsWhoSpeaks) {
   const struct {
     Variables variables;
     std::string launcher, remedy;
@@ -43,16 +43,16 @@ TEST(ForeignLaunch, NamesTheLauncherAndTheRemedyAndLetsOneSpeak) {
   } cases[] = {
       {{{"SLURM_STEP_NUM_TASKS", "2"}, {"SLURM_PROCID", "0"}}, "srun started 2 processes", "--mpi=pmix", true},
       {{{"SLURM_STEP_NUM_TASKS", "2"}, {"SLURM_PROCID", "1"}}, "srun started 2 processes", "--mpi=pmix", false},
-      {{{"SLURM_NTASKS", "2"}, {"SLURM_PROCID", "1"}}, "srun started several", "--mpi=pmix", false},
+      {{{"SLURM_NTASKS", "2"}, {"SLURM_PROCID", "1"}}, "srun started several", "--mpi=pmix", true},
       {{{"PMI_SIZE", "4"}, {"PMI_RANK", "0"}}, "MPICH", "mpirun of that MPI", true},
-      {{{"PMI_RANK", "3"}}, "MPICH", "mpirun of that MPI", false},
+      {{{"PMI_RANK", "3"}}, "MPICH", "mpirun of that MPI", true},
       {{{"OMPI_COMM_WORLD_SIZE", "2"}, {"OMPI_COMM_WORLD_RANK", "1"}}, "Open MPI's mpirun", "of that MPI", false},
       {{{"MV2_COMM_WORLD_SIZE", "2"}, {"MV2_COMM_WORLD_RANK", "0"}}, "MVAPICH", "mpirun of that MPI", true},
       {{{"MPI_LOCALNRANKS", "2"}, {"MPI_LOCALRANKID", "0"}}, "Intel MPI", "mpirun of that MPI", true},
       {{{"JSM_NAMESPACE_SIZE", "2"}, {"JSM_NAMESPACE_RANK", "0"}}, "jsrun", "mpirun of that MPI", true},
       {{{"FLUX_JOB_SIZE", "2"}, {"FLUX_TASK_RANK", "0"}}, "flux run", "-o mpi", true},
-      {{{"PALS_RANKID", "1"}}, "PALS", "mpirun of that MPI", false},
-      {{{"PMIX_RANK", "1"}}, "PMIx", "mpirun of that MPI", false},
+      {{{"PALS_RANKID", "1"}}, "PALS", "mpirun of that MPI", true},
+      {{{"PMIX_RANK", "1"}}, "PMIx", "mpirun of that MPI", true},
   };
   for (const auto& c : cases) {
     const auto found = launched(c.variables);

@@ -12,7 +12,7 @@ namespace seer::comm {
 
 struct ForeignLaunch {
   Error error;  ///< names the launcher and the remedy
-  bool first;   ///< this process is the launcher's first: the one that speaks
+  bool first;   ///< this process speaks: the launcher's first, or any where nobody knows how many there are
 };
 /// For a process that MPI says is alone: Error(input) where a launcher started several, which MPI knows nothing of.
 /// Each would do all of the work, in the same files.
