@@ -131,7 +131,7 @@ std::string problem_of(const ImagePlace& place, const std::vector<std::uint8_t>&
   try {
     require_intact(place, bytes);
     Image image;
-    decode(bytes, std::numeric_limits<std::int32_t>::max(), image);
+    decode(bytes, std::max(std::int64_t{50'000'000}, std::int64_t{width} * height), image);
     if (image.width == width && image.height == height) return "";
     // Shards of before PNG and WebP were turned upright have the sides as stored; nothing reads them but this command.
     const auto header = read_header(bytes);
@@ -141,6 +141,8 @@ std::string problem_of(const ImagePlace& place, const std::vector<std::uint8_t>&
                        image.height);
   } catch (const Error& error) {
     return error.what();
+  } catch (const std::bad_alloc&) {
+    return fmt::format("no memory to decode {} x {} pixels", width, height);
   }
 }
 

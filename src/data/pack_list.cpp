@@ -24,6 +24,10 @@ SourceList::Source read_list(const std::string& path) {
   }
   SourceList::Source source{
       SourceList::Kind::list, path, std::filesystem::path(path).parent_path().string(), "", "", 0};
+  if (text.find('\0') != std::string::npos) {
+    throw Error(ExitCode::file, fmt::format("{}: found a zero byte", path),
+                "a list is UTF-8 text with one path a line");
+  }
   // Inside of a list is what lies below the longest folder that all its paths have in common.
   std::vector<std::string> common;
   bool first = true;

@@ -48,6 +48,13 @@ std::vector<Manifest::File> files_to_keep(const std::string& folder, const std::
                               folder, name),
                   "give --replace, and pack again what shall be there; or move these files away");
     }
+    for (const auto& file : manifest->files) {
+      const auto path = fs::path(folder) / file.name;
+      std::error_code error;
+      if (fs::file_size(path, error) == file.bytes && !error) continue;
+      throw Error(ExitCode::file, fmt::format("{}: missing, or not the file that an earlier call found", path.string()),
+                  "get it back, or pack all again with --replace");
+    }
     return manifest->files;
   }
   std::vector<std::string> paths;
