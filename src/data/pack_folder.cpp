@@ -101,7 +101,7 @@ void FolderWalk::visit(const std::string& prefix, Links links) {
   }
 }
 
-// Notes the folder. False: it was entered before, which is told.
+// Marks the folder as entered. Returns false, and adds a line that says why, if it was entered before or is unreadable.
 bool FolderWalk::enter(const std::string& name) {
   struct stat info {};
   if (::stat(full(name).c_str(), &info) != 0) {

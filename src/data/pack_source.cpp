@@ -25,7 +25,7 @@ namespace fs = std::filesystem;
 
 // Names of folders that are kept to tell what a source holds.
 constexpr std::size_t kMaxFolders = 1000;
-constexpr std::size_t kMaxKinds = 30;  // of hidden names that are told apart
+constexpr std::size_t kMaxKinds = 30;  // hidden names that get a count of their own; the rest share one
 constexpr const char* kCut = "unreadable: cut off in the archive";
 
 std::string too_large(std::uint64_t bytes) {

@@ -20,8 +20,8 @@ bool covered(const std::vector<std::string>& names, const std::string& key) {
   return std::ranges::any_of(names, [&](const auto& name) { return config::covers(name, key); });
 }
 
-/// What differs from the checkpoint's configuration is told, and refused where it makes another run that was not asked
-/// for by name.
+/// Lists the keys that differ from the checkpoint's configuration. Error(input) if one of them changes the meaning of
+/// the run and --allow-change does not name it.
 void check_settings(const config::Config& config, const PretrainOptions& options, const checkpoint::State& from,
                     const std::string& folder) {
   const auto comparison = config::compare(from.config_toml, config);
@@ -199,7 +199,7 @@ std::optional<checkpoint::State> resume(const config::Config& config, const comm
     if (config.checkpoint.rehearse) checkpoint::rehearse(comm, config.log.run_dir);
     return std::nullopt;
   }
-  // Without tensors first: settings that do not fit are told as such, not as shapes.
+  // The state is read before the tensors: a changed network is then reported as a changed key, not as a wrong shape.
   const bool verified = options.resume == "auto";
   const auto from =
       sources.set ? fmt::format("the nodes' own copies in {}", config.checkpoint.local_dir) : *sources.folder;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Requests to stop. Each case is a process of its own: what was asked for stays.
+// Requests to stop. Each case runs in its own process, because a request cannot be taken back.
 #include "seer/comm/signals.hpp"
 
 #include <gtest/gtest.h>
