@@ -64,7 +64,7 @@ export OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_odls_base_num_threads=0
 # Which device, which of the machine files has its peaks, what memory it has.
 machine="" device_bytes=0 devices=0
 if [ "$host" -eq 1 ]; then
-  device_name="host: $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)"
+  device_name="host: $(sed -n '/^model name/{s/^[^:]*: //p;q}' /proc/cpuinfo)"
   out=${out:-validation/results/gpu_rehearsal.md}
 else
   if ! device_name=$(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -n 1) || [ -z "$device_name" ]; then

@@ -223,7 +223,7 @@ bad_node() {  # the check before the start finds one node bad: its name decides 
   scontrol update jobid="$job" ReqNodeList= || true
   finish >/dev/null
   seen="$first excluded: $(scontrol show job "$job" | grep -o 'ExcNodeList=[^ ]*'), ran on $(scontrol show job "$job" | sed -nE 's/^ *NodeList=//p')"
-  scontrol show job "$job" | grep -q "ExcNodeList=$first" || fail "bad_node: $first is not excluded"
+  grep -q "ExcNodeList=$first" < <(scontrol show job "$job") || fail "bad_node: $first is not excluded"
   row bad_node "a node fails the check before the start"
 }
 lost_node() {  # Slurm itself requeues, once it misses the node (SlurmdTimeout)

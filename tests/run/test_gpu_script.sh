@@ -41,9 +41,9 @@ refused "--budget 5s" --host --budget 5s
 refused "nosuch not in {tiny," --host --models 8gf,nosuch
 refused "--out $scratch/nowhere/report.md" --host --out "$scratch/nowhere/report.md"
 GPU_SEER=nowhere/seer refused "no executable $scratch/nowhere/seer" --host
-(cd "$root/validation" && ./gpu.sh --help) | grep -q "SEER: the executable" || fail "--help from another folder"
+grep -q "SEER: the executable" < <(cd "$root/validation" && ./gpu.sh --help) || fail "--help from another folder"
 for script in build_device.sh test.sh; do
-  (cd "$root/scripts" && ./$script --help) | grep -q "^ *scripts/$script " || fail "$script --help from another folder"
+  grep -q "^ *scripts/$script " < <(cd "$root/scripts" && ./$script --help) || fail "$script --help from another folder"
 done
 echo "ok: refused"
 

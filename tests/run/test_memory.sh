@@ -5,7 +5,7 @@
 source "$(dirname "$0")/common.sh"
 
 needs_kernels
-if ldd "$SEER_EXECUTABLE" | grep -qE 'lib(asan|tsan|ubsan)'; then
+if grep -qE 'lib(asan|tsan|ubsan)' < <(ldd "$SEER_EXECUTABLE"); then
   not_run "sanitizers hold memory of their own"
 fi
 inputs=$SEER_TEST_DATA/../../inputs

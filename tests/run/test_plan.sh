@@ -25,7 +25,7 @@ python3 -c "import sys; sys.exit(not 5 * $small < $(field data_making_ms))" || f
 { echo 'processor = "another one"'; cat "$host"; } >other.toml
 expect 0 'the machine file is of "another one"' plan other.toml --ranks 2
 needs_kernels
-processor=$(sed -n 's/^model name[[:space:]]*: //p' /proc/cpuinfo | head -n 1)
+processor=$(sed -n '/^model name/{s/^[^:]*: //p;q}' /proc/cpuinfo)
 if [ -n "$processor" ]; then
   { echo "processor = \"$processor\""; cat "$host"; } >mine.toml
   expect 0 "note: data: 40 images" plan mine.toml --ranks 2

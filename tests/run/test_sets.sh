@@ -73,6 +73,9 @@ cp before/images-00001.h5 set/images-00007.h5
 expect 3 'images-00007.h5 is not among the 4 files' seer inspect set
 rm set/images-0000[27].h5
 expect 3 'images-00002.h5 first' seer inspect set
+files=$(ls set)
+expect 3 'images-00002.h5' pack new set --append
+[ "$files" = "$(ls set)" ] || fail "--append to a set that lacks a file changed it: $(ls set)"
 mkdir mixed && cp before/images-00000.h5 mixed/ && cp after/images-00001.h5 mixed/
 expect 3 'are parts of different packs' seer inspect mixed
 echo 'not HDF5' >after/text.h5
@@ -118,13 +121,18 @@ expect 3 'nothing to compare' seer inspect f.h5 --verify
 expect 0 'safetensors' seer export "$weights" w.safetensors
 expect 3 'nothing to compare' seer inspect w.safetensors --verify
 
-# More shards than files may be open. A limit that is too low even for one says so.
+# More shards than files may be open. With as few as MPI can start with, the run works too, or names the limit.
 mkdir many
 for i in $(seq -w 200); do ln train/images-00000.h5 "many/s$i.h5"; done
 limited() { (ulimit -n "$1" && shift && "$@"); }
 soft() { (ulimit -Sn "$1" && shift && "$@"); }
 expect 0 '8000 images in the data set' soft 60 read_by many many
 expect 0 '8000 images in the data set' limited 60 read_by few many
+fewest=16
+until limited $fewest seer inspect many >low.txt 2>&1; do
+  fewest=$((fewest + 4))
+  [ $fewest -le 60 ] || { cat low.txt; fail "inspect wants more than 60 open files"; }
+done
 rc=0
-(ulimit -n 24 && read_by none many) >low.txt 2>&1 || rc=$?
-[ "$rc" = 0 ] || grep -q 'limit on open files\|Too many open files\|MPI' low.txt || { cat low.txt; fail "24 open files: another reason"; }
+limited $fewest read_by none many >low.txt 2>&1 || rc=$?
+[ "$rc" = 0 ] || grep -q 'limit on open files' low.txt || { cat low.txt; fail "$fewest open files: another reason"; }

@@ -11,6 +11,8 @@ photo test/photos/train/cat/{1,2,3}.png test/photos/test/cat/9.png
 tar -C test/photos -cf test/dot.tar .
 tar -C test -czf test/top.tar.gz photos
 find "$PWD/test/photos" -name '*.png' >test/list.txt
+printf 'test/photos/test/cat/9.png\0' >zero.txt
+expect 3 'a list is UTF-8 text' seer pack zero.txt -o none
 n=0
 for source in test/photos test/dot.tar test/top.tar.gz test/list.txt; do
   expect 0 "accepted   1 images" seer pack $source -o "split-$((n += 1))" --split test

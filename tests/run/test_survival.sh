@@ -23,7 +23,7 @@ if mount -t tmpfs -o size=24m none small 2>/dev/null; then
   go_on full
   until_true has full.txt 'no checkpoint after' || { cat full.txt; fail "no warning of the full disk"; }
   has full.txt 'checkpoint.max_failures = 1000000' || fail "the warning does not count"
-  ls small/run/checkpoints | grep -qx 'update-[0-9]*' || fail "the checkpoint before the full disk is gone"
+  compgen -G 'small/run/checkpoints/update-????????' >/dev/null || fail "the checkpoint before the full disk is gone"
   kept=$(last_checkpoint small/run)
   rm small/filler
   until_true eval '[ "$(last_checkpoint small/run)" != "$kept" ]' || { cat full.txt; fail "no checkpoint after the disk was cleared"; }
