@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Whether two builds train to the same bits: 30 updates in many settings, then the checksums of every tensor of the last
 # checkpoint side by side. The second build also goes on from the first one's checkpoint after 15 updates, and must end
-# with the same bits. Prints a table; fails where a setting differs.
+# with the same bits. Prints a table, with how many of the losses differ; fails where a tensor differs.
 #   validation/same_bits.sh BEFORE [AFTER] [MPIEXEC]
 #     BEFORE, AFTER: an executable, or a commit that is built in a folder of its own (default: HEAD)
 set -euo pipefail
@@ -60,7 +60,7 @@ compare() {  # SETTING RANKS CONFIGURATION option...
   differ=$(different a.sums b.sums)
   resumed=$(different a.sums c.sums)
   losses=$(different a.losses b.losses)
-  [ "$differ $resumed $losses" = "0 0 0" ] || failures=$((failures + 1))
+  [ "$differ $resumed" = "0 0" ] || failures=$((failures + 1))
   echo "| $setting | $ranks | $tensors | $differ | $resumed | $losses |"
 }
 

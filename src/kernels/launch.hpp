@@ -347,23 +347,4 @@ void reduce(const Queue& queue, const char* label, Scratch& scratch, const Layou
     host_reduce<N, kStore>(queue, label, scratch, layout, per_segment, formula, finish, out);
 }
 
-/// Values that kernels left, as the host sees them when the queue has come so far.
-template <class T>
-const T* on_host([[maybe_unused]] const Queue& queue, const T* values, [[maybe_unused]] std::int64_t count) {
-#if defined(SEER_KERNELS_CUDA)
-  if (queue.space == device::Space::device) return copied_to_host(queue, values, count);
-#endif
-  return values;
-}
-
-/// A table made on the host, where the queue's kernels reach it.
-template <class T>
-const T* on_queue([[maybe_unused]] const Queue& queue, [[maybe_unused]] Scratch& scratch, const T* table,
-                  [[maybe_unused]] std::int64_t count) {
-#if defined(SEER_KERNELS_CUDA)
-  if (queue.space == device::Space::device) return copied_to_device(queue, scratch, table, count);
-#endif
-  return table;
-}
-
 }  // namespace seer::kernels::launch

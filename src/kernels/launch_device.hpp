@@ -266,29 +266,6 @@ void device_map(const Queue& queue, const char* label, const Layout& layout, T* 
                           [&]<int V>() { detail::run_map<V>(queue, label, layout, out, formula); });
 }
 
-/// The host's copy lives until the thread asks for the next of its type.
-template <class T>
-const T* copied_to_host(const Queue& queue, const T* values, std::int64_t count) {
-  thread_local std::vector<T> kept;
-  kept.resize(static_cast<std::size_t>(std::max<std::int64_t>(count, 1)));
-  if (count == 0) return kept.data();
-  Queue copying = queue;
-  device::copy(copying, values, device::Space::device, kept.data(), device::Space::host,
-               static_cast<std::size_t>(count) * sizeof(T));
-  copying.wait();
-  return kept.data();
-}
-
-template <class T>
-const T* copied_to_device(const Queue& queue, Scratch& scratch, const T* table, std::int64_t count) {
-  T* const there = scratch.get<T>(count);
-  if (count == 0) return there;
-  Queue copying = queue;
-  device::copy(copying, table, device::Space::host, there, device::Space::device,
-               static_cast<std::size_t>(count) * sizeof(T));
-  return there;
-}
-
 }  // namespace seer::kernels::launch
 
 #include "reduce_device.hpp"

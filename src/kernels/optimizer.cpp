@@ -22,14 +22,12 @@ struct Piece {
 template <class Space>
 constexpr std::int64_t kPieceElems = std::int64_t{1} << (launch::kOnDevice<Space> ? 14 : 16);
 
-/// The pieces of all ranges that are not skipped. Kept with the thread: no allocation after the first step.
+/// The pieces of all ranges.
 template <class Space>
-std::vector<Piece>& cut(std::span<const Range> ranges, std::span<const std::uint8_t> skip = {}) {
+std::vector<Piece> cut(std::span<const Range> ranges) {
   constexpr std::int64_t kElems = kPieceElems<Space>;
-  thread_local std::vector<Piece> pieces;
-  pieces.clear();
+  std::vector<Piece> pieces;
   for (std::size_t i = 0; i < ranges.size(); ++i) {
-    if (!skip.empty() && skip[i] != 0) continue;
     for (std::int64_t begin = ranges[i].begin; begin < ranges[i].end; begin += kElems) {
       pieces.push_back({begin, std::min(begin + kElems, ranges[i].end), static_cast<std::int64_t>(i)});
     }
@@ -109,22 +107,6 @@ struct Moved {
 };
 
 struct Step {
-  const Piece* piece;
-  const Coefficients* table;
-  float lr, momentum;
-  const float* gradients;
-  float *momenta, *parameters;
-  template <class Team>
-  KOKKOS_INLINE_FUNCTION void operator()(const Team& team, std::int64_t i) const {
-    const float* g = gradients + piece[i].begin;
-    float *m = momenta + piece[i].begin, *p = parameters + piece[i].begin;
-    const Coefficients of = table[piece[i].range];
-    team.write(piece[i].end - piece[i].begin, Moved{g, m, p, of.scale, of.decay, lr, momentum}, m, p);
-  }
-};
-
-/// The same from numbers that lie where the kernels are.
-struct StepByRule {
   const Piece* piece;
   const std::uint8_t* skip;
   const double *parameter_squares, *gradient_squares;
@@ -213,42 +195,6 @@ struct FirstBeyond {
 
 }  // namespace
 
-void squared_norms(Queue& queue, const float* x, std::span<const Range> ranges, double* squares) {
-  if (queue.only_plans(4 * elems(ranges), DType::f32, 3)) return;
-  launch::on_space(queue, [&]<class Space>() {
-    Scratch scratch(queue);
-    const std::vector<Piece>& pieces = cut<Space>(ranges);
-    const auto count = static_cast<std::int64_t>(pieces.size());
-    double* partial = scratch.get<double>(count);
-    launch::rows<Space>(queue, "kernels/squared_norms", count,
-                        PieceSquares{x, launch::on_queue(queue, scratch, pieces.data(), count), partial});
-    const double* sums = launch::on_host(queue, partial, count);
-    std::fill_n(squares, ranges.size(), 0.0);
-    for (std::size_t i = 0; i < pieces.size(); ++i) squares[pieces[i].range] += sums[i];
-  });
-}
-
-void optimizer_update(Queue& queue, std::span<const Range> ranges, std::span<const std::uint8_t> skip,
-                      const double* parameter_squares, const double* gradient_squares, const UpdateRule& rule,
-                      const float* gradients, float* momenta, float* parameters) {
-  if (queue.only_plans(20 * elems(ranges), DType::f32, 3)) return;
-  ensure(skip.empty() || skip.size() == ranges.size(), "one skip flag for each range, or none");
-  launch::on_space(queue, [&]<class Space>() {
-    Scratch scratch(queue);
-    const std::vector<Piece>& pieces = cut<Space>(ranges, skip);
-    const auto count = static_cast<std::int64_t>(pieces.size());
-    thread_local std::vector<Coefficients> table;
-    table.resize(ranges.size());
-    for (std::size_t i = 0; i < ranges.size(); ++i) {
-      table[i] = rule.lars ? coefficients(rule, parameter_squares[i], gradient_squares[i]) : coefficients(rule, 1, 1);
-    }
-    launch::rows<Space>(queue, "kernels/optimizer_update", count,
-                        Step{launch::on_queue(queue, scratch, pieces.data(), count),
-                             launch::on_queue(queue, scratch, table.data(), static_cast<std::int64_t>(table.size())),
-                             rule.lr, rule.momentum, gradients, momenta, parameters});
-  });
-}
-
 FlatRanges::FlatRanges(device::Space space, std::span<const Range> ranges)
     : ranges_(static_cast<std::int64_t>(ranges.size())), elems_(elems(ranges)) {
   Queue queue{.space = space};
@@ -256,7 +202,7 @@ FlatRanges::FlatRanges(device::Space space, std::span<const Range> ranges)
     return;  // nothing reads it
   }
   launch::on_space(queue, [&]<class Space>() {
-    const std::vector<Piece>& pieces = cut<Space>(ranges);
+    const std::vector<Piece> pieces = cut<Space>(ranges);
     pieces_ = static_cast<std::int64_t>(pieces.size());
     std::vector<std::int64_t> table;
     for (const Piece& piece : pieces) table.insert(table.end(), {piece.begin, piece.end, piece.range});
@@ -290,7 +236,7 @@ void optimizer_update(Queue& queue, const FlatRanges& ranges, const std::uint8_t
   if (queue.only_plans(20 * FlatTables::elems(ranges))) return;
   launch::on_space(queue, [&]<class Space>() {
     launch::rows<Space>(queue, "kernels/optimizer_update", FlatTables::count(ranges),
-                        StepByRule{FlatTables(ranges).pieces, skip, parameter_squares, gradient_squares, rule,
+                        Step{FlatTables(ranges).pieces, skip, parameter_squares, gradient_squares, rule,
                                    gradients, momenta, parameters});
   });
 }
@@ -313,23 +259,6 @@ void normalize_rows(Queue& queue, const Tensor& matrix, float tolerance) {
   launch::on_space(queue, [&]<class Space>() {
     launch::rows<Space>(queue, "kernels/normalize_rows", matrix.rows(),
                         UnitRow{matrix.f32(), matrix.shape.c, static_cast<double>(tolerance)});
-  });
-}
-
-std::int64_t first_beyond(Queue& queue, const float* x, std::int64_t count, float limit) {
-  if (queue.only_plans(4 * count, DType::f32, 2)) return -1;
-  return launch::on_space(queue, [&]<class Space>() -> std::int64_t {
-    Scratch scratch(queue);
-    constexpr std::int64_t kElems = kPieceElems<Space>;
-    const std::int64_t pieces = (count + kElems - 1) / kElems;
-    const auto most = magnitude(limit);
-    std::int64_t* places = scratch.get<std::int64_t>(pieces);
-    launch::rows<Space>(queue, "kernels/first_beyond", pieces, FirstBeyond{x, places, count, kElems, most});
-    const std::int64_t* found = launch::on_host(queue, places, pieces);
-    for (std::int64_t i = 0; i < pieces; ++i) {
-      if (found[i] >= 0) return i * kElems + found[i];
-    }
-    return -1;
   });
 }
 

@@ -280,11 +280,4 @@ void rows(const Queue& queue, const char* label, std::int64_t count, const Body&
   if constexpr (!kOnDevice<Space>) loop<Space>(queue, label, count, HostRows<Body>{body});
 }
 
-/// Added up in order on the host.
-inline double ordered_sum(const double* values, std::int64_t count) {
-  double sum = 0;
-  for (std::int64_t i = 0; i < count; ++i) sum += values[i];
-  return sum;
-}
-
 }  // namespace seer::kernels::launch

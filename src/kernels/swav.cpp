@@ -71,74 +71,36 @@ struct Raised {
   }
 };
 
-/// The sum of body(team, row) over rows, added up in order.
+/// *out = factor * the sum of body(team, row) over rows, added up in order.
 template <class Body>
-double sum_over_rows(Queue& queue, const char* label, std::int64_t count, const Body& body) {
-  return launch::on_space(queue, [&]<class Space>() {
-    Scratch scratch(queue);
-    double* sums = scratch.get<double>(count);
-    launch::rows<Space>(queue, label, count, Kept<Body, double>{body, sums});
-    return launch::ordered_sum(launch::on_host(queue, sums, count), count);
-  });
-}
-
-/// The same sum into *out (or added to it), times a factor: nobody waits.
-template <class Body>
-void sum_over_rows_into(Queue& queue, const char* label, std::int64_t count, const Body& body, double* out,
-                        double factor = 1, bool add = false) {
+void sum_over_rows(Queue& queue, const char* label, std::int64_t count, const Body& body, double* out,
+                   double factor = 1) {
   launch::on_space(queue, [&]<class Space>() {
     Scratch scratch(queue);
     double* sums = scratch.get<double>(count);
     launch::rows<Space>(queue, label, count, Kept<Body, double>{body, sums});
-    launch::rows<Space>(queue, "kernels/total", 1, Total{sums, out, count, factor, add});
+    launch::rows<Space>(queue, "kernels/total", 1, Total{sums, out, count, factor});
   });
 }
 
-/// max over rows of value(team, row).
-template <class Body>
-float max_over_rows(Queue& queue, const char* label, std::int64_t count, const Body& body) {
-  return launch::on_space(queue, [&]<class Space>() {
-    Scratch scratch(queue);
-    float* kept = scratch.get<float>(count);
-    launch::rows<Space>(queue, label, count, Kept<Body, float>{body, kept});
-    const float* values = launch::on_host(queue, kept, count);
-    float most = -kInfinity;
-    for (std::int64_t row = 0; row < count; ++row) most = std::max(most, values[row]);
-    return most;
-  });
+/// *out = the largest of body(team, row) over rows.
+template <class Space, class Body>
+void max_over_rows(Queue& queue, Scratch& scratch, const char* label, std::int64_t count, const Body& body,
+                   float* out) {
+  float* kept = scratch.get<float>(count);
+  launch::rows<Space>(queue, label, count, Kept<Body, float>{body, kept});
+  launch::rows<Space>(queue, "kernels/largest", 1, Largest{kept, out, count});
 }
 
 }  // namespace
-
-float maximum(Queue& queue, const Tensor& scores) {
-  if (queue.only_plans(scores.bytes(), DType::f32, 2)) return 0;
-  launch::need_f32(scores);
-  return max_over_rows(queue, "kernels/maximum", scores.rows(), RowMaximum{scores.f32(), scores.shape.c});
-}
-
-double sinkhorn_exponentials(Queue& queue, const Tensor& scores, float maximum, float epsilon, const Tensor& q) {
-  if (queue.only_plans(scores.bytes() + q.bytes(), DType::f32, 2)) return 1;
-  launch::need_f32(scores);
-  float* out = q.f32();
-  const std::int64_t k_count = scores.shape.c, count = scores.rows();
-  const double sum =
-      sum_over_rows(queue, "kernels/sinkhorn_exponentials", count,
-                    RowExponentials<float>{scores.f32(), out, k_count, 1.0 / wide(epsilon), 60 * epsilon, maximum});
-  if (sum < std::numeric_limits<double>::infinity()) return sum;  // also false for NaN, which must stay visible
-  const float largest = max_over_rows(queue, "kernels/sinkhorn_largest", count, RowLargestFinite{out, k_count});
-  if (largest < 0) return sum;  // nothing finite to take instead
-  return sum_over_rows(queue, "kernels/sinkhorn_repair", count, RowRepair{out, k_count, largest});
-}
 
 void maximum(Queue& queue, const Tensor& scores, float* largest) {
   if (queue.only_plans(scores.bytes(), DType::f32, 2)) return;
   launch::need_f32(scores);
   launch::on_space(queue, [&]<class Space>() {
     Scratch scratch(queue);
-    const std::int64_t count = scores.rows();
-    float* kept = scratch.get<float>(count);
-    launch::rows<Space>(queue, "kernels/maximum", count, Kept<RowMaximum, float>{{scores.f32(), scores.shape.c}, kept});
-    launch::rows<Space>(queue, "kernels/largest", 1, Largest{kept, largest, count});
+    max_over_rows<Space>(queue, scratch, "kernels/maximum", scores.rows(), RowMaximum{scores.f32(), scores.shape.c},
+                         largest);
   });
 }
 
@@ -146,13 +108,28 @@ void sinkhorn_exponentials(Queue& queue, const Tensor& scores, const float* maxi
                            double* sum) {
   if (queue.only_plans(scores.bytes() + q.bytes(), DType::f32, 2)) return;
   launch::need_f32(scores);
-  sum_over_rows_into(queue, "kernels/sinkhorn_exponentials", scores.rows(),
-                     RowExponentials<Loaded>{scores.f32(), q.f32(), scores.shape.c, 1.0 / wide(epsilon), 60 * epsilon,
-                                             Loaded{maximum}},
-                     sum);
+  sum_over_rows(queue, "kernels/sinkhorn_exponentials", scores.rows(),
+                RowExponentials{scores.f32(), q.f32(), scores.shape.c, 1.0 / wide(epsilon), 60 * epsilon, maximum},
+                sum);
 }
 
-void sinkhorn_divide(Queue& queue, const Tensor& q, const double* sum, std::int32_t* trouble) {
+void sinkhorn_repair(Queue& queue, const Tensor& q, double* sum) {
+  if (queue.only_plans(3 * q.bytes(), DType::f32, 4)) return;
+  launch::need_f32(q);
+  launch::on_space(queue, [&]<class Space>() {
+    Scratch scratch(queue);
+    const std::int64_t k_count = q.shape.c, count = q.rows();
+    float* largest = scratch.get<float>(1);
+    double* sums = scratch.get<double>(count);
+    max_over_rows<Space>(queue, scratch, "kernels/sinkhorn_largest", count, RowLargestFinite{q.f32(), k_count},
+                         largest);
+    launch::rows<Space>(queue, "kernels/sinkhorn_repair", count,
+                        Kept<RowRepair, double>{{q.f32(), k_count, largest}, sums});
+    launch::rows<Space>(queue, "kernels/total", 1, Total{sums, sum, count, 1});
+  });
+}
+
+void sinkhorn_divide(Queue& queue, const Tensor& q, const double* sum, double* trouble) {
   if (queue.only_plans(2 * q.bytes())) return;
   launch::need_f32(q);
   launch::on_space(queue, [&]<class Space>() {
@@ -186,17 +163,14 @@ void sinkhorn_scale(Queue& queue, const Tensor& q, const double* factors, double
   });
 }
 
-bool sinkhorn_any_empty(Queue& queue, const double* sums, std::int64_t k) {
-  if (queue.only_plans(0, DType::f32, 2)) return false;
-  return launch::on_space(queue, [&]<class Space>() {
-    Scratch scratch(queue);
-    auto* const found = scratch.get<std::int64_t>(1);
-    launch::rows<Space>(queue, "kernels/sinkhorn_any_empty", 1, FirstEmpty{sums, k, found});
-    return *launch::on_host(queue, found, 1) >= 0;
+void sinkhorn_any_empty(Queue& queue, const double* sums, std::int64_t k, double* empty) {
+  if (queue.only_plans(0)) return;
+  launch::on_space(queue, [&]<class Space>() {
+    launch::rows<Space>(queue, "kernels/sinkhorn_any_empty", 1, AnyEmpty{sums, k, empty});
   });
 }
 
-void sinkhorn_factors(Queue& queue, double* sums, std::int64_t k, std::int32_t* trouble) {
+void sinkhorn_factors(Queue& queue, double* sums, std::int64_t k, double* trouble) {
   if (queue.only_plans(0)) return;
   launch::on_space(queue, [&]<class Space>() {
     launch::rows<Space>(queue, "kernels/sinkhorn_factors", 1, Factors{sums, k, trouble});
@@ -211,31 +185,20 @@ void sinkhorn_harden(Queue& queue, const Tensor& q) {
   });
 }
 
-double swav_cross_entropy(Queue& queue, const Tensor& scores, const Tensor& code_sum, int codes, float temperature,
-                          double weight, const Tensor& d_scores) {
-  if (queue.only_plans(scores.bytes() + code_sum.bytes() + d_scores.bytes(), DType::f32, 2)) return 0;
-  launch::need_f32(scores);
-  launch::need_f32(code_sum);
-  const double inv_temperature = 1.0 / wide(temperature), codes_f = codes, slope = weight * inv_temperature;
-  return weight * sum_over_rows(queue, "kernels/swav_cross_entropy", scores.rows(),
-                                RowCrossEntropy{scores.f32(), code_sum.f32(), d_scores.f32(), scores.shape.c,
-                                                inv_temperature, codes_f, slope});
-}
-
 void swav_cross_entropy(Queue& queue, const Tensor& scores, const Tensor& code_sum, int codes, float temperature,
                         double weight, const Tensor& d_scores, double* loss) {
   if (queue.only_plans(scores.bytes() + code_sum.bytes() + d_scores.bytes(), DType::f32, 2)) return;
   launch::need_f32(scores);
   launch::need_f32(code_sum);
   const double inv_temperature = 1.0 / wide(temperature), codes_f = codes, slope = weight * inv_temperature;
-  sum_over_rows_into(
+  sum_over_rows(
       queue, "kernels/swav_cross_entropy", scores.rows(),
       RowCrossEntropy{scores.f32(), code_sum.f32(), d_scores.f32(), scores.shape.c, inv_temperature, codes_f, slope},
-      loss, weight, true);
+      loss, weight);
 }
 
-void add_predictions(Queue& queue, const Tensor& scores, float temperature, double* mean_prediction, Results where) {
-  if (queue.only_plans(scores.bytes(), DType::f32, where == Results::on_queue ? 3 : 4)) return;
+void add_predictions(Queue& queue, const Tensor& scores, float temperature, double* prediction) {
+  if (queue.only_plans(scores.bytes(), DType::f32, 3)) return;
   launch::need_f32(scores);
   launch::on_space(queue, [&]<class Space>() {
     Scratch scratch(queue);
@@ -248,33 +211,15 @@ void add_predictions(Queue& queue, const Tensor& scores, float temperature, doub
     launch::Layout layout;  // one segment a row: the formula needs the row
     layout.segments = count;
     layout.elems = layout.c = k_count;
-    const PredictionTerm term{s, largest, reciprocal, inv_temperature};
-    if (where == Results::on_queue) {
-      launch::reduce<Space, 1>(queue, "kernels/add_predictions", scratch, layout, false, term,
-                               AddedSum{mean_prediction});
-      return;
-    }
-    double* sums = scratch.get<double>(k_count);
-    launch::reduce<Space, 1>(queue, "kernels/add_predictions", scratch, layout, false, term, PrototypeSum{sums});
-    const double* added = launch::on_host(queue, sums, k_count);
-    for (std::int64_t k = 0; k < k_count; ++k) mean_prediction[k] += added[k];
+    launch::reduce<Space, 1>(queue, "kernels/add_predictions", scratch, layout, false,
+                             PredictionTerm{s, largest, reciprocal, inv_temperature}, AddedSum{prediction});
   });
 }
 
-void mean_row_entropy(Queue& queue, const Tensor& q, double* entropy) {
+void row_entropies(Queue& queue, const Tensor& q, double* sum) {
   if (queue.only_plans(q.bytes(), DType::f32, 2)) return;
   launch::need_f32(q);
-  const std::int64_t count = q.rows();
-  sum_over_rows_into(queue, "kernels/row_entropy", count, RowEntropy{q.f32(), q.shape.c}, entropy,
-                     count > 0 ? 1.0 / static_cast<double>(count) : 0.0);
-}
-
-double mean_row_entropy(Queue& queue, const Tensor& q) {
-  if (queue.only_plans(q.bytes(), DType::f32, 2)) return 0;
-  launch::need_f32(q);
-  const std::int64_t count = q.rows();
-  const double sum = sum_over_rows(queue, "kernels/row_entropy", count, RowEntropy{q.f32(), q.shape.c});
-  return count > 0 ? sum / static_cast<double>(count) : 0.0;
+  sum_over_rows(queue, "kernels/row_entropies", q.rows(), RowEntropy{q.f32(), q.shape.c}, sum);
 }
 
 }  // namespace seer::kernels

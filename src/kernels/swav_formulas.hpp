@@ -33,27 +33,20 @@ struct Exponential {
   KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t k) const { return exponential(a[k] - top, factor); }
 };
 
-/// A number that lies where the queue's kernels are.
-struct Loaded {
-  const float* at;
-  KOKKOS_FORCEINLINE_FUNCTION operator float() const { return *at; }
-};
-
-template <class Number>
 struct RowExponentials {
   const float* s;
   float* out;
   std::int64_t k_count;
   double factor;
   float reach;
-  Number maximum;
+  const float* maximum;
   template <class Team>
   KOKKOS_INLINE_FUNCTION double operator()(const Team& team, std::int64_t row) const {
     const float* a = s + row * k_count;
     // A row that lies so far below the rest that all of it would vanish in float is lifted until its best is
     // exp(-60): its share of the prototypes' first sums stays nothing, and from then on rows are scaled anyway.
     const float best = team.max(k_count, Value<>{a});
-    const float most = maximum, top = best + reach < most ? best + reach : most;
+    const float most = *maximum, top = best + reach < most ? best + reach : most;
     return team.sum(k_count, Exponential{a, top, factor}, out + row * k_count);
   }
 };
@@ -86,15 +79,15 @@ struct Repaired {
   KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t k) const { return b[k] == kInfinity ? instead : b[k]; }
 };
 
-/// Infinite entries replaced; gives the row's sum.
+/// Infinite entries replaced by the largest finite one, where there is one; gives the row's sum.
 struct RowRepair {
   float* q;
   std::int64_t k_count;
-  float largest;
+  const float* largest;
   template <class Team>
   KOKKOS_INLINE_FUNCTION double operator()(const Team& team, std::int64_t row) const {
     float* b = q + row * k_count;
-    return team.sum(k_count, Repaired{b, largest}, b);
+    return team.sum(k_count, Repaired{b, *largest < 0 ? kInfinity : *largest}, b);
   }
 };
 
@@ -164,7 +157,6 @@ struct RepairedFactor {
   }
 };
 
-/// Times one over the sum of all; a sum that is none is trouble.
 struct Times {
   const float* x;
   float factor;
@@ -174,10 +166,11 @@ struct Times {
   }
   KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t k) const { return x[k] * factor; }
 };
+/// Divided by the sum of all entries. A sum that is infinite or NaN is reported as trouble.
 struct RowDivide {
   float* data;
   const double* total;
-  std::int32_t* trouble;
+  double* trouble;
   std::int64_t k_count;
   template <class Team>
   KOKKOS_INLINE_FUNCTION void operator()(const Team& team, std::int64_t row) const {
@@ -201,25 +194,24 @@ struct Nothing {
 struct Factors {
   double* sums;
   std::int64_t count;
-  std::int32_t* trouble;  ///< null where nobody asks for sums that are zero
+  double* trouble;
   template <class Team>
   KOKKOS_INLINE_FUNCTION void operator()(const Team& team, std::int64_t) const {
-    if (trouble != nullptr && team.first(count, Nothing{sums}) >= 0 && team.leads()) *trouble = 1;
+    if (team.first(count, Nothing{sums}) >= 0 && team.leads()) *trouble = 1;
     team.write(count, Reciprocal{sums, static_cast<double>(count)}, sums);
     const double most = team.max(count, FiniteFactor{sums});
     team.write(count, RepairedFactor{sums, most > 0.0 ? most : 0.0}, sums);
   }
 };
 
-/// The first sum that is zero, or -1.
-struct FirstEmpty {
+struct AnyEmpty {
   const double* sums;
   std::int64_t count;
-  std::int64_t* found;
+  double* empty;
   template <class Team>
   KOKKOS_INLINE_FUNCTION void operator()(const Team& team, std::int64_t) const {
     const std::int64_t place = team.first(count, Nothing{sums});
-    if (team.leads()) *found = place;
+    if (team.leads()) *empty = place >= 0 ? 1 : 0;
   }
 };
 
@@ -316,17 +308,15 @@ struct EntropyTerm {
   }
 };
 
-/// out = factor * the sum of values, or that added to it.
 struct Total {
   const double* values;
   double* out;
   std::int64_t count;
   double factor;
-  bool add;
   template <class Team>
   KOKKOS_INLINE_FUNCTION void operator()(const Team& team, std::int64_t) const {
     const double sum = team.sum_in_order(count, Value<double>{values});
-    if (team.leads()) *out = (add ? *out : 0.0) + factor * sum;
+    if (team.leads()) *out = factor * sum;
   }
 };
 

@@ -88,7 +88,12 @@ MemoryPlan plan_here(const config::Config& config, const comm::Communicator& com
 /// "pixels of crop 2 of image 4711" where the batch itself is not finite, else "".
 std::string pixels_not_finite(device::Queue& queue, const data::Batch& batch) {
   for (const auto& group : batch.groups) {
-    const auto at = kernels::first_non_finite(queue, group.images.f32(), group.images.elems());
+    device::Mirrored<std::int64_t> place(1, queue.space);
+    kernels::first_beyond(queue, group.images.f32(), group.images.elems(), std::numeric_limits<float>::max(),
+                          place.on_queue());
+    place.fetch(queue);
+    queue.wait();
+    const auto at = *place.on_host();
     if (at < 0) continue;
     const auto row = at / (group.size * group.size * 3), image = row % batch.images;
     const auto index = static_cast<std::size_t>(image);
@@ -139,13 +144,14 @@ Learner::Learner(const config::Config& config, const comm::Communicator& comm, P
       buffers_(device::Buffer::floats(static_cast<std::size_t>(model_.buffers().block_elems()), queue_.space)),
       kept_buffers_(buffers_.bytes(), queue_.space),
       probe_(model_, state_.most_gradient(), queue_),
-      faults_(config.faults, comm) {
+      faults_(config.faults, comm),
+      world_(comm::BlockCommunicator::over(comm, queue_)) {
   for (const auto& crops : config.crops) crops_ += crops.count;
   const int group = group_size(config, comm);
   if (group > 1)
     group_ = std::make_unique<GroupReduction>(comm::BlockCommunicator(comm.split_groups(group).named("bn"), queue_),
                                               phases, probe_);
-  swav_ = std::make_unique<Swav>(config.swav, comm, images_, crops_, model_.head().prototypes(), model_.head().dim(),
+  swav_ = std::make_unique<Swav>(config.swav, world_, images_, crops_, model_.head().prototypes(), model_.head().dim(),
                                  queue_);
   passes_.resize(plan_.keep.size());
   if (comm.ledger() != nullptr) return;  // planned: no values
@@ -278,7 +284,7 @@ const Swav::Result& Learner::passes(nn::Context& ctx, const data::Batch& batch, 
   {
     const auto timer = phases_->time(Phase::loss);
     swav = &swav_->loss_and_gradient(
-        pool_, queue_, update, *scores, *head_pass_.embedding, *d_scores, loss_scale_.value(),
+        pool_, update, *scores, *head_pass_.embedding, *d_scores, loss_scale_.value(),
         [&](device::Tensor embeddings, device::Tensor out) { model_.head().score(ctx, embeddings, out); });
     probe_.loss(swav->loss);
   }
@@ -321,7 +327,7 @@ Learner::Outcome Learner::update(const data::Batch& given, std::int64_t update, 
     kernels::copy(queue_, kept_buffers_.view(), buffers_.view());
   } else {
     out.grad_norm = state_.step(lr);
-    swav_->accept(queue_);
+    swav_->accept();
   }
   loss_scale_.observe(std::isfinite(out.loss) && std::isfinite(out.grad_norm));
   return out;
@@ -392,7 +398,7 @@ Footprint Learner::footprint() const {
   out.workspaces = static_cast<std::int64_t>(dnn_->held_bytes());
   out.communication += comm_->staging_bytes();
   out.other =
-      static_cast<std::int64_t>(buffers_.bytes() + kept_buffers_.bytes() + swav_->queue_bytes() + upload_.bytes());
+      static_cast<std::int64_t>(buffers_.bytes() + kept_buffers_.bytes() + swav_->bytes() + upload_.bytes());
   return out;
 }
 
@@ -446,14 +452,15 @@ void Learner::share_loaded() {
 }
 
 void Learner::save_queue(checkpoint::State& state) const {
-  state.queue = swav_->gather_queue();
-  state.queue_shape = swav_->queue_shape();
-  state.queue_filled = swav_->queue_filled();
-  state.queue_place = swav_->queue_place();
+  const auto& queue = swav_->queue();
+  state.queue = queue.gather();
+  state.queue_shape = queue.shape();
+  state.queue_filled = queue.filled();
+  state.queue_place = queue.place();
 }
 
 void Learner::restore_queue(const checkpoint::State& state) {
-  swav_->restore_queue(state.queue, state.queue_filled, state.queue_place, state.update);
+  swav_->queue().restore(state.queue, state.queue_filled, state.queue_place, state.update);
 }
 
 }  // namespace seer::train

@@ -27,8 +27,9 @@ Probe::Probe(const nn::Model& model, float most_gradient, const device::Queue& q
     : table_(&model.parameters()),
       begins_(model.segment_begins()),
       most_gradient_(most_gradient),
-      planned_(queue.space == device::Space::planned) {
-  if (queue.space != device::Space::device) return;
+      planned_(queue.space == device::Space::planned),
+      squares_(table_->entries().size(), queue.space),
+      places_(begins_.size(), queue.space) {
   const auto& tensors = table_->entries();
   std::size_t next = 0;
   for (std::size_t s = 0; s + 1 < begins_.size(); ++s) {
@@ -38,34 +39,28 @@ Probe::Probe(const nn::Model& model, float most_gradient, const device::Queue& q
       const auto begin = tensors[next].offset - begins_[s];
       ranges.push_back({begin, begin + tensors[next].elems});
     }
-    of.there = kernels::FlatRanges(queue.space, ranges);
+    of.ranges = kernels::FlatRanges(queue.space, ranges);
     tensors_.push_back(std::move(of));
   }
-  there_ = device::Buffer((tensors.size() + begins_.size()) * sizeof(double), queue.space);
-  here_ = device::PinnedBuffer(there_.bytes());
 }
 
 void Probe::begin(bool twice) {
   twice_ = twice;
-  pass_ = 0;
-  order_ = loss_order_ = 0;
-  not_finite_.reset();
-  safe_ = true;
   for (auto& digests : digests_) digests.clear();
-  forget_kept();
-}
-
-void Probe::forget_kept() {
-  kept_.clear();
-  page_ = used_bytes_ = 0;
+  begin_pass(0);
 }
 
 void Probe::begin_second_pass() {
-  pass_ = 1;
+  begin_pass(1);
+}
+
+void Probe::begin_pass(int pass) {
+  pass_ = pass;
   order_ = loss_order_ = 0;
   not_finite_.reset();
   safe_ = true;
-  forget_kept();
+  passed_.clear();
+  page_ = used_bytes_ = 0;
 }
 
 void Probe::enter(Direction direction, std::size_t segment) {
@@ -73,11 +68,20 @@ void Probe::enter(Direction direction, std::size_t segment) {
   segment_ = segment;
 }
 
-template <class What>
-void Probe::pass(bool finite, const void* values, std::size_t bytes, const What& what) {
-  const auto order = order_++;
-  if (!finite && !not_finite_) not_finite_ = Finding{order, what()};
-  if (twice_ && !planned_) digests_[pass_].push_back({checksum(values, bytes), what()});
+void Probe::pass(Passed::Kind kind, std::span<const double> values) {
+  passed_.push_back({kind, order_++, direction_, segment_, values});
+}
+
+/// Of passes that are made twice: what the two are compared by. Waits for a device.
+void Probe::digest(device::Queue& queue, const void* values, std::size_t bytes, const std::string& what) {
+  if (!twice_ || planned_) return;
+  if (queue.space == device::Space::device) {
+    copied_.resize(bytes);
+    device::copy(queue, values, queue.space, copied_.data(), device::Space::host, bytes);
+    queue.wait();
+    values = copied_.data();
+  }
+  digests_[pass_].push_back({checksum(values, bytes), what});
 }
 
 std::string Probe::at_statistics(Direction direction, std::size_t segment) const {
@@ -85,18 +89,17 @@ std::string Probe::at_statistics(Direction direction, std::size_t segment) const
                      name_of(segment));
 }
 
+/// The sums are about to be added to those of other ranks, in place: the host looks at once, of a device's a copy stays.
 void Probe::statistics(device::Queue& queue, std::span<const double> own) {
   if (planned_) return;
-  if (queue.space == device::Space::device) {
-    if (!twice_) return keep(queue, own);
-    own = {static_cast<const double*>(here(queue, own.data(), own.size_bytes())), own.size()};
-  }
-  const bool finite = not_finite_ || all_finite(own);
-  pass(finite, own.data(), own.size_bytes(), [this] { return at_statistics(direction_, segment_); });
+  digest(queue, own.data(), own.size_bytes(), twice_ ? at_statistics(direction_, segment_) : "");
+  if (queue.space == device::Space::device) return pass(Passed::Kind::statistics, copied(queue, own));
+  if (!not_finite_ && !all_finite(own)) not_finite_ = Finding{order_, at_statistics(direction_, segment_)};
+  ++order_;
 }
 
-/// The update that is the first asks for all the memory.
-void Probe::keep(device::Queue& queue, std::span<const double> own) {
+/// The first update asks for all the memory.
+std::span<const double> Probe::copied(device::Queue& queue, std::span<const double> own) {
   constexpr std::size_t kPageBytes = std::size_t{1} << 20;
   while (page_ < pages_.size() && used_bytes_ + own.size_bytes() > pages_[page_].bytes()) {
     ++page_;
@@ -106,104 +109,81 @@ void Probe::keep(device::Queue& queue, std::span<const double> own) {
   auto* to = static_cast<char*>(pages_[page_].data()) + used_bytes_;
   device::copy(queue, own.data(), queue.space, to, device::Space::host, own.size_bytes());
   used_bytes_ += own.size_bytes();
-  kept_.push_back(
-      {Kept::Kind::statistics, order_++, direction_, segment_, {reinterpret_cast<const double*>(to), own.size()}});
+  return {reinterpret_cast<const double*>(to), own.size()};
 }
 
-const void* Probe::here(device::Queue& queue, const void* values, std::size_t bytes) {
-  if (queue.space != device::Space::device) return values;
-  copied_.resize(bytes);
-  device::copy(queue, values, queue.space, copied_.data(), device::Space::host, bytes);
-  queue.wait();
-  return copied_.data();
+void Probe::scores(device::Queue& queue, const device::Tensor& own) {
+  digest(queue, own.data, static_cast<std::size_t>(own.bytes()), "the scores");
+  kernels::first_beyond(queue, own.f32(), own.elems(), std::numeric_limits<float>::max(), places_.on_queue());
+  pass(Passed::Kind::scores);
+}
+
+void Probe::loss(double own) {
+  if (twice_ && !planned_) digests_[pass_].push_back({checksum(&own, sizeof own), "the loss"});
+  if (!not_finite_ && !std::isfinite(own)) not_finite_ = Finding{order_, "the loss"};
+  loss_order_ = order_++;
+}
+
+void Probe::gradients(device::Queue& queue, std::size_t segment, const float* own) {
+  const auto count = begins_[segment + 1] - begins_[segment];
+  digest(queue, own, static_cast<std::size_t>(count) * sizeof(float),
+         twice_ ? "the gradients of " + name_of(segment) : "");
+  const auto& of = tensors_[segment];
+  kernels::squared_norms(queue, of.ranges, own, squares_.on_queue() + of.first);
+  if (!limit_is_of_range()) {
+    kernels::first_beyond(queue, own, count, most_gradient_, places_.on_queue() + 1 + segment);
+  }
+  pass(Passed::Kind::gradients);
 }
 
 void Probe::settle(device::Queue& queue) {
-  if (queue.space != device::Space::device) return;
-  if (!twice_) device::copy(queue, there_.data(), queue.space, here_.data(), device::Space::host, there_.bytes());
+  squares_.fetch(queue);
+  places_.fetch(queue);
   queue.wait();
-  if (!twice_) safe_ = !not_finite_ && gradients_are_safe();
+  safe_ = planned_ || (!not_finite_ && gradients_are_safe());
 }
 
 bool Probe::gradients_are_safe() const {
   const auto most = static_cast<double>(most_gradient_);
-  const double* square = squares(here_.data());
-  for (std::size_t i = 0; i < table_->entries().size(); ++i) {
-    if (!std::isfinite(square[i])) return false;
-    if (limit_is_of_range() && square[i] > most * most) return false;
+  const double* const squares = squares_.on_host();
+  for (std::size_t i = 0; i < squares_.size(); ++i) {
+    if (!std::isfinite(squares[i])) return false;
+    if (limit_is_of_range() && squares[i] > most * most) return false;
   }
   if (limit_is_of_range()) return true;
-  const auto* place = places(here_.data()) + 1;
-  return std::all_of(place, place + tensors_.size(), [](std::int64_t at) { return at < 0; });
+  const auto* const place = places_.on_host();
+  return std::all_of(place + 1, place + places_.size(), [](std::int64_t at) { return at < 0; });
 }
 
-/// Nothing, or what is not finite there.
-std::optional<std::string> Probe::wrong_at(const Kept& kept) const {
-  switch (kept.kind) {
-    case Kept::Kind::statistics:
-      if (all_finite(kept.values)) return std::nullopt;
-      return at_statistics(kept.direction, kept.segment);
-    case Kept::Kind::scores:
-      if (*places(here_.data()) < 0) return std::nullopt;
+std::optional<std::string> Probe::wrong_at(const Passed& point) const {
+  switch (point.kind) {
+    case Passed::Kind::statistics:
+      if (all_finite(point.values)) return std::nullopt;
+      return at_statistics(point.direction, point.segment);
+    case Passed::Kind::scores:
+      if (*places_.on_host() < 0) return std::nullopt;
       return "the scores";
-    case Kept::Kind::gradients:
+    case Passed::Kind::gradients:
       break;
   }
   // The backward pass comes by a segment's tensors in the reverse of the table's order.
-  const auto& of = tensors_[kept.segment];
+  const auto& of = tensors_[point.segment];
   for (std::size_t i = of.last; i-- > of.first;) {
-    if (!std::isfinite(squares(here_.data())[i])) return "the gradient of " + table_->entries()[i].name;
+    if (!std::isfinite(squares_.on_host()[i])) return "the gradient of " + table_->entries()[i].name;
   }
   return std::nullopt;
 }
 
 const std::optional<Finding>& Probe::not_finite() {
-  for (const auto& kept : kept_) {
-    if (not_finite_ && not_finite_->order < kept.order) break;
-    if (auto what = wrong_at(kept)) {
-      not_finite_ = Finding{kept.order, std::move(*what)};
+  for (const auto& point : passed_) {
+    if (planned_ || (not_finite_ && not_finite_->order < point.order)) break;
+    if (auto what = wrong_at(point)) {
+      not_finite_ = Finding{point.order, std::move(*what)};
       break;
     }
   }
-  kept_.clear();
+  passed_.clear();
   return not_finite_;
-}
-
-void Probe::scores(device::Queue& queue, const device::Tensor& own) {
-  if (queue.space == device::Space::device && !twice_) {
-    kernels::first_beyond(queue, own.f32(), own.elems(), std::numeric_limits<float>::max(), places(there_.data()));
-    kept_.push_back({Kept::Kind::scores, order_++, direction_, segment_, {}});
-    return;
-  }
-  const bool finite = not_finite_ || kernels::first_non_finite(queue, own.f32(), own.elems()) < 0;
-  const auto bytes = static_cast<std::size_t>(own.bytes());
-  pass(finite, twice_ && !planned_ ? here(queue, own.data, bytes) : nullptr, bytes,
-       [] { return std::string("the scores"); });
-}
-
-void Probe::loss(double own) {
-  loss_order_ = order_;
-  pass(std::isfinite(own), &own, sizeof own, [] { return std::string("the loss"); });
-}
-
-void Probe::gradients(device::Queue& queue, std::size_t segment, const float* own) {
-  const auto count = begins_[segment + 1] - begins_[segment];
-  if (queue.space == device::Space::device && !twice_) {
-    const auto& of = tensors_[segment];
-    kernels::squared_norms(queue, of.there, own, squares(there_.data()) + of.first);
-    if (!limit_is_of_range()) {
-      kernels::first_beyond(queue, own, count, most_gradient_, places(there_.data()) + 1 + segment);
-    }
-    kept_.push_back({Kept::Kind::gradients, order_++, direction_, segment, {}});
-    return;
-  }
-  const bool safe = !not_finite_ && kernels::first_beyond(queue, own, count, most_gradient_) < 0;
-  safe_ = safe_ && safe;
-  const bool finite = safe || not_finite_ || kernels::first_non_finite(queue, own, count) < 0;
-  const auto bytes = static_cast<std::size_t>(count) * sizeof(float);
-  pass(finite, twice_ && !planned_ ? here(queue, own, bytes) : nullptr, bytes, [&] {
-    return finite ? "the gradients of " + name_of(segment) : "the gradient of " + first_bad_tensor(queue, segment, own);
-  });
 }
 
 /// What the names of its tensors begin with: "trunk_output.block2.block2-0".
@@ -220,16 +200,6 @@ std::string Probe::name_of(std::size_t segment) const {
     }
   }
   return common;
-}
-
-/// The backward pass comes by a segment's tensors in the reverse of the table's order.
-std::string Probe::first_bad_tensor(device::Queue& queue, std::size_t segment, const float* own) const {
-  const auto& tensors = table_->entries();
-  for (auto p = tensors.rbegin(); p != tensors.rend(); ++p) {
-    if (p->offset < begins_[segment] || p->offset >= begins_[segment + 1]) continue;
-    if (kernels::first_non_finite(queue, own + (p->offset - begins_[segment]), p->elems) >= 0) return p->name;
-  }
-  return name_of(segment);
 }
 
 std::optional<Finding> Probe::difference() const {

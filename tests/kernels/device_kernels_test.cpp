@@ -175,25 +175,29 @@ TEST(DeviceKernel, Sinkhorn) {
     expect_same_on_device(1e-5, [&](Workspace& w) {
       const Tensor scores = w.tensor(Values(s, 1, 1)), q = w.tensor(s), gradient = w.tensor(s);
       auto* const sums = w.room<double>(at(s.c));
-      const float most = maximum(w.queue, scores);
-      w.keep("maximum", static_cast<double>(most));
-      const double sum = sinkhorn_exponentials(w.queue, scores, most, 0.05F, q);
-      w.keep("sum", sum);
-      scale(w.queue, q, static_cast<float>(1 / sum));
+      auto* const numbers = w.room<double>(4);  // sum, trouble, empty, loss
+      auto* const largest = w.room<float>(1);
+      maximum(w.queue, scores, largest);
+      w.keep("maximum", largest, 1);
+      sinkhorn_exponentials(w.queue, scores, largest, 0.05F, q, numbers);
+      w.keep("sum", numbers, 1);
+      sinkhorn_divide(w.queue, q, numbers, numbers + 1);
       for (int i = 0; i < 3; ++i) {
         sinkhorn_prototype_sums(w.queue, q, sums);
         w.keep("prototype sums", sums, at(s.c));
-        w.keep("empty", sinkhorn_any_empty(w.queue, sums, s.c) ? 1.0 : 0.0);
-        sinkhorn_factors(w.queue, sums, s.c);
+        sinkhorn_any_empty(w.queue, sums, s.c, numbers + 2);
+        sinkhorn_factors(w.queue, sums, s.c, numbers + 1);
         sinkhorn_scale(w.queue, q, sums, i == 2 ? 1.0 : 1.0 / static_cast<double>(s.n));
       }
       w.keep("codes", q);
-      w.keep("entropy", mean_row_entropy(w.queue, q));
-      w.keep("loss", swav_cross_entropy(w.queue, scores, q, 1, 0.1F, 0.3, gradient));
+      swav_cross_entropy(w.queue, scores, q, 1, 0.1F, 0.3, gradient, numbers + 3);
       w.keep("gradient", gradient);
-      std::vector<double> prediction(at(s.c), 0.5);
-      add_predictions(w.queue, scores, 0.1F, prediction.data());
-      for (const double p : prediction) w.keep("prediction", p);
+      auto* const prediction = w.given(std::vector<double>(at(s.c), 0.5));
+      add_predictions(w.queue, scores, 0.1F, prediction);
+      w.keep("prediction", prediction, at(s.c));
+      w.keep("trouble, empty, loss", numbers + 1, 3);
+      row_entropies(w.queue, q, numbers);
+      w.keep("entropies", numbers, 1);
       sinkhorn_harden(w.queue, q);
       w.keep("hard codes", q);
       sinkhorn_add(w.queue, q, 1e-3F);
@@ -202,9 +206,16 @@ TEST(DeviceKernel, Sinkhorn) {
   }
   expect_same_on_device(1e-12, [&](Workspace& w) {
     double* const sums = w.given(std::vector<double>{0.5, 0, 0.125});
-    w.keep("empty", sinkhorn_any_empty(w.queue, sums, 3) ? 1.0 : 0.0);
-    sinkhorn_factors(w.queue, sums, 3);
+    auto* const found = w.room<double>(2);
+    sinkhorn_any_empty(w.queue, sums, 3, found);
+    sinkhorn_factors(w.queue, sums, 3, found + 1);
+    w.keep("empty, trouble", found, 2);
     w.keep("factors", sums, 3);
+    const float inf = std::numeric_limits<float>::infinity();
+    const Tensor wild{w.given(std::vector<float>{1, inf, 3, 2, 0, inf}), {2, 1, 1, 3}, DType::f32, w.queue.space};
+    sinkhorn_repair(w.queue, wild, found);
+    w.keep("repaired sum", found, 1);
+    w.keep("repaired", wild);
   });
 }
 
@@ -216,14 +227,16 @@ TEST(DeviceKernel, Optimizer) {
     const std::size_t count = 300001;
     float *const p = w.given(test::hash_fill(count, 1, 2)), *const g = w.given(test::hash_fill(count, 2, 0.1)),
                  *const m = w.room<float>(count);
-    std::vector<double> parameter(ranges.size()), gradient(ranges.size());
+    const FlatRanges table(w.queue.space, ranges);
+    double *const parameter = w.room<double>(ranges.size()), *const gradient = w.room<double>(ranges.size());
+    const std::uint8_t* const flags = w.given(skip);
+    const UpdateRule* const rule = w.given(std::vector<UpdateRule>{{.lr = 0.3F, .weight_decay = 1e-2F}});
     for (int step = 0; step < 2; ++step) {
-      squared_norms(w.queue, p, ranges, parameter.data());
-      squared_norms(w.queue, g, ranges, gradient.data());
-      for (const double v : parameter) w.keep("squares of parameters", v);
-      for (const double v : gradient) w.keep("squares of gradients", v);
-      optimizer_update(w.queue, ranges, skip, parameter.data(), gradient.data(), {.lr = 0.3F, .weight_decay = 1e-2F}, g,
-                       m, p);
+      squared_norms(w.queue, table, p, parameter);
+      squared_norms(w.queue, table, g, gradient);
+      w.keep("squares of parameters", parameter, ranges.size());
+      w.keep("squares of gradients", gradient, ranges.size());
+      optimizer_update(w.queue, table, flags, parameter, gradient, rule, g, m, p);
     }
     w.keep("parameters", p, count);
     w.keep("momenta", m, count);
@@ -240,8 +253,10 @@ TEST(DeviceKernel, FirstNonFinite) {
       auto values = test::hash_fill(200003, 6, std::numeric_limits<float>::max() / 2);
       values[at(place)] = std::numeric_limits<float>::infinity();
       const float* const x = w.given(values);
-      w.keep("found", static_cast<double>(first_non_finite(w.queue, x, 200003)));
-      w.keep("none", static_cast<double>(first_non_finite(w.queue, x, place)));
+      auto* const found = w.room<std::int64_t>(2);
+      first_beyond(w.queue, x, 200003, std::numeric_limits<float>::max(), found);
+      first_beyond(w.queue, x, place, std::numeric_limits<float>::max(), found + 1);
+      w.keep("found, none", found, 2);
     });
   }
 }

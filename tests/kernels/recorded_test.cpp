@@ -54,7 +54,7 @@ TEST_F(Recorded, AssignmentReplaysToTheLastBit) {
   const Tensor q{room<float>(count), s, DType::f32, device::Space::device};
   float* const largest = room<float>(1);
   double *const sum = room<double>(1), *const sums = room<double>(at(s.c));
-  auto* const trouble = room<std::int32_t>(1);
+  double* const trouble = room<double>(1);
   device::Queue& queue = stream->queue();
   const auto assign = [&] {
     maximum(queue, scores, largest);
@@ -131,7 +131,7 @@ TEST_F(Recorded, LaunchesAreAsManyAsPlanned) {
                other_rows = wide({144, 1, 1, 37});
   float* const c = room<float>(37);
   double* const sums = room<double>(200);
-  auto* const trouble = room<std::int32_t>(1);
+  double* const trouble = room<double>(1);
   const BatchNorm bn{c, c, c, c};
   const FlatRanges table(device::Space::device, std::vector<Range>{{0, 37}, {37, 5000}});
   auto* const rule = room<UpdateRule>(1);
@@ -173,8 +173,10 @@ TEST_F(Recorded, LaunchesAreAsManyAsPlanned) {
       {"sinkhorn_factors", [&](Queue& q) { sinkhorn_factors(q, sums, 37, trouble); }},
       {"sinkhorn_scale", [&](Queue& q) { sinkhorn_scale(q, rows, sums, 1); }},
       {"swav_cross_entropy", [&](Queue& q) { swav_cross_entropy(q, rows, other_rows, 1, 0.1F, 1, rows, sums); }},
-      {"add_predictions", [&](Queue& q) { add_predictions(q, rows, 0.1F, sums, Results::on_queue); }},
-      {"mean_row_entropy", [&](Queue& q) { mean_row_entropy(q, rows, sums); }},
+      {"add_predictions", [&](Queue& q) { add_predictions(q, rows, 0.1F, sums); }},
+      {"row_entropies", [&](Queue& q) { row_entropies(q, rows, sums); }},
+      {"sinkhorn_repair", [&](Queue& q) { sinkhorn_repair(q, rows, sums); }},
+      {"sinkhorn_any_empty", [&](Queue& q) { sinkhorn_any_empty(q, sums, 37, trouble); }},
   };
   for (const auto& [name, call] : calls) {
     LaunchLedger ledger;

@@ -100,7 +100,7 @@ class Learner {
   /// What this rank holds now, of `data` and of libraries nothing.
   Footprint footprint() const;
   /// Planned: as if queues were full.
-  void assume_full_queue() { swav_->assume_full_queue(); }
+  void assume_full_queue() { swav_->queue().assume_full(); }
   /// How often activations asked the system for memory: constant after the second update.
   std::uint64_t pool_allocations() const { return pool_.system_allocations(); }
   std::size_t backend_bytes() const { return dnn_->held_bytes(); }
@@ -147,6 +147,7 @@ class Learner {
   Faults faults_;
   std::function<bool(double)> refused_;
   std::unique_ptr<GroupReduction> group_;
+  comm::BlockCommunicator world_;
   std::unique_ptr<Swav> swav_;
   std::vector<nn::RegNet::Pass> passes_;  ///< one per crop resolution
   nn::Head::Pass head_pass_;

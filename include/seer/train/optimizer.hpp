@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // LARS or SGD over the flat blocks (spec 5.1). Nothing is excluded from LARS or from weight decay.
 //
-// On a device norms, flags and the rule lie there, and an update waits for nothing; read_squares() brings the norms.
+// Norms, flags and the rule lie where the queue's kernels are, and an update waits for nothing; read_squares() brings
+// the norms to the host.
 #pragma once
 
 #include <cstdint>
@@ -11,9 +12,7 @@
 #include <vector>
 
 #include "seer/config/config.hpp"
-#include "seer/device/memory.hpp"
-#include "seer/device/pinned.hpp"
-#include "seer/device/queue.hpp"
+#include "seer/device/mirrored.hpp"
 #include "seer/kernels/optimizer.hpp"
 #include "seer/nn/parameter.hpp"
 
@@ -24,8 +23,7 @@ class Optimizer {
   /// A stretch of the blocks that is updated at a time: consecutive tensors, each cut to what this rank holds of it.
   struct Part {
     std::size_t first_tensor = 0;
-    std::vector<kernels::Range> ranges;  ///< relative to the stretch's begin
-    kernels::FlatRanges there;           ///< the same on a device
+    kernels::FlatRanges ranges;  ///< relative to the stretch's begin
   };
 
   /// Its queue is the one that all calls are given.
@@ -60,20 +58,19 @@ class Optimizer {
   void step(device::Queue& queue, const Part& part, const float* gradients, float* momenta, float* parameters);
 
  private:
-  bool on_device() const { return there_.bytes() > 0; }
+  /// Squared norms of the gradients, then of the parameters.
+  double* gradient_squares(std::size_t tensor) const { return squares_.on_queue() + tensor; }
+  double* parameter_squares(std::size_t tensor) const { return gradient_squares(names_.size() + tensor); }
+  double* message() const { return static_cast<double*>(message_.data()); }
+
+  bool planned_;
   kernels::UpdateRule rule_;
   std::vector<std::string> names_;
   std::vector<std::uint8_t> skip_;
-  std::vector<double> squares_;  ///< of gradients, then of parameters
-  std::vector<double> message_;  ///< likewise, of some tensors
-
-  /// On a device: squares, a message of them, the rule, flags.
-  device::Buffer there_;
-  device::PinnedBuffer here_;  ///< the same, for the host to fill and to read
-  double* squares_there() const { return static_cast<double*>(there_.data()); }
-  double* message_there() const { return squares_there() + squares_.size(); }
-  std::size_t rule_bytes_at() const { return 2 * squares_.size() * sizeof(double); }
-  std::size_t skip_bytes_at() const { return rule_bytes_at() + sizeof(kernels::UpdateRule); }
+  device::Mirrored<kernels::UpdateRule> sent_rule_;  ///< what step() goes by
+  device::Mirrored<std::uint8_t> sent_skip_;
+  device::Mirrored<double> squares_;
+  device::Buffer message_;  ///< squares of some tensors
 };
 
 }  // namespace seer::train

@@ -6,8 +6,8 @@
 //
 // Where an update's passes are made twice (guard.replay_every), the points of both are compared by checksum instead.
 //
-// On a device nothing waits at these points: what they show is copied beside the computation, and looked at once the
-// passes are over. Passes made twice do wait.
+// Nothing waits for a device at these points: what they show is left with the queue, and looked at once the passes are
+// over. Only passes that are made twice wait.
 #pragma once
 
 #include <cstdint>
@@ -17,9 +17,7 @@
 #include <vector>
 
 #include "seer/comm/communicator.hpp"
-#include "seer/device/memory.hpp"
-#include "seer/device/pinned.hpp"
-#include "seer/device/queue.hpp"
+#include "seer/device/mirrored.hpp"
 #include "seer/device/tensor.hpp"
 #include "seer/kernels/optimizer.hpp"
 #include "seer/nn/model.hpp"
@@ -54,13 +52,13 @@ class Probe {
   /// All of the segment's, which begin at `own`.
   void gradients(device::Queue& queue, std::size_t segment, const float* own);
 
-  /// Before what follows is asked: waits for a device.
+  /// Waits for the queue, before what follows is asked.
   void settle(device::Queue& queue);
   /// The first point of the pass that counts with a number that is not finite.
   const std::optional<Finding>& not_finite();
   /// Whether the sums over ranks of this pass' gradients are sure to be finite, as far as this rank can tell.
   bool sums_are_safe() const { return safe_; }
-  /// Whether that was on the way to the loss, or is not known to have been behind it.
+  /// Whether that point lies no later than the loss.
   bool before_loss() { return not_finite() && not_finite_->order <= loss_order_; }
   /// The first point at which the two passes differ.
   std::optional<Finding> difference() const;
@@ -70,16 +68,30 @@ class Probe {
     std::uint64_t checksum = 0;
     std::string what;
   };
-  /// Passes a point. `what` is asked for only where it is wanted.
-  template <class What>
-  void pass(bool finite, const void* values, std::size_t bytes, const What& what);
+  /// A point that was passed and whose numbers have not been looked at.
+  struct Passed {
+    enum class Kind : std::uint8_t { statistics, scores, gradients } kind = Kind::statistics;
+    std::int64_t order = 0;
+    Direction direction = Direction::forward;
+    std::size_t segment = 0;
+    std::span<const double> values;  ///< sums of BatchNorms
+  };
+  /// A segment's tensors.
+  struct Tensors {
+    std::size_t first = 0, last = 0;
+    kernels::FlatRanges ranges;  ///< relative to the segment's begin
+  };
+  void pass(Passed::Kind kind, std::span<const double> values = {});
+  void begin_pass(int pass);
+  void digest(device::Queue& queue, const void* values, std::size_t bytes, const std::string& what);
+  std::span<const double> copied(device::Queue& queue, std::span<const double> own);
+  bool gradients_are_safe() const;
+  /// Nothing, or what is not finite there.
+  std::optional<std::string> wrong_at(const Passed& point) const;
   std::string at_statistics(Direction direction, std::size_t segment) const;
-  void keep(device::Queue& queue, std::span<const double> own);
-  void forget_kept();
-  /// What lies on a device, on the host; waits.
-  const void* here(device::Queue& queue, const void* values, std::size_t bytes);
   std::string name_of(std::size_t segment) const;
-  std::string first_bad_tensor(device::Queue& queue, std::size_t segment, const float* own) const;
+  /// Whether the sum of a tensor's squares tells whether an element is above the limit.
+  bool limit_is_of_range() const { return most_gradient_ > 1e30F; }
 
   const nn::ParameterTable* table_;
   std::vector<std::int64_t> begins_;
@@ -91,35 +103,13 @@ class Probe {
   std::int64_t order_ = 0, loss_order_ = 0;
   std::optional<Finding> not_finite_;
   std::vector<Digest> digests_[2];
-
-  /// A point on a device that was passed and not yet looked at.
-  struct Kept {
-    enum class Kind : std::uint8_t { statistics, scores, gradients } kind = Kind::statistics;
-    std::int64_t order = 0;
-    Direction direction = Direction::forward;
-    std::size_t segment = 0;
-    std::span<const double> values;  ///< sums of BatchNorms
-  };
-  std::optional<std::string> wrong_at(const Kept& kept) const;
-  bool gradients_are_safe() const;
-  std::vector<Kept> kept_;
-  std::vector<device::PinnedBuffer> pages_;  ///< where their values are, from update to update
+  std::vector<Passed> passed_;
+  std::vector<device::PinnedBuffer> pages_;  ///< a device's sums of BatchNorms; kept from update to update
   std::size_t page_ = 0, used_bytes_ = 0;    ///< the page that is being filled
   std::vector<char> copied_;
-  /// Of a segment: its tensors, and their ranges in it.
-  struct Tensors {
-    std::size_t first = 0, last = 0;
-    kernels::FlatRanges there;
-  };
   std::vector<Tensors> tensors_;
-  device::Buffer there_;       ///< squared norm of every tensor's own gradient, then places of numbers too large:
-  device::PinnedBuffer here_;  ///< in the scores, in the gradients of each segment
-  double* squares(void* memory) const { return static_cast<double*>(memory); }
-  std::int64_t* places(void* memory) const {
-    return reinterpret_cast<std::int64_t*>(squares(memory) + table_->entries().size());
-  }
-  /// So that the sum of a tensor's squares says enough of its largest.
-  bool limit_is_of_range() const { return most_gradient_ > 1e30F; }
+  device::Mirrored<double> squares_;       ///< squared norm of every tensor's own gradient
+  device::Mirrored<std::int64_t> places_;  ///< of numbers too large: in the scores, in the gradients of each segment
 };
 
 /// Where something began.
