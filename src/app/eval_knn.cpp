@@ -52,6 +52,12 @@ void check(const Options& o) {
         ExitCode::input,
         "--train-features and --test-features go together, and without weights, --train, --test and --baselines");
   }
+  if (files && o.choices != EvalChoices()) {
+    throw Error(ExitCode::input,
+                "--train-features and --test-features are compared as they are: --layer, --resize, --crop, --batch, "
+                "--device and --recalibrate-batchnorm have no effect on them",
+                "leave these options out, or give them to seer features");
+  }
   if (!files && (o.train.empty() || o.test.empty())) {
     throw Error(ExitCode::input, "eval knn needs --train and --test shards, or --train-features and --test-features");
   }

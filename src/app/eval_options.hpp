@@ -17,6 +17,7 @@ namespace seer::app {
 struct EvalChoices {
   std::string layer = "trunk", device = "auto";
   std::int64_t batch = 32, resize = 256, crop = 224, recalibrate = 0;
+  bool operator==(const EvalChoices&) const = default;
 };
 
 void add_eval_choices(CLI::App& command, EvalChoices& choices);

@@ -136,7 +136,8 @@ Run add_inspect(CLI::App& command) {
       if (!found.value("verified", true) || found.contains("problem")) {
         throw Error(ExitCode::file,
                     fmt::format("{}: {}", options->path, found.value("problem", "checksums do not agree")),
-                    "use another copy, or write it again");
+                    found.value("problem", "") == data::kNothingToCompare ? "leave out --verify"
+                                                                          : "use another copy, or write it again");
       }
     });
     return 0;

@@ -19,7 +19,8 @@ namespace {
 constexpr double kMiB = 1024.0 * 1024.0;
 
 CLI::Validator folder_name() {
-  return {[](const std::string& text) -> std::string {
+  return {[](std::string& text) -> std::string {
+            while (text.size() > 1 && text.ends_with('/')) text.pop_back();  // as a shell completes folders
             const bool one = !text.empty() && text != "." && text != ".." && text.find('/') == std::string::npos;
             return one && is_utf8(text) ? "" : fmt::format("\"{}\": wanted the name of one folder, in UTF-8", text);
           },
@@ -72,7 +73,7 @@ Run add_pack(CLI::App& command) {
           "Take only what lies in this folder (train, test, ...) directly inside a source; names the shards. In\n"
           "an archive, one folder that holds everything is passed over; a list begins at the longest folder\n"
           "that all its paths have in common")
-      ->check(folder_name());
+      ->transform(folder_name());
   command.add_flag("--hidden", options->hidden,
                    "Take hidden files and folders, too: names with a leading dot, __MACOSX, @eaDir, $RECYCLE.BIN, ...");
   command.add_option("--shard-bytes", options->shard_bytes, "Encoded bytes of a shard at most")

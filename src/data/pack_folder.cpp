@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <utility>
 
 #include "pack_names.hpp"
 #include "pack_source.hpp"
@@ -39,36 +40,61 @@ void add_file(std::string& files, const std::string& name, const std::string& re
   files += '\0';
 }
 
-std::string FolderWalk::files(const std::string& root) {
-  root_ = root;
-  while (root_.size() > 1 && root_.ends_with('/')) root_.pop_back();
-  found_.clear();
-  if (enter("")) visit("", Links::follow);
+void FolderWalk::add_folder(const std::string& path) {
+  Root root{path, {}, {}, {}, {}};
+  while (root.path.size() > 1 && root.path.ends_with('/')) root.path.pop_back();
+  roots_.push_back(std::move(root));
+}
+
+std::string FolderWalk::add_file(const std::string& path) {
+  std::error_code error;
+  const auto real = fs::canonical(path, error);
+  source_names_.insert(real.filename().string());
+  return error || real_files_.insert(real.string()).second
+             ? ""
+             : fmt::format("repeated: {} is there already", real.string());
+}
+
+std::vector<std::string> FolderWalk::files() {
+  const auto each = [this](const auto& work) {
+    for (auto& root : roots_) {
+      root_ = &root;
+      work(root);
+    }
+  };
+  each([this](Root&) {
+    if (enter("")) visit("", Links::follow);
+  });
   // Links after all that has a name of its own; those behind links in a round of their own. Sorted, for folders have no
   // order.
-  while (!links_.empty()) {
-    auto round = std::move(links_);
-    links_.clear();
-    std::sort(round.begin(), round.end());
-    for (const auto& link : round) follow(link);
+  const auto has_links = [](const Root& root) { return !root.links.empty(); };
+  while (std::any_of(roots_.begin(), roots_.end(), has_links)) {
+    each([this](Root& root) {
+      auto round = std::exchange(root.links, {});
+      std::sort(round.begin(), round.end());
+      for (const auto& link : round) follow(link);
+    });
   }
-  std::sort(linked_files_.begin(), linked_files_.end());
-  for (const auto& link : linked_files_) add_linked_file(link);
-  linked_files_.clear();
-  // What is not in the split is listed to be counted, and does not keep a linked folder from the split.
-  for (const auto& name : other_splits_) visit(name, Links::list);
-  other_splits_.clear();
-  std::sort(found_.begin(), found_.end());
-  std::string files;
-  for (const auto& [name, refusal] : found_) add_file(files, name, refusal);
-  return files;
+  each([this](Root& root) {
+    std::sort(root.linked_files.begin(), root.linked_files.end());
+    for (const auto& link : root.linked_files) add_linked_file(link);
+    // What is not in the split is listed to be counted, and does not keep a linked folder from the split.
+    for (const auto& name : root.other_splits) visit(name, Links::list);
+  });
+  std::vector<std::string> out;
+  for (auto& root : roots_) {
+    std::sort(root.found.begin(), root.found.end());
+    out.emplace_back();
+    for (const auto& [name, refusal] : root.found) data::add_file(out.back(), name, refusal);
+  }
+  return out;
 }
 
 void FolderWalk::visit(const std::string& prefix, Links links) {
   std::error_code error;
   fs::directory_iterator entries(full(prefix), error);
   if (error) {
-    found_.emplace_back(prefix, fmt::format("unreadable: the folder cannot be listed: {}", error.message()));
+    root_->found.emplace_back(prefix, fmt::format("unreadable: the folder cannot be listed: {}", error.message()));
     return;
   }
   while (entries != fs::directory_iterator()) {
@@ -77,25 +103,27 @@ void FolderWalk::visit(const std::string& prefix, Links links) {
     const bool other_split =
         prefix.empty() && !rules_.split.empty() && own != rules_.split && archive_stem(own) != rules_.split;
     if (!rules_.hidden && !hidden_kind(own).empty()) {
-      found_.emplace_back(name, "");  // to be counted
+      root_->found.emplace_back(name, "");  // to be counted
     } else if (type == fs::file_type::symlink && (links == Links::list || other_split)) {
-      found_.emplace_back(prefix.empty() && fs::is_directory(full(name), error) ? name + "/" : name, "");
+      root_->found.emplace_back(prefix.empty() && fs::is_directory(full(name), error) ? name + "/" : name, "");
     } else if (type == fs::file_type::symlink) {
-      links_.push_back(name);
+      root_->links.push_back(name);
     } else if (type == fs::file_type::directory) {
       if (other_split) {
-        other_splits_.push_back(name + "/");
+        root_->other_splits.push_back(name + "/");
       } else if (links == Links::list || enter(name)) {
         visit(name + "/", links);
       }
     } else if (type == fs::file_type::regular) {
-      found_.emplace_back(name, "");
+      // A file that is a source itself is there already.
+      const bool repeated = links == Links::follow && source_names_.contains(own) && is_source(full(name));
+      root_->found.emplace_back(name, repeated ? "repeated: a source of its own" : "");
     } else {
-      found_.emplace_back(name, fmt::format("unreadable: {}", name_of(type)));
+      root_->found.emplace_back(name, fmt::format("unreadable: {}", name_of(type)));
     }
     entries.increment(error);
     if (error) {
-      found_.emplace_back(prefix,
+      root_->found.emplace_back(prefix,
                           fmt::format("unreadable: not all of the folder could be listed: {}", error.message()));
     }
   }
@@ -105,13 +133,21 @@ void FolderWalk::visit(const std::string& prefix, Links links) {
 bool FolderWalk::enter(const std::string& name) {
   struct stat info {};
   if (::stat(full(name).c_str(), &info) != 0) {
-    found_.emplace_back(name + "/", fmt::format("unreadable: {}", std::strerror(errno)));
+    root_->found.emplace_back(name + "/", fmt::format("unreadable: {}", std::strerror(errno)));
     return false;
   }
   const auto [before, is_new] = entered_.try_emplace({info.st_dev, info.st_ino}, full(name));
   if (!is_new)
-    found_.emplace_back(name.empty() ? "" : name + "/", fmt::format("repeated: the same folder as {}", before->second));
+    root_->found.emplace_back(name.empty() ? "" : name + "/", fmt::format("repeated: the same folder as {}", before->second));
   return is_new;
+}
+
+bool FolderWalk::is_source(const std::string& path) const {
+  std::error_code error;
+  return real_files_.contains(fs::canonical(path, error).string());
+}
+bool FolderWalk::is_root(const std::string& path) const {
+  return std::any_of(roots_.begin(), roots_.end(), [&](const Root& root) { return root.path == path; });
 }
 
 void FolderWalk::follow(const std::string& link) {
@@ -120,14 +156,14 @@ void FolderWalk::follow(const std::string& link) {
   if (type == fs::file_type::directory) {
     if (enter(link)) visit(link + "/", Links::follow);
   } else if (type == fs::file_type::regular) {
-    linked_files_.push_back(link);
+    root_->linked_files.push_back(link);
   } else if (type == fs::file_type::not_found) {
     std::error_code ignored;
     // A split's own link: the slash says that it is not a file beside the splits.
-    found_.emplace_back(link == rules_.split ? link + "/" : link,
+    root_->found.emplace_back(link == rules_.split ? link + "/" : link,
                         fmt::format("unreadable: a broken link to {}", fs::read_symlink(full(link), ignored).string()));
   } else {
-    found_.emplace_back(link, fmt::format("unreadable: {}", error ? error.message() : name_of(type)));
+    root_->found.emplace_back(link, fmt::format("unreadable: {}", error ? error.message() : name_of(type)));
   }
 }
 
@@ -139,13 +175,13 @@ void FolderWalk::add_linked_file(const std::string& link) {
   if (!error && ::stat(real.parent_path().c_str(), &folder) == 0) {
     const auto entered = entered_.find({folder.st_dev, folder.st_ino});
     const bool hidden = !rules_.hidden && !hidden_kind(real.filename().string()).empty();
-    const bool outside_split = !rules_.split.empty() && entered != entered_.end() && entered->second == root_;
+    const bool outside_split = !rules_.split.empty() && entered != entered_.end() && is_root(entered->second);
     const bool has_own_name = entered != entered_.end() && !hidden && !outside_split;
     if (has_own_name || !real_files_.insert(real.string()).second) {
       refusal = fmt::format("repeated: a link to {}, which is there already", real.string());
     }
   }
-  found_.emplace_back(link, refusal);
+  root_->found.emplace_back(link, refusal);
 }
 
 }  // namespace seer::data

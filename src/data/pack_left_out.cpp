@@ -4,12 +4,17 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
+#include <set>
+#include <string_view>
 
 #include "pack_names.hpp"
 #include "seer/base/utf8.hpp"
 
 namespace seer::data {
 namespace {
+
+using Folders = std::map<std::string, std::set<std::string>>;
 
 std::string listed(const std::vector<std::string>& names) {
   constexpr std::size_t kShown = 10;
@@ -19,29 +24,70 @@ std::string listed(const std::vector<std::string>& names) {
   return names.size() > kShown ? fmt::format("{} and {} more", text, names.size() - kShown) : text;
 }
 
-// A split that finds nothing, or leaves nothing out.
+std::vector<std::string> names_of(const Folders& folders) {
+  std::vector<std::string> names;
+  for (const auto& [name, inside] : folders) names.push_back(name);
+  return names;
+}
+
+template <class Names>
+std::vector<std::string> splits_among(const Names& names) {
+  std::vector<std::string> splits;
+  for (const auto& name : names) {
+    const auto stem = archive_stem(name);
+    if (is_split_name(stem.empty() ? std::string_view(name) : stem)) splits.push_back(name);
+  }
+  return splits;
+}
+
+// Says that what looks like several splits is packed together; "" for fewer than two.
+std::string mixture(const std::vector<std::string>& splits, const std::string& where, const char* remedy) {
+  if (splits.size() < 2) return "";
+  return fmt::format("{} of {} are packed together; {}", listed(splits), utf8_name(where), remedy);
+}
+
+// A split that finds nothing, leaves nothing out, or has splits in it.
 std::string warning_of_split(const std::string& path, const std::string& split, const Tally& tally) {
+  if (const auto own = tally.folders.find(split); own != tally.folders.end()) {
+    const auto warning = mixture(splits_among(own->second), path + "/" + split, "give that folder as the source");
+    if (!warning.empty()) return warning;
+  }
   if (tally.taken > 0 && tally.outside_split == 0) {
     return fmt::format("--split {} takes all {} files of {}: nothing there is of another split", split, tally.taken,
                        path);
   }
   if (tally.taken == 0) {
-    return fmt::format("no folder {} directly inside {}, which holds {}", split, path,
-                       listed({tally.folders.begin(), tally.folders.end()}));
+    return fmt::format("no folder {} directly inside {}, which holds {}", split, path, listed(names_of(tally.folders)));
   }
   return "";
 }
 
 std::string warning_of_mixture(const SourceList::Source& source, const Tally& tally) {
-  const bool one_top = source.kind == SourceList::Kind::archive && tally.folders.size() == 1 && !tally.files_inside;
-  const auto& folders = one_top ? tally.second_folders : tally.folders;
-  std::vector<std::string> splits;
-  for (const auto& folder : folders) {
-    const auto stem = archive_stem(folder);
-    if (is_split_name(stem.empty() ? folder : stem)) splits.push_back(folder);
+  constexpr const char* kRemedy = "--split packs each apart";
+  const bool one_top = tally.folders.size() == 1;
+  if (one_top && source.kind == SourceList::Kind::archive && !tally.files_inside) {
+    return mixture(splits_among(tally.folders.begin()->second), source.given, kRemedy);
   }
-  if (splits.size() < 2) return "";
-  return fmt::format("{} of {} are packed together; --split packs each apart", listed(splits), utf8_name(source.given));
+  if (one_top) {
+    const auto& [top, inside] = *tally.folders.begin();
+    const auto warning = mixture(splits_among(inside), source.given + "/" + top,
+                                 "give that folder as the source, and --split packs each apart");
+    if (!warning.empty()) return warning;
+  }
+  return mixture(splits_among(names_of(tally.folders)), source.given, kRemedy);
+}
+
+// Folders one level down that hold the split: what was meant, most likely.
+std::vector<std::string> sources_meant(const SourceList& sources, const std::string& split,
+                                       const std::vector<Tally>& tallies) {
+  std::vector<std::string> meant;
+  for (std::size_t i = 0; i < tallies.size(); ++i) {
+    if (sources.sources[i].kind != SourceList::Kind::folder) continue;
+    for (const auto& [top, inside] : tallies[i].folders) {
+      if (inside.contains(split)) meant.push_back(sources.sources[i].given + "/" + top);
+    }
+  }
+  return meant;
 }
 
 }  // namespace
@@ -69,7 +115,7 @@ LeftOut judge(const SourceList& sources, const SourceRules& rules, const std::ve
           "packed twice unless --reject-duplicates is given",
           path, tally.archives, tally.loose_images));
     }
-    folders.insert(folders.end(), tally.folders.begin(), tally.folders.end());
+    for (const auto& name : names_of(tally.folders)) folders.push_back(name);
     out.archives += tally.archives;
     out.samples |= tally.samples;
   }
@@ -84,7 +130,11 @@ LeftOut judge(const SourceList& sources, const SourceRules& rules, const std::ve
   out.remedy = "correct the sources";
   if (!rules.split.empty()) {
     out.nothing = fmt::format("no folder {} directly inside the sources, which hold {}", rules.split, listed(folders));
-    out.remedy = "name one of these, give the folder above the splits as source, or leave out --split";
+    const auto meant = sources_meant(sources, rules.split, tallies);
+    out.remedy = meant.empty()
+                     ? "name one of these, give the folder above the splits as source, or leave out --split"
+                     : fmt::format("{} {} such a folder: give {} as source", listed(meant),
+                                   meant.size() == 1 ? "holds" : "hold", meant.size() == 1 ? "it" : "one of them");
   } else if (!out.counts.empty()) {
     out.nothing += " but hidden ones";
     out.remedy = "--hidden takes them";

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "pack_output.hpp"
 
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -73,13 +75,38 @@ std::vector<Manifest::File> files_to_keep(const std::string& folder, const std::
 
 }  // namespace
 
+/// Where the file system has no locks, nothing is locked.
+SetOutput::Lock::Lock(const std::string& folder, const std::string& name)
+    : path_(fmt::format("{}/.{}.lock", folder, name)) {
+  for (;;) {
+    file_ = ::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    if (file_ < 0) return;
+    struct flock whole {};
+    whole.l_type = F_WRLCK;
+    if (::fcntl(file_, F_SETLK, &whole) != 0 && (errno == EAGAIN || errno == EACCES)) {
+      ::close(file_);
+      throw Error(ExitCode::input, fmt::format("{}: another process writes {}-*.h5 there", folder, name),
+                  "wait until it has ended, or choose another folder or --split");
+    }
+    struct stat held {}, there {};
+    if (::fstat(file_, &held) == 0 && ::stat(path_.c_str(), &there) == 0 && held.st_ino == there.st_ino) return;
+    ::close(file_);  // its owner removed it meanwhile
+  }
+}
+SetOutput::Lock::~Lock() {
+  if (file_ < 0) return;
+  ::unlink(path_.c_str());
+  ::close(file_);
+}
+
 SetOutput::SetOutput(const std::string& folder, const std::string& name, Existing existing,
                      const comm::Communicator& alone)
     : folder_(folder), name_(name) {
   std::error_code error;
   fs::create_directories(folder, error);
   if (error) throw Error(ExitCode::file, fmt::format("{}: cannot be made: {}", folder, error.message()));
-  const std::string probe = fmt::format("{}/.seer-write-test", folder);
+  lock_.emplace(folder, name);
+  const std::string probe = fmt::format("{}/.seer-write-test.{}", folder, ::getpid());
   if (std::FILE* file = std::fopen(probe.c_str(), "w")) {
     std::fclose(file);
     std::remove(probe.c_str());

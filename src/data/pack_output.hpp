@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,7 +21,8 @@ struct Reject {
 class SetOutput {
  public:
   /// Makes the folder, tries that it can be written to, and removes temporaries that an interrupted call left. `alone`:
-  /// a communicator of one rank. Error(input) for what Existing::refuse refuses, Error(file).
+  /// a communicator of one rank. Error(input) for what Existing::refuse refuses, and while another process writes shards
+  /// of this name there; Error(file).
   SetOutput(const std::string& folder, const std::string& name, Existing existing, const comm::Communicator& alone);
 
   /// The files that stay (Existing::append).
@@ -34,7 +36,20 @@ class SetOutput {
   void end_naming(const std::string& set, const std::vector<std::uint64_t>& images) const;
 
  private:
+  /// Held by one process at a time; the file goes when it is given up.
+  class Lock {
+   public:
+    Lock(const std::string& folder, const std::string& name);
+    ~Lock();
+    Lock(const Lock&) = delete;
+    Lock& operator=(const Lock&) = delete;
+
+   private:
+    std::string path_;
+    int file_ = -1;
+  };
   std::string folder_, name_;
+  std::optional<Lock> lock_;
   std::vector<Manifest::File> kept_;
   std::size_t first_number_ = 0;
 };

@@ -50,6 +50,8 @@ std::uint64_t top_folders(const std::string& path, const SourceRules& rules) try
     const auto parts = parts_of(entry.name);
     const auto is_hidden = [](auto part) { return !hidden_kind(part).empty(); };
     if (!rules.hidden && std::any_of(parts.begin(), parts.end(), is_hidden)) continue;
+    const bool is_text = parts.size() == 1 && !is_image_name(entry.name) && archive_stem(entry.name).empty();
+    if (is_text) continue;  // README beside the folder
     if (parts.size() < 2 || (!top.empty() && parts[0] != top)) return 0;
     top = parts[0];
     splits_in_it |= parts.size() > 2 && (parts[1] == rules.split || is_split_name(parts[1]));
@@ -66,8 +68,16 @@ SourceList::Source find_source(const std::string& path, const SourceRules& rules
   if (!fs::exists(status)) {
     throw Error(ExitCode::file, fmt::format("{}: no such file or folder", path), "correct the path of the source");
   }
-  if (fs::is_directory(status)) return {Kind::folder, path, path, walk.files(path), folder_name(path), 0};
+  if (fs::is_directory(status)) {
+    walk.add_folder(path);
+    return {Kind::folder, path, path, "", folder_name(path), 0};
+  }
   if (!fs::is_regular_file(status)) throw Error(ExitCode::file, fmt::format("{}: neither file nor folder", path));
+  if (const auto repeated = archive_stem(path).empty() ? "" : walk.add_file(path); !repeated.empty()) {
+    SourceList::Source source{Kind::list, path, "", "", "", 0};
+    add_file(source.files, path, repeated);
+    return source;
+  }
   if (const auto stem = archive_stem(path); !stem.empty()) {
     return {Kind::archive, path, path, "", std::string(stem), rules.split.empty() ? 0 : top_folders(path, rules)};
   }
@@ -84,7 +94,7 @@ SourceList::Source find_source(const std::string& path, const SourceRules& rules
   SourceList::Source source{Kind::list, path, folder, "", "", 0};
   if (read_header({reinterpret_cast<const std::uint8_t*>(start.data()), start.size()}).kind != ImageKind::unknown) {
     source.above = 1;  // asked for by its name: it may be hidden
-    add_file(source.files, file.filename().string());
+    add_file(source.files, file.filename().string(), walk.add_file(path));
   } else {
     if (remove_byte_order_mark(start).empty() && start.find('\0') != std::string::npos) {
       throw Error(
@@ -321,8 +331,12 @@ class Stream : public CandidateStream {
     if (inside.empty()) return rules_.split.empty() || !c.refusal.empty();
     const auto stem = archive_stem(inside[0]);
     const bool in_folder = inside.size() > 1 || c.name.ends_with('/') || !stem.empty();
-    if (in_folder && tally().folders.size() < kMaxFolders) tally().folders.emplace(inside[0]);
-    if (inside.size() > 2 && tally().second_folders.size() < kMaxFolders) tally().second_folders.emplace(inside[1]);
+    auto& folders = tally().folders;
+    if (in_folder && folders.size() < kMaxFolders) folders.try_emplace(std::string(inside[0]));
+    if (inside.size() > 2) {
+      const auto top = folders.find(std::string(inside[0]));
+      if (top != folders.end() && top->second.size() < kMaxFolders) top->second.emplace(inside[1]);
+    }
     tally().files_inside |= !in_folder;
     const bool wanted = rules_.split.empty() || (in_folder && (inside[0] == rules_.split || stem == rules_.split));
     if (!wanted) ++tally().outside_split;
@@ -348,6 +362,11 @@ SourceList find_sources(const std::vector<std::string>& paths, const SourceRules
     if (!comm.is_root()) return;
     FolderWalk walk(rules);
     for (const auto& p : paths) list.sources.push_back(find_source(p, rules, walk));
+    const auto files = walk.files();
+    auto next = files.begin();
+    for (auto& source : list.sources) {
+      if (source.kind == SourceList::Kind::folder) source.files = *next++;
+    }
   });
   auto count = static_cast<std::int64_t>(list.sources.size());
   comm.broadcast(&count, sizeof count);

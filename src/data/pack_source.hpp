@@ -36,8 +36,7 @@ struct Tally {
   std::uint64_t archives = 0,
                 loose_images = 0;  ///< archives inside that were read; images in none, going by their names
   std::map<std::string, std::uint64_t> hidden;  ///< kind -> files and folders left out
-  std::set<std::string> folders;                ///< directly inside
-  std::set<std::string> second_folders;         ///< directly inside those
+  std::map<std::string, std::set<std::string>> folders;  ///< directly inside, and what is directly inside those
   bool files_inside = false;                    ///< directly
   bool samples = false;  ///< archives hold samples of several files (x.jpg, x.cls), as webdataset's
 };
@@ -85,30 +84,40 @@ void add_file(std::string& files, const std::string& name, const std::string& re
 /// The list of paths in a text file. Error(file).
 SourceList::Source read_list(const std::string& path);
 
-/// Lists folders: links are followed, and every folder is entered once, over all calls: by its own name where it has
-/// one in the source, else by the first link. Files that only links lead to are listed once as well. Of what cannot be
-/// listed the record says why.
+/// Lists folders: links are followed, and every folder is entered once: by its own name where it has one in any of the
+/// sources, else by the first link. Files that only links lead to, and files that are sources themselves, are listed
+/// once as well. Of what cannot be listed the record says why.
 class FolderWalk {
  public:
   explicit FolderWalk(const SourceRules& rules) : rules_(rules) {}
-  /// Source::files of this folder, sorted by name. Names of folders that are refused end with '/'.
-  std::string files(const std::string& root);
+  void add_folder(const std::string& path);
+  /// A file that is a source. Returns "", or why it is left out: it was there before.
+  std::string add_file(const std::string& path);
+  /// Source::files of each folder that was added, sorted by name. Names of folders that are refused end with '/'.
+  std::vector<std::string> files();
 
  private:
+  struct Root {
+    std::string path;
+    std::vector<std::pair<std::string, std::string>> found;      // name, refusal
+    std::vector<std::string> links, linked_files, other_splits;  // names
+  };
   using Place = std::pair<std::uint64_t, std::uint64_t>;  // device and inode
   enum class Links : std::uint8_t { follow, list };
   void visit(const std::string& prefix, Links links);
   void follow(const std::string& link);
   void add_linked_file(const std::string& link);
   bool enter(const std::string& name);
-  std::string full(const std::string& name) const { return name.empty() ? root_ : root_ + "/" + name; }
+  bool is_source(const std::string& path) const;
+  bool is_root(const std::string& path) const;
+  std::string full(const std::string& name) const { return name.empty() ? root_->path : root_->path + "/" + name; }
 
   const SourceRules& rules_;
-  std::string root_;
-  std::map<Place, std::string> entered_;                          // the path by which
-  std::set<std::string> real_files_;                              // that links lead to
-  std::vector<std::pair<std::string, std::string>> found_;        // name, refusal
-  std::vector<std::string> links_, linked_files_, other_splits_;  // names
+  std::map<Place, std::string> entered_;  // the path by which
+  std::set<std::string> real_files_;      // that are sources, or that links lead to
+  std::set<std::string> source_names_;    // the last parts of those that are sources
+  std::vector<Root> roots_;
+  Root* root_ = nullptr;  // that is being listed
 };
 
 /// Files larger than this are refused unread: no photo is, and a compressed archive can declare anything.

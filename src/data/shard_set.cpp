@@ -19,6 +19,8 @@
 #include "seer/base/log.hpp"
 #include "seer/data/shard_writer.hpp"
 
+#include "pack_names.hpp"
+
 namespace seer::data {
 namespace {
 
@@ -248,6 +250,17 @@ void check_sets(const std::vector<ShardInfo>& shards, const std::vector<ChosenSh
   }
   for (const auto& folder : whole) {  // also of those of which no shard is left
     for (const auto& name : names_with_manifest(folder)) names[{folder, name}];
+  }
+  std::map<std::string, std::vector<std::string>> splits;  // of a folder that is read as a whole
+  for (const auto& [name, here] : names) {
+    if (whole.contains(name.first) && !here.empty() && is_split_name(name.second)) {
+      splits[name.first].push_back(name.second);
+    }
+  }
+  for (const auto& [folder, of_folder] : splits) {
+    if (of_folder.size() < 2) continue;
+    log::warn(fmt::format("{} holds the splits {}, and all of them are read; name one: \"{}/{}-*.h5\"", folder,
+                          fmt::join(of_folder, ", "), folder, of_folder.front()));
   }
   std::set<Name> listed;
   for (const auto& [name, here] : names) {

@@ -2,6 +2,7 @@
 // How many threads a rank may have. Asked before any is made: OpenMP's library takes every number, and ends the process
 // by itself where the system refuses it a thread.
 #include <fmt/format.h>
+#include <omp.h>
 #include <sched.h>
 #include <unistd.h>
 
@@ -72,6 +73,15 @@ std::string require_threads() {
   const int threads = std::max(1, thread_count("OMP_NUM_THREADS", std::getenv("OMP_NUM_THREADS"), most_threads()));
   thread_count("KOKKOS_NUM_THREADS", std::getenv("KOKKOS_NUM_THREADS"), most_threads());
   try_threads(threads);
+  // Libraries wait for every thread of a team, and would wait forever for those that OpenMP does not make.
+  const bool teams = omp_get_max_active_levels() > 0;
+  if (const int most = teams ? omp_get_thread_limit() : 1; most < threads) {
+    throw Error(ExitCode::input,
+                fmt::format("OMP_NUM_THREADS is {}, and {} allows {}", threads,
+                            teams ? "OMP_THREAD_LIMIT" : "OMP_MAX_ACTIVE_LEVELS", most),
+                fmt::format("unset {}, or set OMP_NUM_THREADS to {}",
+                            teams ? "OMP_THREAD_LIMIT" : "OMP_MAX_ACTIVE_LEVELS", most));
+  }
   cpu_set_t mine;
   CPU_ZERO(&mine);
   if (sched_getaffinity(0, sizeof mine, &mine) != 0 || threads <= CPU_COUNT(&mine)) return "";

@@ -168,8 +168,17 @@ void vote(const std::vector<Neighbour>& nearest, double unit, double temperature
   // exp overflows beyond 709: where dot products are so large, weights are taken relative to the nearest.
   const double top = unit * static_cast<double>(nearest.front().similarity) / temperature;
   const double shift = std::abs(top) > 600 ? top : 0.0;
-  for (std::size_t i = 0; i < std::min(k, nearest.size()); ++i) {
-    votes[nearest[i].label] += std::exp(unit * static_cast<double>(nearest[i].similarity) / temperature - shift);
+  // A class whose weights all vanish has votes too: fewer than any other, and more the nearer its nearest row is.
+  constexpr double kVanishing = 1e-290, kLeast = 1e-300;
+  const std::size_t voters = std::min(k, nearest.size());
+  for (std::size_t i = 0; i < voters; ++i) {
+    const double weight = std::exp(unit * static_cast<double>(nearest[i].similarity) / temperature - shift);
+    double& votes_of_class = votes[nearest[i].label];
+    if (weight > kVanishing) {
+      votes_of_class += weight;
+    } else if (votes_of_class == 0) {
+      votes_of_class = kLeast * static_cast<double>(voters - i);
+    }
   }
 }
 

@@ -16,6 +16,11 @@
 namespace seer::train {
 namespace {
 
+/// Keys that say which tensors there are: no checkpoint of another value can be loaded.
+bool shapes_tensors(const std::string& key) {
+  return (key.starts_with("model.") && key != "model.init_from") || key.starts_with("head.");
+}
+
 bool covered(const std::vector<std::string>& names, const std::string& key) {
   return std::ranges::any_of(names, [&](const auto& name) { return config::covers(name, key); });
 }
@@ -28,6 +33,7 @@ void check_settings(const config::Config& config, const PretrainOptions& options
   auto allowed = options.allow_changes;
   if (options.allow_batch_change) allowed.emplace_back("data.global_batch");
   std::string all, refused, names, changed;
+  bool fits = true;
   for (const auto& d : comparison.differences) {
     const auto line = fmt::format("{} is {}, was {}", d.key, d.is, d.was);
     all += "\n  " + line;
@@ -36,15 +42,18 @@ void check_settings(const config::Config& config, const PretrainOptions& options
       changed += (changed.empty() ? "" : ", ") + d.key;
     } else {
       refused += (refused.empty() ? "" : "; ") + line;
+      fits = fits && !shapes_tensors(d.key);
       names += (names.empty() ? "" : ",") + d.key;
     }
   }
   if (!refused.empty()) {
     throw Error(ExitCode::input,
                 fmt::format("this would go on as another run than that of the checkpoint {}: {}", folder, refused),
-                fmt::format("set it as it was; begin a new run with another log.run_dir or --resume never; or, knowing "
-                            "what it means, add --allow-change {}",
-                            names))
+                fits ? fmt::format("set it as it was; begin a new run with another log.run_dir or --resume never; or, "
+                                   "knowing what it means, add --allow-change {}",
+                                   names)
+                     : "set it as it was, or begin a new run with another log.run_dir or --resume never (model.init_from "
+                       "takes the trunk's weights along): with [model] or [head] changed no checkpoint fits")
         .as_agreed();
   }
   if (!all.empty()) log::info("settings that are not those of the checkpoint:" + all);

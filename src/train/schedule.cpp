@@ -52,7 +52,7 @@ double Schedule::lr(std::int64_t update) const {
   if (c.kind == "cosine") {
     const double from = kept_ && update >= kept_->update ? static_cast<double>(kept_->update) : 0;
     const double rate = from > 0 ? kept_->rate : c.lr_peak;
-    const double progress = (t - from) / (static_cast<double>(total_updates_) - from);
+    const double left = static_cast<double>(total_updates_) - from, progress = left > 0 ? (t - from) / left : 1;
     return c.lr_final + 0.5 * (rate - c.lr_final) * (1 + std::cos(std::numbers::pi * progress));
   }
   if (c.kind == "plateau") return std::max(c.lr_peak * factor_, std::min(c.plateau_minimum, c.lr_peak));

@@ -152,6 +152,21 @@ TEST_F(Knn, DotProductsBeyondFloatAreComparedAllTheSame) {
   }
 }
 
+// A class whose weights vanish beside the nearest row's has votes all the same, in the order of its nearest row.
+TEST_F(Knn, VanishingWeightsAreVotes) {
+  const auto score = [&](std::int32_t label, double temperature) {
+    return knn_report(world(), test::slice({1, 0, 0.9F, 0, 0.8F, 0, 0.7F, 0, 0.6F, 0, 0.5F, 0}, {0, 1, 2, 3, 4, 5}, world()),
+                      test::slice({1, 0}, {label}, world()), {.k = {6}, .temperature = temperature, .cosine = false})
+        .scores[0];
+  };
+  for (const double temperature : {1.0, 1e-2, 1e-5}) {
+    EXPECT_EQ(score(0, temperature).top1, 1) << temperature;
+    for (std::int32_t label = 0; label < 6; ++label) {
+      EXPECT_EQ(score(label, temperature).top5, label < 5 ? 1 : 0) << temperature << ", class " << label;
+    }
+  }
+}
+
 TEST_F(Knn, TestClassesWithoutATrainingImageAreNamed) {
   const std::vector<std::string> classes = {"cat", "dog", "fox"};
   knn_report(world(), test::slice({1, 0}, {0}, world(), classes), test::slice({1, 0, 0, 1}, {0, 2}, world(), classes),

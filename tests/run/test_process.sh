@@ -94,6 +94,9 @@ seer pretrain plain.toml >/dev/null
 for count in 0 -1 abc 99999; do
   expect 2 "OMP_NUM_THREADS is \"$count\", allowed 1 to" env OMP_NUM_THREADS=$count "$SEER_EXECUTABLE" pretrain plain.toml
 done
+expect 2 "OMP_THREAD_LIMIT allows 1" env OMP_THREAD_LIMIT=1 OMP_NUM_THREADS=2 "$SEER_EXECUTABLE" pretrain plain.toml
+expect 2 "OMP_MAX_ACTIVE_LEVELS allows 1" env OMP_MAX_ACTIVE_LEVELS=0 OMP_NUM_THREADS=2 "$SEER_EXECUTABLE" pretrain plain.toml
+expect 0 "done" env OMP_DYNAMIC=true OMP_NUM_THREADS=4 "$SEER_EXECUTABLE" pretrain plain.toml --set log.run_dir=dynamic --set log.hang_seconds=60
 expect 2 'KOKKOS_NUM_THREADS is "99999"' env KOKKOS_NUM_THREADS=99999 "$mpiexec" --oversubscribe -n 2 "$SEER_EXECUTABLE" bench conv
 expect 0 "classes" env OMP_NUM_THREADS=99999 "$SEER_EXECUTABLE" inspect train
 [ "$(getconf _NPROCESSORS_ONLN)" -ge 250 ] ||

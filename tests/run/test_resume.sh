@@ -27,7 +27,8 @@ grep -q 'checkpoint.every_updates = 5: .* the run has 4 updates' out.txt || fail
 # Settings that make another run.
 before=$(all_of run)
 expect 2 'crops.0.size is 24, was 32; optimizer.kind is "sgd", was "lars"' go --set optimizer.kind=sgd --set crops.0.size=24
-expect 2 'head.prototypes is 30, was 20' go --set head.prototypes=30
+expect 2 'no checkpoint fits' go --set head.prototypes=30
+! grep -q 'allow-change' out.txt || { cat out.txt; fail 'what cannot work is recommended'; }
 expect 2 'add --allow-change swav.epsilon' go --set swav.epsilon=0.05 --allow-change optimizer
 expect 2 'did you mean "optimizer"' go --allow-change optimiser
 expect 2 'has done 20 updates already' go --set schedule.total_updates=19

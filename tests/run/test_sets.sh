@@ -67,6 +67,28 @@ expect 2 'was to replace' pack new halt --append
 [ -e halt/images-00001.h5 ] || fail "--append removed what was there"
 expect 0 'in 2 shards' pack new halt --replace
 
+# Another process that writes there: the second one is refused. A lock that nobody holds is none.
+mkdir busy && : >busy/.images.lock
+expect 0 'in 2 shards' pack old busy
+[ "$(ls -A busy)" = "$(ls -A before)" ] || fail "the lock stays: $(ls -A busy)"
+python3 - "$SEER_EXECUTABLE" <<'P' >locked.txt 2>&1 || { cat locked.txt; fail "two packs into one folder"; }
+import fcntl, subprocess, sys
+with open("busy/.images.lock", "w") as held:
+    fcntl.lockf(held, fcntl.LOCK_EX)
+    end = subprocess.run([sys.argv[1], "pack", "new", "-o", "busy", "--replace"], stdin=subprocess.DEVNULL,
+                         capture_output=True, text=True)
+    print(end.returncode, end.stderr)
+    sys.exit(end.returncode != 2 or "another process writes images-*.h5 there" not in end.stderr)
+P
+expect 0 'verified             true' seer inspect busy --verify
+rm -r busy
+
+# Two splits in one folder are two sets: who reads the folder is told.
+mv old/ape old/train; mv old/cat old/val
+seer pack old -o two --split train >/dev/null && seer pack old -o two --split val >/dev/null
+expect 0 'two holds the splits train, val, and all of them are read; name one' seer inspect two
+mv old/train old/ape; mv old/val old/cat
+
 # Without a file, with one of another pack, and copied without the manifest.
 expect 0 'verified             true' seer inspect set --verify
 cp before/images-00001.h5 set/images-00007.h5

@@ -18,6 +18,27 @@ for source in test/photos test/dot.tar test/top.tar.gz test/list.txt; do
   expect 0 "accepted   1 images" seer pack $source -o "split-$((n += 1))" --split test
   says "3 not in the split"
 done
+# From one folder too far up: what was meant is named, and a folder of splits is no split.
+mkdir up && cp -r test/photos up/ && echo text >up/README.txt && tar -cf up.tar -C up README.txt photos
+expect 3 "the folder up/photos holds such a folder: give it as source" seer pack up -o none --split test
+expect 0 "the folders test, train of up/photos are packed together; give that folder" seer pack up -o up-set --split photos
+expect 0 "the folders test, train of up/photos are packed together" seer pack up -o up-all
+expect 0 "accepted   1 images" seer pack up.tar -o up-tar --split test/
+
+# What is reached twice, from several sources, is packed once and by its own name.
+photo own/cat/1.png && mkdir near && ln -s ../own/cat/1.png near/2.png && ln -s ../own/cat near/linked
+tar -cf own.tar own && cp own.tar near/
+for sources in "near own" "own near" "own.tar own.tar" "near/own.tar near/own.tar" "own/cat/1.png own"; do
+  rm -rf once
+  # shellcheck disable=SC2086
+  case $sources in *near\ * | *\ near) rm -f near/own.tar ;; *) cp own.tar near/ ;; esac
+  expect 0 "accepted   1 images" seer pack $sources -o once
+  says "repeated"
+done
+expect 0 "cat" seer inspect once
+ln -s ../own.tar near/link.tar && rm near/2.png near/linked near/own.tar
+expect 0 "accepted   1 images" seer pack own.tar near -o once-linked
+says "1 repeated"
 cd test
 expect 0 "accepted   1 images" seer pack photos -o ../inside --split test
 cd ..

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "seer/train/doubts.hpp"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 namespace seer::train {
@@ -53,6 +54,21 @@ TEST(Doubts, DataAndBatchThatDoNotGoTogether) {
   c = sensible();
   c.swav.queue_length = 64;
   EXPECT_NE(only(c).find("swav.queue_length = 64: with the batch more than the 64 images"), std::string::npos);
+}
+
+TEST(Doubts, ScalesAndRatesTheWrongWayRound) {
+  auto c = sensible();
+  c.augment.std = {58, 57, 57};
+  EXPECT_EQ(only(c).rfind("augment.std = 58: ", 0), 0U);
+  c = sensible();
+  c.augment.mean = {0.5, 0.5, 123};
+  EXPECT_EQ(only(c).rfind("augment.mean = 123: ", 0), 0U);
+  c = sensible();
+  c.schedule.lr_start = 2 * c.schedule.lr_peak;
+  EXPECT_EQ(only(c), fmt::format("schedule.lr_start = {}: the rate falls in the warm-up", c.schedule.lr_start));
+  c = sensible();
+  c.schedule.lr_final = 2 * c.schedule.lr_peak;
+  EXPECT_EQ(only(c), fmt::format("schedule.lr_final = {}: the rate rises to the end", c.schedule.lr_final));
 }
 
 TEST(Doubts, WhatNeverTakesEffect) {

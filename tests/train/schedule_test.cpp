@@ -69,6 +69,8 @@ TEST(Schedule, ACosineOfAnotherLengthGoesOnFromTheKeptRate) {
   for (int t = 60; t < 200; ++t) EXPECT_LT(longer.lr(t + 1), longer.lr(t));
   const Schedule extended(c, 150, KeptRate{100, before.lr(100)});
   EXPECT_NEAR(extended.lr(120), 0.01, 1e-15) << "a run that has ended goes on at its last rate";
+  const Schedule ended(c, 60, KeptRate{60, rate});
+  EXPECT_EQ(ended.lr(60), 0.01) << "no update is left";
 }
 
 TEST(Schedule, MultistepAndRefusals) {
