@@ -108,7 +108,7 @@ struct Moved {
 
 struct Step {
   const Piece* piece;
-  const std::uint8_t* skip;
+  const std::uint8_t* flags;
   const double *parameter_squares, *gradient_squares;
   const UpdateRule* rule;
   const float* gradients;
@@ -116,8 +116,11 @@ struct Step {
   template <class Team>
   KOKKOS_INLINE_FUNCTION void operator()(const Team& team, std::int64_t i) const {
     const Piece part = piece[i];
-    if (skip != nullptr && skip[part.range] != 0) return;
-    const UpdateRule r = *rule;
+    const unsigned flag = flags != nullptr ? flags[part.range] : 0U;
+    if ((flag & kSkipped) != 0) return;
+    UpdateRule r = *rule;
+    if ((flag & kNoDecay) != 0) r.weight_decay = 0;
+    if ((flag & kNoTrust) != 0) r.lars = false;
     const Coefficients of =
         r.lars ? coefficients(r, parameter_squares[part.range], gradient_squares[part.range]) : coefficients(r, 1, 1);
     float *m = momenta + part.begin, *p = parameters + part.begin;
@@ -230,14 +233,14 @@ void squared_norms(Queue& queue, const FlatRanges& ranges, const float* x, doubl
   });
 }
 
-void optimizer_update(Queue& queue, const FlatRanges& ranges, const std::uint8_t* skip, const double* parameter_squares,
-                      const double* gradient_squares, const UpdateRule* rule, const float* gradients, float* momenta,
-                      float* parameters) {
+void optimizer_update(Queue& queue, const FlatRanges& ranges, const std::uint8_t* flags,
+                      const double* parameter_squares, const double* gradient_squares, const UpdateRule* rule,
+                      const float* gradients, float* momenta, float* parameters) {
   if (queue.only_plans(20 * FlatTables::elems(ranges))) return;
   launch::on_space(queue, [&]<class Space>() {
     launch::rows<Space>(queue, "kernels/optimizer_update", FlatTables::count(ranges),
-                        Step{FlatTables(ranges).pieces, skip, parameter_squares, gradient_squares, rule,
-                                   gradients, momenta, parameters});
+                        Step{FlatTables(ranges).pieces, flags, parameter_squares, gradient_squares, rule, gradients,
+                             momenta, parameters});
   });
 }
 

@@ -10,7 +10,7 @@
 
 namespace seer::nn {
 
-Head::Head(const config::Head& head, ParameterTable& parameters, ParameterTable& buffers)
+Head::Head(const config::Head& head, std::int64_t frozen_updates, ParameterTable& parameters, ParameterTable& buffers)
     : dims_(head.dims), batchnorm_(head.batchnorm), prototypes_(head.prototypes) {
   for (std::size_t i = 0; i + 1 < dims_.size(); ++i) {
     const std::string name = fmt::format("head.{}", i);
@@ -26,7 +26,8 @@ Head::Head(const config::Head& head, ParameterTable& parameters, ParameterTable&
   }
   begins_.push_back(parameters.block_elems());
   prototype_weight_ = parameters.add("prototypes.weight", {prototypes_, dims_.back()}, Init::uniform_fan,
-                                     static_cast<double>(dims_.back()));
+                                     static_cast<double>(dims_.back()),
+                                     {.unit_rows = true, .frozen_updates = frozen_updates});
   begins_.push_back(parameters.block_elems());
 }
 

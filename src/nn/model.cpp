@@ -7,7 +7,7 @@
 
 namespace seer::nn {
 
-Model::Model(const config::Model& model, const config::Head& head) {
+Model::Model(const config::Model& model, const config::Head& head, std::int64_t frozen_updates) {
   const auto arch = architecture(model);
   trunk_.emplace(arch, parameters_, buffers_);
   if (head.dims.empty()) return;
@@ -19,7 +19,7 @@ Model::Model(const config::Model& model, const config::Head& head) {
         fmt::format("set head.dims = [{}, ...] with at least two entries", arch.features()))
         .as_agreed();
   }
-  head_.emplace(head, parameters_, buffers_);
+  head_.emplace(head, frozen_updates, parameters_, buffers_);
 }
 
 std::vector<std::int64_t> Model::segment_begins() const {

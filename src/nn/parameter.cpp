@@ -10,11 +10,12 @@
 
 namespace seer::nn {
 
-std::int64_t ParameterTable::add(const std::string& name, std::vector<std::int64_t> shape, Init init, double fan) {
+std::int64_t ParameterTable::add(const std::string& name, std::vector<std::int64_t> shape, Init init, double fan,
+                                 const Treatment& treatment) {
   std::int64_t elems = 1;
   for (auto n : shape) elems *= n;
   const std::int64_t offset = block_elems_;
-  entries_.push_back({name, std::move(shape), offset, elems, init, fan});
+  entries_.push_back({name, std::move(shape), offset, elems, init, fan, treatment});
   block_elems_ += (elems + 15) / 16 * 16;
   return offset;
 }

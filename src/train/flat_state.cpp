@@ -83,9 +83,6 @@ FlatState::FlatState(const config::Config& config, const comm::Communicator& com
       sharding_(parse_sharding(config.parallel.shard)),
       wire_(wire_of(config.precision)),
       queue_(queue),
-      prototypes_begin_(model.head().prototypes_begin()),
-      prototypes_(model.head().prototypes()),
-      prototype_dim_(model.head().dim()),
       group_(comm.split_groups(group_size_of(config.parallel, comm.size())).named("shard"), queue, convert_rows),
       replicas_(comm.split_across(group_.size()).named("replicas"), queue, convert_rows),
       norms_(group_.group().duplicate().named("norms"), queue),
@@ -115,8 +112,8 @@ FlatState::FlatState(const config::Config& config, const comm::Communicator& com
   }
 }
 
-/// In the trunk, whole segments until a bucket has its bytes; each layer of the head, few and large, is one of its own,
-/// and so are the prototypes, which are needed by themselves.
+/// The trunk's segments are joined until a bucket has its bytes. Each segment of the head is a bucket: they are few and
+/// large, and the prototypes are needed by themselves.
 void FlatState::cut(const nn::Model& model, std::int64_t bucket_bytes) {
   const auto begins = model.segment_begins();
   const auto trunk_segments = model.trunk().segments();
@@ -137,7 +134,10 @@ void FlatState::cut(const nn::Model& model, std::int64_t bucket_bytes) {
     b.last_segment = s;
     b.part = optimizer_.part(*table_, b.own_begin, b.own_end);
     b.first_tensor = tensors;
-    while (tensors < table_->entries().size() && table_->entries()[tensors].offset < end) ++tensors;
+    for (; tensors < table_->entries().size() && table_->entries()[tensors].offset < end; ++tensors) {
+      const auto& tensor = table_->entries()[tensors];
+      if (tensor.treatment.unit_rows) b.unit_rows.push_back(&tensor);
+    }
     b.last_tensor = tensors;
     own_elems_ += b.own_elems();
     buckets_.push_back(std::move(b));

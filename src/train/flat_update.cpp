@@ -71,11 +71,13 @@ double FlatState::step(double lr) {
     // Every message of norms is latency: all but the bucket that comes last share one.
     know_norms_down_to(norms_.size() > 1 ? std::min<std::size_t>(i, 1) : i);
     optimizer_.step(queue_, b.part, own_gradients(b), own_momenta(b), own_parameters(b));
-    if (gathers && i + 1 == buckets_.size()) post_gather(b);  // the prototypes, which need one more touch
+    if (gathers && !b.unit_rows.empty()) post_gather(b);  // these are not finished yet
   }
-  // As the next forward pass will want them.
-  for (std::size_t i = 0; gathers && i + 1 < buckets_.size(); ++i) post_gather(buckets_[i]);
-  normalize_prototypes(0);
+  // In the order in which the next forward pass needs them.
+  for (auto& b : buckets_) {
+    if (gathers && b.unit_rows.empty()) post_gather(b);
+  }
+  normalize_rows(0);
   optimizer_.read_squares(queue_);
   finish_update();
   const double norm = optimizer_.gradient_norm();
@@ -90,7 +92,7 @@ double FlatState::step(double lr) {
 }
 
 void FlatState::skip() {
-  normalize_prototypes(kUnitTolerance);
+  normalize_rows(kUnitTolerance);
   finish_update();
 }
 
@@ -100,19 +102,23 @@ void FlatState::finish_update() {
   phases_->add_hidden(std::max(0.0, busy_ms - (on_device() ? stream_.take_stalled_ms() : exposed_ms_)));
 }
 
-/// Every row to length one (spec 2). A sharded row lies on two ranks: its bucket is gathered, and each owner keeps its
-/// part of the result.
-void FlatState::normalize_prototypes(float tolerance) {
-  auto& b = buckets_.back();
-  if (shards(Sharding::parameters)) fetch(b);
-  wait(Phase::gather, std::exchange(b.gather, 0));
-  float* whole = whole_parameters_of(b);
-  kernels::normalize_rows(
-      queue_, {whole + (prototypes_begin_ - b.begin), {prototypes_, 1, 1, prototype_dim_}, DType::f32, queue_.space},
-      tolerance);
-  if (!shards(Sharding::parameters)) return;
-  kernels::copy(queue_, view(whole + (b.own_begin - b.begin), b.own_elems()), view(own_parameters(b), b.own_elems()));
-  b.gathered = false;
+/// Rows to length one, where a tensor is treated so (spec 2: prototypes). A sharded row may lie on two ranks: its bucket
+/// is gathered, and each owner keeps its part of the result.
+void FlatState::normalize_rows(float tolerance) {
+  for (auto& b : buckets_) {
+    if (b.unit_rows.empty()) continue;
+    if (shards(Sharding::parameters)) fetch(b);
+    wait(Phase::gather, std::exchange(b.gather, 0));
+    float* whole = whole_parameters_of(b);
+    for (const auto* p : b.unit_rows) {
+      const std::int64_t rows = p->shape.front();
+      const device::Shape shape{rows, 1, 1, p->elems / rows};
+      kernels::normalize_rows(queue_, {whole + (p->offset - b.begin), shape, DType::f32, queue_.space}, tolerance);
+    }
+    if (!shards(Sharding::parameters)) continue;
+    kernels::copy(queue_, view(whole + (b.own_begin - b.begin), b.own_elems()), view(own_parameters(b), b.own_elems()));
+    b.gathered = false;
+  }
 }
 
 }  // namespace seer::train

@@ -132,7 +132,7 @@ Learner::Learner(const config::Config& config, const comm::Communicator& comm, P
       comm_(&comm),
       phases_(&phases),
       images_(share_of_batch(config, comm)),
-      model_(config.model, config.head),
+      model_(config.model, config.head, config.swav.freeze_prototypes_updates),
       begins_(model_.segment_begins()),
       plan_(std::move(plan)),
       dnn_(std::move(backend)),
@@ -315,7 +315,7 @@ Learner::Outcome Learner::update(const data::Batch& given, std::int64_t update, 
   // Update: the same on all ranks, or on none.
   Outcome out = agree_on_outcome(batch, swav, diagnose);
   const auto timer = phases_->time(Phase::optimizer);
-  state_.optimizer().set_frozen(kPrototypes, update < config_.swav.freeze_prototypes_updates);
+  state_.optimizer().set_update(update);
   out.loss_scale = last_scale_ = loss_scale_.value();
   state_.optimizer().set_gradient_scale(last_scale_);
   // Sums that are sure to be finite may still be on their way: each bucket is updated when it comes.

@@ -15,10 +15,13 @@ Optimizer::Optimizer(const config::Optimizer& config, const nn::ParameterTable& 
   rule_.weight_decay = static_cast<float>(config.weight_decay);
   rule_.trust = static_cast<float>(config.trust);
   rule_.lars = config.kind == "lars";
-  for (const auto& p : table.entries()) names_.push_back(p.name);
-  skip_.assign(names_.size(), 0);
+  for (const auto& p : table.entries()) {
+    names_.push_back(p.name);
+    treatments_.push_back(p.treatment);
+  }
+  flags_.assign(names_.size(), 0);
   sent_rule_ = device::Mirrored<kernels::UpdateRule>(1, queue.space);
-  sent_skip_ = device::Mirrored<std::uint8_t>(names_.size(), queue.space);
+  sent_flags_ = device::Mirrored<std::uint8_t>(names_.size(), queue.space);
   squares_ = device::Mirrored<double>(2 * names_.size(), queue.space);
   message_ = device::Buffer(2 * names_.size() * sizeof(double), queue.space);
 }
@@ -37,9 +40,11 @@ Optimizer::Part Optimizer::part(const nn::ParameterTable& table, std::int64_t be
   return out;
 }
 
-void Optimizer::set_frozen(std::string_view name, bool frozen) {
-  for (std::size_t i = 0; i < names_.size(); ++i) {
-    if (names_[i] == name) skip_[i] = frozen ? 1 : 0;
+void Optimizer::set_update(std::int64_t update) {
+  for (std::size_t i = 0; i < treatments_.size(); ++i) {
+    const auto& t = treatments_[i];
+    flags_[i] = static_cast<std::uint8_t>((update < t.frozen_updates ? kernels::kSkipped : 0) |
+                                          (t.decay ? 0 : kernels::kNoDecay) | (t.trust ? 0 : kernels::kNoTrust));
   }
 }
 
@@ -75,13 +80,13 @@ void Optimizer::read_squares(device::Queue& queue) {
 
 double Optimizer::gradient_norm() const {
   double sum = 0;
-  for (std::size_t i = 0; !planned_ && i < names_.size(); ++i) sum += skip_[i] != 0 ? 0 : squares_.on_host()[i];
+  for (std::size_t i = 0; !planned_ && i < names_.size(); ++i) sum += is_frozen(i) ? 0 : squares_.on_host()[i];
   return std::sqrt(sum) * static_cast<double>(rule_.gradient_factor);
 }
 
 std::string Optimizer::not_finite() const {
   for (std::size_t i = planned_ ? 0 : names_.size(); i-- > 0;) {
-    if (skip_[i] == 0 && !std::isfinite(squares_.on_host()[i])) return names_[i];
+    if (!is_frozen(i) && !std::isfinite(squares_.on_host()[i])) return names_[i];
   }
   return "";
 }
@@ -90,16 +95,16 @@ void Optimizer::set_rate(device::Queue& queue, double lr) {
   rule_.lr = static_cast<float>(lr);
   if (!planned_) {
     *sent_rule_.on_host() = rule_;
-    std::copy(skip_.begin(), skip_.end(), sent_skip_.on_host());
+    std::copy(flags_.begin(), flags_.end(), sent_flags_.on_host());
   }
   sent_rule_.send(queue);
-  sent_skip_.send(queue);
+  sent_flags_.send(queue);
 }
 
 void Optimizer::step(device::Queue& queue, const Part& part, const float* gradients, float* momenta,
                      float* parameters) {
   if (part.ranges.ranges() == 0) return;
-  kernels::optimizer_update(queue, part.ranges, sent_skip_.on_queue() + part.first_tensor,
+  kernels::optimizer_update(queue, part.ranges, sent_flags_.on_queue() + part.first_tensor,
                             parameter_squares(part.first_tensor), gradient_squares(part.first_tensor),
                             sent_rule_.on_queue(), gradients, momenta, parameters);
 }

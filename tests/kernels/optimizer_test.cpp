@@ -131,6 +131,27 @@ TEST_P(Optimizer, SkippedRangesStayAsTheyAre) {
   EXPECT_NE(m[3], 8.0F);
 }
 
+// A range that is excepted moves as the whole block does under the rule without it, the others as under the rule.
+TEST_P(Optimizer, RangesAreExceptedFromDecayAndTrust) {
+  const std::vector<Range> ranges{{0, 40}, {48, 101}};
+  const UpdateRule rule{.lr = 0.3F, .weight_decay = 0.1F};
+  const auto gradients = test::hash_fill(101, 5, 0.1);
+  const auto moved = [&](const UpdateRule& by, const std::vector<std::uint8_t>& flags) {
+    std::vector<float> p = test::hash_fill(101, 2, 1), m(101);
+    update(queue, ranges, flags, by, gradients, m, p);
+    return p;
+  };
+  const auto whole = moved(rule, {});
+  for (const unsigned flag : {2U, 4U, 6U}) {  // kNoDecay, kNoTrust, both
+    UpdateRule other = rule;
+    if ((flag & kNoDecay) != 0) other.weight_decay = 0;
+    if ((flag & kNoTrust) != 0) other.lars = false;
+    const auto found = moved(rule, {0, static_cast<std::uint8_t>(flag)}), excepted = moved(other, {});
+    EXPECT_NE(found, whole);
+    for (std::size_t i = 0; i < 101; ++i) EXPECT_EQ(found[i], i < 48 ? whole[i] : excepted[i]) << flag << ", " << i;
+  }
+}
+
 TEST_P(Optimizer, PlainSgdDecaysAndRemembers) {
   UpdateRule rule;
   rule.lars = false;

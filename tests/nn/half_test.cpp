@@ -177,7 +177,7 @@ TEST(HalfHead, IsCloseToFloat) {
     config.batchnorm = batchnorm;
     config.prototypes = 29;
     ParameterTable table, buffer_table;
-    const Head head(config, table, buffer_table);
+    const Head head(config, 0, table, buffer_table);
     std::vector<float> parameters(static_cast<std::size_t>(table.block_elems()));
     std::vector<float> buffers(static_cast<std::size_t>(buffer_table.block_elems()) + 1);
     initialize(table, 3, parameters.data());

@@ -16,7 +16,7 @@ TEST(Head, GradientMatchesFiniteDifferences) {
       config.dims = {7, 9, 6, 5};
       config.batchnorm = batchnorm;
       config.prototypes = 11;
-      const Head head(config, table, buffer_table);
+      const Head head(config, 0, table, buffer_table);
       std::vector<float> parameters(static_cast<std::size_t>(table.block_elems())), gradients(parameters.size());
       std::vector<float> buffers(static_cast<std::size_t>(buffer_table.block_elems()) + 1);
       initialize(table, 3, parameters.data());

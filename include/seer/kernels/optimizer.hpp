@@ -44,13 +44,20 @@ struct UpdateRule {
   bool lars = true;           ///< false: plain SGD (g + weight_decay * p)
 };
 
-/// For every range i not skipped (skip: a flag for each range, or null): LARS (spec 5.1: scaling mode, zero-norm rule: a
-/// tensor whose parameter or gradient norm is exactly zero takes the raw gradient without decay), then momentum =
-/// m*momentum + g, p -= lr * momentum. The momentum block starts as zeros, which makes the first step "buf = g".
-/// gradient_squares are of the gradients as they lie in memory, without the rule's factor. One launch.
-void optimizer_update(Queue& queue, const FlatRanges& ranges, const std::uint8_t* skip, const double* parameter_squares,
-                      const double* gradient_squares, const UpdateRule* rule, const float* gradients, float* momenta,
-                      float* parameters);
+/// Exceptions of one range from the rule: the sum of these.
+enum RangeFlag : std::uint8_t {
+  kSkipped = 1,  ///< not updated at all
+  kNoDecay = 2,  ///< as if weight_decay were 0
+  kNoTrust = 4,  ///< as if lars were false
+};
+
+/// For every range: LARS (spec 5.1: scaling mode, zero-norm rule: a tensor whose parameter or gradient norm is exactly
+/// zero takes the raw gradient without decay), then momentum = m*momentum + g, p -= lr * momentum. The momentum block
+/// starts as zeros, which makes the first step "buf = g". gradient_squares are of the gradients as they lie in memory,
+/// without the rule's factor. `flags`: of each range, or null for none. One launch.
+void optimizer_update(Queue& queue, const FlatRanges& ranges, const std::uint8_t* flags,
+                      const double* parameter_squares, const double* gradient_squares, const UpdateRule* rule,
+                      const float* gradients, float* momenta, float* parameters);
 
 /// Every row divided by max(its norm, 1e-12) (prototypes, after each update). Rows whose norm is within `tolerance` of
 /// one stay as they are (0: none does).

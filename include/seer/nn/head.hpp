@@ -30,8 +30,9 @@ class Head {
     void clear();
   };
 
-  /// Registers head.<i>.weight|bias (head.<i>.norm.* with BatchNorm) and prototypes.weight.
-  Head(const config::Head& head, ParameterTable& parameters, ParameterTable& buffers);
+  /// Registers head.<i>.weight|bias (head.<i>.norm.* with BatchNorm) and prototypes.weight, which the first
+  /// `frozen_updates` updates leave as it is.
+  Head(const config::Head& head, std::int64_t frozen_updates, ParameterTable& parameters, ParameterTable& buffers);
 
   std::size_t segments() const { return layers_.size() + 1; }
   /// Where the parameters of segment i begin in a block; [segments()]: where the last one's end.
@@ -56,9 +57,8 @@ class Head {
 
   std::int64_t dim() const { return dims_.back(); }
   std::int64_t prototypes() const { return prototypes_; }
-  /// Where the head's parameters begin in a block; prototypes are the block's last tensor.
+  /// Where the head's parameters begin in a block.
   std::int64_t begin() const { return layers_.front().weight; }
-  std::int64_t prototypes_begin() const { return prototype_weight_; }
 
  private:
   struct Linear {

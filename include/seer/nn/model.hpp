@@ -13,9 +13,9 @@ namespace seer::nn {
 
 class Model {
  public:
-  /// Without a head (head.dims empty): a trunk for feature extraction. Error(input) where head.dims[0] is not the
-  /// trunk's feature width, naming both.
-  Model(const config::Model& model, const config::Head& head);
+  /// Without a head (head.dims empty): a trunk for feature extraction. The prototypes do not move in the first
+  /// `frozen_updates` updates. Error(input) where head.dims[0] is not the trunk's feature width, naming both.
+  Model(const config::Model& model, const config::Head& head, std::int64_t frozen_updates = 0);
 
   const ParameterTable& parameters() const { return parameters_; }
   const ParameterTable& buffers() const { return buffers_; }

@@ -17,19 +17,29 @@ enum class Init {
   zero,
 };
 
+/// What the optimizer does with a tensor.
+struct Treatment {
+  bool decay = true;                ///< weight decay pulls it towards zero
+  bool trust = true;                ///< LARS scales its gradient by the ratio of its norms
+  bool unit_rows = false;           ///< a matrix whose rows are brought to length one after every update
+  std::int64_t frozen_updates = 0;  ///< so many updates, the run's first, leave it as it is
+};
+
 struct Parameter {
   std::string name;                 ///< torchvision's
   std::vector<std::int64_t> shape;  ///< torchvision's (convolutions OIHW)
   std::int64_t offset = 0, elems = 0;
   Init init = Init::zero;
   double fan = 1;
+  Treatment treatment = {};
 };
 
 /// Offsets are multiples of 16 elements (64 bytes); gaps hold zeros and stay zero.
 class ParameterTable {
  public:
   /// Returns the offset.
-  std::int64_t add(const std::string& name, std::vector<std::int64_t> shape, Init init, double fan = 1);
+  std::int64_t add(const std::string& name, std::vector<std::int64_t> shape, Init init, double fan = 1,
+                   const Treatment& treatment = {});
   const std::vector<Parameter>& entries() const { return entries_; }
   /// Error(internal) if there is none.
   const Parameter& find(const std::string& name) const;

@@ -2,7 +2,7 @@
 // Parameters, gradients and momentum as flat blocks, whole or sharded over ranks (spec 7.1), and the collectives that
 // keep them together, run beside the computation.
 //
-// The blocks are cut into buckets of whole segments (stem, blocks, layers of the head, prototypes). In a group of G
+// The blocks are cut into buckets of whole segments (stem, blocks, layers of the head). In a group of G
 // ranks, rank r owns the r-th part of every bucket, balanced to the element, so a tensor may be split. Groups hold
 // replicas of each other. Without sharding G is 1, and everything below is the same.
 //
@@ -74,8 +74,8 @@ class FlatState {
   /// that one); then back to all, and waited for where they are needed. Returns gradient_norm().
   /// Error(device) if that is not finite.
   double step(double lr);
-  /// Instead of step(): parameters and momentum stay to the bit. Prototypes that are not of length one, as before the
-  /// first update, are brought to it.
+  /// Instead of step(): parameters and momentum stay to the bit. Only rows that are to have length one and do not, as
+  /// before the first update, are brought to it.
   void skip();
 
   Optimizer& optimizer() { return optimizer_; }
@@ -103,6 +103,7 @@ class FlatState {
     std::size_t first_segment = 0, last_segment = 0;
     std::size_t first_tensor = 0, last_tensor = 0;  ///< of the table, the last one not included
     Optimizer::Part part;
+    std::vector<const nn::Parameter*> unit_rows;  ///< its tensors that are treated so
     bool gathered = false;  ///< parameters mode: they lie in its slot, or are on their way there
     comm::Stream::Ticket gather = 0, sum = 0;
     std::int64_t elems() const { return end - begin; }
@@ -132,7 +133,7 @@ class FlatState {
   std::vector<float> whole(float* (FlatState::*own)(const Bucket&));
   void wait(Phase phase, comm::Stream::Ticket ticket);
   void settle();
-  void normalize_prototypes(float tolerance);
+  void normalize_rows(float tolerance);
   void finish_update();
 
   const comm::Communicator* comm_;
@@ -141,7 +142,6 @@ class FlatState {
   Sharding sharding_;
   DType wire_;  ///< gradients travel as this
   device::Queue queue_;
-  std::int64_t prototypes_begin_ = 0, prototypes_ = 0, prototype_dim_ = 0;
   comm::BlockCommunicator group_, replicas_, norms_;
   std::vector<Bucket> buckets_;
   std::vector<std::size_t> bucket_of_;

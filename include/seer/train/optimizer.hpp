@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// LARS or SGD over the flat blocks (spec 5.1). Nothing is excluded from LARS or from weight decay.
+// LARS or SGD over the flat blocks (spec 5.1). Each tensor is treated as it was registered (nn::Treatment).
 //
 // Norms, flags and the rule lie where the queue's kernels are, and an update waits for nothing; read_squares() brings
 // the norms to the host.
@@ -8,7 +8,6 @@
 #include <cstdint>
 #include <span>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "seer/config/config.hpp"
@@ -32,8 +31,8 @@ class Optimizer {
   /// The tensors that [begin, end) of the block touches.
   Part part(const nn::ParameterTable& table, std::int64_t begin, std::int64_t end) const;
 
-  /// Tensors named here take no part (frozen prototypes: no decay, no momentum).
-  void set_frozen(std::string_view name, bool frozen);
+  /// Number of the update that follows, from 0. Tensors that are frozen in it take no part: no decay, no momentum.
+  void set_update(std::int64_t update);
 
   /// The gradients lie in memory multiplied by this (the loss scale): norms, LARS and step divide by it.
   void set_gradient_scale(double scale) { rule_.gradient_factor = static_cast<float>(1 / scale); }
@@ -58,6 +57,7 @@ class Optimizer {
   void step(device::Queue& queue, const Part& part, const float* gradients, float* momenta, float* parameters);
 
  private:
+  bool is_frozen(std::size_t tensor) const { return (flags_[tensor] & kernels::kSkipped) != 0; }
   /// Squared norms of the gradients, then of the parameters.
   double* gradient_squares(std::size_t tensor) const { return squares_.on_queue() + tensor; }
   double* parameter_squares(std::size_t tensor) const { return gradient_squares(names_.size() + tensor); }
@@ -66,9 +66,10 @@ class Optimizer {
   bool planned_;
   kernels::UpdateRule rule_;
   std::vector<std::string> names_;
-  std::vector<std::uint8_t> skip_;
+  std::vector<nn::Treatment> treatments_;
+  std::vector<std::uint8_t> flags_;                  ///< kernels::RangeFlag of each tensor
   device::Mirrored<kernels::UpdateRule> sent_rule_;  ///< what step() goes by
-  device::Mirrored<std::uint8_t> sent_skip_;
+  device::Mirrored<std::uint8_t> sent_flags_;
   device::Mirrored<double> squares_;
   device::Buffer message_;  ///< squares of some tensors
 };
