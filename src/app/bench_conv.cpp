@@ -55,7 +55,6 @@ constexpr bool kHasDevices = false;  // at most the stand-in for one, which comp
 #endif
 
 std::unique_ptr<dnn::Backend> device_backend(const comm::Communicator& world, const Options& options) {
-#if defined(SEER_CUDA)
   dnn::DeviceOptions choices;
   choices.tf32 = options.tf32;
   choices.cache_dir = options.choices;
@@ -67,11 +66,7 @@ std::unique_ptr<dnn::Backend> device_backend(const comm::Communicator& world, co
       return all;
     };
   }
-  return dnn::make_device_backend(std::move(choices));
-#else
-  (void)world, (void)options;
-  return dnn::make_host_backend(device::Space::device);
-#endif
+  return dnn::make_backend(device::Space::device, std::move(choices));
 }
 
 Place open(const comm::Communicator& world, const Options& options) {

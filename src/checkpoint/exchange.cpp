@@ -12,6 +12,7 @@
 #include "seer/base/error.hpp"
 #include "seer/checkpoint/safetensors.hpp"
 #include "seer/config/nearest.hpp"
+#include "seer/nn/architecture.hpp"
 #include "seer/nn/model.hpp"
 
 namespace seer::checkpoint {

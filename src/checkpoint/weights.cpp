@@ -13,6 +13,7 @@
 #include "seer/base/error.hpp"
 #include "seer/checkpoint/checkpoint.hpp"
 #include "seer/data/h5.hpp"
+#include "seer/nn/architecture.hpp"
 #include "seer/nn/model.hpp"
 
 namespace seer::checkpoint {

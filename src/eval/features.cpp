@@ -102,15 +102,8 @@ struct FeatureExtractor::Impl {
       send_buffers();
     }
     pool = std::make_unique<device::Pool>(space);
-#if defined(SEER_CUDA)
     // Not measured: ranks have batches of different sizes, and features should not depend on who was fast.
-    dnn::DeviceOptions options;
-    options.deterministic = true;
-    options.measured = false;
-    dnn = space == device::Space::device ? dnn::make_device_backend(options) : dnn::make_host_backend();
-#else
-    dnn = dnn::make_host_backend(space);  // a device is the stand-in for one
-#endif
+    dnn = dnn::make_backend(space, {.deterministic = true, .measured = false});
   }
 
   /// Running statistics to the device, and back.
@@ -155,7 +148,7 @@ struct FeatureExtractor::Impl {
   }
 
   std::int64_t dimension() const {
-    return layer == Layer::head ? model.head().dim() : model.trunk().features();
+    return layer == Layer::head ? model.head().dim() : model.trunk().width();
   }
 
   /// Where the queue works.
@@ -175,17 +168,20 @@ struct FeatureExtractor::Impl {
 
   /// pixels: [n, h, w, 3]; out: n rows of dimension(), on the host.
   void forward(const nn::Context& ctx, device::Tensor pixels, float* out) {
-    nn::RegNet::Pass trunk_pass;
+    const auto trunk_pass = model.trunk().make_pass();
     const auto n = pixels.shape.n;
     if (layer == Layer::trunk && own_queue == nullptr) {
-      model.trunk().forward(ctx, pixels, trunk_pass, {.data = out, .shape = {n, 1, 1, dimension()}});
+      model.trunk().forward_all(ctx, pixels, *trunk_pass, {.data = out, .shape = {n, 1, 1, dimension()}});
       return;
     }
-    const auto features = pool->tensor({n, 1, 1, model.trunk().features()});
-    model.trunk().forward(ctx, bring(pixels), trunk_pass, *features);
-    nn::Head::Pass head_pass;
-    if (layer == Layer::head) model.head().forward(ctx, *features, head_pass, {});
-    const auto& rows = layer == Layer::head ? *head_pass.embedding : *features;
+    const auto features = pool->tensor({n, 1, 1, model.trunk().width()});
+    model.trunk().forward_all(ctx, bring(pixels), *trunk_pass, *features);
+    std::unique_ptr<nn::Pass> head_pass;
+    if (layer == Layer::head) {
+      head_pass = model.head().make_pass();
+      model.head().forward_all(ctx, *features, *head_pass, {});
+    }
+    const auto rows = layer == Layer::head ? model.head().embedding(*head_pass) : *features;
     device::copy(queue, rows.data, queue.space, out, device::Space::host, static_cast<std::size_t>(rows.bytes()));
     queue.wait();
   }

@@ -10,6 +10,29 @@
 
 namespace seer::nn {
 
+struct Head::Pass final : nn::Pass {
+  device::Tensor features;
+  struct Layer {
+    device::Loan linear;  ///< before BatchNorm and ReLU (kept only with BatchNorm)
+    device::Loan out;     ///< after
+    BatchNormLayer::Saved bn;
+  };
+  std::vector<Layer> layers;
+  device::Loan embedding, norms;
+  device::Loan d_out;  ///< gradient of the output of the segment whose backward pass comes next
+
+  device::Tensor output(std::size_t segment) const override {
+    return segment + 1 == layers.size() ? *embedding : *layers.at(segment).out;
+  }
+  device::Tensor gradient() const override { return *d_out; }
+  /// Gives every tensor back; the memory of the list stays.
+  void clear() {
+    features = {};
+    for (auto* loan : {&embedding, &norms, &d_out}) loan->release();
+    for (auto& layer : layers) layer = {};
+  }
+};
+
 Head::Head(const config::Head& head, std::int64_t frozen_updates, ParameterTable& parameters, ParameterTable& buffers)
     : dims_(head.dims), batchnorm_(head.batchnorm), prototypes_(head.prototypes) {
   for (std::size_t i = 0; i + 1 < dims_.size(); ++i) {
@@ -31,10 +54,8 @@ Head::Head(const config::Head& head, std::int64_t frozen_updates, ParameterTable
   begins_.push_back(parameters.block_elems());
 }
 
-void Head::Pass::clear() {
-  features = {};
-  for (auto* loan : {&embedding, &norms, &gradient}) loan->release();
-  for (auto& layer : layers) layer = {};
+std::unique_ptr<nn::Pass> Head::make_pass(PassOptions) const {
+  return std::make_unique<Pass>();  // nothing is recomputed, and outputs stay
 }
 
 void Head::linear_forward(const Context& ctx, std::size_t i, Pass& pass) const {
@@ -61,8 +82,9 @@ void Head::linear_forward(const Context& ctx, std::size_t i, Pass& pass) const {
   }
 }
 
-void Head::forward_segment(const Context& ctx, std::size_t segment, device::Tensor features, Pass& pass,
-                           device::Tensor scores) const {
+void Head::forward(const Context& ctx, std::size_t segment, device::Tensor features, nn::Pass& of,
+                   device::Tensor scores) const {
+  auto& pass = static_cast<Pass&>(of);
   if (segment == 0) {
     pass.features = features;
     pass.layers.resize(layers_.size());
@@ -83,7 +105,7 @@ void Head::linear_backward(const Context& ctx, std::size_t i, Pass& pass, device
   auto queue = ctx.queue;
   const auto& layer = layers_[i];
   auto& kept = pass.layers[i];
-  const auto d = std::move(pass.gradient);
+  const auto d = std::move(pass.d_out);
   const auto rows = d->rows();
   if (i + 1 == layers_.size()) {
     kernels::l2_normalize_backward(queue, *pass.embedding, pass.norms->f32(), *d, *d);
@@ -96,15 +118,16 @@ void Head::linear_backward(const Context& ctx, std::size_t i, Pass& pass, device
   product(ctx, dims_[i + 1], dims_[i], rows, d->f32(), dnn::Transpose::yes, x.f32(), dnn::Transpose::no,
           ctx.grad(layer.weight), dnn::Accumulate::yes);
   kernels::bias_gradient(queue, *d, ctx.grad(layer.bias));
-  if (i > 0) pass.gradient = ctx.pool->tensor({rows, 1, 1, dims_[i]});
-  const device::Tensor d_x = i > 0 ? *pass.gradient : d_features;
+  if (i > 0) pass.d_out = ctx.pool->tensor({rows, 1, 1, dims_[i]});
+  const device::Tensor d_x = i > 0 ? *pass.d_out : d_features;
   product(ctx, rows, dims_[i], dims_[i + 1], d->f32(), dnn::Transpose::no, ctx.at(layer.weight), dnn::Transpose::no,
           d_x.f32());
   kept = Pass::Layer{};
 }
 
-void Head::backward_segment(const Context& ctx, std::size_t segment, device::Tensor d_scores, Pass& pass,
-                            device::Tensor d_features) const {
+void Head::backward(const Context& ctx, std::size_t segment, device::Tensor d_scores, nn::Pass& of,
+                    device::Tensor d_features) const {
+  auto& pass = static_cast<Pass&>(of);
   if (segment < layers_.size()) {
     linear_backward(ctx, segment, pass, d_features);
     if (segment == 0) pass.clear();
@@ -113,17 +136,9 @@ void Head::backward_segment(const Context& ctx, std::size_t segment, device::Ten
   const auto rows = d_scores.rows();
   product(ctx, prototypes_, dims_.back(), rows, d_scores.f32(), dnn::Transpose::yes, pass.embedding->f32(),
           dnn::Transpose::no, ctx.grad(prototype_weight_), dnn::Accumulate::yes);
-  pass.gradient = ctx.pool->tensor({rows, 1, 1, dims_.back()});
+  pass.d_out = ctx.pool->tensor({rows, 1, 1, dims_.back()});
   product(ctx, rows, dims_.back(), prototypes_, d_scores.f32(), dnn::Transpose::no, ctx.at(prototype_weight_),
-          dnn::Transpose::no, pass.gradient->f32());
-}
-
-void Head::forward(const Context& ctx, device::Tensor features, Pass& pass, device::Tensor scores) const {
-  for (std::size_t s = 0; s < segments(); ++s) forward_segment(ctx, s, features, pass, scores);
-}
-
-void Head::backward(const Context& ctx, device::Tensor d_scores, Pass& pass, device::Tensor d_features) const {
-  for (std::size_t s = segments(); s-- > 0;) backward_segment(ctx, s, d_scores, pass, d_features);
+          dnn::Transpose::no, pass.d_out->f32());
 }
 
 }  // namespace seer::nn

@@ -4,12 +4,13 @@
 #include <fmt/format.h>
 
 #include "seer/base/error.hpp"
+#include "seer/nn/regnet.hpp"
 
 namespace seer::nn {
 
 Model::Model(const config::Model& model, const config::Head& head, std::int64_t frozen_updates) {
   const auto arch = architecture(model);
-  trunk_.emplace(arch, parameters_, buffers_);
+  trunk_ = std::make_unique<RegNet>(arch, parameters_, buffers_);
   if (head.dims.empty()) return;
   if (head.dims.size() < 2 || head.dims.front() != arch.features()) {
     throw Error(

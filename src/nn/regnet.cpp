@@ -3,18 +3,60 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
+#include <utility>
 
 #include "seer/kernels/activation.hpp"
 
 namespace seer::nn {
 
+struct RegNet::Pass final : nn::Pass {
+  device::Tensor images;  ///< in the type of the activations: the caller's, or `rounded`
+  device::Loan rounded;
+  device::Loan stem, stem_out;
+  BatchNormLayer::Saved bn_stem;
+  std::vector<Block::Saved> blocks;
+  device::Loan d_out;  ///< gradient of the output of the segment whose backward pass comes next
+  PassOptions options;
+
+  device::Loan& out(std::size_t segment) { return segment == 0 ? stem_out : blocks[segment - 1].out; }
+  device::Tensor output(std::size_t segment) const override {
+    return segment == 0 ? *stem_out : *blocks.at(segment - 1).out;
+  }
+  device::Tensor gradient() const override { return *d_out; }
+  bool stays(std::size_t segment) const {
+    return std::find(options.outputs.begin(), options.outputs.end(), segment) != options.outputs.end();
+  }
+  /// Gives every tensor back. The memory of the list stays.
+  void clear() {
+    images = {};
+    for (auto* loan : {&rounded, &stem, &stem_out, &d_out}) loan->release();
+    bn_stem = {};
+    for (auto& block : blocks) block = {};
+  }
+  /// But the outputs that were asked for.
+  void clear_eval() {
+    std::vector<device::Loan> kept;
+    for (const auto segment : options.outputs) kept.push_back(std::move(out(segment)));
+    clear();
+    for (std::size_t i = 0; i < kept.size(); ++i) out(options.outputs[i]) = std::move(kept[i]);
+  }
+};
+
+std::unique_ptr<nn::Pass> RegNet::make_pass(PassOptions options) const {
+  auto pass = std::make_unique<Pass>();
+  pass->options = std::move(options);
+  return pass;
+}
+
 RegNet::RegNet(const Architecture& architecture, ParameterTable& parameters, ParameterTable& buffers)
-    : features_(architecture.features()) {
+    : width_(architecture.features()) {
   begins_.push_back(parameters.block_elems());
   weight_stem_ =
       parameters.add("stem.0.weight", {kStemWidth, 3, 3, 3}, Init::conv_normal, static_cast<double>(9 * kStemWidth));
   bn_stem_ = BatchNormLayer(parameters, buffers, "stem.1", kStemWidth);
+  taps_.push_back({"stem", 0});
   std::int64_t width_in = kStemWidth;
   for (std::size_t s = 0; s < architecture.stages.size(); ++s) {
     const auto& stage = architecture.stages[s];
@@ -28,15 +70,9 @@ RegNet::RegNet(const Architecture& architecture, ParameterTable& parameters, Par
       blocks_.emplace_back(parameters, buffers, fmt::format("trunk_output.block{0}.block{0}-{1}", s + 1, i), shape);
       width_in = stage.width;
     }
+    taps_.push_back({fmt::format("res{}", s + 2), blocks_.size()});
   }
   begins_.push_back(parameters.block_elems());
-}
-
-void RegNet::Pass::clear() {
-  images = {};
-  for (auto* loan : {&rounded, &stem, &stem_out, &gradient}) loan->release();
-  bn_stem = {};
-  for (auto& block : blocks) block = {};
 }
 
 dnn::ConvShape RegNet::conv_stem(device::Shape x) const {
@@ -51,7 +87,7 @@ void RegNet::stem_forward(const Context& ctx, Pass& pass) const {
   BatchNormLayer::compute_statistics(ctx, std::array{BatchNormLayer::Part{&bn_stem_, &pass.bn_stem, *pass.stem}});
 }
 
-void RegNet::stem_backward(const Context& ctx, Pass& pass, const device::Tensor* d_images) const {
+void RegNet::stem_backward(const Context& ctx, Pass& pass, device::Tensor d_images) const {
   auto queue = ctx.queue;
   if (!pass.stem) {
     Context again = ctx;
@@ -59,19 +95,21 @@ void RegNet::stem_backward(const Context& ctx, Pass& pass, const device::Tensor*
     stem_forward(again, pass);
   }
   const auto stem = conv_stem(pass.images.shape);
-  const auto& d = *pass.gradient;
+  const auto& d = *pass.d_out;
   bn_stem_.backward(ctx, pass.bn_stem, *pass.stem, {.d_y = d, .relu = kernels::Relu::yes}, d);
   ctx.dnn->conv_backward_weights(queue, stem, pass.images, d, ctx.grad(weight_stem_), dnn::Accumulate::yes);
-  if (d_images == nullptr) return;
-  const auto d_rounded = ctx.activation(d_images->shape);
+  if (!d_images) return;
+  const auto d_rounded = ctx.activation(d_images.shape);
   ctx.dnn->conv_backward_data(queue, stem, d, ctx.weights(weight_stem_), *d_rounded);
-  kernels::cast(queue, *d_rounded, *d_images);
+  kernels::cast(queue, *d_rounded, d_images);
 }
 
-void RegNet::forward_segment(const Context& ctx, std::size_t segment, device::Tensor images, Pass& pass,
-                             device::Tensor features) const {
+void RegNet::forward(const Context& ctx, std::size_t segment, device::Tensor images, nn::Pass& of,
+                     device::Tensor features) const {
+  auto& pass = static_cast<Pass&>(of);
   auto queue = ctx.queue;
-  const auto keep = pass.keep.empty() ? Keep::all : pass.keep.at(segment);
+  const auto& choices = pass.options.keep;
+  const auto keep = choices.empty() ? Keep::all : choices.at(segment);
   if (segment == 0) {
     pass.images = images;
     if (images.dtype != ctx.compute) {
@@ -86,36 +124,28 @@ void RegNet::forward_segment(const Context& ctx, std::size_t segment, device::Te
     if (keep == Keep::input || ctx.mode == Mode::eval) pass.stem.release();
     return;
   }
-  const std::size_t i = segment - 1;
-  auto& below = i == 0 ? pass.stem_out : pass.blocks[i - 1].out;
-  blocks_[i].forward(ctx, *below, pass.blocks[i], keep);
-  if (ctx.mode == Mode::eval) below.release();
+  auto& below = pass.out(segment - 1);
+  blocks_[segment - 1].forward(ctx, *below, pass.blocks[segment - 1], keep);
+  if (ctx.mode == Mode::eval && !pass.stays(segment - 1)) below.release();
   if (segment + 1 < segments()) return;
-  kernels::global_average_pool(queue, *pass.blocks[i].out, features);
-  if (ctx.mode == Mode::eval) pass.clear();
+  kernels::global_average_pool(queue, *pass.out(segment), features);
+  if (ctx.mode == Mode::eval) pass.clear_eval();
 }
 
-void RegNet::backward_segment(const Context& ctx, std::size_t segment, device::Tensor d_features, Pass& pass,
-                              const device::Tensor* d_images) const {
+void RegNet::backward(const Context& ctx, std::size_t segment, device::Tensor d_features, nn::Pass& of,
+                      device::Tensor d_images) const {
+  auto& pass = static_cast<Pass&>(of);
   auto queue = ctx.queue;
   if (segment + 1 == segments()) {
-    pass.gradient = ctx.activation(pass.blocks.back().out->shape);
-    kernels::global_average_pool_backward(queue, d_features, *pass.gradient);
+    pass.d_out = ctx.activation(pass.out(segment)->shape);
+    kernels::global_average_pool_backward(queue, d_features, *pass.d_out);
   }
   if (segment > 0) {
-    pass.gradient = blocks_[segment - 1].backward(ctx, std::move(pass.gradient), pass.blocks[segment - 1]);
+    pass.d_out = blocks_[segment - 1].backward(ctx, std::move(pass.d_out), pass.blocks[segment - 1]);
     return;
   }
   stem_backward(ctx, pass, d_images);
   pass.clear();
-}
-
-void RegNet::forward(const Context& ctx, device::Tensor images, Pass& pass, device::Tensor features) const {
-  for (std::size_t s = 0; s < segments(); ++s) forward_segment(ctx, s, images, pass, features);
-}
-
-void RegNet::backward(const Context& ctx, device::Tensor d_features, Pass& pass, const device::Tensor* d_images) const {
-  for (std::size_t s = segments(); s-- > 0;) backward_segment(ctx, s, d_features, pass, d_images);
 }
 
 }  // namespace seer::nn

@@ -12,20 +12,22 @@
 namespace seer::train {
 namespace {
 
-#if defined(SEER_CUDA)
-dnn::DeviceOptions device_options(const config::Config& config, std::shared_ptr<comm::Communicator> talk) {
+/// Collective. The engines are agreed on over a communicator of their own, which the update's messages do not count.
+dnn::DeviceOptions device_options(const config::Config& config, const comm::Communicator& comm) {
+  const auto talk = std::make_shared<comm::Communicator>(comm.duplicate().named("engines"));
   return {.tf32 = config.precision.tf32,
           .deterministic = config.parallel.deterministic || config.guard.replay_every > 0,
           .float_weight_gradients = config.precision.float_weight_gradients,
           .cache_dir = config.log.run_dir + "/cache",
           .writes_cache = talk->is_root(),
-          .agree = [talk = std::move(talk)](const std::string& mine) {
-            auto text = mine;
-            talk->broadcast(text);
-            return text;
-          }};
+          .agree =
+              [talk](const std::string& mine) {
+                auto text = mine;
+                talk->broadcast(text);
+                return text;
+              },
+          .packed_weights_bytes = packed_weights_limit(config)};
 }
-#endif
 
 }  // namespace
 
@@ -43,23 +45,12 @@ std::unique_ptr<device::DeviceQueue> make_queue(const config::Config& config, co
 }
 
 std::shared_ptr<dnn::Backend> make_backend(const config::Config& config, const comm::Communicator& comm) {
-#if defined(SEER_CUDA)
-  // Of its own: what is said here is none of the update's messages.
-  const auto talk = std::make_shared<comm::Communicator>(comm.duplicate().named("engines"));
-#endif
   std::shared_ptr<dnn::Backend> backend;
   const auto space = agreed_space(config, comm);
+  dnn::DeviceOptions options;
+  if (space == device::Space::device) options = device_options(config, comm);
   comm::agree(comm, "choosing the precision", [&] {
-#if defined(SEER_CUDA)
-    if (space == device::Space::device) {
-      backend = dnn::make_device_backend(device_options(config, talk));
-      backend->set_packed_weights_limit(packed_weights_limit(config));
-    } else {
-      backend = dnn::make_host_backend();
-    }
-#else
-    backend = dnn::make_host_backend(space);  // a device is the stand-in for one
-#endif
+    backend = dnn::make_backend(space, options);
     check_precision(config.precision, *backend);
   });
   return backend;

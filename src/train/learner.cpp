@@ -14,7 +14,6 @@
 #include "seer/comm/signals.hpp"
 #include "seer/data/loader.hpp"
 #include "seer/device/binding.hpp"
-#include "seer/device/copy.hpp"
 #include "seer/kernels/activation.hpp"
 #include "seer/kernels/optimizer.hpp"
 #include "seer/train/compute.hpp"
@@ -141,7 +140,7 @@ Learner::Learner(const config::Config& config, const comm::Communicator& comm, P
       pool_(queue_.space),
       state_(config, comm, model_, phases, queue_),
       loss_scale_(config.precision),
-      buffers_(device::Buffer::floats(static_cast<std::size_t>(model_.buffers().block_elems()), queue_.space)),
+      buffers_(static_cast<std::size_t>(model_.buffers().block_elems()), queue_.space),
       kept_buffers_(buffers_.bytes(), queue_.space),
       probe_(model_, state_.most_gradient(), queue_),
       faults_(config.faults, comm),
@@ -151,9 +150,10 @@ Learner::Learner(const config::Config& config, const comm::Communicator& comm, P
   if (group > 1)
     group_ = std::make_unique<GroupReduction>(comm::BlockCommunicator(comm.split_groups(group).named("bn"), queue_),
                                               phases, probe_);
-  swav_ = std::make_unique<Swav>(config.swav, world_, images_, crops_, model_.head().prototypes(), model_.head().dim(),
+  swav_ = std::make_unique<Swav>(config.swav, world_, images_, crops_, model_.head().width(), model_.head().dim(),
                                  queue_);
-  passes_.resize(plan_.keep.size());
+  for (const auto& keep : plan_.keep) passes_.push_back(model_.trunk().make_pass({.keep = keep}));
+  head_pass_ = model_.head().make_pass();
   if (comm.ledger() != nullptr) return;  // planned: no values
   if (own_queue_ != nullptr) phases.measure_on(queue_);
   pool_.reserve(static_cast<std::size_t>(plan_.footprint.activations));
@@ -161,7 +161,7 @@ Learner::Learner(const config::Config& config, const comm::Communicator& comm, P
   state_.fill([seed](const nn::Parameter& p, float* values) { nn::initialize(p, seed, values); });
   std::vector<float> buffers(static_cast<std::size_t>(model_.buffers().block_elems()));
   nn::initialize(model_.buffers(), seed, buffers.data());
-  set_buffers(buffers.data());
+  set_buffers(buffers);
 }
 
 Learner::~Learner() {
@@ -203,7 +203,7 @@ void Learner::start_from(const std::string& path) {
   state_.fill([&](const nn::Parameter& p, float* values) { give(p, weights.parameters, values); });
   std::vector<float> buffers(static_cast<std::size_t>(model_.buffers().block_elems()));
   for (const auto& b : model_.buffers().entries()) give(b, weights.buffers, buffers.data() + b.offset);
-  set_buffers(buffers.data());
+  set_buffers(buffers);
   if (fresh > 0) log::info(fmt::format("init_from {}: no head in it, {} tensors start at random", path, fresh));
 }
 
@@ -220,19 +220,18 @@ std::string Learner::describe() const {
 void Learner::forward(nn::Context& ctx, const data::Batch& batch, device::Tensor features, device::Tensor scores) {
   constexpr auto kDirection = FlatState::Direction::forward;
   const auto& trunk = model_.trunk();
-  for (std::size_t g = 0; g < passes_.size(); ++g) passes_[g].keep = plan_.keep[g];
   for (std::size_t s = 0; s < state_.segments(); ++s) {
     state_.need(ctx, s, kDirection);
     probe_.enter(Probe::Direction::forward, s);
     if (s < trunk.segments()) {
       for (std::size_t g = 0; g < batch.groups.size(); ++g) {
         const auto& group = batch.groups[g];
-        trunk.forward_segment(ctx, s, group.images, passes_[g],
-                              features.slice(group.first_crop * images_, group.count * images_));
+        trunk.forward(ctx, s, group.images, *passes_[g],
+                      features.slice(group.first_crop * images_, group.count * images_));
         comm::tell_progress();
       }
     } else {
-      model_.head().forward_segment(ctx, s - trunk.segments(), features, head_pass_, scores);
+      model_.head().forward(ctx, s - trunk.segments(), features, *head_pass_, scores);
     }
     const bool prototypes = s + 1 == state_.segments();  // stay for the loss (queue) and the backward pass
     if (!prototypes) state_.drop(s, kDirection);
@@ -251,12 +250,11 @@ void Learner::backward(nn::Context& ctx, const data::Batch& batch, std::int64_t 
     state_.open_gradients(ctx, s);
     probe_.enter(Probe::Direction::backward, s);
     if (s >= trunk.segments()) {
-      model_.head().backward_segment(ctx, s - trunk.segments(), d_scores, head_pass_, *d_features);
+      model_.head().backward(ctx, s - trunk.segments(), d_scores, *head_pass_, *d_features);
     } else {
       for (std::size_t g = batch.groups.size(); g-- > 0;) {
         const auto& group = batch.groups[g];
-        trunk.backward_segment(ctx, s, d_features->slice(group.first_crop * images_, group.count * images_),
-                               passes_[g]);
+        trunk.backward(ctx, s, d_features->slice(group.first_crop * images_, group.count * images_), *passes_[g], {});
         comm::tell_progress();
       }
     }
@@ -271,8 +269,8 @@ void Learner::backward(nn::Context& ctx, const data::Batch& batch, std::int64_t 
 const Swav::Result& Learner::passes(nn::Context& ctx, const data::Batch& batch, std::int64_t update,
                                     FlatState::Sums sums) {
   const std::int64_t rows = crops_ * images_;
-  const auto features = pool_.tensor({rows, 1, 1, model_.trunk().features()});
-  const auto scores = pool_.tensor({rows, 1, 1, model_.head().prototypes()});
+  const auto features = pool_.tensor({rows, 1, 1, model_.trunk().width()});
+  const auto scores = pool_.tensor({rows, 1, 1, model_.head().width()});
   state_.begin_update(sums);
   {
     const auto timer = phases_->time(Phase::forward);
@@ -284,7 +282,7 @@ const Swav::Result& Learner::passes(nn::Context& ctx, const data::Batch& batch, 
   {
     const auto timer = phases_->time(Phase::loss);
     swav = &swav_->loss_and_gradient(
-        pool_, update, *scores, *head_pass_.embedding, *d_scores, loss_scale_.value(),
+        pool_, update, *scores, model_.head().embedding(*head_pass_), *d_scores, loss_scale_.value(),
         [&](device::Tensor embeddings, device::Tensor out) { model_.head().score(ctx, embeddings, out); });
     probe_.loss(swav->loss);
   }
@@ -298,7 +296,7 @@ Learner::Outcome Learner::update(const data::Batch& given, std::int64_t update, 
   nn::Context ctx{.dnn = dnn_.get(),
                   .pool = &pool_,
                   .queue = queue_,
-                  .buffers = buffers_.f32(),
+                  .buffers = buffers_.on_queue(),
                   .compute = compute_type(config_.precision),
                   .mode = nn::Mode::train,
                   .group = group_.get()};
@@ -402,21 +400,15 @@ Footprint Learner::footprint() const {
   return out;
 }
 
-/// Where the host reads them.
-float* Learner::see_buffers() {
-  if (queue_.space != device::Space::device) return buffers_.f32();
-  if (seen_buffers_.bytes() == 0) seen_buffers_ = device::PinnedBuffer(buffers_.bytes());
-  device::copy(queue_, buffers_.data(), queue_.space, seen_buffers_.data(), device::Space::host, buffers_.bytes());
-  queue_.wait();
-  return seen_buffers_.f32();
-}
-
 const float* Learner::buffers() {
-  return see_buffers();
+  buffers_.fetch(queue_);
+  queue_.wait();
+  return buffers_.on_host();
 }
 
-void Learner::set_buffers(const float* values) {
-  device::copy(queue_, values, device::Space::host, buffers_.data(), queue_.space, buffers_.bytes());
+void Learner::set_buffers(const std::vector<float>& values) {
+  std::copy(values.begin(), values.end(), buffers_.on_host());
+  buffers_.send(queue_);
   queue_.wait();
 }
 
@@ -437,18 +429,19 @@ std::vector<comm::Traffic> Learner::traffic() {
 
 std::vector<checkpoint::Slab> Learner::slabs() {
   auto out = state_.slabs();
-  float* values = see_buffers();
+  buffers_.fetch(queue_);
+  queue_.wait();
   for (const auto& b : model_.buffers().entries()) {
-    out.push_back({"buffers", b.name, b.shape, values + b.offset, 0, comm_->is_root() ? b.elems : 0});
+    out.push_back({"buffers", b.name, b.shape, buffers_.on_host() + b.offset, 0, comm_->is_root() ? b.elems : 0});
   }
   return out;
 }
 
 void Learner::share_loaded() {
   state_.share_loaded();
-  float* values = queue_.space == device::Space::device ? seen_buffers_.f32() : buffers_.f32();
-  comm_->broadcast(values, buffers_.bytes());
-  if (queue_.space == device::Space::device) set_buffers(values);
+  comm_->broadcast(buffers_.on_host(), buffers_.bytes());
+  buffers_.send(queue_);
+  queue_.wait();
 }
 
 void Learner::save_queue(checkpoint::State& state) const {

@@ -50,18 +50,17 @@ std::vector<std::vector<Price>> prices(const config::Config& config, const nn::M
   const auto& trunk = model.trunk();
   std::vector<std::vector<Price>> out;
   for (const auto& group : batch.groups) {
-    nn::RegNet::Pass pass;
-    pass.keep.assign(trunk.segments(), keep);
+    const auto pass = trunk.make_pass({.keep = std::vector<nn::Keep>(trunk.segments(), keep)});
     std::vector<Price> row(trunk.segments());
-    const auto features = pool.tensor({group.images.shape.n, 1, 1, trunk.features()});
+    const auto features = pool.tensor({group.images.shape.n, 1, 1, trunk.width()});
     for (std::size_t s = 0; s < trunk.segments(); ++s) {
       const auto before = pool.in_use_bytes();
-      trunk.forward_segment(ctx, s, group.images, pass, *features);
+      trunk.forward(ctx, s, group.images, *pass, *features);
       row[s].kept_bytes = static_cast<std::int64_t>(pool.in_use_bytes() - before);
     }
     for (std::size_t s = trunk.segments(); s-- > 0;) {
       ledger.cost = 0;
-      trunk.backward_segment(ctx, s, *features, pass);
+      trunk.backward(ctx, s, *features, *pass, {});
       row[s].cost = ledger.cost;
     }
     out.push_back(std::move(row));

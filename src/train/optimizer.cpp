@@ -49,9 +49,7 @@ void Optimizer::set_update(std::int64_t update) {
 }
 
 void Optimizer::forget_squares(device::Queue& queue) {
-  // A double of zero is two floats of zero.
-  const auto floats = static_cast<std::int64_t>(2 * squares_.size());
-  kernels::fill(queue, device::view(reinterpret_cast<float*>(squares_.on_queue()), floats, queue.space), 0);
+  kernels::fill(queue, squares_.view(), 0);  // a double of zero is two floats of zero
 }
 
 void Optimizer::measure(device::Queue& queue, const Part& part, const float* gradients, const float* parameters) {

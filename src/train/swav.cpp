@@ -162,9 +162,7 @@ const Swav::Result& Swav::loss_and_gradient(device::Pool& pool, std::int64_t upd
     for (const auto& t : inputs_) key.add(t);
     for (const auto& t : codes_) key.add(t);
     key.add(scores).add(d_scores).add(*prototype_sums).add(*code_sum).add(weight);
-    // A double of zero is two floats of zero.
-    const auto floats = static_cast<std::int64_t>(2 * numbers_.size());
-    kernels::fill(work_, device::view(reinterpret_cast<float*>(numbers_.on_queue()), floats, work_.space), 0);
+    kernels::fill(work_, numbers_.view(), 0);  // a double of zero is two floats of zero
     assign(key, static_cast<double*>(prototype_sums->data), repairs);
     repeated_.run(work_, key.add(5), [&] { losses(scores, *code_sum, d_scores, weight); });
     numbers_.fetch(work_);

@@ -10,6 +10,7 @@
 #include "seer/checkpoint/exchange.hpp"
 #include "seer/checkpoint/safetensors.hpp"
 #include "seer/data/h5.hpp"
+#include "seer/nn/architecture.hpp"
 #include "seer/nn/model.hpp"
 
 namespace seer {

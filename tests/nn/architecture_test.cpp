@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "seer/base/error.hpp"
+#include "seer/nn/architecture.hpp"
 #include "seer/nn/model.hpp"
 
 namespace seer::nn {

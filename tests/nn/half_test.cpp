@@ -5,6 +5,7 @@
 
 #include "seer/base/half.hpp"
 #include "seer/kernels/activation.hpp"
+#include "seer/nn/block.hpp"
 #include "support.hpp"
 
 namespace seer::nn {
@@ -114,18 +115,17 @@ struct TrunkRun {
       }
     }
     const auto& trunk = t.model.trunk();
-    auto up = test::hash_fill(static_cast<std::size_t>(n * trunk.features()), 12, 1.0);
+    auto up = test::hash_fill(static_cast<std::size_t>(n * trunk.width()), 12, 1.0);
     features.resize(up.size());
     d_images.resize(images.size());
     const device::Tensor x{.data = images.data(), .shape = {n, side, side, 3}};
     const device::Tensor d_x{.data = d_images.data(), .shape = x.shape};
     auto ctx = t.context();
     ctx.compute = compute;
-    RegNet::Pass pass;
-    pass.keep.assign(trunk.segments(), keep);
-    trunk.forward(ctx, x, pass, {.data = features.data(), .shape = {n, 1, 1, trunk.features()}});
+    const auto pass = trunk.make_pass({.keep = std::vector<Keep>(trunk.segments(), keep)});
+    trunk.forward_all(ctx, x, *pass, {.data = features.data(), .shape = {n, 1, 1, trunk.width()}});
     held = t.pool.in_use_bytes();
-    trunk.backward(ctx, {.data = up.data(), .shape = {n, 1, 1, trunk.features()}}, pass, &d_x);
+    trunk.backward_all(ctx, {.data = up.data(), .shape = {n, 1, 1, trunk.width()}}, *pass, d_x);
     EXPECT_EQ(t.pool.in_use_bytes(), 0U) << "backward frees all it was given";
     gradients = t.gradients;
     buffers = t.buffers;
@@ -197,10 +197,10 @@ TEST(HalfHead, IsCloseToFloat) {
                         .gradients = gradients[half].data(),
                         .buffers = buffers.data(),
                         .compute = half == 1 ? DType::bf16 : DType::f32};
-      Head::Pass pass;
-      head.forward(ctx, {.data = features.data(), .shape = {rows, 1, 1, 33}}, pass,
+      const auto pass = head.make_pass();
+      head.forward_all(ctx, {.data = features.data(), .shape = {rows, 1, 1, 33}}, *pass,
                    {.data = scores[half].data(), .shape = {rows, 1, 1, 29}});
-      head.backward(ctx, {.data = d_scores.data(), .shape = {rows, 1, 1, 29}}, pass,
+      head.backward_all(ctx, {.data = d_scores.data(), .shape = {rows, 1, 1, 29}}, *pass,
                     {.data = d_features[half].data(), .shape = {rows, 1, 1, 33}});
       EXPECT_EQ(pool.in_use_bytes(), 0U);
     }

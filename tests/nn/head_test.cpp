@@ -35,20 +35,20 @@ TEST(Head, GradientMatchesFiniteDifferences) {
       const device::Tensor x{.data = features.data(), .shape = {rows, 1, 1, 7}};
       const device::Tensor s{.data = scores.data(), .shape = {rows, 1, 1, 11}};
       const auto value = [&] {
-        Head::Pass pass;
-        head.forward(ctx, x, pass, s);
+        const auto pass = head.make_pass();
+        head.forward_all(ctx, x, *pass, s);
         double sum = 0;
         for (std::size_t i = 0; i < up.size(); ++i) sum += static_cast<double>(scores[i]) * static_cast<double>(up[i]);
         return sum;
       };
-      Head::Pass pass;
-      head.forward(ctx, x, pass, s);
+      const auto pass = head.make_pass();
+      head.forward_all(ctx, x, *pass, s);
       double norm_of_row = 0;
-      for (int i = 0; i < 5; ++i) norm_of_row += std::pow(static_cast<double>(pass.embedding->f32()[i]), 2);
+      for (int i = 0; i < 5; ++i) norm_of_row += std::pow(static_cast<double>(head.embedding(*pass).f32()[i]), 2);
       EXPECT_NEAR(norm_of_row, 1.0, 1e-5);
       auto d_scores = up;
-      head.backward(ctx, {.data = d_scores.data(), .shape = s.shape}, pass,
-                    {.data = d_features.data(), .shape = x.shape});
+      head.backward_all(ctx, {.data = d_scores.data(), .shape = s.shape}, *pass,
+                        {.data = d_features.data(), .shape = x.shape});
 
       const auto check = [&](float& place, float gradient, const std::string& what) {
         const float start = place;

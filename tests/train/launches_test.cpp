@@ -68,12 +68,11 @@ TEST(Launches, OfTheTrunk) {
                   .compute = DType::bf16};
   const auto& trunk = model.trunk();
   const auto& group = batch.groups.front();
-  nn::RegNet::Pass pass;
-  pass.keep.assign(trunk.segments(), nn::Keep::all);
-  const auto features = pool.tensor({group.images.shape.n, 1, 1, trunk.features()});
-  for (std::size_t s = 0; s < trunk.segments(); ++s) trunk.forward_segment(ctx, s, group.images, pass, *features);
+  const auto pass = trunk.make_pass();
+  const auto features = pool.tensor({group.images.shape.n, 1, 1, trunk.width()});
+  for (std::size_t s = 0; s < trunk.segments(); ++s) trunk.forward(ctx, s, group.images, *pass, *features);
   EXPECT_EQ(counter.take(), (Counts{379, 95, 0})) << "forward";
-  for (std::size_t s = trunk.segments(); s-- > 0;) trunk.backward_segment(ctx, s, *features, pass);
+  for (std::size_t s = trunk.segments(); s-- > 0;) trunk.backward(ctx, s, *features, *pass, {});
   EXPECT_EQ(counter.take(), (Counts{594, 189, 0})) << "backward";
 }
 

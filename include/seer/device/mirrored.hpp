@@ -28,6 +28,8 @@ class Mirrored {
   std::size_t bytes() const { return on_queue_.bytes(); }
   /// The copy that the queue's kernels read and write.
   T* on_queue() const { return static_cast<T*>(on_queue_.data()); }
+  /// That one as floats.
+  Tensor view() const { return on_queue_.view(); }
   /// The host's copy.
   T* on_host() const { return on_queue_.space() == Space::device ? static_cast<T*>(on_host_.data()) : on_queue(); }
 

@@ -8,20 +8,13 @@
 #include <string>
 
 #include "seer/nn/batchnorm.hpp"
+#include "seer/nn/chain.hpp"
 
 namespace seer::nn {
 
 struct BlockShape {
   std::int64_t width_in = 0, width = 0, stride = 1, group_width = 1, squeeze = 0;
   bool projected() const { return width_in != width || stride != 1; }
-};
-
-/// What a segment keeps from its forward to its backward pass; the rest is computed again, to the same bits, from what
-/// is kept: no collective, running statistics untouched (spec 7.2).
-enum class Keep : std::uint8_t {
-  all,
-  convolutions,  ///< drops what follows a convolution by a pass over memory: BatchNorm + ReLU, the gated product
-  input,         ///< drops all but input, output and BatchNorm's statistics
 };
 
 class Block {

@@ -3,11 +3,12 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <vector>
 
+#include "seer/nn/chain.hpp"
 #include "seer/nn/head.hpp"
-#include "seer/nn/regnet.hpp"
 
 namespace seer::nn {
 
@@ -19,7 +20,7 @@ class Model {
 
   const ParameterTable& parameters() const { return parameters_; }
   const ParameterTable& buffers() const { return buffers_; }
-  const RegNet& trunk() const { return *trunk_; }
+  const Chain& trunk() const { return *trunk_; }
   bool has_head() const { return head_.has_value(); }
   const Head& head() const { return *head_; }
 
@@ -32,7 +33,7 @@ class Model {
 
  private:
   ParameterTable parameters_, buffers_;
-  std::optional<RegNet> trunk_;
+  std::unique_ptr<Chain> trunk_;
   std::optional<Head> head_;
 };
 

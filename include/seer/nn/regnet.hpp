@@ -1,62 +1,39 @@
 // SPDX-License-Identifier: Apache-2.0
-// The RegNetY trunk (spec 1.2): stem, stages of blocks, global average pool.
+// The RegNetY trunk (spec 1.2): stem, stages of blocks, global average pool. Its segments are the stem and every block.
 #pragma once
 
 #include <vector>
 
 #include "seer/nn/architecture.hpp"
 #include "seer/nn/block.hpp"
+#include "seer/nn/chain.hpp"
 
 namespace seer::nn {
 
-/// Runs through as segments (the stem, then every block), so that several crop resolutions can advance together and a
-/// segment's parameters are needed, and its gradients complete, at one time.
-class RegNet {
+class RegNet final : public Chain {
  public:
-  /// What one forward pass keeps for its backward pass: one per crop resolution.
-  struct Pass {
-    device::Tensor images;  ///< in the type of the activations: the caller's, or `rounded`
-    device::Loan rounded;
-    device::Loan stem, stem_out;
-    BatchNormLayer::Saved bn_stem;
-    std::vector<Block::Saved> blocks;
-    device::Loan gradient;   ///< of the output of the segment whose backward pass comes next
-    std::vector<Keep> keep;  ///< a segment's choice; empty: all
-
-    /// Gives every tensor back. The choices stay, and so does the memory of the lists.
-    void clear();
-  };
-
   RegNet(const Architecture& architecture, ParameterTable& parameters, ParameterTable& buffers);
 
-  std::size_t segments() const { return 1 + blocks_.size(); }
-  /// Where the parameters of segment i begin in a block; [segments()]: where the last one's end.
-  const std::vector<std::int64_t>& segment_begins() const { return begins_; }
-
-  /// images: [n, h, w, 3], float; `features`, of the last segment: [n, features()], float, written. In eval mode `pass`
-  /// ends without tensors.
-  void forward_segment(const Context& ctx, std::size_t segment, device::Tensor images, Pass& pass,
-                       device::Tensor features) const;
-  /// From the last segment to the first. d_features is read with the last one. `d_images`, where given, receives the
-  /// gradient of the images with the first one.
-  void backward_segment(const Context& ctx, std::size_t segment, device::Tensor d_features, Pass& pass,
-                        const device::Tensor* d_images = nullptr) const;
-
-  /// All segments.
-  void forward(const Context& ctx, device::Tensor images, Pass& pass, device::Tensor features) const;
-  /// Gradients of the parameters are accumulated.
-  void backward(const Context& ctx, device::Tensor d_features, Pass& pass,
-                const device::Tensor* d_images = nullptr) const;
-
-  std::int64_t features() const { return features_; }
-  const std::vector<Block>& blocks() const { return blocks_; }
+  const std::vector<std::int64_t>& segment_begins() const override { return begins_; }
+  std::int64_t width() const override { return width_; }
+  /// "stem", and "res2" to "res5" for the last block of each stage.
+  std::vector<Tap> taps() const override { return taps_; }
+  std::unique_ptr<nn::Pass> make_pass(PassOptions options) const override;
+  /// images: [n, h, w, 3], float; features: [n, width()]. In eval mode the pass ends without tensors but those that are
+  /// to stay.
+  void forward(const Context& ctx, std::size_t segment, device::Tensor images, nn::Pass& pass,
+               device::Tensor features) const override;
+  void backward(const Context& ctx, std::size_t segment, device::Tensor d_features, nn::Pass& pass,
+                device::Tensor d_images) const override;
 
  private:
+  struct Pass;
   dnn::ConvShape conv_stem(device::Shape images) const;
   void stem_forward(const Context& ctx, Pass& pass) const;
-  void stem_backward(const Context& ctx, Pass& pass, const device::Tensor* d_images) const;
+  void stem_backward(const Context& ctx, Pass& pass, device::Tensor d_images) const;
   std::vector<std::int64_t> begins_;
-  std::int64_t features_ = 0, weight_stem_ = 0;
+  std::vector<Tap> taps_;
+  std::int64_t width_ = 0, weight_stem_ = 0;
   BatchNormLayer bn_stem_;
   std::vector<Block> blocks_;
 };

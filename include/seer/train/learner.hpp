@@ -14,7 +14,7 @@
 #include "seer/config/config.hpp"
 #include "seer/data/source.hpp"
 #include "seer/device/device_queue.hpp"
-#include "seer/device/pinned.hpp"
+#include "seer/device/mirrored.hpp"
 #include "seer/nn/model.hpp"
 #include "seer/train/faults.hpp"
 #include "seer/train/flat_state.hpp"
@@ -93,7 +93,7 @@ class Learner {
   /// ranks and unscaled.
   std::vector<float> parameters() { return state_.whole_parameters(); }
   std::vector<float> gradients();
-  /// Running statistics, on the host: of a device a copy of what they are now.
+  /// Running statistics, on the host: what they are now.
   const float* buffers();
   std::int64_t images_per_rank() const { return images_; }
   std::size_t activation_peak_bytes() const { return pool_.peak_bytes(); }
@@ -122,8 +122,7 @@ class Learner {
   void forward(nn::Context& ctx, const data::Batch& batch, device::Tensor features, device::Tensor scores);
   void backward(nn::Context& ctx, const data::Batch& batch, std::int64_t update, device::Tensor d_scores,
                 device::Tensor features);
-  float* see_buffers();
-  void set_buffers(const float* values);
+  void set_buffers(const std::vector<float>& values);
   void judge(Outcome& out, const data::Batch& batch, const Swav::Result& swav, bool twice);
 
   const config::Config config_;
@@ -139,9 +138,9 @@ class Learner {
   device::Pool pool_;
   FlatState state_;
   LossScale loss_scale_;
-  double last_scale_ = 1;                  ///< that the gradients carry
-  device::Buffer buffers_, kept_buffers_;  ///< kept: as before the update
-  device::PinnedBuffer seen_buffers_;      ///< of a device's, for the host
+  double last_scale_ = 1;  ///< that the gradients carry
+  device::Mirrored<float> buffers_;  ///< running statistics
+  device::Buffer kept_buffers_;      ///< the same as before the update
   ImageUpload upload_;
   Probe probe_;
   Faults faults_;
@@ -149,8 +148,8 @@ class Learner {
   std::unique_ptr<GroupReduction> group_;
   comm::BlockCommunicator world_;
   std::unique_ptr<Swav> swav_;
-  std::vector<nn::RegNet::Pass> passes_;  ///< one per crop resolution
-  nn::Head::Pass head_pass_;
+  std::vector<std::unique_ptr<nn::Pass>> passes_;  ///< of the trunk, one per crop resolution
+  std::unique_ptr<nn::Pass> head_pass_;
   std::vector<double> sums_;  ///< of agree_on_outcome(), kept for its memory
 };
 

@@ -15,7 +15,7 @@
 #include "seer/data/source.hpp"
 #include "seer/device/ledger.hpp"
 #include "seer/dnn/backend.hpp"
-#include "seer/nn/block.hpp"
+#include "seer/nn/chain.hpp"
 
 namespace seer::train {
 

@@ -5,6 +5,7 @@
 #include "../support.hpp"
 #include "seer/base/error.hpp"
 #include "seer/eval/features.hpp"
+#include "seer/nn/architecture.hpp"
 #include "seer/nn/model.hpp"
 
 namespace seer::eval {
