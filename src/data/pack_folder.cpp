@@ -124,7 +124,7 @@ void FolderWalk::visit(const std::string& prefix, Links links) {
     entries.increment(error);
     if (error) {
       root_->found.emplace_back(prefix,
-                          fmt::format("unreadable: not all of the folder could be listed: {}", error.message()));
+                                fmt::format("unreadable: not all of the folder could be listed: {}", error.message()));
     }
   }
 }
@@ -138,7 +138,8 @@ bool FolderWalk::enter(const std::string& name) {
   }
   const auto [before, is_new] = entered_.try_emplace({info.st_dev, info.st_ino}, full(name));
   if (!is_new)
-    root_->found.emplace_back(name.empty() ? "" : name + "/", fmt::format("repeated: the same folder as {}", before->second));
+    root_->found.emplace_back(name.empty() ? "" : name + "/",
+                              fmt::format("repeated: the same folder as {}", before->second));
   return is_new;
 }
 
@@ -160,8 +161,9 @@ void FolderWalk::follow(const std::string& link) {
   } else if (type == fs::file_type::not_found) {
     std::error_code ignored;
     // A split's own link: the slash says that it is not a file beside the splits.
-    root_->found.emplace_back(link == rules_.split ? link + "/" : link,
-                        fmt::format("unreadable: a broken link to {}", fs::read_symlink(full(link), ignored).string()));
+    root_->found.emplace_back(
+        link == rules_.split ? link + "/" : link,
+        fmt::format("unreadable: a broken link to {}", fs::read_symlink(full(link), ignored).string()));
   } else {
     root_->found.emplace_back(link, fmt::format("unreadable: {}", error ? error.message() : name_of(type)));
   }

@@ -88,7 +88,8 @@ SetOutput::Lock::Lock(const std::string& folder, const std::string& name)
       throw Error(ExitCode::input, fmt::format("{}: another process writes {}-*.h5 there", folder, name),
                   "wait until it has ended, or choose another folder or --split");
     }
-    struct stat held {}, there {};
+    struct stat held {};
+    struct stat there {};
     if (::fstat(file_, &held) == 0 && ::stat(path_.c_str(), &there) == 0 && held.st_ino == there.st_ino) return;
     ::close(file_);  // its owner removed it meanwhile
   }

@@ -21,8 +21,8 @@ struct Reject {
 class SetOutput {
  public:
   /// Makes the folder, tries that it can be written to, and removes temporaries that an interrupted call left. `alone`:
-  /// a communicator of one rank. Error(input) for what Existing::refuse refuses, and while another process writes shards
-  /// of this name there; Error(file).
+  /// a communicator of one rank. Error(input) for what Existing::refuse refuses, and while another process writes
+  /// shards of this name there; Error(file).
   SetOutput(const std::string& folder, const std::string& name, Existing existing, const comm::Communicator& alone);
 
   /// The files that stay (Existing::append).

@@ -35,9 +35,9 @@ struct Tally {
   std::uint64_t taken = 0, outside_split = 0;
   std::uint64_t archives = 0,
                 loose_images = 0;  ///< archives inside that were read; images in none, going by their names
-  std::map<std::string, std::uint64_t> hidden;  ///< kind -> files and folders left out
+  std::map<std::string, std::uint64_t> hidden;           ///< kind -> files and folders left out
   std::map<std::string, std::set<std::string>> folders;  ///< directly inside, and what is directly inside those
-  bool files_inside = false;                    ///< directly
+  bool files_inside = false;                             ///< directly
   bool samples = false;  ///< archives hold samples of several files (x.jpg, x.cls), as webdataset's
 };
 

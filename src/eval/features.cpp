@@ -147,9 +147,7 @@ struct FeatureExtractor::Impl {
     return options;
   }
 
-  std::int64_t dimension() const {
-    return layer == Layer::head ? model.head().dim() : model.trunk().width();
-  }
+  std::int64_t dimension() const { return layer == Layer::head ? model.head().dim() : model.trunk().width(); }
 
   /// Where the queue works.
   device::Tensor bring(device::Tensor pixels) {

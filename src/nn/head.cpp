@@ -48,9 +48,9 @@ Head::Head(const config::Head& head, std::int64_t frozen_updates, ParameterTable
     layers_.push_back(std::move(layer));
   }
   begins_.push_back(parameters.block_elems());
-  prototype_weight_ = parameters.add("prototypes.weight", {prototypes_, dims_.back()}, Init::uniform_fan,
-                                     static_cast<double>(dims_.back()),
-                                     {.unit_rows = true, .frozen_updates = frozen_updates});
+  prototype_weight_ =
+      parameters.add("prototypes.weight", {prototypes_, dims_.back()}, Init::uniform_fan,
+                     static_cast<double>(dims_.back()), {.unit_rows = true, .frozen_updates = frozen_updates});
   begins_.push_back(parameters.block_elems());
 }
 

@@ -60,9 +60,10 @@ std::vector<std::string> doubts(const config::Config& c, const Setting& run) {
   out.never("swav.freeze_prototypes_updates", c.swav.freeze_prototypes_updates, c.swav.freeze_prototypes_updates + 1,
             "the prototypes are never trained");
 
-  for (const auto& [key, values] : {std::pair("augment.mean", &c.augment.mean), std::pair("augment.std", &c.augment.std)}) {
+  for (const auto& [key, values] :
+       {std::pair("augment.mean", &c.augment.mean), std::pair("augment.std", &c.augment.std)}) {
     const double most = *std::max_element(values->begin(), values->end());
-    out.when(most > 2, key, most, "pixels are from 0 to 1 when it is taken; this looks like one of pixels from 0 to 255");
+    out.when(most > 2, key, most, "it is for pixels from 0 to 1; this looks like a value for pixels from 0 to 255");
   }
   const auto& s = c.schedule;
   out.when(s.lr_start > s.lr_peak, "schedule.lr_start", s.lr_start, "the rate falls in the warm-up");

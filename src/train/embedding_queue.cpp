@@ -24,10 +24,10 @@ EmbeddingQueue::EmbeddingQueue(const config::Swav& config, const comm::Communica
   const std::int64_t global_batch = images * comm.size();
   length_ = config.queue_length / global_batch * images;
   if (length_ == 0) {
-    throw Error(ExitCode::input,
-                fmt::format("swav.queue_length = {} is shorter than the global batch of {}", config.queue_length,
-                            global_batch),
-                "set it to 0 (no queue) or to a multiple of data.global_batch")
+    throw Error(
+        ExitCode::input,
+        fmt::format("swav.queue_length = {} is shorter than the global batch of {}", config.queue_length, global_batch),
+        "set it to 0 (no queue) or to a multiple of data.global_batch")
         .as_agreed();
   }
   ring_ = device::Buffer::floats(static_cast<std::size_t>(assigned() * length_ * dim_), work.space);

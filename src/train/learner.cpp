@@ -150,8 +150,8 @@ Learner::Learner(const config::Config& config, const comm::Communicator& comm, P
   if (group > 1)
     group_ = std::make_unique<GroupReduction>(comm::BlockCommunicator(comm.split_groups(group).named("bn"), queue_),
                                               phases, probe_);
-  swav_ = std::make_unique<Swav>(config.swav, world_, images_, crops_, model_.head().width(), model_.head().dim(),
-                                 queue_);
+  swav_ =
+      std::make_unique<Swav>(config.swav, world_, images_, crops_, model_.head().width(), model_.head().dim(), queue_);
   for (const auto& keep : plan_.keep) passes_.push_back(model_.trunk().make_pass({.keep = keep}));
   head_pass_ = model_.head().make_pass();
   if (comm.ledger() != nullptr) return;  // planned: no values
@@ -395,8 +395,7 @@ Footprint Learner::footprint() const {
   out.activations = static_cast<std::int64_t>(pool_.held_bytes());
   out.workspaces = static_cast<std::int64_t>(dnn_->held_bytes());
   out.communication += comm_->staging_bytes();
-  out.other =
-      static_cast<std::int64_t>(buffers_.bytes() + kept_buffers_.bytes() + swav_->bytes() + upload_.bytes());
+  out.other = static_cast<std::int64_t>(buffers_.bytes() + kept_buffers_.bytes() + swav_->bytes() + upload_.bytes());
   return out;
 }
 

@@ -89,7 +89,8 @@ std::string Probe::at_statistics(Direction direction, std::size_t segment) const
                      name_of(segment));
 }
 
-/// The sums are about to be added to those of other ranks, in place: the host looks at once, of a device's a copy stays.
+/// The sums are about to be added to those of other ranks, in place: the host looks at once, of a device's a copy
+/// stays.
 void Probe::statistics(device::Queue& queue, std::span<const double> own) {
   if (planned_) return;
   digest(queue, own.data(), own.size_bytes(), twice_ ? at_statistics(direction_, segment_) : "");

@@ -47,13 +47,14 @@ void check_settings(const config::Config& config, const PretrainOptions& options
     }
   }
   if (!refused.empty()) {
-    throw Error(ExitCode::input,
-                fmt::format("this would go on as another run than that of the checkpoint {}: {}", folder, refused),
-                fits ? fmt::format("set it as it was; begin a new run with another log.run_dir or --resume never; or, "
-                                   "knowing what it means, add --allow-change {}",
-                                   names)
-                     : "set it as it was, or begin a new run with another log.run_dir or --resume never (model.init_from "
-                       "takes the trunk's weights along): with [model] or [head] changed no checkpoint fits")
+    throw Error(
+        ExitCode::input,
+        fmt::format("this would go on as another run than that of the checkpoint {}: {}", folder, refused),
+        fits ? fmt::format("set it as it was; begin a new run with another log.run_dir or --resume never; or, "
+                           "knowing what it means, add --allow-change {}",
+                           names)
+             : "set it as it was, or begin a new run with another log.run_dir or --resume never (model.init_from "
+               "takes the trunk's weights along): with [model] or [head] changed no checkpoint fits")
         .as_agreed();
   }
   if (!all.empty()) log::info("settings that are not those of the checkpoint:" + all);

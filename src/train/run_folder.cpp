@@ -57,6 +57,13 @@ void RunFolder::make_folder() const {
 
 void RunFolder::prepare() {
   make_folder();
+  std::error_code error;
+  if (const fs::path home = path("checkpoints"); fs::is_symlink(home, error) && !fs::exists(home, error)) {
+    throw Error(
+        ExitCode::file,
+        fmt::format("{} is a link to {}, which is not there", home.string(), fs::read_symlink(home, error).string()),
+        "make that folder, or mount its file system; or remove the link");
+  }
   lock_.emplace(config_.log.run_dir);
   log::to_file(path("log.txt"));
 }

@@ -155,7 +155,8 @@ TEST_F(Knn, DotProductsBeyondFloatAreComparedAllTheSame) {
 // A class whose weights vanish beside the nearest row's has votes all the same, in the order of its nearest row.
 TEST_F(Knn, VanishingWeightsAreVotes) {
   const auto score = [&](std::int32_t label, double temperature) {
-    return knn_report(world(), test::slice({1, 0, 0.9F, 0, 0.8F, 0, 0.7F, 0, 0.6F, 0, 0.5F, 0}, {0, 1, 2, 3, 4, 5}, world()),
+    return knn_report(world(),
+                      test::slice({1, 0, 0.9F, 0, 0.8F, 0, 0.7F, 0, 0.6F, 0, 0.5F, 0}, {0, 1, 2, 3, 4, 5}, world()),
                       test::slice({1, 0}, {label}, world()), {.k = {6}, .temperature = temperature, .cosine = false})
         .scores[0];
   };

@@ -199,9 +199,9 @@ TEST(HalfHead, IsCloseToFloat) {
                         .compute = half == 1 ? DType::bf16 : DType::f32};
       const auto pass = head.make_pass();
       head.forward_all(ctx, {.data = features.data(), .shape = {rows, 1, 1, 33}}, *pass,
-                   {.data = scores[half].data(), .shape = {rows, 1, 1, 29}});
+                       {.data = scores[half].data(), .shape = {rows, 1, 1, 29}});
       head.backward_all(ctx, {.data = d_scores.data(), .shape = {rows, 1, 1, 29}}, *pass,
-                    {.data = d_features[half].data(), .shape = {rows, 1, 1, 33}});
+                        {.data = d_features[half].data(), .shape = {rows, 1, 1, 33}});
       EXPECT_EQ(pool.in_use_bytes(), 0U);
     }
     EXPECT_NE(scores[1], scores[0]);

@@ -182,7 +182,8 @@ TEST(Trunk, TapsForwardAndBackward) {
     const std::vector<float> start(at, at + p.elems);
     const auto moved = [&](double h) {
       for (std::int64_t i = 0; i < p.elems; ++i) {
-        at[i] = static_cast<float>(static_cast<double>(start[static_cast<std::size_t>(i)]) + h * static_cast<double>(g[i]));
+        at[i] =
+            static_cast<float>(static_cast<double>(start[static_cast<std::size_t>(i)]) + h * static_cast<double>(g[i]));
       }
       return value();
     };

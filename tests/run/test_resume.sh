@@ -95,3 +95,5 @@ for place in "${places[@]}"; do
     { ls -R linked "$place"; fail "after --resume never"; }
   [ "$(wc -l <linked/checkpoints.old-2/metrics.jsonl) $(wc -l <linked/metrics.jsonl)" = '20 15' ] || fail "the records"
 done
+mkdir dangling && ln -s gone/ck dangling/checkpoints
+expect 3 'dangling/checkpoints is a link to gone/ck, which is not there' go --set log.run_dir=dangling

@@ -33,7 +33,8 @@ class Mirrored {
   /// The host's copy.
   T* on_host() const { return on_queue_.space() == Space::device ? static_cast<T*>(on_host_.data()) : on_queue(); }
 
-  /// Host to queue, elements [first, first + count). The host's copy must stay as it is until the queue has come so far.
+  /// Host to queue, elements [first, first + count). The host's copy must stay as it is until the queue has come so
+  /// far.
   void send(Queue& queue, std::size_t first, std::size_t count) {
     if (on_queue_.space() == Space::host) return;
     copy(queue, on_host() + first, Space::host, on_queue() + first, queue.space, count * sizeof(T));

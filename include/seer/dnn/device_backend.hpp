@@ -20,8 +20,8 @@ struct DeviceOptions {
   bool tf32 = false;
   /// Only engines that give the same bits every time.
   bool deterministic = false;
-  /// Whether engines are timed. Else each call takes the first that can do it in the order of the libraries' heuristics:
-  /// at once, and the same on all ranks without a word between them.
+  /// Whether engines are timed. Else each call takes the first that can do it in the order of the libraries'
+  /// heuristics: at once, and the same on all ranks without a word between them.
   bool measured = true;
   /// Gradients of weights in half precision are never rounded to it, as on the host. cuDNN has no engine that leaves
   /// them so: operands are widened to float, which costs about two passes over them and runs at TF32's rate (exactly:

@@ -32,8 +32,8 @@ void sinkhorn_prototype_sums(Queue& queue, const Tensor& q, double* sums);
 void sinkhorn_any_empty(Queue& queue, const double* sums, std::int64_t k, double* empty);
 /// q += value, the repair of a prototype whose sum is exactly zero (spec 3.2 step 5; then the sums are taken again).
 void sinkhorn_add(Queue& queue, const Tensor& q, float value);
-/// In place: sums become factors, 1 / (k * sum), infinite ones the largest finite factor. *trouble becomes 1 where a sum
-/// is zero, else it stays.
+/// In place: sums become factors, 1 / (k * sum), infinite ones the largest finite factor. *trouble becomes 1 where a
+/// sum is zero, else it stays.
 void sinkhorn_factors(Queue& queue, double* sums, std::int64_t k, double* trouble);
 /// One half-step pair: q[r, k] *= factors[k], then each row divided by its sum and multiplied by row_target; the last
 /// pair has row_target 1.

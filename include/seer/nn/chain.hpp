@@ -29,8 +29,8 @@ class Pass {
   /// The output of a segment that has run forward. In training it stays until its own backward pass; in eval mode until
   /// the next segment has run, or, where PassOptions::outputs names it, until the pass is used again or ends.
   virtual device::Tensor output(std::size_t segment) const = 0;
-  /// The gradient of the output of the segment whose backward pass comes next. Whoever else used that output adds to it.
-  /// Not for the last segment, whose gradient is handed in.
+  /// The gradient of the output of the segment whose backward pass comes next. Whoever else used that output adds to
+  /// it. Not for the last segment, whose gradient is handed in.
   virtual device::Tensor gradient() const = 0;
 };
 

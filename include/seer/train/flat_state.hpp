@@ -104,7 +104,7 @@ class FlatState {
     std::size_t first_tensor = 0, last_tensor = 0;  ///< of the table, the last one not included
     Optimizer::Part part;
     std::vector<const nn::Parameter*> unit_rows;  ///< its tensors that are treated so
-    bool gathered = false;  ///< parameters mode: they lie in its slot, or are on their way there
+    bool gathered = false;                        ///< parameters mode: they lie in its slot, or are on their way there
     comm::Stream::Ticket gather = 0, sum = 0;
     std::int64_t elems() const { return end - begin; }
     std::int64_t own_elems() const { return own_end - own_begin; }

@@ -138,7 +138,7 @@ class Learner {
   device::Pool pool_;
   FlatState state_;
   LossScale loss_scale_;
-  double last_scale_ = 1;  ///< that the gradients carry
+  double last_scale_ = 1;            ///< that the gradients carry
   device::Mirrored<float> buffers_;  ///< running statistics
   device::Buffer kept_buffers_;      ///< the same as before the update
   ImageUpload upload_;
