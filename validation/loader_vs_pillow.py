@@ -25,7 +25,7 @@ from torchvision import transforms as T
 
 
 class Blur:
-    """Gaussian blur with probability 0.5 and radius U[0.1, 2] (spec 4.1)."""
+    """Gaussian blur with probability 0.5 and radius U[0.1, 2] (method.md 4.1)."""
 
     def __call__(self, image):
         if random.random() > 0.5:

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The program: the device first, then ranks, the log, the command line; then the command. How errors end it is here too
-// (design section 7).
+// (docs/operations.md).
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cerrno>

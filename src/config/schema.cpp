@@ -176,7 +176,7 @@ std::vector<Key> make_keys() {
           "on a device: room for decoded images, pixels an image; what does not fit is resized on the host; of a host, "
           "`seer plan`: the largest image");
   Section(k, "optimizer", &Config::optimizer, Change::meaning)
-      .key("kind", &Optimizer::kind, one_of({"lars", "sgd"}), "LARS (spec 5.1) or plain SGD")
+      .key("kind", &Optimizer::kind, one_of({"lars", "sgd"}), "LARS (docs/method.md 5.1) or plain SGD")
       .key("momentum", &Optimizer::momentum, Rule{.low = 0, .high = 1, .open_high = true}, "of the update")
       .key("weight_decay", &Optimizer::weight_decay, at_least(0), "on every parameter")
       .key("trust", &Optimizer::trust, above(0), "LARS: length of a step relative to the parameter");

@@ -16,7 +16,7 @@ using launch::Layout;
 using launch::Scratch;
 using launch::Terms;
 
-constexpr double kNormFloor = 1e-12;  // spec 2: x / max(|x|, 1e-12)
+constexpr double kNormFloor = 1e-12;  // method.md 2: x / max(|x|, 1e-12)
 
 /// x[i] = formula(x[i]) for every element.
 template <class Formula>

@@ -9,7 +9,7 @@
 namespace seer::kernels {
 
 /// exp(x * factor) within 2 ulp, down to subnormal results, +inf above the range, NaN for NaN. The product and the
-/// range reduction are in double: with the sharp temperatures of spec 3.2 the argument reaches -67, where a float
+/// range reduction are in double: with the sharp temperatures of method.md 3.2 the argument reaches -67, where a float
 /// argument alone would cost 4e-6 of the result.
 KOKKOS_FORCEINLINE_FUNCTION float exponential(float x, double factor = 1.0) {
   constexpr double kLog2E = 1.4426950408889634, kLn2 = 0.6931471805599453, kRound = 6755399441055744.0;  // 1.5 * 2^52

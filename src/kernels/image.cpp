@@ -88,7 +88,8 @@ void blur_down(Planes& image, const BlurBox& box, std::vector<std::uint8_t>& edg
 }  // namespace
 
 BlurBox blur_box(float sigma) {
-  // Three boxes of real-valued radius whose variance is the Gaussian's (spec 4.2); float exactly where Pillow's is.
+  // Three boxes of real-valued radius whose variance is the Gaussian's (method.md 4.2); float exactly where Pillow's
+  // is.
   const float variance = sigma * sigma / 3.0F;
   const float length = static_cast<float>(std::sqrt(12.0 * static_cast<double>(variance) + 1.0));
   const float l = static_cast<float>(std::floor((static_cast<double>(length) - 1.0) / 2.0));

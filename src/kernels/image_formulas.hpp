@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The arithmetic of one pixel, written once for host loops and device kernels. Types and the order of operations are
-// part of the meaning: results must equal Pillow's to the bit (spec 4.2), so the files that include this are compiled
-// without contraction of multiply and add (src/kernels/CMakeLists.txt). All of it is constexpr, which makes functions
-// that a device's code may call as well; none of it calls a library.
+// part of the meaning: results must equal Pillow's to the bit (method.md 4.2), so the files that include this are
+// compiled without contraction of multiply and add (src/kernels/CMakeLists.txt). All of it is constexpr, which makes
+// functions that a device's code may call as well; none of it calls a library.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +17,7 @@ constexpr std::int32_t clip8(std::int32_t value) {
   return value < 0 ? 0 : (value > 255 ? 255 : value);
 }
 
-/// Pillow's antialiased triangle filter from `in` pixels to `out` (spec 4.2): its scale is a float's.
+/// Pillow's antialiased triangle filter from `in` pixels to `out` (method.md 4.2): its scale is a float's.
 struct Filter {
   double scale, support, inverse;
 };

@@ -13,7 +13,7 @@ namespace {
 
 constexpr std::int64_t kStrip = 32;  // rows of a strip, and outputs of a tile
 
-/// Pillow's coefficients (spec 4.2) of outputs [begin, begin + count) of `out`, zeros at the ends left out.
+/// Pillow's coefficients (method.md 4.2) of outputs [begin, begin + count) of `out`, zeros at the ends left out.
 void make_taps(std::int64_t in, std::int64_t out, std::int64_t begin, std::int64_t count, ImageScratch::Taps& taps) {
   taps.first.clear();
   taps.begin.assign(1, 0);

@@ -167,7 +167,7 @@ struct UnitRow {
     float* a = data + row * c;
     const double norm = std::sqrt(team.sum(c, Square{a}));
     if (std::abs(norm - 1) < tolerance) return;
-    const double factor = 1.0 / (norm > 1e-12 ? norm : 1e-12);  // spec 2, prototype normalisation
+    const double factor = 1.0 / (norm > 1e-12 ? norm : 1e-12);  // method.md 2, prototype normalisation
     team.write(c, Stretched{a, factor}, a);
   }
 };

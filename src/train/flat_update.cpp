@@ -102,7 +102,7 @@ void FlatState::finish_update() {
   phases_->add_hidden(std::max(0.0, busy_ms - (on_device() ? stream_.take_stalled_ms() : exposed_ms_)));
 }
 
-/// Rows to length one, where a tensor is treated so (spec 2: prototypes). A sharded row may lie on two ranks: its
+/// Rows to length one, where a tensor is treated so (method.md 2: prototypes). A sharded row may lie on two ranks: its
 /// bucket is gathered, and each owner keeps its part of the result.
 void FlatState::normalize_rows(float tolerance) {
   for (auto& b : buckets_) {

@@ -23,7 +23,7 @@ namespace {
 
 constexpr const char* kPrototypes = "prototypes.weight";
 
-/// BatchNorm groups are min(world, bn_group_size) consecutive ranks (spec 5.6).
+/// BatchNorm groups are min(world, bn_group_size) consecutive ranks (method.md 5.4).
 int group_size(const config::Config& config, const comm::Communicator& comm) {
   const auto wanted = std::min<std::int64_t>(config.parallel.bn_group_size, comm.size());
   if (comm.size() % wanted != 0) {

@@ -51,8 +51,8 @@ void Swav::collect(device::Pool& pool, device::Tensor scores, const Score& score
   }
 }
 
-/// Sinkhorn (spec 3.2) on all assigned crops at once, so that their messages travel together. From inputs_ into codes_.
-/// A device runs what lies between two messages as one recorded piece of work.
+/// Sinkhorn (method.md 3.2) on all assigned crops at once, so that their messages travel together. From inputs_ into
+/// codes_. A device runs what lies between two messages as one recorded piece of work.
 void Swav::assign(const device::GraphKey& key, double* prototype_sums, Repairs repairs) {
   const auto& q = codes_;
   const std::size_t crops = assigned(), k = static_cast<std::size_t>(prototypes_);
@@ -103,8 +103,8 @@ void Swav::assign(const device::GraphKey& key, double* prototype_sums, Repairs r
   }
 }
 
-/// Adds a little to every entry of a crop in which some prototype has no share at all (spec 3.2 step 5). All ranks see
-/// the same sums, and so do the same.
+/// Adds a little to every entry of a crop in which some prototype has no share at all (method.md 3.2 step 5). All ranks
+/// see the same sums, and so do the same.
 bool Swav::add_to_empty(double* prototype_sums) {
   const std::size_t k = static_cast<std::size_t>(prototypes_);
   for (std::size_t a = 0; a < assigned(); ++a) {
@@ -119,7 +119,7 @@ bool Swav::add_to_empty(double* prototype_sums) {
   return std::any_of(empty, empty + assigned(), [](double e) { return e != 0; });
 }
 
-/// Every crop predicts the codes of the other assigned crops (spec 3.3). `code_sum` has room for their sum.
+/// Every crop predicts the codes of the other assigned crops (method.md 3.3). `code_sum` has room for their sum.
 void Swav::losses(device::Tensor scores, device::Tensor code_sum, device::Tensor d_scores, double weight) {
   const auto at = numbers(numbers_.on_queue());
   const auto temperature = static_cast<float>(config_.temperature);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The mapping of spec 1.4, both ways.
+// The mapping of method.md 1.4, both ways.
 #include "seer/checkpoint/names.hpp"
 
 #include <gtest/gtest.h>

@@ -105,7 +105,7 @@ TEST(Image, GoldenCropResizeMatchesExactly) {
   }
 }
 
-/// The recipe of spec 4.2, pixel by pixel: horizontal, 8 bits, vertical.
+/// The recipe of method.md 4.2, pixel by pixel: horizontal, 8 bits, vertical.
 Bytes naive_resize(const Picture& in, const Box& box, std::int64_t width, std::int64_t height) {
   struct Tap {
     std::int64_t at;

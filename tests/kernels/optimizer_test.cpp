@@ -99,7 +99,7 @@ TEST_P(Optimizer, MatchesGoldenLars) {
   EXPECT_EQ(momenta[0], 0.0F);
 }
 
-TEST_P(Optimizer, SpecTestVector) {  // spec 5.1
+TEST_P(Optimizer, TestVector) {  // method.md 5.1
   std::vector<float> p{1, 2, 2}, m(3);
   UpdateRule rule;
   rule.lr = 9.6F;

@@ -99,7 +99,7 @@ TEST_P(Sinkhorn, MatchesGolden) {
   }
 }
 
-TEST_P(Sinkhorn, SpecTestVectors) {  // spec 3.7
+TEST_P(Sinkhorn, TestVectors) {  // method.md 3.5
   Values scores({4, 1, 1, 3});
   scores.data = {0.9F, 0.1F, -0.2F, 0.8F, 0.3F, 0, 0.1F, 0.7F, -0.5F, 0.85F, 0.2F, 0.1F};
   expect_codes(sinkhorn(queue, scores, 0.05F, 3),
@@ -234,7 +234,7 @@ TEST_P(Sinkhorn, HardenTakesTheFirstOfEquals) {
   EXPECT_EQ(q.data, (std::vector<float>{0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1}));
 }
 
-/// The whole loss of spec 3.3 from the pieces, with the queue's rows below the batch's.
+/// The whole loss of method.md 3.3 from the pieces, with the queue's rows below the batch's.
 TEST_P(SwavLoss, MatchesGolden) {
   const test::GoldenFile file("swav_loss.h5");
   for (const std::string& name : file.names("/")) {

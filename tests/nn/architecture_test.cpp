@@ -46,7 +46,7 @@ TEST(Architecture, PresetsMatchTheGoldenTable) {
   }
 }
 
-// torchvision 0.14's stage widths where its rule differs (spec 1.1).
+// torchvision 0.14's stage widths where its rule differs (method.md 1.1).
 TEST(Architecture, TorchvisionRuleDiffersWhereTheSpecSays) {
   using W = std::vector<std::int64_t>;
   EXPECT_EQ(widths(architecture(preset("800mf", "torchvision"))), (W{64, 144, 320, 784}));

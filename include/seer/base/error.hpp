@@ -9,7 +9,7 @@
 
 namespace seer {
 
-/// The program's exit codes (docs/operations.md, design section 7).
+/// The program's exit codes (docs/operations.md).
 enum class ExitCode : int {
   ok = 0,
   input = 2,     ///< command line or configuration

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Counter-based random numbers (Philox 4x32-10, Salmon et al. 2011, from Random123).
 // A stream is named by (seed, purpose, a, b): the same name gives the same numbers on every rank, thread and run,
-// which is what makes resumed and re-partitioned runs see the same crops (design section 4).
+// which is what makes resumed and re-partitioned runs see the same crops (method.md 6).
 #pragma once
 
 #include <array>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Checkpoints (design section 5; file format in docs/formats.md): knows names, shapes and ranges, never layers.
+// Checkpoints (file format in docs/formats.md): knows names, shapes and ranges, never layers.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Weights from and to PyTorch: safetensors files with torchvision's, VISSL's and others' names (spec 1.4).
+// Weights from and to PyTorch: safetensors files with torchvision's, VISSL's and others' names (method.md 1.4).
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Names of the same tensors elsewhere (spec 1.4). Ours are torchvision's for the trunk, head.<i>.weight|bias and
+// Names of the same tensors elsewhere (method.md 1.4). Ours are torchvision's for the trunk, head.<i>.weight|bias and
 // head.<i>.norm.* for the head (i counts the linear layers), prototypes.weight.
 #pragma once
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The configuration as plain structs, one per section (design section 6). The member initialisers here are the
+// The configuration as plain structs, one per section (docs/configuration.md). The member initialisers here are the
 // defaults; what is allowed and the help of every key stand in src/config/schema.cpp.
 #pragma once
 

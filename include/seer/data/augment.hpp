@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// One image to one crop: what to do (CropPlan, drawn at random) and doing it (spec 4.1, 4.2).
+// One image to one crop: what to do (CropPlan, drawn at random) and doing it (method.md 4.1, 4.2).
 #pragma once
 
 #include <array>
@@ -51,8 +51,8 @@ struct AugmentScratch {
 void apply_crop(const Image& image, const CropPlan& plan, std::int64_t size, const config::Augment& augment,
                 AugmentScratch& scratch, float* out);
 
-/// The evaluation transform to 8 bits (spec 8): shorter side to `resize` (the longer to int(resize * long / short)),
-/// then the centre `crop` x `crop` pixels, with torchvision's rounding; what lies outside the image is black.
+/// The evaluation transform to 8 bits (method.md 8.1): shorter side to `resize` (the longer to int(resize * long /
+/// short)), then the centre `crop` x `crop` pixels, with torchvision's rounding; what lies outside the image is black.
 void center_crop(const Image& image, std::int64_t resize, std::int64_t crop, AugmentScratch& scratch,
                  kernels::Planes& out);
 

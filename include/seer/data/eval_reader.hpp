@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Images of a data set in order, through the evaluation transform (spec 8: shorter side to `resize`, centre crop,
-// normalised), read and decoded ahead by worker threads. What features and k-NN are computed from.
+// Images of a data set in order, through the evaluation transform (method.md 8.1: shorter side to `resize`, centre
+// crop, normalised), read and decoded ahead by worker threads. What features and k-NN are computed from.
 #pragma once
 
 #include <cstdint>

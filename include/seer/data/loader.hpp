@@ -59,7 +59,7 @@ class ShardLoader final : public BatchSource {
 /// that it may run on (each core divided among the node's ranks that may use it) less those that compute; at least 1.
 std::size_t reader_threads(const config::Config& config, const comm::Communicator& comm);
 
-/// The crops file of data.source = "crops" (design section 5). Not collective.
+/// The crops file of data.source = "crops" (docs/formats.md). Not collective.
 std::unique_ptr<BatchSource> open_crops(const config::Config& config, int rank, int ranks, Start start);
 
 /// Groups of consecutive crops of equal size, with room for `images` images each; tensors without memory.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The order of images: a keyed bijection of [0, images) for every epoch, in constant memory (design section 4).
+// The order of images: a keyed bijection of [0, images) for every epoch, in constant memory (method.md 6).
 #pragma once
 
 #include <cstdint>

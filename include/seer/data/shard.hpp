@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Shards (format: docs/formats.md, design section 5) and the data set that a list of them forms.
+// Shards (format: docs/formats.md) and the data set that a list of them forms.
 #pragma once
 
 #include <cstdint>

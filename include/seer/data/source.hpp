@@ -16,7 +16,7 @@
 
 namespace seer::data {
 
-/// Consecutive crops of equal size, run through the trunk together (spec 4.3).
+/// Consecutive crops of equal size, run through the trunk together (method.md 4.3).
 struct CropGroup {
   std::int64_t size = 0;  ///< pixels a side
   int first_crop = 0, count = 0;
@@ -71,7 +71,7 @@ struct Start {
 };
 
 /// Collective. Rank r of R takes the r-th equal slice of the images at [p, p + B), where p is the update's position
-/// (design section 4). Errors agreed over ranks: Error(file) for missing or malformed shards, Error(input) for a batch
+/// (method.md 6). Errors agreed over ranks: Error(file) for missing or malformed shards, Error(input) for a batch
 /// that the ranks do not divide. `compute`: the device queue that the batches are computed on, which must outlive the
 /// source; shards then give batches on the device, made beside it. A crops file's batches are on the host anyway.
 /// `opened`: the shards, where the caller has opened them already.

@@ -3,8 +3,8 @@
 // NHWC; all weights are in the order of the checkpoints (OIHW, grouped: [c_out, c_in / groups, k, k]); a body owns
 // whatever reordering its library wants.
 //
-// Precision (spec 5.3): activations are float, bf16 or f16, those of one call alike; their type says in which one it
-// computes. Weights and their gradients are float throughout: a body rounds its packed copy of the weights. Sums are
+// Precision (method.md 5.3): activations are float, bf16 or f16, those of one call alike; their type says in which one
+// it computes. Weights and their gradients are float throughout: a body rounds its packed copy of the weights. Sums are
 // taken in float.
 #pragma once
 

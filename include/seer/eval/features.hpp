@@ -25,7 +25,7 @@ class FeatureExtractor {
   /// Error(file) where a tensor of the model is missing or of another shape, naming the first; Error(input) for
   /// Layer::head without a head.
   FeatureExtractor(const checkpoint::Weights& weights, Layer layer, const std::string& source);
-  /// Starting values of spec 1.3 and 2: equal on all ranks.
+  /// Starting values of method.md 1.3 and 2: equal on all ranks.
   FeatureExtractor(const config::Model& model, const config::Head& head, std::uint64_t seed, Layer layer);
   FeatureExtractor(FeatureExtractor&&) noexcept;
   FeatureExtractor& operator=(FeatureExtractor&&) noexcept;
@@ -40,7 +40,7 @@ class FeatureExtractor {
   void compute_on(const std::string& device);
 
   /// Collective. Estimates the running statistics anew at the size of evaluation (training mixes those of two crop
-  /// sizes, spec 4.3): the mean over batches of batch mean and unbiased batch variance, each layer fed with batch
+  /// sizes, method.md 4.3): the mean over batches of batch mean and unbiased batch variance, each layer fed with batch
   /// statistics below it, as torch.optim.swa_utils.update_bn. `images` are drawn evenly from the whole data set, in
   /// batches of max(options.batch, ranks) over all ranks: the same for any number of ranks. Only the layers that
   /// features pass through are touched.

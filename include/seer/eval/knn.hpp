@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Weighted k-nearest-neighbour classification (spec 8.5): similarity is the dot product (cosine: of L2-normalised
+// Weighted k-nearest-neighbour classification (method.md 8.2): similarity is the dot product (cosine: of L2-normalised
 // rows); each of the k most similar training rows votes for its class with weight exp(similarity / temperature).
 #pragma once
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// BatchNorm (spec 1.2, 5.6) fused with what follows it in a RegNetY block, so that each activation is read and written
-// as few times as possible. x: convolution output [n, h, w, c]. Per-channel arrays have c floats.
+// BatchNorm (method.md 1.2, 5.4) fused with what follows it in a RegNetY block, so that each activation is read and
+// written as few times as possible. x: convolution output [n, h, w, c]. Per-channel arrays have c floats.
 //
 // Activations (x, y, shortcut, out and their gradients) are float, bf16 or f16, those of one call alike; statistics and
 // the vectors of an image (pooled, gate, d_pooled, d_gate) are float, arithmetic is done in float, sums in double.

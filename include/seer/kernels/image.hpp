@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Operations on 8-bit images, bit for bit as Pillow and torchvision compute them (spec 4.2). On the host they run on
-// many reader threads at once: each call is a plain loop on the calling thread and touches only its arguments.
-// For whole batches, on a device too: kernels/image_batch.hpp.
+// Operations on 8-bit images, bit for bit as Pillow and torchvision compute them (method.md 4.2). On the host they run
+// on many reader threads at once: each call is a plain loop on the calling thread and touches only its arguments. For
+// whole batches, on a device too: kernels/image_batch.hpp.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Updates over flat blocks (spec 5.1): few passes over all parameters, guided by a table of tensors.
+// Updates over flat blocks (method.md 5.1): few passes over all parameters, guided by a table of tensors.
 //
 // Everything a pointer points to lies where the queue's kernels are, results included, and no call waits for the queue:
 // updates can be recorded (device/graph.hpp), and norms can be summed over ranks on the device.
@@ -51,10 +51,10 @@ enum RangeFlag : std::uint8_t {
   kNoTrust = 4,  ///< as if lars were false
 };
 
-/// For every range: LARS (spec 5.1: scaling mode, zero-norm rule: a tensor whose parameter or gradient norm is exactly
-/// zero takes the raw gradient without decay), then momentum = m*momentum + g, p -= lr * momentum. The momentum block
-/// starts as zeros, which makes the first step "buf = g". gradient_squares are of the gradients as they lie in memory,
-/// without the rule's factor. `flags`: of each range, or null for none. One launch.
+/// For every range: LARS (method.md 5.1: scaling mode, zero-norm rule: a tensor whose parameter or gradient norm is
+/// exactly zero takes the raw gradient without decay), then momentum = m*momentum + g, p -= lr * momentum. The momentum
+/// block starts as zeros, which makes the first step "buf = g". gradient_squares are of the gradients as they lie in
+/// memory, without the rule's factor. `flags`: of each range, or null for none. One launch.
 void optimizer_update(Queue& queue, const FlatRanges& ranges, const std::uint8_t* flags,
                       const double* parameter_squares, const double* gradient_squares, const UpdateRule* rule,
                       const float* gradients, float* momenta, float* parameters);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// SwAV's assignment and loss (spec 3). scores: [rows, k] float. The reductions over ranks lie with the caller
+// SwAV's assignment and loss (method.md 3). scores: [rows, k] float. The reductions over ranks lie with the caller
 // (train/swav); these are the local pieces.
 //
 // Everything a pointer points to lies where the queue's kernels are, results included. No call waits for the queue, so
@@ -21,7 +21,7 @@ void maximum(Queue& queue, const Tensor& scores, float* largest);
 /// q[rows, k] = exp((scores - *maximum) / epsilon); *sum = their sum, infinite where an entry is.
 void sinkhorn_exponentials(Queue& queue, const Tensor& scores, const float* maximum, float epsilon, const Tensor& q,
                            double* sum);
-/// Entries of q that are +inf become the largest finite one (spec 3.2 step 3); *sum = the sum after that. Where no
+/// Entries of q that are +inf become the largest finite one (method.md 3.2 step 3); *sum = the sum after that. Where no
 /// entry is finite, nothing changes.
 void sinkhorn_repair(Queue& queue, const Tensor& q, double* sum);
 /// q *= 1 / *sum. *trouble becomes 1 where the sum is infinite or NaN, else it stays.
@@ -30,7 +30,8 @@ void sinkhorn_divide(Queue& queue, const Tensor& q, const double* sum, double* t
 void sinkhorn_prototype_sums(Queue& queue, const Tensor& q, double* sums);
 /// *empty = 1 where the sum of some prototype is exactly zero, else 0.
 void sinkhorn_any_empty(Queue& queue, const double* sums, std::int64_t k, double* empty);
-/// q += value, the repair of a prototype whose sum is exactly zero (spec 3.2 step 5; then the sums are taken again).
+/// q += value, the repair of a prototype whose sum is exactly zero (method.md 3.2 step 5; then the sums are taken
+/// again).
 void sinkhorn_add(Queue& queue, const Tensor& q, float value);
 /// In place: sums become factors, 1 / (k * sum), infinite ones the largest finite factor. *trouble becomes 1 where a
 /// sum is zero, else it stays.
@@ -41,7 +42,7 @@ void sinkhorn_scale(Queue& queue, const Tensor& q, const double* factors, double
 /// One-hot of each row's argmax (first of equals), in place.
 void sinkhorn_harden(Queue& queue, const Tensor& q);
 
-/// Cross-entropy of one crop's scores s [b, k] against the codes of the other assigned crops (spec 3.3), t the
+/// Cross-entropy of one crop's scores s [b, k] against the codes of the other assigned crops (method.md 3.3), t the
 /// temperature: code_sum[b, k] is the sum of those codes, `codes` how many they are (each row of a code sums to 1).
 /// *loss = weight * sum over b of (codes * logsumexp(s / t) - sum over k of code_sum * s / t). Where d_scores is not
 /// empty it becomes that value's gradient, weight / t * (codes * softmax(s / t) - code_sum).

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// RegNetY's stages from (depth, w0, wa, wm, group width): spec 1.1 and the preset table 1.6.
+// RegNetY's stages from (depth, w0, wa, wm, group width): method.md 1.1 and the presets of 1.5.
 #pragma once
 
 #include <cstdint>
@@ -22,13 +22,13 @@ struct Architecture {
   std::int64_t features() const { return stages.back().width; }
 };
 
-/// Squeeze-excitation width of a block: a quarter of the block's INPUT width, half to even (spec 1.2).
+/// Squeeze-excitation width of a block: a quarter of the block's INPUT width, half to even (method.md 1.2).
 std::int64_t squeeze_width(std::int64_t input_width);
 
 /// The five numbers of a preset filled in; a model without one as it is. Error(input) for an unknown preset.
 config::Model with_numbers(config::Model model);
 
-/// Error(input) for an unknown preset or numbers outside the preconditions of spec 1.1.
+/// Error(input) for an unknown preset or numbers outside the preconditions of method.md 1.1.
 Architecture architecture(const config::Model& model);
 
 /// Lower-case names of all presets, smallest first.

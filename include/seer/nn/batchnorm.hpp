@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// BatchNorm's parameters, running statistics and synchronisation (spec 1.2, 5.6). The arithmetic over activations is in
-// kernels/batchnorm; which fused form is used is the block's business.
+// BatchNorm's parameters, running statistics and synchronisation (method.md 1.2, 5.4). The arithmetic over activations
+// is in kernels/batchnorm; which fused form is used is the block's business.
 #pragma once
 
 #include <span>

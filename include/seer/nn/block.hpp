@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// RegNetY's bottleneck block (spec 1.2): 1x1 conv, BN, ReLU -> grouped 3x3 conv, BN, ReLU -> squeeze-excitation ->
+// RegNetY's bottleneck block (method.md 1.2): 1x1 conv, BN, ReLU -> grouped 3x3 conv, BN, ReLU -> squeeze-excitation ->
 // 1x1 conv, BN -> sum with the shortcut -> ReLU. Forward and backward are explicit; everything between two
 // convolutions is fused into as few passes over the activation as possible.
 #pragma once

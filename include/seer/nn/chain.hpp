@@ -15,7 +15,7 @@
 namespace seer::nn {
 
 /// What a segment keeps from its forward to its backward pass. The rest is computed again, to the same bits, from what
-/// is kept: without collectives, and without a change of running statistics (spec 7.2).
+/// is kept: without collectives, and without a change of running statistics (method.md 7.2).
 enum class Keep : std::uint8_t {
   all,
   convolutions,  ///< drops what follows a convolution by a pass over memory: BatchNorm + ReLU, the gated product

@@ -36,7 +36,7 @@ struct Context {
   std::int64_t parameters_begin = 0, gradients_begin = 0;  ///< the element of the block that the pointer points to
   float* buffers = nullptr;                                ///< running statistics
   std::uint64_t version = 0;                               ///< of the parameters; 0: may change at any time
-  /// Of the trunk's activations and their gradients, and what operands of products are rounded to (spec 5.3).
+  /// Of the trunk's activations and their gradients, and what operands of products are rounded to (method.md 5.3).
   /// Parameters, statistics, features and the head's activations are float.
   DType compute = DType::f32;
   Mode mode = Mode::train;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// SwAV's projection head (spec 2): linear layers (ReLU between, none after; optional BatchNorm before the ReLU), rows
-// L2-normalised, then prototypes (linear, no bias). Runs once on the features of all crops. Its segments are the linear
-// layers (the last with the normalisation behind it) and the prototypes.
+// SwAV's projection head (method.md 2): linear layers (ReLU between, none after; optional BatchNorm before the ReLU),
+// rows L2-normalised, then prototypes (linear, no bias). Runs once on the features of all crops. Its segments are the
+// linear layers (the last with the normalisation behind it) and the prototypes.
 #pragma once
 
 #include <vector>

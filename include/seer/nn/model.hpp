@@ -28,7 +28,7 @@ class Model {
   /// where the last one's end.
   std::vector<std::int64_t> segment_begins() const;
 
-  /// Starting values of both blocks (spec 1.3, 2): parameters drawn by name, running mean 0 and variance 1.
+  /// Starting values of both blocks (method.md 1.3, 2): parameters drawn by name, running mean 0 and variance 1.
   void initialize(std::uint64_t seed, float* parameters, float* buffers) const;
 
  private:

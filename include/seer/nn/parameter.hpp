@@ -9,7 +9,7 @@
 
 namespace seer::nn {
 
-/// How a tensor starts (spec 1.3 and 2).
+/// How a tensor starts (method.md 1.3 and 2).
 enum class Init {
   conv_normal,  ///< N(0, 2 / (k k c_out)); fan = k*k*c_out
   uniform_fan,  ///< U(-1/sqrt(fan), 1/sqrt(fan)); fan = inputs

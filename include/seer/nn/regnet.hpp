@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The RegNetY trunk (spec 1.2): stem, stages of blocks, global average pool. Its segments are the stem and every block.
+// The RegNetY trunk (method.md 1.2): stem, stages of blocks, global average pool. Its segments are the stem and every
+// block.
 #pragma once
 
 #include <vector>

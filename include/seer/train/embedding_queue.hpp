@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// SwAV's queue (spec 3.5): the embeddings of the last updates' assigned crops. Their scores are further rows for the
-// assignment. A ring of this rank's rows; gather() and restore() see the queue of all ranks.
+// SwAV's queue (method.md 3.4): the embeddings of the last updates' assigned crops. Their scores are further rows for
+// the assignment. A ring of this rank's rows; gather() and restore() see the queue of all ranks.
 #pragma once
 
 #include <cstdint>

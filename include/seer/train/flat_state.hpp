@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Parameters, gradients and momentum as flat blocks, whole or sharded over ranks (spec 7.1), and the collectives that
-// keep them together, run beside the computation.
+// Parameters, gradients and momentum as flat blocks, whole or sharded over ranks (method.md 7.1), and the collectives
+// that keep them together, run beside the computation.
 //
 // The blocks are cut into buckets of whole segments (stem, blocks, layers of the head). In a group of G
 // ranks, rank r owns the r-th part of every bucket, balanced to the element, so a tensor may be split. Groups hold

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a rank will hold, before it holds it, and what to recompute so that it fits (spec 5.5).
+// What a rank will hold, before it holds it, and what to recompute so that it fits (method.md 7.2).
 //
 // The figures come from whole updates of the Learner itself on a planned machine (device/ledger.hpp): the same code
 // asks the same arena for the same tensors in the same order. Nothing here is collective; all ranks find the same.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What is written down about an update: run_dir/metrics.jsonl and the progress line. TensorBoard's event file gets the
-// same values (train/tensorboard.hpp). Keys: design section 5, docs/watching.md.
+// same values (train/tensorboard.hpp). Keys: docs/watching.md.
 #pragma once
 
 #include <cstdint>

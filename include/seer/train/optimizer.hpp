@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// LARS or SGD over the flat blocks (spec 5.1). Each tensor is treated as it was registered (nn::Treatment).
+// LARS or SGD over the flat blocks (method.md 5.1). Each tensor is treated as it was registered (nn::Treatment).
 //
 // Norms, flags and the rule lie where the queue's kernels are, and an update waits for nothing; read_squares() brings
 // the norms to the host.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Mixed precision (spec 5.3): the type of the computation, and the scale of the loss that keeps small gradients from
-// vanishing in it.
+// Mixed precision (method.md 5.3): the type of the computation, and the scale of the loss that keeps small gradients
+// from vanishing in it.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Learning rates (spec 5.2): pure functions of the update, but for `plateau`, whose state is checkpointed.
+// Learning rates (method.md 5.2): pure functions of the update, but for `plateau`, whose state is checkpointed.
 #pragma once
 
 #include <cstdint>

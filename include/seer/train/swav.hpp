@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// SwAV's codes, loss and gradient over all ranks (spec 3). One body for the host and for devices: the whole of it is
-// put into the queue, and its numbers are read with one wait.
+// SwAV's codes, loss and gradient over all ranks (method.md 3). One body for the host and for devices: the whole of it
+// is put into the queue, and its numbers are read with one wait.
 #pragma once
 
 #include <cstdint>
