@@ -10,9 +10,9 @@
 namespace seer::train {
 
 std::string to_text(const LockOwner& owner);
-/// Nothing for a lock that was given back (empty). A text that is not ours is an owner of whom nothing is known.
+/// Empty text (a lock that was released): nothing. Text that this program did not write: an owner without known fields.
 std::optional<LockOwner> from_text(const std::string& text);
-/// Known to be dead. False where `asking` cannot know: the owner's process runs, or ran, out of its sight.
+/// Whether the owner's process is known to have ended. False if `asking` cannot see it (another node or container).
 bool is_dead(const LockOwner& owner, const LockOwner& asking);
 
 }  // namespace seer::train

@@ -233,7 +233,8 @@ MemoryPlan plan_memory(const config::Config& config, Topology topology, std::int
     }
     return plan;
   }
-  // Not even with everything recomputed; but the working set of a replay may make a little less of it the smaller one.
+  // Recomputing everything does not fit. Recomputing a little less may need less memory, because a replay has a working
+  // set of its own.
   auto smallest = plan.footprint.total();
   for (std::size_t count = 0; count < order.size(); ++count) {
     auto tried = after(count);

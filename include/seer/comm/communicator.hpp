@@ -62,9 +62,9 @@ class Communicator {
 
   /// Gives it the name it has in traffic(); "world" for the world, else "part" until then.
   Communicator named(std::string name) &&;
-  /// What was counted since it was made, kinds that never happened left out. A call of a function here counts once,
-  /// however many messages the MPI makes of it. One rank alone sends nothing, and nothing is counted. To be called
-  /// while no collective is under way.
+  /// Counts since construction, without kinds that never happened. Each call of a function here counts once, however
+  /// many messages MPI makes of it. A communicator of one rank sends nothing and counts nothing. Call it while no
+  /// collective is in progress.
   std::vector<Traffic> traffic() const;
   /// Of the staging memory.
   std::int64_t staging_bytes() const;

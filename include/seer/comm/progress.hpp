@@ -18,11 +18,11 @@ struct Doing {
 };
 void tell_doing(Doing doing);
 Doing doing_now();
-/// Number of the update that begins (0-based); from here on that is what is done, until something else is told.
+/// Sets what the process is doing to "update `update`" (0-based), until the next call of a function here.
 void tell_update(std::int64_t update);
 /// A part of a long phase is done, a segment of the network say.
 void tell_progress();
-/// "; in update 17, backward"; before the first update "; during set-up". "" where nothing was ever told.
+/// "; in update 17, backward"; before the first update "; during set-up". "" if nothing was set.
 std::string doing_text();
 
 /// A read that may hang, for as long as it lives. `path` outlives it.

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Collectives beside the computation: jobs that a thread of its own runs one after the other, in the order in which
-// they were posted. All ranks post the same jobs in the same order, and the communicators used in them are used nowhere
-// else.
+// Collectives beside the computation. A second thread runs jobs one after the other, in the order in which they were
+// posted. All ranks post the same jobs in the same order. A communicator that a job uses is used nowhere else.
 //
-// On a device the second thread is a second queue. A job runs when it is posted, in the caller's thread, and puts its
-// collectives into queue(); the device begins them when what the compute queue held by then is done. wait() lets the
-// compute queue wait, not the caller. So one thread gives the device all its work, in the same order on all ranks,
-// which NCCL needs where several communicators have work at once.
+// On a device there is a second queue instead of a second thread. A job runs in the caller's thread when it is posted,
+// and puts its collectives into queue(). The device starts them after the work that the compute queue held at that
+// time. wait() makes the compute queue wait, not the caller. So one thread submits all work, in the same order on all
+// ranks, as NCCL requires when several communicators have work at once.
 #pragma once
 
 #include <cstdint>
@@ -20,10 +19,9 @@ namespace seer::comm {
 
 class Stream {
  public:
-  /// Jobs run when they are posted, in the caller's thread, where `threaded` is false or the MPI lacks
-  /// MPI_THREAD_MULTIPLE.
-  /// With a ledger (planned), threaded jobs are told as beside the main line. With a device queue as `compute`: beside
-  /// it where `threaded`, else in it.
+  /// If `threaded` is false or MPI lacks MPI_THREAD_MULTIPLE, jobs run in the caller's thread when they are posted.
+  /// With a ledger (planned), threaded jobs are recorded as running beside the main line. With a device queue as
+  /// `compute`, jobs use a second queue if `threaded`, else `compute` itself.
   explicit Stream(bool threaded, device::Ledger* ledger = nullptr, const device::Queue& compute = {});
   ~Stream();
   Stream(const Stream&) = delete;
@@ -31,16 +29,15 @@ class Stream {
 
   using Ticket = std::uint64_t;  ///< 0: nothing to wait for
   Ticket post(std::function<void()> job);
-  /// Until the job and all before it are done; on a device, what is put into the compute queue from now on waits until
-  /// then. Throws what a job threw.
+  /// Waits for the job and all jobs posted before it. Host: blocks the caller. Device: does not block; work submitted
+  /// to the compute queue after this call waits. Rethrows what a job threw.
   void wait(Ticket ticket);
-  /// Whether there is nothing to wait for any more.
+  /// Whether the job has finished.
   bool done(Ticket ticket) const;
   void wait_all();
-  /// Time that jobs took since the last call, ms; how much of it the caller spent in wait() or post() is the caller's
-  /// to measure.
+  /// Time in ms that jobs ran since the last call. The caller measures how long it waited for them.
   double take_busy_ms();
-  /// On a device: the part of it that the compute queue stood still for, as far as that is over. Else 0.
+  /// Device: the part of that time during which the compute queue waited. Host: 0.
   double take_stalled_ms();
   bool threaded() const;
   /// Where jobs put device work; else a host or planned queue.

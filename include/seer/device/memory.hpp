@@ -120,8 +120,8 @@ class Pool {
 std::size_t available_bytes(Space space = Space::host);
 /// What there is of it in all.
 std::size_t total_bytes(Space space = Space::host);
-/// Of an error about so many bytes that are not to be had: input where there are not as many in all, so that every such
-/// node would refuse them again; else device, for something else holds them now.
+/// Exit code for a failed allocation of `bytes`: `input` if the machine has less than that in total (a retry cannot
+/// succeed), `device` if the memory is only in use at the moment.
 ExitCode exit_code_without(std::size_t bytes, Space space);
 /// Bytes the process holds now and held at most (resident set, /proc/self/status); 0 where unknown.
 std::size_t resident_bytes();

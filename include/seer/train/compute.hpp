@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The libraries that convolve and multiply, where a configuration wants them.
+// The device, the queue and the library (dnn) that a configuration asks for.
 #pragma once
 
 #include <cstddef>
@@ -13,7 +13,7 @@
 
 namespace seer::train {
 
-/// Collective. Where parallel.device has it computed; Error(device), agreed, where that is not to be had.
+/// Collective. Where `parallel.device` makes the run compute. Error(device), agreed, if there is no such device.
 device::Space agreed_space(const config::Config& config, const comm::Communicator& comm);
 
 /// Collective. A queue where parallel.device is or means a device; null: the host's, or a planned one.

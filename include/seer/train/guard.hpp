@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// What follows from an update that the learner left out (learner.hpp, Cause): it is told of, and after guard.
-// max_skips_in_a_row of them the last good checkpoint is wanted, after guard.max_reloads of those the run ends. What a
-// loss scale above 1 overflows does not count: it halves by itself until it is not the scale.
+// Policy for skipped updates (learner.hpp, Cause). Every skip is logged. After `guard.max_skips_in_a_row` consecutive
+// skips the run reloads its last good checkpoint; after `guard.max_reloads` reloads it stops. Overflows under a loss
+// scale above 1 are not counted: the scale is halved each time, so if the scale was the cause, they end by themselves.
 //
-// Decides from what is the same on all ranks, so all decide alike. Files are the root's: run_dir/skipped.jsonl, one
-// object for every skipped update and every reload, appended to; run_dir/bad_numbers.txt, the account of a run that was
-// given up.
+// Decisions depend only on values that are equal on all ranks, so all ranks decide alike. Files are the root's:
+// run_dir/skipped.jsonl, one object for every skipped update and every reload, appended to; run_dir/bad_numbers.txt,
+// the account of a run that was given up.
 #pragma once
 
 #include <cstdint>

@@ -54,12 +54,12 @@ class Learner {
     double loss = 0;                ///< mean over ranks
     double grad_norm = 0;           ///< unscaled
     double loss_scale = 1;          ///< that this update used
-    bool skipped = false;           ///< nothing was changed by this update
-    Cause cause = Cause::none;      ///< of that
-    std::vector<Culprit> culprits;  ///< where it began; the same on all ranks
-    /// Whether the loss tells of the network, and not of a fault.
+    bool skipped = false;           ///< the update changed nothing
+    Cause cause = Cause::none;      ///< why it was skipped
+    std::vector<Culprit> culprits;  ///< where the fault began; the same on all ranks
+    /// Whether the loss is one of the network, not of a fault.
     bool loss_counts() const { return cause == Cause::none || cause == Cause::loss_scale; }
-    /// NaN where it does not.
+    /// The loss, or NaN if it does not count.
     double counted_loss() const { return loss_counts() ? loss : std::numeric_limits<double>::quiet_NaN(); }
     double code_entropy = 0, prediction_entropy = 0;  ///< nats; only where asked for
     std::int64_t bad_images = 0;                      ///< of this update, all ranks

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Where the time of an update goes, phase by phase. Exclusive times: what is timed inside another phase (a BatchNorm
 // synchronisation inside the forward pass) counts for the inner one alone, so the rows of the table add up to the wall
-// time. On a device they are times of its queue, which is ahead of nothing and behind the program: a phase that waits
-// for the host, data for instance, is time in which the queue has nothing to do.
+// time. On a device they are times of its queue. A phase in which the device waits for the host (data, for instance)
+// counts the time in which the queue is empty.
 #pragma once
 
 #include <array>

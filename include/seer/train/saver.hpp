@@ -85,10 +85,10 @@ class Saver {
   Describe describe_;
   CheckpointInterval interval_;
   Clock since_;                ///< the last update
-  Job job_;                    ///< the last one begun
-  Job put_off_{};              ///< what was due while the run did not trust itself
-  bool told_ = true;           ///< its end
-  double writing_s_ = 0;       ///< that the last one collected took beside the training
+  Job job_;                    ///< the save in progress, or the last one
+  Job put_off_{};              ///< a save postponed because recent updates were bad (Guard::trusts)
+  bool told_ = true;           ///< the outcome of job_ has been reported
+  double writing_s_ = 0;       ///< seconds that the last finished save ran beside the training
   std::int64_t saved_ = -1;    ///< updates of the newest checkpoint
   std::int64_t failures_ = 0;  ///< in a row
   // Of the writing thread, to be read when it has finished:

@@ -25,7 +25,7 @@ class TrafficLedger {
   /// `counters`: all communicators' counts so far, with nothing under way (Learner::traffic).
   explicit TrafficLedger(std::function<std::vector<comm::Traffic>()> counters) : counters_(std::move(counters)) {}
 
-  /// What was counted since the last call, or ever, was for this.
+  /// Attributes everything that was counted since the last call to `use`.
   void close(Use use);
   /// Sums by use, communicator and kind, in this order.
   std::vector<Row> rows() const;
