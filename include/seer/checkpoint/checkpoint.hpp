@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Checkpoints (file format in docs/formats.md): knows names, shapes and ranges, never layers.
+// Checkpoints (file format in docs/formats.md): names, shapes and ranges of tensors.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The only place with two bodies: convolution and GEMM, forward and both backwards. Host: oneDNN. All activations are
+// Convolution and GEMM, forward and both backwards. Host: oneDNN; device: cuDNN and cuBLASLt. All activations are
 // NHWC; all weights are in the order of the checkpoints (OIHW, grouped: [c_out, c_in / groups, k, k]); a body owns
 // whatever reordering its library wants.
 //

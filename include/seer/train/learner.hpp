@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// One update of SwAV: forward, codes, loss, backward, reduction, LARS, prototypes. Knows nothing of files or time.
+// One update of SwAV: forward, codes, loss, backward, reduction, optimizer; and what a checkpoint takes from it.
 #pragma once
 
 #include <functional>
