@@ -30,7 +30,7 @@ struct Rule {
   bool open_high = false;              ///< high itself is not allowed
   std::vector<std::string> choices{};  ///< strings: the only values; empty = any
   std::string zero_word{};             ///< integers: the text that stands for 0, whatever the range; "" = none
-  std::vector<std::string> later{};    ///< values the design names and this version does not have yet
+  std::vector<std::string> later{};    ///< values that are planned and that this version does not have yet
   std::size_t least_entries = 0, most_entries = std::numeric_limits<std::size_t>::max();
   bool ascending = false;  ///< lists: no entry below the one before it
   /// Strings with a form of their own: what the value becomes, nothing where it is refused; `form` says it in words.
