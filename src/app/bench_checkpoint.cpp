@@ -20,7 +20,7 @@
 #include "seer/base/random.hpp"
 #include "seer/checkpoint/background.hpp"
 #include "seer/checkpoint/checkpoint.hpp"
-#include "seer/nn/model.hpp"
+#include "seer/method/method.hpp"
 
 namespace seer::app {
 namespace {
@@ -154,7 +154,7 @@ Timings measure(const comm::Communicator& world, const Options& options, const s
 
 // Parameters, momentum and running statistics.
 std::int64_t bytes_of(const config::Config& config) {
-  const nn::Model model(config.model, config.head);
+  const auto model = method::make_model(config);
   return 4 * (2 * model.parameters().parameter_count() + model.buffers().block_elems());
 }
 

@@ -231,7 +231,7 @@ int run(const comm::Communicator& world, const Options& options) {
   model.preset = options.preset;
   model.width_rule = options.width_rule;
   const auto type = options.type();
-  auto layers = conv_layers(nn::architecture(model), options.sizes, options.batches, type);
+  auto layers = conv_layers(model, options.sizes, options.batches, type);
   auto heading = heading_of(options, world.size());
   Yardstick yardstick;
   if (!options.machine.empty()) {

@@ -5,6 +5,9 @@
 
 #include <algorithm>
 
+#include "seer/nn/convolutions.hpp"
+#include "seer/nn/model.hpp"
+
 namespace seer::app {
 namespace {
 
@@ -50,47 +53,16 @@ std::string ConvLayer::name() const {
                      s.groups > 1 ? fmt::format(" in {} groups", s.groups) : "");
 }
 
-/// Spec 1.2: stem, then per block a, b, c and where the shape changes the shortcut. Squeeze-excitation works on one
-/// pixel an image and is left out.
-std::vector<ConvLayer> conv_layers(const nn::Architecture& architecture, const std::vector<std::int64_t>& sizes,
+std::vector<ConvLayer> conv_layers(const config::Model& model, const std::vector<std::int64_t>& sizes,
                                    const std::vector<std::int64_t>& batches, DType type) {
+  const nn::Model net(model);
   std::vector<ConvLayer> layers;
   for (std::size_t i = 0; i < sizes.size(); ++i) {
     const auto first = layers.size();
-    const auto add = [&](std::int64_t h, std::int64_t in, std::int64_t out, std::int64_t kernel, std::int64_t stride,
-                         std::int64_t groups) {
-      const dnn::ConvShape shape{.n = batches[i],
-                                 .h = h,
-                                 .w = h,
-                                 .c_in = in,
-                                 .c_out = out,
-                                 .kernel = kernel,
-                                 .stride = stride,
-                                 .pad = kernel / 2,
-                                 .groups = groups};
-      const auto same = std::find_if(layers.begin() + static_cast<std::ptrdiff_t>(first), layers.end(),
-                                     [&](const ConvLayer& l) { return l.shape == shape; });
-      if (same != layers.end()) {
-        ++same->count;
-      } else {
-        layers.push_back({.shape = shape, .crop = sizes[i], .work = work_of(shape, type)});
-      }
-      return shape.out_h();
-    };
-    std::int64_t h = add(sizes[i], 3, nn::kStemWidth, 3, 2, 1);
-    layers[first].images = true;
-    std::int64_t in = nn::kStemWidth;
-    for (const auto& stage : architecture.stages) {
-      for (std::int64_t block = 0; block < stage.depth; ++block) {
-        const std::int64_t stride = block == 0 ? 2 : 1;
-        add(h, in, stage.width, 1, 1, 1);
-        const std::int64_t out_h = add(h, stage.width, stage.width, 3, stride, stage.width / stage.group_width);
-        add(out_h, stage.width, stage.width, 1, 1, 1);
-        if (stride != 1 || in != stage.width) add(h, in, stage.width, 1, stride, 1);
-        in = stage.width;
-        h = out_h;
-      }
+    for (const auto& c : nn::convolutions(net.trunk(), batches[i], sizes[i])) {
+      layers.push_back({.shape = c.shape, .crop = sizes[i], .count = c.count, .work = work_of(c.shape, type)});
     }
+    layers[first].images = true;
   }
   return layers;
 }

@@ -8,10 +8,10 @@
 #include <string>
 #include <vector>
 
+#include "seer/config/config.hpp"
 #include "seer/config/machine.hpp"
 #include "seer/device/ledger.hpp"
 #include "seer/dnn/backend.hpp"
-#include "seer/nn/architecture.hpp"
 
 namespace seer::app {
 
@@ -41,7 +41,7 @@ struct ConvLayer {
 };
 
 /// For each crop size so many images, activations of `type`.
-std::vector<ConvLayer> conv_layers(const nn::Architecture& architecture, const std::vector<std::int64_t>& sizes,
+std::vector<ConvLayer> conv_layers(const config::Model& model, const std::vector<std::int64_t>& sizes,
                                    const std::vector<std::int64_t>& batches, DType type);
 
 /// What is said above the tables.

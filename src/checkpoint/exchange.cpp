@@ -12,41 +12,16 @@
 #include "seer/base/error.hpp"
 #include "seer/checkpoint/safetensors.hpp"
 #include "seer/config/nearest.hpp"
-#include "seer/nn/architecture.hpp"
 #include "seer/nn/model.hpp"
+#include "seer/nn/trunk.hpp"
 
 namespace seer::checkpoint {
 namespace {
 
-using Shapes = std::map<std::string, std::vector<std::int64_t>>;
-
-// Head and prototypes from the tensors there are; dims stay empty where there is no head.
-void infer_head(const Shapes& shapes, const std::string& path, config::Head& head) {
-  head.dims.clear();
-  head.batchnorm = false;
-  head.prototypes = 0;
-  for (int i = 0;; ++i) {
-    const auto layer = shapes.find(fmt::format("head.{}.weight", i));
-    if (layer == shapes.end()) break;
-    const auto& shape = layer->second;
-    if (shape.size() != 2 || (i > 0 && shape[1] != head.dims.back())) {
-      throw Error(ExitCode::file,
-                  fmt::format("{}: {} has shape [{}], wanted [any, {}]", path, layer->first, fmt::join(shape, ", "),
-                              i > 0 ? std::to_string(head.dims.back()) : "any"));
-    }
-    if (i == 0) head.dims.push_back(shape[1]);
-    head.dims.push_back(shape[0]);
-    head.batchnorm = head.batchnorm || shapes.contains(fmt::format("head.{}.norm.weight", i));
-  }
-  const auto prototypes = shapes.find("prototypes.weight");
-  if (prototypes != shapes.end() && !head.dims.empty() && prototypes->second.size() == 2) {
-    head.prototypes = prototypes->second[0];
-  }
-}
-
 bool belongs(const std::string& name) {
-  return name.starts_with("stem.") || name.starts_with("trunk_output.") || name.starts_with("head.") ||
-         name == "prototypes.weight";
+  const auto root = name.substr(0, name.find('.'));
+  const auto has_root = [&](const auto* kind) { return std::ranges::find(kind->roots, root) != kind->roots.end(); };
+  return name.starts_with("head.") || name == "prototypes.weight" || std::ranges::any_of(nn::trunk_kinds(), has_root);
 }
 
 bool is_buffer(const std::string& name) {
@@ -94,63 +69,56 @@ Renamed rename(const SafetensorsFile& file, const std::string& path, Naming nami
   return out;
 }
 
-/// The options for a preset that has the stages of these tensors; "" where none has.
+/// The options for a preset whose trunk these tensors are; "" where there is none.
 std::string fitting_options(const Shapes& shapes) {
-  std::vector<nn::Stage> stages;
-  for (int s = 1;; ++s) {
-    const auto tensor = [&](std::int64_t block, const char* name) {
-      const auto found = shapes.find(fmt::format("trunk_output.block{0}.block{0}-{1}.{2}", s, block, name));
-      return found == shapes.end() || found->second.size() != 4 ? nullptr : &found->second;
-    };
-    nn::Stage stage;
-    while (tensor(stage.depth, "f.c.0.weight") != nullptr) ++stage.depth;
-    const auto *wide = tensor(0, "f.c.0.weight"), *grouped = tensor(0, "f.b.0.weight");
-    if (wide == nullptr || grouped == nullptr) break;
-    stages.push_back({(*wide)[0], stage.depth, (*grouped)[1]});
+  Shapes of_trunk;
+  for (const auto& [name, shape] : shapes) {
+    if (!name.starts_with("head.") && name != "prototypes.weight") of_trunk.emplace(name, shape);
   }
-  for (const char* rule : {"pycls", "torchvision"}) {
-    for (const auto& preset : nn::preset_names()) {
-      config::Model model;
-      model.preset = preset;
-      model.width_rule = rule;
-      const auto wanted = nn::architecture(model).stages;
-      const auto equal = [](const nn::Stage& a, const nn::Stage& b) {
-        return a.width == b.width && a.depth == b.depth && a.group_width == b.group_width;
+  for (const auto* kind : nn::trunk_kinds()) {
+    for (auto model : kind->presets()) {
+      model.trunk = kind->name;
+      const nn::Model net(model);
+      const auto& wanted = net.parameters().entries();
+      const auto is = [&](const auto& entry) {
+        const auto found = of_trunk.find(entry.name);
+        return found != of_trunk.end() && found->second == entry.shape;
       };
-      if (std::equal(wanted.begin(), wanted.end(), stages.begin(), stages.end(), equal)) {
-        return "--preset " + preset + (model.width_rule == "pycls" ? "" : " --width-rule torchvision");
-      }
+      std::size_t parameters = 0;
+      for (const auto& [name, shape] : of_trunk) parameters += is_buffer(name) ? 0 : 1;
+      if (parameters != wanted.size() || !std::ranges::all_of(wanted, is)) continue;
+      const config::Model usual;
+      return (model.trunk == usual.trunk ? "" : "--trunk " + model.trunk + " ") + "--preset " + model.preset +
+             (model.width_rule == usual.width_rule ? "" : " --width-rule " + model.width_rule);
     }
   }
   return "";
 }
 
-template <class Number>
-void read_number(const SafetensorsFile& file, const std::string& path, const char* key, Number& to) {
-  const auto found = file.metadata().find(key);
-  if (found == file.metadata().end()) return;
-  const auto& text = found->second;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), to);
-  if (error != std::errc() || end != text.data() + text.size()) {
-    throw Error(ExitCode::file, fmt::format("{}: its metadata say {} = \"{}\", wanted a number", path, key, text),
-                "give the architecture: --preset, or the five numbers");
-  }
-}
-
 /// The architecture that `seer export` wrote down.
 std::optional<config::Model> recorded_model(const SafetensorsFile& file, const std::string& path) {
   const auto& about = file.metadata();
-  const auto text = [&](const char* key) { return about.contains(key) ? about.at(key) : std::string(); };
-  if (text("producer") != "seer") return std::nullopt;
+  if (const auto producer = about.find("producer"); producer == about.end() || producer->second != "seer") {
+    return std::nullopt;
+  }
   config::Model model;
-  model.preset = text("preset");
-  if (about.contains("width_rule")) model.width_rule = text("width_rule");
-  if (!model.preset.empty()) return model;
-  read_number(file, path, "depth", model.depth);
-  read_number(file, path, "w0", model.w0);
-  read_number(file, path, "wa", model.wa);
-  read_number(file, path, "wm", model.wm);
-  read_number(file, path, "group_width", model.group_width);
+  config::Head unused;
+  model.preset.clear();
+  config::visit_architecture(model, unused, [&]<class Value>(const char* key, Value& value) {
+    const auto found = about.find(key);
+    if (found == about.end()) return;
+    const auto& text = found->second;
+    if constexpr (std::is_same_v<Value, std::string>) {
+      value = text;
+    } else if constexpr (std::is_same_v<Value, std::int64_t> || std::is_same_v<Value, double>) {
+      if (!model.preset.empty()) return;  // which says all
+      const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+      if (error != std::errc() || end != text.data() + text.size()) {
+        throw Error(ExitCode::file, fmt::format("{}: its metadata say {} = \"{}\", wanted a number", path, key, text),
+                    "give the architecture: --preset, or the five numbers");
+      }
+    }
+  });
   return model;
 }
 
@@ -158,9 +126,7 @@ std::optional<config::Model> recorded_model(const SafetensorsFile& file, const s
 std::string with_nearest(const std::vector<std::string>& ignored, const Weights& weights) {
   constexpr std::size_t kShown = 4;
   std::vector<std::string> wanted, out;
-  auto no_head = weights.head;
-  no_head.dims.clear();
-  const nn::Model net(weights.model, no_head);
+  const nn::Model net(weights.model);
   for (const auto* table : {&net.parameters(), &net.buffers()}) {
     for (const auto& entry : table->entries()) wanted.push_back(entry.name);
   }

@@ -2,68 +2,28 @@
 // Weights for PyTorch, and the lines that load them there.
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <array>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <type_traits>
 
 #include "seer/checkpoint/exchange.hpp"
 #include "seer/checkpoint/safetensors.hpp"
-#include "seer/nn/architecture.hpp"
+#include "seer/nn/trunk.hpp"
 
 namespace seer::checkpoint {
 namespace {
 
-// Networks that torchvision has by name, with its own width rule.
-constexpr std::array<std::pair<const char*, const char*>, 8> kTorchvision = {{{"400mf", "400mf"},
-                                                                              {"800mf", "800mf"},
-                                                                              {"1.6gf", "1_6gf"},
-                                                                              {"3.2gf", "3_2gf"},
-                                                                              {"8gf", "8gf"},
-                                                                              {"16gf", "16gf"},
-                                                                              {"32gf", "32gf"},
-                                                                              {"128gf", "128gf"}}};
-
-struct Stages {
-  std::vector<std::int64_t> depths, widths, group_widths;
-  bool operator==(const Stages&) const = default;
-};
-
-Stages stages_of(const config::Model& model) {
-  Stages out;
-  for (const auto& stage : nn::architecture(model).stages) {
-    out.depths.push_back(stage.depth);
-    out.widths.push_back(stage.width);
-    out.group_widths.push_back(stage.group_width);
-  }
-  return out;
-}
-
-std::string list(const auto& values) {
-  return fmt::format("[{}]", fmt::join(values, ", "));
-}
-
 std::map<std::string, std::string> metadata_of(const Weights& w) {
-  const auto m = nn::with_numbers(w.model);
-  const auto stages = stages_of(w.model);
   // "pt": what PyTorch's own writer says; some readers ask for it.
-  std::map<std::string, std::string> out = {{"format", "pt"},
-                                            {"producer", "seer"},
-                                            {"architecture", "regnety"},
-                                            {"preset", m.preset},
-                                            {"width_rule", m.width_rule},
-                                            {"depth", fmt::format("{}", m.depth)},
-                                            {"w0", fmt::format("{}", m.w0)},
-                                            {"wa", fmt::format("{}", m.wa)},
-                                            {"wm", fmt::format("{}", m.wm)},
-                                            {"group_width", fmt::format("{}", m.group_width)},
-                                            {"depths", list(stages.depths)},
-                                            {"widths", list(stages.widths)},
-                                            {"group_widths", list(stages.group_widths)},
-                                            {"se_ratio", "0.25"},
-                                            {"head_dims", list(w.head.dims)},
-                                            {"head_batchnorm", w.head.batchnorm ? "true" : "false"},
-                                            {"prototypes", fmt::format("{}", w.head.prototypes)}};
+  std::map<std::string, std::string> out = {{"format", "pt"}, {"producer", "seer"}, {"architecture", w.model.trunk}};
+  config::visit_architecture(w.model, w.head, [&]<class Value>(const char* name, const Value& value) {
+    if constexpr (std::is_same_v<Value, std::vector<std::int64_t>>) {
+      out[name] = fmt::format("[{}]", fmt::join(value, ", "));
+    } else {
+      out[name] = fmt::format("{}", value);
+    }
+  });
+  for (const auto& [name, value] : nn::trunk_kind(w.model).metadata(w.model)) out[name] = value;
   out.insert(w.about.begin(), w.about.end());
   return out;
 }
@@ -95,32 +55,7 @@ void export_safetensors(const std::string& path, const Weights& weights, Naming 
 }
 
 std::string python_lines(const std::string& path, const Weights& weights) {
-  const auto m = nn::with_numbers(weights.model);
-  const auto stages = stages_of(m);
-  auto by_torchvision = m;
-  by_torchvision.width_rule = "torchvision";
-  const bool same_widths = stages == stages_of(by_torchvision);
-  const auto named =
-      std::find_if(kTorchvision.begin(), kTorchvision.end(), [&](const auto& n) { return m.preset == n.first; });
-  std::string out = "import safetensors.torch, torch, torchvision\n";
-  if (same_widths && named != kTorchvision.end()) {
-    out += fmt::format("model = torchvision.models.regnet_y_{}()\n", named->second);
-  } else {
-    out += "from torchvision.models.regnet import BlockParams, RegNet\n";
-    if (same_widths) {
-      out += fmt::format(
-          "model = RegNet(BlockParams.from_init_params(depth={}, w_0={}, w_a={}, w_m={}, group_width={}, "
-          "se_ratio=0.25))\n",
-          m.depth, m.w0, m.wa, m.wm, m.group_width);
-    } else {  // widths by the rule of pycls and SEER
-      const std::vector<int> twos(stages.depths.size(), 2);
-      const std::vector<std::string> ones(stages.depths.size(), "1.0");
-      out += fmt::format(
-          "model = RegNet(BlockParams(depths={}, widths={}, group_widths={},\n"
-          "                           bottleneck_multipliers={}, strides={}, se_ratio=0.25))\n",
-          list(stages.depths), list(stages.widths), list(stages.group_widths), list(ones), list(twos));
-    }
-  }
+  auto out = "import safetensors.torch, torch, torchvision\n" + nn::trunk_kind(weights.model).python(weights.model);
   const auto classes = weights.classifier.find("fc.weight");
   if (classes == weights.classifier.end()) {
     out += "model.fc = torch.nn.Identity()\n";

@@ -151,8 +151,8 @@ void LocalSets::save(const comm::Communicator& comm, const std::vector<Slab>& sl
   LocalManifest mine{.update = state.update, .rank = me, .ranks = comm.size(), .save = random_name()};
   comm.broadcast(mine.save);
   const auto packed = comm.is_root() ? pack(state) : std::vector<std::uint8_t>();
-  const auto queue = comm.is_root() ? state.queue : std::vector<float>();
-  LocalContents contents(slabs, packed, queue, mine);
+  const auto values = comm.is_root() ? tensor_values(state) : std::vector<float>();
+  LocalContents contents(slabs, packed, values, mine);
 
   /// What this rank writes for another.
   struct Copy {

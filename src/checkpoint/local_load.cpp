@@ -161,22 +161,23 @@ State LocalSets::load(const comm::Communicator& comm, const Found& set, const st
 
   const int teller = nodes_.leader_of(set.nodes[0].front());
   std::vector<std::uint8_t> packed(parts[0].state_bytes);
-  State state;
-  state.queue.resize(parts[0].queue_bytes / sizeof(float));
+  std::vector<float> values(parts[0].queue_bytes / sizeof(float));
   if (comm.rank() == teller) {
     attempt([&] {
       files.read(0, 0, packed.data(), packed.size());
-      files.read(0, packed.size(), state.queue.data(), parts[0].queue_bytes);
+      files.read(0, packed.size(), values.data(), parts[0].queue_bytes);
     });
   }
   comm::agree(comm, "reading a local copy", [&] {
     if (failure) throw Error(*failure);
   });
   comm.broadcast(packed.data(), packed.size(), teller);
-  comm.broadcast(state.queue.data(), state.queue.size() * sizeof(float), teller);
+  comm.broadcast(values.data(), values.size() * sizeof(float), teller);
+  State state;
   comm::agree(comm, "reading a local copy's state", [&] {
     try {
       unpack(packed, state);
+      set_tensor_values(state, values);
     } catch (const std::exception& e) {
       throw Error(ExitCode::file, fmt::format("the local copy of update {}: its state: {}", set.update, e.what()));
     }

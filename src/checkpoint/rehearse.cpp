@@ -8,6 +8,7 @@
 #include "seer/base/error.hpp"
 #include "seer/base/random.hpp"
 #include "seer/checkpoint/checkpoint.hpp"
+#include "state.hpp"
 
 namespace seer::checkpoint {
 namespace {
@@ -40,8 +41,7 @@ void rehearse(const comm::Communicator& comm, const std::string& run_dir) {
   State state;
   state.update = 1;
   state.ranks = comm.size();
-  state.queue = row_of(-1);
-  state.queue_shape = {n};
+  state.method.tensors["rehearsal"] = {{n}, row_of(-1)};
   try {
     const auto folder = save(comm, scratch, slab(written, comm.rank()), state);
     // Each rank reads what its neighbour wrote: what only the writer's own cache holds does not count.
@@ -49,7 +49,7 @@ void rehearse(const comm::Communicator& comm, const std::string& run_dir) {
     std::vector<float> read(written.size());
     const auto found = load(comm, folder, slab(read, neighbour));
     comm::agree(comm, "checking the rehearsal of a checkpoint", [&] {
-      if (read != row_of(neighbour) || found.queue != state.queue) {
+      if (read != row_of(neighbour) || tensor_values(found) != tensor_values(state)) {
         throw Error(ExitCode::file, fmt::format("a checkpoint written under {} reads back differently", run_dir),
                     "this file system does not show one node what another has written: try another log.run_dir");
       }

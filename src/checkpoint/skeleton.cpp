@@ -34,7 +34,8 @@ std::uint64_t metadata_bytes(const Manifest& manifest, const State& state) {
   std::uint64_t bytes = (std::uint64_t{1} << 18) + state.config_toml.size();
   for (const auto& t : manifest.tensors) bytes += 2048 + t.name.size();
   for (const auto& s : state.shards) bytes += 64 + 2 * s.name.size();
-  return bytes + state.queue.size() * sizeof(float) + state.plateau.size() * sizeof(double);
+  for (const auto& [name, tensor] : state.method.tensors) bytes += 1024 + tensor.values.size() * sizeof(float);
+  return bytes + state.plateau.size() * sizeof(double);
 }
 
 /// Where the file is laid out: in memory, else, where that is full, in the system's folder for temporary files. HDF5

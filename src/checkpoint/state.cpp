@@ -3,7 +3,11 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <functional>
 #include <nlohmann/json.hpp>
+#include <numeric>
+#include <set>
 
 #include "seer/base/build_info.hpp"
 #include "seer/base/checksum.hpp"
@@ -18,12 +22,22 @@ using data::h5::Type;
 using nlohmann::json;
 
 const std::string kGroup = "/state";
-const std::string kQueue = "/state/queue";
 const std::string kPlateau = "/state/plateau";
 const std::string kKeptRate = "/state/kept_rate";
 const std::string kGuard = "/state/guard";
 const std::string kShardBytes = "/state/shard_bytes";
 const std::string kShardImages = "/state/shard_images";
+
+const std::string kShapeEnding = "_shape";  // of a tensor's name
+
+/// State's own attributes and data sets of kGroup; all others are the method's.
+const std::set<std::string> kOwnAttributes = {"update", "images_seen",  "loss_scale", "loss_scale_clean",
+                                              "seed",   "global_batch", "ranks",      "shards"};
+const std::set<std::string> kOwnDatasets = {kShardBytes, kShardImages, kPlateau, kKeptRate, kGuard};
+
+std::int64_t product(const std::vector<std::int64_t>& shape) {
+  return std::accumulate(shape.begin(), shape.end(), std::int64_t{1}, std::multiplies<>());
+}
 
 /// One member of every shard; the reverse gives them back to as many.
 template <class T>
@@ -54,12 +68,12 @@ std::vector<std::uint8_t> pack(const State& s) {
                {"shard_bytes", column(s.shards, &Shard::bytes)},
                {"shard_images", column(s.shards, &Shard::images)},
                {"plateau", s.plateau},
-               {"queue_filled", s.queue_filled},
-               {"queue_shape", s.queue_shape},
+               {"queue_shape", json::array()},  // SwAV's, which version 1 of the format has in every state
                {"config", s.config_toml}};
+  for (const auto& [name, value] : s.method.numbers) tree[name] = value;
+  for (const auto& [name, tensor] : s.method.tensors) tree[name + kShapeEnding] = tensor.shape;
   // Only where there is one: the checksum of a state without it is what it was before there was such a thing.
   if (s.loss_scale_clean >= 0) tree["loss_scale_clean"] = s.loss_scale_clean;
-  if (s.queue_place >= 0) tree["queue_place"] = s.queue_place;
   if (!s.guard.empty()) tree["guard"] = s.guard;
   if (!s.kept_rate.empty()) tree["kept_rate"] = s.kept_rate;
   return json::to_cbor(tree);
@@ -80,12 +94,34 @@ void unpack(const std::vector<std::uint8_t>& bytes, State& s) {
   set_column(s.shards, &Shard::bytes, tree.at("shard_bytes").get<std::vector<std::int64_t>>());
   set_column(s.shards, &Shard::images, tree.at("shard_images").get<std::vector<std::int64_t>>());
   s.plateau = tree.at("plateau").get<std::vector<double>>();
-  s.queue_filled = tree.at("queue_filled");
-  s.queue_shape = tree.at("queue_shape").get<std::vector<std::int64_t>>();
   s.config_toml = tree.at("config");
-  s.queue_place = tree.value("queue_place", std::int64_t{-1});
+  for (const auto& [key, value] : tree.items()) {
+    if (value.is_number_integer() && !kOwnAttributes.contains(key)) s.method.numbers[key] = value;
+    if (!key.ends_with(kShapeEnding) || !value.is_array() || value.empty()) continue;
+    auto& tensor = s.method.tensors[key.substr(0, key.size() - kShapeEnding.size())];
+    tensor.shape = value.get<std::vector<std::int64_t>>();
+    tensor.values.resize(static_cast<std::size_t>(product(tensor.shape)));
+  }
   s.guard = tree.value("guard", std::vector<double>());
   s.kept_rate = tree.value("kept_rate", std::vector<double>());
+}
+
+std::vector<float> tensor_values(const State& state) {
+  std::vector<float> out;
+  for (const auto& [name, tensor] : state.method.tensors) {
+    out.insert(out.end(), tensor.values.begin(), tensor.values.end());
+  }
+  return out;
+}
+
+void set_tensor_values(State& state, std::span<const float> values) {
+  for (auto& [name, tensor] : state.method.tensors) {
+    const auto count = std::min(values.size(), tensor.values.size());
+    std::copy_n(values.begin(), count, tensor.values.begin());
+    if (count < tensor.values.size()) throw Error(ExitCode::file, fmt::format("the state's {} is cut off", name));
+    values = values.subspan(count);
+  }
+  if (!values.empty()) throw Error(ExitCode::file, "the state has values that belong to no tensor");
 }
 
 void share(const comm::Communicator& comm, State& state) {
@@ -96,16 +132,16 @@ void share(const comm::Communicator& comm, State& state) {
   packed.resize(static_cast<std::size_t>(bytes));
   comm.broadcast(packed.data(), packed.size());
   if (!comm.is_root()) unpack(packed, state);
-  std::int64_t count = static_cast<std::int64_t>(state.queue.size());
-  comm.broadcast(&count, sizeof count);
-  state.queue.resize(static_cast<std::size_t>(count));
-  comm.broadcast(state.queue.data(), state.queue.size() * sizeof(float));
+  for (auto& [name, tensor] : state.method.tensors) {
+    comm.broadcast(tensor.values.data(), tensor.values.size() * sizeof(float));
+  }
 }
 
 std::uint64_t state_checksum(const State& state) {
   const auto packed = pack(state);
+  const auto values = tensor_values(state);
   const std::uint64_t parts[] = {checksum(packed.data(), packed.size()),
-                                 checksum(state.queue.data(), state.queue.size() * sizeof(float))};
+                                 checksum(values.data(), values.size() * sizeof(float))};
   return checksum(parts, sizeof parts);
 }
 
@@ -122,8 +158,7 @@ void write_state(File& file, const State& s) {
   file.set(kGroup, "seed", s.seed);
   file.set(kGroup, "global_batch", s.global_batch);
   file.set(kGroup, "ranks", s.ranks);
-  file.set(kGroup, "queue_filled", s.queue_filled);
-  if (s.queue_place >= 0) file.set(kGroup, "queue_place", s.queue_place);
+  for (const auto& [name, value] : s.method.numbers) file.set(kGroup, name, value);
   if (!s.shards.empty()) {
     file.set(kGroup, "shards", column(s.shards, &Shard::name));
     for (const auto& [name, member] :
@@ -141,9 +176,10 @@ void write_state(File& file, const State& s) {
   write_numbers(kPlateau, s.plateau);
   write_numbers(kKeptRate, s.kept_rate);
   write_numbers(kGuard, s.guard);
-  if (!s.queue.empty()) {
-    file.create_dataset(kQueue, Type::f32, Dims(s.queue_shape.begin(), s.queue_shape.end()));
-    file.write(kQueue, Type::f32, 0, s.queue.size(), s.queue.data());
+  for (const auto& [name, tensor] : s.method.tensors) {
+    const auto path = kGroup + "/" + name;
+    file.create_dataset(path, Type::f32, Dims(tensor.shape.begin(), tensor.shape.end()));
+    file.write(path, Type::f32, 0, tensor.values.size(), tensor.values.data());
   }
 }
 
@@ -163,7 +199,6 @@ State read_state(const File& file) {
   s.seed = file.get_int(kGroup, "seed");
   s.global_batch = file.get_int(kGroup, "global_batch");
   s.ranks = file.get_int(kGroup, "ranks");
-  s.queue_filled = file.get_int(kGroup, "queue_filled");
   if (file.has(kGroup, "shards")) {
     const auto names = file.get_strings(kGroup, "shards");
     s.shards.resize(names.size());
@@ -174,10 +209,15 @@ State read_state(const File& file) {
   if (file.exists(kPlateau)) s.plateau = file.read_all<double>(kPlateau, Type::f64);
   if (file.exists(kKeptRate)) s.kept_rate = file.read_all<double>(kKeptRate, Type::f64);
   if (file.exists(kGuard)) s.guard = file.read_all<double>(kGuard, Type::f64);
-  if (file.has(kGroup, "queue_place")) s.queue_place = file.get_int(kGroup, "queue_place");
-  if (file.exists(kQueue)) {
-    for (const auto n : file.describe(kQueue).dims) s.queue_shape.push_back(static_cast<std::int64_t>(n));
-    s.queue = file.read_all<float>(kQueue, Type::f32);
+  for (const auto& name : file.attributes(kGroup)) {
+    if (!kOwnAttributes.contains(name)) s.method.numbers[name] = file.get_int(kGroup, name);
+  }
+  for (const auto& name : file.list(kGroup)) {
+    const auto path = kGroup + "/" + name;
+    if (kOwnDatasets.contains(path)) continue;
+    auto& tensor = s.method.tensors[name];
+    for (const auto n : file.describe(path).dims) tensor.shape.push_back(static_cast<std::int64_t>(n));
+    tensor.values = file.read_all<float>(path, Type::f32);
   }
   return s;
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -11,12 +12,17 @@
 
 namespace seer::checkpoint {
 
-/// Everything but the queue's values, to the bit.
+/// Everything but the values of the method's tensors, to the bit.
 std::vector<std::uint8_t> pack(const State& state);
+/// The method's tensors then have their size.
 void unpack(const std::vector<std::uint8_t>& bytes, State& state);
+/// The values of the method's tensors one after the other, in the order of their names.
+std::vector<float> tensor_values(const State& state);
+/// The reverse, of a state that was unpacked; Error(file) where it has another number of values.
+void set_tensor_values(State& state, std::span<const float> values);
 /// Makes `state` the root's on every rank, to the bit. Collective.
 void share(const comm::Communicator& comm, State& state);
-/// XXH3 of every value of the state, the queue and the configuration included.
+/// XXH3 of every value of the state, the method's tensors and the configuration included.
 std::uint64_t state_checksum(const State& state);
 /// Writes /state with its values, format, version, config and build. Serial.
 void write_state(data::h5::File& file, const State& state);

@@ -13,7 +13,6 @@
 #include "seer/base/error.hpp"
 #include "seer/checkpoint/checkpoint.hpp"
 #include "seer/data/h5.hpp"
-#include "seer/nn/architecture.hpp"
 #include "seer/nn/model.hpp"
 
 namespace seer::checkpoint {
@@ -52,16 +51,16 @@ void write_architecture(File& file, const Weights& w) {
   file.set("/", "format", kWeights);
   file.set("/", "version", std::int64_t{1});
   file.set("/", "build", build_info());
-  file.set("/", "preset", w.model.preset);
-  file.set("/", "width_rule", w.model.width_rule);
-  file.set("/", "depth", w.model.depth);
-  file.set("/", "w0", w.model.w0);
-  file.set("/", "wa", w.model.wa);
-  file.set("/", "wm", w.model.wm);
-  file.set("/", "group_width", w.model.group_width);
-  file.set("/", "head_dims", fmt::format("{}", fmt::join(w.head.dims, " ")));
-  file.set("/", "head_batchnorm", static_cast<std::int64_t>(w.head.batchnorm));
-  file.set("/", "prototypes", w.head.prototypes);
+  config::visit_architecture(w.model, w.head, [&](const char* name, const auto& value) {
+    using Value = std::decay_t<decltype(value)>;
+    if constexpr (std::is_same_v<Value, bool>) {
+      file.set("/", name, static_cast<std::int64_t>(value));
+    } else if constexpr (std::is_same_v<Value, std::vector<std::int64_t>>) {
+      file.set("/", name, fmt::format("{}", fmt::join(value, " ")));
+    } else {
+      file.set("/", name, value);
+    }
+  });
   for (const auto* key : kAbout) {
     const auto found = w.about.find(key);
     if (found != w.about.end() && found->second.size() <= kMaxAttribute_bytes) file.set("/", key, found->second);
@@ -82,7 +81,12 @@ Weights architecture_of(const File& file) {
   if (format == kCheckpoint) {
     const auto config = config::parse_resolved(file.get_string("/", "config"), path);
     w.model = config.model;
-    w.head = config.head;
+    Shapes shapes;  // heads differ from method to method
+    for (const auto& name : file.list("/model")) {
+      const auto dims = file.describe("/model/" + name).dims;
+      shapes[name].assign(dims.begin(), dims.end());
+    }
+    infer_head(shapes, path, w.head);
     std::vector<std::int64_t> sizes;
     for (const auto& crops : config.crops) sizes.push_back(crops.size);
     w.about = {{"mean", fmt::format("[{}]", fmt::join(config.augment.mean, ", "))},
@@ -90,16 +94,20 @@ Weights architecture_of(const File& file) {
                {"crop_sizes", shape_text(sizes)}};
     if (config.data.source == "shards") w.about["shards"] = config.data.shards;
   } else {
-    w.model.preset = file.get_string("/", "preset");
-    w.model.width_rule = file.get_string("/", "width_rule");
-    w.model.depth = file.get_int("/", "depth");
-    w.model.w0 = file.get_int("/", "w0");
-    w.model.wa = file.get_double("/", "wa");
-    w.model.wm = file.get_double("/", "wm");
-    w.model.group_width = file.get_int("/", "group_width");
-    w.head.dims = parse_dims(file.get_string("/", "head_dims"), path);
-    w.head.batchnorm = file.get_int("/", "head_batchnorm") != 0;
-    w.head.prototypes = file.get_int("/", "prototypes");
+    config::visit_architecture(w.model, w.head, [&]<class Value>(const std::string& name, Value& value) {
+      if (name == "trunk" && !file.has("/", name)) return;  // files of the first version
+      if constexpr (std::is_same_v<Value, std::string>) {
+        value = file.get_string("/", name);
+      } else if constexpr (std::is_same_v<Value, double>) {
+        value = file.get_double("/", name);
+      } else if constexpr (std::is_same_v<Value, bool>) {
+        value = file.get_int("/", name) != 0;
+      } else if constexpr (std::is_same_v<Value, std::int64_t>) {
+        value = file.get_int("/", name);
+      } else {
+        value = parse_dims(file.get_string("/", name), path);
+      }
+    });
     for (const auto* key : kAbout) {
       if (file.has("/", key)) w.about[key] = file.get_string("/", key);
     }
@@ -149,11 +157,33 @@ std::string few(const std::vector<std::string>& names) {
 
 }  // namespace
 
-std::string compare_with_architecture(const std::map<std::string, std::vector<std::int64_t>>& shapes,
-                                      const config::Model& model, const config::Head& head) {
+void infer_head(const Shapes& shapes, const std::string& path, config::Head& head) {
+  head.dims.clear();
+  head.batchnorm = false;
+  head.prototypes = 0;
+  for (int i = 0;; ++i) {
+    const auto layer = shapes.find(fmt::format("head.{}.weight", i));
+    if (layer == shapes.end()) break;
+    const auto& shape = layer->second;
+    if (shape.size() != 2 || (i > 0 && shape[1] != head.dims.back())) {
+      throw Error(ExitCode::file,
+                  fmt::format("{}: {} has shape [{}], wanted [any, {}]", path, layer->first, fmt::join(shape, ", "),
+                              i > 0 ? std::to_string(head.dims.back()) : "any"));
+    }
+    if (i == 0) head.dims.push_back(shape[1]);
+    head.dims.push_back(shape[0]);
+    head.batchnorm = head.batchnorm || shapes.contains(fmt::format("head.{}.norm.weight", i));
+  }
+  const auto prototypes = shapes.find("prototypes.weight");
+  if (prototypes != shapes.end() && !head.dims.empty() && prototypes->second.size() == 2) {
+    head.prototypes = prototypes->second[0];
+  }
+}
+
+std::string compare_with_architecture(const Shapes& shapes, const config::Model& model, const config::Head& head) {
   auto fitting = head;  // a head of another trunk's width is a mismatch like any other
-  if (!fitting.dims.empty()) fitting.dims.front() = nn::architecture(model).features();
-  const nn::Model wanted(model, fitting);
+  if (!fitting.dims.empty()) fitting.dims.front() = nn::Model(model).trunk().width();
+  const nn::Model wanted(model, nn::projection_heads(fitting));
   std::string mismatch;
   std::vector<std::string> missing, unexpected;
   std::map<std::string, bool> known;
@@ -195,7 +225,7 @@ Weights read_weights(const std::string& path) {
   weights.parameters = read_group(file, "/model");
   weights.buffers = read_group(file, "/buffers");
   weights.classifier = read_group(file, "/classifier");
-  std::map<std::string, std::vector<std::int64_t>> shapes;
+  Shapes shapes;
   for (const auto* tensors : {&weights.parameters, &weights.buffers}) {
     for (const auto& [name, tensor] : *tensors) shapes[name] = tensor.shape;
   }

@@ -110,6 +110,7 @@ std::vector<Key> make_keys() {
   auto preset_choices = presets();
   preset_choices.emplace_back("");
   Section(k, "model", &Config::model, Change::meaning)
+      .key("trunk", &Model::trunk, one_of({"regnety"}, {"resnet", "vit"}), "family of the trunk")
       .key("preset", &Model::preset, one_of(preset_choices), "RegNetY by name; \"\" with the five numbers below")
       .key("width_rule", &Model::width_rule, one_of({"pycls", "torchvision"}),
            "how widths are made to fit groups: differs for 800mf, 4.0gf and 8gf")
@@ -120,6 +121,9 @@ std::vector<Key> make_keys() {
       .key("group_width", &Model::group_width, between(0, kMillion), "channels a group of the 3x3 convolutions")
       .key("init_from", &Model::init_from, path("a path or \"\"", true),
            "weights file, checkpoint or run folder that a new run starts from; \"\": random", Change::free);
+  Section(k, "method", &Config::method, Change::meaning)
+      .key("kind", &Method::kind, one_of({"swav"}, {"simclr", "byol", "dino", "sigreg", "visreg", "supervised"}),
+           "training method, whose keys stand in the section of its name");
   Section(k, "head", &Config::head, Change::meaning)
       .key("dims", &Head::dims, list(between(1, kMillion), 2),
            "widths of the projection head; the first is the trunk's last width")

@@ -22,6 +22,7 @@
 #include "seer/device/device_queue.hpp"
 #include "seer/device/pinned.hpp"
 #include "seer/dnn/device_backend.hpp"
+#include "seer/nn/batchnorm.hpp"
 #include "seer/nn/model.hpp"
 
 #include "sample_reader.hpp"
@@ -39,7 +40,6 @@ config::Head head_for(const config::Head& head, Layer layer) {
 void copy_block(const std::map<std::string, checkpoint::HostTensor>& tensors, const nn::ParameterTable& table,
                 const std::string& source, float* block) {
   for (const auto& entry : table.entries()) {
-    if (entry.elems == 0) continue;  // the prototypes, which features do not pass through
     const auto found = tensors.find(entry.name);
     if (found == tensors.end()) {
       throw Error(ExitCode::file, fmt::format("{}: no tensor \"{}\", wanted one of shape [{}]", source, entry.name,
@@ -77,12 +77,12 @@ struct FeatureExtractor::Impl {
         config_head(head_config),
         layer(wanted),
         source(std::move(from)),
-        model(config_model, head_for(config_head, layer)),
+        model(config_model, nn::projection_heads(head_for(config_head, layer))),
         parameters(device::Buffer::floats(static_cast<std::size_t>(model.parameters().block_elems()))),
         buffers(device::Buffer::floats(static_cast<std::size_t>(model.buffers().block_elems()))) {
     recipe.recalibration_images = 0;
     recipe.recalibration_data = "none";
-    if (layer == Layer::head && !model.has_head()) {
+    if (layer == Layer::head && model.heads().empty()) {
       throw Error(ExitCode::input, fmt::format("{}: has no head, so --layer head cannot be had", source),
                   "use --layer trunk");
     }
@@ -147,7 +147,7 @@ struct FeatureExtractor::Impl {
     return options;
   }
 
-  std::int64_t dimension() const { return layer == Layer::head ? model.head().dim() : model.trunk().width(); }
+  std::int64_t dimension() const { return layer == Layer::head ? model.heads()[0]->width() : model.trunk().width(); }
 
   /// Where the queue works.
   device::Tensor bring(device::Tensor pixels) {
@@ -172,15 +172,15 @@ struct FeatureExtractor::Impl {
       model.trunk().forward_all(ctx, pixels, *trunk_pass, {.data = out, .shape = {n, 1, 1, dimension()}});
       return;
     }
-    const auto features = pool->tensor({n, 1, 1, model.trunk().width()});
-    model.trunk().forward_all(ctx, bring(pixels), *trunk_pass, *features);
-    std::unique_ptr<nn::Pass> head_pass;
+    auto rows = pool->tensor({n, 1, 1, model.trunk().width()});
+    model.trunk().forward_all(ctx, bring(pixels), *trunk_pass, *rows);
     if (layer == Layer::head) {
-      head_pass = model.head().make_pass();
-      model.head().forward_all(ctx, *features, *head_pass, {});
+      const auto& projector = *model.heads()[0];
+      auto embeddings = pool->tensor({n, 1, 1, projector.width()});
+      projector.forward_all(ctx, *rows, *projector.make_pass(), *embeddings);
+      rows = std::move(embeddings);
     }
-    const auto rows = layer == Layer::head ? model.head().embedding(*head_pass) : *features;
-    device::copy(queue, rows.data, queue.space, out, device::Space::host, static_cast<std::size_t>(rows.bytes()));
+    device::copy(queue, rows->data, queue.space, out, device::Space::host, static_cast<std::size_t>(rows->bytes()));
     queue.wait();
   }
 

@@ -1,34 +1,42 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "seer/nn/model.hpp"
 
-#include <fmt/format.h>
-
-#include "seer/base/error.hpp"
-#include "seer/nn/regnet.hpp"
+#include "seer/nn/projector.hpp"
+#include "seer/nn/prototypes.hpp"
+#include "seer/nn/trunk.hpp"
 
 namespace seer::nn {
 
-Model::Model(const config::Model& model, const config::Head& head, std::int64_t frozen_updates) {
-  const auto arch = architecture(model);
-  trunk_ = std::make_unique<RegNet>(arch, parameters_, buffers_);
-  if (head.dims.empty()) return;
-  if (head.dims.size() < 2 || head.dims.front() != arch.features()) {
-    throw Error(
-        ExitCode::input,
-        fmt::format("head.dims starts with {}, but the trunk {} gives {} features", head.dims.front(),
-                    model.preset.empty() ? "given by its numbers" : "\"" + model.preset + "\"", arch.features()),
-        fmt::format("set head.dims = [{}, ...] with at least two entries", arch.features()))
-        .as_agreed();
-  }
-  head_.emplace(head, frozen_updates, parameters_, buffers_);
+MakeHeads projection_heads(const config::Head& head, std::int64_t frozen_updates) {
+  return [=](std::int64_t features, ParameterTable& parameters, ParameterTable& buffers) {
+    Heads heads;
+    if (head.dims.empty()) return heads;
+    heads.push_back(std::make_unique<Projector>(head, features, parameters, buffers));
+    if (head.prototypes > 0) {
+      heads.push_back(std::make_unique<Prototypes>(head.prototypes, head.dims.back(), frozen_updates, parameters));
+    }
+    return heads;
+  };
+}
+
+Model::Model(const config::Model& model, const MakeHeads& make_heads)
+    : trunk_(make_trunk(model, parameters_, buffers_)) {
+  if (make_heads) heads_ = make_heads(trunk_->width(), parameters_, buffers_);
 }
 
 std::vector<std::int64_t> Model::segment_begins() const {
   auto begins = trunk_->segment_begins();
-  if (!head_) return begins;
-  const auto& of_head = head_->segment_begins();
-  begins.insert(begins.end(), of_head.begin() + 1, of_head.end());
+  for (const auto& head : heads_) {
+    const auto& more = head->segment_begins();
+    begins.insert(begins.end(), more.begin() + 1, more.end());
+  }
   return begins;
+}
+
+Model::HeadSegment Model::head_segment(std::size_t of_all) const {
+  HeadSegment out{0, of_all - trunk_->segments()};
+  for (; out.segment >= heads_.at(out.head)->segments(); ++out.head) out.segment -= heads_[out.head]->segments();
+  return out;
 }
 
 void Model::initialize(std::uint64_t seed, float* parameters, float* buffers) const {

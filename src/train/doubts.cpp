@@ -5,60 +5,23 @@
 
 #include <algorithm>
 
+#include "seer/config/doubts.hpp"
+#include "seer/method/method.hpp"
+
 namespace seer::train {
-namespace {
-
-class Doubts {
- public:
-  explicit Doubts(std::int64_t updates) : updates_(updates) {}
-  template <class T>
-  void when(bool doubtful, const char* key, const T& value, const std::string& why) {
-    if (doubtful) lines.push_back(fmt::format("{} = {}: {}", key, value, why));
-  }
-  /// `update`: the number of completed updates at which the setting first does something.
-  void never(const char* key, std::int64_t value, std::int64_t update, const char* what) {
-    when(update > updates_, key, value, fmt::format("{}, for the run has {} updates", what, updates_));
-  }
-  std::vector<std::string> lines;
-
- private:
-  std::int64_t updates_;
-};
-
-}  // namespace
 
 std::vector<std::string> doubts(const config::Config& c, const Setting& run) {
-  Doubts out(run.updates);
+  config::Doubts out(run.updates);
   const auto batch = c.data.global_batch, images = static_cast<std::int64_t>(run.images);
-  const auto rows = c.swav.queue_length / batch * batch;  // of the queue
   if (c.data.source == "shards") {
     out.when(batch > images, "data.global_batch", batch,
              fmt::format("more than the {} images of the data set, so that an update has some more than once", images));
-    out.when(
-        batch <= images && rows + batch > images, "swav.queue_length", c.swav.queue_length,
-        fmt::format("with the batch more than the {} images of the data set, so that codes have some more than once",
-                    images));
-    out.when(c.head.prototypes > images, "head.prototypes", c.head.prototypes,
-             fmt::format("more than the {} images of the data set", images));
   }
   const auto group = std::min(c.parallel.bn_group_size, run.ranks);
-  out.when(batch == 1 && rows == 0, "data.global_batch", batch,
-           "codes of a single image are the same for every prototype: nothing is learned");
   out.when(batch / run.ranks * group == 1, "parallel.bn_group_size", c.parallel.bn_group_size,
            fmt::format("BatchNorm takes its statistics over a single image (data.global_batch = {} on {} ranks)", batch,
                        run.ranks));
-  out.when(rows != c.swav.queue_length && rows > 0, "swav.queue_length", c.swav.queue_length,
-           fmt::format("{} are used, a multiple of data.global_batch", rows));
-  if (rows > 0) {
-    out.never("swav.queue_start_update", c.swav.queue_start_update, c.swav.queue_start_update + 1,
-              "the queue is not used");
-    if (c.swav.queue_start_update < run.updates) {
-      out.never("swav.queue_length", c.swav.queue_length, c.swav.queue_start_update + rows / batch + 1,
-                "the queue is used once it is full, which it never is");
-    }
-  }
-  out.never("swav.freeze_prototypes_updates", c.swav.freeze_prototypes_updates, c.swav.freeze_prototypes_updates + 1,
-            "the prototypes are never trained");
+  for (auto& line : method::kind(c).doubts(c, images, run.updates)) out.lines.push_back(std::move(line));
 
   for (const auto& [key, values] :
        {std::pair("augment.mean", &c.augment.mean), std::pair("augment.std", &c.augment.std)}) {

@@ -16,12 +16,11 @@
 #include "seer/device/binding.hpp"
 #include "seer/kernels/activation.hpp"
 #include "seer/kernels/optimizer.hpp"
+#include "seer/nn/trunk.hpp"
 #include "seer/train/compute.hpp"
 
 namespace seer::train {
 namespace {
-
-constexpr const char* kPrototypes = "prototypes.weight";
 
 /// BatchNorm groups are min(world, bn_group_size) consecutive ranks (method.md 5.4).
 int group_size(const config::Config& config, const comm::Communicator& comm) {
@@ -131,7 +130,7 @@ Learner::Learner(const config::Config& config, const comm::Communicator& comm, P
       comm_(&comm),
       phases_(&phases),
       images_(share_of_batch(config, comm)),
-      model_(config.model, config.head, config.swav.freeze_prototypes_updates),
+      model_(method::make_model(config)),
       begins_(model_.segment_begins()),
       plan_(std::move(plan)),
       dnn_(std::move(backend)),
@@ -150,10 +149,9 @@ Learner::Learner(const config::Config& config, const comm::Communicator& comm, P
   if (group > 1)
     group_ = std::make_unique<GroupReduction>(comm::BlockCommunicator(comm.split_groups(group).named("bn"), queue_),
                                               phases, probe_);
-  swav_ =
-      std::make_unique<Swav>(config.swav, world_, images_, crops_, model_.head().width(), model_.head().dim(), queue_);
+  method_ = method::kind(config).make({config_, world_, model_.heads(), queue_, images_, crops_});
   for (const auto& keep : plan_.keep) passes_.push_back(model_.trunk().make_pass({.keep = keep}));
-  head_pass_ = model_.head().make_pass();
+  for (const auto& head : model_.heads()) head_passes_.push_back(head->make_pass());
   if (comm.ledger() != nullptr) return;  // planned: no values
   if (own_queue_ != nullptr) phases.measure_on(queue_);
   pool_.reserve(static_cast<std::size_t>(plan_.footprint.activations));
@@ -171,9 +169,10 @@ Learner::~Learner() {
 /// The root reads the file, and every tensor goes to all; what the file lacks of a head starts at random.
 void Learner::start_from(const std::string& path) {
   checkpoint::Weights weights;
-  const auto find = [&path](const nn::Parameter& p, const auto& tensors) -> const checkpoint::HostTensor* {
+  const auto of_trunk = nn::trunk_kind(config_.model).roots;
+  const auto find = [&](const nn::Parameter& p, const auto& tensors) -> const checkpoint::HostTensor* {
     const auto found = tensors.find(p.name);
-    const bool of_head = p.name.starts_with("head.") || p.name == kPrototypes;
+    const bool of_head = std::ranges::find(of_trunk, p.name.substr(0, p.name.find('.'))) == of_trunk.end();
     if (found == tensors.end() && of_head) return nullptr;
     if (found == tensors.end() || found->second.shape != p.shape) {
       const auto has = found == tensors.end() ? std::string("no such tensor")
@@ -208,16 +207,16 @@ void Learner::start_from(const std::string& path) {
 }
 
 std::string Learner::describe() const {
-  return fmt::format("{} parameters ({} in the trunk's and head's {} tensors), BatchNorm groups of {}, {} in {}{}",
-                     model_.parameters().parameter_count(), model_.has_head() ? "all" : "trunk",
-                     model_.parameters().entries().size(), group_ ? group_->size() : 1, dnn_->describe(),
-                     config_.precision.compute, loss_scale_.dynamic() ? " with dynamic loss scaling" : "") +
+  return fmt::format("{} parameters in {} tensors, BatchNorm groups of {}, {} in {}{}",
+                     model_.parameters().parameter_count(), model_.parameters().entries().size(),
+                     group_ ? group_->size() : 1, dnn_->describe(), config_.precision.compute,
+                     loss_scale_.dynamic() ? " with dynamic loss scaling" : "") +
          (own_queue_ != nullptr ? ", on the device" : "");
 }
 
-/// Segment by segment: those of the trunk for all resolutions, then those of the head once on all crops. Parameters may
-/// come and go.
-void Learner::forward(nn::Context& ctx, const data::Batch& batch, device::Tensor features, device::Tensor scores) {
+/// Segment by segment: those of the trunk for all resolutions, then those of the heads once on all crops. Parameters
+/// may come and go.
+void Learner::forward(nn::Context& ctx, const data::Batch& batch, device::Tensor features) {
   constexpr auto kDirection = FlatState::Direction::forward;
   const auto& trunk = model_.trunk();
   for (std::size_t s = 0; s < state_.segments(); ++s) {
@@ -231,26 +230,31 @@ void Learner::forward(nn::Context& ctx, const data::Batch& batch, device::Tensor
         comm::tell_progress();
       }
     } else {
-      model_.head().forward(ctx, s - trunk.segments(), features, *head_pass_, scores);
+      const auto [h, segment] = model_.head_segment(s);
+      model_.heads()[h]->forward(ctx, segment, h == 0 ? features : outputs_[h - 1], *head_passes_[h], outputs_[h]);
     }
-    const bool prototypes = s + 1 == state_.segments();  // stay for the loss (queue) and the backward pass
-    if (!prototypes) state_.drop(s, kDirection);
+    const bool last = s + 1 == state_.segments();  // stays for the loss and the backward pass
+    if (!last) state_.drop(s, kDirection);
   }
 }
 
 /// The same way back. A segment's gradients are complete when all resolutions have passed it, and set off to the other
 /// ranks while the segments below are at work.
-void Learner::backward(nn::Context& ctx, const data::Batch& batch, std::int64_t update, device::Tensor d_scores,
-                       device::Tensor features) {
+void Learner::backward(nn::Context& ctx, const data::Batch& batch, std::int64_t update, device::Tensor d_output,
+                       device::Shape features) {
   constexpr auto kDirection = FlatState::Direction::backward;
   const auto& trunk = model_.trunk();
-  const auto d_features = pool_.tensor(features.shape);
+  const auto d_features = pool_.tensor(features);
+  std::vector<device::Loan> d_outputs;  // of all heads but the last
+  for (std::size_t h = 0; h + 1 < outputs_.size(); ++h) d_outputs.push_back(pool_.tensor(outputs_[h].shape));
   for (std::size_t s = state_.segments(); s-- > 0;) {
     state_.need(ctx, s, kDirection);
     state_.open_gradients(ctx, s);
     probe_.enter(Probe::Direction::backward, s);
     if (s >= trunk.segments()) {
-      model_.head().backward(ctx, s - trunk.segments(), d_scores, *head_pass_, *d_features);
+      const auto [h, segment] = model_.head_segment(s);
+      model_.heads()[h]->backward(ctx, segment, h + 1 < outputs_.size() ? *d_outputs[h] : d_output, *head_passes_[h],
+                                  h == 0 ? *d_features : *d_outputs[h - 1]);
     } else {
       for (std::size_t g = batch.groups.size(); g-- > 0;) {
         const auto& group = batch.groups[g];
@@ -266,29 +270,32 @@ void Learner::backward(nn::Context& ctx, const data::Batch& batch, std::int64_t 
   }
 }
 
-const Swav::Result& Learner::passes(nn::Context& ctx, const data::Batch& batch, std::int64_t update,
-                                    FlatState::Sums sums) {
+const method::Share& Learner::passes(nn::Context& ctx, const data::Batch& batch, std::int64_t update,
+                                     FlatState::Sums sums) {
   const std::int64_t rows = crops_ * images_;
   const auto features = pool_.tensor({rows, 1, 1, model_.trunk().width()});
-  const auto scores = pool_.tensor({rows, 1, 1, model_.head().width()});
+  std::vector<device::Loan> outputs;
+  outputs_.clear();
+  for (const auto& head : model_.heads()) {
+    outputs.push_back(pool_.tensor({rows, 1, 1, head->width()}));
+    outputs_.push_back(*outputs.back());
+  }
   state_.begin_update(sums);
   {
     const auto timer = phases_->time(Phase::forward);
-    forward(ctx, batch, *features, *scores);
-    probe_.scores(queue_, *scores);
+    forward(ctx, batch, *features);
+    probe_.output(queue_, outputs_.back());
   }
-  const auto d_scores = pool_.tensor(scores->shape);
-  const Swav::Result* swav = nullptr;
+  const auto d_output = pool_.tensor(outputs_.back().shape);
+  const method::Share* share = nullptr;
   {
     const auto timer = phases_->time(Phase::loss);
-    swav = &swav_->loss_and_gradient(
-        pool_, update, *scores, model_.head().embedding(*head_pass_), *d_scores, loss_scale_.value(),
-        [&](device::Tensor embeddings, device::Tensor out) { model_.head().score(ctx, embeddings, out); });
-    probe_.loss(swav->loss);
+    share = &method_->loss({ctx, batch, update, loss_scale_.value(), outputs_, *d_output});
+    probe_.loss(share->loss);
   }
   const auto timer = phases_->time(Phase::backward);
-  backward(ctx, batch, update, *d_scores, *features);
-  return *swav;
+  backward(ctx, batch, update, *d_output, features->shape);
+  return *share;
 }
 
 Learner::Outcome Learner::update(const data::Batch& given, std::int64_t update, double lr, Diagnose diagnose) {
@@ -308,31 +315,31 @@ Learner::Outcome Learner::update(const data::Batch& given, std::int64_t update, 
     kernels::copy(queue_, kept_buffers_.view(), buffers_.view());
     probe_.begin_second_pass();
   }
-  const auto& swav = passes(ctx, batch, update, FlatState::Sums::yes);
+  const auto& share = passes(ctx, batch, update, FlatState::Sums::yes);
 
   // Update: the same on all ranks, or on none.
-  Outcome out = agree_on_outcome(batch, swav, diagnose);
+  Outcome out = agree_on_outcome(batch, share, diagnose);
   const auto timer = phases_->time(Phase::optimizer);
   state_.optimizer().set_update(update);
   out.loss_scale = last_scale_ = loss_scale_.value();
   state_.optimizer().set_gradient_scale(last_scale_);
   // Sums that are sure to be finite may still be on their way: each bucket is updated when it comes.
   if (!out.sums_are_safe) out.grad_norm = state_.gradient_norm();
-  judge(out, batch, swav, twice);
+  judge(out, batch, share, twice);
   if (out.skipped) {
     out.grad_norm = state_.gradient_norm();
     state_.skip();
     kernels::copy(queue_, kept_buffers_.view(), buffers_.view());
   } else {
     out.grad_norm = state_.step(lr);
-    swav_->accept();
+    method_->accept();
   }
   loss_scale_.observe(std::isfinite(out.loss) && std::isfinite(out.grad_norm));
   return out;
 }
 
 /// Whether the step may be taken, and if not, where that began. Every rank comes to the same end.
-void Learner::judge(Outcome& out, const data::Batch& batch, const Swav::Result& swav, bool twice) {
+void Learner::judge(Outcome& out, const data::Batch& batch, const method::Share& share, bool twice) {
   std::vector<Culprit> culprits;
   if (twice) {
     culprits = earliest(*comm_, probe_.difference(), batch.positions);
@@ -352,7 +359,7 @@ void Learner::judge(Outcome& out, const data::Batch& batch, const Swav::Result& 
   }
   if (out.cause == Cause::none && refused_ && refused_(out.loss)) {
     out.cause = Cause::outlier;
-    const bool largest = swav.loss == comm_->all_reduce(swav.loss, comm::Op::max);
+    const bool largest = share.loss == comm_->all_reduce(share.loss, comm::Op::max);
     culprits = earliest(
         *comm_, largest ? std::optional(Finding{0, "the loss, of which it has the largest share"}) : std::nullopt,
         batch.positions);
@@ -361,31 +368,27 @@ void Learner::judge(Outcome& out, const data::Batch& batch, const Swav::Result& 
   out.culprits = std::move(culprits);
 }
 
-/// One small message: loss, diagnostics, whether anyone was asked to stop or to write a checkpoint, and whether all
-/// gradients are small enough for their sums.
-Learner::Outcome Learner::agree_on_outcome(const data::Batch& batch, const Swav::Result& swav, Diagnose diagnose) {
+/// One small message: loss, the figures' sums, whether anyone was asked to stop or to write a checkpoint, and whether
+/// all gradients are small enough for their sums.
+Learner::Outcome Learner::agree_on_outcome(const data::Batch& batch, const method::Share& share, Diagnose diagnose) {
   {
     const auto timer = phases_->time(Phase::backward);  // of a device, which has not ended it
     probe_.settle(queue_);
   }
   const auto timer = phases_->time(Phase::reduce);
   auto& sums = sums_;
-  sums.assign({swav.loss, swav.code_entropy / comm_->size(), static_cast<double>(batch.replaced),
-               comm::stop_requested() ? 1.0 : 0.0, comm::take_checkpoint_request() ? 1.0 : 0.0,
-               probe_.sums_are_safe() ? 0.0 : 1.0});
+  sums.assign({share.loss, static_cast<double>(batch.replaced), comm::stop_requested() ? 1.0 : 0.0,
+               comm::take_checkpoint_request() ? 1.0 : 0.0, probe_.sums_are_safe() ? 0.0 : 1.0});
   const std::size_t fixed = sums.size();
-  if (diagnose == Diagnose::yes) sums.insert(sums.end(), swav.prediction.begin(), swav.prediction.end());
+  if (diagnose == Diagnose::yes) sums.insert(sums.end(), share.sums.begin(), share.sums.end());
   comm_->all_reduce(std::span(sums));
   Outcome out;
   out.loss = sums[0];
-  out.code_entropy = sums[1];
-  out.bad_images = static_cast<std::int64_t>(sums[2]);
-  out.stop = sums[3] > 0;
-  out.checkpoint = sums[4] > 0;
-  out.sums_are_safe = sums[5] == 0;
-  for (std::size_t i = fixed; i < sums.size(); ++i) {
-    if (sums[i] > 0) out.prediction_entropy -= sums[i] * std::log(sums[i]);
-  }
+  out.bad_images = static_cast<std::int64_t>(sums[1]);
+  out.stop = sums[2] > 0;
+  out.checkpoint = sums[3] > 0;
+  out.sums_are_safe = sums[4] == 0;
+  if (diagnose == Diagnose::yes) out.figures = method_->figures(std::span(sums).subspan(fixed));
   return out;
 }
 
@@ -395,7 +398,7 @@ Footprint Learner::footprint() const {
   out.activations = static_cast<std::int64_t>(pool_.held_bytes());
   out.workspaces = static_cast<std::int64_t>(dnn_->held_bytes());
   out.communication += comm_->staging_bytes();
-  out.other = static_cast<std::int64_t>(buffers_.bytes() + kept_buffers_.bytes() + swav_->bytes() + upload_.bytes());
+  out.other = static_cast<std::int64_t>(buffers_.bytes() + kept_buffers_.bytes() + method_->bytes() + upload_.bytes());
   return out;
 }
 
@@ -443,16 +446,14 @@ void Learner::share_loaded() {
   queue_.wait();
 }
 
-void Learner::save_queue(checkpoint::State& state) const {
-  const auto& queue = swav_->queue();
-  state.queue = queue.gather();
-  state.queue_shape = queue.shape();
-  state.queue_filled = queue.filled();
-  state.queue_place = queue.place();
+void Learner::save(checkpoint::State& state) const {
+  method_->save(state.method);
+  loss_scale_.save(state);
 }
 
-void Learner::restore_queue(const checkpoint::State& state) {
-  swav_->queue().restore(state.queue, state.queue_filled, state.queue_place, state.update);
+void Learner::restore(const checkpoint::State& state) {
+  method_->restore(state.method, state.update);
+  loss_scale_.restore(state);
 }
 
 }  // namespace seer::train

@@ -182,7 +182,7 @@ Footprint footprint(const config::Config& config, Topology topology, const KeepT
   Learner learner(config, comm, phases, {keep, {}}, backend);
   const auto batch = planned_batch(config, topology.ranks);
   learner.update(batch, 0, 0.1);
-  learner.assume_full_queue();
+  learner.method().assume_filled();
   learner.update(batch, 0, 0.1);
   auto out = learner.footprint();
   out.communication += message_copies_bytes(config, topology);
@@ -195,7 +195,7 @@ Footprint footprint(const config::Config& config, Topology topology, const KeepT
 
 MemoryPlan plan_memory(const config::Config& config, Topology topology, std::int64_t budget_bytes,
                        std::int64_t base_bytes) {
-  const nn::Model model(config.model, config.head);
+  const nn::Model model(config.model);
   const auto batch = planned_batch(config, topology.ranks);
   const auto backend = planned_backend(topology);
   if (!topology.host_library) backend->set_packed_weights_limit(packed_weights_limit(config));

@@ -68,30 +68,30 @@ std::vector<Scalar> scalars(const UpdateRecord& r) {
     return Scalar{name, static_cast<double>(value), true};
   };
   const auto real = [](const char* name, double value) { return Scalar{name, value, false}; };
-  return {integer("update", r.update),
-          real("loss", r.loss),
-          real("lr", r.lr),
-          real("images_per_s", r.images_per_s),
-          real("step_ms", r.step_ms),
-          real("data_wait_ms", r.data_wait_ms),
-          real("forward_ms", r.forward_ms),
-          real("loss_ms", r.loss_ms),
-          real("backward_ms", r.backward_ms),
-          real("reduce_ms", r.reduce_ms),
-          real("optimizer_ms", r.optimizer_ms),
-          real("bn_sync_ms", r.bn_sync_ms),
-          real("gather_ms", r.gather_ms),
-          real("hidden_ms", r.hidden_ms),
-          real("grad_norm", r.grad_norm),
-          real("loss_scale", r.loss_scale),
-          integer("host_bytes", r.host_bytes),
-          integer("device_bytes", r.device_bytes),
-          real("code_entropy", r.code_entropy),
-          real("prediction_entropy", r.prediction_entropy),
-          integer("bad_images", r.bad_images),
-          integer("skipped", r.skipped),
-          real("epoch", r.epoch),
-          real("eta_s", r.eta_s < 0 ? std::numeric_limits<double>::quiet_NaN() : r.eta_s)};
+  std::vector<Scalar> out = {integer("update", r.update),
+                             real("loss", r.loss),
+                             real("lr", r.lr),
+                             real("images_per_s", r.images_per_s),
+                             real("step_ms", r.step_ms),
+                             real("data_wait_ms", r.data_wait_ms),
+                             real("forward_ms", r.forward_ms),
+                             real("loss_ms", r.loss_ms),
+                             real("backward_ms", r.backward_ms),
+                             real("reduce_ms", r.reduce_ms),
+                             real("optimizer_ms", r.optimizer_ms),
+                             real("bn_sync_ms", r.bn_sync_ms),
+                             real("gather_ms", r.gather_ms),
+                             real("hidden_ms", r.hidden_ms),
+                             real("grad_norm", r.grad_norm),
+                             real("loss_scale", r.loss_scale),
+                             integer("host_bytes", r.host_bytes),
+                             integer("device_bytes", r.device_bytes)};
+  for (const auto& figure : r.figures) out.push_back({figure.name, figure.value, false, true});
+  for (const auto& last : {integer("bad_images", r.bad_images), integer("skipped", r.skipped), real("epoch", r.epoch),
+                           real("eta_s", r.eta_s < 0 ? std::numeric_limits<double>::quiet_NaN() : r.eta_s)}) {
+    out.push_back(last);
+  }
+  return out;
 }
 
 std::string format_duration(double seconds) {

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Whether 16 bits are worth it: blocks of the model in both precisions, timed for a moment before the run.
+// Whether 16 bits are worth it: layers of the trunk in both precisions, timed for a moment before the run.
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <functional>
 #include <vector>
 
 #include "seer/base/clock.hpp"
@@ -13,49 +14,41 @@
 #include "seer/device/session.hpp"
 #include "seer/kernels/activation.hpp"
 #include "seer/kernels/batchnorm.hpp"
-#include "seer/nn/architecture.hpp"
+#include "seer/nn/convolutions.hpp"
+#include "seer/nn/model.hpp"
 #include "seer/train/precision.hpp"
 
 namespace seer::train {
 namespace {
 
-/// The three convolutions of a block and their normalisations, forward and backward.
-class Block {
+/// A convolution and the BatchNorm and ReLU behind it, forward and backward.
+class Layer {
  public:
-  Block(const nn::Stage& stage, std::int64_t images, std::int64_t side, DType type)
-      : channels_(stage.width),
-        x_(tensor({images, side, side, channels_}, type)),
-        y_(tensor(x_.shape, type)),
-        d_y_(tensor(x_.shape, type)),
+  Layer(const dnn::ConvShape& shape, DType type)
+      : shape_(shape),
+        x_(tensor({shape.n, shape.h, shape.w, shape.c_in}, type)),
+        y_(tensor({shape.n, shape.out_h(), shape.out_w(), shape.c_out}, type)),
         d_x_(tensor(x_.shape, type)),
-        one_(static_cast<std::size_t>(channels_), 1.0F),
-        zero_(static_cast<std::size_t>(channels_), 0.0F),
-        sums_(static_cast<std::size_t>(1 + 2 * channels_), 1.0) {
-    const dnn::ConvShape pointwise{.n = images, .h = side, .w = side, .c_in = channels_, .c_out = channels_};
-    auto grouped = pointwise;
-    grouped.kernel = 3;
-    grouped.pad = 1;
-    grouped.groups = channels_ / stage.group_width;
-    shapes_ = {pointwise, grouped, pointwise};
-    weight_ = tensor({1, 1, 1, std::max(pointwise.weight_elems(), grouped.weight_elems())}, DType::f32);
-    d_weight_ = tensor(weight_.shape, DType::f32);
-  }
+        d_y_(tensor(y_.shape, type)),
+        weight_(tensor({1, 1, 1, shape.weight_elems()}, DType::f32)),
+        d_weight_(tensor(weight_.shape, DType::f32)),
+        one_(static_cast<std::size_t>(shape.c_out), 1.0F),
+        zero_(one_.size(), 0.0F),
+        sums_(1 + 2 * one_.size(), 1.0) {}
 
   double ms(dnn::Backend& dnn) {
     device::Queue queue;
     const kernels::BatchNorm bn{zero_.data(), one_.data(), one_.data(), zero_.data()};
     const kernels::BatchNormGradient gradient{.d_y = d_y_, .relu = kernels::Relu::yes};
+    const dnn::Weights weights{weight_.data, 0};  // packed anew, as after an update
     const Clock clock;
-    for (const auto& shape : shapes_) {
-      const dnn::Weights weights{weight_.data, 0};  // packed anew, as after an update
-      dnn.conv_forward(queue, shape, x_, weights, y_);
-      kernels::batchnorm_sums(queue, y_, sums_.data());
-      kernels::batchnorm_apply(queue, y_, bn, kernels::Relu::yes, d_x_);
-      kernels::batchnorm_backward_sums(queue, y_, bn, gradient, sums_.data());
-      kernels::batchnorm_backward_apply(queue, y_, bn, gradient, sums_.data(), 1e9, d_x_);
-      dnn.conv_backward_data(queue, shape, d_y_, weights, d_x_);
-      dnn.conv_backward_weights(queue, shape, x_, d_y_, d_weight_.f32(), dnn::Accumulate::yes);
-    }
+    dnn.conv_forward(queue, shape_, x_, weights, y_);
+    kernels::batchnorm_sums(queue, y_, sums_.data());
+    kernels::batchnorm_apply(queue, y_, bn, kernels::Relu::yes, d_y_);
+    kernels::batchnorm_backward_sums(queue, y_, bn, gradient, sums_.data());
+    kernels::batchnorm_backward_apply(queue, y_, bn, gradient, sums_.data(), 1e9, d_y_);
+    dnn.conv_backward_data(queue, shape_, d_y_, weights, d_x_);
+    dnn.conv_backward_weights(queue, shape_, x_, d_y_, d_weight_.f32(), dnn::Accumulate::yes);
     return clock.ms();
   }
 
@@ -68,33 +61,29 @@ class Block {
     return out;
   }
 
-  std::int64_t channels_;
+  dnn::ConvShape shape_;
   std::vector<device::Buffer> memory_;
-  device::Tensor x_, y_, d_y_, d_x_, weight_, d_weight_;
+  device::Tensor x_, y_, d_x_, d_y_, weight_, d_weight_;
   std::vector<float> one_, zero_;
   std::vector<double> sums_;
-  std::vector<dnn::ConvShape> shapes_;
 };
 
 }  // namespace
 
 PrecisionTrial try_precisions(const config::Config& config, dnn::Backend& dnn, double seconds) {
-  constexpr std::int64_t kImages = 4, kMostFlops = 4'000'000'000, kMostWeights = std::int64_t{1} << 24;
+  constexpr std::int64_t kImages = 4, kMostMacs = 700'000'000, kMostWeights = std::int64_t{1} << 24;
   constexpr int kRuns = 3;
-  const auto stages = nn::architecture(config.model).stages;
-  std::vector<std::size_t> order(stages.size());
-  for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
-  std::ranges::stable_sort(order, std::greater{}, [&](std::size_t i) { return stages[i].depth; });
+  const nn::Model model(config.model);
+  auto layers = nn::convolutions(model.trunk(), kImages, config.crops.front().size);
+  layers.erase(layers.begin());  // reads the images: neither precision's strength
+  std::ranges::stable_sort(layers, std::greater{}, &nn::Convolution::count);
   PrecisionTrial trial;
   const Clock clock;
-  for (const auto i : order) {
-    const auto& stage = stages[i];
-    if (stage.width * stage.width > kMostWeights) continue;
-    std::int64_t images = kImages, side = std::max<std::int64_t>(config.crops.front().size >> (i + 2), 1);
-    const auto flops = [&] { return 12 * images * side * side * stage.width * stage.width; };
-    while (flops() > kMostFlops && images > 1) images /= 2;
-    while (flops() > kMostFlops && side > 1) side /= 2;
-    Block single(stage, images, side, DType::f32), half(stage, images, side, compute_type(config.precision));
+  for (auto [shape, count] : layers) {
+    if (shape.weight_elems() > kMostWeights) continue;
+    while (shape.macs() > kMostMacs && shape.n > 1) shape.n /= 2;
+    while (shape.macs() > kMostMacs && shape.h > shape.kernel * shape.stride) shape.w = shape.h /= 2;
+    Layer single(shape, DType::f32), half(shape, compute_type(config.precision));
     double single_ms = 1e30, half_ms = 1e30;
     for (int run = 0; run <= kRuns && (run < 2 || clock.seconds() < seconds); ++run) {
       const double a = single.ms(dnn), b = half.ms(dnn);
@@ -102,8 +91,8 @@ PrecisionTrial try_precisions(const config::Config& config, dnn::Backend& dnn, d
       single_ms = std::min(single_ms, a);
       half_ms = std::min(half_ms, b);
     }
-    trial.single_ms += single_ms * static_cast<double>(stage.depth);
-    trial.half_ms += half_ms * static_cast<double>(stage.depth);
+    trial.single_ms += single_ms * static_cast<double>(count);
+    trial.half_ms += half_ms * static_cast<double>(count);
     if (clock.seconds() > seconds) break;
   }
   return trial;
@@ -114,9 +103,8 @@ std::string slower_text(const config::Config& config, const PrecisionTrial& tria
   if (trial.half_ms <= kNoise * trial.single_ms) return "";
   const auto processor = device::processor();
   return fmt::format(
-      "precision.compute = \"{}\" is slower than \"fp32\" on this processor{}: the model's blocks took {:.1f} ms "
-      "against "
-      "{:.1f} in a short trial; it saves memory, but no time",
+      "precision.compute = \"{}\" is slower than \"fp32\" on this processor{}: the trunk's layers took {:.1f} ms "
+      "against {:.1f} in a short trial; it saves memory, but no time",
       config.precision.compute, processor.empty() ? "" : " (" + processor + ")", trial.half_ms, trial.single_ms);
 }
 

@@ -113,10 +113,10 @@ std::span<const double> Probe::copied(device::Queue& queue, std::span<const doub
   return {reinterpret_cast<const double*>(to), own.size()};
 }
 
-void Probe::scores(device::Queue& queue, const device::Tensor& own) {
-  digest(queue, own.data, static_cast<std::size_t>(own.bytes()), "the scores");
+void Probe::output(device::Queue& queue, const device::Tensor& own) {
+  digest(queue, own.data, static_cast<std::size_t>(own.bytes()), "the output of the head");
   kernels::first_beyond(queue, own.f32(), own.elems(), std::numeric_limits<float>::max(), places_.on_queue());
-  pass(Passed::Kind::scores);
+  pass(Passed::Kind::output);
 }
 
 void Probe::loss(double own) {
@@ -161,9 +161,9 @@ std::optional<std::string> Probe::wrong_at(const Passed& point) const {
     case Passed::Kind::statistics:
       if (all_finite(point.values)) return std::nullopt;
       return at_statistics(point.direction, point.segment);
-    case Passed::Kind::scores:
+    case Passed::Kind::output:
       if (*places_.on_host() < 0) return std::nullopt;
-      return "the scores";
+      return "the output of the head";
     case Passed::Kind::gradients:
       break;
   }

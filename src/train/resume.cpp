@@ -18,7 +18,7 @@ namespace {
 
 /// Keys that say which tensors there are: no checkpoint of another value can be loaded.
 bool shapes_tensors(const std::string& key) {
-  return (key.starts_with("model.") && key != "model.init_from") || key.starts_with("head.");
+  return (key.starts_with("model.") && key != "model.init_from") || key.starts_with("head.") || key == "method.kind";
 }
 
 bool covered(const std::vector<std::string>& names, const std::string& key) {
@@ -54,7 +54,7 @@ void check_settings(const config::Config& config, const PretrainOptions& options
                            "knowing what it means, add --allow-change {}",
                            names)
              : "set it as it was, or begin a new run with another log.run_dir or --resume never (model.init_from "
-               "takes the trunk's weights along): with [model] or [head] changed no checkpoint fits")
+               "takes the trunk's weights along): with [model], [head] or method.kind changed no checkpoint fits")
         .as_agreed();
   }
   if (!all.empty()) log::info("settings that are not those of the checkpoint:" + all);
@@ -150,8 +150,7 @@ Sources newest(const config::Config& config, const comm::Communicator& comm, con
 /// The learner and the rest as the state has them, once the slabs are filled.
 void put_back(Learner& learner, const checkpoint::State& state) {
   learner.share_loaded();
-  learner.restore_queue(state);
-  learner.restore_loss_scale(state);
+  learner.restore(state);
 }
 
 /// Of the keys of a schedule those that its rates depend on, but for the length.

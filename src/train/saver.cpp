@@ -232,8 +232,7 @@ checkpoint::State Saver::state(std::int64_t completed) const {
   state.global_batch = config_.data.global_batch;
   state.ranks = comm_.size();
   state.config_toml = config::to_toml(config_);
-  learner_.save_queue(state);
-  learner_.save_loss_scale(state);
+  learner_.save(state);
   describe_(state);
   return state;
 }

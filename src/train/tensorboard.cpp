@@ -38,12 +38,13 @@ constexpr const char* kRemedy =
     "log.run_dir must be a writable folder with space left; log.tensorboard = false does without the file";
 
 // Folds of TensorBoard's page.
-std::string tag_of(std::string_view name) {
-  const char* fold = "run";
+std::string tag_of(const Scalar& scalar, const std::string& method) {
+  const std::string_view name = scalar.name;
+  std::string_view fold = "run";
   if (name.ends_with("_ms") || name == "images_per_s") fold = "time";
   if (name == "loss" || name == "lr" || name == "grad_norm" || name == "loss_scale") fold = "train";
-  if (name.ends_with("_entropy")) fold = "swav";
   if (name.ends_with("_bytes")) fold = "memory";
+  if (scalar.of_method) fold = method;
   return fmt::format("{}/{}", fold, name);
 }
 
@@ -86,9 +87,9 @@ void EventFile::write(const UpdateRecord& record) {
   event.set_wall_time(seconds_since_1970());
   event.set_step(record.update);
   for (const auto& s : scalars(record)) {
-    if (std::string_view(s.name) == "update") continue;
+    if (s.name == "update") continue;
     auto* value = event.mutable_summary()->add_value();
-    value->set_tag(tag_of(s.name));
+    value->set_tag(tag_of(s, record.method));
     value->set_simple_value(static_cast<float>(s.value));
   }
   append(event.SerializeAsString());

@@ -20,7 +20,6 @@
 #include "seer/comm/watchdog.hpp"
 #include "seer/data/source.hpp"
 #include "seer/device/session.hpp"
-#include "seer/train/collapse.hpp"
 #include "seer/train/doubts.hpp"
 #include "seer/train/guard.hpp"
 #include "seer/train/learner.hpp"
@@ -59,7 +58,6 @@ class Run {
   std::optional<Learner> learner_;
   std::unique_ptr<data::BatchSource> source_;
   std::optional<Schedule> schedule_;
-  std::optional<CollapseWatch> collapse_;
   std::optional<Guard> guard_;
   std::optional<RunFolder> folder_;
   std::optional<TrafficLedger> traffic_;
@@ -130,7 +128,6 @@ Run::Run(const config::Config& config, const comm::Communicator& comm, const Pre
     schedule_.emplace(config.schedule, total_);
   }
   eta_.emplace(static_cast<double>(total_ - start_));
-  collapse_.emplace(config);
   guard_.emplace(config, comm.is_root(), from);
   learner_->refuse_losses([this](double loss) { return guard_->refuses(loss); });
   // Only now: a start that was refused leaves the run as it was.
@@ -179,8 +176,8 @@ void Run::record(std::int64_t completed, const Learner::Outcome& outcome, double
   r.loss = outcome.loss;
   r.lr = lr;
   r.grad_norm = outcome.grad_norm;
-  r.code_entropy = outcome.code_entropy;
-  r.prediction_entropy = outcome.prediction_entropy;
+  r.method = config_.method.kind;
+  r.figures = outcome.figures;
   r.loss_scale = outcome.loss_scale;
   r.bad_images = bad_images_;
   r.skipped = skipped_;
@@ -225,7 +222,7 @@ int Run::loop() {
     if (outcome.loss_counts()) schedule_->observe(t - 1, outcome.loss);
     skipped_ += outcome.skipped ? 1 : 0;
     bad_images_ += outcome.bad_images;
-    if (const auto warning = collapse_->observe(t, outcome.counted_loss())) log::warn(*warning);
+    if (const auto warning = learner_->method().watch(t, outcome.counted_loss())) log::warn(*warning);
     phases_.end_update();
     if (log_this) record(t, outcome, lr);
     if (guard_->observe(t, outcome) == Guard::Next::reload && t < total_) reload(t);

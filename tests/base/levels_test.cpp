@@ -18,8 +18,8 @@ namespace {
 namespace fs = std::filesystem;
 
 const std::map<std::string, int> kLevels = {
-    {"base", 0}, {"config", 1},     {"device", 1}, {"comm", 2}, {"dnn", 2},  {"kernels", 2}, {"nn", 3},
-    {"data", 3}, {"checkpoint", 4}, {"train", 5},  {"eval", 5}, {"plan", 6}, {"app", 7}};
+    {"base", 0}, {"config", 1},     {"device", 1}, {"comm", 2},  {"dnn", 2},  {"kernels", 2}, {"nn", 3},
+    {"data", 3}, {"checkpoint", 4}, {"method", 5}, {"train", 6}, {"eval", 6}, {"plan", 7},    {"app", 8}};
 
 struct LibraryRule {
   const char* header;  ///< regular expression, from the start of what is included

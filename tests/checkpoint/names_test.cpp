@@ -146,7 +146,7 @@ TEST(Names, EveryTensorOfAModelComesBack) {
     config::Head head;
     head.dims = {440, 64, 48, 16};
     head.batchnorm = batchnorm;
-    const nn::Model net(model, head);
+    const nn::Model net(model, nn::projection_heads(head));
     const int stride = batchnorm ? 3 : 2;
     std::set<std::string> seen;
     for (const auto* table : {&net.parameters(), &net.buffers()}) {

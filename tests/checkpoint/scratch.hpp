@@ -107,13 +107,14 @@ inline checkpoint::State some_state(std::int64_t update, int ranks) {
   s.seed = 42;
   s.global_batch = 96;
   s.ranks = ranks;
-  s.shards = {{"train-00000.h5", 4711, 12}, {"a longer name-00001.h5", std::int64_t{1} << 40, 1}, {"caf\\xE9.h5", 0, 0}};
+  s.shards = {
+      {"train-00000.h5", 4711, 12}, {"a longer name-00001.h5", std::int64_t{1} << 40, 1}, {"caf\\xE9.h5", 0, 0}};
   s.plateau = {std::numeric_limits<double>::infinity(), 0.1, -3};
-  s.queue_filled = 3;
-  s.queue = hash_fill(2 * 5 * 4, 99, 1);
-  s.queue_shape = {2, 5, 4};
+  s.method.numbers["queue_filled"] = 3;
+  s.method.tensors["queue"] = {{2, 5, 4}, hash_fill(2 * 5 * 4, 99, 1)};
   if (update % 2 == 1) {
-    s.queue_place = 2;
+    s.method.numbers["queue_place"] = 2;
+    s.method.tensors["centre"] = {{7}, hash_fill(7, 98, 1)};
     s.guard = {1, 0, 0.5, -1e300};
     s.kept_rate = {7, 0.1 + 0.2};
   }
@@ -131,10 +132,13 @@ inline void expect_equal(const checkpoint::State& a, const checkpoint::State& b)
   EXPECT_EQ(a.ranks, b.ranks);
   EXPECT_EQ(a.shards, b.shards);
   EXPECT_EQ(a.plateau, b.plateau);
-  EXPECT_EQ(a.queue_filled, b.queue_filled);
-  EXPECT_EQ(a.queue, b.queue);
-  EXPECT_EQ(a.queue_shape, b.queue_shape);
-  EXPECT_EQ(a.queue_place, b.queue_place);
+  EXPECT_EQ(a.method.numbers, b.method.numbers);
+  ASSERT_EQ(a.method.tensors.size(), b.method.tensors.size());
+  for (const auto& [name, tensor] : a.method.tensors) {
+    ASSERT_TRUE(b.method.tensors.contains(name)) << name;
+    EXPECT_EQ(tensor.shape, b.method.tensors.at(name).shape) << name;
+    EXPECT_EQ(tensor.values, b.method.tensors.at(name).values) << name;
+  }
   EXPECT_EQ(a.guard, b.guard);
   EXPECT_EQ(a.kept_rate, b.kept_rate);
   EXPECT_EQ(a.config_toml, b.config_toml);

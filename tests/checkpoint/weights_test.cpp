@@ -31,7 +31,7 @@ Weights tiny(bool head, bool batchnorm) {
     w.head.batchnorm = batchnorm;
     w.head.prototypes = 5;
   }
-  const nn::Model net(w.model, w.head);
+  const nn::Model net(w.model, nn::projection_heads(w.head));
   std::uint64_t seed = 0;
   for (const auto& [table, group] :
        {std::pair(&net.parameters(), &w.parameters), std::pair(&net.buffers(), &w.buffers)}) {

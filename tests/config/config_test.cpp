@@ -87,7 +87,7 @@ TEST(Config, UnknownKeysNameTheNearest) {
       "mean \"epsilon\"?");
   expect_contains(refusal("[modle]\npreset = \"tiny\"\n"),
                   "run.toml:1: modle: found an unknown section, allowed "
-                  "model, head, swav,");
+                  "model, method, head, swav,");
   expect_contains(refusal("[modle]\npreset = \"tiny\"\n"), "did you mean \"model\"?");
   expect_contains(refusal("global_batch = 3\n"), "run.toml:1: global_batch: found a key outside of the sections");
   expect_contains(refusal("global_batch = 3\n"), "did you mean \"data.global_batch\"?");

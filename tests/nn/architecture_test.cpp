@@ -39,9 +39,7 @@ TEST(Architecture, PresetsMatchTheGoldenTable) {
     EXPECT_EQ(depths, golden["depths"].get<std::vector<std::int64_t>>()) << name;
     EXPECT_EQ(groups, golden["group_widths"].get<std::vector<std::int64_t>>()) << name;
     EXPECT_EQ(a.features(), golden["features"].get<std::int64_t>()) << name;
-    config::Head none;
-    none.dims.clear();
-    const Model model(preset(name), none);
+    const Model model(preset(name));
     EXPECT_EQ(model.parameters().parameter_count(), golden["trunk_parameters"].get<std::int64_t>()) << name;
   }
 }
@@ -63,7 +61,7 @@ TEST(Architecture, SqueezeWidthRoundsHalfToEven) {
 }
 
 TEST(Architecture, SeersWholeModelHasItsPublishedSize) {
-  const Model model(preset("256gf"), config::Head{});
+  const Model model(preset("256gf"), projection_heads({}));
   EXPECT_EQ(model.parameters().parameter_count(), 1431032042);
 }
 
@@ -82,7 +80,7 @@ TEST(Architecture, RefusesWhatIsNoRegNet) {
   config::Head head;
   head.dims = {100, 64};
   try {
-    Model model(preset("tiny"), head);
+    Model model(preset("tiny"), projection_heads(head));
     FAIL() << "a head of another width was accepted";
   } catch (const Error& e) {
     EXPECT_EQ(e.code(), ExitCode::input);
@@ -92,9 +90,7 @@ TEST(Architecture, RefusesWhatIsNoRegNet) {
 }
 
 TEST(Parameters, InitialisationDependsOnNameAndSeedAlone) {
-  config::Head none;
-  none.dims.clear();
-  const Model small(preset("tiny"), none), large(preset("200mf"), none);
+  const Model small(preset("tiny")), large(preset("200mf"));
   std::vector<float> a(static_cast<std::size_t>(small.parameters().block_elems()));
   std::vector<float> b(static_cast<std::size_t>(large.parameters().block_elems())), c = a;
   initialize(small.parameters(), 7, a.data());
@@ -105,9 +101,7 @@ TEST(Parameters, InitialisationDependsOnNameAndSeedAlone) {
 }
 
 TEST(Parameters, InitialisationHasTheRightSpread) {
-  config::Head none;
-  none.dims.clear();
-  const Model model(preset("400mf"), none);
+  const Model model(preset("400mf"));
   std::vector<float> block(static_cast<std::size_t>(model.parameters().block_elems()));
   initialize(model.parameters(), 0, block.data());
   const auto& b = model.parameters().find("trunk_output.block4.block4-1.f.b.0.weight");  // grouped: 440 outputs

@@ -177,7 +177,8 @@ TEST(HalfHead, IsCloseToFloat) {
     config.batchnorm = batchnorm;
     config.prototypes = 29;
     ParameterTable table, buffer_table;
-    const Head head(config, 0, table, buffer_table);
+    const auto heads = projection_heads(config)(33, table, buffer_table);
+    const Chain &projector = *heads.at(0), &prototypes = *heads.at(1);
     std::vector<float> parameters(static_cast<std::size_t>(table.block_elems()));
     std::vector<float> buffers(static_cast<std::size_t>(buffer_table.block_elems()) + 1);
     initialize(table, 3, parameters.data());
@@ -197,11 +198,14 @@ TEST(HalfHead, IsCloseToFloat) {
                         .gradients = gradients[half].data(),
                         .buffers = buffers.data(),
                         .compute = half == 1 ? DType::bf16 : DType::f32};
-      const auto pass = head.make_pass();
-      head.forward_all(ctx, {.data = features.data(), .shape = {rows, 1, 1, 33}}, *pass,
-                       {.data = scores[half].data(), .shape = {rows, 1, 1, 29}});
-      head.backward_all(ctx, {.data = d_scores.data(), .shape = {rows, 1, 1, 29}}, *pass,
-                        {.data = d_features[half].data(), .shape = {rows, 1, 1, 33}});
+      std::vector<float> embeddings(static_cast<std::size_t>(rows * 17)), d_embeddings(embeddings.size());
+      const device::Tensor e{.data = embeddings.data(), .shape = {rows, 1, 1, 17}};
+      const device::Tensor d_e{.data = d_embeddings.data(), .shape = e.shape};
+      const auto pass = projector.make_pass(), last_pass = prototypes.make_pass();
+      projector.forward_all(ctx, {.data = features.data(), .shape = {rows, 1, 1, 33}}, *pass, e);
+      prototypes.forward_all(ctx, e, *last_pass, {.data = scores[half].data(), .shape = {rows, 1, 1, 29}});
+      prototypes.backward_all(ctx, {.data = d_scores.data(), .shape = {rows, 1, 1, 29}}, *last_pass, d_e);
+      projector.backward_all(ctx, d_e, *pass, {.data = d_features[half].data(), .shape = {rows, 1, 1, 33}});
       EXPECT_EQ(pool.in_use_bytes(), 0U);
     }
     EXPECT_NE(scores[1], scores[0]);

@@ -46,12 +46,12 @@ struct TestModel {
               m.preset = preset;
               return m;
             }(),
-            [&] {
+            nn::projection_heads([&] {
               config::Head h;
               h.dims = dims;
               h.prototypes = prototypes;
               return h;
-            }()),
+            }())),
         backend(dnn::make_host_backend()),
         parameters(static_cast<std::size_t>(model.parameters().block_elems())),
         gradients(parameters.size()),

@@ -53,7 +53,7 @@ config::Config seer_16gf(int ranks) {
 
 TEST(Launches, OfTheTrunk) {
   const auto config = seer_16gf(1);
-  const nn::Model model(config.model, config.head);
+  const auto model = method::make_model(config);
   const auto batch = planned_batch(config, 1);
   Counter counter;
   device::Pool pool(device::Space::planned);

@@ -95,7 +95,8 @@ TEST(EventFile, HoldsTheRecordUnderTensorBoardsFieldNumbers) {
   UpdateRecord r;
   r.update = 40;
   r.loss = 3.25;
-  r.code_entropy = 1.5;
+  r.method = "swav";
+  r.figures = {{"code_entropy", 1.5}};
   file.write(r);
   const auto records = read_records(file.path());
   ASSERT_EQ(records.size(), 3U);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -28,6 +29,16 @@ struct Shard {
   bool operator==(const Shard&) const = default;
 };
 
+/// What a training method keeps beside the parameters, by name (docs/formats.md). A name is not one of State's own.
+struct NamedState {
+  struct Tensor {
+    std::vector<std::int64_t> shape;
+    std::vector<float> values;
+  };
+  std::map<std::string, std::int64_t> numbers;
+  std::map<std::string, Tensor> tensors;
+};
+
 /// Everything else a run needs to go on; equal on all ranks.
 struct State {
   std::int64_t update = 0;  ///< completed updates
@@ -40,11 +51,8 @@ struct State {
   std::vector<Shard> shards;      ///< of the data set, in order
   std::vector<double> plateau;    ///< schedule's own state
   std::vector<double> kept_rate;  ///< update and rate at which the length was changed (train::KeptRate); else empty
-  std::int64_t queue_filled = 0;  ///< rows of the queue that hold real embeddings
-  std::vector<float> queue;       ///< global queue, [assigned crops, length, dim], see Swav
-  std::vector<std::int64_t> queue_shape;
-  std::int64_t queue_place = -1;  ///< see Swav; negative: not told
-  std::vector<double> guard;      ///< the guard's own state; empty while there is nothing to remember
+  NamedState method;              ///< of the training method
+  std::vector<double> guard;      ///< of the guard; empty while there is nothing to remember
   std::string config_toml;
 };
 

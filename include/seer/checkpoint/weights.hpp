@@ -42,9 +42,13 @@ Weights read_architecture(const std::string& path);
 /// Through a temporary file beside `path`, synced and renamed. Error(file).
 void write_weights(const std::string& path, const Weights& weights);
 
+/// Of parameters and buffers by our names.
+using Shapes = std::map<std::string, std::vector<std::int64_t>>;
+/// Head and prototypes from the tensors there are; dims become empty where there is no head, prototypes 0 where there
+/// are none. Error(file) where the layers do not follow each other.
+void infer_head(const Shapes& shapes, const std::string& path, config::Head& head);
 /// Holds tensors' names and shapes against the architecture: "" or one text with the first mismatch (both shapes), the
-/// missing and the unexpected names. `shapes`: of parameters and buffers by our names.
-std::string compare_with_architecture(const std::map<std::string, std::vector<std::int64_t>>& shapes,
-                                      const config::Model& model, const config::Head& head);
+/// missing and the unexpected names.
+std::string compare_with_architecture(const Shapes& shapes, const config::Model& model, const config::Head& head);
 
 }  // namespace seer::checkpoint

@@ -11,6 +11,7 @@
 namespace seer::config {
 
 struct Model {
+  std::string trunk = "regnety";
   std::string preset = "256gf";  ///< or "" and the five numbers
   std::string width_rule = "pycls";
   std::int64_t depth = 0;
@@ -19,6 +20,10 @@ struct Model {
   std::int64_t group_width = 0;
   std::string init_from;
   bool operator==(const Model&) const = default;
+};
+struct Method {
+  std::string kind = "swav";
+  bool operator==(const Method&) const = default;
 };
 struct Head {
   std::vector<std::int64_t> dims = {10444, 8192, 8192, 256};
@@ -155,6 +160,7 @@ struct Faults {
 
 struct Config {
   Model model;
+  Method method;
   Head head;
   Swav swav;
   std::vector<Crops> crops = {{2, 224, {0.14, 1.0}}, {4, 96, {0.05, 0.14}}};
@@ -170,6 +176,23 @@ struct Config {
   Faults faults;
   bool operator==(const Config&) const = default;
 };
+
+/// Calls visit(name, member) for each key that describes the network's tensors: the one list of them, for the files and
+/// messages that hold an architecture.
+template <class AnyModel, class AnyHead, class Visit>
+void visit_architecture(AnyModel& model, AnyHead& head, Visit visit) {
+  visit("trunk", model.trunk);
+  visit("preset", model.preset);
+  visit("width_rule", model.width_rule);
+  visit("depth", model.depth);
+  visit("w0", model.w0);
+  visit("wa", model.wa);
+  visit("wm", model.wm);
+  visit("group_width", model.group_width);
+  visit("head_dims", head.dims);
+  visit("head_batchnorm", head.batchnorm);
+  visit("prototypes", head.prototypes);
+}
 
 /// Reads a file ("" = defaults only) and "section.key=value" overrides. All errors of file and overrides are found
 /// together; Error(input) holds one line for each: file:line: key: what was found, what is allowed, nearest known key.

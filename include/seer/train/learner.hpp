@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// One update of SwAV: forward, codes, loss, backward, reduction, optimizer; and what a checkpoint takes from it.
+// One update: forward pass, the method's loss, backward pass, reduction, optimizer; and what a checkpoint takes from
+// it.
 #pragma once
 
 #include <functional>
@@ -15,6 +16,7 @@
 #include "seer/data/source.hpp"
 #include "seer/device/device_queue.hpp"
 #include "seer/device/mirrored.hpp"
+#include "seer/method/method.hpp"
 #include "seer/nn/model.hpp"
 #include "seer/train/faults.hpp"
 #include "seer/train/flat_state.hpp"
@@ -23,7 +25,6 @@
 #include "seer/train/phases.hpp"
 #include "seer/train/precision.hpp"
 #include "seer/train/probe.hpp"
-#include "seer/train/swav.hpp"
 
 namespace seer::train {
 
@@ -40,7 +41,7 @@ class Learner {
  public:
   /// Collective. Computes where `parallel.device` says. Parameters start at random by `data.seed`. Error(input) for a
   /// batch or a BatchNorm group size that the ranks do not divide, for a precision that some rank cannot compute in,
-  /// and what nn::Model and Swav refuse. `readers`: what is known of the data set, for recompute = "auto".
+  /// and what model and method refuse. `readers`: what is known of the data set, for recompute = "auto".
   Learner(const config::Config& config, const comm::Communicator& comm, Phases& phases, data::Readers readers = {});
   /// With what was planned for it. On a planned communicator: without values, and nothing is computed.
   Learner(const config::Config& config, const comm::Communicator& comm, Phases& phases, MemoryPlan plan,
@@ -61,11 +62,11 @@ class Learner {
     bool loss_counts() const { return cause == Cause::none || cause == Cause::loss_scale; }
     /// The loss, or NaN if it does not count.
     double counted_loss() const { return loss_counts() ? loss : std::numeric_limits<double>::quiet_NaN(); }
-    double code_entropy = 0, prediction_entropy = 0;  ///< nats; only where asked for
-    std::int64_t bad_images = 0;                      ///< of this update, all ranks
-    bool stop = false;                                ///< some rank was asked to stop
-    bool checkpoint = false;                          ///< a checkpoint was asked for
-    bool sums_are_safe = false;                       ///< no sum of gradients over ranks can overflow
+    std::vector<method::Figure> figures;  ///< of the method; only where asked for
+    std::int64_t bad_images = 0;          ///< of this update, all ranks
+    bool stop = false;                    ///< some rank was asked to stop
+    bool checkpoint = false;              ///< a checkpoint was asked for
+    bool sums_are_safe = false;           ///< no sum of gradients over ranks can overflow
   };
   enum class Diagnose : bool { no, yes };
 
@@ -83,12 +84,12 @@ class Learner {
   std::vector<checkpoint::Slab> slabs();
   /// After slabs() were filled from a checkpoint: gives every rank all of it. Collective.
   void share_loaded();
-  void save_queue(checkpoint::State& state) const;
-  void restore_queue(const checkpoint::State& state);
-  void save_loss_scale(checkpoint::State& state) const { loss_scale_.save(state); }
-  void restore_loss_scale(const checkpoint::State& state) { loss_scale_.restore(state); }
+  /// The state of method and loss scale. Collective.
+  void save(checkpoint::State& state) const;
+  void restore(const checkpoint::State& state);
 
   const nn::Model& model() const { return model_; }
+  method::Method& method() { return *method_; }
   /// The flat blocks, whole, on every rank (collective): parameters, and the last update's gradients averaged over
   /// ranks and unscaled.
   std::vector<float> parameters() { return state_.whole_parameters(); }
@@ -99,8 +100,6 @@ class Learner {
   std::size_t activation_peak_bytes() const { return pool_.peak_bytes(); }
   /// What this rank holds now, of `data` and of libraries nothing.
   Footprint footprint() const;
-  /// Planned: as if queues were full.
-  void assume_full_queue() { swav_->queue().assume_full(); }
   /// How often activations asked the system for memory: constant after the second update.
   std::uint64_t pool_allocations() const { return pool_.system_allocations(); }
   std::size_t backend_bytes() const { return dnn_->held_bytes(); }
@@ -116,14 +115,14 @@ class Learner {
 
  private:
   class GroupReduction;
-  Outcome agree_on_outcome(const data::Batch& batch, const Swav::Result& swav, Diagnose diagnose);
+  Outcome agree_on_outcome(const data::Batch& batch, const method::Share& share, Diagnose diagnose);
   /// Forward pass, loss, backward pass. `update` counts from 0.
-  const Swav::Result& passes(nn::Context& ctx, const data::Batch& batch, std::int64_t update, FlatState::Sums sums);
-  void forward(nn::Context& ctx, const data::Batch& batch, device::Tensor features, device::Tensor scores);
-  void backward(nn::Context& ctx, const data::Batch& batch, std::int64_t update, device::Tensor d_scores,
-                device::Tensor features);
+  const method::Share& passes(nn::Context& ctx, const data::Batch& batch, std::int64_t update, FlatState::Sums sums);
+  void forward(nn::Context& ctx, const data::Batch& batch, device::Tensor features);
+  void backward(nn::Context& ctx, const data::Batch& batch, std::int64_t update, device::Tensor d_output,
+                device::Shape features);
   void set_buffers(const std::vector<float>& values);
-  void judge(Outcome& out, const data::Batch& batch, const Swav::Result& swav, bool twice);
+  void judge(Outcome& out, const data::Batch& batch, const method::Share& share, bool twice);
 
   const config::Config config_;
   const comm::Communicator* comm_;
@@ -147,10 +146,11 @@ class Learner {
   std::function<bool(double)> refused_;
   std::unique_ptr<GroupReduction> group_;
   comm::BlockCommunicator world_;
-  std::unique_ptr<Swav> swav_;
+  std::unique_ptr<method::Method> method_;
   std::vector<std::unique_ptr<nn::Pass>> passes_;  ///< of the trunk, one per crop resolution
-  std::unique_ptr<nn::Pass> head_pass_;
-  std::vector<double> sums_;  ///< of agree_on_outcome(), kept for its memory
+  std::vector<std::unique_ptr<nn::Pass>> head_passes_;
+  std::vector<device::Tensor> outputs_;  ///< of the heads, in an update
+  std::vector<double> sums_;             ///< of agree_on_outcome(), kept for its memory
 };
 
 }  // namespace seer::train

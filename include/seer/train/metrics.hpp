@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "seer/method/method.hpp"
 #include "seer/train/append_file.hpp"
 
 namespace seer::train {
@@ -20,23 +21,23 @@ struct UpdateRecord {
   double step_ms = 0;       ///< wall time of an update, everything included
   double data_wait_ms = 0, forward_ms = 0, loss_ms = 0, backward_ms = 0, reduce_ms = 0, optimizer_ms = 0,
          bn_sync_ms = 0, gather_ms = 0, hidden_ms = 0;
-  double grad_norm = 0;           ///< of the averaged gradient of all parameters, before LARS
-  double loss_scale = 1;          ///< that this update used; 1 without loss scaling
-  std::int64_t host_bytes = 0;    ///< most that any rank has resident
-  std::int64_t device_bytes = 0;  ///< most that any rank holds in the device's memory (host build: 0)
-  double code_entropy = 0;        ///< mean entropy of one image's code, nats; ln K when codes are uniform
-  double prediction_entropy =
-      0;                        ///< entropy of the mean prediction over the batch, nats; 0 when one prototype takes all
-  std::int64_t bad_images = 0;  ///< replaced so far in this run, all ranks
-  std::int64_t skipped = 0;     ///< updates skipped so far in this run (loss scaling: something was not finite)
-  double epoch = 0;             ///< images seen over images of the data set
-  double eta_s = 0;             ///< negative: not known
+  double grad_norm = 0;                 ///< of the averaged gradient of all parameters, before LARS
+  double loss_scale = 1;                ///< that this update used; 1 without loss scaling
+  std::int64_t host_bytes = 0;          ///< most that any rank has resident
+  std::int64_t device_bytes = 0;        ///< most that any rank holds in the device's memory (host build: 0)
+  std::string method;                   ///< its kind
+  std::vector<method::Figure> figures;  ///< of the method
+  std::int64_t bad_images = 0;          ///< replaced so far in this run, all ranks
+  std::int64_t skipped = 0;             ///< updates skipped so far in this run (loss scaling: something was not finite)
+  double epoch = 0;                     ///< images seen over images of the data set
+  double eta_s = 0;                     ///< negative: not known
 };
 
 struct Scalar {
-  const char* name;
+  std::string name;
   double value;
-  bool integer;
+  bool integer = false;
+  bool of_method = false;
 };
 
 /// The record as name and value, in the order of the file. The one list of keys: everything that writes records uses

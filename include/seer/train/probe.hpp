@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Where a number goes bad first. After a sum over ranks everybody has the NaN of one; so each rank looks at its own
-// numbers at the last moment before they meet those of others: the sums of its BatchNorms, its scores and loss, and
-// its gradients, segment by segment. Every rank passes these points in the same order, so the rank with the earliest
-// finding is where it began.
+// numbers at the last moment before they meet those of others: the sums of its BatchNorms, the output of its heads, its
+// loss, and its gradients, segment by segment. Every rank passes these points in the same order, so the rank with the
+// earliest finding is where it began.
 //
 // Where an update's passes are made twice (guard.replay_every), the points of both are compared by checksum instead.
 //
@@ -47,7 +47,7 @@ class Probe {
   void enter(Direction direction, std::size_t segment);
   /// The points.
   void statistics(device::Queue& queue, std::span<const double> own);
-  void scores(device::Queue& queue, const device::Tensor& own);
+  void output(device::Queue& queue, const device::Tensor& own);
   void loss(double own);
   /// All of the segment's, which begin at `own`.
   void gradients(device::Queue& queue, std::size_t segment, const float* own);
@@ -70,7 +70,7 @@ class Probe {
   };
   /// A point that was passed and whose numbers have not been looked at.
   struct Passed {
-    enum class Kind : std::uint8_t { statistics, scores, gradients } kind = Kind::statistics;
+    enum class Kind : std::uint8_t { statistics, output, gradients } kind = Kind::statistics;
     std::int64_t order = 0;
     Direction direction = Direction::forward;
     std::size_t segment = 0;
@@ -109,7 +109,7 @@ class Probe {
   std::vector<char> copied_;
   std::vector<Tensors> tensors_;
   device::Mirrored<double> squares_;       ///< squared norm of every tensor's own gradient
-  device::Mirrored<std::int64_t> places_;  ///< of numbers too large: in the scores, in the gradients of each segment
+  device::Mirrored<std::int64_t> places_;  ///< of numbers too large: in the output, in the gradients of each segment
 };
 
 /// Where something began.

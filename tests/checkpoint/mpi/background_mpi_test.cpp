@@ -122,7 +122,8 @@ TEST_F(InBackground, Hdf5IsReadMeanwhile) {
     do {
       const auto file = data::h5::File::open(first + "/state.h5");
       ASSERT_EQ(file.get_int("/state", "update"), 1);
-      ASSERT_EQ(file.read_all<float>("/state/queue", data::h5::Type::f32), some_state(1, 1).queue);
+      ASSERT_EQ(file.read_all<float>("/state/queue", data::h5::Type::f32),
+                some_state(1, 1).method.tensors["queue"].values);
       ASSERT_FALSE(file.exists("/nothing"));
       ++reads;
     } while (!background.finished());

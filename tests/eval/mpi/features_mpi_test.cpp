@@ -92,7 +92,7 @@ TEST_P(FeaturesMpi, RecalibratedStatisticsAreThoseOfTheImages) {
   single.recalibrate(alone, data::DataSet::open(folder.path(), alone), 1000, options);
   auto head = small_head();
   if (GetParam() == Layer::trunk) head.dims.clear();
-  const nn::Model model(tiny(), head);
+  const nn::Model model(tiny(), nn::projection_heads(head));
   const auto elems = static_cast<std::size_t>(model.buffers().block_elems());
   const std::vector<float> shared(extractor.buffers(), extractor.buffers() + elems);
   const std::vector<float> whole(single.buffers(), single.buffers() + elems);
@@ -145,7 +145,7 @@ TEST(FeaturesFile, WeightsFileGivesTheSameFeaturesOnEveryRank) {
   const auto world = comm::Communicator::world();
   const test::ShardFolder folder(world, kImages, kClasses);
   const auto data = data::DataSet::open(folder.path(), world);
-  const nn::Model model(tiny(), small_head());
+  const nn::Model model(tiny(), nn::projection_heads(small_head()));
   std::vector<float> parameters(static_cast<std::size_t>(model.parameters().block_elems()));
   std::vector<float> buffers(static_cast<std::size_t>(model.buffers().block_elems()));
   model.initialize(9, parameters.data(), buffers.data());

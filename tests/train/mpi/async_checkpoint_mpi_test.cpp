@@ -23,8 +23,7 @@ checkpoint::State state_of(Learner& learner, std::int64_t update, const comm::Co
   checkpoint::State state;
   state.update = update;
   state.ranks = world.size();
-  learner.save_queue(state);
-  learner.save_loss_scale(state);
+  learner.save(state);
   return state;
 }
 

@@ -39,8 +39,7 @@ struct Course {
       EXPECT_FALSE(outcome.skipped);
       losses.push_back(static_cast<float>(outcome.loss));
       norms.push_back(static_cast<float>(outcome.grad_norm));
-      entropies.push_back(static_cast<float>(outcome.code_entropy));
-      entropies.push_back(static_cast<float>(outcome.prediction_entropy));
+      for (const auto& figure : outcome.figures) entropies.push_back(static_cast<float>(figure.value));
     }
   }
   void look(Learner& learner) {
@@ -52,8 +51,8 @@ struct Course {
       if (slab.group == "momentum") momenta.insert(momenta.end(), slab.data, slab.data + (slab.end - slab.begin));
     }
     checkpoint::State state;
-    learner.save_queue(state);
-    queue = state.queue;
+    learner.save(state);
+    queue = state.method.tensors["queue"].values;
   }
 };
 
@@ -179,16 +178,14 @@ TEST_F(TrainingOnDevice, ARunGoesOnWhereItWasNotBegun) {
         checkpoint::State state;
         state.update = 3;
         state.ranks = world().size();
-        learner.save_queue(state);
-        learner.save_loss_scale(state);
+        learner.save(state);
         checkpoint::save(world(), scratch.path(), learner.slabs(), state);
         folder = scratch.path() + "/checkpoints/update-00000003";
       }
       Learner learner(config_on(second, mode), world(), phases);
       const auto state = checkpoint::load(world(), folder, learner.slabs(), false);
       learner.share_loaded();
-      learner.restore_queue(state);
-      learner.restore_loss_scale(state);
+      learner.restore(state);
       found.go(learner, 3, 5);
       found.look(learner);
       expect_same(found, whole, kSingle);

@@ -37,7 +37,7 @@ config::Config guarded(const ShardMode& mode, bool overlap = true) {
 /// All that an update changes, as this rank holds it.
 struct Everything {
   std::vector<float> parameters, momenta, statistics, queue;
-  std::int64_t queue_place = 0, queue_filled = 0;
+  std::map<std::string, std::int64_t> numbers;
   explicit Everything(Learner& learner)
       : parameters(learner.parameters()),
         statistics(learner.buffers(), learner.buffers() + learner.model().buffers().block_elems()) {
@@ -45,10 +45,9 @@ struct Everything {
       if (slab.group == "momentum") momenta.insert(momenta.end(), slab.data, slab.data + (slab.end - slab.begin));
     }
     checkpoint::State state;
-    learner.save_queue(state);
-    queue = state.queue;
-    queue_place = state.queue_place;
-    queue_filled = state.queue_filled;
+    learner.save(state);
+    queue = state.method.tensors["queue"].values;
+    numbers = state.method.numbers;
   }
   bool operator==(const Everything&) const = default;
 };
@@ -122,7 +121,7 @@ TEST(Guard, NanInOneRanksGradientIsSkippedByAllAndLeavesEveryBit) {
 TEST(Guard, ASumThatCannotBeIsNoUpdate) {
   for_every_mode([](const config::Config& config) {
     Phases phases;
-    const nn::Model model(config.model, config.head);
+    const auto model = method::make_model(config);
     FlatState state(config, world(), model, phases, device::Queue{});
     state.fill([](const nn::Parameter& p, float* values) { std::fill_n(values, p.elems, 0.5F); });
     const auto begins = model.segment_begins();
@@ -150,7 +149,7 @@ TEST(Guard, FiniteGradientsWithoutAFiniteSumAreSkipped) {
   if (world().size() == 1) GTEST_SKIP() << "needs two ranks";
   for_every_mode([](const config::Config& config) {
     Phases phases;
-    const nn::Model model(config.model, config.head);
+    const auto model = method::make_model(config);
     FlatState state(config, world(), model, phases, device::Queue{});
     EXPECT_LT(state.most_gradient(), std::numeric_limits<float>::max() / static_cast<float>(world().size()));
     const auto begins = model.segment_begins();
@@ -280,13 +279,13 @@ TEST(Guard, QueueWithASkipSurvivesACheckpoint) {
   run_to(learner, 0, 6);
   checkpoint::State state;
   state.update = 6;
-  learner.save_queue(state);
-  EXPECT_EQ(state.queue_place, 5 % 3);
+  learner.save(state);
+  EXPECT_EQ(state.method.numbers.at("queue_place"), 5 % 3);
   const auto from = learner.slabs();
   auto to = resumed.slabs();
   for (std::size_t i = 0; i < to.size(); ++i) std::copy_n(from[i].data, from[i].end - from[i].begin, to[i].data);
   resumed.share_loaded();
-  resumed.restore_queue(state);
+  resumed.restore(state);
   run_to(learner, 6, 8);
   run_to(resumed, 6, 8);
   EXPECT_TRUE(Everything(learner) == Everything(resumed));

@@ -26,11 +26,11 @@ void set_loss_scale(Learner& learner, double scale, std::int64_t clean) {
   checkpoint::State state;
   state.loss_scale = scale;
   state.loss_scale_clean = clean;
-  learner.restore_loss_scale(state);
+  learner.restore(state);
 }
 checkpoint::State loss_scale_of(const Learner& learner) {
   checkpoint::State state;
-  learner.save_loss_scale(state);
+  learner.save(state);
   return state;
 }
 
@@ -201,7 +201,7 @@ TEST(Precision, LossScaleGrowsAfterCleanUpdatesAndResumes) {
   EXPECT_EQ(state.loss_scale_clean, 1999);
 
   Learner resumed(precise_config("fp32", "dynamic"), world, phases);
-  resumed.restore_loss_scale(state);
+  resumed.restore(state);
   EXPECT_EQ(resumed.update(GoldenBatch(1, world).batch, 1, 0.1).loss_scale, 1024);
   EXPECT_EQ(loss_scale_of(resumed).loss_scale, 2048);
   EXPECT_EQ(loss_scale_of(resumed).loss_scale_clean, 0);
@@ -211,10 +211,10 @@ TEST(Precision, LossScaleGrowsAfterCleanUpdatesAndResumes) {
 
   // Checkpoints of runs without a scale, those from before there was one included, change nothing.
   Learner fresh(precise_config("fp32", "dynamic"), world, phases);
-  fresh.restore_loss_scale(checkpoint::State());
+  fresh.restore(checkpoint::State());
   EXPECT_EQ(loss_scale_of(fresh).loss_scale, 65536);
   Learner none(precise_config("fp32"), world, phases);
-  none.restore_loss_scale(state);
+  none.restore(state);
   EXPECT_EQ(none.update(GoldenBatch(0, world).batch, 0, 0.1).loss_scale, 1);
   EXPECT_LT(loss_scale_of(none).loss_scale_clean, 0);
 }

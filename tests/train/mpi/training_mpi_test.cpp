@@ -29,8 +29,11 @@ std::vector<float> expect_reference(const config::Config& config, const std::str
     const auto outcome = learner.update(golden.batch, t, rates[static_cast<std::size_t>(t)], Learner::Diagnose::yes);
     const double wanted = losses[static_cast<std::size_t>(t)];
     EXPECT_NEAR(outcome.loss, wanted, 1e-4 * wanted) << name << " update " << t;
-    EXPECT_GT(outcome.code_entropy, 0);
-    EXPECT_LE(outcome.prediction_entropy, std::log(24.0) + 1e-6);
+    EXPECT_EQ(outcome.figures.size(), 2U);
+    EXPECT_EQ(outcome.figures.at(0).name, "code_entropy");
+    EXPECT_GT(outcome.figures.at(0).value, 0);
+    EXPECT_EQ(outcome.figures.at(1).name, "prediction_entropy");
+    EXPECT_LE(outcome.figures.at(1).value, std::log(24.0) + 1e-6);
     if (t > 0) continue;
     const auto gradients = learner.gradients();
     for (const auto& p : learner.model().parameters().entries()) {
@@ -225,10 +228,10 @@ TEST(Training, QueueIsUsedOnlyOnceItIsFilledAndSurvivesACheckpoint) {
   std::vector<std::vector<float>> kept;
   for (std::int64_t t = 0; t < 6; ++t) {
     if (t == 5) {
-      learner.save_queue(state);
+      learner.save(state);
       state.update = t;
-      EXPECT_EQ(state.queue_filled, 3 * kImages);
-      EXPECT_EQ(state.queue_shape, (std::vector<std::int64_t>{2, 3 * kImages, 16}));
+      EXPECT_EQ(state.method.numbers.at("queue_filled"), 3 * kImages);
+      EXPECT_EQ(state.method.tensors.at("queue").shape, (std::vector<std::int64_t>{2, 3 * kImages, 16}));
       for (const auto& slab : learner.slabs()) kept.emplace_back(slab.data, slab.data + (slab.end - slab.begin));
     }
     queued.push_back(learner.update(GoldenBatch(t, world).batch, t, 0.3).loss);
@@ -240,7 +243,7 @@ TEST(Training, QueueIsUsedOnlyOnceItIsFilledAndSurvivesACheckpoint) {
   auto slabs = resumed.slabs();
   for (std::size_t i = 0; i < slabs.size(); ++i) std::copy(kept[i].begin(), kept[i].end(), slabs[i].data);
   resumed.share_loaded();
-  resumed.restore_queue(state);
+  resumed.restore(state);
   EXPECT_EQ(resumed.update(GoldenBatch(5, world).batch, 5, 0.3).loss, queued[5]) << "the same bits";
 }
 
@@ -257,11 +260,11 @@ TEST(Training, QueueGoesOnWithAnotherNumberOfRanks) {
     for (std::int64_t t = 0; t < 9; ++t) {
       if (t == handed_over_at) {
         checkpoint::State state;
-        one.save_queue(state);
+        one.save(state);
         state.update = t;
-        EXPECT_EQ(state.queue_filled, std::min<std::int64_t>(t - 1, 3) * kImages);
+        EXPECT_EQ(state.method.numbers.at("queue_filled"), std::min<std::int64_t>(t - 1, 3) * kImages);
         hand_over(one, alone, many);
-        many.restore_queue(state);
+        many.restore(state);
       }
       const double loss = one.update(GoldenBatch(t, alone).batch, t, 0.1).loss;
       if (t < handed_over_at) continue;

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "seer/train/collapse.hpp"
+#include "seer/method/collapse.hpp"
 
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <limits>
 
-namespace seer::train {
+namespace seer::method {
 namespace {
 
 config::Config config_of(std::int64_t prototypes, std::int64_t freeze) {
@@ -107,4 +107,4 @@ TEST(CollapseWatch, NonFiniteLossesAreLeftOut) {
 }
 
 }  // namespace
-}  // namespace seer::train
+}  // namespace seer::method

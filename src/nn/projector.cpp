@@ -1,40 +1,49 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "seer/nn/head.hpp"
+#include "seer/nn/projector.hpp"
 
 #include <fmt/format.h>
 
 #include <array>
 
+#include "seer/base/error.hpp"
 #include "seer/kernels/activation.hpp"
 #include "seer/nn/product.hpp"
 
 namespace seer::nn {
 
-struct Head::Pass final : nn::Pass {
-  device::Tensor features;
+struct Projector::Pass final : nn::Pass {
+  device::Tensor features, embeddings;
   struct Layer {
     device::Loan linear;  ///< before BatchNorm and ReLU (kept only with BatchNorm)
     device::Loan out;     ///< after
     BatchNormLayer::Saved bn;
   };
   std::vector<Layer> layers;
-  device::Loan embedding, norms;
+  device::Loan norms;  ///< of the rows, before they are brought to length one
   device::Loan d_out;  ///< gradient of the output of the segment whose backward pass comes next
 
   device::Tensor output(std::size_t segment) const override {
-    return segment + 1 == layers.size() ? *embedding : *layers.at(segment).out;
+    return segment + 1 == layers.size() ? embeddings : *layers.at(segment).out;
   }
   device::Tensor gradient() const override { return *d_out; }
   /// Gives every tensor back; the memory of the list stays.
   void clear() {
-    features = {};
-    for (auto* loan : {&embedding, &norms, &d_out}) loan->release();
+    features = embeddings = {};
+    norms.release();
+    d_out.release();
     for (auto& layer : layers) layer = {};
   }
 };
 
-Head::Head(const config::Head& head, std::int64_t frozen_updates, ParameterTable& parameters, ParameterTable& buffers)
-    : dims_(head.dims), batchnorm_(head.batchnorm), prototypes_(head.prototypes) {
+Projector::Projector(const config::Head& head, std::int64_t features, ParameterTable& parameters,
+                     ParameterTable& buffers)
+    : dims_(head.dims), batchnorm_(head.batchnorm) {
+  if (dims_.size() < 2 || dims_.front() != features) {
+    throw Error(ExitCode::input,
+                fmt::format("head.dims = [{}], but the trunk gives {} features", fmt::join(dims_, ", "), features),
+                fmt::format("set head.dims = [{}, ...] with at least two entries", features))
+        .as_agreed();
+  }
   for (std::size_t i = 0; i + 1 < dims_.size(); ++i) {
     const std::string name = fmt::format("head.{}", i);
     const double fan_in = static_cast<double>(dims_[i]);
@@ -48,17 +57,20 @@ Head::Head(const config::Head& head, std::int64_t frozen_updates, ParameterTable
     layers_.push_back(std::move(layer));
   }
   begins_.push_back(parameters.block_elems());
-  prototype_weight_ =
-      parameters.add("prototypes.weight", {prototypes_, dims_.back()}, Init::uniform_fan,
-                     static_cast<double>(dims_.back()), {.unit_rows = true, .frozen_updates = frozen_updates});
-  begins_.push_back(parameters.block_elems());
 }
 
-std::unique_ptr<nn::Pass> Head::make_pass(PassOptions) const {
+std::unique_ptr<nn::Pass> Projector::make_pass(PassOptions) const {
   return std::make_unique<Pass>();  // nothing is recomputed, and outputs stay
 }
 
-void Head::linear_forward(const Context& ctx, std::size_t i, Pass& pass) const {
+void Projector::forward(const Context& ctx, std::size_t i, device::Tensor features, nn::Pass& of,
+                        device::Tensor embeddings) const {
+  auto& pass = static_cast<Pass&>(of);
+  if (i == 0) {
+    pass.features = features;
+    pass.embeddings = embeddings;
+    pass.layers.resize(layers_.size());
+  }
   auto queue = ctx.queue;
   const auto& layer = layers_[i];
   auto& kept = pass.layers[i];
@@ -77,38 +89,22 @@ void Head::linear_forward(const Context& ctx, std::size_t i, Pass& pass) const {
     kernels::relu(queue, *kept.out);
   } else {
     pass.norms = ctx.pool->tensor({rows, 1, 1, 1});
-    pass.embedding = ctx.pool->tensor(kept.out->shape);
-    kernels::l2_normalize(queue, *kept.out, *pass.embedding, pass.norms->f32());
+    kernels::l2_normalize(queue, *kept.out, embeddings, pass.norms->f32());
   }
 }
 
-void Head::forward(const Context& ctx, std::size_t segment, device::Tensor features, nn::Pass& of,
-                   device::Tensor scores) const {
+void Projector::backward(const Context& ctx, std::size_t i, device::Tensor d_embeddings, nn::Pass& of,
+                         device::Tensor d_features) const {
   auto& pass = static_cast<Pass&>(of);
-  if (segment == 0) {
-    pass.features = features;
-    pass.layers.resize(layers_.size());
-  }
-  if (segment < layers_.size()) {
-    linear_forward(ctx, segment, pass);
-  } else if (scores) {
-    score(ctx, *pass.embedding, scores);
-  }
-}
-
-void Head::score(const Context& ctx, device::Tensor embeddings, device::Tensor scores) const {
-  product(ctx, embeddings.rows(), prototypes_, dims_.back(), embeddings.f32(), dnn::Transpose::no,
-          ctx.at(prototype_weight_), dnn::Transpose::yes, scores.f32());
-}
-
-void Head::linear_backward(const Context& ctx, std::size_t i, Pass& pass, device::Tensor d_features) const {
   auto queue = ctx.queue;
   const auto& layer = layers_[i];
   auto& kept = pass.layers[i];
+  const bool last = i + 1 == layers_.size();
+  if (last) pass.d_out = ctx.pool->tensor(d_embeddings.shape);
   const auto d = std::move(pass.d_out);
   const auto rows = d->rows();
-  if (i + 1 == layers_.size()) {
-    kernels::l2_normalize_backward(queue, *pass.embedding, pass.norms->f32(), *d, *d);
+  if (last) {
+    kernels::l2_normalize_backward(queue, pass.embeddings, pass.norms->f32(), d_embeddings, *d);
   } else if (batchnorm_) {
     layer.bn.backward(ctx, kept.bn, *kept.linear, {.d_y = *d, .relu = kernels::Relu::yes}, *d);
   } else {
@@ -123,22 +119,7 @@ void Head::linear_backward(const Context& ctx, std::size_t i, Pass& pass, device
   product(ctx, rows, dims_[i], dims_[i + 1], d->f32(), dnn::Transpose::no, ctx.at(layer.weight), dnn::Transpose::no,
           d_x.f32());
   kept = Pass::Layer{};
-}
-
-void Head::backward(const Context& ctx, std::size_t segment, device::Tensor d_scores, nn::Pass& of,
-                    device::Tensor d_features) const {
-  auto& pass = static_cast<Pass&>(of);
-  if (segment < layers_.size()) {
-    linear_backward(ctx, segment, pass, d_features);
-    if (segment == 0) pass.clear();
-    return;
-  }
-  const auto rows = d_scores.rows();
-  product(ctx, prototypes_, dims_.back(), rows, d_scores.f32(), dnn::Transpose::yes, pass.embedding->f32(),
-          dnn::Transpose::no, ctx.grad(prototype_weight_), dnn::Accumulate::yes);
-  pass.d_out = ctx.pool->tensor({rows, 1, 1, dims_.back()});
-  product(ctx, rows, dims_.back(), prototypes_, d_scores.f32(), dnn::Transpose::no, ctx.at(prototype_weight_),
-          dnn::Transpose::no, pass.d_out->f32());
+  if (i == 0) pass.clear();
 }
 
 }  // namespace seer::nn

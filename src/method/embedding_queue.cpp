@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "seer/train/embedding_queue.hpp"
+#include "embedding_queue.hpp"
 
 #include <fmt/format.h>
 
@@ -9,7 +9,7 @@
 #include "seer/device/copy.hpp"
 #include "seer/kernels/activation.hpp"
 
-namespace seer::train {
+namespace seer::method {
 
 EmbeddingQueue::EmbeddingQueue(const config::Swav& config, const comm::Communicator& comm, std::int64_t images,
                                std::int64_t dim, const device::Queue& work)
@@ -119,4 +119,4 @@ void EmbeddingQueue::restore(std::span<const float> stored, std::int64_t filled,
   filled_ = std::min(filled / ranks / images_ * images_, length_);
 }
 
-}  // namespace seer::train
+}  // namespace seer::method

@@ -9,7 +9,7 @@
 
 #include "seer/config/config.hpp"
 
-namespace seer::train {
+namespace seer::method {
 
 /// Watches the smoothed loss. Pure: no clock, no output. Its state is in no checkpoint: a resumed run starts the window
 /// anew, which at worst delays the warning by one window.
@@ -42,4 +42,4 @@ class CollapseWatch {
   bool warned_ = false;
 };
 
-}  // namespace seer::train
+}  // namespace seer::method

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "seer/train/collapse.hpp"
+#include "seer/method/collapse.hpp"
 
 #include <fmt/format.h>
 
 #include <cmath>
 
-namespace seer::train {
+namespace seer::method {
 
 CollapseWatch::CollapseWatch(const config::Config& config)
     : ln_prototypes_(std::log(static_cast<double>(config.head.prototypes))),
@@ -53,4 +53,4 @@ std::string CollapseWatch::warning(std::int64_t update) const {
   return text + ". See docs/watching.md.";
 }
 
-}  // namespace seer::train
+}  // namespace seer::method

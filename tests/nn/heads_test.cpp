@@ -7,7 +7,7 @@ namespace seer::nn {
 namespace {
 
 // Head with and without BatchNorm, odd sizes, against central differences over every parameter tensor and the input.
-TEST(Head, GradientMatchesFiniteDifferences) {
+TEST(Heads, GradientMatchesFiniteDifferences) {
   for (const bool batchnorm : {false, true}) {
     for (const std::int64_t rows : {1, 5}) {
       if (batchnorm && rows == 1) continue;  // a batch of one has no variance
@@ -16,7 +16,8 @@ TEST(Head, GradientMatchesFiniteDifferences) {
       config.dims = {7, 9, 6, 5};
       config.batchnorm = batchnorm;
       config.prototypes = 11;
-      const Head head(config, 0, table, buffer_table);
+      const auto heads = projection_heads(config)(7, table, buffer_table);
+      const Chain &projector = *heads.at(0), &prototypes = *heads.at(1);
       std::vector<float> parameters(static_cast<std::size_t>(table.block_elems())), gradients(parameters.size());
       std::vector<float> buffers(static_cast<std::size_t>(buffer_table.block_elems()) + 1);
       initialize(table, 3, parameters.data());
@@ -31,24 +32,28 @@ TEST(Head, GradientMatchesFiniteDifferences) {
                         .buffers = buffers.data()};
       auto features = test::hash_fill(static_cast<std::size_t>(rows * 7), 4, 1.0);
       const auto up = test::hash_fill(static_cast<std::size_t>(rows * 11), 2, 1.0);
-      std::vector<float> scores(up.size()), d_features(features.size());
+      std::vector<float> scores(up.size()), embeddings(static_cast<std::size_t>(rows * 5)), d_features(features.size()),
+          d_embeddings(embeddings.size());
       const device::Tensor x{.data = features.data(), .shape = {rows, 1, 1, 7}};
+      const device::Tensor e{.data = embeddings.data(), .shape = {rows, 1, 1, 5}};
+      const device::Tensor d_e{.data = d_embeddings.data(), .shape = e.shape};
       const device::Tensor s{.data = scores.data(), .shape = {rows, 1, 1, 11}};
       const auto value = [&] {
-        const auto pass = head.make_pass();
-        head.forward_all(ctx, x, *pass, s);
+        projector.forward_all(ctx, x, *projector.make_pass(), e);
+        prototypes.forward_all(ctx, e, *prototypes.make_pass(), s);
         double sum = 0;
         for (std::size_t i = 0; i < up.size(); ++i) sum += static_cast<double>(scores[i]) * static_cast<double>(up[i]);
         return sum;
       };
-      const auto pass = head.make_pass();
-      head.forward_all(ctx, x, *pass, s);
+      const auto pass = projector.make_pass(), last_pass = prototypes.make_pass();
+      projector.forward_all(ctx, x, *pass, e);
+      prototypes.forward_all(ctx, e, *last_pass, s);
       double norm_of_row = 0;
-      for (int i = 0; i < 5; ++i) norm_of_row += std::pow(static_cast<double>(head.embedding(*pass).f32()[i]), 2);
+      for (int i = 0; i < 5; ++i) norm_of_row += std::pow(static_cast<double>(embeddings[static_cast<std::size_t>(i)]), 2);
       EXPECT_NEAR(norm_of_row, 1.0, 1e-5);
       auto d_scores = up;
-      head.backward_all(ctx, {.data = d_scores.data(), .shape = s.shape}, *pass,
-                        {.data = d_features.data(), .shape = x.shape});
+      prototypes.backward_all(ctx, {.data = d_scores.data(), .shape = s.shape}, *last_pass, d_e);
+      projector.backward_all(ctx, d_e, *pass, {.data = d_features.data(), .shape = x.shape});
 
       const auto check = [&](float& place, float gradient, const std::string& what) {
         const float start = place;

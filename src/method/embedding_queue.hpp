@@ -12,7 +12,7 @@
 #include "seer/device/memory.hpp"
 #include "seer/device/queue.hpp"
 
-namespace seer::train {
+namespace seer::method {
 
 class EmbeddingQueue {
  public:
@@ -65,4 +65,4 @@ class EmbeddingQueue {
   bool offers_ = false;
 };
 
-}  // namespace seer::train
+}  // namespace seer::method
