@@ -97,6 +97,7 @@ class Loader {
                const std::string& nearest_one) {
     complain(fmt::format("{}: found {}, allowed {}, did you mean \"{}\"?", place, what, allowed, nearest_one));
   }
+  void complete_overrides();
   void check_crops();
   void check_model();
   void check_idle();
@@ -111,9 +112,9 @@ class Loader {
 std::string keys_of(const std::string& section) {
   std::string text;
   for (const auto& key : keys()) {
-    if (key.section == section) text += (text.empty() ? "" : ", ") + key.name;
+    if (key.section == section && key.overridden() == nullptr) text += (text.empty() ? "" : ", ") + key.name;
   }
-  return text;
+  return section == "crops" ? text + ", augment" : text;
 }
 
 /// As nearest_key, but as one would write it inside of the section: the bare name of a key that belongs there.
@@ -229,13 +230,25 @@ void Loader::set_all_crops(const toml::node& node,
                                 show(node), keys_of("crops")));
   }
   failed_.erase("crops");
+  std::erase_if(places_, [](const auto& place) { return place.first.starts_with("crops."); });
   config_.crops.assign(list->size(), Crops{});
   for (std::size_t i = 0; i < list->size(); ++i) {
     const auto prefix = fmt::format("crops.{}.", i);
     for (const auto& [key_name, value] : in_line_order(*(*list)[i].as_table())) {
       const std::string name(key_name->str());
       const Place place = at(key_name->source(), prefix + name);
-      if (const Key* key = find_key("crops", name)) {
+      if (name == "augment" && value->is_table()) {
+        for (const auto& [inner, inner_value] : in_line_order(*value->as_table())) {
+          const auto path = kOverride + std::string(inner->str());
+          const Place inner_place = at(inner->source(), prefix + path);
+          if (const Key* key = find_key("crops", path)) {
+            set(*key, i, prefix + path, inner_place, *inner_value);
+          } else {
+            unknown(inner_place, "an unknown key", "the keys of [augment] but mean and std",
+                    nearest_inside("augment", std::string(inner->str())));
+          }
+        }
+      } else if (const Key* key = find_key("crops", name)) {
         set(*key, i, prefix + name, place, *value);
       } else {
         unknown(place, "an unknown key", "in [[crops]]: " + keys_of("crops"), nearest_inside("crops", name));
@@ -437,7 +450,26 @@ void Loader::check_idle() {
   }
 }
 
+/// What a table of [[crops]] does not override is as in [augment].
+void Loader::complete_overrides() {
+  for (std::size_t i = 0; i < config_.crops.size(); ++i) {
+    auto& own = config_.crops[i].augment;
+    if (!own) continue;
+    Config with = config_;
+    own = config_.augment;
+    for (const auto& key : keys()) {
+      if (key.overridden() == nullptr || !places_.contains(fmt::format("crops.{}.{}", i, key.name))) continue;
+      const auto copy = []<class A, class B>(A* to, const B* from) {
+        if constexpr (std::is_same_v<A, B>) *to = *from;
+      };
+      std::visit(copy, key.field(config_, i), key.field(with, i));
+    }
+    if (own == config_.augment) own.reset();
+  }
+}
+
 void Loader::check_together() {
+  complete_overrides();
   if (!resolved_) check_idle();
   check_crops();
   check_model();

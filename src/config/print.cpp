@@ -34,14 +34,22 @@ struct Writer {
   std::string operator()(const std::vector<double>* value) const { return write_list(*value, write_double); }
 };
 
+/// Whether a table of [[crops]] has a value of its own where [augment] has this one.
+bool overrides(Config& config, std::size_t crop, const Key& key, const Key& augment) {
+  return config.crops.at(crop).augment && write(key.field(config, crop)) != write(augment.field(config, 0));
+}
+
 /// Calls use(key, crop index) for every value, in order; crop tables one after another.
 template <class Use>
-void for_each_value(const Config& config, Use use) {
+void for_each_value(Config& config, Use use) {
   for (const auto& section : sections()) {
     const std::size_t tables = section == "crops" ? config.crops.size() : 1;
     for (std::size_t i = 0; i < tables; ++i) {
       for (const auto& key : keys()) {
-        if (key.section == section) use(key, i);
+        if (key.section != section) continue;
+        if (const auto* augment = key.overridden(); augment == nullptr || overrides(config, i, key, *augment)) {
+          use(key, i);
+        }
       }
     }
   }
@@ -129,12 +137,14 @@ std::string describe_keys() {
   for (const auto& section : sections()) {
     text += fmt::format("\n{}\n", section == "crops" ? "[[crops]]  one table a kind of crop" : "[" + section + "]");
     for (const auto& key : keys()) {
-      if (key.section != section) continue;
+      if (key.section != section || key.overridden() != nullptr) continue;
       text += fmt::format("  {} = {}\n      {}\n      allowed: {}", key.name, write(key, key.field(standard, 0)),
                           key.help, key.allowed());
       for (const auto& value : key.rule.later) text += fmt::format("; {} in a later version", quote(value));
       text += "\n";
     }
+    if (section == "crops")
+      text += "  augment.KEY\n      any key of [augment] but mean and std, for these crops alone\n";
   }
   return text;
 }

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cstring>
 
 #include "seer/base/home.hpp"
 
@@ -104,6 +105,17 @@ Key crop_key(const char* name, T Crops::*member, Rule rule, const char* help) {
           std::move(rule), help, Change::meaning};
 }
 
+/// The same key of the augmentation of one [[crops]] table, which then has one of its own.
+template <class T>
+Key override_key(const char* name, T Augment::*member, Rule rule, const char* help) {
+  const auto field = [member](Config& c, std::size_t crop) -> Field {
+    auto& own = c.crops.at(crop).augment;
+    if (!own) own = c.augment;
+    return &((*own).*member);
+  };
+  return {"crops", std::string(kOverride) + name, field, std::move(rule), help, Change::meaning};
+}
+
 std::vector<Key> make_keys() {
   std::vector<Key> k;
   constexpr double kMillion = 1e6;
@@ -142,19 +154,25 @@ std::vector<Key> make_keys() {
   k.push_back(crop_key("count", &Crops::count, between(1, 1000), "crops of this kind an image"));
   k.push_back(crop_key("size", &Crops::size, between(8, 16384), "side in pixels"));
   k.push_back(crop_key("scale", &Crops::scale, pair(above_to(0, 1)), "least and greatest part of the image's area"));
-  Section(k, "augment", &Config::augment, Change::meaning)
-      .key("flip_probability", &Augment::flip_probability, between(0, 1), "of mirroring left and right")
-      .key("jitter_probability", &Augment::jitter_probability, between(0, 1), "of the four colour changes together")
-      .key("brightness", &Augment::brightness, at_least(0), "factor from max(0, 1 - x) to 1 + x")
-      .key("contrast", &Augment::contrast, at_least(0), "factor from max(0, 1 - x) to 1 + x")
-      .key("saturation", &Augment::saturation, at_least(0), "factor from max(0, 1 - x) to 1 + x")
-      .key("hue", &Augment::hue, between(0, 0.5), "shift from -x to x, in turns of the colour circle")
-      .key("grey_probability", &Augment::grey_probability, between(0, 1), "of turning grey")
-      .key("blur_probability", &Augment::blur_probability, between(0, 1), "of Gaussian blur")
-      .key("blur_radius", &Augment::blur_radius, pair(between(0, 100)), "least and greatest radius, pixels of the crop")
-      .key("aspect_ratio", &Augment::aspect_ratio, pair(above(0)), "least and greatest width / height of a crop")
-      .key("mean", &Augment::mean, list(any(), 3, 3), "subtracted from red, green, blue in [0, 1]")
+  std::vector<Key> augment;  // behind those of [[crops]] that override them
+  Section augment_section(augment, "augment", &Config::augment, Change::meaning);
+  const auto both = [&](const char* name, auto member, const Rule& rule, const char* help) {
+    k.push_back(override_key(name, member, rule, help));
+    augment_section.key(name, member, rule, help);
+  };
+  both("flip_probability", &Augment::flip_probability, between(0, 1), "of mirroring left and right");
+  both("jitter_probability", &Augment::jitter_probability, between(0, 1), "of the four colour changes together");
+  both("brightness", &Augment::brightness, at_least(0), "factor from max(0, 1 - x) to 1 + x");
+  both("contrast", &Augment::contrast, at_least(0), "factor from max(0, 1 - x) to 1 + x");
+  both("saturation", &Augment::saturation, at_least(0), "factor from max(0, 1 - x) to 1 + x");
+  both("hue", &Augment::hue, between(0, 0.5), "shift from -x to x, in turns of the colour circle");
+  both("grey_probability", &Augment::grey_probability, between(0, 1), "of turning grey");
+  both("blur_probability", &Augment::blur_probability, between(0, 1), "of Gaussian blur");
+  both("blur_radius", &Augment::blur_radius, pair(between(0, 100)), "least and greatest radius, pixels of the crop");
+  both("aspect_ratio", &Augment::aspect_ratio, pair(above(0)), "least and greatest width / height of a crop");
+  augment_section.key("mean", &Augment::mean, list(any(), 3, 3), "subtracted from red, green, blue in [0, 1]")
       .key("std", &Augment::std, list(above(0), 3, 3), "divides red, green, blue");
+  k.insert(k.end(), augment.begin(), augment.end());
   Section(k, "data", &Config::data, Change::free)
       .key("source", &Data::source, one_of({"shards", "crops"}), "\"crops\" feeds a file of ready crops (validation)",
            Change::meaning)
@@ -318,6 +336,11 @@ const Key* find_key(const std::string& section, const std::string& name) {
     if (key.section == section && key.name == name) return &key;
   }
   return nullptr;
+}
+
+const Key* Key::overridden() const {
+  return section == "crops" && name.starts_with(kOverride) ? find_key("augment", name.substr(std::strlen(kOverride)))
+                                                           : nullptr;
 }
 
 std::string Key::type() const {

@@ -44,18 +44,24 @@ struct Rule {
 
 struct Key {
   std::string section, name;
-  /// `crop` chooses the table of [[crops]]; other sections ignore it.
+  /// `crop` chooses the table of [[crops]]; other sections ignore it. Of a key that overrides [augment] for a table the
+  /// table then has an augmentation of its own.
   std::function<Field(Config&, std::size_t crop)> field;
   Rule rule;
   std::string help;
   Change change;
 
   std::string path() const { return section + "." + name; }
+  /// The key of [augment] that this one of [[crops]] overrides; nullptr for other keys.
+  const Key* overridden() const;
   /// "an integer >= 1", "\"lars\" or \"sgd\"", ... : what messages and help say is allowed.
   std::string allowed() const;
   /// "integer", "number", "string", "true/false", "integers", "numbers"
   std::string type() const;
 };
+
+/// What the names of keys that override [augment] begin with.
+inline constexpr const char* kOverride = "augment.";
 
 /// In the order in which files are written.
 const std::vector<Key>& keys();

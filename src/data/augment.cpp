@@ -41,15 +41,18 @@ std::array<float, 3> floats(const std::vector<double>& values) {
 
 }  // namespace
 
-std::vector<CropKind> crop_kinds(const std::vector<config::Crops>& crops) {
+std::vector<CropKind> crop_kinds(const config::Config& config) {
   std::vector<CropKind> kinds;
-  for (const auto& entry : crops)
-    for (std::int64_t i = 0; i < entry.count; ++i) kinds.push_back({entry.size, entry.scale[0], entry.scale[1]});
+  for (const auto& entry : config.crops) {
+    const CropKind kind{entry.size, entry.scale[0], entry.scale[1], entry.augment.value_or(config.augment)};
+    kinds.insert(kinds.end(), static_cast<std::size_t>(entry.count), kind);
+  }
   return kinds;
 }
 
-CropPlan plan_crop(const config::Augment& augment, const CropKind& kind, std::int64_t width, std::int64_t height,
-                   std::uint64_t seed, std::uint64_t position, std::uint32_t crop) {
+CropPlan plan_crop(const CropKind& kind, std::int64_t width, std::int64_t height, std::uint64_t seed,
+                   std::uint64_t position, std::uint32_t crop) {
+  const auto& augment = kind.augment;
   Random random(seed, Purpose::augmentation, position, crop);
   CropPlan plan;
   plan.box = draw_box(random, kind, augment.aspect_ratio, width, height);
@@ -71,10 +74,11 @@ CropPlan plan_crop(const config::Augment& augment, const CropKind& kind, std::in
   return plan;
 }
 
-void apply_crop(const Image& image, const CropPlan& plan, std::int64_t size, const config::Augment& augment,
-                AugmentScratch& scratch, float* out) {
+void apply_crop(const Image& image, const CropPlan& plan, const CropKind& kind, AugmentScratch& scratch, float* out) {
+  const auto& augment = kind.augment;
   auto& planes = scratch.planes;
-  kernels::crop_resize(image.rgb.data(), image.width * 3, plan.box, size, size, plan.flip, scratch.image, planes);
+  kernels::crop_resize(image.rgb.data(), image.width * 3, plan.box, kind.size, kind.size, plan.flip, scratch.image,
+                       planes);
   if (plan.jitter) {
     for (const Jitter step : plan.order) {
       // A strength of zero in the configuration switches that step off, as in torchvision.

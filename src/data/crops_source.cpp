@@ -23,7 +23,7 @@ class CropsSource final : public BatchSource {
   CropsSource(const config::Config& config, int rank, int ranks, Start start)
       : path_(config.data.shards),
         file_(h5::File::open(path_)),
-        kinds_(crop_kinds(config.crops)),
+        kinds_(crop_kinds(config)),
         batch_rows_(config.data.global_batch),
         rank_(rank),
         start_(start),
@@ -36,6 +36,7 @@ class CropsSource final : public BatchSource {
       group.images.data = memory_.back().data();
     }
     batch_.positions.resize(static_cast<std::size_t>(batch_.images));
+    batch_.targets.begins.resize(static_cast<std::size_t>(batch_.images) + 1);  // none
   }
 
   const Batch& next() override {

@@ -80,9 +80,9 @@ class Unpacker {
 
 template <class F>
 void each_number(ShardInfo& s, F&& f) {
-  for (auto* n :
-       {&s.file_bytes, &s.images, &s.pixels_offset, &s.pixels_bytes, &s.offset_offset, &s.width_offset,
-        &s.height_offset, &s.checksum_offset, &s.label_offset, &s.set.shards, &s.set.number, &s.set.max_pixels}) {
+  for (auto* n : {&s.file_bytes, &s.images, &s.pixels_offset, &s.pixels_bytes, &s.offset_offset, &s.width_offset,
+                  &s.height_offset, &s.checksum_offset, &s.label_offset, &s.targets, &s.target_offset,
+                  &s.target_begin_offset, &s.set.shards, &s.set.number, &s.set.max_pixels}) {
     f(*n);
   }
 }
@@ -272,6 +272,10 @@ const std::vector<ShardInfo>& DataSet::shards() const {
 const std::vector<std::string>& DataSet::classes() const {
   return impl_->classes;
 }
+bool DataSet::has_targets() const {
+  return has_labels() ||
+         std::any_of(impl_->shards.begin(), impl_->shards.end(), [](const auto& s) { return s.target_offset != 0; });
+}
 bool DataSet::has_labels() const {
   return std::any_of(impl_->shards.begin(), impl_->shards.end(), [](const auto& s) { return s.label_offset != 0; });
 }
@@ -357,6 +361,44 @@ std::vector<std::int32_t> DataSet::labels(std::uint64_t first, std::uint64_t cou
       if (label >= 0 && !places.empty()) label = places[static_cast<std::size_t>(label)];
     }
     at += part;
+  });
+  return out;
+}
+
+Targets DataSet::targets(std::uint64_t first, std::uint64_t count) const {
+  Targets out;
+  impl_->each_part(first, count, [&](std::uint32_t shard, std::uint64_t begin, std::uint64_t part) {
+    const auto& info = impl_->shards[shard];
+    if (info.target_offset == 0) {
+      for (const auto label : labels(impl_->first[shard] + begin, part)) {
+        out.add(std::span(&label, label < 0 ? 0U : 1U));
+      }
+      return;
+    }
+    const auto damaged = [&](std::uint64_t image, const std::string& what) {
+      throw Error(ExitCode::file, fmt::format("{}: image {} has {}", info.path, image, what),
+                  "the shard is damaged: pack it again");
+    };
+    std::vector<std::uint64_t> begins(part + 1);
+    read(shard, info.target_begin_offset + begin * 8, begins.size() * 8, begins.data());
+    for (std::uint64_t i = 0; i < part; ++i) {
+      if (begins[i] > begins[i + 1] || begins[i + 1] > info.targets) {
+        damaged(begin + i, fmt::format("targets {} to {} of {}", begins[i], begins[i + 1], info.targets));
+      }
+    }
+    std::vector<std::int32_t> values(begins.back() - begins.front());
+    read(shard, info.target_offset + begins.front() * 4, values.size() * 4, values.data());
+    const auto& places = impl_->maps[impl_->list_of[shard]];
+    for (std::uint64_t i = 0; i < part; ++i) {
+      const auto of = std::span(values).subspan(begins[i] - begins.front(), begins[i + 1] - begins[i]);
+      for (auto& target : of) {
+        if (target < 0 || target >= std::ssize(places)) {
+          damaged(begin + i, fmt::format("target {}, wanted 0 to {}", target, std::ssize(places) - 1));
+        }
+        target = places[static_cast<std::size_t>(target)];
+      }
+      out.add(of);
+    }
   });
   return out;
 }

@@ -70,7 +70,7 @@ DeviceFeed::DeviceFeed(const config::Config& config, std::int64_t images, std::s
                        std::unique_ptr<Lanes> lanes)
     : plan_(config, images), augment_(config.augment), lanes_(std::move(lanes)) {
   const device::Space space = lanes_->space();
-  for (std::size_t i = 0; i < stagings; ++i) stagings_.emplace_back(plan_, augment_);
+  for (std::size_t i = 0; i < stagings; ++i) stagings_.emplace_back(plan_);
   for (std::size_t i = 0; i < (places == Places::apart ? stagings : 1); ++i)
     places_.emplace_back(static_cast<std::size_t>(plan_.bytes()), space);
   scratch_ = device::Buffer(static_cast<std::size_t>(plan_.scratch_bytes), space);
@@ -109,6 +109,7 @@ void DeviceFeed::make(std::size_t slot, const Batch& about) {
   out.batch.update = about.update;
   out.batch.replaced = about.replaced;
   out.batch.positions = about.positions;
+  out.batch.targets = about.targets;
   Staging& staging = stagings_[slot];
   const auto rooms = staging.finish();
   char* const there = place(slot);

@@ -13,23 +13,35 @@ constexpr std::uint64_t kGapBytes = std::uint64_t{64} << 10, kReadBytes = std::u
 
 }  // namespace
 
-ImagePlace PlaceCache::place(std::uint64_t image) {
+const PlaceCache::Block& PlaceCache::block_of(std::uint64_t image) {
   const std::uint64_t number = image / block_images_, first = number * block_images_;
   if (const auto found = by_number_.find(number); found != by_number_.end()) {
     blocks_.splice(blocks_.begin(), blocks_, found->second);
   } else {
-    blocks_.push_front({number, data_.places(first, std::min(block_images_, data_.images() - first))});
+    const auto count = std::min(block_images_, data_.images() - first);
+    blocks_.push_front(
+        {number, data_.places(first, count), data_.has_targets() ? data_.targets(first, count) : Targets()});
     by_number_[number] = blocks_.begin();
     if (blocks_.size() > kept_) {
       by_number_.erase(blocks_.back().number);
       blocks_.pop_back();
     }
   }
-  return blocks_.front().places[image - first];
+  return blocks_.front();
+}
+
+ImagePlace PlaceCache::place(std::uint64_t image) {
+  return block_of(image).places[image % block_images_];
+}
+
+std::span<const std::int32_t> PlaceCache::targets(std::uint64_t image) {
+  const auto& block = block_of(image);
+  if (block.targets.images() == 0) return {};
+  return block.targets.of(image % block_images_);
 }
 
 std::int64_t PlaceCache::bytes() const {
-  return static_cast<std::int64_t>(std::min(kept_ * block_images_, data_.images()) * sizeof(ImagePlace));
+  return static_cast<std::int64_t>(std::min(kept_ * block_images_, data_.images()) * kImageBytes);
 }
 
 std::vector<std::int64_t> Fetch::plan(const std::vector<ImagePlace>& places) {

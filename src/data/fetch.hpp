@@ -15,20 +15,26 @@
 
 namespace seer::data {
 
-/// Where images are, read from the shards' offset tables a block at a time. Keeps the blocks used last: a sampler's
-/// window touches few. One thread at a time.
+/// Where images are and what classes they have, read from the shards' tables a block at a time. Keeps the blocks used
+/// last: a sampler's window touches few. One thread at a time.
 class PlaceCache {
  public:
   PlaceCache(const DataSet& data, std::uint64_t block_images, std::size_t blocks_kept)
       : data_(data), block_images_(block_images), kept_(blocks_kept) {}
   ImagePlace place(std::uint64_t image);
+  /// Its classes; valid until the next call of either.
+  std::span<const std::int32_t> targets(std::uint64_t image);
   std::int64_t bytes() const;
+  /// What it holds of an image: its place, and the begin of its classes and one of them.
+  static constexpr std::size_t kImageBytes = sizeof(ImagePlace) + sizeof(std::uint64_t) + sizeof(std::int32_t);
 
  private:
   struct Block {
     std::uint64_t number = 0;
     std::vector<ImagePlace> places;
+    Targets targets;
   };
+  const Block& block_of(std::uint64_t image);
   const DataSet& data_;
   std::uint64_t block_images_;
   std::size_t kept_;

@@ -156,7 +156,7 @@ void inspect_images(const DataSet& set, bool verify, ordered_json& out) {
   for (std::uint64_t first = 0; first < set.images(); first += kBlock_images) {
     const auto count = std::min(kBlock_images, set.images() - first);
     const auto places = set.places(first, count);
-    const auto labels = set.labels(first, count);
+    const auto targets = set.targets(first, count);
     std::vector<std::uint32_t> widths(count), heights(count);
     set.read(0, info.width_offset + 4 * first, 4 * count, widths.data());
     set.read(0, info.height_offset + 4 * first, 4 * count, heights.data());
@@ -164,10 +164,9 @@ void inspect_images(const DataSet& set, bool verify, ordered_json& out) {
       bytes.add(places[i].bytes);
       width.add(widths[i]);
       height.add(heights[i]);
-      if (!per_class.empty()) {
-        const auto label = labels[i] < 0 ? per_class.size() - 1 : static_cast<std::size_t>(labels[i]);
-        ++per_class[std::min(label, per_class.size() - 1)];
-      }
+      for (const auto target : targets.of(i))
+        ++per_class[std::min(static_cast<std::size_t>(target), set.classes().size())];
+      if (targets.of(i).empty()) ++per_class.back();
       if (!verify) continue;
       image.resize(places[i].bytes);
       set.read(0, places[i].offset, places[i].bytes, image.data());
@@ -179,7 +178,7 @@ void inspect_images(const DataSet& set, bool verify, ordered_json& out) {
   out["image_bytes_range"] = bytes.json();
   out["width_range"] = width.json();
   out["height_range"] = height.json();
-  if (set.has_labels()) {
+  if (set.has_targets()) {
     ordered_json counts = ordered_json::object();
     for (std::size_t c = 0; c < set.classes().size(); ++c) counts[set.classes()[c]] = per_class[c];
     out["images_per_class"] = counts;
@@ -226,12 +225,13 @@ Found look_at(const std::string& path, bool verify, const comm::Communicator& al
   auto& out = found.json;
   out = {{"file", path},
          {"kind", "shard"},
-         {"version", kShardVersion},
+         {"version", info.target_offset != 0 ? kTargetsVersion : kShardVersion},
          {"file_bytes", info.file_bytes},
          {"images", info.images},
          {"encoded_bytes", info.pixels_bytes},
          {"classes", info.classes},
          {"labels", info.label_offset != 0}};
+  if (info.target_offset != 0) out["targets"] = info.targets;
   if (!info.set.id.empty())
     out["set"] = {{"id", info.set.id}, {"number", info.set.number}, {"shards", info.set.shards}};
   if (info.set.max_pixels > 0) out["max_pixels"] = info.set.max_pixels;

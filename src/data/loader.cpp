@@ -34,6 +34,7 @@ struct Slot {
   Batch batch;
   device::Buffer memory;
   std::vector<ImagePlace> places;
+  std::vector<std::vector<std::int32_t>> targets;  // of each image
   Fetch fetch;
   std::vector<std::int64_t> order;  // job -> image of the batch
   std::atomic<std::int64_t> replaced{0};
@@ -67,7 +68,7 @@ struct ShardLoader::Impl {
                 static_cast<std::uint64_t>(config.data.block_images),
                 static_cast<std::uint64_t>(config.data.window_blocks)),
         places(data, sampler.block_images(), static_cast<std::size_t>(2 * config.data.window_blocks)),
-        kinds(crop_kinds(config.crops)),
+        kinds(crop_kinds(config)),
         rank(rank_in),
         images_here(config.data.global_batch / ranks),
         slots(static_cast<std::size_t>(std::max<std::int64_t>(config.data.prefetch_batches, 1) + 1)),
@@ -113,10 +114,13 @@ struct ShardLoader::Impl {
     slot.replaced = 0;
     slot.batch.positions.resize(static_cast<std::size_t>(images_here));
     slot.places.resize(static_cast<std::size_t>(images_here));
+    slot.targets.resize(static_cast<std::size_t>(images_here));
     for (std::int64_t i = 0; i < images_here; ++i) {
       const std::uint64_t index = sampler.image(position(update, i));
       slot.batch.positions[static_cast<std::size_t>(i)] = index;
       slot.places[static_cast<std::size_t>(i)] = places.place(index);
+      const auto targets = places.targets(index);
+      slot.targets[static_cast<std::size_t>(i)].assign(targets.begin(), targets.end());
     }
     slot.order = slot.fetch.plan(slot.places);
     slot.claimed = 0;
@@ -158,13 +162,13 @@ struct ShardLoader::Impl {
       bytes_read += static_cast<std::int64_t>(worker.encoded.size());
       good = decodes(worker.encoded, other, index, worker);
       if (attempt == 0) ++slot.replaced;
+      if (good && data.has_targets()) slot.targets[static_cast<std::size_t>(image)] = data.targets(index, 1).values;
     }
   }
 
   CropPlan plan(const Slot& slot, std::int64_t image, int crop, std::int64_t width, std::int64_t height) const {
-    return plan_crop(config.augment, kinds[static_cast<std::size_t>(crop)], width, height,
-                     static_cast<std::uint64_t>(config.data.seed), position(slot.batch.update, image),
-                     static_cast<std::uint32_t>(crop));
+    return plan_crop(kinds[static_cast<std::size_t>(crop)], width, height, static_cast<std::uint64_t>(config.data.seed),
+                     position(slot.batch.update, image), static_cast<std::uint32_t>(crop));
   }
   void plan_all(const Slot& slot, std::int64_t image, std::int64_t width, std::int64_t height, Worker& worker) const {
     worker.plans.clear();
@@ -182,9 +186,10 @@ struct ShardLoader::Impl {
     } else {
       for (const auto& group : slot.batch.groups) {
         for (int c = 0; c < group.count; ++c) {
-          const auto drawn = plan(slot, image, group.first_crop + c, worker.image.width, worker.image.height);
+          const auto crop = group.first_crop + c;
+          const auto drawn = plan(slot, image, crop, worker.image.width, worker.image.height);
           const auto out = group.images.slice(c * images_here + image, 1);
-          apply_crop(worker.image, drawn, group.size, config.augment, worker.scratch, out.f32());
+          apply_crop(worker.image, drawn, kinds[static_cast<std::size_t>(crop)], worker.scratch, out.f32());
         }
       }
     }
@@ -238,6 +243,14 @@ struct ShardLoader::Impl {
     }
   }
 
+  /// What is known of a batch once all its images are there.
+  static void complete(Slot& slot) {
+    slot.batch.replaced = slot.replaced;
+    slot.batch.targets.begins.resize(1);
+    slot.batch.targets.values.clear();
+    for (const auto& of_image : slot.targets) slot.batch.targets.add(of_image);
+  }
+
   /// The next batch that is staged, as the device makes it; waits for the reading, not for the device.
   void make_next() {
     // Its slot could not be filled again before what lies there is read: the pipeline's last slot goes back here.
@@ -245,7 +258,7 @@ struct ShardLoader::Impl {
     pipeline->give_back();
     const std::size_t index = pipeline->next().value();
     Slot& slot = slots[index];
-    slot.batch.replaced = slot.replaced;
+    complete(slot);
     as_crops += feed->staging(index).images_as_crops();
     feed->make(index, slot.batch);
   }
@@ -348,7 +361,7 @@ ShardLoader::~ShardLoader() = default;
 const Batch& ShardLoader::next() {
   if (impl_->feed) return impl_->next_on_device();
   Slot& slot = impl_->slots[impl_->pipeline->next().value()];
-  slot.batch.replaced = slot.replaced;
+  Impl::complete(slot);
   return slot.batch;
 }
 

@@ -62,8 +62,10 @@ ShardInfo check_shard(const h5::File& file) {
   if (const auto format = file.get_string("/", "format"); format != kShardFormat) {
     fail(file.path(), fmt::format("is not a shard: attribute format is \"{}\", wanted \"{}\"", format, kShardFormat));
   }
-  if (const auto version = file.get_int("/", "version"); version != kShardVersion) {
-    fail(file.path(), fmt::format("is a shard of version {}, this program reads version {}", version, kShardVersion));
+  const auto version = file.get_int("/", "version");
+  if (version != kShardVersion && version != kTargetsVersion) {
+    fail(file.path(), fmt::format("is a shard of version {}, this program reads versions {} and {}", version,
+                                  kShardVersion, kTargetsVersion));
   }
   ShardInfo info;
   info.path = file.path();
@@ -86,6 +88,14 @@ ShardInfo check_shard(const h5::File& file) {
     const auto label = array(file, "/images/label", h5::Type::i32, "int32");
     want_length(file, "/images/label", label, info.images, "as many as /images/width");
     info.label_offset = label.file_offset;
+  }
+  if (version == kTargetsVersion) {
+    const auto begin = array(file, "/images/target_begin", h5::Type::u64, "uint64");
+    want_length(file, "/images/target_begin", begin, info.images + 1, "one more than /images/width");
+    info.target_begin_offset = begin.file_offset;
+    const auto target = array(file, "/images/target", h5::Type::i32, "int32");
+    info.targets = target.dims[0];
+    info.target_offset = target.file_offset;
   }
   if (file.exists("/images/name")) {
     const auto [names, length] = file.describe_strings("/images/name");

@@ -56,7 +56,8 @@ ShardWriter::ShardWriter(const std::string& path, const std::vector<ShardEntry>&
   file_ = std::make_unique<h5::File>(h5::File::create(*temporary_));
   h5::File& f = *file_;
   f.set("/", "format", std::string(kShardFormat));
-  f.set("/", "version", kShardVersion);
+  const bool targets = std::ranges::any_of(entries, [](const ShardEntry& e) { return !e.targets.empty(); });
+  f.set("/", "version", targets ? kTargetsVersion : kShardVersion);
   if (!classes.empty()) f.set("/", "classes", classes);
   if (!set.id.empty()) {
     f.set("/", "set", set.id);
@@ -68,7 +69,14 @@ ShardWriter::ShardWriter(const std::string& path, const std::vector<ShardEntry>&
   column<std::uint32_t>(f, "/images/width", h5::Type::u32, entries, [](const ShardEntry& e) { return e.width; });
   column<std::uint32_t>(f, "/images/height", h5::Type::u32, entries, [](const ShardEntry& e) { return e.height; });
   column<std::uint64_t>(f, "/images/checksum", h5::Type::u64, entries, [](const ShardEntry& e) { return e.checksum; });
-  if (!classes.empty()) {
+  if (targets) {
+    Targets all;
+    for (const auto& e : entries) all.add(e.targets);
+    f.create_dataset("/images/target_begin", h5::Type::u64, {all.begins.size()});
+    f.write("/images/target_begin", h5::Type::u64, 0, all.begins.size(), all.begins.data());
+    f.create_dataset("/images/target", h5::Type::i32, {all.values.size()});
+    f.write("/images/target", h5::Type::i32, 0, all.values.size(), all.values.data());
+  } else if (!classes.empty()) {
     column<std::int32_t>(f, "/images/label", h5::Type::i32, entries, [](const ShardEntry& e) { return e.label; });
   }
   std::vector<std::uint64_t> offsets{0};

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "fetch.hpp"
 #include "seer/base/error.hpp"
 #include "seer/data/augment.hpp"
 #include "seer/data/loader.hpp"
@@ -40,14 +41,14 @@ void check(const config::Config& config, int ranks) {
 std::vector<CropGroup> crop_groups(const std::vector<config::Crops>& crops, std::int64_t images) {
   std::vector<CropGroup> groups;
   int crop = 0;
-  for (const auto& kind : crop_kinds(crops)) {
-    if (groups.empty() || groups.back().size != kind.size) {
+  for (const auto& entry : crops) {
+    if (groups.empty() || groups.back().size != entry.size) {
       groups.emplace_back();
-      groups.back().size = kind.size;
+      groups.back().size = entry.size;
       groups.back().first_crop = crop;
     }
-    ++groups.back().count;
-    ++crop;
+    groups.back().count += static_cast<int>(entry.count);
+    crop += static_cast<int>(entry.count);
   }
   for (auto& group : groups) group.images.shape = {group.count * images, group.size, group.size, 3};
   return groups;
@@ -130,7 +131,7 @@ std::int64_t loader_bytes(const config::Config& config, std::int64_t images_here
   const auto read = std::min(kReadBytes, kFilePerPixel * pixels * images_here);
   const auto thread = kDecodedPerPixel * pixels + std::max(kDecodedPerPixel * pixels, read) +
                       kScratchPerPixel * widest * widest + kTablesBytes;
-  return bytes + threads * thread + static_cast<std::int64_t>(places * sizeof(ImagePlace));
+  return bytes + threads * thread + static_cast<std::int64_t>(places * PlaceCache::kImageBytes);
 }
 
 std::unique_ptr<BatchSource> open_source(const config::Config& config, const comm::Communicator& comm,

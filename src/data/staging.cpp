@@ -62,7 +62,7 @@ kernels::CropJob job_of(const CropPlan& plan, const config::Augment& augment) {
 }  // namespace
 
 StagingPlan::StagingPlan(const config::Config& config, std::int64_t images_here)
-    : images(images_here), kinds(crop_kinds(config.crops)), reserved(crops_room(kinds)) {
+    : images(images_here), kinds(crop_kinds(config)), reserved(crops_room(kinds)) {
   std::int64_t rows = 0;
   for (const auto& group : crop_groups(config.crops, images)) {
     const std::int64_t crops = group.count * images;
@@ -88,12 +88,8 @@ StagingPlan::Room StagingPlan::room_of(std::int64_t width, std::int64_t height, 
   return room;
 }
 
-Staging::Staging(const StagingPlan& plan, const config::Augment& augment)
-    : plan_(plan),
-      augment_(augment),
-      memory_(static_cast<std::size_t>(plan.bytes())),
-      rooms_(plan.groups.size()),
-      waiting_(plan.images) {}
+Staging::Staging(const StagingPlan& plan)
+    : plan_(plan), memory_(static_cast<std::size_t>(plan.bytes())), rooms_(plan.groups.size()), waiting_(plan.images) {}
 
 void Staging::start() {
   front_ = back_ = scratch_ = as_crops_ = 0;
@@ -109,7 +105,7 @@ void Staging::describe(std::int64_t image, std::span<const CropPlan> plans, std:
                        std::int64_t row_bytes) {
   for (std::size_t crop = 0; crop < plans.size(); ++crop) {
     auto* const to = job(image, crop);
-    *to = job_of(plans[crop], augment_);
+    *to = job_of(plans[crop], plan_.kinds[crop].augment);
     to->pixels = place;
     to->row_bytes = row_bytes;
   }
@@ -154,7 +150,7 @@ void Staging::add_crops(std::int64_t image, const Image& decoded, std::span<cons
                          scratch.image, scratch.planes);
     kernels::to_interleaved(scratch.planes, static_cast<std::uint8_t*>(memory_.data()) + place);
     auto* const to = job(image, crop);
-    *to = job_of(plans[crop], augment_);
+    *to = job_of(plans[crop], plan_.kinds[crop].augment);
     to->box = {0, 0, size, size};
     to->pixels = place;
     to->row_bytes = 3 * size;

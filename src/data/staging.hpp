@@ -49,7 +49,7 @@ struct StagingPlan {
 class Staging {
  public:
   /// `plan` must outlive it.
-  Staging(const StagingPlan& plan, const config::Augment& augment);
+  explicit Staging(const StagingPlan& plan);
 
   /// Forgets the batch before. One thread, nothing else under way.
   void start();
@@ -75,7 +75,6 @@ class Staging {
   void add_crops(std::int64_t image, const Image& decoded, std::span<const CropPlan> plans, AugmentScratch& scratch);
 
   const StagingPlan& plan_;
-  config::Augment augment_;
   device::PinnedBuffer memory_;
   std::vector<kernels::CropRoom> rooms_;
   std::mutex mutex_;                                 // guards what follows

@@ -94,8 +94,37 @@ TEST(Config, UnknownKeysNameTheNearest) {
   expect_contains(refusal("[optimizer]\nlr_peak = 3\n"), "did you mean \"schedule.lr_peak\"?");
   expect_contains(refusal("[log]\nhang = 3\n"), "did you mean \"hang_seconds\"?");
   expect_contains(refusal("[[crops]]\nsize=64\n[[crops]]\nsize=64\nscal=[0.1,1]\n"),
-                  "run.toml:5: crops.1.scal: found an unknown key, allowed in [[crops]]: count, size, scale, did "
-                  "you mean \"scale\"?");
+                  "run.toml:5: crops.1.scal: found an unknown key, allowed in [[crops]]: count, size, scale, augment, "
+                  "did you mean \"scale\"?");
+}
+
+TEST(Config, ATableOfCropsOverridesTheAugmentation) {
+  const std::string text =
+      "[[crops]]\ncount = 1\n[crops.augment]\nblur_probability = 1.0\nhue = 0.1\n[[crops]]\ncount = 1\n"
+      "augment.grey_probability = 0.5\n[augment]\nhue = 0.05\ngrey_probability = 0.5\n";
+  const auto config = parse(text, "run.toml", {});
+  ASSERT_TRUE(config.crops[0].augment);
+  EXPECT_EQ(config.crops[0].augment->blur_probability, 1.0);
+  EXPECT_EQ(config.crops[0].augment->hue, 0.1);
+  EXPECT_EQ(config.crops[0].augment->grey_probability, 0.5) << "as in [augment], which comes later in the file";
+  EXPECT_FALSE(config.crops[1].augment) << "the same as [augment]";
+  const auto toml = to_toml(config);
+  EXPECT_EQ(parse(toml, "again", {}), config) << toml;
+  EXPECT_NE(toml.find("augment.hue = 0.1\n"), std::string::npos);
+  EXPECT_EQ(toml.find("augment.grey_probability"), std::string::npos) << toml;
+  EXPECT_NE(to_table(config, Rows::changed).find("crops.0.augment.blur_probability"), std::string::npos);
+
+  const auto by_hand = parse(text, "run.toml", {"crops.1.augment.hue=0.2", "augment.brightness=0.3"});
+  EXPECT_EQ(by_hand.crops[1].augment->hue, 0.2);
+  EXPECT_EQ(by_hand.crops[1].augment->brightness, 0.3);
+  EXPECT_EQ(parse(text, "run.toml", {"crops=[{count=2,size=32}]"}).crops[0].augment, std::nullopt);
+
+  expect_contains(refusal("[[crops]]\n[crops.augment]\nblurr = 1\n"),
+                  "run.toml:3: crops.0.augment.blurr: found an unknown key");
+  expect_contains(refusal("[[crops]]\n[crops.augment]\nmean = [0, 0, 0]\n"),
+                  "allowed the keys of [augment] but mean and std");
+  expect_contains(refusal("[[crops]]\naugment.hue = 0.6\n"),
+                  "run.toml:2: crops.0.augment.hue: found 0.6, allowed a number from 0 to 0.5");
 }
 
 TEST(Config, WrongTypesAreRefused) {
@@ -118,7 +147,7 @@ TEST(Config, WrongTypesAreRefused) {
             "run.toml:1: head.dims: found a table, allowed a list of 2 or more integers from 1 to 1000000");
   expect_contains(refusal("model = \"tiny\"\n"), "run.toml:1: model: found \"tiny\", allowed a table [model]");
   EXPECT_EQ(refusal("[crops]\nsize = 64\n"),
-            "run.toml:1: crops: found a table, allowed one or more tables [[crops]] with count, size, scale");
+            "run.toml:1: crops: found a table, allowed one or more tables [[crops]] with count, size, scale, augment");
   expect_contains(refusal("crops = []\n"), "run.toml:1: crops: found [], allowed one or more tables [[crops]]");
 }
 
@@ -261,7 +290,8 @@ TEST(Config, OverridesAreRefusedByTheirName) {
   refuse("swav.epsilonn=1", "--set swav.epsilonn: found an unknown key, allowed in [swav]: temperature, epsilon,");
   refuse("swaf.epsilon=1", "--set swaf.epsilon: found an unknown section");
   refuse("epsilon=1", "did you mean \"swav.epsilon\"?");
-  refuse("crops.2.size=64", "--set crops.2.size: found crops.2.size, allowed crops.0.{count, size, scale} to crops.1.");
+  refuse("crops.2.size=64",
+         "--set crops.2.size: found crops.2.size, allowed crops.0.{count, size, scale, augment} to crops.1.");
   refuse("crops.x.size=64", "--set crops.x.size: found crops.x.size");
   refuse("crops.0=64", "--set crops.0: found crops.0");
   refuse("crops.0.syze=64", "did you mean \"crops.0.size\"?");

@@ -30,7 +30,7 @@ TEST(Augment, CropsHaveTheAreasAspectsAndPlacesOfSpec41) {
   const std::int64_t width = 640, height = 480;
   double area_sum = 0, log_aspect_sum = 0, left_sum = 0;
   for (int i = 0; i < kDraws; ++i) {
-    const auto box = plan_crop(augment, kind, width, height, 5, static_cast<std::uint64_t>(i), 0).box;
+    const auto box = plan_crop(kind, width, height, 5, static_cast<std::uint64_t>(i), 0).box;
     ASSERT_GE(box.left, 0);
     ASSERT_GE(box.top, 0);
     ASSERT_GT(box.width, 0);
@@ -59,7 +59,7 @@ TEST(Augment, SmallAreasAreUniform) {
   const config::Augment augment;
   std::vector<double> areas, aspects;
   for (int i = 0; i < kDraws; ++i) {
-    const auto box = plan_crop(augment, {96, 0.05, 0.14}, 2000, 1500, 5, static_cast<std::uint64_t>(i), 3).box;
+    const auto box = plan_crop({96, 0.05, 0.14, augment}, 2000, 1500, 5, static_cast<std::uint64_t>(i), 3).box;
     areas.push_back(static_cast<double>(box.width * box.height) / 3e6);
     aspects.push_back(std::log(static_cast<double>(box.width) / static_cast<double>(box.height)));
   }
@@ -75,18 +75,18 @@ TEST(Augment, SmallAreasAreUniform) {
 TEST(Augment, FallsBackToTheClampedCentre) {
   const config::Augment augment;
   const CropKind whole{32, 1.0, 1.0};  // only an aspect ratio between the bounds can hold the whole area
-  const auto wide = plan_crop(augment, whole, 300, 30, 0, 0, 0).box;
+  const auto wide = plan_crop(whole, 300, 30, 0, 0, 0).box;
   EXPECT_EQ(wide.height, 30);
   EXPECT_EQ(wide.width, 40);
   EXPECT_EQ(wide.left, 130);
-  const auto tall = plan_crop(augment, whole, 30, 301, 0, 0, 0).box;
+  const auto tall = plan_crop(whole, 30, 301, 0, 0, 0).box;
   EXPECT_EQ(tall.width, 30);
   EXPECT_EQ(tall.height, 40);
   EXPECT_EQ(tall.top, 130);
-  const auto one = plan_crop(augment, {32, 0.05, 0.14}, 1, 1, 0, 0, 0).box;
+  const auto one = plan_crop({32, 0.05, 0.14, augment}, 1, 1, 0, 0, 0).box;
   EXPECT_EQ(one.width, 1);
   EXPECT_EQ(one.height, 1);
-  const auto line = plan_crop(augment, {32, 0.05, 0.14}, 1, 65535, 0, 0, 0).box;
+  const auto line = plan_crop({32, 0.05, 0.14, augment}, 1, 65535, 0, 0, 0).box;
   EXPECT_EQ(line.width, 1);
   EXPECT_EQ(line.height, 1);
 }
@@ -97,7 +97,7 @@ TEST(Augment, ProbabilitiesAndFactorsAreThoseOfSpec42) {
   std::map<std::array<Jitter, 4>, int> orders;
   double brightness[2] = {9, 0}, hue[2] = {9, -9}, radius[2] = {9, 0}, contrast_sum = 0;
   for (int i = 0; i < kDraws; ++i) {
-    const auto plan = plan_crop(augment, {96, 0.05, 0.14}, 200, 150, 8, static_cast<std::uint64_t>(i), 1);
+    const auto plan = plan_crop({96, 0.05, 0.14, augment}, 200, 150, 8, static_cast<std::uint64_t>(i), 1);
     flips += plan.flip == kernels::Flip::yes ? 1 : 0;
     greys += plan.grey ? 1 : 0;
     if (plan.jitter) {
@@ -135,9 +135,9 @@ TEST(Augment, DependsOnSeedPositionAndCropAlone) {
   const config::Augment augment;
   const auto image = noise(90, 70);
   const auto crop = [&](std::uint64_t seed, std::uint64_t position, std::uint32_t number, AugmentScratch& scratch) {
-    const auto plan = plan_crop(augment, {32, 0.14, 1.0}, image.width, image.height, seed, position, number);
+    const auto plan = plan_crop({32, 0.14, 1.0, augment}, image.width, image.height, seed, position, number);
     std::vector<float> out(32 * 32 * 3);
-    apply_crop(image, plan, 32, augment, scratch, out.data());
+    apply_crop(image, plan, {32, 0.14, 1.0, augment}, scratch, out.data());
     return out;
   };
   AugmentScratch fresh, used;
@@ -167,7 +167,7 @@ TEST(Augment, OperationsComeInTheOrderOfSpec41) {
   plan.radius = 0.8F;
   AugmentScratch scratch;
   std::vector<float> out(24 * 24 * 3), wanted(out.size());
-  apply_crop(image, plan, 24, augment, scratch, out.data());
+  apply_crop(image, plan, {24, 0.14, 1.0, augment}, scratch, out.data());
   kernels::ImageScratch other;
   kernels::Planes planes;
   kernels::crop_resize(image.rgb.data(), 150, plan.box, 24, 24, plan.flip, other, planes);

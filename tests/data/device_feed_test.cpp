@@ -40,9 +40,8 @@ Image picture_of(std::int64_t update, std::int64_t image) {
 std::vector<CropPlan> plans_of(const config::Config& config, const Image& image, std::int64_t update,
                                std::int64_t number) {
   std::vector<CropPlan> plans;
-  for (const auto& kind : crop_kinds(config.crops))
-    plans.push_back(plan_crop(config.augment, kind, image.width, image.height, 7,
-                              static_cast<std::uint64_t>(update * kImages + number),
+  for (const auto& kind : crop_kinds(config))
+    plans.push_back(plan_crop(kind, image.width, image.height, 7, static_cast<std::uint64_t>(update * kImages + number),
                               static_cast<std::uint32_t>(plans.size())));
   return plans;
 }
@@ -66,8 +65,8 @@ std::vector<float> made_on_host(const config::Config& config, std::int64_t updat
         const auto image = picture_of(update, i);
         const auto plans = plans_of(config, image, update, i);
         std::vector<float> crop(static_cast<std::size_t>(3 * group.size * group.size));
-        apply_crop(image, plans[static_cast<std::size_t>(group.first_crop + c)], group.size, config.augment, scratch,
-                   crop.data());
+        const auto number = static_cast<std::size_t>(group.first_crop + c);
+        apply_crop(image, plans[number], crop_kinds(config)[number], scratch, crop.data());
         all.insert(all.end(), crop.begin(), crop.end());
       }
     }
@@ -163,7 +162,7 @@ TEST_F(DeviceFeedTest, StagingTakesAnythingInItsMemory) {
   Random random(3, Purpose::test);
   const auto config = config_of(900);
   const StagingPlan plan(config, kImages);
-  Staging staging(plan, config.augment);
+  Staging staging(plan);
   AugmentScratch scratch;
   for (std::int64_t round = 0; round < 200; ++round) {
     staging.start();

@@ -148,6 +148,51 @@ TEST(Shard, MissingAndForeignFilesAreNamed) {
   EXPECT_NE(open(folder / "text.h5").find("cannot be opened as HDF5"), std::string::npos);
 }
 
+// Several targets an image: a version that older readers refuse, beside shards with labels and other classes.
+TEST(Shard, ImagesMayHaveSeveralTargets) {
+  test::TemporaryFolder folder;
+  const std::vector<std::vector<std::int32_t>> wanted = {{0, 2}, {}, {1}};
+  std::vector<ShardEntry> entries;
+  for (std::uint64_t i = 0; i < 3; ++i) {
+    const auto b = image_bytes(i);
+    entries.push_back({b.size(), checksum(b.data(), b.size()), 10, 20, -1, wanted[i]});
+  }
+  ShardWriter writer(folder / "b.h5", entries, {"dog", "horse", "cow"});
+  for (std::uint64_t i = 0; i < 3; ++i) writer.append(image_bytes(i));
+  writer.finish();
+  writer.publish();
+  EXPECT_EQ(h5::File::open(folder / "b.h5").get_int("/", "version"), 2);
+  write_shard(folder / "a.h5", 0, 3);  // none, cat, dog
+  const auto world = comm::Communicator::world();
+  const auto set = DataSet::open(folder.path(), world);
+  EXPECT_EQ(set.classes(), (std::vector<std::string>{"cat", "dog", "horse", "cow"}));
+  EXPECT_TRUE(set.has_targets());
+  const auto all = set.targets(0, 6);
+  ASSERT_EQ(all.images(), 6U);
+  const std::vector<std::vector<std::int32_t>> found = {{}, {0}, {1}, {1, 3}, {}, {2}};
+  for (std::size_t i = 0; i < 6; ++i) {
+    EXPECT_EQ(std::vector<std::int32_t>(all.of(i).begin(), all.of(i).end()), found[i]) << i;
+  }
+  EXPECT_EQ(set.targets(4, 2).values, std::vector<std::int32_t>{2});
+  EXPECT_EQ(set.labels(3, 3), (std::vector<std::int32_t>{-1, -1, -1})) << "no single label";
+
+  // A target or a range that cannot be.
+  auto broken = entries;
+  broken[2].targets = {3};
+  ShardWriter other(folder / "c.h5", broken, {"dog", "horse", "cow"});
+  for (std::uint64_t i = 0; i < 3; ++i) other.append(image_bytes(i));
+  other.finish();
+  other.publish();
+  const auto damaged = DataSet::open(folder / "c.h5", world);
+  EXPECT_NE(error_of([&] { damaged.targets(0, 3); }).find("image 2 has target 3, wanted 0 to 2"), std::string::npos);
+  {
+    auto file = h5::File::open(folder / "c.h5", nullptr, true);
+    const std::uint64_t begin = 9;
+    file.write("/images/target_begin", Type::u64, 1, 1, &begin);
+  }
+  EXPECT_NE(error_of([&] { damaged.targets(0, 3); }).find("image 0 has targets 0 to 9 of 3"), std::string::npos);
+}
+
 TEST(Shard, LabelsOutsideTheClassesAreFound) {
   const auto world = comm::Communicator::world();
   test::TemporaryFolder folder;
@@ -210,7 +255,11 @@ TEST(Shard, EveryMalformedVariantHasItsMessage) {
       {"no format", "no attribute format", [](h5::File&) {}, {"format"}},
       {"other format", "\"seer-weights\"", [](h5::File& f) { f.set("/", "format", std::string("seer-weights")); }, {}},
       {"format is a number", "is not text", [](h5::File& f) { f.set("/", "format", std::int64_t{1}); }, {}},
-      {"version 2", "version 2", [](h5::File& f) { f.set("/", "version", std::int64_t{2}); }, {}},
+      {"version 3", "version 3", [](h5::File& f) { f.set("/", "version", std::int64_t{3}); }, {}},
+      {"version 2 without targets",
+       "has no /images/target_begin",
+       [](h5::File& f) { f.set("/", "version", std::int64_t{2}); },
+       {}},
       {"no version", "no attribute version", [](h5::File&) {}, {"version"}},
       {"classes are a number", "is not text", [](h5::File& f) { f.set("/", "classes", 1.0); }, {}},
       {"no bytes", "has no /images/bytes", [](h5::File&) {}, {"/images/bytes"}},

@@ -41,12 +41,6 @@ struct Swav {
   std::int64_t queue_start_update = 0;
   bool operator==(const Swav&) const = default;
 };
-struct Crops {
-  std::int64_t count = 2;
-  std::int64_t size = 224;
-  std::vector<double> scale = {0.14, 1.0};
-  bool operator==(const Crops&) const = default;
-};
 struct Augment {
   double flip_probability = 0.5;
   double jitter_probability = 0.8;
@@ -58,6 +52,13 @@ struct Augment {
   std::vector<double> mean = {0.485, 0.456, 0.406};
   std::vector<double> std = {0.229, 0.224, 0.225};
   bool operator==(const Augment&) const = default;
+};
+struct Crops {
+  std::int64_t count = 2;
+  std::int64_t size = 224;
+  std::vector<double> scale = {0.14, 1.0};
+  std::optional<Augment> augment = std::nullopt;  ///< instead of [augment]; mean and std are always that one's
+  bool operator==(const Crops&) const = default;
 };
 struct Data {
   std::string source = "shards";

@@ -12,14 +12,15 @@
 
 namespace seer::data {
 
-/// One crop of an image: size in pixels and range of its area relative to the image's.
+/// One crop of an image: size in pixels, range of its area relative to the image's, and what is done to it.
 struct CropKind {
   std::int64_t size = 224;
   double scale_low = 0.14, scale_high = 1.0;
+  config::Augment augment = {};
 };
 
 /// The crops of an image in order: each entry of the configuration `count` times.
-std::vector<CropKind> crop_kinds(const std::vector<config::Crops>& crops);
+std::vector<CropKind> crop_kinds(const config::Config& config);
 
 enum class Jitter : std::uint8_t { brightness, contrast, saturation, hue };
 
@@ -37,8 +38,8 @@ struct CropPlan {
 };
 
 /// Drawn from (seed, position of the image in the infinite sequence, crop): the same on every rank, thread and run.
-CropPlan plan_crop(const config::Augment& augment, const CropKind& kind, std::int64_t width, std::int64_t height,
-                   std::uint64_t seed, std::uint64_t position, std::uint32_t crop);
+CropPlan plan_crop(const CropKind& kind, std::int64_t width, std::int64_t height, std::uint64_t seed,
+                   std::uint64_t position, std::uint32_t crop);
 
 /// Buffers of one thread.
 struct AugmentScratch {
@@ -48,8 +49,7 @@ struct AugmentScratch {
 };
 
 /// Applies the plan: out[size * size * 3], NHWC, normalised.
-void apply_crop(const Image& image, const CropPlan& plan, std::int64_t size, const config::Augment& augment,
-                AugmentScratch& scratch, float* out);
+void apply_crop(const Image& image, const CropPlan& plan, const CropKind& kind, AugmentScratch& scratch, float* out);
 
 /// The evaluation transform to 8 bits (method.md 8.1): shorter side to `resize` (the longer to int(resize * long /
 /// short)), then the centre `crop` x `crop` pixels, with torchvision's rounding; what lies outside the image is black.

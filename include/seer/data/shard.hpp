@@ -14,7 +14,8 @@
 namespace seer::data {
 
 inline constexpr const char* kShardFormat = "seer-shard";
-inline constexpr std::int64_t kShardVersion = 1;
+/// Of shards whose images have one label at most, and of those whose images may have several targets.
+inline constexpr std::int64_t kShardVersion = 1, kTargetsVersion = 2;
 /// The limit of images that say nothing of theirs.
 inline constexpr std::int64_t kUsualMaxPixels = 50'000'000;
 
@@ -35,6 +36,9 @@ struct ShardInfo {
   std::uint64_t width_offset = 0, height_offset = 0;  ///< uint32 [images]
   std::uint64_t checksum_offset = 0;                  ///< uint64 [images]
   std::uint64_t label_offset = 0;                     ///< int32 [images], 0: none
+  std::uint64_t targets = 0;                          ///< in all; only where images may have several
+  std::uint64_t target_offset = 0;                    ///< int32 [targets], 0: none
+  std::uint64_t target_begin_offset = 0;              ///< uint64 [images + 1], 0: none
   std::vector<std::string> classes;                   ///< empty: none
   SetMark set;
 };
@@ -59,6 +63,21 @@ struct ImagePlace {
 /// Error(file) unless these bytes of the image are the ones that were packed.
 void require_intact(const ImagePlace& place, std::span<const std::uint8_t> bytes);
 
+/// Classes of some images: those of image i are values[begins[i]] to values[begins[i + 1] - 1].
+struct Targets {
+  std::vector<std::uint64_t> begins = {0};
+  std::vector<std::int32_t> values = {};
+
+  std::size_t images() const { return begins.size() - 1; }
+  std::span<const std::int32_t> of(std::size_t image) const {
+    return std::span(values).subspan(begins[image], begins[image + 1] - begins[image]);
+  }
+  void add(std::span<const std::int32_t> of_next) {
+    values.insert(values.end(), of_next.begin(), of_next.end());
+    begins.push_back(values.size());
+  }
+};
+
 /// The images of several shards, in the order of the file names. Immutable after open; reading is thread-safe (pread).
 class DataSet {
  public:
@@ -77,7 +96,10 @@ class DataSet {
   const std::vector<ShardInfo>& shards() const;
   /// The classes of all shards by name, in the order in which they appear; each name once.
   const std::vector<std::string>& classes() const;
+  /// Whether images have a label, one at most.
   bool has_labels() const;
+  /// Whether images have a label or several targets.
+  bool has_targets() const;
   /// The most pixels an image has by what its pack allowed.
   std::int64_t max_pixels() const;
 
@@ -90,6 +112,8 @@ class DataSet {
   ImagePlace read_image(std::uint64_t index, std::vector<std::uint8_t>& out) const;
   /// Labels of [first, first + count) as places in classes(), -1 where there is none.
   std::vector<std::int32_t> labels(std::uint64_t first, std::uint64_t count) const;
+  /// The classes of [first, first + count) as places in classes(): several, one (the label) or none each. Error(file).
+  Targets targets(std::uint64_t first, std::uint64_t count) const;
   /// "photos-00000.h5, image 17" for messages.
   std::string describe(std::uint64_t index) const;
 

@@ -21,13 +21,15 @@ struct ShardEntry {
   std::uint64_t bytes = 0, checksum = 0;
   std::uint32_t width = 0, height = 0;
   std::int32_t label = -1;
+  std::vector<std::int32_t> targets = {};  ///< instead of a label, where images may have several
 };
 
 /// Serial: one rank writes a shard. Equal input makes equal files, byte for byte.
 class ShardWriter {
  public:
   /// Creates `path` + kTemporarySuffix with everything but the encoded images and their names. `classes` may be empty:
-  /// then no labels are written. Error(file): no place, not writable.
+  /// then no labels are written. Where an entry has targets, the shard holds the targets of all and no label; its
+  /// version is then kTargetsVersion, which older readers refuse. Error(file): no place, not writable.
   ShardWriter(const std::string& path, const std::vector<ShardEntry>& entries, const std::vector<std::string>& classes,
               const SetMark& set = {});
   ShardWriter(ShardWriter&&) noexcept = default;

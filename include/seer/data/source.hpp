@@ -31,6 +31,8 @@ struct Batch {
   std::vector<CropGroup> groups;
   std::vector<std::uint64_t> positions;  ///< index in the data set of each of this rank's images
   std::int64_t replaced = 0;             ///< bad images replaced in this batch
+  /// The classes of this rank's images, as places in the data set's: none, one (a label) or several each.
+  Targets targets;
 };
 
 /// What tells a shard from another of the same name.

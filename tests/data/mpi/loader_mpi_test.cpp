@@ -225,6 +225,51 @@ TEST_F(LoaderMpi, BadImagesAreReplacedAlikeOnAnyRankCount) {
   for (const auto index : bad) EXPECT_NE(text.find(fmt::format("\"image\":{},", index)), std::string::npos) << index;
 }
 
+// The targets of a batch are those of its images, also of those that stand in for bad ones.
+TEST_F(LoaderMpi, BatchesCarryTargets) {
+  write({0, 7, 30});
+  const auto source = open_source(config_, world_, 0);
+  std::int64_t replaced = 0;
+  for (int update = 0; update < 13; ++update) {
+    const auto& batch = source->next();
+    replaced += batch.replaced;
+    ASSERT_EQ(batch.targets.images(), batch.positions.size());
+    for (std::size_t i = 0; i < batch.positions.size(); ++i) {
+      ASSERT_EQ(batch.targets.of(i).size(), 1U);
+      EXPECT_EQ(batch.targets.of(i)[0], static_cast<std::int32_t>(batch.positions[i] % 3));
+    }
+  }
+  EXPECT_GT(world_.all_reduce(replaced, comm::Op::sum), 0);
+}
+
+// Two tables of one size, of which the second has an augmentation of its own: only its crops change.
+TEST_F(LoaderMpi, ATableOfCropsMayHaveItsOwnAugmentation) {
+  write();
+  config_.crops = {{1, 16, {0.14, 1.0}}, {1, 16, {0.14, 1.0}}};
+  const auto crops = [&] {
+    const auto source = open_source(config_, world_, 0);
+    const auto& group = source->next().groups.at(0);
+    EXPECT_EQ(group.count, 2);
+    const float* values = group.images.f32();
+    const auto half = group.images.elems() / 2;
+    return std::pair(std::vector<float>(values, values + half), std::vector<float>(values + half, values + 2 * half));
+  };
+  const auto same = crops();
+  config_.crops[1].augment = config_.augment;
+  EXPECT_EQ(crops(), same);
+  config_.crops[1].augment->grey_probability = 1;
+  const auto other = crops();
+  EXPECT_EQ(other.first, same.first);
+  EXPECT_NE(other.second, same.second);
+  const auto& mean = config_.augment.mean;
+  const auto& std = config_.augment.std;
+  for (std::size_t i = 0; i < other.second.size(); i += 3) {  // grey: one value in three channels
+    const auto level = [&](std::size_t c) { return static_cast<double>(other.second[i + c]) * std[c] + mean[c]; };
+    ASSERT_NEAR(level(0), level(1), 1e-5);
+    ASSERT_NEAR(level(0), level(2), 1e-5);
+  }
+}
+
 TEST_F(LoaderMpi, FailPolicyThrowsAtTheUpdateOfTheBadImage) {
   const Sampler sampler(kImages, 3, 8, 2);
   const std::uint64_t bad = sampler.image(2 * 8 + 5);  // in update 2, of the rank that owns slot 5
