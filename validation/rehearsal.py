@@ -40,7 +40,7 @@ def traffic(folder, plan_file):
     # What a logged update sends in addition (docs/formats.md, traffic.json); the plan is of one that is not logged.
     world = table[("world", "all_reduce", run["ranks"])]
     world[2] += run["logged_updates"]
-    world[3] += run["logged_updates"] * (8 + 8 * PROTOTYPES)
+    world[3] += run["logged_updates"] * (16 + 8 * PROTOTYPES)
     return run, table
 
 
@@ -99,7 +99,7 @@ def main():
                 same = sums[:2] == sums[2:]
                 if not same:
                     wrong.append(f"{r} {mode}: {name} {kind} {members}: calls, bytes {sums[:2]} in all, planned {sums[2:]}")
-                extra = (logged, logged * (8 + 8 * PROTOTYPES)) if (name, kind) == ("world", "all_reduce") else (0, 0)
+                extra = (logged, logged * (16 + 8 * PROTOTYPES)) if (name, kind) == ("world", "all_reduce") else (0, 0)
                 calls = [(sums[i] - extra[0]) / updates for i in (0, 2)]
                 sent = [(sums[i] - extra[1]) / updates for i in (1, 3)]
                 print(f"| {r} | {mode.replace('_', ' ')} | {name} | {kind} | {members} | {calls[0]:g} | {calls[1]:g} | "

@@ -19,9 +19,11 @@
 #include "seer/device/device_queue.hpp"
 #include "seer/device/session.hpp"
 #include "seer/plan/plan.hpp"
+#include "seer/run/traffic.hpp"
+#include "seer/train/compute.hpp"
 #include "seer/train/learner.hpp"
+#include "seer/train/memory_plan.hpp"
 #include "seer/train/schedule.hpp"
-#include "seer/train/traffic.hpp"
 
 namespace seer::app {
 namespace {
@@ -78,12 +80,12 @@ int run(const Options& options, const comm::Communicator& world) {
   const auto config = load_config(world, options.config, options.set);
   const auto free_before = device::available_bytes(device::Space::device);
   train::Phases phases;
-  train::Learner learner(config, world, phases);
+  train::Learner learner(config, world, phases, train::plan_memory(config, world), train::make_backend(config, world));
   RandomBatch random(config, learner.images_per_rank(), world.rank(), learner.space());
   for (std::int64_t t = 0; t < options.warmup; ++t) learner.update(random.batch, t, 0.1);
   world.barrier();
-  train::TrafficLedger traffic([&learner] { return learner.traffic(); });
-  traffic.close(train::TrafficLedger::Use::set_up);
+  run::TrafficLedger traffic([&learner] { return learner.traffic(); });
+  traffic.close(run::TrafficLedger::Use::set_up);
   phases.restart();
   std::vector<double> step_ms;
   for (std::int64_t t = 0; t < options.updates; ++t) {
@@ -92,9 +94,9 @@ int run(const Options& options, const comm::Communicator& world) {
     phases.end_update();
     step_ms.push_back(clock.ms());
   }
-  traffic.close(train::TrafficLedger::Use::update);
+  traffic.close(run::TrafficLedger::Use::update);
   auto messages = traffic.rows();
-  std::erase_if(messages, [](const auto& row) { return row.use != train::TrafficLedger::Use::update; });
+  std::erase_if(messages, [](const auto& row) { return row.use != run::TrafficLedger::Use::update; });
   const auto summary = train::reduce(phases.total(), world);
   const auto peak = world.all_reduce(static_cast<std::int64_t>(device::peak_resident_bytes()), comm::Op::max);
   // Of a device: what updates have taken of it, libraries included (and what others took meanwhile).
@@ -129,14 +131,14 @@ int run(const Options& options, const comm::Communicator& world) {
     }
     if (share > 0) out["peak_share"] = share;
     out["traffic"] =
-        nlohmann::json::parse(train::to_json(messages, options.updates, /*logged=*/0, world.size()))["traffic"];
+        nlohmann::json::parse(run::to_json(messages, options.updates, /*logged=*/0, world.size()))["traffic"];
     fmt::print("{}\n", out.dump());
     return 0;
   }
   log::info(fmt::format("{}\n{} ranks of {} threads, {} images an update", learner.describe(), world.size(),
                         device::threads(), config.data.global_batch));
   log::info(train::to_table(summary));
-  if (const auto table = train::to_table(messages, options.updates); !table.empty()) log::info(table);
+  if (const auto table = to_table(messages, options.updates); !table.empty()) log::info(table);
   log::info(fmt::format("step {:.1f} ms (median), {:.1f} ms (fastest), {:.2f} images/s, peak {:.2f} GiB a rank", median,
                         fastest, images_per_s, static_cast<double>(peak) / (1 << 30)));
   if (device_bytes > 0)

@@ -11,8 +11,8 @@
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
 #include "seer/checkpoint/checkpoint.hpp"
-#include "seer/checkpoint/exchange.hpp"
 #include "seer/data/shard.hpp"
+#include "seer/weights/exchange.hpp"
 
 namespace seer::app {
 namespace {
@@ -35,19 +35,19 @@ std::string classes_of(const std::string& shards, const comm::Communicator& alon
 
 void export_weights(const Options& options, const comm::Communicator& alone) {
   const auto from = checkpoint::resolve(options.in);
-  auto weights = checkpoint::read_weights(from);
-  const auto naming = checkpoint::parse_naming(options.names);
+  auto weights = weights::read_weights(from);
+  const auto naming = weights::parse_naming(options.names);
   auto& about = weights.about;
   about.try_emplace("source", from);
   if (about.contains("shards") && !about.contains("classes")) {
     if (const auto classes = classes_of(about["shards"], alone); !classes.empty()) about["classes"] = classes;
   }
-  checkpoint::export_safetensors(options.out, weights, naming);
+  weights::export_safetensors(options.out, weights, naming);
   if (!about.contains("mean")) log::info("what pixels were normalised with is not known of this file, and not written");
   log::info(fmt::format("{}: {} parameters and {} buffers with {}'s names", options.out, weights.parameters.size(),
                         weights.buffers.size(), options.names));
-  if (naming == checkpoint::Naming::torchvision) {
-    log::info("Python that loads it:\n\n" + checkpoint::python_lines(options.out, weights));
+  if (naming == weights::Naming::torchvision) {
+    log::info("Python that loads it:\n\n" + weights::python_lines(options.out, weights));
   } else if (!weights.classifier.empty()) {
     log::info("fc.* is left out: VISSL's trunk has no classifier");
   }

@@ -16,7 +16,7 @@
 #include "seer/app/command.hpp"
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
-#include "seer/checkpoint/exchange.hpp"
+#include "seer/weights/exchange.hpp"
 
 namespace seer::app {
 namespace {
@@ -42,8 +42,8 @@ void import_weights(Options options) {
   std::transform(model.preset.begin(), model.preset.end(), model.preset.begin(),
                  [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
   const bool given = numbers || !model.preset.empty();
-  const auto imported = checkpoint::import_safetensors(options.in, given ? std::optional(model) : std::nullopt,
-                                                       checkpoint::parse_naming(options.names), options.prefix);
+  const auto imported = weights::import_safetensors(options.in, given ? std::optional(model) : std::nullopt,
+                                                    weights::parse_naming(options.names), options.prefix);
   const auto& weights = imported.weights;
   for (const auto& [prefix, count] : imported.prefixes) {
     log::info(fmt::format("\"{}\" is taken off {} names", prefix, count));
@@ -54,7 +54,7 @@ void import_weights(Options options) {
                           fmt::join(shown, ", "), shown.size() < ignored.size() ? " ..." : ""));
   }
   if (!weights.classifier.empty()) log::info("fc.* is kept for export only: seer has no use for the classifier");
-  checkpoint::write_weights(options.out, weights);
+  weights::write_weights(options.out, weights);
   std::size_t values = 0;
   for (const auto& [name, tensor] : weights.parameters) {
     values += tensor.values.size();

@@ -12,8 +12,8 @@
 #include "seer/base/error.hpp"
 #include "seer/checkpoint/checkpoint.hpp"
 #include "seer/checkpoint/manifest.hpp"
-#include "seer/checkpoint/safetensors.hpp"
 #include "seer/data/inspect.hpp"
+#include "seer/weights/safetensors.hpp"
 
 namespace seer::app {
 namespace {
@@ -47,7 +47,7 @@ ordered_json inspect_checkpoint(const std::string& folder, bool verify, const co
 }
 
 ordered_json inspect_safetensors(const std::string& path) {
-  const checkpoint::SafetensorsFile file(path);
+  const weights::SafetensorsFile file(path);
   ordered_json tensors = ordered_json::array();
   std::int64_t values = 0;
   for (const auto& [name, entry] : file.entries()) {

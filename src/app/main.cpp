@@ -22,13 +22,14 @@
 #include "seer/base/log.hpp"
 #include "seer/base/open_files.hpp"
 #include "seer/base/streams.hpp"
-#include "seer/comm/crash.hpp"
+#include "seer/comm/failure.hpp"
 #include "seer/comm/launcher.hpp"
-#include "seer/comm/signals.hpp"
 #include "seer/config/config.hpp"
 #include "seer/config/nearest.hpp"
 #include "seer/device/binding.hpp"
 #include "seer/device/session.hpp"
+#include "seer/watch/crash.hpp"
+#include "seer/watch/signals.hpp"
 
 namespace seer::app {
 namespace {
@@ -218,7 +219,7 @@ int main(int argc, char** argv) {
   log::start(world.rank(), world.size());
   if (std::any_of(argv, argv + argc, [](std::string_view word) { return word == "--json"; })) log::to_standard_error();
   raise_open_file_limit();  // after MPI's start, whose children would close every file that there may be
-  comm::catch_crashes();
+  watch::catch_crashes();
 
   CLI::App app("Pre-trains image models without labels: RegNetY trunks with SwAV, on one core or many nodes.", "seer");
   app.set_version_flag("--version", build_info());
@@ -259,7 +260,7 @@ int main(int argc, char** argv) {
   seer::streams::secure();
   try {
     // Other commands end by a signal as any program does.
-    if (argc > 1 && std::string_view(argv[1]) == "pretrain") seer::comm::catch_stop_signals();
+    if (argc > 1 && std::string_view(argv[1]) == "pretrain") seer::watch::catch_stop_signals();
     return seer::app::main(argc, argv);
   } catch (const seer::Error& error) {
     // Only starting MPI or declaring the commands can come here, before there is anybody to agree with.

@@ -5,8 +5,8 @@
 
 #include "seer/app/command.hpp"
 #include "seer/app/config_file.hpp"
+#include "seer/run/trainer.hpp"
 #include "seer/train/precision.hpp"
-#include "seer/train/trainer.hpp"
 
 namespace seer::app {
 
@@ -14,7 +14,7 @@ Run add_pretrain(CLI::App& command) {
   struct Options {
     std::string config;
     std::vector<std::string> set;
-    train::PretrainOptions run;
+    run::PretrainOptions run;
   };
   auto options = std::make_shared<Options>();
   command.add_option("config", options->config, "Configuration file (TOML); every key: seer --help-config")->required();
@@ -41,7 +41,7 @@ Run add_pretrain(CLI::App& command) {
   return [options](const comm::Communicator& world) {
     const auto config = load_config(world, options->config, options->set);
     train::warn_if_slower(config, world);
-    return train::pretrain(config, world, options->run);
+    return run::pretrain(config, world, options->run);
   };
 }
 

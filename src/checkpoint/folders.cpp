@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "folders.hpp"
+#include "seer/checkpoint/folders.hpp"
 
 #include <fcntl.h>
 #include <fmt/format.h>

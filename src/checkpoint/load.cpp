@@ -5,13 +5,13 @@
 
 #include <filesystem>
 
-#include "folders.hpp"
-#include "raw.hpp"
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
 #include "seer/checkpoint/checkpoint.hpp"
+#include "seer/checkpoint/folders.hpp"
 #include "seer/checkpoint/manifest.hpp"
-#include "seer/data/h5.hpp"
+#include "seer/checkpoint/raw.hpp"
+#include "seer/h5/file.hpp"
 #include "state.hpp"
 
 namespace seer::checkpoint {
@@ -48,7 +48,7 @@ std::string verify_together(const comm::Communicator& comm, const std::string& f
 // Root: values of /state, held against the manifest.
 State verified_state(const std::string& folder, const Manifest& manifest) {
   const std::string path = folder + "/state.h5";
-  auto state = read_state(data::h5::File::open(path));
+  auto state = read_state(h5::File::open(path));
   if (state_checksum(state) != manifest.state_xxh3 || state.update != manifest.update) {
     throw Error(ExitCode::file, fmt::format("{}: /state is not what its manifest describes", path));
   }

@@ -14,10 +14,10 @@
 #include <random>
 #include <set>
 
-#include "folders.hpp"
 #include "local_file.hpp"
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
+#include "seer/checkpoint/folders.hpp"
 #include "state.hpp"
 
 namespace seer::checkpoint {

@@ -13,10 +13,10 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "folders.hpp"
-#include "raw.hpp"
 #include "seer/base/checksum.hpp"
 #include "seer/base/error.hpp"
+#include "seer/checkpoint/folders.hpp"
+#include "seer/checkpoint/raw.hpp"
 
 namespace seer::checkpoint {
 namespace {

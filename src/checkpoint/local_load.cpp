@@ -8,11 +8,11 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
-#include "folders.hpp"
 #include "local_file.hpp"
-#include "raw.hpp"
 #include "seer/base/error.hpp"
+#include "seer/checkpoint/folders.hpp"
 #include "seer/checkpoint/local.hpp"
+#include "seer/checkpoint/raw.hpp"
 #include "state.hpp"
 
 namespace seer::checkpoint {

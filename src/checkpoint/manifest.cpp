@@ -10,9 +10,9 @@
 #include <nlohmann/json.hpp>
 #include <tuple>
 
-#include "folders.hpp"
 #include "seer/base/checksum.hpp"
 #include "seer/base/error.hpp"
+#include "seer/checkpoint/folders.hpp"
 
 namespace seer::checkpoint {
 namespace {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "raw.hpp"
+#include "seer/checkpoint/raw.hpp"
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -10,10 +10,10 @@
 #include <cstring>
 #include <vector>
 
-#include "folders.hpp"
 #include "seer/base/checksum.hpp"
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
+#include "seer/checkpoint/folders.hpp"
 
 namespace seer::checkpoint {
 namespace {

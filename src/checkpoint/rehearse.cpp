@@ -4,10 +4,10 @@
 #include <filesystem>
 #include <vector>
 
-#include "folders.hpp"
 #include "seer/base/error.hpp"
 #include "seer/base/random.hpp"
 #include "seer/checkpoint/checkpoint.hpp"
+#include "seer/checkpoint/folders.hpp"
 #include "state.hpp"
 
 namespace seer::checkpoint {

@@ -11,13 +11,13 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
-#include "folders.hpp"
-#include "raw.hpp"
 #include "seer/base/build_info.hpp"
 #include "seer/base/checksum.hpp"
 #include "seer/base/error.hpp"
 #include "seer/checkpoint/checkpoint.hpp"
+#include "seer/checkpoint/folders.hpp"
 #include "seer/checkpoint/manifest.hpp"
+#include "seer/checkpoint/raw.hpp"
 #include "skeleton.hpp"
 #include "state.hpp"
 

@@ -14,18 +14,18 @@
 #include <filesystem>
 #include <vector>
 
-#include "folders.hpp"
 #include "seer/base/error.hpp"
-#include "seer/data/h5.hpp"
+#include "seer/checkpoint/folders.hpp"
+#include "seer/h5/file.hpp"
 #include "state.hpp"
 
 namespace seer::checkpoint {
 namespace {
 
 namespace fs = std::filesystem;
-using data::h5::Dims;
-using data::h5::File;
-using data::h5::Type;
+using h5::Dims;
+using h5::File;
+using h5::Type;
 
 constexpr const char* kMemoryFolder = "/dev/shm";
 

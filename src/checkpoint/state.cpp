@@ -16,9 +16,9 @@
 namespace seer::checkpoint {
 namespace {
 
-using data::h5::Dims;
-using data::h5::File;
-using data::h5::Type;
+using h5::Dims;
+using h5::File;
+using h5::Type;
 using nlohmann::json;
 
 const std::string kGroup = "/state";

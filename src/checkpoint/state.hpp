@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "seer/checkpoint/checkpoint.hpp"
-#include "seer/data/h5.hpp"
+#include "seer/h5/file.hpp"
 
 namespace seer::checkpoint {
 
@@ -25,8 +25,8 @@ void share(const comm::Communicator& comm, State& state);
 /// XXH3 of every value of the state, the method's tensors and the configuration included.
 std::uint64_t state_checksum(const State& state);
 /// Writes /state with its values, format, version, config and build. Serial.
-void write_state(data::h5::File& file, const State& state);
+void write_state(h5::File& file, const State& state);
 /// Error(file) where something is missing or of another kind. Serial.
-State read_state(const data::h5::File& file);
+State read_state(const h5::File& file);
 
 }  // namespace seer::checkpoint

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "ending.hpp"
+#include "seer/comm/ending.hpp"
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -18,7 +18,7 @@
 
 #include "seer/base/log.hpp"
 #include "seer/comm/communicator.hpp"
-#include "stack.hpp"
+#include "seer/comm/stack.hpp"
 
 namespace seer::comm {
 namespace {

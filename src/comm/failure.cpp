@@ -8,12 +8,12 @@
 #include <span>
 #include <string>
 
-#include "ending.hpp"
 #include "seer/base/error.hpp"
 #include "seer/base/error_stack.hpp"
 #include "seer/base/log.hpp"
 #include "seer/comm/communicator.hpp"
-#include "seer/comm/crash.hpp"
+#include "seer/comm/ending.hpp"
+#include "seer/comm/failure.hpp"
 #include "seer/comm/progress.hpp"
 
 namespace seer::comm {

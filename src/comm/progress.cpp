@@ -7,7 +7,7 @@
 #include <atomic>
 #include <mutex>
 
-#include "ring.hpp"
+#include "seer/comm/ring.hpp"
 
 namespace seer::comm {
 namespace {

@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "ring.hpp"
 #include "seer/comm/communicator.hpp"
+#include "seer/comm/ring.hpp"
 
 namespace seer::comm {
 

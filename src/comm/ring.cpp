@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "ring.hpp"
+#include "seer/comm/ring.hpp"
 
 #include <algorithm>
 #include <array>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "stack.hpp"
+#include "seer/comm/stack.hpp"
 
 #include <dlfcn.h>
 #include <elf.h>

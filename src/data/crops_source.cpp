@@ -7,9 +7,9 @@
 
 #include "seer/base/error.hpp"
 #include "seer/data/augment.hpp"
-#include "seer/data/h5.hpp"
 #include "seer/data/loader.hpp"
 #include "seer/device/memory.hpp"
+#include "seer/h5/file.hpp"
 
 namespace seer::data {
 namespace {

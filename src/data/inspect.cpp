@@ -11,9 +11,9 @@
 #include <set>
 
 #include "seer/base/error.hpp"
-#include "seer/data/h5_trial.hpp"
 #include "seer/data/image.hpp"
 #include "seer/data/shard.hpp"
+#include "seer/h5/trial.hpp"
 #include "shard_set.hpp"
 
 namespace seer::data {

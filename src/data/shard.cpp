@@ -7,7 +7,7 @@
 #include <algorithm>
 
 #include "seer/base/error.hpp"
-#include "seer/data/h5_trial.hpp"
+#include "seer/h5/trial.hpp"
 
 namespace seer::data {
 namespace {

@@ -15,8 +15,8 @@
 
 namespace seer::eval {
 
-using data::h5::File;
-using data::h5::Type;
+using h5::File;
+using h5::Type;
 
 void FeatureTable::append(const FeatureRows& rows) {
   const auto count = static_cast<std::ptrdiff_t>(rows.count);

@@ -37,7 +37,7 @@ config::Head head_for(const config::Head& head, Layer layer) {
   return {.dims = head.dims, .batchnorm = head.batchnorm, .prototypes = 0};
 }
 
-void copy_block(const std::map<std::string, checkpoint::HostTensor>& tensors, const nn::ParameterTable& table,
+void copy_block(const std::map<std::string, weights::HostTensor>& tensors, const nn::ParameterTable& table,
                 const std::string& source, float* block) {
   for (const auto& entry : table.entries()) {
     const auto found = tensors.find(entry.name);
@@ -53,7 +53,7 @@ void copy_block(const std::map<std::string, checkpoint::HostTensor>& tensors, co
   }
 }
 
-std::string fingerprint(const checkpoint::Weights& weights) {
+std::string fingerprint(const weights::Weights& weights) {
   Checksum sum;
   for (const auto* tensors : {&weights.parameters, &weights.buffers}) {
     for (const auto& [name, tensor] : *tensors) {
@@ -134,7 +134,7 @@ struct FeatureExtractor::Impl {
   /// The update of a checkpoint, and how the run's images were normalised, where the file tells.
   void read_origin(const std::string& path, const std::map<std::string, std::string>& about) {
     namespace fs = std::filesystem;
-    const auto file = data::h5::File::open(fs::is_directory(path) ? (fs::path(path) / "state.h5").string() : path);
+    const auto file = h5::File::open(fs::is_directory(path) ? (fs::path(path) / "state.h5").string() : path);
     if (file.has("/", "config")) recipe.update = file.get_int("/state", "update");
     if (!about.contains("mean") || !about.contains("std")) return;
     const auto text = fmt::format("[augment]\nmean = {}\nstd = {}\n", about.at("mean"), about.at("std"));
@@ -212,7 +212,7 @@ std::int64_t first_non_finite(const std::vector<float>& values) {
 
 }  // namespace
 
-FeatureExtractor::FeatureExtractor(const checkpoint::Weights& weights, Layer layer, const std::string& source)
+FeatureExtractor::FeatureExtractor(const weights::Weights& weights, Layer layer, const std::string& source)
     : impl_(std::make_unique<Impl>(weights.model, weights.head, layer, source)) {
   copy_block(weights.parameters, impl_->model.parameters(), source, impl_->parameters.f32());
   copy_block(weights.buffers, impl_->model.buffers(), source, impl_->buffers.f32());
@@ -236,7 +236,7 @@ FeatureExtractor FeatureExtractor::load(const comm::Communicator& comm, const st
   comm::agree(comm, "read weights", [&] {
     if (!comm.is_root()) return;
     file = checkpoint::resolve(path);
-    const auto weights = checkpoint::read_weights(file);
+    const auto weights = weights::read_weights(file);
     mine = std::make_unique<FeatureExtractor>(weights, layer, file);
     mine->impl_->read_origin(file, weights.about);
     architecture = architecture_text(weights.model, weights.head);

@@ -8,7 +8,7 @@
 #include <cmath>
 
 #include "seer/base/error.hpp"
-#include "seer/train/checkpoint_interval.hpp"
+#include "seer/run/checkpoint_interval.hpp"
 #include "seer/train/learner.hpp"
 #include "seer/train/precision.hpp"
 #include "seer/train/schedule.hpp"
@@ -153,8 +153,8 @@ void add_run(const config::Config& config, const config::Machine& machine, Repor
   if (failures_per_s > 0) {
     const double writing_s = config.checkpoint.async ? report.checkpoint_s : 0;
     report.interval_s = std::max(report.step_s,  // not within an update
-                                 train::best_interval_s(report.stall_s, writing_s, 1 / failures_per_s));
-    report.lost_share = train::lost_share(report.stall_s, writing_s, report.interval_s, 1 / failures_per_s);
+                                 run::best_interval_s(report.stall_s, writing_s, 1 / failures_per_s));
+    report.lost_share = run::lost_share(report.stall_s, writing_s, report.interval_s, 1 / failures_per_s);
     // lost_share() = kSmallLoss, solved for the interval.
     const double linear = kSmallLoss / failures_per_s - writing_s;
     const double square = linear * linear - 2 * report.stall_s / failures_per_s;

@@ -7,7 +7,9 @@
 #include "seer/base/clock.hpp"
 #include "seer/plan/calibrate.hpp"
 #include "seer/plan/plan.hpp"
+#include "seer/train/compute.hpp"
 #include "seer/train/learner.hpp"
+#include "seer/train/memory_plan.hpp"
 
 namespace seer::plan {
 namespace {
@@ -34,7 +36,7 @@ class Job {
   Job(config::Config config, const comm::Communicator& world)
       : config_(std::move(config)),
         world_(world),
-        learner_(config_, world, phases_),
+        learner_(config_, world, phases_, train::plan_memory(config_, world), train::make_backend(config_, world)),
         batch_(train::planned_batch(config_, world.size())) {
     for (auto& group : batch_.groups) {
       auto& pixels = pixels_.emplace_back(static_cast<std::size_t>(group.images.elems()));

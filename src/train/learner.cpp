@@ -9,15 +9,12 @@
 
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
-#include "seer/checkpoint/weights.hpp"
 #include "seer/comm/progress.hpp"
-#include "seer/comm/signals.hpp"
-#include "seer/data/loader.hpp"
-#include "seer/device/binding.hpp"
 #include "seer/kernels/activation.hpp"
 #include "seer/kernels/optimizer.hpp"
 #include "seer/nn/trunk.hpp"
 #include "seer/train/compute.hpp"
+#include "seer/weights/weights.hpp"
 
 namespace seer::train {
 namespace {
@@ -43,44 +40,6 @@ std::int64_t share_of_batch(const config::Config& config, const comm::Communicat
         .as_agreed();
   }
   return config.data.global_batch / comm.size();
-}
-
-/// What a process holds before its first update differs by some pages from start to start. In steps of this, two starts
-/// find the same plan.
-constexpr std::int64_t kResidentStepBytes = std::int64_t{4} << 20;
-/// By less than this it differs.
-constexpr std::int64_t kResidentMarginBytes = std::int64_t{1} << 20;
-
-/// The same on all ranks: of what their devices have, the least counts. What the host's part of the run takes is not in
-/// it, nor what contexts and libraries hold already.
-MemoryPlan plan_on_device(const config::Config& config, const comm::Communicator& comm) {
-  const auto free =
-      comm.all_reduce(static_cast<std::int64_t>(device::available_bytes(device::Space::device)), comm::Op::min);
-  const auto budget = config.parallel.memory_budget_bytes > 0 ? config.parallel.memory_budget_bytes : free;
-  const int node_ranks = comm.all_reduce(std::int64_t{comm.node().size()}, comm::Op::max);
-  return plan_memory(config,
-                     {.ranks = comm.size(), .ranks_per_node = node_ranks, .host_library = false, .on_device = true},
-                     budget, kDeviceLibrariesBytes);
-}
-
-/// The same on all ranks: of what they have, the least counts.
-MemoryPlan plan_here(const config::Config& config, const comm::Communicator& comm, data::Readers readers) {
-  if (agreed_space(config, comm) == device::Space::device) return plan_on_device(config, comm);
-  const int node_ranks = comm.all_reduce(std::int64_t{comm.node().size()}, comm::Op::max);
-  const auto here = comm.all_reduce(static_cast<std::int64_t>(device::resident_bytes()), comm::Op::max);
-  const auto free = comm.all_reduce(static_cast<std::int64_t>(device::available_bytes()), comm::Op::min) / node_ranks;
-  const auto budget = config.parallel.memory_budget_bytes > 0 ? config.parallel.memory_budget_bytes : free + here;
-  const auto threads = static_cast<std::int64_t>(data::reader_threads(config, comm));
-  readers.threads = comm.all_reduce(threads, comm::Op::max);
-  const auto plan = [&](std::int64_t held) {
-    const auto base = (held + kResidentStepBytes - 1) / kResidentStepBytes * kResidentStepBytes + kLibrariesGrowBytes;
-    return plan_memory(config, {.ranks = comm.size(), .ranks_per_node = node_ranks, .readers = readers}, budget, base);
-  };
-  try {
-    return plan(here);
-  } catch (const Error&) {
-    return plan(here + kResidentMarginBytes);  // the budget named is enough for the next start, too
-  }
 }
 
 /// "pixels of crop 2 of image 4711" where the batch itself is not finite, else "".
@@ -121,9 +80,6 @@ class Learner::GroupReduction : public nn::StatisticsReduction {
   Probe& probe_;
 };
 
-Learner::Learner(const config::Config& config, const comm::Communicator& comm, Phases& phases, data::Readers readers)
-    : Learner(config, comm, phases, plan_here(config, comm, readers), make_backend(config, comm)) {}
-
 Learner::Learner(const config::Config& config, const comm::Communicator& comm, Phases& phases, MemoryPlan plan,
                  std::shared_ptr<dnn::Backend> backend)
     : config_(config),
@@ -133,7 +89,7 @@ Learner::Learner(const config::Config& config, const comm::Communicator& comm, P
       model_(method::make_model(config)),
       begins_(model_.segment_begins()),
       plan_(std::move(plan)),
-      dnn_(std::move(backend)),
+      dnn_(backend != nullptr ? std::move(backend) : make_backend(config, comm)),
       own_queue_(make_queue(config, comm)),
       queue_(own_queue_ != nullptr ? own_queue_->queue() : device::Queue::of(comm.ledger())),
       pool_(queue_.space),
@@ -168,9 +124,9 @@ Learner::~Learner() {
 
 /// The root reads the file, and every tensor goes to all; what the file lacks of a head starts at random.
 void Learner::start_from(const std::string& path) {
-  checkpoint::Weights weights;
+  weights::Weights weights;
   const auto of_trunk = nn::trunk_kind(config_.model).roots;
-  const auto find = [&](const nn::Parameter& p, const auto& tensors) -> const checkpoint::HostTensor* {
+  const auto find = [&](const nn::Parameter& p, const auto& tensors) -> const weights::HostTensor* {
     const auto found = tensors.find(p.name);
     const bool of_head = std::ranges::find(of_trunk, p.name.substr(0, p.name.find('.'))) == of_trunk.end();
     if (found == tensors.end() && of_head) return nullptr;
@@ -187,7 +143,7 @@ void Learner::start_from(const std::string& path) {
   std::int64_t fresh = 0;
   comm::agree(*comm_, "reading model.init_from", [&] {
     if (!comm_->is_root()) return;
-    weights = checkpoint::read_weights(checkpoint::resolve(path));
+    weights = weights::read_weights(checkpoint::resolve(path));
     for (const auto& p : model_.parameters().entries()) fresh += find(p, weights.parameters) == nullptr ? 1 : 0;
     for (const auto& b : model_.buffers().entries()) fresh += find(b, weights.buffers) == nullptr ? 1 : 0;
   });
@@ -245,16 +201,20 @@ void Learner::backward(nn::Context& ctx, const data::Batch& batch, std::int64_t 
   constexpr auto kDirection = FlatState::Direction::backward;
   const auto& trunk = model_.trunk();
   const auto d_features = pool_.tensor(features);
-  std::vector<device::Loan> d_outputs;  // of all heads but the last
-  for (std::size_t h = 0; h + 1 < outputs_.size(); ++h) d_outputs.push_back(pool_.tensor(outputs_[h].shape));
+  d_outputs_.clear();
+  for (std::size_t h = 0; h + 1 < outputs_.size(); ++h) {
+    loans_.push_back(pool_.tensor(outputs_[h].shape));
+    d_outputs_.push_back(*loans_.back());
+  }
+  d_outputs_.push_back(d_output);
   for (std::size_t s = state_.segments(); s-- > 0;) {
     state_.need(ctx, s, kDirection);
     state_.open_gradients(ctx, s);
     probe_.enter(Probe::Direction::backward, s);
     if (s >= trunk.segments()) {
       const auto [h, segment] = model_.head_segment(s);
-      model_.heads()[h]->backward(ctx, segment, h + 1 < outputs_.size() ? *d_outputs[h] : d_output, *head_passes_[h],
-                                  h == 0 ? *d_features : *d_outputs[h - 1]);
+      model_.heads()[h]->backward(ctx, segment, d_outputs_[h], *head_passes_[h],
+                                  h == 0 ? *d_features : d_outputs_[h - 1]);
     } else {
       for (std::size_t g = batch.groups.size(); g-- > 0;) {
         const auto& group = batch.groups[g];
@@ -274,11 +234,10 @@ const method::Share& Learner::passes(nn::Context& ctx, const data::Batch& batch,
                                      FlatState::Sums sums) {
   const std::int64_t rows = crops_ * images_;
   const auto features = pool_.tensor({rows, 1, 1, model_.trunk().width()});
-  std::vector<device::Loan> outputs;
   outputs_.clear();
   for (const auto& head : model_.heads()) {
-    outputs.push_back(pool_.tensor({rows, 1, 1, head->width()}));
-    outputs_.push_back(*outputs.back());
+    loans_.push_back(pool_.tensor({rows, 1, 1, head->width()}));
+    outputs_.push_back(*loans_.back());
   }
   state_.begin_update(sums);
   {
@@ -295,10 +254,11 @@ const method::Share& Learner::passes(nn::Context& ctx, const data::Batch& batch,
   }
   const auto timer = phases_->time(Phase::backward);
   backward(ctx, batch, update, *d_output, features->shape);
+  loans_.clear();
   return *share;
 }
 
-Learner::Outcome Learner::update(const data::Batch& given, std::int64_t update, double lr, Diagnose diagnose) {
+Learner::Outcome Learner::update(const data::Batch& given, std::int64_t update, double lr, Figures figures) {
   const auto& batch = upload_.bring(queue_, given);
   nn::Context ctx{.dnn = dnn_.get(),
                   .pool = &pool_,
@@ -318,7 +278,7 @@ Learner::Outcome Learner::update(const data::Batch& given, std::int64_t update, 
   const auto& share = passes(ctx, batch, update, FlatState::Sums::yes);
 
   // Update: the same on all ranks, or on none.
-  Outcome out = agree_on_outcome(batch, share, diagnose);
+  Outcome out = agree_on_outcome(batch, share, figures);
   const auto timer = phases_->time(Phase::optimizer);
   state_.optimizer().set_update(update);
   out.loss_scale = last_scale_ = loss_scale_.value();
@@ -370,17 +330,18 @@ void Learner::judge(Outcome& out, const data::Batch& batch, const method::Share&
 
 /// One small message: loss, the figures' sums, whether anyone was asked to stop or to write a checkpoint, and whether
 /// all gradients are small enough for their sums.
-Learner::Outcome Learner::agree_on_outcome(const data::Batch& batch, const method::Share& share, Diagnose diagnose) {
+Learner::Outcome Learner::agree_on_outcome(const data::Batch& batch, const method::Share& share, Figures figures) {
   {
     const auto timer = phases_->time(Phase::backward);  // of a device, which has not ended it
     probe_.settle(queue_);
   }
   const auto timer = phases_->time(Phase::reduce);
   auto& sums = sums_;
-  sums.assign({share.loss, static_cast<double>(batch.replaced), comm::stop_requested() ? 1.0 : 0.0,
-               comm::take_checkpoint_request() ? 1.0 : 0.0, probe_.sums_are_safe() ? 0.0 : 1.0});
+  const auto asked = asked_();
+  sums.assign({share.loss, static_cast<double>(batch.replaced), asked.stop ? 1.0 : 0.0, asked.checkpoint ? 1.0 : 0.0,
+               probe_.sums_are_safe() ? 0.0 : 1.0});
   const std::size_t fixed = sums.size();
-  if (diagnose == Diagnose::yes) sums.insert(sums.end(), share.sums.begin(), share.sums.end());
+  if (figures == Figures::yes) sums.insert(sums.end(), share.sums.begin(), share.sums.end());
   comm_->all_reduce(std::span(sums));
   Outcome out;
   out.loss = sums[0];
@@ -388,7 +349,7 @@ Learner::Outcome Learner::agree_on_outcome(const data::Batch& batch, const metho
   out.stop = sums[2] > 0;
   out.checkpoint = sums[3] > 0;
   out.sums_are_safe = sums[4] == 0;
-  if (diagnose == Diagnose::yes) out.figures = method_->figures(std::span(sums).subspan(fixed));
+  if (figures == Figures::yes) out.figures = method_->figures(std::span(sums).subspan(fixed));
   return out;
 }
 

@@ -10,6 +10,7 @@
 #include "seer/base/error.hpp"
 #include "seer/checkpoint/background.hpp"
 #include "seer/data/loader.hpp"
+#include "seer/device/binding.hpp"
 #include "seer/nn/model.hpp"
 #include "seer/train/compute.hpp"
 #include "seer/train/learner.hpp"
@@ -103,37 +104,6 @@ KeepTable same_everywhere(const data::Batch& batch, const nn::Model& model, nn::
 }
 
 }  // namespace
-
-std::vector<std::pair<const char*, std::int64_t>> rows(const Footprint& f) {
-  return {{"parameters", f.parameters},
-          {"gradients", f.gradients},
-          {"momentum", f.momentum},
-          {"activations", f.activations},
-          {"workspaces", f.workspaces},
-          {"communication", f.communication},
-          {"data", f.data},
-          {"checkpoint", f.checkpoint},
-          {"other", f.other}};
-}
-
-std::string to_text(const KeepTable& keep) {
-  std::array<std::int64_t, 3> of{};
-  for (const auto& row : keep) {
-    for (const auto k : row) ++of[k == nn::Keep::all ? 0 : k == nn::Keep::convolutions ? 1 : 2];
-  }
-  return fmt::format("nothing in {}, cheap passes in {}, all in {} segments and resolutions", of[0], of[1], of[2]);
-}
-
-std::string to_table(const Footprint& footprint, std::int64_t peak_resident_bytes) {
-  constexpr double kMiB = 1 << 20;
-  std::string text = "memory of this rank, MiB";
-  for (const auto& [name, bytes] : rows(footprint)) {
-    if (bytes > 0) text += fmt::format("\n  {:<16}{:>10.1f}", name, static_cast<double>(bytes) / kMiB);
-  }
-  const auto rest = std::max<std::int64_t>(0, peak_resident_bytes - footprint.total());
-  return text + fmt::format("\n  {:<16}{:>10.1f}\n  {:<16}{:>10.1f}", "libraries", static_cast<double>(rest) / kMiB,
-                            "peak resident", static_cast<double>(peak_resident_bytes) / kMiB);
-}
 
 data::Batch planned_batch(const config::Config& config, int ranks) {
   data::Batch batch;
@@ -246,6 +216,47 @@ MemoryPlan plan_memory(const config::Config& config, Topology topology, std::int
                           "a rank, parallel.shard = \"parameters\", or more ranks",
                           smallest))
       .as_agreed();
+}
+
+namespace {
+
+/// What a process holds before its first update differs by some pages from start to start. In steps of this, two starts
+/// find the same plan.
+constexpr std::int64_t kResidentStepBytes = std::int64_t{4} << 20;
+/// By less than this it differs.
+constexpr std::int64_t kResidentMarginBytes = std::int64_t{1} << 20;
+
+/// The same on all ranks: of what their devices have, the least counts. What the host's part of the run takes is not in
+/// it, nor what contexts and libraries hold already.
+MemoryPlan plan_on_device(const config::Config& config, const comm::Communicator& comm) {
+  const auto free =
+      comm.all_reduce(static_cast<std::int64_t>(device::available_bytes(device::Space::device)), comm::Op::min);
+  const auto budget = config.parallel.memory_budget_bytes > 0 ? config.parallel.memory_budget_bytes : free;
+  const int node_ranks = comm.all_reduce(std::int64_t{comm.node().size()}, comm::Op::max);
+  return plan_memory(config,
+                     {.ranks = comm.size(), .ranks_per_node = node_ranks, .host_library = false, .on_device = true},
+                     budget, kDeviceLibrariesBytes);
+}
+
+}  // namespace
+
+MemoryPlan plan_memory(const config::Config& config, const comm::Communicator& comm, data::Readers readers) {
+  if (agreed_space(config, comm) == device::Space::device) return plan_on_device(config, comm);
+  const int node_ranks = comm.all_reduce(std::int64_t{comm.node().size()}, comm::Op::max);
+  const auto here = comm.all_reduce(static_cast<std::int64_t>(device::resident_bytes()), comm::Op::max);
+  const auto free = comm.all_reduce(static_cast<std::int64_t>(device::available_bytes()), comm::Op::min) / node_ranks;
+  const auto budget = config.parallel.memory_budget_bytes > 0 ? config.parallel.memory_budget_bytes : free + here;
+  const auto threads = static_cast<std::int64_t>(data::reader_threads(config, comm));
+  readers.threads = comm.all_reduce(threads, comm::Op::max);
+  const auto plan = [&](std::int64_t held) {
+    const auto base = (held + kResidentStepBytes - 1) / kResidentStepBytes * kResidentStepBytes + kLibrariesGrowBytes;
+    return plan_memory(config, {.ranks = comm.size(), .ranks_per_node = node_ranks, .readers = readers}, budget, base);
+  };
+  try {
+    return plan(here);
+  } catch (const Error&) {
+    return plan(here + kResidentMarginBytes);  // the budget named is enough for the next start, too
+  }
 }
 
 }  // namespace seer::train

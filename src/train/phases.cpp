@@ -110,19 +110,6 @@ PhaseTimes Phases::take_interval() {
   return taken;
 }
 
-void fill(UpdateRecord& record, const PhaseTimes& times) {
-  record.step_ms = times.step_ms();
-  record.data_wait_ms = times.per_update_ms(Phase::data_wait);
-  record.forward_ms = times.per_update_ms(Phase::forward);
-  record.loss_ms = times.per_update_ms(Phase::loss);
-  record.backward_ms = times.per_update_ms(Phase::backward);
-  record.reduce_ms = times.per_update_ms(Phase::reduce);
-  record.optimizer_ms = times.per_update_ms(Phase::optimizer);
-  record.gather_ms = times.per_update_ms(Phase::gather);
-  record.hidden_ms = times.hidden_per_update_ms();
-  record.bn_sync_ms = times.per_update_ms(Phase::bn_sync);
-}
-
 PhaseSummary reduce(const PhaseTimes& times, const comm::Communicator& comm) {
   PhaseSummary summary;
   summary.updates = times.updates;

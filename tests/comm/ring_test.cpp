@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Collectives of a device are under way several at once, and another thread tells that they have ended.
-#include "../../src/comm/ring.hpp"
+#include "seer/comm/ring.hpp"
 
 #include <gtest/gtest.h>
 

@@ -10,9 +10,9 @@
 
 #include "seer/base/checksum.hpp"
 #include "seer/base/error.hpp"
-#include "seer/data/h5_trial.hpp"
 #include "seer/data/inspect.hpp"
 #include "seer/data/shard_writer.hpp"
+#include "seer/h5/trial.hpp"
 #include "temporary.hpp"
 
 namespace seer::data {

@@ -23,7 +23,7 @@ SEER_ON_ALL_SPACES(Diagnostics);
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-/// Spec 3.2 on one process, as train/swav does it with reductions between the pieces. `trouble`: 1 where it needed
+/// Spec 3.2 on one process, as SwAV does it with reductions between the pieces. `trouble`: 1 where it needed
 /// repairs.
 Values sinkhorn(test::MirroredQueue& queue, Values scores, float epsilon, int iterations, double* trouble = nullptr) {
   Values q(scores.shape);

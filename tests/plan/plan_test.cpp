@@ -12,7 +12,7 @@
 
 #include "seer/base/error.hpp"
 #include "seer/nn/architecture.hpp"
-#include "seer/train/checkpoint_interval.hpp"
+#include "seer/run/checkpoint_interval.hpp"
 
 namespace seer::plan {
 namespace {
@@ -272,7 +272,7 @@ TEST(Plan, CheckpointsOfAJobThatSeldomFailsMayBeRare) {
   const auto report = predict(c, m, {.ranks = 8, .ranks_per_node = 4});
   ASSERT_GT(report.relaxed_interval_s, report.interval_s);
   const double failures_per_s = 1e-3 * 2 / 86400, writing_s = c.checkpoint.async ? report.checkpoint_s : 0;
-  EXPECT_NEAR(train::lost_share(report.stall_s, writing_s, report.relaxed_interval_s, 1 / failures_per_s), kSmallLoss,
+  EXPECT_NEAR(run::lost_share(report.stall_s, writing_s, report.relaxed_interval_s, 1 / failures_per_s), kSmallLoss,
               1e-9);
 }
 

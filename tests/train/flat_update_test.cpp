@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "seer/train/learner.hpp"
+#include "seer/train/memory_plan.hpp"
 
 namespace seer::train {
 namespace {

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "seer/train/learner.hpp"
+#include "seer/train/memory_plan.hpp"
 
 namespace seer::train {
 namespace {

@@ -87,11 +87,6 @@ TEST(Phases, IntervalIsEmptiedAndTotalIsNot) {
   EXPECT_EQ(phases.take_interval().updates, 0);
   EXPECT_DOUBLE_EQ(phases.take_interval().per_update_ms(Phase::reduce), 0);
   EXPECT_EQ(phases.total().updates, 2);
-
-  UpdateRecord record;
-  fill(record, interval);
-  EXPECT_DOUBLE_EQ(record.reduce_ms, 1);
-  EXPECT_DOUBLE_EQ(record.step_ms, interval.wall_ms / 2);
 }
 
 TEST(Phases, RestartForgetsSetUp) {

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "seer/comm/communicator.hpp"
-#include "seer/data/h5.hpp"
+#include "seer/h5/file.hpp"
 
 namespace seer::data {
 

@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "seer/data/h5.hpp"
 #include "seer/data/shard.hpp"
+#include "seer/h5/file.hpp"
 
 namespace seer::data {
 

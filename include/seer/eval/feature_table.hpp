@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "seer/comm/communicator.hpp"
-#include "seer/data/h5.hpp"
 #include "seer/eval/recipe.hpp"
+#include "seer/h5/file.hpp"
 
 namespace seer::eval {
 
@@ -72,7 +72,7 @@ class FeatureFileWriter {
   std::string path_;
   std::int64_t dimension_;
   std::shared_ptr<void> lock_;  ///< on PATH.partial, held by the root
-  data::h5::File file_;
+  h5::File file_;
   ImageSetSum images_;
 };
 

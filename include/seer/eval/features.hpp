@@ -7,11 +7,11 @@
 #include <memory>
 #include <string>
 
-#include "seer/checkpoint/weights.hpp"
 #include "seer/comm/communicator.hpp"
 #include "seer/data/eval_reader.hpp"
 #include "seer/data/shard.hpp"
 #include "seer/eval/feature_table.hpp"
+#include "seer/weights/weights.hpp"
 
 namespace seer::eval {
 
@@ -24,7 +24,7 @@ class FeatureExtractor {
  public:
   /// Error(file) where a tensor of the model is missing or of another shape, naming the first; Error(input) for
   /// Layer::head without a head.
-  FeatureExtractor(const checkpoint::Weights& weights, Layer layer, const std::string& source);
+  FeatureExtractor(const weights::Weights& weights, Layer layer, const std::string& source);
   /// Starting values of method.md 1.3 and 2: equal on all ranks.
   FeatureExtractor(const config::Model& model, const config::Head& head, std::uint64_t seed, Layer layer);
   FeatureExtractor(FeatureExtractor&&) noexcept;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // SwAV's assignment and loss (method.md 3). scores: [rows, k] float. The reductions over ranks lie with the caller
-// (train/swav); these are the local pieces.
+// (method/methods/swav); these are the local pieces.
 //
 // Everything a pointer points to lies where the queue's kernels are, results included. No call waits for the queue, so
 // an assignment can be recorded (device/graph.hpp) and its results read once at its end (device/mirrored.hpp).

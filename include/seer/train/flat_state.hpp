@@ -21,7 +21,7 @@
 #include "seer/config/config.hpp"
 #include "seer/device/pinned.hpp"
 #include "seer/nn/model.hpp"
-#include "seer/train/memory_plan.hpp"
+#include "seer/train/footprint.hpp"
 #include "seer/train/optimizer.hpp"
 #include "seer/train/phases.hpp"
 

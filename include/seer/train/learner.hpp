@@ -20,8 +20,8 @@
 #include "seer/nn/model.hpp"
 #include "seer/train/faults.hpp"
 #include "seer/train/flat_state.hpp"
+#include "seer/train/footprint.hpp"
 #include "seer/train/image_upload.hpp"
-#include "seer/train/memory_plan.hpp"
 #include "seer/train/phases.hpp"
 #include "seer/train/precision.hpp"
 #include "seer/train/probe.hpp"
@@ -39,13 +39,12 @@ enum class Cause : std::uint8_t {
 
 class Learner {
  public:
-  /// Collective. Computes where `parallel.device` says. Parameters start at random by `data.seed`. Error(input) for a
-  /// batch or a BatchNorm group size that the ranks do not divide, for a precision that some rank cannot compute in,
-  /// and what model and method refuse. `readers`: what is known of the data set, for recompute = "auto".
-  Learner(const config::Config& config, const comm::Communicator& comm, Phases& phases, data::Readers readers = {});
-  /// With what was planned for it. On a planned communicator: without values, and nothing is computed.
+  /// Collective. Computes where `parallel.device` says, by `backend` or, where there is none, by that place's library;
+  /// what the plan says is recomputed. Parameters start at random by `data.seed`. Error(input) for a batch or a
+  /// BatchNorm group size that the ranks do not divide, for a precision that some rank cannot compute in, and what
+  /// model and method refuse. On a planned communicator: without values, and nothing is computed.
   Learner(const config::Config& config, const comm::Communicator& comm, Phases& phases, MemoryPlan plan,
-          std::shared_ptr<dnn::Backend> backend);
+          std::shared_ptr<dnn::Backend> backend = nullptr);
   ~Learner();
 
   /// Collective: parameters and running statistics of a weights file, checkpoint or run folder. Error(file).
@@ -68,14 +67,20 @@ class Learner {
     bool checkpoint = false;              ///< a checkpoint was asked for
     bool sums_are_safe = false;           ///< no sum of gradients over ranks can overflow
   };
-  enum class Diagnose : bool { no, yes };
+  /// Whether the method's figures are wanted; the same on all ranks.
+  enum class Figures : bool { no, yes };
 
   /// Collective: update number `update` (0-based) at rate `lr` on this rank's part of the batch.
   /// When loss or gradients are not finite on any rank, all ranks skip the update, whatever the precision: parameters,
   /// momentum, running statistics and queue stay to the bit. (Prototypes that never had length one get it, as in any
-  /// update.) A dynamic loss scale is halved then. What follows from it is the guard's business (train/guard.hpp).
-  Outcome update(const data::Batch& batch, std::int64_t update, double lr, Diagnose diagnose = Diagnose::no);
+  /// update.) A dynamic loss scale is halved then. What follows from it is the guard's business (run/guard.hpp).
+  Outcome update(const data::Batch& batch, std::int64_t update, double lr, Figures figures = Figures::no);
 
+  /// What this rank was asked for; every update asks for it at its end, and tells all ranks.
+  struct Asked {
+    bool stop = false, checkpoint = false;
+  };
+  void take_requests(std::function<Asked()> asked) { asked_ = std::move(asked); }
   /// Skips updates with a loss (mean over ranks) for which this is true; it must be the same on all ranks.
   void refuse_losses(std::function<bool(double loss)> refused) { refused_ = std::move(refused); }
 
@@ -115,7 +120,7 @@ class Learner {
 
  private:
   class GroupReduction;
-  Outcome agree_on_outcome(const data::Batch& batch, const method::Share& share, Diagnose diagnose);
+  Outcome agree_on_outcome(const data::Batch& batch, const method::Share& share, Figures figures);
   /// Forward pass, loss, backward pass. `update` counts from 0.
   const method::Share& passes(nn::Context& ctx, const data::Batch& batch, std::int64_t update, FlatState::Sums sums);
   void forward(nn::Context& ctx, const data::Batch& batch, device::Tensor features);
@@ -143,14 +148,17 @@ class Learner {
   ImageUpload upload_;
   Probe probe_;
   Faults faults_;
+  std::function<Asked()> asked_ = [] { return Asked(); };
   std::function<bool(double)> refused_;
   std::unique_ptr<GroupReduction> group_;
   comm::BlockCommunicator world_;
   std::unique_ptr<method::Method> method_;
   std::vector<std::unique_ptr<nn::Pass>> passes_;  ///< of the trunk, one per crop resolution
   std::vector<std::unique_ptr<nn::Pass>> head_passes_;
-  std::vector<device::Tensor> outputs_;  ///< of the heads, in an update
-  std::vector<double> sums_;             ///< of agree_on_outcome(), kept for its memory
+  std::vector<device::Loan> loans_;        ///< in an update, of the following
+  std::vector<device::Tensor> outputs_;    ///< of the heads
+  std::vector<device::Tensor> d_outputs_;  ///< their gradients
+  std::vector<double> sums_;               ///< of agree_on_outcome(), kept for its memory
 };
 
 }  // namespace seer::train

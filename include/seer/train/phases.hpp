@@ -17,7 +17,6 @@
 #include "seer/device/ledger.hpp"
 #include "seer/device/queue_clock.hpp"
 #include "seer/device/region.hpp"
-#include "seer/train/metrics.hpp"
 
 namespace seer::train {
 
@@ -116,9 +115,6 @@ class Phases {
   double update_began_ms_ = 0;
   Timer* running_ = nullptr;
 };
-
-/// Puts the times into a record: step_ms and every <phase>_ms it has.
-void fill(UpdateRecord& record, const PhaseTimes& times);
 
 /// Collective. Every rank has done the same number of updates.
 PhaseSummary reduce(const PhaseTimes& times, const comm::Communicator& comm);

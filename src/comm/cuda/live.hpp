@@ -12,8 +12,8 @@
 #include <vector>
 
 #include "fifo.hpp"
-#include "ring.hpp"
 #include "seer/base/error.hpp"
+#include "seer/comm/ring.hpp"
 
 namespace seer::comm {
 

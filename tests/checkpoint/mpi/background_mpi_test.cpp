@@ -9,7 +9,7 @@
 #include "../scratch.hpp"
 #include "seer/checkpoint/background.hpp"
 #include "seer/checkpoint/manifest.hpp"
-#include "seer/data/h5.hpp"
+#include "seer/h5/file.hpp"
 
 namespace seer {
 namespace {
@@ -120,10 +120,9 @@ TEST_F(InBackground, Hdf5IsReadMeanwhile) {
     });
     std::int64_t reads = 0;
     do {
-      const auto file = data::h5::File::open(first + "/state.h5");
+      const auto file = h5::File::open(first + "/state.h5");
       ASSERT_EQ(file.get_int("/state", "update"), 1);
-      ASSERT_EQ(file.read_all<float>("/state/queue", data::h5::Type::f32),
-                some_state(1, 1).method.tensors["queue"].values);
+      ASSERT_EQ(file.read_all<float>("/state/queue", h5::Type::f32), some_state(1, 1).method.tensors["queue"].values);
       ASSERT_FALSE(file.exists("/nothing"));
       ++reads;
     } while (!background.finished());

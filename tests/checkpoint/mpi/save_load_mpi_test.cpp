@@ -11,7 +11,7 @@
 #include "../scratch.hpp"
 #include "seer/base/log.hpp"
 #include "seer/checkpoint/manifest.hpp"
-#include "seer/data/h5.hpp"
+#include "seer/h5/file.hpp"
 
 namespace seer {
 namespace {
@@ -99,14 +99,14 @@ TEST_F(Saved, OnOneRankLoadedOnAll) {
 TEST_F(Saved, SlabsAreWholePlainTensors) {
   const auto folder = save(world_, run(), 1, 0);
   root([&] {
-    const auto file = data::h5::File::open(folder + "/state.h5");
+    const auto file = h5::File::open(folder + "/state.h5");
     EXPECT_EQ(file.get_string("/", "format"), "seer-checkpoint");
     EXPECT_EQ(file.get_int("/", "version"), 1);
     EXPECT_EQ(file.list("/"), (std::vector<std::string>{"buffers", "model", "momentum", "state"}));
     const auto d = file.describe("/momentum/big");
     EXPECT_TRUE(d.plain);
-    EXPECT_EQ(d.dims, (data::h5::Dims{5, 7, 11, 13}));
-    EXPECT_EQ(file.read_all<float>("/momentum/big", data::h5::Type::f32), test::hash_fill(5 * 7 * 11 * 13, 1 + 4, 1));
+    EXPECT_EQ(d.dims, (h5::Dims{5, 7, 11, 13}));
+    EXPECT_EQ(file.read_all<float>("/momentum/big", h5::Type::f32), test::hash_fill(5 * 7 * 11 * 13, 1 + 4, 1));
     EXPECT_EQ(file.get_int("/state", "update"), 1);
   });
 }

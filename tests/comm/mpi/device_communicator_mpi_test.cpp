@@ -13,11 +13,11 @@
 #include <string>
 #include <vector>
 
-#include "../../../src/comm/ring.hpp"
 #include "device_support.hpp"
 #include "seer/base/error.hpp"
 #include "seer/base/half.hpp"
 #include "seer/comm/device_communicator.hpp"
+#include "seer/comm/ring.hpp"
 #include "seer/comm/stream.hpp"
 #include "seer/comm/user_buffer.hpp"
 #include "seer/device/cuda.hpp"

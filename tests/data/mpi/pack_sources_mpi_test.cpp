@@ -9,8 +9,8 @@
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
 #include "seer/base/utf8.hpp"
-#include "seer/data/h5.hpp"
 #include "seer/data/shard.hpp"
+#include "seer/h5/file.hpp"
 
 namespace seer::data {
 namespace {

@@ -150,19 +150,19 @@ TEST(FeaturesFile, WeightsFileGivesTheSameFeaturesOnEveryRank) {
   std::vector<float> buffers(static_cast<std::size_t>(model.buffers().block_elems()));
   model.initialize(9, parameters.data(), buffers.data());
   const auto tensors = [](const nn::ParameterTable& table, const std::vector<float>& block) {
-    std::map<std::string, checkpoint::HostTensor> out;
+    std::map<std::string, weights::HostTensor> out;
     for (const auto& p : table.entries())
       out[p.name] = {p.shape, {block.data() + p.offset, block.data() + p.offset + p.elems}};
     return out;
   };
-  checkpoint::Weights weights;
+  weights::Weights weights;
   weights.model = tiny();
   weights.head = small_head();
   weights.parameters = tensors(model.parameters(), parameters);
   weights.buffers = tensors(model.buffers(), buffers);
   const std::string path = folder.path() + "/weights";
   comm::agree(world, "write", [&] {
-    if (world.is_root()) checkpoint::write_weights(path, weights);
+    if (world.is_root()) weights::write_weights(path, weights);
   });
   for (const auto layer : {Layer::trunk, Layer::head}) {
     auto loaded = FeatureExtractor::load(world, path, layer);

@@ -12,6 +12,7 @@
 #include <memory>
 
 #include "seer/device/stand_in.hpp"
+#include "seer/train/memory_plan.hpp"
 #include "support.hpp"
 
 #ifndef __SANITIZE_ADDRESS__

@@ -8,6 +8,7 @@
 
 #include "checkpoint/scratch.hpp"
 #include "on_device.hpp"
+#include "seer/train/memory_plan.hpp"
 #include "support.hpp"
 
 namespace seer::train {
@@ -35,7 +36,7 @@ struct Course {
   void go(Learner& learner, std::int64_t from, std::int64_t to) {
     for (std::int64_t t = from; t < to; ++t) {
       const GoldenBatch golden(t, world());
-      const auto outcome = learner.update(golden.batch, t, 0.05, Learner::Diagnose::yes);
+      const auto outcome = learner.update(golden.batch, t, 0.05, Learner::Figures::yes);
       EXPECT_FALSE(outcome.skipped);
       losses.push_back(static_cast<float>(outcome.loss));
       norms.push_back(static_cast<float>(outcome.grad_norm));
@@ -58,7 +59,7 @@ struct Course {
 
 Course course(const config::Config& config, std::int64_t updates) {
   Phases phases;
-  Learner learner(config, world(), phases);
+  Learner learner(config, world(), phases, plan_memory(config, world()));
   EXPECT_EQ(learner.space() == device::Space::device, config.parallel.device == "device");
   set_golden_start(learner);
   Course out;
@@ -141,7 +142,7 @@ TEST_F(TrainingOnDevice, MessagesAreTheHosts) {
     std::vector<std::string> sent[2];
     for (const char* device : {"host", "device"}) {
       Phases phases;
-      Learner learner(config_on(device, mode), world(), phases);
+      Learner learner(config_on(device, mode), world(), phases, plan_memory(config_on(device, mode), world()));
       std::vector<comm::Traffic> before;
       for (std::int64_t t = 0; t < 3; ++t) {
         if (t == 1) before = learner.traffic();
@@ -172,7 +173,7 @@ TEST_F(TrainingOnDevice, ARunGoesOnWhereItWasNotBegun) {
       Course found;
       std::string folder;
       {
-        Learner learner(config_on(first, mode), world(), phases);
+        Learner learner(config_on(first, mode), world(), phases, plan_memory(config_on(first, mode), world()));
         set_golden_start(learner);
         found.go(learner, 0, 3);
         checkpoint::State state;
@@ -182,7 +183,7 @@ TEST_F(TrainingOnDevice, ARunGoesOnWhereItWasNotBegun) {
         checkpoint::save(world(), scratch.path(), learner.slabs(), state);
         folder = scratch.path() + "/checkpoints/update-00000003";
       }
-      Learner learner(config_on(second, mode), world(), phases);
+      Learner learner(config_on(second, mode), world(), phases, plan_memory(config_on(second, mode), world()));
       const auto state = checkpoint::load(world(), folder, learner.slabs(), false);
       learner.share_loaded();
       learner.restore(state);
@@ -208,7 +209,7 @@ TEST_F(TrainingOnDevice, BadNumbersAreFoundWhereTheHostFindsThem) {
           config.faults.flip_update = 2;
         }
         Phases phases;
-        Learner learner(config, world(), phases);
+        Learner learner(config, world(), phases, plan_memory(config, world()));
         set_golden_start(learner);
         learner.update(GoldenBatch(0, world()).batch, 0, 0.05);
         if (kind == "weights") {
@@ -239,16 +240,17 @@ TEST_F(TrainingOnDevice, BadNumbersAreFoundWhereTheHostFindsThem) {
 TEST_F(TrainingOnDevice, AutomaticallyTheDeviceIsTaken) {
   Phases phases;
   auto config = config_on("auto", {"none", 0});
-  EXPECT_EQ(Learner(config, world(), phases).space(), device::Space::device);
+  EXPECT_EQ(Learner(config, world(), phases, plan_memory(config, world())).space(), device::Space::device);
   config.parallel.device = "host";
-  EXPECT_EQ(Learner(config, world(), phases).space(), device::Space::host);
+  EXPECT_EQ(Learner(config, world(), phases, plan_memory(config, world())).space(), device::Space::host);
 }
 
 #if !defined(SEER_CUDA)
 TEST(TrainingWithoutADevice, IsRefusedWhereOneIsAskedForAndElseOnTheHost) {
   Phases phases;
   try {
-    const Learner learner(config_on("device", {"none", 0}), world(), phases);
+    const Learner learner(config_on("device", {"none", 0}), world(), phases,
+                          plan_memory(config_on("device", {"none", 0}), world()));
     ADD_FAILURE() << "made";
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ExitCode::input);
@@ -256,7 +258,10 @@ TEST(TrainingWithoutADevice, IsRefusedWhereOneIsAskedForAndElseOnTheHost) {
     EXPECT_NE(error.message().find("this is a host build"), std::string::npos) << error.message();
     EXPECT_NE(error.message().find("-DSEER_CUDA=ON"), std::string::npos) << error.message();
   }
-  EXPECT_EQ(Learner(config_on("auto", {"none", 0}), world(), phases).space(), device::Space::host);
+  EXPECT_EQ(
+      Learner(config_on("auto", {"none", 0}), world(), phases, plan_memory(config_on("auto", {"none", 0}), world()))
+          .space(),
+      device::Space::host);
 }
 #endif
 

@@ -37,7 +37,7 @@ TEST(MemoryPlan, FootprintIsThatOfTheRun) {
         config.precision.compute = precision;
         const auto plan = plan_memory(config, here(world), 0, 0);
         Phases phases;
-        Learner learner(config, world, phases);
+        Learner learner(config, world, phases, plan_memory(config, world));
         run(learner, world, 3);
         checkpoint::Snapshot snapshot;
         snapshot.take(learner.slabs());
@@ -63,7 +63,7 @@ TEST(MemoryPlan, FootprintIsThatOfTheRun) {
 TEST(MemoryPlan, ArenaIsAskedForOnce) {
   const auto world = comm::Communicator::world();
   Phases phases;
-  Learner learner(golden_config(world.size()), world, phases);
+  Learner learner(golden_config(world.size()), world, phases, plan_memory(golden_config(world.size()), world));
   run(learner, world, 2);
   const auto before = learner.pool_allocations();
   run(learner, world, 4);
@@ -122,7 +122,7 @@ TEST(MemoryPlan, TheSmallestNamedAtAStartWorksAtTheNext) {
   config.parallel.memory_budget_bytes = 1;
   Phases phases;
   try {
-    const Learner learner(config, world, phases);
+    const Learner learner(config, world, phases, plan_memory(config, world));
     FAIL() << "1 byte was enough";
   } catch (const Error& error) {
     const std::string remedy = error.remedy();
@@ -131,7 +131,7 @@ TEST(MemoryPlan, TheSmallestNamedAtAStartWorksAtTheNext) {
     config.parallel.memory_budget_bytes = std::stoll(remedy.substr(at + 22));
   }
   const std::vector<char> pages(std::size_t{512} << 10, 'x');  // that the next start may have
-  const Learner learner(config, world, phases);
+  const Learner learner(config, world, phases, plan_memory(config, world));
   EXPECT_GT(pages[0], 0);
 }
 

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include "seer/base/error.hpp"
+#include "seer/train/compute.hpp"
+#include "seer/train/memory_plan.hpp"
 #include "support.hpp"
 
 namespace seer::train {
@@ -58,7 +60,7 @@ TEST(Precision, TenUpdatesInBf16StayNearTheReference) {
       config.parallel.recompute = recompute;
       SCOPED_TRACE(std::string(mode.shard) + " in groups of " + std::to_string(mode.group) + ", " + recompute);
       Phases phases;
-      Learner learner(config, world, phases);
+      Learner learner(config, world, phases, plan_memory(config, world));
       set_golden_start(learner);
       for (std::int64_t t = 0; t < 10; ++t) {
         const auto at = static_cast<std::size_t>(t);
@@ -88,7 +90,7 @@ TEST(Precision, LossScaleChangesNoBitOfAFloatRun) {
         config.parallel.shard_group = mode.group;
         config.optimizer.kind = kind;
         Phases phases;
-        Learner learner(config, world, phases);
+        Learner learner(config, world, phases, plan_memory(config, world));
         for (std::int64_t t = 0; t < 4; ++t) {
           const auto outcome = learner.update(GoldenBatch(t, world).batch, t, 0.1);
           losses[scaled].push_back(outcome.loss);
@@ -120,7 +122,7 @@ TEST(Precision, OverflowIsSkippedByAllRanksTogether) {
       config.parallel.shard_group = mode.group;
       config.swav.freeze_prototypes_updates = 0;
       Phases phases;
-      Learner learner(config, world, phases);
+      Learner learner(config, world, phases, plan_memory(config, world));
       learner.update(GoldenBatch(0, world).batch, 0, 0.1);  // some momentum
       set_loss_scale(learner, 0x1p140, 7);
       const auto& prototypes = learner.model().parameters().find("prototypes.weight");
@@ -173,7 +175,8 @@ TEST(Precision, OverflowIsSkippedByAllRanksTogether) {
 TEST(Precision, OneRanksNanIsEveryRanksSkip) {
   const auto world = comm::Communicator::world();
   Phases phases;
-  Learner learner(precise_config("fp32", "dynamic"), world, phases);
+  Learner learner(precise_config("fp32", "dynamic"), world, phases,
+                  plan_memory(precise_config("fp32", "dynamic"), world));
   learner.update(GoldenBatch(0, world).batch, 0, 0.1);
   const auto before = learner.parameters();
   const GoldenBatch golden(1, world);
@@ -191,7 +194,8 @@ TEST(Precision, OneRanksNanIsEveryRanksSkip) {
 TEST(Precision, LossScaleGrowsAfterCleanUpdatesAndResumes) {
   const auto world = comm::Communicator::world();
   Phases phases;
-  Learner learner(precise_config("fp32", "dynamic"), world, phases);
+  Learner learner(precise_config("fp32", "dynamic"), world, phases,
+                  plan_memory(precise_config("fp32", "dynamic"), world));
   EXPECT_EQ(loss_scale_of(learner).loss_scale, 65536);
   EXPECT_EQ(loss_scale_of(learner).loss_scale_clean, 0);
   set_loss_scale(learner, 1024, 1998);
@@ -200,7 +204,8 @@ TEST(Precision, LossScaleGrowsAfterCleanUpdatesAndResumes) {
   EXPECT_EQ(state.loss_scale, 1024);
   EXPECT_EQ(state.loss_scale_clean, 1999);
 
-  Learner resumed(precise_config("fp32", "dynamic"), world, phases);
+  Learner resumed(precise_config("fp32", "dynamic"), world, phases,
+                  plan_memory(precise_config("fp32", "dynamic"), world));
   resumed.restore(state);
   EXPECT_EQ(resumed.update(GoldenBatch(1, world).batch, 1, 0.1).loss_scale, 1024);
   EXPECT_EQ(loss_scale_of(resumed).loss_scale, 2048);
@@ -210,10 +215,11 @@ TEST(Precision, LossScaleGrowsAfterCleanUpdatesAndResumes) {
   EXPECT_EQ(loss_scale_of(resumed).loss_scale, LossScale::kMost) << "no further";
 
   // Checkpoints of runs without a scale, those from before there was one included, change nothing.
-  Learner fresh(precise_config("fp32", "dynamic"), world, phases);
+  Learner fresh(precise_config("fp32", "dynamic"), world, phases,
+                plan_memory(precise_config("fp32", "dynamic"), world));
   fresh.restore(checkpoint::State());
   EXPECT_EQ(loss_scale_of(fresh).loss_scale, 65536);
-  Learner none(precise_config("fp32"), world, phases);
+  Learner none(precise_config("fp32"), world, phases, plan_memory(precise_config("fp32"), world));
   none.restore(state);
   EXPECT_EQ(none.update(GoldenBatch(0, world).batch, 0, 0.1).loss_scale, 1);
   EXPECT_LT(loss_scale_of(none).loss_scale_clean, 0);
@@ -253,7 +259,8 @@ TEST(Precision, AllocatesNothingAfterTheSecondUpdate) {
   if (!supported(DType::bf16)) GTEST_SKIP() << "no bf16 on this processor";
   const auto world = comm::Communicator::world();
   Phases phases;
-  Learner learner(precise_config("bf16", "dynamic"), world, phases);
+  Learner learner(precise_config("bf16", "dynamic"), world, phases,
+                  plan_memory(precise_config("bf16", "dynamic"), world));
   std::uint64_t after_second = 0;
   for (std::int64_t t = 0; t < 5; ++t) {
     learner.update(GoldenBatch(t, world).batch, t, 0.3);
@@ -266,14 +273,14 @@ TEST(Precision, Fp16RunsOrIsRefusedWithWhatItNeeds) {
   const auto world = comm::Communicator::world();
   Phases phases;
   if (supported(DType::f16)) {
-    Learner learner(precise_config("fp16_o1"), world, phases);
+    Learner learner(precise_config("fp16_o1"), world, phases, plan_memory(precise_config("fp16_o1"), world));
     const auto outcome = learner.update(GoldenBatch(0, world).batch, 0, 0.1);
     EXPECT_EQ(outcome.loss_scale, 65536);
     EXPECT_TRUE(std::isfinite(outcome.loss));
     return;
   }
   try {
-    Learner learner(precise_config("fp16_o1"), world, phases);
+    make_backend(precise_config("fp16_o1"), world);
     FAIL() << "accepted";
   } catch (const Error& e) {
     EXPECT_EQ(e.code(), ExitCode::input);

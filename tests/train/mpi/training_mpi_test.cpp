@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include "seer/base/error.hpp"
+#include "seer/train/memory_plan.hpp"
 #include "support.hpp"
 
 namespace seer::train {
@@ -21,12 +22,12 @@ std::vector<float> expect_reference(const config::Config& config, const std::str
   const auto world = comm::Communicator::world();
   const GoldenFile file("training.h5");
   Phases phases;
-  Learner learner(config, world, phases);
+  Learner learner(config, world, phases, plan_memory(config, world));
   set_golden_start(learner);
   const auto losses = file.read(name + "/loss").values, rates = file.read(name + "/lr").values;
   for (std::int64_t t = 0; t < 10; ++t) {
     const GoldenBatch golden(t, world);
-    const auto outcome = learner.update(golden.batch, t, rates[static_cast<std::size_t>(t)], Learner::Diagnose::yes);
+    const auto outcome = learner.update(golden.batch, t, rates[static_cast<std::size_t>(t)], Learner::Figures::yes);
     const double wanted = losses[static_cast<std::size_t>(t)];
     EXPECT_NEAR(outcome.loss, wanted, 1e-4 * wanted) << name << " update " << t;
     EXPECT_EQ(outcome.figures.size(), 2U);
@@ -104,7 +105,7 @@ TEST(Training, GradientsThatTravelInHalfPrecisionStayNear) {
     auto config = golden_config(world.size(), mode);
     config.precision.reduce = "half";
     Phases phases;
-    Learner learner(config, world, phases);
+    Learner learner(config, world, phases, plan_memory(config, world));
     set_golden_start(learner);
     for (std::int64_t t = 0; t < 10; ++t) {
       const auto at = static_cast<std::size_t>(t);
@@ -137,7 +138,7 @@ TEST(Training, TrafficOfAnUpdateIsWhatTheModeSaysItIs) {
       config.precision.reduce = reduce;
       SCOPED_TRACE(std::string(mode.shard) + " in groups of " + std::to_string(mode.group) + ", " + reduce);
       Phases phases;
-      Learner learner(config, world, phases);
+      Learner learner(config, world, phases, plan_memory(config, world));
       std::map<std::string, comm::Traffic> before, sent;
       const auto counts = [&] {
         std::map<std::string, comm::Traffic> out;
@@ -199,12 +200,12 @@ TEST(Training, SlabsOfOneShardingFitAnother) {
   for (const auto& from : kShardModes) {
     if (from.group > world.size()) continue;
     Phases phases;
-    Learner first(config_of(from), world, phases);
+    Learner first(config_of(from), world, phases, plan_memory(config_of(from), world));
     for (std::int64_t t = 0; t < 2; ++t) first.update(GoldenBatch(t, world).batch, t, 0.3);
     const auto whole = first.parameters();
     for (const auto& to : kShardModes) {
       if (to.group > world.size()) continue;
-      Learner second(config_of(to), world, phases);
+      Learner second(config_of(to), world, phases, plan_memory(config_of(to), world));
       hand_over(first, world, second);
       EXPECT_EQ(second.parameters(), whole) << from.shard << " to " << to.shard;
     }
@@ -218,12 +219,12 @@ TEST(Training, QueueIsUsedOnlyOnceItIsFilledAndSurvivesACheckpoint) {
   std::vector<double> plain, queued;
   Phases phases;
   {
-    Learner learner(config, world, phases);
+    Learner learner(config, world, phases, plan_memory(config, world));
     for (std::int64_t t = 0; t < 6; ++t) plain.push_back(learner.update(GoldenBatch(t, world).batch, t, 0.3).loss);
   }
   config.swav.queue_length = 3 * kImages + 5;  // rounded down to three batches
   config.swav.queue_start_update = 1;
-  Learner learner(config, world, phases);
+  Learner learner(config, world, phases, plan_memory(config, world));
   checkpoint::State state;
   std::vector<std::vector<float>> kept;
   for (std::int64_t t = 0; t < 6; ++t) {
@@ -239,7 +240,7 @@ TEST(Training, QueueIsUsedOnlyOnceItIsFilledAndSurvivesACheckpoint) {
   for (std::size_t t = 0; t < 4; ++t) EXPECT_EQ(plain[t], queued[t]) << t;  // filled by updates 1, 2, 3
   EXPECT_NE(plain[4], queued[4]);
 
-  Learner resumed(config, world, phases);
+  Learner resumed(config, world, phases, plan_memory(config, world));
   auto slabs = resumed.slabs();
   for (std::size_t i = 0; i < slabs.size(); ++i) std::copy(kept[i].begin(), kept[i].end(), slabs[i].data);
   resumed.share_loaded();
@@ -256,7 +257,8 @@ TEST(Training, QueueGoesOnWithAnotherNumberOfRanks) {
   config.swav.queue_start_update = 1;
   for (const std::int64_t handed_over_at : {3, 6}) {
     Phases phases;
-    Learner one(config, alone, phases), many(config, world, phases);
+    Learner one(config, alone, phases, plan_memory(config, alone)),
+        many(config, world, phases, plan_memory(config, world));
     for (std::int64_t t = 0; t < 9; ++t) {
       if (t == handed_over_at) {
         checkpoint::State state;
@@ -279,16 +281,16 @@ TEST(Training, RefusesRanksThatDoNotDivide) {
   Phases phases;
   auto config = golden_config(world.size());
   config.data.global_batch = world.size() + 1;
-  EXPECT_THROW(Learner(config, world, phases), Error);
+  EXPECT_THROW(Learner(config, world, phases, plan_memory(config, world)), Error);
   if (world.size() == 4) {
-    EXPECT_THROW(Learner(golden_config(3), world, phases), Error);
+    EXPECT_THROW(Learner(golden_config(3), world, phases, plan_memory(golden_config(3), world)), Error);
   }
 }
 
 TEST(Training, AllocatesNothingAfterTheSecondUpdate) {
   const auto world = comm::Communicator::world();
   Phases phases;
-  Learner learner(golden_config(world.size()), world, phases);
+  Learner learner(golden_config(world.size()), world, phases, plan_memory(golden_config(world.size()), world));
   std::uint64_t after_second = 0;
   for (std::int64_t t = 0; t < 5; ++t) {
     learner.update(GoldenBatch(t, world).batch, t, 0.3);

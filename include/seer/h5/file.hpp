@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+// HDF5 with owned handles and checked calls. Debian's HDF5 is not thread-safe: calls wait for one another
+// here, and collective ones may come from one thread of a process only.
+// Every failure is Error(file) naming the file, the object and HDF5's own reason; HDF5's printing is off.
+#pragma once
+
+#include <hdf5.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "seer/comm/communicator.hpp"
+
+namespace seer::h5 {
+
+enum class Type { u8, i32, u32, i64, u64, f32, f64 };
+std::size_t type_bytes(Type type);
+
+using Dims = std::vector<std::uint64_t>;
+
+/// Move-only owner of any HDF5 id; closing reports nothing and never throws.
+class Id {
+ public:
+  Id() = default;
+  Id(hid_t id, herr_t (*close)(hid_t)) : id_(id), close_(close) {}
+  Id(Id&& other) noexcept { swap(other); }
+  Id& operator=(Id&& other) noexcept {
+    swap(other);
+    return *this;
+  }
+  ~Id();
+  operator hid_t() const { return id_; }  // NOLINT: an id is what HDF5 calls take
+  void reset();
+  /// The id, which the caller must close.
+  hid_t release() { return std::exchange(id_, -1); }
+
+ private:
+  void swap(Id& other) noexcept {
+    std::swap(id_, other.id_);
+    std::swap(close_, other.close_);
+  }
+  hid_t id_ = -1;
+  herr_t (*close_)(hid_t) = nullptr;
+};
+
+/// What a data set is, without its values. Only simple, fixed-size numeric types are described; `plain` is false for
+/// anything filtered, chunked, external, virtual, compact or of a foreign type.
+struct Description {
+  std::optional<Type> type;
+  Dims dims;
+  bool plain = false;             ///< contiguous in this file, unfiltered, little-endian
+  std::uint64_t file_offset = 0;  ///< of its bytes, where plain and allocated
+  std::uint64_t bytes = 0;
+};
+
+/// Through MPI-IO every call on an open file is entered by all ranks in the same order (metadata is read by one rank
+/// and shared): read with count 0 where a rank has nothing to read. Only write() on a file made by create() is free
+/// of that.
+class File {
+ public:
+  /// Serial (comm null) or through MPI-IO, then collective. Fails if `path` exists and `truncate` is false. Equal calls
+  /// make equal bytes (no times are stored).
+  static File create(const std::string& path, const comm::Communicator* comm = nullptr, bool truncate = true);
+  static File open(const std::string& path, const comm::Communicator* comm = nullptr, bool writable = false);
+
+  const std::string& path() const { return path_; }
+  bool exists(const std::string& object) const;
+  bool is_group(const std::string& object) const;
+  /// Names in a group, sorted; links out of the file (external, soft) are Error(file).
+  std::vector<std::string> list(const std::string& group) const;
+  void create_group(const std::string& group);
+
+  /// Attributes of an object ("/": the file). Fixed-length UTF-8 (else escaped: utf8_name), integers, doubles, lists.
+  void set(const std::string& object, const std::string& name, const std::string& value);
+  void set(const std::string& object, const std::string& name, std::int64_t value);
+  void set(const std::string& object, const std::string& name, double value);
+  void set(const std::string& object, const std::string& name, const std::vector<std::string>& values);
+  bool has(const std::string& object, const std::string& name) const;
+  std::string get_string(const std::string& object, const std::string& name) const;
+  std::int64_t get_int(const std::string& object, const std::string& name) const;
+  double get_double(const std::string& object, const std::string& name) const;
+  std::vector<std::string> get_strings(const std::string& object, const std::string& name) const;
+  std::vector<std::string> attributes(const std::string& object) const;
+
+  /// Contiguous, early allocation, never filled. Collective under MPI-IO.
+  void create_dataset(const std::string& name, Type type, const Dims& dims);
+  /// A list of texts as a data set of fixed-length UTF-8 strings, padded with zeros to the longest.
+  void create_strings(const std::string& name, const std::vector<std::string>& values);
+  Description describe(const std::string& name) const;
+  /// For create_strings' data sets: number of strings and bytes of each; Error(file) if it is something else.
+  std::pair<std::uint64_t, std::uint64_t> describe_strings(const std::string& name) const;
+  /// Elements [begin, begin + count) in row-major order of a data set of any rank; independent transfer; count 0
+  /// allowed.
+  void write(const std::string& name, Type type, std::uint64_t begin, std::uint64_t count, const void* values);
+  void read(const std::string& name, Type type, std::uint64_t begin, std::uint64_t count, void* values) const;
+  template <class T>
+  std::vector<T> read_all(const std::string& name, Type type) const {
+    std::vector<T> values(elements(name));
+    read(name, type, 0, values.size(), values.data());
+    return values;
+  }
+  /// Product of the dimensions; Error(file) if the stored bytes cannot hold that many (so it is safe to allocate).
+  std::uint64_t elements(const std::string& name) const;
+  void flush();
+  /// Closes and reports failures (the destructor cannot).
+  void close();
+
+ private:
+  File() = default;
+  std::string path_;
+  Id id_;
+};
+
+}  // namespace seer::h5

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+// When a run saves, and what becomes of it: the state put together, written beside the training, read back, older
+// checkpoints deleted, and a file system that fails for a while survived.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "seer/base/clock.hpp"
+#include "seer/base/error.hpp"
+#include "seer/checkpoint/background.hpp"
+#include "seer/checkpoint/checkpoint.hpp"
+#include "seer/checkpoint/local.hpp"
+#include "seer/comm/communicator.hpp"
+#include "seer/config/config.hpp"
+#include "seer/run/checkpoint_interval.hpp"
+#include "seer/run/traffic.hpp"
+#include "seer/train/learner.hpp"
+#include "seer/train/phases.hpp"
+
+namespace seer::run {
+
+class Saver {
+ public:
+  /// Adds to a state what neither the learner nor the configuration knows: images seen, shards, schedule.
+  using Describe = std::function<void(checkpoint::State&)>;
+
+  /// Collective. Everything is the caller's, and outlives this; `local` is null without checkpoint.local_dir.
+  Saver(const config::Config& config, const comm::Communicator& comm, train::Phases& phases, TrafficLedger& traffic,
+        train::Learner& learner, const checkpoint::LocalSets* local, Describe describe);
+
+  /// Tells that a checkpoint of so many updates is there already: the one that the run goes on from.
+  void resumed(std::int64_t update);
+
+  /// Collective, after every update: saves where checkpoint.every_updates, or local_every_updates, says so; what is due
+  /// while the run does not trust itself (Guard::trusts) comes with the first update after that.
+  void after_update(std::int64_t completed, bool trusted = true);
+  /// Collective: saves now, unless these updates are saved already. With checkpoint.async the values are copied and
+  /// written after this has returned; only what an earlier save still writes is waited for. False if it is known now
+  /// that they are not saved. A file system that fails is a warning, up to checkpoint.max_failures times in a row, then
+  /// Error(file), the same on all ranks; of what is written asynchronously all ranks learn that at the next save.
+  bool save(std::int64_t completed);
+  /// Collective: waits until nothing is being written; to be called before checkpoints are read while training.
+  void settle();
+  /// Collective, once the loop is over, done or stopped: settles, and saves unless that is done. Here a failure is
+  /// tried again for a few seconds, then is Error(file): to end as done, or as ready to be started again, would claim a
+  /// checkpoint that is not there.
+  void finish(std::int64_t completed);
+
+  /// Saves that failed since the last one that did not.
+  std::int64_t failures_in_a_row() const { return failures_; }
+  /// Of the copy.
+  std::int64_t bytes_held() const { return snapshot_.bytes_held(); }
+  /// Of the writing threads.
+  const std::vector<comm::Traffic>& traffic() const { return background_.traffic(); }
+
+ private:
+  /// What is to be written, or being written.
+  struct Job {
+    std::int64_t update = 0;
+    bool shared = false, local = false;  ///< to log.run_dir, to checkpoint.local_dir
+  };
+  bool local_due(std::int64_t completed, bool shared) const;
+  std::string fallback() const;
+  bool run(const Job& job);
+  checkpoint::State state(std::int64_t completed) const;
+  void begin(const Job& job);
+  void write(const comm::Communicator& comm, const Job& job, const std::vector<checkpoint::Slab>& slabs,
+             const checkpoint::State& state);
+  enum class Tell : bool { success, all };
+  std::optional<Error> collect(Tell what);
+  std::optional<Error> attempt(std::int64_t completed);
+  void tell(const checkpoint::Background::Outcome& outcome, Tell what);
+  [[noreturn]] void give_up(const Error& failure) const;
+
+  const config::Config& config_;
+  const comm::Communicator& comm_;
+  train::Phases& phases_;
+  TrafficLedger& traffic_;
+  train::Learner& learner_;
+  const checkpoint::LocalSets* local_;
+  Describe describe_;
+  CheckpointInterval interval_;
+  Clock since_;                ///< the last update
+  Job job_;                    ///< the save in progress, or the last one
+  Job put_off_{};              ///< a save postponed because recent updates were bad (Guard::trusts)
+  bool told_ = true;           ///< the outcome of job_ has been reported
+  double writing_s_ = 0;       ///< seconds that the last finished save ran beside the training
+  std::int64_t saved_ = -1;    ///< updates of the newest checkpoint
+  std::int64_t failures_ = 0;  ///< in a row
+  // Of the writing thread, to be read when it has finished:
+  std::optional<Error> local_failure_;
+  std::string written_;  ///< folder
+  checkpoint::Snapshot snapshot_;
+  checkpoint::Background background_;  // last: its thread uses the others
+};
+
+}  // namespace seer::run

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "seer/h5/trial.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+#include <fstream>
+#include <span>
+#include <sstream>
+
+#include "seer/base/error.hpp"
+#include "seer/comm/progress.hpp"
+
+namespace seer::h5 {
+namespace {
+
+constexpr std::size_t kFiles_a_child = 500;  // what HDF5 keeps for itself stays far below the limit on memory
+constexpr unsigned kTimeLimit_s = 120;       // for each file
+constexpr rlim_t kMemoryLimit_bytes = rlim_t{1} << 30;  // beyond what the process maps already
+constexpr char kDone = 'd', kFailed = 'f';
+
+void limit_child() {
+  // The parent's handlers (Open MPI prints stacks) are not for a crash that is expected.
+  for (int s : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTERM, SIGALRM}) std::signal(s, SIG_DFL);
+  const rlimit no_core{0, 0};
+  setrlimit(RLIMIT_CORE, &no_core);
+#ifndef __SANITIZE_ADDRESS__  // its shadow memory maps terabytes
+  rlim_t pages = 0;
+  std::ifstream("/proc/self/statm") >> pages;
+  const rlim_t bytes = pages * static_cast<rlim_t>(sysconf(_SC_PAGESIZE)) + kMemoryLimit_bytes;
+  const rlimit memory{bytes, bytes};
+  if (pages > 0) setrlimit(RLIMIT_AS, &memory);
+#endif
+}
+
+void send(int pipe, const std::string& text) {
+  for (std::size_t at = 0; at < text.size();) {
+    const auto n = ::write(pipe, text.data() + at, text.size() - at);
+    if (n < 0 && errno != EINTR) return;
+    if (n > 0) at += static_cast<std::size_t>(n);
+  }
+}
+
+std::string answer_of(const std::string& path, const std::function<std::string(const File&)>& work) {
+  try {
+    return kDone + work(File::open(path));
+  } catch (const Error& e) {
+    return fmt::format("{}{}{}{}{}{}", kFailed, e.what(), '\0', e.remedy(), '\0', e.where());
+  } catch (const std::exception& e) {  // bad_alloc at the limit
+    return fmt::format("{}{}: reading its metadata failed: {}{}{}", kFailed, path, e.what(), '\0', '\0');
+  }
+}
+
+/// The forked process and the end of the pipe that its answers come from: each its length, then its text.
+class Child {
+ public:
+  Child(std::span<const std::string> paths, const std::function<std::string(const File&)>& work) {
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC) != 0) throw Error(ExitCode::device, fmt::format("pipe: {}", std::strerror(errno)));
+    from_ = ends[0];
+    process_ = fork();
+    const int why = errno;
+    if (process_ == 0) {
+      limit_child();
+      for (const auto& path : paths) {
+        alarm(kTimeLimit_s);
+        const auto answer = answer_of(path, work);
+        const std::uint64_t length = answer.size();
+        send(ends[1], std::string(reinterpret_cast<const char*>(&length), sizeof length) + answer);
+      }
+      _exit(0);  // no destructors: MPI and HDF5 of the parent are not ours to end
+    }
+    close(ends[1]);
+    if (process_ > 0) return;
+    close(from_);
+    throw Error(ExitCode::device, fmt::format("fork: {}", std::strerror(why)));
+  }
+  ~Child() {
+    if (process_ > 0) kill(process_, SIGKILL);
+    end();
+  }
+  Child(const Child&) = delete;
+  Child& operator=(const Child&) = delete;
+
+  /// The next answer; "" where none comes any more.
+  std::string answer() {
+    std::uint64_t length = 0;
+    std::string text;
+    if (!receive(&length, sizeof length)) return "";
+    for (std::uint64_t at = 0; at < length;) {  // in pieces: nobody vouches for the length
+      const auto piece = std::min<std::uint64_t>(length - at, kPiece_bytes);
+      text.resize(at + piece);
+      if (!receive(text.data() + at, piece)) return "";
+      at += piece;
+    }
+    return text;
+  }
+  /// The signal that ended it, or 0.
+  int end() {
+    int status = 0;
+    if (process_ > 0) {
+      close(from_);
+      while (waitpid(process_, &status, 0) < 0 && errno == EINTR) {
+      }
+    }
+    process_ = 0;
+    return WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+  }
+
+ private:
+  static constexpr std::uint64_t kPiece_bytes = 65536;
+  bool receive(void* out, std::size_t bytes) const {
+    for (std::size_t at = 0; at < bytes;) {
+      const auto n = ::read(from_, static_cast<char*>(out) + at, bytes - at);
+      if (n < 0 && errno == EINTR) continue;
+      if (n <= 0) return false;
+      at += static_cast<std::size_t>(n);
+    }
+    return true;
+  }
+  int from_ = -1;
+  pid_t process_ = 0;
+};
+
+[[noreturn]] void fail_of(const std::string& path, int signal) {
+  throw Error(
+      ExitCode::file,
+      signal == SIGALRM
+          ? fmt::format("{}: HDF5 did not finish reading its metadata within {} s", path, kTimeLimit_s)
+          : fmt::format("{}: HDF5 crashed on its metadata ({})", path, signal != 0 ? strsignal(signal) : "no answer"),
+      "the file is damaged or made to do harm: do not use it");
+}
+
+}  // namespace
+
+void trial_each(const std::vector<std::string>& paths, const std::function<std::string(const File&)>& work,
+                const std::function<void(std::size_t, const std::string&)>& done) {
+  for (std::size_t first = 0; first < paths.size(); first += kFiles_a_child) {
+    const auto count = std::min(kFiles_a_child, paths.size() - first);
+    Child child({paths.data() + first, count}, work);
+    for (std::size_t i = first; i < first + count; ++i) {
+      const comm::Reading reading(paths[i]);
+      const auto answer = child.answer();
+      if (answer.empty()) fail_of(paths[i], child.end());
+      if (answer[0] == kDone) {
+        done(i, answer.substr(1));
+        continue;
+      }
+      std::istringstream parts(answer.substr(1));
+      std::string what, remedy, where;
+      std::getline(parts, what, '\0');
+      std::getline(parts, remedy, '\0');
+      std::getline(parts, where, '\0');
+      throw Error(ExitCode::file, what, remedy).at(where);
+    }
+    child.end();
+  }
+}
+
+std::string trial(const std::string& path, const std::function<std::string(const File&)>& work) {
+  std::string result;
+  trial_each({path}, work, [&](std::size_t, const std::string& answer) { result = answer; });
+  return result;
+}
+
+}  // namespace seer::h5

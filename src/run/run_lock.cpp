@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "seer/run/run_lock.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <condition_variable>
+#include <csignal>
+#include <cstring>
+#include <mutex>
+#include <optional>
+#include <thread>
+
+#include "lock_owner.hpp"
+#include "seer/base/error.hpp"
+#include "seer/base/log.hpp"
+#include "seer/base/thread.hpp"
+
+namespace seer::run {
+namespace {
+
+using SteadyClock = std::chrono::steady_clock;
+using std::chrono::milliseconds;
+
+/// The text is padded to this, so that one owner's replaces another's in one write.
+constexpr std::size_t kTextBytes = 512;
+constexpr std::chrono::milliseconds kLookAgain{1000};  // at most so old is what a run between updates knows
+constexpr const char* kRefused = "wait for it or stop it, or choose another log.run_dir";
+
+/// What the path shows now.
+struct Sight {
+  bool there = false;
+  std::string text;
+  ino_t inode = 0;
+  timespec touched{};
+};
+
+/// Opened anew each time: network file systems show what others wrote when a file is opened. Nothing where it cannot be
+/// told, which says nothing about the lock.
+std::optional<Sight> look_at(const std::string& path) {
+  Sight out;
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0) return errno == ENOENT || errno == ENOTDIR ? std::optional(out) : std::nullopt;
+  std::array<char, 2 * kTextBytes> text{};
+  struct stat info {};
+  const auto length = ::pread(descriptor, text.data(), text.size(), 0);
+  const bool known = length >= 0 && ::fstat(descriptor, &info) == 0;
+  ::close(descriptor);
+  if (!known) return std::nullopt;
+  out.there = true;
+  out.text.assign(text.data(), static_cast<std::size_t>(length));
+  out.inode = info.st_ino;
+  out.touched = info.st_mtim;
+  return out;
+}
+
+bool same(const Sight& a, const Sight& b) {
+  return a.text == b.text && a.touched.tv_sec == b.touched.tv_sec && a.touched.tv_nsec == b.touched.tv_nsec;
+}
+
+/// By the clock of the file system, which need not be ours: that of a file made now.
+milliseconds age_of(const Sight& seen, const std::string& run_dir, const std::string& nonce) {
+  const auto path = fmt::format("{}/.lock-{}", run_dir, nonce);
+  timespec now{};
+  ::clock_gettime(CLOCK_REALTIME, &now);
+  const int descriptor = ::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+  if (descriptor >= 0) {
+    struct stat info {};
+    if (::write(descriptor, "x", 1) == 1 && ::fstat(descriptor, &info) == 0) now = info.st_mtim;
+    ::close(descriptor);
+    ::unlink(path.c_str());
+  }
+  return milliseconds((now.tv_sec - seen.touched.tv_sec) * 1000 + (now.tv_nsec - seen.touched.tv_nsec) / 1000000);
+}
+
+/// A file system that one kernel alone sees: its flock is seen by everyone.
+bool is_local(int descriptor) {
+  struct statfs info {};
+  if (::fstatfs(descriptor, &info) != 0) return false;
+  constexpr std::uint64_t kLocal[] = {
+      0xEF53 /* ext */,         0x58465342 /* xfs */, 0x9123683E /* btrfs */, 0x01021994 /* tmpfs */,
+      0x794C7630 /* overlay */, 0x2FC12FC1 /* zfs */, 0xF2F52010 /* f2fs */,  0x858458F6 /* ramfs */};
+  const auto type = static_cast<std::uint64_t>(info.f_type) & 0xFFFFFFFFU;
+  return std::find(std::begin(kLocal), std::end(kLocal), type) != std::end(kLocal);
+}
+
+}  // namespace
+
+struct RunLock::Impl {
+  Impl(std::string run_dir_in, Options options_in)
+      : run_dir(std::move(run_dir_in)), path(run_dir + "/lock"), options(std::move(options_in)) {
+    mine = to_text(options.self);
+    mine.insert(mine.size() - 1, kTextBytes - std::min(kTextBytes, mine.size()), ' ');
+    try {
+      take();
+    } catch (...) {
+      if (descriptor >= 0) ::close(descriptor);
+      throw;
+    }
+    start_beating();
+  }
+
+  ~Impl() {
+    {
+      const std::lock_guard lock(mutex);
+      ended = true;
+    }
+    wake.notify_all();
+    beating.join();
+    // Given back: empty. Not where another has it by now.
+    if (const auto seen = look_at(path); seen && seen->text == mine) [[maybe_unused]]
+      const int emptied = ::ftruncate(descriptor, 0);
+    ::close(descriptor);
+  }
+
+  void take() {
+    open_locked();
+    const auto seen = look_at(path);
+    if (const auto owner = from_text(seen ? seen->text : "")) {
+      // Its flock is gone, so it is dead, unless flock does not reach as far as it may run.
+      if (!exclusive && !is_dead(*owner, options.self)) wait_for_its_death(*seen, *owner);
+      log::warn(fmt::format("{}: the lock of {}, which is dead, is taken over; its last sign of life is {} s old", path,
+                            owner->describe(), age_of(*seen, run_dir, options.self.nonce).count() / 1000));
+    }
+    written = write_text();
+    if (!written && !exclusive) {
+      throw Error(ExitCode::file, fmt::format("{} cannot be written: {}", path, std::strerror(errno)),
+                  "log.run_dir must be a writable folder with space left");
+    }
+    if (!written) log::warn(fmt::format("{}: the owner cannot be written: {}", path, std::strerror(errno)));
+    if (exclusive) return;
+    // Others may have found the lock free at the same moment: the last one to write stays.
+    std::this_thread::sleep_for(options.settle);
+    if (const auto now = look_at(path); !now || now->text != mine) refuse(now.value_or(Sight{}));
+  }
+
+  /// The file, locked where that is possible; one that was replaced meanwhile is opened again.
+  void open_locked() {
+    for (;;) {
+      descriptor = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+      if (descriptor < 0) {
+        throw Error(ExitCode::file, fmt::format("{}: {}", path, std::strerror(errno)),
+                    "set log.run_dir to a folder you may write to");
+      }
+      exclusive = false;
+      if (options.use_flock && ::flock(descriptor, LOCK_EX | LOCK_NB) == 0) {
+        exclusive = is_local(descriptor);
+      } else if (options.use_flock && errno == EWOULDBLOCK) {
+        refuse(look_at(path).value_or(Sight{}));
+      }
+      struct stat info {};
+      const auto seen = look_at(path);
+      if (::fstat(descriptor, &info) != 0 || !seen || (seen->there && seen->inode == info.st_ino)) return;
+      ::close(descriptor);
+      descriptor = -1;
+    }
+  }
+
+  /// Only its heartbeat can tell. One that beats while we look is alive.
+  void wait_for_its_death(const Sight& first, const LockOwner& owner) const {
+    const auto age = age_of(first, run_dir, options.self.nonce);
+    if (age >= options.stale) return;
+    log::info(fmt::format("{} is locked by {}, {} s ago: waiting up to {} s for a sign of life", run_dir,
+                          owner.describe(), age.count() / 1000, options.stale.count() / 1000));
+    const auto began = SteadyClock::now();
+    while (SteadyClock::now() - began < options.stale) {
+      std::this_thread::sleep_for(options.beat / 4);
+      if (const auto now = look_at(path); now && !same(*now, first)) {
+        if (from_text(now->text)) refuse(*now);
+        return;  // given back
+      }
+    }
+  }
+
+  [[noreturn]] void refuse(Sight seen) const {
+    // One that has the lock and has not come to write its name yet.
+    for (int i = 0; i < 20 && !from_text(seen.text); ++i) {
+      std::this_thread::sleep_for(milliseconds(100));
+      seen = look_at(path).value_or(Sight{});
+    }
+    const auto owner = from_text(seen.text).value_or(LockOwner{});
+    const auto age = seen.there ? age_of(seen, run_dir, options.self.nonce).count() / 1000 : 0;
+    throw Error(ExitCode::input,
+                fmt::format("another run uses {}: {}, last sign of life {} s ago", run_dir, owner.describe(),
+                            std::max<std::int64_t>(age, 0)),
+                kRefused);
+  }
+
+  bool write_text() const {
+    return ::pwrite(descriptor, mine.data(), mine.size(), 0) == static_cast<ssize_t>(mine.size()) &&
+           ::ftruncate(descriptor, static_cast<off_t>(mine.size())) == 0;
+  }
+
+  enum class State : int { ours, vanished, lost };
+
+  State state_now() {
+    looked = SteadyClock::now().time_since_epoch().count();
+    const auto seen = look_at(path);
+    if (!seen || !written) return State::ours;  // a file system that does not answer takes nothing from us
+    struct stat info {};
+    if (!seen->there) return State::vanished;
+    if (seen->text != mine) return State::lost;
+    return ::fstat(descriptor, &info) == 0 && info.st_ino != seen->inode ? State::vanished : State::ours;
+  }
+
+  void start_beating() {
+    // Signals are for the thread that runs the loop.
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, &before);
+    beating = start_thread("the thread of the run folder's lock", [this] {
+      std::unique_lock lock(mutex);
+      while (!wake.wait_for(lock, options.beat, [this] { return ended; })) {
+        if (state != State::ours) continue;
+        state = state_now();
+        if (state == State::ours) ::futimens(descriptor, nullptr);
+      }
+    });
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  }
+
+  std::string run_dir, path;
+  Options options;
+  std::string mine;  ///< text of the file while it is ours
+  int descriptor = -1;
+  bool exclusive = false;  ///< flock keeps out everyone
+  bool written = false;
+  std::atomic<State> state{State::ours};
+  std::atomic<SteadyClock::rep> looked{SteadyClock::now().time_since_epoch().count()};
+  std::mutex mutex;
+  std::condition_variable wake;
+  bool ended = false;
+  std::thread beating;
+};
+
+RunLock::RunLock(const std::string& run_dir) : RunLock(run_dir, Options{}) {}
+
+RunLock::RunLock(const std::string& run_dir, const Options& options)
+    : impl_(std::make_unique<Impl>(run_dir, options)) {}
+
+RunLock::~RunLock() = default;
+
+bool RunLock::vanished() const {
+  auto& lock = *impl_;
+  const SteadyClock::duration silent(SteadyClock::now().time_since_epoch().count() - lock.looked);
+  if (silent > std::min<SteadyClock::duration>(2 * lock.options.beat, kLookAgain)) lock.state = lock.state_now();
+  if (lock.state == Impl::State::lost) {
+    const auto seen = look_at(lock.path).value_or(Sight{});
+    const auto owner = from_text(seen.text);
+    throw Error(ExitCode::input,
+                fmt::format("{} is no longer this run's: {} has taken over its lock", lock.run_dir,
+                            owner ? owner->describe() : "another run, which has ended,"),
+                "this run was stopped or cut off for too long; what it did since its last checkpoint is lost");
+  }
+  return lock.state == Impl::State::vanished;
+}
+
+void RunLock::retake() {
+  auto& lock = *impl_;
+  const std::lock_guard guard(lock.mutex);
+  ::close(lock.descriptor);
+  lock.open_locked();
+  const auto seen = look_at(lock.path);
+  if (seen && seen->text != lock.mine && from_text(seen->text)) lock.refuse(*seen);
+  lock.written = lock.write_text();
+  lock.state = Impl::State::ours;
+}
+
+}  // namespace seer::run

@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "seer/run/trainer.hpp"
+
+#include <fmt/format.h>
+
+#include <cstdlib>
+#include <ctime>
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "seer/base/build_info.hpp"
+#include "seer/base/error.hpp"
+#include "seer/base/eta.hpp"
+#include "seer/base/log.hpp"
+#include "seer/checkpoint/checkpoint.hpp"
+#include "seer/comm/launcher.hpp"
+#include "seer/comm/progress.hpp"
+#include "seer/data/source.hpp"
+#include "seer/device/session.hpp"
+#include "seer/run/doubts.hpp"
+#include "seer/run/guard.hpp"
+#include "seer/run/pause.hpp"
+#include "seer/run/resume.hpp"
+#include "seer/run/run_folder.hpp"
+#include "seer/run/saver.hpp"
+#include "seer/run/traffic.hpp"
+#include "seer/train/compute.hpp"
+#include "seer/train/learner.hpp"
+#include "seer/train/memory_plan.hpp"
+#include "seer/train/phases.hpp"
+#include "seer/train/schedule.hpp"
+#include "seer/watch/signals.hpp"
+#include "seer/watch/watchdog.hpp"
+
+namespace seer::run {
+namespace {
+
+class Run {
+ public:
+  Run(const config::Config& config, const comm::Communicator& comm, const PretrainOptions& options);
+  int loop();
+
+ private:
+  void describe(checkpoint::State& state) const;
+  void reload(std::int64_t completed);
+  std::vector<comm::Traffic> counters();
+  std::int64_t images_seen(std::int64_t completed) const {
+    return data_start_.position(completed, config_.data.global_batch);
+  }
+  bool on_device() const { return learner_->space() == device::Space::device; }
+  void note_stop();
+  void record(std::int64_t completed, const train::Learner::Outcome& outcome, double lr);
+  void finish(std::int64_t completed);
+
+  const config::Config& config_;
+  const comm::Communicator& comm_;
+  std::optional<watch::Watchdog> watchdog_;  ///< outlives what may hang when it is destroyed
+  train::Phases phases_;
+  std::optional<train::Learner> learner_;
+  std::unique_ptr<data::BatchSource> source_;
+  std::optional<train::Schedule> schedule_;
+  std::optional<Guard> guard_;
+  std::optional<RunFolder> folder_;
+  std::optional<TrafficLedger> traffic_;
+  std::unique_ptr<checkpoint::LocalSets> local_;
+  std::optional<Saver> saver_;
+  std::optional<Eta> eta_;
+  data::Start data_start_;
+  std::int64_t start_ = 0, total_ = 0, bad_images_ = 0, skipped_ = 0, logged_ = 0;
+  std::string stop_reason_;
+  bool resumes_by_itself_ = true;
+};
+
+/// What Slurm says.
+std::optional<double> job_ends_s() {
+  const char* end = std::getenv("SLURM_JOB_END_TIME");
+  if (end == nullptr) return {};
+  return std::strtod(end, nullptr) - static_cast<double>(std::time(nullptr));
+}
+
+/// What comes of the rate.
+std::string rates_text(const config::Schedule& s, std::int64_t start) {
+  auto text = start < s.warmup_updates
+                  ? fmt::format(", {:.4g} after {} updates of warm-up", s.lr_peak, s.warmup_updates)
+                  : std::string();
+  return text + (s.kind == "cosine" ? fmt::format(", {:.4g} at the end", s.lr_final) : fmt::format("; {}", s.kind));
+}
+
+watch::SilenceLimits limits_of(const config::Log& log) {
+  return {static_cast<double>(log.hang_setup_seconds), static_cast<double>(log.hang_seconds),
+          static_cast<double>(log.hang_checkpoint_seconds)};
+}
+
+Run::Run(const config::Config& config, const comm::Communicator& comm, const PretrainOptions& options)
+    : config_(config), comm_(comm), resumes_by_itself_(options.resume == "auto") {
+  const auto limit_s = config::walltime_seconds(config.log.walltime).value_or(0);
+  watch::watch_for_stop(comm.is_root() ? limit_s : 0);  // one clock, so that its stop has one name
+  // What readers will hold is part of what recompute = "auto" plans with.
+  std::optional<data::DataSet> shards;
+  data::Readers readers;
+  if (config.parallel.recompute == "auto" && config.data.source == "shards") {
+    shards.emplace(data::DataSet::open(config.data.shards, comm));
+    readers.image_pixels = data::largest_image_pixels(config, *shards, comm);
+    readers.images = static_cast<std::int64_t>(shards->images());
+  }
+  auto backend = train::make_backend(config, comm);  // first: it refuses a precision, and takes memory of a device
+  learner_.emplace(config, comm, phases_, train::plan_memory(config, comm, readers), std::move(backend));
+  traffic_.emplace([this] { return counters(); });
+  folder_.emplace(config, comm, options);
+  comm::leave_traces_in(config.log.run_dir);
+  watchdog_.emplace(comm, config.log.run_dir, limits_of(config.log));
+  if (comm.is_root()) watch::watch_for_files(config.log.run_dir);
+  const auto recomputed =
+      config.parallel.recompute == "auto" ? "recomputed: " + train::to_text(learner_->keep()) + "\n" : "";
+  log::info(fmt::format("{}\n{}\n{} ranks, {} images a rank\n{}\n{}{}", build_info(), device::describe(), comm.size(),
+                        learner_->images_per_rank(), learner_->describe(), recomputed,
+                        config::to_table(config, options.verbose ? config::Rows::all : config::Rows::changed)));
+  local_ = open_local_sets(config, comm, options);
+  saver_.emplace(config, comm, phases_, *traffic_, *learner_, local_.get(),
+                 [this](checkpoint::State& state) { describe(state); });
+  const auto from = resume(config, comm, options, *learner_, local_.get());
+  if (from) data_start_ = {from->update, from->images_seen};
+  start_ = data_start_.update;
+  source_ = data::open_source(config, comm, data_start_, learner_->device_queue(), std::move(shards));
+  total_ = train::total_updates(config, source_->images(), images_seen(0));
+  if (from) {
+    warn_of_other_shards(*from, *source_);
+    schedule_.emplace(schedule_from(*from, config, total_, source_->images(), options));
+    saver_->resumed(start_);
+  } else {
+    schedule_.emplace(config.schedule, total_);
+  }
+  eta_.emplace(static_cast<double>(total_ - start_));
+  guard_.emplace(config, comm.is_root(), from);
+  learner_->take_requests([] {
+    return train::Learner::Asked{.stop = watch::stop_requested(), .checkpoint = watch::take_checkpoint_request()};
+  });
+  learner_->refuse_losses([this](double loss) { return guard_->refuses(loss); });
+  // Only now: a start that was refused leaves the run as it was.
+  put_newer_aside(config, comm, start_, local_.get());
+  folder_->open_records(start_);
+  if (comm.is_root()) comm::forget_old_traces(config.log.run_dir);
+  log::info(fmt::format("{} images in the data set, {} updates in all ({}), starting at {}", source_->images(), total_,
+                        train::length_text(config), start_));
+  log::info(fmt::format("learning rate {:.4g} now{}", schedule_->lr(start_), rates_text(config.schedule, start_)));
+  for (const auto& line : doubts(config, {source_->images(), total_, comm.size(), job_ends_s()})) log::warn(line);
+}
+
+/// What of a checkpoint's state is known here alone.
+void Run::describe(checkpoint::State& state) const {
+  state.images_seen = images_seen(state.update);
+  state.shards = shards_of(*source_);
+  state.plateau = schedule_->state();
+  if (const auto& kept = schedule_->kept()) state.kept_rate = {static_cast<double>(kept->update), kept->rate};
+  guard_->save(state);
+}
+
+/// The last good checkpoint's values in the midst of the run: updates, and with them data and schedule, are counted on
+/// from `completed`.
+void Run::reload(std::int64_t completed) {
+  const auto timer = phases_.time(train::Phase::checkpoint);
+  traffic_->close(TrafficLedger::Use::update);
+  saver_->settle();
+  const auto folder = checkpoint::find_valid(comm_, config_.log.run_dir);
+  if (!folder) guard_->give_up("there is no checkpoint to go back to");
+  restore(comm_, *folder, *learner_, true);
+  guard_->reloaded(completed, *folder);
+  traffic_->close(TrafficLedger::Use::checkpoint);
+}
+
+/// What all communicators have carried.
+std::vector<comm::Traffic> Run::counters() {
+  auto out = learner_->traffic();
+  if (saver_) out.insert(out.end(), saver_->traffic().begin(), saver_->traffic().end());
+  return out;
+}
+
+void Run::record(std::int64_t completed, const train::Learner::Outcome& outcome, double lr) {
+  ++logged_;
+  UpdateRecord r;
+  r.update = completed;
+  r.loss = outcome.loss;
+  r.lr = lr;
+  r.grad_norm = outcome.grad_norm;
+  r.method = config_.method.kind;
+  r.figures = outcome.figures;
+  r.loss_scale = outcome.loss_scale;
+  r.bad_images = bad_images_;
+  r.skipped = skipped_;
+  r.host_bytes = comm_.all_reduce(static_cast<std::int64_t>(device::resident_bytes()), comm::Op::max);
+  if (on_device()) r.device_bytes = comm_.all_reduce(learner_->footprint().total(), comm::Op::max);
+  const auto times = phases_.take_interval();
+  fill(r, times);
+  r.images_per_s = 1000.0 * static_cast<double>(config_.data.global_batch) / r.step_ms;
+  r.epoch = static_cast<double>(images_seen(completed)) / static_cast<double>(source_->images());
+  // Without the checkpoints, whose place says nothing of the updates to come.
+  eta_->done(static_cast<double>(times.updates),
+             (times.wall_ms - times.ms[static_cast<std::size_t>(train::Phase::checkpoint)]) / 1000);
+  r.eta_s = eta_->seconds_left().value_or(-1);
+  if (!comm_.is_root()) return;
+  folder_->write(r);
+  log::progress(progress_line(r, total_));
+}
+
+/// To be called on all ranks once they know that one of them was asked to stop.
+void Run::note_stop() {
+  stop_reason_ = watch::stop_reason().empty() ? "another rank's request" : watch::stop_reason();
+}
+
+int Run::loop() {
+  std::int64_t t = start_;
+  const Pause pause(comm_, config_.log.run_dir);
+  pause.after(t);
+  if (comm_.all_reduce(watch::stop_requested() ? 1.0 : 0.0, comm::Op::max) > 0) note_stop();  // asked for in set-up
+  traffic_->close(TrafficLedger::Use::set_up);
+  phases_.restart();
+  while (t < total_ && stop_reason_.empty()) {
+    comm::tell_update(t);
+    const data::Batch* batch;
+    {
+      const auto timer = phases_.time(train::Phase::data_wait);
+      batch = &source_->next();
+    }
+    const double lr = schedule_->lr(t);
+    const bool log_this = (t + 1) % config_.log.every == 0 || t == start_ || t + 1 == total_;
+    const auto outcome =
+        learner_->update(*batch, t, lr, log_this ? train::Learner::Figures::yes : train::Learner::Figures::no);
+    ++t;
+    if (outcome.loss_counts()) schedule_->observe(t - 1, outcome.loss);
+    skipped_ += outcome.skipped ? 1 : 0;
+    bad_images_ += outcome.bad_images;
+    if (const auto warning = learner_->method().watch(t, outcome.counted_loss())) log::warn(*warning);
+    phases_.end_update();
+    if (log_this) record(t, outcome, lr);
+    if (guard_->observe(t, outcome) == Guard::Next::reload && t < total_) reload(t);
+    folder_->tend(t);
+
+    if (outcome.stop) {
+      note_stop();
+    } else if (outcome.checkpoint) {
+      saver_->save(t);
+    } else {
+      saver_->after_update(t, guard_->trusts());
+    }
+    pause.after(t);
+  }
+  if (t > start_ || stop_reason_.empty()) saver_->finish(t);
+  watch::stop_is_done();
+  finish(t);
+  return static_cast<int>(stop_reason_.empty() ? ExitCode::ok : ExitCode::requeue);
+}
+
+void Run::finish(std::int64_t completed) {
+  traffic_->close(TrafficLedger::Use::update);
+  const auto summary = reduce(phases_.total(), comm_);
+  const auto peak = comm_.all_reduce(static_cast<std::int64_t>(device::peak_resident_bytes()), comm::Op::max);
+  log::finish_progress();
+  if (completed > start_) log::info(to_table(summary));
+  const auto messages = traffic_->rows();
+  auto memory = learner_->footprint();
+  if (on_device()) {
+    log::info(to_table(memory, memory.total()));  // the device's; what the libraries hold there nobody tells
+  } else {
+    memory.data = source_->bytes_held();
+    memory.checkpoint = saver_->bytes_held();
+    log::info(to_table(memory, static_cast<std::int64_t>(device::peak_resident_bytes())));
+  }
+  if (const auto table = to_table(messages, completed - start_); !table.empty()) log::info(table);
+  folder_->write("traffic.json", to_json(messages, completed - start_, logged_, comm_.size()));
+  log::info(fmt::format("peak memory of a rank {:.2f} GiB, of that activations {:.2f} GiB",
+                        static_cast<double>(peak) / (1 << 30),
+                        static_cast<double>(learner_->activation_peak_bytes()) / (1 << 30)));
+  for (const auto& warning : log::warnings()) log::info("  earlier warning: " + warning);
+  if (stop_reason_.empty()) {
+    log::info(fmt::format("done: {} updates", completed));
+  } else {
+    log::info(fmt::format("stopped by {} after {} of {} updates{}: nothing is lost; start {} to go on", stop_reason_,
+                          completed, total_, completed > start_ ? ", checkpoint written" : "",
+                          resumes_by_itself_ ? "the same command again" : "it again without --resume"));
+    if (comm::under_mpirun()) {
+      log::info(
+          "mpirun may report processes with a non-zero status or exit code 75 now: that is this stop, no failure");
+    }
+  }
+}
+
+}  // namespace
+
+int pretrain(const config::Config& config, const comm::Communicator& comm, const PretrainOptions& options) {
+  return Run(config, comm, options).loop();
+}
+
+}  // namespace seer::run
