@@ -365,10 +365,10 @@ void Loader::check_crops() {
     return known != places_.end() ? known->second : std::string(path);
   };
   if (total < 2) {
-    complain(fmt::format("{}: found {} crop in all, allowed 2 or more: the codes of one are predicted from another",
-                         at("crops"), total));
+    complain(
+        fmt::format("{}: found {} crop in all, allowed 2 or more: one is learned from another", at("crops"), total));
   }
-  if (failed_.contains("swav.crops_for_assign")) return;
+  if (failed_.contains("swav.crops_for_assign") || config_.method.kind != "swav") return;
   std::set<std::int64_t> seen;
   for (const auto crop : config_.swav.crops_for_assign) {
     if (crop >= total) {
@@ -436,6 +436,14 @@ void Loader::check_idle() {
       complain(fmt::format("{}: found {}, allowed {}", places_.at(path), found, allowed));
     }
   };
+  for (const auto& kind : find_key("method", "kind")->rule.choices) {
+    for (const auto& key : keys()) {
+      if (key.section != kind || kind == c.method.kind) continue;
+      Config copy = c;
+      idle(true, key.path().c_str(), write(key.field(copy, 0)),
+           ("nothing where method.kind = " + quote(c.method.kind)).c_str());
+    }
+  }
   const auto flip = c.faults.flip_update, replay = c.guard.replay_every;
   idle(flip > 0 && (replay == 0 || flip % replay != 0), "faults.flip_update", std::to_string(flip),
        "an update that guard.replay_every does twice");

@@ -18,7 +18,7 @@ config::Config config_of(std::int64_t prototypes, std::int64_t freeze) {
 }
 
 TEST(CollapseWatch, WarnsOnceWhenTheLossSitsAtLnK) {
-  CollapseWatch watch(config_of(50, 10));
+  auto watch = swav_collapse(config_of(50, 10));
   int warnings = 0;
   std::int64_t at = 0;
   std::string text;
@@ -43,7 +43,7 @@ TEST(CollapseWatch, DoesNotAdviseWhatIsAlreadySo) {
   auto config = config_of(50, 0);
   config.swav.epsilon = 0.01;
   config.swav.queue_length = 640;
-  CollapseWatch watch(config);
+  auto watch = swav_collapse(config);
   std::string text;
   for (std::int64_t u = 1; u <= 300; ++u) text += watch.observe(u, std::log(50.0)).value_or("");
   EXPECT_EQ(text.find("swav.epsilon"), std::string::npos) << text;
@@ -51,7 +51,7 @@ TEST(CollapseWatch, DoesNotAdviseWhatIsAlreadySo) {
 }
 
 TEST(CollapseWatch, SilentWhilePrototypesAreFrozenAndJustInsideTheWindow) {
-  CollapseWatch watch(config_of(128, 313));
+  auto watch = swav_collapse(config_of(128, 313));
   for (std::int64_t u = 1; u < 314 + CollapseWatch::kWindowUpdates; ++u) {
     ASSERT_FALSE(watch.observe(u, std::log(128.0))) << u;
   }
@@ -59,7 +59,7 @@ TEST(CollapseWatch, SilentWhilePrototypesAreFrozenAndJustInsideTheWindow) {
 }
 
 TEST(CollapseWatch, SilentForALossThatFalls) {
-  CollapseWatch watch(config_of(50, 0));
+  auto watch = swav_collapse(config_of(50, 0));
   for (std::int64_t u = 1; u <= 2000; ++u) {
     const double loss = std::log(50.0) - 0.5 * (1 - std::exp(-static_cast<double>(u) / 300));
     ASSERT_FALSE(watch.observe(u, loss)) << u;
@@ -68,11 +68,11 @@ TEST(CollapseWatch, SilentForALossThatFalls) {
 
 TEST(CollapseWatch, JustOutsideOnePercentIsSilentJustInsideIsNot) {
   for (const double factor : {0.989, 1.011}) {
-    CollapseWatch watch(config_of(50, 0));
+    auto watch = swav_collapse(config_of(50, 0));
     for (std::int64_t u = 1; u <= 500; ++u) ASSERT_FALSE(watch.observe(u, factor * std::log(50.0)));
   }
   for (const double factor : {0.991, 1.009}) {
-    CollapseWatch watch(config_of(50, 0));
+    auto watch = swav_collapse(config_of(50, 0));
     bool warned = false;
     for (std::int64_t u = 1; u <= 500; ++u) warned |= watch.observe(u, factor * std::log(50.0)).has_value();
     EXPECT_TRUE(warned) << factor;
@@ -80,7 +80,7 @@ TEST(CollapseWatch, JustOutsideOnePercentIsSilentJustInsideIsNot) {
 }
 
 TEST(CollapseWatch, WarnsAgainAfterTheLossLeftAndCameBack) {
-  CollapseWatch watch(config_of(50, 0));
+  auto watch = swav_collapse(config_of(50, 0));
   int warnings = 0;
   for (std::int64_t u = 1; u <= 1500; ++u) {
     const double loss = u > 500 && u <= 700 ? 3.0 : std::log(50.0);
@@ -90,7 +90,7 @@ TEST(CollapseWatch, WarnsAgainAfterTheLossLeftAndCameBack) {
 }
 
 TEST(CollapseWatch, CountsUpdatesNotObservations) {
-  CollapseWatch watch(config_of(50, 0));
+  auto watch = swav_collapse(config_of(50, 0));
   std::int64_t at = -1;
   for (std::int64_t u = 10; u <= 500 && at < 0; u += 10) {
     if (watch.observe(u, std::log(50.0))) at = u;
@@ -99,7 +99,7 @@ TEST(CollapseWatch, CountsUpdatesNotObservations) {
 }
 
 TEST(CollapseWatch, NonFiniteLossesAreLeftOut) {
-  CollapseWatch watch(config_of(50, 0));
+  auto watch = swav_collapse(config_of(50, 0));
   watch.observe(1, 3.5);
   EXPECT_FALSE(watch.observe(2, std::numeric_limits<double>::quiet_NaN()));
   EXPECT_FALSE(watch.observe(3, std::numeric_limits<double>::infinity()));

@@ -82,7 +82,7 @@ Swav::Swav(const Parts& parts)
       crops_(parts.crops),
       prototypes_(head_->width()),
       embeddings_(config_, comm_->group(), images_, parts.heads.at(0)->width(), work_),
-      watch_(parts.config),
+      watch_(swav_collapse(parts.config)),
       stored_pass_(head_->make_pass()),
       numbers_(static_cast<std::size_t>(crops_ + prototypes_) + 3 * assigned() + 1, work_.space),
       largest_(device::Buffer::floats(assigned(), work_.space)) {}
