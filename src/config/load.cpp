@@ -436,13 +436,14 @@ void Loader::check_idle() {
       complain(fmt::format("{}: found {}, allowed {}", places_.at(path), found, allowed));
     }
   };
-  for (const auto& kind : find_key("method", "kind")->rule.choices) {
-    for (const auto& key : keys()) {
-      if (key.section != kind || kind == c.method.kind) continue;
-      Config copy = c;
-      idle(true, key.path().c_str(), write(key.field(copy, 0)),
-           ("nothing where method.kind = " + quote(c.method.kind)).c_str());
-    }
+  // A complete configuration names the keys of all methods, at their defaults.
+  Config copy = c, standard;
+  for (const auto& key : keys()) {
+    const auto& kinds = find_key("method", "kind")->rule.choices;
+    if (key.section == c.method.kind || std::ranges::find(kinds, key.section) == kinds.end()) continue;
+    const auto found = write(key.field(copy, 0)), usual = write(key.field(standard, 0));
+    idle(found != usual, key.path().c_str(), found,
+         fmt::format("{} where method.kind = {}", usual, quote(c.method.kind)).c_str());
   }
   const auto flip = c.faults.flip_update, replay = c.guard.replay_every;
   idle(flip > 0 && (replay == 0 || flip % replay != 0), "faults.flip_update", std::to_string(flip),
