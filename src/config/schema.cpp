@@ -134,7 +134,7 @@ std::vector<Key> make_keys() {
       .key("init_from", &Model::init_from, path("a path or \"\"", true),
            "weights file, checkpoint or run folder that a new run starts from; \"\": random", Change::free);
   Section(k, "method", &Config::method, Change::meaning)
-      .key("kind", &Method::kind, one_of({"swav"}, {"simclr", "byol", "dino", "sigreg", "visreg", "supervised"}),
+      .key("kind", &Method::kind, one_of({"swav", "simclr"}, {"byol", "dino", "sigreg", "visreg", "supervised"}),
            "training method, whose keys stand in the section of its name");
   Section(k, "head", &Config::head, Change::meaning)
       .key("dims", &Head::dims, list(between(1, kMillion), 2),
@@ -151,6 +151,8 @@ std::vector<Key> make_keys() {
            "first updates in which the prototypes stay as they are")
       .key("queue_length", &Swav::queue_length, at_least(0), "embeddings kept for the codes, over all ranks; 0: none")
       .key("queue_start_update", &Swav::queue_start_update, at_least(0), "first update that fills the queue");
+  Section(k, "simclr", &Config::simclr, Change::meaning)
+      .key("temperature", &Simclr::temperature, above(0), "of the similarities of embeddings");
   k.push_back(crop_key("count", &Crops::count, between(1, 1000), "crops of this kind an image"));
   k.push_back(crop_key("size", &Crops::size, between(8, 16384), "side in pixels"));
   k.push_back(crop_key("scale", &Crops::scale, pair(above_to(0, 1)), "least and greatest part of the image's area"));

@@ -41,6 +41,10 @@ struct Swav {
   std::int64_t queue_start_update = 0;
   bool operator==(const Swav&) const = default;
 };
+struct Simclr {
+  double temperature = 0.1;
+  bool operator==(const Simclr&) const = default;
+};
 struct Augment {
   double flip_probability = 0.5;
   double jitter_probability = 0.8;
@@ -164,6 +168,7 @@ struct Config {
   Method method;
   Head head;
   Swav swav;
+  Simclr simclr;
   std::vector<Crops> crops = {{2, 224, {0.14, 1.0}}, {4, 96, {0.05, 0.14}}};
   Augment augment;
   Data data;

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "seer/kernels/ntxent.hpp"
+
+#include <cmath>
+#include <limits>
+
+#include "exponential.hpp"
+#include "row_formulas.hpp"
+
+namespace seer::kernels {
+namespace {
+
+struct Constant {
+  float value;
+  template <class Visit>
+  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit&) {}
+  KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t) const { return value; }
+};
+
+struct Share {
+  const float* a;
+  float top;
+  double factor;
+  template <class Visit>
+  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+    visit.elements(a);
+  }
+  KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t k) const { return exponential(a[k] - top, factor); }
+};
+
+struct RowContrast {
+  float* products;
+  std::int64_t columns, images, crops, first;
+  double inv_temperature;
+  float *log_all, *log_positive;
+  double *loss, *hits;  // of each row
+  template <class Team>
+  KOKKOS_INLINE_FUNCTION void operator()(const Team& team, std::int64_t row) const {
+    constexpr float kNever = -std::numeric_limits<float>::infinity();
+    float* a = products + row * columns;
+    const std::int64_t self = first + row, same = first + row % images;
+    team.write(1, Constant{kNever}, a + self);  // a row is not compared with itself
+    const float most = team.max(columns, Value<>{a});
+    const double sum = team.sum(columns, Share{a, most, inv_temperature});
+    if (!team.leads()) return;
+    double positive = 0;
+    float best = kNever;
+    for (std::int64_t crop = 0; crop < crops; ++crop) {
+      const std::int64_t at = same + crop * images;
+      if (at == self) continue;
+      positive += std::exp(wide(a[at] - most) * inv_temperature);
+      best = a[at] > best ? a[at] : best;
+    }
+    const double top = wide(most) * inv_temperature;
+    log_all[row] = static_cast<float>(top + std::log(sum));
+    log_positive[row] = static_cast<float>(top + std::log(positive));
+    loss[row] = std::log(sum) - std::log(positive);
+    hits[row] = best >= most ? 1 : 0;
+  }
+};
+
+struct Sum {
+  const double* values;
+  std::int64_t count;
+  double* out;
+  template <class Team>
+  KOKKOS_INLINE_FUNCTION void operator()(const Team& team, std::int64_t which) const {
+    const double sum = team.sum_in_order(count, Value<double>{values + which * count});
+    if (team.leads()) out[which] = sum;
+  }
+};
+
+struct Attraction {
+  const float *a, *log_all, *log_positive;  // of the columns
+  std::int64_t self, images, same, end;     // the row's column, and where its image's columns begin and end
+  float own_all, own_positive;              // of the row
+  double inv_temperature;
+  float weight;
+  template <class Visit>
+  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+    visit.elements(a);
+    visit.elements(log_all);
+    visit.elements(log_positive);
+  }
+  KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t k, std::int64_t place) const {
+    const float s = static_cast<float>(wide(a[k]) * inv_temperature);
+    float pull = exponential(s - own_all) + exponential(s - log_all[k]);
+    const bool positive = place >= same && place < end && (place - same) % images == 0;
+    pull -= positive ? exponential(s - own_positive) + exponential(s - log_positive[k]) : 0.0F;
+    return place == self ? 0.0F : weight * pull;
+  }
+};
+
+struct RowAttraction {
+  float* products;
+  const float *log_all, *log_positive;
+  std::int64_t columns, images, crops, first;
+  double inv_temperature;
+  float weight;
+  template <class Team>
+  KOKKOS_INLINE_FUNCTION void operator()(const Team& team, std::int64_t row) const {
+    float* a = products + row * columns;
+    const std::int64_t self = first + row, same = first + row % images;
+    team.write(columns,
+               Attraction{a, log_all, log_positive, self, images, same, first + crops * images, log_all[self],
+                          log_positive[self], inv_temperature, weight},
+               a);
+  }
+};
+
+}  // namespace
+
+void ntxent_sums(Queue& queue, const Tensor& products, const Contrast& contrast, float* log_all, float* log_positive,
+                 double* sums) {
+  if (queue.only_plans(products.bytes(), DType::f32, 2)) return;
+  launch::need_f32(products);
+  launch::on_space(queue, [&]<class Space>() {
+    launch::Scratch scratch(queue);
+    const auto rows = products.rows();
+    double* of_rows = scratch.get<double>(2 * rows);
+    launch::rows<Space>(queue, "kernels/ntxent_sums", rows,
+                        RowContrast{products.f32(), products.shape.c, contrast.images, contrast.crops, contrast.first,
+                                    1 / wide(contrast.temperature), log_all, log_positive, of_rows, of_rows + rows});
+    launch::rows<Space>(queue, "kernels/ntxent_total", 2, Sum{of_rows, rows, sums});
+  });
+}
+
+void ntxent_gradient(Queue& queue, const Tensor& products, const Contrast& contrast, const float* log_all,
+                     const float* log_positive, double weight) {
+  if (queue.only_plans(2 * products.bytes())) return;
+  launch::need_f32(products);
+  launch::on_space(queue, [&]<class Space>() {
+    launch::rows<Space>(queue, "kernels/ntxent_gradient", products.rows(),
+                        RowAttraction{products.f32(), log_all, log_positive, products.shape.c, contrast.images,
+                                      contrast.crops, contrast.first, 1 / wide(contrast.temperature),
+                                      static_cast<float>(weight / wide(contrast.temperature))});
+  });
+}
+
+}  // namespace seer::kernels
