@@ -26,14 +26,14 @@
 #include "seer/dnn/backend.hpp"
 #include "seer/dnn/device_backend.hpp"
 #include "seer/kernels/activation.hpp"
-#include "seer/nn/architecture.hpp"
+#include "seer/nn/trunk.hpp"
 #include "seer/plan/simulation.hpp"
 
 namespace seer::app {
 namespace {
 
 struct Options {
-  std::string preset = "400mf", width_rule = "pycls", precision = "fp32", machine, choices;
+  std::string trunk = "regnety", preset = "400mf", width_rule = "pycls", precision = "fp32", machine, choices;
   std::vector<std::int64_t> sizes{224}, batches{8};
   std::int64_t repeat = 10;
   bool device = false, tf32 = false, plan = false, json = false;
@@ -228,6 +228,7 @@ ConvHeading heading_of(const Options& options, int ranks) {
 int run(const comm::Communicator& world, const Options& options) {
   check(options);
   config::Model model;
+  model.trunk = options.trunk;
   model.preset = options.preset;
   model.width_rule = options.width_rule;
   const auto type = options.type();
@@ -274,9 +275,10 @@ int run(const comm::Communicator& world, const Options& options) {
 
 Run add_bench_conv(CLI::App& command) {
   auto options = std::make_shared<Options>();
-  command.add_option("--preset", options->preset, "Model whose convolutions are measured")
-      ->check(CLI::IsMember(nn::preset_names()))
+  command.add_option("--trunk", options->trunk, "Family of the model whose convolutions are measured")
+      ->check(CLI::IsMember(nn::trunk_names()))
       ->capture_default_str();
+  command.add_option("--preset", options->preset, "The model by name")->capture_default_str();
   command.add_option("--width-rule", options->width_rule, "pycls or torchvision")
       ->check(CLI::IsMember({"pycls", "torchvision"}))
       ->capture_default_str();

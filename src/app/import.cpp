@@ -16,6 +16,7 @@
 #include "seer/app/command.hpp"
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
+#include "seer/nn/trunk.hpp"
 #include "seer/weights/exchange.hpp"
 
 namespace seer::app {
@@ -76,13 +77,14 @@ Run add_import(CLI::App& command) {
   options->model.preset.clear();
   auto& model = options->model;
   command
-      .add_option(
-          "IN.safetensors", options->in,
-          "Weights of a RegNetY with the names of torchvision, timm, transformers, pycls, ClassyVision or VISSL")
+      .add_option("IN.safetensors", options->in,
+                  "Weights of a trunk with the names of torchvision, timm, transformers, pycls, ClassyVision or VISSL")
       ->required();
   command.add_option("OUT.h5", options->out, "Weights file to write")->required();
-  command.add_option("--preset", model.preset,
-                     "RegNetY of this size: 400mf, 8gf ...; not needed for an export of seer");
+  command.add_option("--trunk", model.trunk, "Family of the trunk; not needed for an export of seer")
+      ->check(CLI::IsMember(nn::trunk_names()))
+      ->capture_default_str();
+  command.add_option("--preset", model.preset, "Trunk of this size: 400mf, 8gf ...; not needed for an export of seer");
   command.add_option("--width-rule", model.width_rule, "How widths fit groups; differs for 800mf, 4.0gf, 8gf")
       ->check(CLI::IsMember({"pycls", "torchvision"}))
       ->capture_default_str();

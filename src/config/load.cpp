@@ -392,7 +392,20 @@ void Loader::check_model() {
     const std::string text = write(find_key("model", name)->field(config_, 0));
     return text != "0" && text != "0.0";
   };
-  if (!set_here("preset") && std::any_of(std::begin(kNumbers), std::end(kNumbers), set_here)) model.preset = "";
+  const auto& of_depth = find_key("model", "depth")->rule.trunks;
+  const bool has_numbers = std::ranges::find(of_depth, model.trunk) != of_depth.end();
+  if (has_numbers && !set_here("preset") && std::any_of(std::begin(kNumbers), std::end(kNumbers), set_here)) {
+    model.preset = "";
+  }
+  for (const auto& [trunk, names] : presets()) {
+    if (trunk != model.trunk || (has_numbers && model.preset.empty())) continue;
+    if (std::ranges::find(names, model.preset) != names.end()) continue;
+    std::string allowed;
+    for (const auto& name : names) allowed += (allowed.empty() ? "" : ", ") + quote(name);
+    return complain(fmt::format("{}: found {}, allowed {} where model.trunk = {}",
+                                set_here("preset") ? places_["model.preset"] : "model.preset", quote(model.preset),
+                                allowed, quote(trunk)));
+  }
   if (!model.preset.empty()) {
     for (const auto* name : kNumbers) {
       if (!nonzero(name)) continue;
@@ -436,14 +449,18 @@ void Loader::check_idle() {
       complain(fmt::format("{}: found {}, allowed {}", places_.at(path), found, allowed));
     }
   };
-  // A complete configuration names the keys of all methods, at their defaults.
+  // A complete configuration names the keys of all methods and trunks, at their defaults.
   Config copy = c, standard;
+  const auto& kinds = find_key("method", "kind")->rule.choices;
   for (const auto& key : keys()) {
-    const auto& kinds = find_key("method", "kind")->rule.choices;
-    if (key.section == c.method.kind || std::ranges::find(kinds, key.section) == kinds.end()) continue;
+    const auto& trunks = key.rule.trunks;
+    const bool other_method = key.section != c.method.kind && std::ranges::find(kinds, key.section) != kinds.end();
+    const bool other_trunk = !trunks.empty() && std::ranges::find(trunks, c.model.trunk) == trunks.end();
+    if (!other_method && !other_trunk) continue;
     const auto found = write(key.field(copy, 0)), usual = write(key.field(standard, 0));
-    idle(found != usual, key.path().c_str(), found,
-         fmt::format("{} where method.kind = {}", usual, quote(c.method.kind)).c_str());
+    const auto because =
+        other_method ? "method.kind = " + quote(c.method.kind) : "model.trunk = " + quote(c.model.trunk);
+    idle(found != usual, key.path().c_str(), found, fmt::format("{} where {}", usual, because).c_str());
   }
   const auto flip = c.faults.flip_update, replay = c.guard.replay_every;
   idle(flip > 0 && (replay == 0 || flip % replay != 0), "faults.flip_update", std::to_string(flip),

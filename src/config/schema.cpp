@@ -119,18 +119,27 @@ Key override_key(const char* name, T Augment::*member, Rule rule, const char* he
 std::vector<Key> make_keys() {
   std::vector<Key> k;
   constexpr double kMillion = 1e6;
-  auto preset_choices = presets();
+  std::vector<std::string> trunks, preset_choices;
+  for (const auto& [trunk, names] : presets()) {
+    trunks.push_back(trunk);
+    preset_choices.insert(preset_choices.end(), names.begin(), names.end());
+  }
   preset_choices.emplace_back("");
+  const auto regnety = [](Rule rule) {
+    rule.trunks = {"regnety"};
+    return rule;
+  };
   Section(k, "model", &Config::model, Change::meaning)
-      .key("trunk", &Model::trunk, one_of({"regnety"}, {"resnet", "vit"}), "family of the trunk")
-      .key("preset", &Model::preset, one_of(preset_choices), "RegNetY by name; \"\" with the five numbers below")
-      .key("width_rule", &Model::width_rule, one_of({"pycls", "torchvision"}),
+      .key("trunk", &Model::trunk, one_of(trunks, {"resnet", "vit"}), "family of the trunk")
+      .key("preset", &Model::preset, one_of(preset_choices), "the trunk by name; \"\" with the five numbers below")
+      .key("width_rule", &Model::width_rule, regnety(one_of({"pycls", "torchvision"})),
            "how widths are made to fit groups: differs for 800mf, 4.0gf and 8gf")
-      .key("depth", &Model::depth, between(0, 1000), "blocks in all; 0 with a preset")
-      .key("w0", &Model::w0, between(0, kMillion), "width of the first stage before fitting, a multiple of 8")
-      .key("wa", &Model::wa, at_least(0), "slope of the widths")
-      .key("wm", &Model::wm, at_least(0), "factor between the widths of two stages, > 1")
-      .key("group_width", &Model::group_width, between(0, kMillion), "channels a group of the 3x3 convolutions")
+      .key("depth", &Model::depth, regnety(between(0, 1000)), "blocks in all; 0 with a preset")
+      .key("w0", &Model::w0, regnety(between(0, kMillion)), "width of the first stage before fitting, a multiple of 8")
+      .key("wa", &Model::wa, regnety(at_least(0)), "slope of the widths")
+      .key("wm", &Model::wm, regnety(at_least(0)), "factor between the widths of two stages, > 1")
+      .key("group_width", &Model::group_width, regnety(between(0, kMillion)),
+           "channels a group of the 3x3 convolutions")
       .key("init_from", &Model::init_from, path("a path or \"\"", true),
            "weights file, checkpoint or run folder that a new run starts from; \"\": random", Change::free);
   Section(k, "method", &Config::method, Change::meaning)
@@ -310,10 +319,11 @@ std::string range_text(const Rule& rule) {
 
 }  // namespace
 
-const std::vector<std::string>& presets() {
-  static const std::vector<std::string> names = {"tiny",  "200mf", "400mf", "600mf", "800mf", "1.6gf",
-                                                 "3.2gf", "4.0gf", "6.4gf", "8gf",   "12gf",  "16gf",
-                                                 "32gf",  "64gf",  "128gf", "256gf", "10b"};
+const std::vector<std::pair<std::string, std::vector<std::string>>>& presets() {
+  static const std::vector<std::pair<std::string, std::vector<std::string>>> names = {
+      {"regnety",
+       {"tiny", "200mf", "400mf", "600mf", "800mf", "1.6gf", "3.2gf", "4.0gf", "6.4gf", "8gf", "12gf", "16gf", "32gf",
+        "64gf", "128gf", "256gf", "10b"}}};
   return names;
 }
 

@@ -8,6 +8,7 @@
 #include <limits>
 #include <optional>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -36,6 +37,7 @@ struct Rule {
   /// Strings with a form of their own: what the value becomes, nothing where it is refused; `form` says it in words.
   std::function<std::optional<std::string>(const std::string&)> form_of{};
   std::string form{};
+  std::vector<std::string> trunks{};  ///< keys of [model] that only these trunks have; empty: all have it
 
   bool contains(double value) const {
     return (open_low ? value > low : value >= low) && (open_high ? value < high : value <= high);
@@ -79,7 +81,7 @@ std::string write(const Field& field);
 std::string write(const Key& key, const Field& field);
 std::string quote(const std::string& text);
 
-/// Files may be one of these presets or spell out the five numbers (spec table 1.6).
-const std::vector<std::string>& presets();
+/// Values of model.trunk, and of model.preset for each of them.
+const std::vector<std::pair<std::string, std::vector<std::string>>>& presets();
 
 }  // namespace seer::config

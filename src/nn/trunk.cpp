@@ -22,13 +22,18 @@ const std::vector<const TrunkKind*>& trunk_kinds() {
   return kinds;
 }
 
+std::vector<std::string> trunk_names() {
+  std::vector<std::string> names;
+  for (const auto* kind : trunk_kinds()) names.emplace_back(kind->name);
+  return names;
+}
+
 const TrunkKind& trunk_kind(const config::Model& model) {
-  std::string names;
   for (const auto* kind : trunk_kinds()) {
     if (model.trunk == kind->name) return *kind;
-    names += (names.empty() ? "" : ", ") + std::string(kind->name);
   }
-  throw Error(ExitCode::input, fmt::format("model.trunk = \"{}\" is not known", model.trunk), "known trunks: " + names)
+  throw Error(ExitCode::input, fmt::format("model.trunk = \"{}\" is not known", model.trunk),
+              fmt::format("known trunks: {}", fmt::join(trunk_names(), ", ")))
       .as_agreed();
 }
 

@@ -152,7 +152,7 @@ Import import_safetensors(const std::string& path, const std::optional<config::M
   const auto fitting = fitting_options(renamed.shapes);
   if (!model) {
     throw Error(ExitCode::input, fmt::format("no architecture given, and none in the metadata of {}", path),
-                fitting.empty() ? "give --preset, or --depth --w0 --wa --wm --group-width"
+                fitting.empty() ? "give --trunk and --preset, or --depth --w0 --wa --wm --group-width"
                                 : fmt::format("its shapes are those of {}", fitting));
   }
   Import out;

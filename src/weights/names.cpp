@@ -244,7 +244,7 @@ std::string foreign_name(const std::string& ours, Naming naming, int head_stride
     const auto rest = join(Words(words.begin() + 3, words.end()));
     return fmt::format("{}res{}.{}.{}", prefix, stage + 1, words[2], renamed(kInBlock, rest, true).value_or(rest));
   }
-  return ours;
+  return prefix + ours;
 }
 
 }  // namespace seer::weights

@@ -29,6 +29,7 @@ struct TrunkKind {
 };
 
 const std::vector<const TrunkKind*>& trunk_kinds();
+std::vector<std::string> trunk_names();
 /// The kind that model.trunk names; Error(input), agreed, where there is none.
 const TrunkKind& trunk_kind(const config::Model& model);
 
