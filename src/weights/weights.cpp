@@ -95,7 +95,7 @@ Weights architecture_of(const File& file) {
     if (config.data.source == "shards") w.about["shards"] = config.data.shards;
   } else {
     config::visit_architecture(w.model, w.head, [&]<class Value>(const std::string& name, Value& value) {
-      if (name == "trunk" && !file.has("/", name)) return;  // files of the first version
+      if (!file.has("/", name)) return;  // a file of an earlier version
       if constexpr (std::is_same_v<Value, std::string>) {
         value = file.get_string("/", name);
       } else if constexpr (std::is_same_v<Value, double>) {
