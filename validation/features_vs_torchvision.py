@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Features of photos by seer and by torchvision with the same weights.
 
-For each size a randomly initialised torchvision RegNetY (BatchNorm's running statistics, scales and shifts are not those
-of a fresh network either) is saved as safetensors and imported by `seer import --width-rule torchvision`; `seer features`
+For each size a randomly initialised torchvision RegNetY, ResNet or ResNeXt (BatchNorm's running statistics, scales and shifts are not those
+of a fresh network either) is saved as safetensors and imported by `seer import`; `seer features`
 then reads the photos from the shards, and torchvision reads the very same bytes through Pillow and its own Resize(256),
 CenterCrop(224), Normalize. Printed: ||seer - torchvision|| / ||torchvision|| over all features, the worst single image
 (target 1e-4), and for comparison how far the features of different photos lie apart on that scale; with --float64 also how far both
@@ -27,7 +27,7 @@ from PIL import Image
 from torch import nn
 from torchvision import models, transforms
 
-SIZES = ["400mf", "800mf", "1.6gf", "3.2gf", "8gf", "16gf"]
+SIZES = ["400mf", "800mf", "1.6gf", "3.2gf", "8gf", "16gf", "resnet18", "resnet50", "resnext50_32x4d", "resnext101_32x8d"]
 TRANSFORM = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor(),
                                 transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])])
 CODES = {torch.float32: "F32", torch.int64: "I64"}
@@ -81,13 +81,24 @@ def photos(folder, limit):
     return out[:limit] if limit else out
 
 
+def torchvision_model(size):
+    return getattr(models, size if size.startswith("resne") else "regnet_y_" + size.replace(".", "_"))(weights=None)
+
+
+def architecture(size):
+    """The options of `seer import`."""
+    if size.startswith("resne"):
+        return ["--trunk", "resnet", "--preset", size.replace("resnext", "x").replace("resnet", "")]
+    return ["--preset", size, "--width-rule", "torchvision"]
+
+
 @torch.no_grad()
 def random_model(size, seed, batch):
     """Random everything; running statistics are those of the photos, averaged over batches as training would, so that
     features depend on the photo as they do in a trained network. Statistics out of thin air either leave little but
     BatchNorm's shifts, or put channels so far off that float32 PyTorch itself is 1e-4 away from float64."""
     torch.manual_seed(seed)
-    model = getattr(models, "regnet_y_" + size.replace(".", "_"))(weights=None)
+    model = torchvision_model(size)
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     for m in norms:
         m.weight.uniform_(0.5, 1.5)
@@ -131,7 +142,7 @@ def main():
     files = photos(args.shards, args.images)
     batch = torch.stack([TRANSFORM(Image.open(io.BytesIO(f)).convert("RGB")) for f in files])
     print(f"{len(files)} photos; torch {torch.__version__}; target {args.target:g}")
-    print(f"{'RegNetY':8s} {'parameters':>11s} {'relative error':>15s} {'worst image':>12s} {'spread':>7s} "
+    print(f"{'trunk':16s} {'parameters':>11s} {'relative error':>15s} {'worst image':>12s} {'spread':>7s} "
           f"{'export':>8s} {'seconds':>8s}")
     failed = False
     with tempfile.TemporaryDirectory() as work:
@@ -142,7 +153,7 @@ def main():
             model = random_model(size, 100 + i, batch)
             state = model.state_dict()
             save_safetensors(state, source)
-            seer(args, "import", source, weights, "--preset", size, "--width-rule", "torchvision")
+            seer(args, "import", source, weights, *architecture(size))
             seer(args, "features", weights, args.shards, "-o", features, ranks=args.ranks)
             with h5py.File(features, "r") as f:
                 ours = f["features"][:len(files)]
@@ -159,14 +170,14 @@ def main():
                 model.float()
             seer(args, "export", weights, back)
             again = load_safetensors(back)
-            fresh = getattr(models, "regnet_y_" + size.replace(".", "_"))(weights=None)
+            fresh = torchvision_model(size)
             fresh.load_state_dict(again, strict=True)
             counters = "num_batches_tracked"  # of no use to inference, and not kept
             changed = [k for k in state if not k.endswith(counters) and not torch.equal(state[k], again[k])]
             bad = worst > args.target or not np.isfinite(worst) or changed
             failed = failed or bool(bad)
             count = sum(p.numel() for n, p in model.named_parameters() if not n.startswith("fc."))
-            print(f"{size:8s} {count:11d} {total:15.2e} {worst:12.2e} {spread:7.2f} {'CHANGED' if changed else 'equal':>8s} "
+            print(f"{size:16s} {count:11d} {total:15.2e} {worst:12.2e} {spread:7.2f} {'CHANGED' if changed else 'equal':>8s} "
                   f"{time.perf_counter() - start:8.1f}{note}{'  FAILED' if bad else ''}", flush=True)
     sys.exit(1 if failed else 0)
 

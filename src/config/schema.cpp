@@ -129,8 +129,12 @@ std::vector<Key> make_keys() {
     rule.trunks = {"regnety"};
     return rule;
   };
+  const auto resnet = [](Rule rule) {
+    rule.trunks = {"resnet"};
+    return rule;
+  };
   Section(k, "model", &Config::model, Change::meaning)
-      .key("trunk", &Model::trunk, one_of(trunks, {"resnet", "vit"}), "family of the trunk")
+      .key("trunk", &Model::trunk, one_of(trunks, {"vit"}), "family of the trunk")
       .key("preset", &Model::preset, one_of(preset_choices), "the trunk by name; \"\" with the five numbers below")
       .key("width_rule", &Model::width_rule, regnety(one_of({"pycls", "torchvision"})),
            "how widths are made to fit groups: differs for 800mf, 4.0gf and 8gf")
@@ -140,6 +144,8 @@ std::vector<Key> make_keys() {
       .key("wm", &Model::wm, regnety(at_least(0)), "factor between the widths of two stages, > 1")
       .key("group_width", &Model::group_width, regnety(between(0, kMillion)),
            "channels a group of the 3x3 convolutions")
+      .key("stem", &Model::stem, resnet(one_of({"standard", "small"})),
+           "\"small\": a 3x3 convolution without stride and without pooling, for small images")
       .key("init_from", &Model::init_from, path("a path or \"\"", true),
            "weights file, checkpoint or run folder that a new run starts from; \"\": random", Change::free);
   Section(k, "method", &Config::method, Change::meaning)
@@ -323,7 +329,8 @@ const std::vector<std::pair<std::string, std::vector<std::string>>>& presets() {
   static const std::vector<std::pair<std::string, std::vector<std::string>>> names = {
       {"regnety",
        {"tiny", "200mf", "400mf", "600mf", "800mf", "1.6gf", "3.2gf", "4.0gf", "6.4gf", "8gf", "12gf", "16gf", "32gf",
-        "64gf", "128gf", "256gf", "10b"}}};
+        "64gf", "128gf", "256gf", "10b"}},
+      {"resnet", {"18", "34", "50", "101", "152", "x50_32x4d", "x101_32x8d", "x101_32x16d", "x101_64x4d"}}};
   return names;
 }
 

@@ -14,6 +14,7 @@ struct Model {
   std::string trunk = "regnety";
   std::string preset = "256gf";  ///< or "" and the five numbers
   std::string width_rule = "pycls";
+  std::string stem = "standard";
   std::int64_t depth = 0;
   std::int64_t w0 = 0;
   double wa = 0, wm = 0;
@@ -190,6 +191,7 @@ void visit_architecture(AnyModel& model, AnyHead& head, Visit visit) {
   visit("trunk", model.trunk);
   visit("preset", model.preset);
   visit("width_rule", model.width_rule);
+  visit("stem", model.stem);
   visit("depth", model.depth);
   visit("w0", model.w0);
   visit("wa", model.wa);
