@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: Apache-2.0
-# Sourced by the other scripts: how to start ranks on this machine. Sets `cores`, and the functions
-# `run_ranks N COMMAND...` and `find_nvcc`.
+# Sourced by the other scripts: how to build and how to start ranks on this machine. Sets `cores`, the compiler cache, and
+# the functions `run_ranks N COMMAND...` and `find_nvcc`.
 
 cores=$(nproc)
 
@@ -11,6 +11,13 @@ if [ "$(id -u)" -eq 0 ]; then
 fi
 # One thread a rank; libraries that start one per core in each rank fight over the cores.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+
+# Several builds of one checkout compile most files alike.
+if command -v ccache >/dev/null; then
+  export CMAKE_CXX_COMPILER_LAUNCHER="${CMAKE_CXX_COMPILER_LAUNCHER:-ccache}"
+  CCACHE_DIR="${CCACHE_DIR:-$(realpath "$(dirname "${BASH_SOURCE[0]}")/..")/build/ccache}"
+  export CCACHE_DIR CCACHE_NOHASHDIR=1
+fi
 
 run_ranks() {
   local ranks=$1

@@ -6,8 +6,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 packages=(
-  # compiler and build
-  g++ cmake ninja-build pkg-config git ca-certificates
+  # compiler and build (ccache: the device build compiles again only what differs from the host build)
+  g++ cmake ninja-build ccache pkg-config git ca-certificates
   # ranks and files
   libopenmpi-dev openmpi-bin libhdf5-openmpi-dev hdf5-tools
   # convolutions (oneDNN, whose CMake file asks for OpenCL) and kernels (Kokkos)
