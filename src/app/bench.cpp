@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// `seer bench TASK`: figures of single parts; each task declares its own options and --json.
+// `seer bench TASK`: timings of single parts. Each task declares its own options and --json.
 #include <CLI/CLI.hpp>
 #include <utility>
 #include <vector>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// seer bench checkpoint: saving and loading of so many bytes, against plain writes of the same bytes in the same run;
-// and saving beside other work: how long that stands still, and how much slower it is meanwhile.
+// seer bench checkpoint: saves and loads a given number of bytes, compared with plain writes of the same bytes in the
+// same run. Also saves beside other work: how long that work stops, and how much slower it is meanwhile.
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <unistd.h>
@@ -38,11 +38,11 @@ struct Options {
 
 struct Timings {
   double plain_s = 0, save_s = 0, verify_s = 0, load_s = 0;
-  double stall_s = 0, beside_s = 0;  ///< saving beside work: until that goes on; until it is written
-  double work_share = 0;             ///< speed of the work meanwhile, of that without
+  double stall_s = 0, beside_s = 0;  ///< saving beside work: until that continues; until it is written
+  double work_share = 0;             ///< speed of the work while saving, relative to its speed alone
 };
 
-// What any program can do at best: every rank writes its bytes to a file of its own, and syncs.
+// The best that any program can do: every rank writes its bytes to its own file and syncs it.
 void write_plainly(const std::string& path, const std::vector<float>& values) {
   const int fd = open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
   if (fd < 0) throw Error(ExitCode::file, fmt::format("cannot create {}: {}", path, std::strerror(errno)));
@@ -60,7 +60,7 @@ void write_plainly(const std::string& path, const std::vector<float>& values) {
   if (failed) throw Error(ExitCode::file, fmt::format("cannot write {}: {}", path, std::strerror(error)));
 }
 
-// Slowest rank's seconds of `step`, which is collective or entered by all.
+// Seconds of the slowest rank for `step`, which all ranks call.
 template <class Step>
 double timed(const comm::Communicator& world, Step step) {
   world.barrier();
@@ -69,7 +69,7 @@ double timed(const comm::Communicator& world, Step step) {
   return world.all_reduce(clock.seconds(), comm::Op::max);
 }
 
-// Stands for the training: multiplications and additions that a core does from its caches. Rounds a second.
+// Stands in for the training: arithmetic that a core does in its caches. rate(): rounds per second.
 class Work {
  public:
   template <class Until>
@@ -86,11 +86,11 @@ class Work {
 
  private:
   std::vector<float> values_ = std::vector<float>(4096, 1.5F);
-  volatile float seen_ = 0;  // so that it must be computed
+  volatile float seen_ = 0;  // keeps the compiler from removing the work
 };
 
 Timings measure(const comm::Communicator& world, const Options& options, const std::string& folder) {
-  // Tensors of 4 Mi elements, cut where the ranks' equal shares end.
+  // Tensors of 4 Mi elements, split at the ends of the ranks' equal shares.
   constexpr std::int64_t kTensor = std::int64_t{1} << 22;
   const std::int64_t total = std::max<std::int64_t>(options.bytes / 4, world.size());
   const std::int64_t begin = total * world.rank() / world.size(), end = total * (world.rank() + 1) / world.size();
@@ -113,12 +113,12 @@ Timings measure(const comm::Communicator& world, const Options& options, const s
   };
   checkpoint::State state;
   state.update = 1;
-  // Plain writes and saves alternate, and the best of each counts: disks differ more from minute to minute.
+  // Plain writes and saves alternate, and the best of each counts: disk speed changes from minute to minute.
   constexpr double kNever = 1e30;
   Timings best{kNever, kNever, kNever, kNever, kNever, kNever, 0};
   checkpoint::Background background(world, true);
   checkpoint::Snapshot snapshot;
-  snapshot.take(slabs(values));  // its memory is there before the first save of a run is timed
+  snapshot.take(slabs(values));  // allocates the memory before the first timed save
   Work work;
   const auto keep = [](double& least, double seconds) { least = std::min(least, seconds); };
   const auto plain = fmt::format("{}/plain.{}", folder, world.rank());
@@ -213,7 +213,7 @@ Run add_bench_checkpoint(CLI::App& command) {
   command.add_flag("--json", options->json, "Figures as JSON");
   return [options](const comm::Communicator& world) {
     if (!options->config.empty()) options->bytes = bytes_of(load_config(world, options->config, options->set));
-    // The root's process number is in the name, so that runs side by side do not meet.
+    // The root's process id is in the name, so that simultaneous runs do not collide.
     std::string folder = fmt::format("{}/seer-bench-checkpoint-{}", options->dir, getpid());
     world.broadcast(folder);
     const auto remove = [&] {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// `seer bench comm`: time and bandwidth of the collectives over all ranks, by buffer size, with memcpy of the same run
-// (all ranks at once) as the yardstick: on one node no collective can beat the memory.
+// `seer bench comm`: time and bandwidth of the collectives over all ranks, by buffer size. memcpy in the same run (all
+// ranks at once) is the yardstick: on one node no collective can beat the memory.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -24,14 +24,14 @@ namespace seer::app {
 
 Measured measure(const comm::Communicator& world, const std::string& name, std::int64_t bytes, double seconds,
                  const std::function<void()>& call) {
-  call();  // the first one sets up connections and touches pages
+  call();  // the first call sets up connections and touches pages
   world.barrier();
   const Clock once;
   call();
   const double first_ms = world.all_reduce(once.ms(), comm::Op::max);
   const auto repetitions =
       static_cast<std::int64_t>(std::clamp(seconds * 1000 / std::max(first_ms, 1e-3), 3.0, 1000.0));
-  // What takes less than the clock can tell is called several times between two looks at it.
+  // Calls too short for the clock are repeated between two readings of it.
   const auto calls = static_cast<std::int64_t>(std::clamp(std::ceil(0.01 / std::max(first_ms, 1e-5)), 1.0, 1000.0));
   std::vector<double> times;
   for (std::int64_t i = 0; i < repetitions; ++i) {
@@ -56,7 +56,7 @@ std::vector<Measured> measure_all(const comm::Communicator& world, const CommOpt
   for (std::int64_t bytes = options.min_bytes; bytes <= options.max_bytes; bytes *= 4) {
     const auto count = static_cast<std::size_t>(bytes) / sizeof(float);
     const std::span<float> values(buffer.f32(), count);
-    // `bytes` is what ends up in each rank's buffer, so the gathered piece of one rank is a part of it.
+    // `bytes` is the final size of each rank's buffer, so one rank contributes only a piece of it to a gather.
     const std::size_t piece = count / static_cast<std::size_t>(size);
     out.push_back(measure(world, "memcpy", bytes, options.seconds,
                           [&] { std::memcpy(other.data(), buffer.data(), static_cast<std::size_t>(bytes)); }));

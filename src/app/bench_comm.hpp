@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the two halves of `seer bench comm` share: MPI on the host, NCCL on devices.
+// Shared by the two halves of `seer bench comm`: MPI on the host, NCCL on devices.
 #pragma once
 
 #include <cstdint>
@@ -20,16 +20,16 @@ struct CommOptions {
 struct Measured {
   std::string name;
   std::int64_t bytes;
-  double ms;  ///< median over the repetitions, of the slowest rank
+  double ms;  ///< median over the repetitions, each the slowest rank's time
   std::int64_t repetitions;
   double gb_per_s() const { return ms > 0 ? static_cast<double>(bytes) / ms / 1e6 : 0; }
 };
 
-/// Of a call that all ranks make at once.
+/// Times a call that all ranks make at once.
 Measured measure(const comm::Communicator& world, const std::string& name, std::int64_t bytes, double seconds,
                  const std::function<void()>& call);
 
-/// `seer bench comm --device`. Error(device) where there is none.
+/// `seer bench comm --device`. Error(device) if there is no device.
 int bench_comm_device(const comm::Communicator& world, const CommOptions& options);
 
 }  // namespace seer::app

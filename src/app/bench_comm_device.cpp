@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// `seer bench comm --device`: sums over NCCL on the communicators that a run can have: all ranks, those of a node,
-// those that have the same place on all nodes. Each call alone, which is what BatchNorm waits for, and many in a row,
-// which is what a bucket of gradients takes.
+// `seer bench comm --device`: sums over NCCL on the communicators that a run can have: all ranks; the ranks of a node;
+// the ranks with the same place on all nodes. Times each call alone, as BatchNorm waits for it, and many calls in a
+// row, as in a bucket of gradients.
 #include "bench_comm.hpp"
 #include "seer/base/error.hpp"
 
@@ -47,7 +47,7 @@ struct Line {
   Measured alone, in_a_row;
 };
 
-/// Those with more than one rank, each set of ranks once.
+/// The communicators with more than one rank, each set of ranks only once.
 std::vector<Group> groups_of(const comm::Communicator& world) {
   std::vector<Group> out;
   out.push_back({"world", world.duplicate().named("world")});

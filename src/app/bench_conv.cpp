@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// `seer bench conv`: time of each distinct convolution of a preset's trunk, in all three directions, beside the largest
-// matrix product the same run could do: the share of it tells which layers are far from what the machine gives. With
-// --machine, beside that file's peak and memory; with --plan, without measuring.
+// `seer bench conv`: time of each distinct convolution of a preset's trunk, in all three directions, compared with the
+// largest matrix product of the same run: low shares show layers far from what the machine can do. With --machine,
+// compared with that file's peak and memory rate; with --plan, without measuring.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -40,7 +40,7 @@ struct Options {
   DType type() const { return precision == "fp32" ? DType::f32 : precision == "bf16" ? DType::bf16 : DType::f16; }
 };
 
-/// Where the convolutions run.
+/// Device or host, with the queue and back end that run the convolutions.
 struct Place {
   std::unique_ptr<device::DeviceQueue> own;
   device::Queue queue;
@@ -51,7 +51,7 @@ struct Place {
 #if defined(SEER_CUDA)
 constexpr bool kHasDevices = true;
 #else
-constexpr bool kHasDevices = false;  // at most the stand-in for one, which computes on the host
+constexpr bool kHasDevices = false;  // at most a stand-in device, which computes on the host
 #endif
 
 std::unique_ptr<dnn::Backend> device_backend(const comm::Communicator& world, const Options& options) {
@@ -94,8 +94,8 @@ Place open(const comm::Communicator& world, const Options& options) {
   return place;
 }
 
-/// Best of the repetitions, of the slowest rank: all ranks run at once, as in training. On a device each is the mean of
-/// as many calls as take some milliseconds, between two waits: there a call has only been handed over when it returns.
+/// Best of the repetitions, on the slowest rank; all ranks run at once, as in training. On a device a call returns
+/// before its work is done, so a repetition is the mean of enough calls for some milliseconds, between two waits.
 double best_ms(const comm::Communicator& world, const Place& place, std::int64_t repeat,
                const std::function<void()>& call) {
   constexpr double kLeastMs = 5;
@@ -120,7 +120,7 @@ double best_ms(const comm::Communicator& world, const Place& place, std::int64_t
   return world.all_reduce(best, comm::Op::max);
 }
 
-/// Random numbers as elements of `type`, the same ones again after each 4 Mi.
+/// Random numbers as elements of `type`, repeating after 4 Mi elements.
 struct Values {
   device::Buffer memory;
   device::Tensor tensor;
@@ -158,8 +158,8 @@ void measure(const comm::Communicator& world, Place& place, DType type, std::int
       device::Buffer::floats(static_cast<std::size_t>(std::max(src_shape.elems(), dst_shape.elems())), space);
   const auto &src = source.tensor, &d_dst = d_destination.tensor;
   const device::Tensor dst{out_values.data(), dst_shape, type, space}, d_src{out_values.data(), src_shape, type, space};
-  // On the host a new version at each call, as after each update: packing is part of the time. On a device weights are
-  // packed once an update, for all crop sizes and both directions, in passes that `seer bench step` has.
+  // On the host a new version at each call, as after each update: packing is part of the time. On a device an update
+  // packs weights once, for all crop sizes and both directions; `seer bench step` includes that.
   std::uint64_t version = 1;
   const auto weights = [&] {
     if (!place.device()) ++version;
@@ -174,11 +174,11 @@ void measure(const comm::Communicator& world, Place& place, DType type, std::int
   layer.ms[2] = best_ms(world, place, repeat, [&] {
     backend.conv_backward_weights(queue, s, src, d_dst, d_weight.f32(), dnn::Accumulate::yes);
   });
-  backend.set_packed_weights_limit(0);  // addresses come again
+  backend.set_packed_weights_limit(0);  // later tensors may get the same addresses, so drop the packed copies
   backend.set_packed_weights_limit(std::size_t{1} << 30);
 }
 
-/// The largest matrix product's rate; on a device also that of a copy, bytes read and written.
+/// Rate of the largest matrix product; on a device also the rate of a copy, counting bytes read and written.
 Yardstick measure_peak(const comm::Communicator& world, Place& place, DType type, std::int64_t repeat) {
   const bool large = place.device() && kHasDevices;
   const std::int64_t side = large ? 8192 : 768;
@@ -258,7 +258,7 @@ int run(const comm::Communicator& world, const Options& options) {
     const bool own_yardstick = options.machine.empty();
     if (own_yardstick) yardstick = measure_peak(world, place, type, options.repeat);
     for (auto& layer : layers) measure(world, place, type, options.repeat, layer);
-    // Again at the end: a machine that others use is not always equally fast.
+    // Measured again at the end: the speed of a shared machine varies.
     if (own_yardstick) {
       const auto again = measure_peak(world, place, type, options.repeat);
       yardstick.flop_per_s = std::max(yardstick.flop_per_s, again.flop_per_s);

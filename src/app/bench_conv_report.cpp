@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What `seer bench conv` prints.
+// Output of `seer bench conv`.
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -11,7 +11,7 @@
 namespace seer::app {
 namespace {
 
-/// Sums over all layers of a direction, or of all of them: only of what was measured, or of all in a plan.
+/// Sums over the layers, per direction and over all directions.
 struct Total {
   double ms = 0, flops = 0, bytes = 0, roof_ms = 0, planned_ms = 0;
 };
@@ -46,7 +46,7 @@ std::string bound(const device::Work& work, const Yardstick& yardstick) {
 }  // namespace
 
 void print_conv_table(const ConvHeading& heading, const std::vector<ConvLayer>& layers, const Yardstick& yardstick) {
-  // A device does thousands of what a core does.
+  // A device is thousands of times faster than a core.
   const double unit = heading.device ? 1e12 : 1e9;
   const char* unit_name = heading.device ? "TFLOP/s" : "GFLOP/s";
   const bool roof = yardstick.bytes_per_s > 0;

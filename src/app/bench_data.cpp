@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// `seer bench data`: the loader alone. Batches are taken as fast as they come, so that the worker threads are what is
-// measured: images a second, and where a worker's time goes.
+// `seer bench data`: the loader alone. Takes batches as fast as they come, so that the worker threads are measured:
+// images per second, and where a worker's time goes.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -25,12 +25,12 @@ struct Options {
   bool json = false;
 };
 
-/// Sums over ranks, of the updates that were timed.
+/// Sums over ranks, for the timed updates.
 struct Measured {
   double seconds = 0;  ///< of the slowest rank
   std::int64_t images = 0, threads = 0, bytes_read = 0, bad_images = 0;
   double read_ms = 0, decode_ms = 0, augment_ms = 0, other_ms = 0;
-  std::int64_t bytes_held = 0;  ///< most of any rank
+  std::int64_t bytes_held = 0;  ///< maximum over ranks
   double images_per_s() const { return static_cast<double>(images) / seconds; }
   double images_per_s_core() const { return images_per_s() / static_cast<double>(threads); }
 };
@@ -44,7 +44,7 @@ Measured measure(const comm::Communicator& world, const config::Config& config, 
   }
   for (std::int64_t i = 0; i < options.warmup; ++i) loader->next();
   world.barrier();
-  // Images are counted where the workers finish them: batches made ahead before and after the interval are as many.
+  // Images are counted when workers finish them: as many batches are made ahead before the interval as after it.
   const auto before = loader->times();
   const Clock clock;
   for (std::int64_t i = 0; i < options.updates; ++i) loader->next();

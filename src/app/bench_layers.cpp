@@ -11,14 +11,14 @@
 namespace seer::app {
 namespace {
 
-/// Remembers the last thing it was told.
+/// Keeps the last work recorded.
 class OneWork final : public device::NullLedger {
  public:
   void work(const device::Work& work) override { last = work; }
   device::Work last;
 };
 
-/// Of one call in each direction: the planned back end's own words.
+/// Work of one call in each direction, as the planned back end records it.
 std::array<device::Work, 3> work_of(const dnn::ConvShape& s, DType type) {
   OneWork ledger;
   auto queue = device::Queue::planned(ledger);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// seer bench step: whole updates on crops that lie in memory, so that only the step itself is measured.
+// seer bench step: whole updates on crops already in memory, so that only the step itself is measured.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -35,7 +35,7 @@ struct Options {
   bool json = false;
 };
 
-/// Normally distributed crops, the shapes of the configuration, where the learner computes.
+/// Normally distributed crops in the configuration's shapes, in the memory where the learner computes.
 struct RandomBatch {
   data::Batch batch;
   std::vector<device::Buffer> storage;
@@ -67,10 +67,10 @@ struct RandomBatch {
   }
 };
 
-/// Of the machine file's: the model's arithmetic, as `seer plan` counts it, over the measured time.
+/// Share of the machine file's peak: the model's arithmetic, as `seer plan` counts it, over the measured time.
 double peak_share(const Options& options, config::Config config, const comm::Communicator& world, double step_ms) {
   const auto machine = config::load_machine(options.machine);
-  config.data.source = "crops";  // as here: no data are waited for
+  config.data.source = "crops";  // as here: the step waits for no data
   const auto per_node = std::min(world.size(), static_cast<int>(machine.ranks_per_node));
   const auto planned = plan::predict(config, machine, {.ranks = world.size(), .ranks_per_node = per_node});
   return 1e3 * planned.model_flops / step_ms / machine.peak(config.precision.compute);
@@ -99,13 +99,13 @@ int run(const Options& options, const comm::Communicator& world) {
   std::erase_if(messages, [](const auto& row) { return row.use != run::TrafficLedger::Use::update; });
   const auto summary = train::reduce(phases.total(), world);
   const auto peak = world.all_reduce(static_cast<std::int64_t>(device::peak_resident_bytes()), comm::Op::max);
-  // Of a device: what updates have taken of it, libraries included (and what others took meanwhile).
+  // Device memory that the updates have taken, including libraries (and other processes meanwhile).
   const auto free_after = device::available_bytes(device::Space::device);
   const auto on_device = learner.space() == device::Space::device && free_before > free_after
                              ? static_cast<std::int64_t>(free_before - free_after)
                              : 0;
   const auto device_bytes = world.all_reduce(on_device, comm::Op::max);
-  // The median of the slowest rank's steps: noise of a shared machine only ever adds.
+  // The maximum over ranks of each rank's median: noise of a shared machine only ever adds time.
   std::sort(step_ms.begin(), step_ms.end());
   const double median = world.all_reduce(step_ms[step_ms.size() / 2], comm::Op::max);
   const double fastest = world.all_reduce(step_ms.front(), comm::Op::max);

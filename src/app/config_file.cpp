@@ -29,7 +29,7 @@ config::Config load_config(const comm::Communicator& world, const std::string& p
     content << file.rdbuf();
     resolved = config::to_toml(config::parse(content.str(), path, overrides));
   });
-  world.broadcast(resolved);  // paths are those of the root: other nodes may have other homes
+  world.broadcast(resolved);  // paths are the root's: the home folder may differ on other nodes
   return config::parse_resolved(resolved, path);
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Names of files to write must not promise another format.
+// Checks names of output files: an ending must not promise another format.
 #pragma once
 
 #include <fmt/format.h>
@@ -19,7 +19,7 @@ inline std::string ending_of(const std::string& path) {
   return ending;
 }
 
-/// Error(input), agreed, unless `path` ends in `wanted` (".safetensors"), in large letters or small.
+/// Throws Error(input), agreed, unless `path` ends in `wanted` (".safetensors"), upper or lower case.
 inline void require_ending(const std::string& path, const std::string& wanted) {
   const auto ending = ending_of(path);
   if (ending == wanted) return;
@@ -30,7 +30,7 @@ inline void require_ending(const std::string& path, const std::string& wanted) {
       .as_agreed();
 }
 
-/// Error(input), agreed, where `path` ends as files of another format than `written` do.
+/// Throws Error(input), agreed, if `path` has the ending of another format than `written`.
 inline void refuse_misleading(const std::string& path, const std::string& written) {
   constexpr const char* kOthers[] = {".csv",         ".tsv",  ".txt",     ".json", ".jsonl", ".npy",
                                      ".npz",         ".mat",  ".parquet", ".pt",   ".pth",   ".pkl",

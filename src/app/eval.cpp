@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// seer eval: how good features are, task as second word.
+// seer eval TASK: measures how good features are.
 #include <CLI/CLI.hpp>
 #include <memory>
 

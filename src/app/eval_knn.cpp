@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// seer eval knn: a table of k-NN accuracies, with what they must beat beside them.
+// seer eval knn: a table of k-NN accuracies, with the baselines that they must beat.
 #include "eval_knn.hpp"
 
 #include <fmt/format.h>
@@ -32,7 +32,7 @@ struct Options {
   std::int64_t baseline_seed = 0;
 };
 
-/// A set as the report names it.
+/// A data set, with the name used in the report.
 struct Set {
   std::string name;
   std::uint64_t images = 0;
@@ -74,7 +74,7 @@ class Evaluation {
         train_(data::DataSet::open(options.train, world)),
         test_(data::DataSet::open(options.test, world)),
         reading_(reading_of(options.choices)) {
-    // Before the first feature is computed, not after the last.
+    // Checked before the first feature is computed, not after the last.
     comm::agree(world, "k-NN labels", [&] {
       for (const auto& [set, path] : {std::pair(&train_, &options.train), std::pair(&test_, &options.test)}) {
         if (!set->has_labels()) {
@@ -113,7 +113,7 @@ class Evaluation {
   }
 
  private:
-  /// The same architecture as it starts, and with BatchNorm statistics of its own: the stronger of the two floors.
+  /// The same architecture as initialised; and again with its own BatchNorm statistics, the stronger baseline.
   void random_network(const config::Model& model, const config::Head& head) {
     const std::string name = model.preset.empty() ? "same network" : "RegNetY " + model.preset;
     if (std::find(seen_.begin(), seen_.end(), name) != seen_.end() && !model.preset.empty()) return;
@@ -141,7 +141,7 @@ class Evaluation {
   std::vector<std::string> seen_;
 };
 
-/// Two files of seer features, computed alike.
+/// Compares two files of `seer features`, which must have been computed alike.
 Row compare_tables(const Options& options, const comm::Communicator& world, Set& train_set, Set& test_set) {
   const auto &train_name = options.train_features, &test_name = options.test_features;
   const auto train = eval::read_features(world, train_name), test = eval::read_features(world, test_name);

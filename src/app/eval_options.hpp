@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Options that all commands about features share.
+// Options that all commands on features share.
 #pragma once
 
 #include <cstdint>

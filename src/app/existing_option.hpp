@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// --replace and --append of the commands that write shards.
+// --replace and --append, for the commands that write shards.
 #pragma once
 
 #include <CLI/CLI.hpp>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// seer export WEIGHTS_OR_CHECKPOINT OUT.safetensors: what PyTorch's load_state_dict(strict=True) takes.
+// seer export WEIGHTS_OR_CHECKPOINT OUT.safetensors: a file for PyTorch's load_state_dict(strict=True).
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -23,7 +23,7 @@ struct Options {
   std::string in, out, names = "torchvision";
 };
 
-/// Of the images that a checkpoint was trained on, as JSON, where they are still there and have any.
+/// Returns the classes of a checkpoint's training images, as JSON; "" if the shards are gone or have no classes.
 std::string classes_of(const std::string& shards, const comm::Communicator& alone) {
   try {
     const auto set = data::DataSet::open(shards, alone);

@@ -11,7 +11,7 @@ namespace seer::app {
 
 void expand_homes(CLI::App& command) {
   const auto expand = [](const std::string& value) {
-    std::string whole;  // shards may be a list
+    std::string whole;  // shards may be a comma-separated list
     for (std::size_t begin = 0; begin <= value.size();) {
       const auto end = std::min(value.find(',', begin), value.size());
       const auto part = expand_home(value.substr(begin, end - begin));

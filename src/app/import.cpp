@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// seer import IN.safetensors OUT.h5: weights of PyTorch become a weights file.
+// seer import IN.safetensors OUT.h5: converts PyTorch's weights to a weights file.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -35,7 +35,7 @@ void import_weights(Options options) {
                 "give --preset, or --depth --w0 --wa --wm --group-width");
   }
   refuse_misleading(options.out, "HDF5");
-  std::error_code unknown;  // a file that is not there yet is no other file's equal
+  std::error_code unknown;  // an output file that does not exist yet is not the input
   if (std::filesystem::equivalent(options.in, options.out, unknown)) {
     throw Error(ExitCode::input, fmt::format("{} is both input and output", options.in),
                 "give the output another name");

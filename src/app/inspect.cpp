@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// seer inspect: what a shard, a folder of shards, a checkpoint, a weights file or a safetensors file holds.
+// seer inspect: shows what a shard, a folder of shards, a checkpoint, a weights file or a safetensors file holds.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -81,7 +81,7 @@ ordered_json inspect(const Options& o, const comm::Communicator& alone) {
   return ordered_json::parse(data::inspect_folder(o.path, o.verify, alone));
 }
 
-// For people: a line a value; lists of objects as one line each.
+// For people: one line per value, and one line per object of a list.
 void print(const ordered_json& j, int indent = 0) {
   for (const auto& [key, value] : j.items()) {
     const std::string pad(static_cast<std::size_t>(indent), ' ');

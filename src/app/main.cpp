@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The program: the device first, then ranks, the log, the command line; then the command. How errors end it is here too
-// (docs/operations.md).
+// The program: binds the device, starts MPI and the log, parses the command line, runs the command. Also decides how
+// errors end the program (docs/operations.md).
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cerrno>
@@ -81,10 +81,10 @@ constexpr Command kCommands[] = {
      "  mpirun -n 4 seer bench comm\n"},
 };
 
-/// Ends as this error wants. Returns the exit code where all ranks are known to come here; does not return otherwise.
+/// Ends the program because of this error. Returns the exit code if all ranks come here; else does not return.
 int end_with(const Error& error, const comm::Communicator& world) {
   const int code = static_cast<int>(error.code());
-  // The others may wait in a collective for a rank that is on its way out: only ending them all is safe.
+  // Other ranks may wait in a collective for this rank: only ending them all is safe.
   if (!error.agreed() && world.size() > 1) comm::die_of(error);
   if (world.is_root()) {
     log::error(error.message());
@@ -97,7 +97,7 @@ bool given(std::span<char* const> arguments, std::string_view option) {
   return std::ranges::any_of(arguments, [&](const char* a) { return std::string_view(a).starts_with(option); });
 }
 
-/// Commands that compute. The others, and what only plans, also go on nodes without a device (a device build).
+/// True for commands that compute. In a device build, all others, and planning, also run on nodes without a device.
 bool computes(std::span<char* const> arguments) {
   const std::string_view command = arguments.size() > 1 ? arguments[1] : "";
   if (command == "plan") return given(arguments, "--calibrate");
@@ -105,7 +105,7 @@ bool computes(std::span<char* const> arguments) {
   return command == "pretrain" || command == "eval" || command == "features" || command == "bench";
 }
 
-/// Why there is no device: thrown once the ranks know each other, so that they end in order, with one line.
+/// Returns the reason if no device can be bound. It is thrown later, when all ranks can agree on it and print one line.
 std::optional<Error> bind_device() {
   try {
     device::bind_device();
@@ -115,11 +115,10 @@ std::optional<Error> bind_device() {
   }
 }
 
-/// Collective. Error(device), agreed, where a rank has no device. That ranks share one is no error as long as they
-/// compute on the host.
+/// Collective. Throws Error(device), agreed, if a rank has no device. Ranks that compute on the host may share one.
 void require_devices(const std::optional<Error>& refusal, const comm::Communicator& world) {
   if (refusal && refusal->code() == ExitCode::input) throw *refusal;
-  // Without Kokkos' Cuda everything computes on the host.
+  // Without Kokkos' CUDA back end, kernels run on the host.
   if (!device::kernels_need_device()) return;
   comm::agree(world, "binding devices", [&] {
     if (refusal) throw *refusal;
@@ -128,7 +127,7 @@ void require_devices(const std::optional<Error>& refusal, const comm::Communicat
   device::set_sharing(device::shared_device(world.all_gather(log::host_name() + " " + device::device_id())));
 }
 
-/// Threads of a rank that will compute. Not told to who reads JSON.
+/// Checks the number of threads of a rank that computes. No warning with --json.
 void require_threads(std::span<char* const> arguments, const comm::Communicator& world) {
   if (!computes(arguments)) return;
   std::string warning;
@@ -136,7 +135,7 @@ void require_threads(std::span<char* const> arguments, const comm::Communicator&
   if (!warning.empty() && !given(arguments, "--json")) log::warn(warning);
 }
 
-/// Their result is what they print: one that is lost is a failure, unless the reader has had enough.
+/// The result of these commands is their output. Losing it is an error, unless the reader closed the pipe.
 void require_output(std::string_view command) {
   if (command != "inspect" && command != "eval" && command != "plan" && command != "bench") return;
   const int error = streams::output_error();
@@ -165,7 +164,7 @@ int run_command(const Run& run, std::span<char* const> arguments, const std::opt
   }
 }
 
-/// What is wrong with the word where one of the sub-commands of `at` is wanted.
+/// Error text for a word that is not one of the sub-commands of `at`.
 std::string wrong_command(const CLI::App& at, const std::string& path) {
   const bool top = at.get_parent() == nullptr;
   const std::string kind = top ? "command" : "task", of = top ? "" : " of " + path;
@@ -187,8 +186,8 @@ std::string wrong_command(const CLI::App& at, const std::string& path) {
   return text;
 }
 
-/// Help and version go to stdout with exit code 0; anything else is one line and exit code 2. The command line is the
-/// same on every rank, so rank 0 speaks for all.
+/// Help and version go to stdout with exit code 0. Anything else is one line and exit code 2. The command line is the
+/// same on every rank, so only rank 0 prints.
 int end_of_parsing(const CLI::App& app, const CLI::ParseError& error, const comm::Communicator& world) {
   if (error.get_exit_code() == 0) {
     if (!world.is_root()) return 0;
@@ -210,7 +209,7 @@ int end_of_parsing(const CLI::App& app, const CLI::ParseError& error, const comm
 }
 
 int main(int argc, char** argv) {
-  // MPI and Kokkos settle on the device that is current when they start.
+  // First, because MPI and Kokkos use the device that is current when they start.
   const std::span<char* const> arguments(argv, static_cast<std::size_t>(argc));
   const auto refusal = computes(arguments) ? bind_device() : std::nullopt;
   if (const auto hint = comm::launch_hint(std::getenv); !hint.empty()) std::cerr << hint + "\n";
@@ -218,7 +217,7 @@ int main(int argc, char** argv) {
   const auto world = comm::Communicator::world();
   log::start(world.rank(), world.size());
   if (std::any_of(argv, argv + argc, [](std::string_view word) { return word == "--json"; })) log::to_standard_error();
-  raise_open_file_limit();  // after MPI's start, whose children would close every file that there may be
+  raise_open_file_limit();  // after MPI's start, whose child processes close every possible file descriptor
   watch::catch_crashes();
 
   CLI::App app("Pre-trains image models without labels: RegNetY trunks with SwAV, on one core or many nodes.", "seer");
@@ -232,7 +231,7 @@ int main(int argc, char** argv) {
   std::vector<std::pair<CLI::App*, Run>> commands;
   for (const auto& command : kCommands) {
     auto* sub = app.add_subcommand(command.name, command.summary);
-    sub->footer("");  // a sub-command inherits ours, which is not about it
+    sub->footer("");  // a sub-command would inherit the program's footer
     auto run = command.add(*sub);
     expand_homes(*sub);
     if (sub->get_footer().empty()) sub->footer(command.examples);
@@ -250,7 +249,7 @@ int main(int argc, char** argv) {
   for (const auto& [sub, run] : commands) {
     if (sub->parsed()) return run_command(run, arguments, refusal, world);
   }
-  return static_cast<int>(ExitCode::internal);  // require_subcommand leaves no such case
+  return static_cast<int>(ExitCode::internal);  // unreachable: require_subcommand
 }
 
 }  // namespace
@@ -259,11 +258,11 @@ int main(int argc, char** argv) {
 int main(int argc, char** argv) {
   seer::streams::secure();
   try {
-    // Other commands end by a signal as any program does.
+    // Signals end other commands as usual.
     if (argc > 1 && std::string_view(argv[1]) == "pretrain") seer::watch::catch_stop_signals();
     return seer::app::main(argc, argv);
   } catch (const seer::Error& error) {
-    // Only starting MPI or declaring the commands can come here, before there is anybody to agree with.
+    // Only starting MPI or declaring the commands can throw here, before there are ranks to agree with.
     seer::comm::die(error.message(), static_cast<int>(error.code()));
   } catch (const std::exception& error) {
     seer::comm::die(error.what(), static_cast<int>(seer::ExitCode::internal));

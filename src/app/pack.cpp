@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// seer pack: piles of images to shards.
+// seer pack: packs images into shards.
 #include "seer/data/pack.hpp"
 
 #include <fmt/format.h>
@@ -20,7 +20,7 @@ constexpr double kMiB = 1024.0 * 1024.0;
 
 CLI::Validator folder_name() {
   return {[](std::string& text) -> std::string {
-            while (text.size() > 1 && text.ends_with('/')) text.pop_back();  // as a shell completes folders
+            while (text.size() > 1 && text.ends_with('/')) text.pop_back();  // a shell's completion adds the slash
             const bool one = !text.empty() && text != "." && text != ".." && text.find('/') == std::string::npos;
             return one && is_utf8(text) ? "" : fmt::format("\"{}\": wanted the name of one folder, in UTF-8", text);
           },

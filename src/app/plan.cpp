@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// seer plan: memory and time of a job on a machine that need not be here.
+// seer plan: memory and time of a job, on a machine that need not be available.
 #include "seer/plan/plan.hpp"
 
 #include <fmt/format.h>
@@ -33,7 +33,7 @@ struct Options {
   plan::CalibrateOptions measure;
 };
 
-/// What was measured, and what was not.
+/// Says which figures were measured and which were not.
 std::string comment(const Options& options, int ranks) {
   std::string text = fmt::format(
       "Measured by seer plan --calibrate on {} ranks: {}\nNot measured: failures; network.cluster (that of the node)",
@@ -45,7 +45,7 @@ std::string comment(const Options& options, int ranks) {
 
 int write_machine(const Options& options, const comm::Communicator& world) {
   namespace fs = std::filesystem;
-  // Beside it, and then in its place: whatever ends this, no empty or half a file is left under that name.
+  // Written to another file, then renamed: an interruption never leaves an empty or partial file under the final name.
   std::error_code ec;
   const bool special = fs::exists(options.calibrate, ec) && !fs::is_regular_file(options.calibrate, ec);
   const std::string beside = special ? options.calibrate : options.calibrate + ".part";
@@ -62,7 +62,7 @@ int write_machine(const Options& options, const comm::Communicator& world) {
     });
   };
   ec.clear();
-  write("");  // before a minute is spent
+  write("");  // fails now if the path cannot be written, not after a minute of measuring
   const auto machine = plan::calibrate(world, options.measure);
   write(config::to_toml(machine, comment(options, world.size())));
   const auto network = world.size() > 1 ? fmt::format("{:.2f} GB/s", machine.node.bytes_per_s / 1e9)
@@ -72,7 +72,7 @@ int write_machine(const Options& options, const comm::Communicator& world) {
   return 0;
 }
 
-/// What a published or measured time of an update says about the plan.
+/// Compares a published or measured time of an update with the plan.
 std::string compared(const plan::Report& r, double measured_ms) {
   const double s = 1e-3 * measured_ms, rest = r.stream_s + r.exposed_s + r.straggle_s + r.making_s + r.data_wait_s;
   auto text = fmt::format("\nmeasured {:.4g} ms an update: {:.2g} of the planned {:.4g} ms; {:.1f} % of the peak",
@@ -87,7 +87,7 @@ std::string compared(const plan::Report& r, double measured_ms) {
   return text + "\n";
 }
 
-/// A note where 16 bits take longer than single precision would.
+/// Adds a note if 16 bits are slower than single precision.
 void compare_with_single(config::Config config, const config::Machine& machine, train::Topology topology,
                          plan::Report& report) {
   const auto compute = std::exchange(config.precision.compute, "fp32");
@@ -98,7 +98,7 @@ void compare_with_single(config::Config config, const config::Machine& machine, 
     report.notes.push_back(
         fmt::format("{} saves memory, but no time: an update in fp32 is planned to take {}, in {} {}", compute,
                     duration_text(single.step_s), compute, duration_text(report.step_s)));
-  } catch (const Error&) {  // it cannot be planned in fp32: nothing to compare with
+  } catch (const Error&) {  // fp32 cannot be planned: nothing to compare with
   }
 }
 
@@ -136,7 +136,7 @@ Run add_plan(CLI::App& command) {
   auto options = std::make_shared<Options>();
   auto* calibrate =
       command.add_option("--calibrate", options->calibrate, "Measure this machine and write its file instead");
-  // What is planned, and what is measured, exclude each other.
+  // Planning and measuring exclude each other.
   command.add_option("config", options->config, "Configuration file (TOML)")->excludes(calibrate);
   command.add_option("--set", options->set, "Override: section.key=value")
       ->take_all()

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// seer synth: procedural labelled images to shards.
+// seer synth: writes procedural labelled images as shards.
 #include "seer/data/synth.hpp"
 
 #include <fmt/format.h>

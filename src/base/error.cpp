@@ -15,7 +15,7 @@
 namespace seer {
 namespace {
 
-/// The stacks of the last errors, the oldest overwritten first.
+/// The stacks of the last errors; a new one overwrites the oldest.
 struct Stacks {
   struct Entry {
     std::string what, where;
@@ -27,7 +27,7 @@ struct Stacks {
   std::size_t made = 0;
 };
 Stacks& stacks() {
-  static auto* const s = new Stacks;  // never destroyed: errors are made until the process is gone
+  static auto* const s = new Stacks;  // never destroyed: errors may be made until the process ends
   return *s;
 }
 
@@ -46,7 +46,7 @@ Error::Error(ExitCode code, const std::string& what, std::string remedy, std::so
     : std::runtime_error(what), code_(code), remedy_(std::move(remedy)) {
   if (auto of_limit = open_files_remedy(what); !of_limit.empty()) remedy_ = std::move(of_limit);
   std::string_view file = where.file_name();
-  // Paths are shown from the project's root, whatever folder it was built in.
+  // Show paths from the project's root, whatever folder it was built in.
   for (std::string_view root : {"src/", "include/seer/", "tests/"}) {
     if (auto at = file.rfind(root); at != std::string_view::npos) {
       file.remove_prefix(at);

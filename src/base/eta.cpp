@@ -15,7 +15,7 @@ void Eta::done(double n) {
 }
 
 void Eta::done(double n, double seconds) {
-  // Where an interval is longer than the time constant, the ones before it still make most of the speed.
+  // Even after an interval longer than the time constant, earlier intervals still dominate the speed.
   constexpr double kLeastMemory = 7.0 / 8;
   left_ -= n;
   if (first_) {

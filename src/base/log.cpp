@@ -37,8 +37,8 @@ State& state() {
 
 constexpr double kLiveInterval_s = 0.2;
 
-/// Whether a person looks on. Open MPI gives ranks a pseudo-terminal whatever mpirun's own output is, so under a
-/// launcher it is the launcher's output that tells.
+/// True if the output goes to a terminal. Open MPI gives ranks a pseudo-terminal whatever mpirun's own output is, so
+/// under a launcher this checks the launcher's output.
 bool on_terminal() {
   if (isatty(STDOUT_FILENO) == 0) return false;
   if (std::getenv("OMPI_COMM_WORLD_RANK") == nullptr) return true;
@@ -82,13 +82,13 @@ void to_standard_error() {
 void to_file(const std::string& path) {
   auto& s = state();
   if (s.rank != 0) return;
-  s.file.reset();  // the one before goes first: it may be of the same path
+  s.file.reset();  // close the previous file first: it may have the same path
   try {
     s.file = std::make_shared<spdlog::logger>("file", std::make_shared<spdlog::sinks::basic_file_sink_mt>(path));
   } catch (const spdlog::spdlog_ex& e) {
     throw Error(ExitCode::file, e.what(), "log.run_dir must be a writable folder with space left");
   }
-  // A full disk loses lines of the log, and is said once.
+  // A full disk loses lines of the log. Warn about it once.
   s.file->set_error_handler([path](const std::string&) { warn(path + " cannot be written, and lacks lines"); });
   s.file->set_pattern("%Y-%m-%d %H:%M:%S %l %v");
   s.file->flush_on(spdlog::level::info);

@@ -9,8 +9,9 @@
 namespace seer {
 
 Random::Random(std::uint64_t seed, Purpose purpose, std::uint64_t a, std::uint32_t b) {
-  // 64 bits of key hold the seed; of the 128 bits of counter the first 32 count blocks within a stream (2^34 draws)
-  // and the rest name it. The purpose takes the upper byte of b's word: crops and tries stay far below 2^24.
+  // The 64 bits of key hold the seed. The first 32 of the 128 bits of counter count blocks within a stream (2^34
+  // draws); the rest name the stream. The purpose takes the upper byte of b's word: crops and attempts stay far below
+  // 2^24.
   key_ = {static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32)};
   counter_ = {0, static_cast<std::uint32_t>(a), static_cast<std::uint32_t>(a >> 32),
               (static_cast<std::uint32_t>(purpose) << 24) ^ b};

@@ -20,7 +20,8 @@ namespace {
 std::atomic<int> first_error{0};
 char launcher_pipe[64] = "";  ///< path of the pipe that mpirun writes our output to, or ""; outlives the last flush
 
-/// Open MPI's mpirun ends the job after a few lines that it cannot pass on, so it gets none once nobody reads its pipe.
+/// Open MPI's mpirun ends the job after a few lines that it cannot forward, so we write nothing once nobody reads its
+/// pipe.
 bool launcher_has_no_reader() {
   if (launcher_pipe[0] == '\0') return false;
   const int file = ::open(launcher_pipe, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
@@ -29,7 +30,7 @@ bool launcher_has_no_reader() {
   return false;
 }
 
-/// Returns 0, or why not all was written.
+/// Returns 0, or the errno that stopped the write.
 int write_all(const char* text, std::size_t bytes) {
   if (launcher_has_no_reader()) return EPIPE;
   while (bytes > 0) {
@@ -57,7 +58,7 @@ ssize_t write_or_drop(void*, const char* text, std::size_t bytes) {
 
 void secure() {
   for (const int stream : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
-    // The wrong way round, so that what is written to a closed standard output still counts as lost.
+    // Opened in the wrong direction on purpose, so that text for a closed standard output still counts as lost.
     if (::fcntl(stream, F_GETFD) < 0) ::open("/dev/null", stream == STDIN_FILENO ? O_WRONLY : O_RDONLY);
   }
   std::signal(SIGPIPE, SIG_IGN);

@@ -9,7 +9,7 @@
 namespace seer {
 namespace {
 
-// Bytes of the UTF-8 character at `at` (RFC 3629: no overlong forms, no surrogates); 0: none begins there.
+// Length of the UTF-8 character at `at` in bytes (RFC 3629: no overlong forms, no surrogates); 0 if none begins there.
 std::size_t character_bytes(std::string_view text, std::size_t at) {
   const auto byte = [&](std::size_t i) -> unsigned {
     return at + i < text.size() ? static_cast<unsigned char>(text[at + i]) : 0;

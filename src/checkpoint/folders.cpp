@@ -24,13 +24,13 @@ namespace {
 constexpr std::string_view kPrefix = "update-";
 constexpr std::string_view kTemporary = ".tmp-", kReplaced = ".old-", kDeleted = ".del-";
 
-/// A link that leads nowhere is there, too.
+/// True also for a broken link.
 bool is_there(const fs::path& path) {
   std::error_code ec;
   return fs::exists(fs::symlink_status(path, ec));
 }
 
-/// As a mount is.
+/// True for example if `path` is a mount.
 bool on_another_device(const fs::path& path, const fs::path& parent) {
   struct stat own = {}, outer = {};
   return stat(path.c_str(), &own) == 0 && stat(parent.c_str(), &outer) == 0 && own.st_dev != outer.st_dev;
@@ -82,7 +82,7 @@ std::vector<fs::path> list_folders(const std::string& run_dir) {
 void sync_path(const std::string& path) {
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) fail_with_errno("open", path);
-  // Some network file systems cannot sync folders and say EINVAL; their renames are durable without.
+  // Some network file systems cannot sync folders and return EINVAL; their renames are durable without it.
   const bool failed = fsync(fd) != 0 && errno != EINVAL;
   const int error = errno;
   close(fd);
@@ -117,8 +117,8 @@ void commit_folder(const fs::path& temporary, const fs::path& final_path) {
   const auto parent = final_path.parent_path();
   const auto aside = parent / (std::string(kReplaced) + final_path.filename().string());
   std::error_code ec;
-  // rename(2) does not replace a folder that is not empty: the earlier one steps aside for the instant in between, and
-  // clear_leftovers() brings it back if that instant is our last.
+  // rename(2) does not replace a folder that is not empty. So the earlier folder is moved aside first; if the process
+  // dies before the second rename, clear_leftovers() brings it back.
   const bool replaces = fs::exists(final_path, ec);
   if (replaces) {
     fs::remove_all(aside, ec);
@@ -156,16 +156,16 @@ void clear_leftovers(const fs::path& checkpoints) {
 
 std::string set_aside_newer(const std::string& run_dir, std::int64_t update, const std::string& record) {
   const auto home = checkpoints_folder(run_dir);
-  clear_leftovers(home);  // one that was being replaced would come back later
+  clear_leftovers(home);  // else a folder whose replacement was interrupted would come back later
   auto folders = list_folders(run_dir);
   std::erase_if(folders, [&](const fs::path& f) { return folder_update(f.filename()).value_or(0) <= update; });
-  std::reverse(folders.begin(), folders.end());  // the oldest first: what a kill leaves is still the run before
+  std::reverse(folders.begin(), folders.end());  // oldest first: if killed, the newest of the old run is still there
   std::error_code ec;
   const auto recorded = fs::path(run_dir) / record;
   const bool records = !record.empty() && fs::is_regular_file(recorded, ec);
   if (folders.empty() && !records) return "";
 
-  // Folders are moved by rename: where checkpoints/ leads to another file system, they stay on that.
+  // Folders are moved by rename, so if checkpoints/ leads to another file system they must stay on it.
   const bool linked = fs::is_symlink(home, ec) || on_another_device(home, run_dir);
   int n = 1;
   std::string name;
@@ -212,7 +212,7 @@ void retain(const std::string& run_dir, std::int64_t keep_last, std::int64_t kee
     try {
       update = read_manifest(folder).update;
     } catch (const Error&) {
-      continue;  // an incomplete one is evidence, and not counted
+      continue;  // an incomplete checkpoint is kept as evidence and not counted
     }
     const bool milestone = keep_every > 0 && update % keep_every == 0;
     if (kept++ < std::max<std::int64_t>(keep_last, 1) || milestone) continue;

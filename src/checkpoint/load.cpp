@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Finding, verifying and loading. "It opens" proves nothing about an HDF5 file whose writer died: everything goes by
-// the manifest, and HDF5 sees a file only after its checksums were right.
+// Finds, verifies and loads checkpoints. An HDF5 file whose writer died may still open. So all checks use the manifest,
+// and HDF5 opens a file only after its checksums have been verified.
 #include <fmt/format.h>
 
 #include <filesystem>
@@ -22,7 +22,7 @@ std::string shape_text(const std::vector<std::int64_t>& shape) {
   return fmt::format("[{}]", fmt::join(shape, ", "));
 }
 
-// The manifest on every rank. Its text is read once: a thousand ranks must not ask the file system for it.
+// Returns the manifest on every rank. Only the root reads it: a thousand ranks would overload the file system.
 Manifest share_manifest(const comm::Communicator& comm, const std::string& folder) {
   std::string text;
   comm::agree(comm, "reading the checkpoint's manifest", [&] {
@@ -34,8 +34,8 @@ Manifest share_manifest(const comm::Communicator& comm, const std::string& folde
   return parse_manifest(text, folder + "/manifest.json");
 }
 
-// First problem any rank finds in its share; the same on all ranks. `shift`: how many ranks on the one is that wrote
-// about the share a rank reads.
+// Returns the first problem that any rank finds in its share; the same on all ranks. Rank r reads share r + shift,
+// which rank r + shift (about) has written.
 std::string verify_together(const comm::Communicator& comm, const std::string& folder, const Manifest& manifest,
                             int shift = 0) {
   const int part = (comm.rank() + shift) % comm.size();
@@ -45,7 +45,7 @@ std::string verify_together(const comm::Communicator& comm, const std::string& f
   return "";
 }
 
-// Root: values of /state, held against the manifest.
+// Root only: reads the values of /state and checks them against the manifest.
 State verified_state(const std::string& folder, const Manifest& manifest) {
   const std::string path = folder + "/state.h5";
   auto state = read_state(h5::File::open(path));
@@ -74,7 +74,7 @@ void read_slab(const RawFile& file, const std::string& folder, const Manifest& m
             static_cast<std::uint64_t>(slab.end - slab.begin) * sizeof(float));
 }
 
-// What a look at the manifest finds wrong with a folder, "" if nothing.
+// Checks a folder against its manifest. Returns "" or the problem.
 std::string look(const std::string& folder) {
   try {
     read_manifest(folder);
@@ -108,7 +108,7 @@ std::string resolve(const std::string& path) {
 }
 
 std::optional<std::string> find_valid(const comm::Communicator& comm, const std::string& run_dir) {
-  std::vector<std::string> candidates;  // newest first; root's
+  std::vector<std::string> candidates;  // newest first; on the root only
   std::int64_t left = 0;
   comm::agree(comm, "looking for checkpoints", [&] {
     if (!comm.is_root()) return;
@@ -134,7 +134,7 @@ std::optional<std::string> find_valid(const comm::Communicator& comm, const std:
     if (problem.empty()) return folder;
     if (comm.is_root()) warn_skipped(folder, problem);
   }
-  // A folder gets this name only when it is whole, so one without a manifest was damaged too.
+  // A folder gets this name only when it is complete, so a folder without a manifest is damaged too.
   if (left > 0) {
     throw Error(ExitCode::file,
                 fmt::format("none of the {} checkpoints in {} can be used; the reasons are named above", left,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Local sets: writing and finding them. Loading is in local_load.cpp.
+// Writes and finds local sets. local_load.cpp loads them.
 #include "seer/checkpoint/local.hpp"
 
 #include <fmt/format.h>
@@ -26,7 +26,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::size_t kKeptSets = 2;  // one that is whole while the next is being written
+constexpr std::size_t kKeptSets = 2;  // one complete set must exist while the next is written
 
 std::string random_name() {
   std::random_device device;
@@ -48,13 +48,13 @@ std::string identity_file(const std::string& run_dir) {
   return run_dir + "/identity";
 }
 
-// A copy of the run folder has another: the name in it is that of the first one's copies.
+// A copy of a run folder has another inode. The name stored in it then belongs to the original folder's local copies.
 std::string inode_of(const std::string& run_dir) {
   struct stat info {};
   return ::stat(run_dir.c_str(), &info) == 0 ? std::to_string(info.st_ino) : "";
 }
 
-// Root: the run's name among others on these disks, "" if it has none yet.
+// Root only: the name that identifies the run's sets on the local disks, "" if it has none yet.
 std::string identity(const std::string& run_dir) {
   std::string name, inode;
   if (std::ifstream in(identity_file(run_dir)); in) in >> name >> inode;
@@ -76,7 +76,7 @@ std::vector<std::pair<std::int64_t, fs::path>> updates_in(const std::string& fol
   return out;
 }
 
-// The parts that a node's disk holds, whatever their bytes may be: [update, save, rank, ranks].
+// The parts on a node's disk as [update, save, rank, ranks]. Their bytes are not verified.
 json parts_in(const std::string& folder, std::int64_t after) {
   json out = json::array();
   for (const auto& [update, path] : updates_in(folder)) {
@@ -88,17 +88,17 @@ json parts_in(const std::string& folder, std::int64_t after) {
         const auto m = read_local_manifest((path / entry.path().stem()).string());
         if (m.update == update) out.push_back({m.update, m.save, m.rank, m.ranks});
       } catch (const Error&) {
-        // not whole: the set is found to lack it
+        // incomplete part: the set will be found to lack it
       }
     }
   }
   return out;
 }
 
-/// A set as the nodes' listings tell: which nodes have which part.
+/// A set according to the nodes' listings: which nodes have which part.
 struct Candidate {
   std::int64_t ranks = 0;
-  std::map<std::int64_t, std::set<int>> nodes_of;  ///< by rank that saved
+  std::map<std::int64_t, std::set<int>> nodes_of;  ///< rank that saved -> nodes
   std::string missing() const {
     std::vector<std::int64_t> out;
     for (std::int64_t rank = 0; rank < ranks; ++rank) {
@@ -135,7 +135,7 @@ void LocalSets::go_on_from(const comm::Communicator& comm, std::int64_t update) 
   comm::agree(comm, "naming the run's local copies", [&] {
     if (comm.is_root()) write_text(identity_file(run_dir_), name_ + " " + inode_of(run_dir_) + "\n");
   });
-  // Nothing is removed before all that can fail has been done on every rank.
+  // Remove nothing until everything that can fail has succeeded on every rank.
   if (nodes_.leader_of(nodes_.node_of(comm.rank())) == comm.rank()) {
     std::error_code ec;
     if (!forgotten_.empty()) fs::remove_all(forgotten_, ec);
@@ -154,7 +154,7 @@ void LocalSets::save(const comm::Communicator& comm, const std::vector<Slab>& sl
   const auto values = comm.is_root() ? tensor_values(state) : std::vector<float>();
   LocalContents contents(slabs, packed, values, mine);
 
-  /// What this rank writes for another.
+  /// A part that this rank writes for another rank.
   struct Copy {
     int rank;
     std::uint64_t bytes;
@@ -182,11 +182,12 @@ void LocalSets::save(const comm::Communicator& comm, const std::vector<Slab>& sl
       std::error_code ec;
       fs::create_directories(folder, ec);
       if (ec) throw Error(ExitCode::file, fmt::format("cannot make {}: {}", folder, ec.message()));
-      clean();  // what an earlier start left of this update
+      clean();  // remove what an earlier start left for this update
       out = std::make_unique<LocalOutput>(local_part(folder, me) + ".bin");
       for (auto& copy : copies) copy.out = std::make_unique<LocalOutput>(local_part(folder, copy.rank) + ".bin");
     });
-    // Everybody's next piece at the same time. A rank whose disk fails goes on, so that the others need not know yet.
+    // All ranks exchange their next piece at the same time. If a rank's disk fails, the rank continues, so that the
+    // others need not know yet.
     for (std::uint64_t at = 0;; at += kLocalPieceBytes) {
       const auto piece = contents.next();
       std::vector<comm::Outgoing> sent;
@@ -201,7 +202,7 @@ void LocalSets::save(const comm::Communicator& comm, const std::vector<Slab>& sl
       out->write(piece);
       for (auto& copy : copies) copy.out->write(copy.piece);
     }
-    // The manifests, whose sizes are not known on the other side.
+    // Exchange the manifests. The receivers do not know their sizes, so gather these first.
     const auto text = to_json(mine);
     const auto lengths = comm.all_gather(static_cast<std::int64_t>(text.size()));
     std::vector<comm::Outgoing> sent;
@@ -216,7 +217,7 @@ void LocalSets::save(const comm::Communicator& comm, const std::vector<Slab>& sl
       out->finish();
       for (auto& copy : copies) copy.out->finish();
     });
-    // Only now, when all parts of the set are on disk, is any of them said to be whole.
+    // Mark parts as complete (write their .json) only now, when all parts of the set are on disk.
     comm::agree(comm, "completing local copies", [&] {
       write_text(local_part(folder, me) + ".json", text);
       for (const auto& copy : copies) write_text(local_part(folder, copy.rank) + ".json", copy.manifest);
@@ -255,7 +256,7 @@ std::optional<LocalSets::Found> LocalSets::find(const comm::Communicator& comm, 
       warn(missing + " are on no node's disk");
       continue;
     }
-    // The node's ranks share the reading of what is there.
+    // The ranks of a node share the work of verifying its parts.
     json good = json::array(), bad = json::array();
     int place = 0;
     for (const auto& [part, nodes] : candidate.nodes_of) {

@@ -39,7 +39,7 @@ std::uint64_t bytes_of(const LocalSlab& slab) {
   return static_cast<std::uint64_t>(slab.end - slab.begin) * sizeof(float);
 }
 
-// Values come from a disk that may lie: nothing may lead out of the file or its tensor.
+// The disk may be faulty: no value of the manifest may point outside the file or its tensor.
 void check_consistent(const LocalManifest& m) {
   const auto demand = [](bool good, const char* what) {
     if (!good) throw std::invalid_argument(what);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// One rank's part of a local set: rank-<n>.bin, the bytes, and rank-<n>.json, what they are. The latter is written last
-// and says that the former is whole.
+// One rank's part of a local set: rank-<n>.bin holds the bytes and rank-<n>.json describes them. The latter is written
+// last; its presence means that the former is complete.
 #pragma once
 
 #include <cstddef>
@@ -13,42 +13,42 @@
 
 namespace seer::checkpoint {
 
-/// Parts are written, sent and checked in pieces of so many bytes.
+/// Parts are written, sent and checked in pieces of this many bytes.
 constexpr std::size_t kLocalPieceBytes = std::size_t{8} << 20;
 
 struct LocalSlab {
   std::string group, name;
   std::vector<std::int64_t> shape;
   std::int64_t begin = 0, end = 0;
-  std::uint64_t offset_bytes = 0;  ///< of element `begin` in the file
+  std::uint64_t offset_bytes = 0;  ///< where element `begin` lies in the file
 };
 
 struct LocalManifest {
   std::int64_t update = 0, rank = 0, ranks = 0;
   std::string save{};                              ///< the same for all parts of a set
-  std::uint64_t bytes = 0;                         ///< of the file
-  std::uint64_t state_bytes = 0, queue_bytes = 0;  ///< at its beginning; only rank 0's has them
+  std::uint64_t bytes = 0;                         ///< size of the file
+  std::uint64_t state_bytes = 0, queue_bytes = 0;  ///< sections at the file's start; only in rank 0's part
   std::vector<LocalSlab> slabs{};
   std::vector<std::uint64_t> pieces{};  ///< XXH3 of every piece of the file
 };
 
 std::string to_json(const LocalManifest& manifest);
-/// Error(file); `path` stands in the message.
+/// Error(file); `path` appears in the message.
 LocalManifest parse_local_manifest(const std::string& text, const std::string& path);
-/// Path without extension of a rank's part.
+/// Path of a rank's part, without extension.
 std::string local_part(const std::string& folder, std::int64_t rank);
-/// The manifest of `part`, held against the size of the file. Error(file).
+/// Reads the manifest of `part` and compares it with the size of the file. Error(file).
 LocalManifest read_local_manifest(const std::string& part);
-/// Reads every byte; "" or the first problem.
+/// Reads every byte. Returns "" or the first problem.
 std::string verify_local(const std::string& part);
 
-/// What a rank's file will hold, gathered from where it lies.
+/// The contents of a rank's file, gathered piece by piece from the arguments' memory.
 class LocalContents {
  public:
-  /// Keeps pointers into all of these.
+  /// Keeps pointers into all arguments.
   LocalContents(const std::vector<Slab>& slabs, const std::vector<std::uint8_t>& state, const std::vector<float>& queue,
                 LocalManifest& manifest);
-  /// The next bytes of the file, at most kLocalPieceBytes; empty at its end. Notes their checksum in the manifest.
+  /// The next bytes of the file, at most kLocalPieceBytes; empty at its end. Adds their checksum to the manifest.
   std::span<const std::byte> next();
 
  private:
@@ -59,7 +59,7 @@ class LocalContents {
   std::vector<std::byte> piece_;
 };
 
-/// A file being written; remembers its first failure, so that a protocol with others can go on to its end.
+/// A file being written. It remembers its first failure, so that the exchange with other ranks can run to its end.
 class LocalOutput {
  public:
   explicit LocalOutput(std::string path);
@@ -67,7 +67,7 @@ class LocalOutput {
   LocalOutput(const LocalOutput&) = delete;
   LocalOutput& operator=(const LocalOutput&) = delete;
   void write(std::span<const std::byte> bytes);
-  /// Syncs. Error(file) where this or anything before failed.
+  /// Syncs. Error(file) if this or an earlier write failed.
   void finish();
 
  private:

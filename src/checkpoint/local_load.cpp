@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Loading a local set on any ranks. Every rank knows all parts' manifests and all ranks' wishes, so who sends what to
-// whom is worked out by all alike, and nobody has to ask.
+// Loads a local set on any number of ranks. Every rank knows the manifests of all parts and the wishes of all ranks, so
+// all ranks compute the same plan of who sends what to whom, without requests.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -21,7 +21,7 @@ namespace {
 using nlohmann::json;
 using Key = std::pair<std::string, std::string>;  // group and name
 
-/// What a rank wants of a tensor. `data` is null for other ranks' wishes.
+/// The range of a tensor that a rank wants. `data` is null for other ranks' wishes.
 struct Wish {
   int rank;
   std::int64_t begin, end;
@@ -68,7 +68,7 @@ std::vector<LocalManifest> manifests_of_all(const comm::Communicator& comm, cons
   return out;
 }
 
-// Every element wanted must be in some part, under the shape wanted.
+// Checks that every wanted element is in some part, and that the tensors have the wanted shapes.
 void check_wishes(const std::vector<LocalManifest>& parts, const std::vector<Slab>& slabs) {
   std::map<Key, std::vector<const LocalSlab*>> offers;
   for (const auto& part : parts) {
@@ -91,7 +91,7 @@ void check_wishes(const std::vector<LocalManifest>& parts, const std::vector<Sla
   }
 }
 
-/// Parts on this rank's node, opened when first read.
+/// The parts on this rank's node. Each is opened when first read.
 class Parts {
  public:
   explicit Parts(std::string folder) : folder_(std::move(folder)) {}
@@ -126,7 +126,8 @@ State LocalSets::load(const comm::Communicator& comm, const Found& set, const st
     }
   };
 
-  // In one order for all, so that the first transfer not yet done always has both its ranks there.
+  // All ranks go through the transfers in the same order. So both ranks of the first unfinished transfer can always
+  // proceed with it, and there is no deadlock.
   std::vector<float> staged;
   for (std::size_t p = 0; p < parts.size(); ++p) {
     const int sender = nodes_.leader_of(set.nodes[p].front());

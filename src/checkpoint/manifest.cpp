@@ -22,7 +22,7 @@ namespace fs = std::filesystem;
 
 constexpr std::uintmax_t kMaxManifestBytes = std::uintmax_t{1} << 30;
 
-// JSON numbers are doubles to many readers, so 64-bit checksums are written as 16 hexadecimal digits.
+// Many JSON readers turn numbers into doubles, so 64-bit checksums are written as 16 hexadecimal digits.
 std::string hex(std::uint64_t value) {
   return fmt::format("{:016x}", value);
 }
@@ -35,7 +35,7 @@ std::uint64_t from_hex(const json& j) {
   return value;
 }
 
-// The product of a shape from a file, refused where it cannot be a tensor's.
+// The product of a shape read from a file. Throws if it cannot be the size of a tensor.
 std::int64_t checked_elements(const std::vector<std::int64_t>& shape) {
   std::int64_t n = 1;
   for (const auto extent : shape) {
@@ -83,7 +83,7 @@ json to_tree(const Manifest& m) {
 
 Manifest from_tree(json tree) {
   Manifest m;
-  // The checksum of the manifest itself is that of its text without this key and without spaces, keys sorted.
+  // The manifest's own checksum covers its text without this key, without spaces and with sorted keys.
   const auto own = from_hex(tree.at("xxh3"));
   tree.erase("xxh3");
   if (checksum(tree.dump()) != own) throw std::invalid_argument("its checksum is wrong");

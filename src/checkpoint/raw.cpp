@@ -18,8 +18,8 @@
 namespace seer::checkpoint {
 namespace {
 
-/// Of a stretch of a file, read in small pieces: a checkpoint is verified beside a training that has planned its
-/// memory.
+/// Checksum of a range of a file. Reads it in small pieces, since checkpoints are verified while the training uses the
+/// memory that it has planned.
 std::uint64_t checksum_of(const RawFile& file, std::uint64_t begin, std::uint64_t bytes) {
   std::vector<char> buffer(std::min<std::uint64_t>(bytes, std::uint64_t{1} << 20));
   Checksum sum;
@@ -114,7 +114,7 @@ std::string verify_share(const std::string& folder, const Manifest& manifest, in
     const RawFile file(path);
     for (const auto& t : manifest.tensors) {
       for (const auto& p : t.pieces) {
-        // The rank whose stretch of all elements holds the first one of this piece.
+        // All elements are divided evenly among the parts. The part that holds a piece's first element verifies it.
         const auto share = static_cast<double>(before) / static_cast<double>(total) * parts;
         const bool mine = std::min(static_cast<int>(share), parts - 1) == part;
         before += p.end - p.begin;

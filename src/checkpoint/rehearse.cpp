@@ -13,7 +13,7 @@
 namespace seer::checkpoint {
 namespace {
 
-// One row a rank, all different, so that ranks' places in the file cannot be mixed up unnoticed.
+// A different row for every rank, so that mixed-up places in the file are noticed.
 std::vector<float> row_of(int rank) {
   constexpr std::size_t kRow = 4099;
   Random random(0, Purpose::rehearsal, static_cast<std::uint64_t>(rank));
@@ -26,7 +26,7 @@ std::vector<float> row_of(int rank) {
 
 void rehearse(const comm::Communicator& comm, const std::string& run_dir) {
   namespace fs = std::filesystem;
-  // Where checkpoints will lie, if that is somewhere else.
+  // If checkpoints/ is a link, rehearse where it leads.
   const auto home = checkpoints_folder(run_dir);
   const fs::path scratch = (fs::is_symlink(home) ? home : fs::path(run_dir)) / ".rehearsal";
   const auto remove = [&] {
@@ -44,7 +44,7 @@ void rehearse(const comm::Communicator& comm, const std::string& run_dir) {
   state.method.tensors["rehearsal"] = {{n}, row_of(-1)};
   try {
     const auto folder = save(comm, scratch, slab(written, comm.rank()), state);
-    // Each rank reads what its neighbour wrote: what only the writer's own cache holds does not count.
+    // Each rank reads what its neighbour wrote, since its own data might come from its own cache.
     const int neighbour = (comm.rank() + 1) % comm.size();
     std::vector<float> read(written.size());
     const auto found = load(comm, folder, slab(read, neighbour));

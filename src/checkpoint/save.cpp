@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Saving: agree on what is written, lay the file out, write it with all ranks, sync, manifest, rename. Whatever fails,
-// all ranks learn it at the next agreement, leave together, and the run can go on: nothing of an earlier checkpoint has
-// been touched.
+// Saves a checkpoint. The ranks agree on the contents, the root lays out the file, all ranks write and sync it, the
+// root writes the manifest and renames the folder. If a step fails, all ranks learn it at the next agreement and leave
+// together. The run can continue, since earlier checkpoints are untouched.
 #include <fmt/format.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -27,8 +27,8 @@ namespace {
 
 using nlohmann::json;
 
-// What this rank holds, with checksums. The root also tells of tensors of which it holds nothing, so that one that
-// nobody writes is noticed.
+// Describes what this rank holds, with checksums. The root also lists tensors of which it holds nothing, so that a
+// tensor that no rank writes is noticed.
 std::string describe_mine(const std::vector<Slab>& slabs, bool is_root) {
   json list = json::array();
   for (const auto& slab : slabs) {
@@ -72,7 +72,7 @@ std::vector<TensorRecord> merge(const std::vector<std::string>& of_ranks) {
   return out;
 }
 
-// The root's list of tensors on every rank; the root's with checksums.
+// Returns the root's list of tensors on every rank. Only the root's copy has checksums.
 Manifest plan(const comm::Communicator& comm, const std::vector<Slab>& slabs, const State& state) {
   Manifest manifest;
   manifest.update = state.update;
@@ -97,7 +97,7 @@ Manifest plan(const comm::Communicator& comm, const std::vector<Slab>& slabs, co
   return manifest;
 }
 
-// Root: the empty temporary folder, where the file system has room for what is to come.
+// Root only: makes an empty temporary folder and checks that the file system has room for the checkpoint.
 void make_room(const fs::path& temporary, std::uint64_t wanted_bytes) {
   std::error_code ec;
   fs::create_directories(temporary.parent_path(), ec);
@@ -118,7 +118,7 @@ void make_room(const fs::path& temporary, std::uint64_t wanted_bytes) {
   }
 }
 
-// Where every tensor lies in the file, which the root alone has laid out.
+// Shares the tensors' offsets in the file. Only the root has laid out the file.
 void share_offsets(const comm::Communicator& comm, Manifest& manifest) {
   std::vector<std::uint64_t> offsets;
   for (const auto& t : manifest.tensors) offsets.push_back(t.offset_bytes);
@@ -126,8 +126,8 @@ void share_offsets(const comm::Communicator& comm, Manifest& manifest) {
   for (std::size_t i = 0; i < offsets.size(); ++i) manifest.tensors[i].offset_bytes = offsets[i];
 }
 
-// This rank's slabs, at the places that HDF5 laid out for them, and down to the disk: on every rank, for fsync reaches
-// the pages of its own node only.
+// Writes this rank's slabs at the offsets that HDF5 laid out, and syncs. Every rank must sync, since fsync writes only
+// the pages of its own node.
 void write_slabs(const std::string& path, const Manifest& manifest, const std::vector<Slab>& slabs) {
   const RawFile file(path, RawFile::Access::write);
   for (const auto& slab : slabs) {

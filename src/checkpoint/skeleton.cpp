@@ -29,7 +29,7 @@ using h5::Type;
 
 constexpr const char* kMemoryFolder = "/dev/shm";
 
-/// All that HDF5 writes of itself: headers, names, /state. More than it needs.
+/// Upper bound for the bytes that HDF5 writes besides the tensors: headers, names, /state.
 std::uint64_t metadata_bytes(const Manifest& manifest, const State& state) {
   std::uint64_t bytes = (std::uint64_t{1} << 18) + state.config_toml.size();
   for (const auto& t : manifest.tensors) bytes += 2048 + t.name.size();
@@ -38,8 +38,8 @@ std::uint64_t metadata_bytes(const Manifest& manifest, const State& state) {
   return bytes + state.plateau.size() * sizeof(double);
 }
 
-/// Where the file is laid out: in memory, else, where that is full, in the system's folder for temporary files. HDF5
-/// must not meet a full file system at all, so this is found out before.
+/// The folder where the file is laid out: in memory, or, if that is full, the system's folder for temporary files.
+/// Checks the room beforehand, since HDF5 must never meet a full file system.
 std::string layout_folder(std::uint64_t bytes) {
   std::vector<std::string> tried;
   std::error_code ec;
@@ -65,7 +65,7 @@ void create_objects(File& file, const Manifest& manifest, const State& state) {
   }
 }
 
-// A limit on file sizes (ulimit -f) would hit the file in memory too, and there it must not.
+// A limit on file sizes (ulimit -f) would also apply to the file in memory, where a write must not fail.
 void check_size_limit(const Manifest& manifest) {
   std::uint64_t wanted = std::uint64_t{1} << 16;
   for (const auto& t : manifest.tensors) wanted += static_cast<std::uint64_t>(t.elements()) * sizeof(float) + 1024;
@@ -138,7 +138,7 @@ void Skeleton::copy_to(const std::string& path) const {
   try {
     const auto end = static_cast<off_t>(bytes_);
     if (ftruncate(to, end) != 0) fail_with_errno("extend", path);
-    // A full disk or quota shows here, before any rank has written; file systems that cannot reserve show it later.
+    // A full disk or quota fails here, before any rank has written. On file systems that cannot reserve it fails later.
     if (fallocate(to, 0, 0, end) != 0 && errno != EOPNOTSUPP && errno != ENOSYS && errno != EINVAL) {
       fail_with_errno(fmt::format("reserve {} bytes for", bytes_), path);
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// state.h5 with everything in it but the tensors' values.
+// Makes state.h5 with everything except the tensors' values.
 #pragma once
 
 #include <string>
@@ -11,9 +11,10 @@ namespace seer::checkpoint {
 
 std::string object_name(const std::string& group, const std::string& name);
 
-/// HDF5 1.10 cannot survive a failed write of its own metadata: the file can then be neither closed nor forgotten, and
-/// the program crashes or hangs when it ends. So HDF5 lays the file out in memory (/dev/shm), out of reach of a full or
-/// failing file system, and what it wrote is copied with plain writes. The tensors are holes there and cost no memory.
+/// HDF5 1.10 does not survive a failed write of its metadata: the file can then be neither closed nor dropped, and the
+/// program crashes or hangs when it ends. So HDF5 lays out the file in memory (/dev/shm), where a full or failing file
+/// system cannot affect it, and its bytes are then copied with plain writes. The tensors are holes in this file and
+/// take no memory.
 class Skeleton {
  public:
   /// Fills in the manifest's offsets and file_bytes.
@@ -21,7 +22,7 @@ class Skeleton {
   ~Skeleton();
   Skeleton(const Skeleton&) = delete;
   Skeleton& operator=(const Skeleton&) = delete;
-  /// Creates `path` with all space reserved where the file system can do that. Error(file).
+  /// Creates `path` and reserves all its space, if the file system can do that. Error(file).
   void copy_to(const std::string& path) const;
 
  private:

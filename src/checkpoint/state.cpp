@@ -28,9 +28,9 @@ const std::string kGuard = "/state/guard";
 const std::string kShardBytes = "/state/shard_bytes";
 const std::string kShardImages = "/state/shard_images";
 
-const std::string kShapeEnding = "_shape";  // of a tensor's name
+const std::string kShapeEnding = "_shape";  // <tensor's name>_shape
 
-/// State's own attributes and data sets of kGroup; all others are the method's.
+/// The attributes and data sets in kGroup that belong to State itself; all others are the method's.
 const std::set<std::string> kOwnAttributes = {"update", "images_seen",  "loss_scale", "loss_scale_clean",
                                               "seed",   "global_batch", "ranks",      "shards"};
 const std::set<std::string> kOwnDatasets = {kShardBytes, kShardImages, kPlateau, kKeptRate, kGuard};
@@ -39,7 +39,7 @@ std::int64_t product(const std::vector<std::int64_t>& shape) {
   return std::accumulate(shape.begin(), shape.end(), std::int64_t{1}, std::multiplies<>());
 }
 
-/// One member of every shard; the reverse gives them back to as many.
+/// Collects one member of every shard; set_column writes it back.
 template <class T>
 std::vector<T> column(const std::vector<Shard>& shards, T Shard::*member) {
   std::vector<T> out;
@@ -56,7 +56,7 @@ void set_column(std::vector<Shard>& shards, T Shard::*member, const std::vector<
 
 }  // namespace
 
-// CBOR keeps doubles to the bit (the plateau's best loss starts at infinity) and paths that are not UTF-8.
+// CBOR keeps doubles bit for bit (the plateau's best loss starts at infinity) and paths that are not UTF-8.
 std::vector<std::uint8_t> pack(const State& s) {
   json tree = {{"update", s.update},
                {"images_seen", s.images_seen},
@@ -72,7 +72,7 @@ std::vector<std::uint8_t> pack(const State& s) {
                {"config", s.config_toml}};
   for (const auto& [name, value] : s.method.numbers) tree[name] = value;
   for (const auto& [name, tensor] : s.method.tensors) tree[name + kShapeEnding] = tensor.shape;
-  // Only where there is one: the checksum of a state without it is what it was before there was such a thing.
+  // Write these keys only if set: then states without them have the same checksum as before the keys existed.
   if (s.loss_scale_clean >= 0) tree["loss_scale_clean"] = s.loss_scale_clean;
   if (!s.guard.empty()) tree["guard"] = s.guard;
   if (!s.kept_rate.empty()) tree["kept_rate"] = s.kept_rate;

@@ -36,7 +36,7 @@ MPI_Op mpi_op(Op op) {
   return MPI_SUM;
 }
 
-// Longer messages go in pieces: MPI 3 counts in ints, and Open MPI makes a copy of what it sums.
+// Long messages go in pieces: MPI 3 counts in ints, and Open MPI makes a copy of what it sums.
 template <class T>
 void all_reduce_pieces(MPI_Comm comm, std::span<T> values, MPI_Datatype type, Op op) {
   constexpr std::size_t kPiece = Communicator::kStagingBytes / sizeof(T);

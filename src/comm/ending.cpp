@@ -62,7 +62,7 @@ void begin_ending(int exit_code) {
 void end_in(unsigned seconds, int exit_code, const char* text, bool (*spare)()) {
   const long owner = ending_thread;
   if (owner != 0 && owner != syscall(SYS_gettid)) return;
-  alarm(0);  // what follows belongs together
+  alarm(0);  // no alarm while the values below change
   code = exit_code;
   last_words = text;
   may_spare = spare;

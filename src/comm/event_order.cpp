@@ -10,11 +10,11 @@ EventOrder::EventOrder(std::unique_ptr<EventSource> source, bool beside) : sourc
 }
 
 EventOrder::~EventOrder() {
-  // What jobs use is about to go. After an error nobody knows whether the queue will ever be empty.
+  // Wait, because memory that jobs use is freed next. After an error, the queue may never become empty.
   if (!error_ && std::uncaught_exceptions() == 0) {
     try {
       source_->finish();
-    } catch (...) {  // the device's next user will say it
+    } catch (...) {  // the next use of the device reports it
     }
   }
   for (auto* spans : {&jobs_, &stalls_}) {
@@ -37,7 +37,7 @@ void EventOrder::give_back(Span span) {
   }
 }
 
-/// Takes the times of what the device is past, and its events for others.
+/// Collects the times of spans that the device has passed, and frees their events for reuse.
 void EventOrder::retire() {
   const auto pass = [&](Fifo<Span>& spans, const auto& took) {
     while (!spans.empty() && (spans.front().to == nullptr || source_->reached(spans.front().to))) {
@@ -58,7 +58,7 @@ void EventOrder::retire() {
 EventOrder::Ticket EventOrder::post(const std::function<void()>& job) {
   retire();
   Span span;
-  if (!error_) {  // else the jobs behind it are not run
+  if (!error_) {  // after an error, later jobs do not run
     span = {take(), take()};
     if (beside_) {
       source_->record(ready_, Lane::compute);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// comm::Stream on a device: the order between two queues, "compute", where the caller works, and "aside", where jobs
-// put their collectives. The host puts work into both and waits for neither; events keep the order and tell the times.
-// What an event is comes from outside, so that this can be tested where there is no device.
+// comm::Stream on a device: keeps the order between two queues, "compute", where the caller works, and "aside", where
+// jobs put their collectives. The host puts work into both and waits for neither; events keep the order and measure
+// times. An EventSource provides the events, so tests run without a device.
 #pragma once
 
 #include <cstdint>
@@ -23,16 +23,16 @@ class EventSource {
   virtual ~EventSource() = default;
   virtual Event make() = 0;
   virtual void drop(Event event) noexcept = 0;
-  /// The event is reached when all that was put into the lane so far is done. Again: what it was before is forgotten.
+  /// The event is reached when all work put into the lane so far is done. Recording again replaces the earlier record.
   virtual void record(Event event, Lane lane) = 0;
-  /// What is put into the lane from now on waits until the event, as it was last recorded, is reached.
+  /// Work put into the lane from now on waits until the event, as last recorded, is reached.
   virtual void hold(Lane lane, Event event) = 0;
   virtual bool reached(Event event) = 0;
-  /// Between two events that are reached.
+  /// Time between two events that are reached.
   virtual double ms(Event from, Event to) = 0;
-  /// Where jobs put their work.
+  /// The queue where jobs put their work.
   virtual device::Queue aside() const = 0;
-  /// The caller waits until the aside queue is empty.
+  /// Blocks the caller until the aside queue is empty.
   virtual void finish() = 0;
 };
 
@@ -40,21 +40,21 @@ class EventSource {
 class EventOrder {
  public:
   using Ticket = std::uint64_t;
-  /// Not `beside`: the source's lanes are one queue, which needs no events to keep its order.
+  /// If `beside` is false, the source's lanes are one queue, which needs no events to keep its order.
   EventOrder(std::unique_ptr<EventSource> source, bool beside);
   ~EventOrder();
   EventOrder(const EventOrder&) = delete;
   EventOrder& operator=(const EventOrder&) = delete;
 
-  /// Runs the job now: it puts work into the aside queue, which begins when what was put into compute so far is done.
+  /// Runs the job now. The work that it puts into the aside queue begins when all work put into compute so far is done.
   Ticket post(const std::function<void()>& job);
-  /// What is put into compute from now on waits for that job. Throws what a job threw.
+  /// Work put into compute from now on waits for that job. Rethrows what a job threw.
   void wait(Ticket ticket);
   void wait_all() { wait(given_); }
-  /// The device is past that job.
+  /// True if the device has finished that job.
   bool done(Ticket ticket);
-  double take_busy_ms();     ///< of jobs that are done
-  double take_stalled_ms();  ///< that compute stood still in wait(), where that is over
+  double take_busy_ms();     ///< time of finished jobs
+  double take_stalled_ms();  ///< time that compute stood still in finished waits
   device::Queue queue() const { return source_->aside(); }
   bool beside() const { return beside_; }
 
@@ -71,16 +71,16 @@ class EventOrder {
   std::unique_ptr<EventSource> source_;
   bool beside_;
   Event ready_ = nullptr;
-  Fifo<Span> jobs_;    ///< those after ticket done_
+  Fifo<Span> jobs_;    ///< jobs after ticket done_
   Fifo<Span> stalls_;  ///< waits of compute
   std::vector<Event> free_;
-  Ticket given_ = 0, done_ = 0, held_ = 0;  ///< held_: up to this one compute waits
+  Ticket given_ = 0, done_ = 0, held_ = 0;  ///< held_: compute waits for jobs up to this one
   double busy_ms_ = 0, stalled_ms_ = 0;
   std::exception_ptr error_;
 };
 
-/// Of this queue and one of its own that goes before it where both have work, or of this queue alone. In a host build
-/// those of the stand-in for a device.
+/// Events of `compute` and, if `beside`, of a second queue with higher priority. In a host build, those of the stand-in
+/// for a device.
 std::unique_ptr<EventSource> device_events(const device::Queue& compute, bool beside);
 
 }  // namespace seer::comm

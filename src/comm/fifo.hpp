@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A queue that asks for memory only while it grows: what passes through update after update costs none.
+// A queue that allocates only while it grows: items that pass through in every update cost no allocation.
 #pragma once
 
 #include <cstddef>
@@ -16,7 +16,7 @@ class Fifo {
   T& front() { return items_[first_]; }
   T& operator[](std::size_t i) { return items_[first_ + i]; }
   void push_back(T item) {
-    // The places of those that are gone, before more are asked for.
+    // Reuse the places of removed items before allocating more.
     if (items_.size() == items_.capacity() && first_ > 0) {
       items_.erase(items_.begin(), items_.begin() + static_cast<std::ptrdiff_t>(first_));
       first_ = 0;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Collectives over flat blocks: sums that may travel in 16 bits, and blocks of which every rank owns a part.
+// Collectives on flat blocks: sums that may be sent in 16 bits, and blocks of which every rank owns a part.
 #include <algorithm>
 #include <climits>
 #include <cstring>
@@ -21,7 +21,7 @@ void add_halves(void* in, void* in_out, int* count, MPI_Datatype*) {
   for (int i = 0; i < *count; ++i) b[i] = Element(static_cast<float>(a[i]) + static_cast<float>(b[i]));
 }
 
-/// Made at first use and never freed: the same few for the life of the process.
+/// Created at first use and never freed: there are only a few in the life of the process.
 template <class Element>
 MPI_Op make_sum() {
   MPI_Op op = MPI_OP_NULL;
@@ -43,7 +43,7 @@ struct Wire<float> {
   static MPI_Op sum() { return MPI_SUM; }
 };
 
-/// run.operator()<Element>() for the type that travels.
+/// Calls run.operator()<Element>() for the type that is sent.
 template <class Run>
 void with_wire(DType wire, Run&& run) {
   switch (wire) {
@@ -118,7 +118,7 @@ void Communicator::reduce_scatter_parts(std::span<float> whole, DType wire, std:
         convert(whole.data() + rounds.begin(r, at), elems, stage + r * width);
         std::fill(stage + r * width + elems, stage + (r + 1) * width, Element(0.0F));
       }
-      // Open MPI 4 makes a reduction and a scatter of MPI_Reduce_scatter_block, three times as slow.
+      // Open MPI 4 implements MPI_Reduce_scatter_block as a reduction and a scatter, three times as slow.
       check(MPI_Reduce_scatter(MPI_IN_PLACE, stage, counts.data(), Wire<Element>::type(), Wire<Element>::sum(), comm_),
             "MPI_Reduce_scatter");
       convert(stage, rounds.elems(rank_, at, width), whole.data() + rounds.begin(rank_, at));

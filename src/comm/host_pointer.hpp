@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// MPI gets host memory only: what lies on a device travels over NCCL (device_communicator.hpp). An MPI that knows
-// devices would take such a pointer without a word and stage it through the host, any other would crash.
+// MPI gets host memory only; device memory is sent over NCCL (device_communicator.hpp). An MPI that supports devices
+// would silently stage a device pointer through the host; any other would crash.
 #pragma once
 
 namespace seer::comm {
 
 #if defined(SEER_CUDA) && !defined(NDEBUG)
-/// Error(internal) for memory of a device.
+/// Throws Error(internal) for device memory.
 void expect_host(const void* data);
 #else
 inline void expect_host(const void*) {}

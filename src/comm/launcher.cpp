@@ -14,11 +14,11 @@ namespace {
 
 constexpr const char* kMpirun = "use the mpirun of that MPI";
 struct Launcher {
-  const char *size, *rank;  ///< variables; a size of "" has none
+  const char *size, *rank;  ///< environment variables; size "": the launcher sets none
   const char *name, *remedy;
 };
-// The innermost first: an mpirun may itself be started by srun, and a process has the variables of both. Of Slurm only
-// a step's variables count, since the script of a job is one process whatever SLURM_NTASKS says.
+// The innermost first: srun may itself start an mpirun, and a process then has the variables of both. Of Slurm only a
+// step's variables count, since the script of a job is one process whatever SLURM_NTASKS says.
 constexpr Launcher kLaunchers[] = {
     {"OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "Open MPI's mpirun", kMpirun},
     {"MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_RANK", "MVAPICH's mpirun", kMpirun},
@@ -34,7 +34,7 @@ constexpr Launcher kLaunchers[] = {
     {"", "PMIX_RANK", "a launcher with PMIx", kMpirun},
 };
 
-/// -1 where the variable is not set, or no number.
+/// -1 if the variable is not set or is not a number.
 int number(const char* text) {
   int value = -1;
   const std::string_view all = text != nullptr ? text : "";

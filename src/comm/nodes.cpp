@@ -17,7 +17,7 @@ namespace {
 
 constexpr int kTag = 4711;
 
-/// SEER_RANKS_PER_NODE, 0 where it is not set.
+/// Returns SEER_RANKS_PER_NODE, or 0 if it is not set.
 int simulated_ranks() {
   const char* text = std::getenv("SEER_RANKS_PER_NODE");
   if (text == nullptr) return 0;
@@ -41,7 +41,7 @@ Nodes::Nodes(const Communicator& comm) {
     first = comm.node().all_reduce(first, Op::min);
   }
   const auto firsts = comm.all_gather(first);
-  std::vector<std::int64_t> distinct;  // a node's first rank is the rank itself there: ascending
+  std::vector<std::int64_t> distinct;  // the first rank of each node, ascending
   for (int rank = 0; rank < comm.size(); ++rank) {
     if (firsts[static_cast<std::size_t>(rank)] == rank) distinct.push_back(rank);
   }

@@ -18,7 +18,7 @@ std::atomic<std::int64_t> update{-1};
 std::atomic<const char*> phase{""};
 std::atomic<Stage> stage{Stage::set_up};
 
-/// Reads under way, one a thread. A read takes far longer than this lock.
+/// The running reads, one per thread. A read takes far longer than this lock.
 struct Reads {
   struct Place {
     const std::string* path = nullptr;  ///< null: free
@@ -28,7 +28,7 @@ struct Reads {
   std::array<Place, 64> places;
 };
 Reads& reads() {
-  static auto* const r = new Reads;  // never destroyed, as the registry of communicators
+  static auto* const r = new Reads;  // never destroyed, like the registry of communicators
   return *r;
 }
 

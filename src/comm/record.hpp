@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a communicator remembers, and how MPI's answers are checked: for the files of this folder.
+// Private to src/comm: the state of a communicator, and the check of MPI's return codes.
 #pragma once
 
 #include <array>
@@ -21,7 +21,7 @@ struct Communicator::Record {
     if (trace != nullptr) release(trace);
   }
   std::string name;
-  Trace* trace = nullptr;           ///< none of a planned communicator, or of one rank
+  Trace* trace = nullptr;           ///< null for a planned communicator or a single rank
   std::array<Count, 5> kinds{};     ///< by Kind
   std::vector<std::byte> staging;   ///< grows to the largest round, and stays
   std::vector<int> counts, places;  ///< elements of every rank in a round, and where they begin
@@ -31,7 +31,7 @@ struct Communicator::Record {
   std::size_t planned_staging = 0;  ///< bytes
 };
 
-/// Error(device) with MPI's own words.
+/// Throws Error(device) with MPI's own message unless `status` is MPI_SUCCESS.
 void check(int status, const char* call, std::source_location where = std::source_location::current());
 
 }  // namespace seer::comm

@@ -27,14 +27,14 @@ struct Slot {
 std::array<Slot, kSlots> slots;
 std::atomic<std::uint64_t> tickets{0};
 
-/// Communicators are made and renamed in set-up; this lock is not taken for a collective.
+/// Communicators are made and renamed in set-up. Collectives do not take this lock.
 struct Registry {
   std::mutex mutex;
-  std::deque<Trace> traces;  // addresses stay
+  std::deque<Trace> traces;  // a deque, because addresses must stay
   std::set<std::string> names;
 };
 Registry& registry() {
-  static auto* const r = new Registry;  // never destroyed: threads may look until the process is gone
+  static auto* const r = new Registry;  // never destroyed: threads may look until the process ends
   return *r;
 }
 
@@ -112,7 +112,7 @@ OpenMark open_mark(Trace* trace, const char* kind, std::size_t bytes) {
 
 void close_mark(const OpenMark& mark) {
   if (mark.trace == nullptr) return;
-  // Never back: a later one, over MPI, may have been left before this one on the device was seen to have ended.
+  // Never decrease: a later collective, over MPI, may have been left before this one on the device was seen to end.
   auto left = mark.trace->left.load(kRelaxed);
   while (left < mark.sequence &&
          !mark.trace->left.compare_exchange_weak(left, mark.sequence, std::memory_order_release, kRelaxed)) {

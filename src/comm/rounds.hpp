@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// How a block of which every rank owns a part goes through staging memory, over MPI and on devices alike.
+// Moves a block, of which every rank owns a part, through staging memory in rounds, over MPI and on devices alike.
 #pragma once
 
 #include <algorithm>
@@ -12,12 +12,13 @@
 
 namespace seer::comm {
 
-/// A block of `count` elements of which each of `ranks` owns a part, looked at in rounds: in each, a slice of every
-/// part at once. Parts differ by one element at most, so all slices of a round have the same width but for that one.
+/// A block of `count` elements of which each of `ranks` ranks owns a part. It is processed in rounds, each with one
+/// slice of every part. Parts differ by one element at most, so all slices of a round have the same width except for
+/// that element.
 class Rounds {
  public:
-  /// Slices that lie as rows of a matrix: in the block `stride` apart from `begin` on, in staging memory the width of
-  /// the round apart, from row `first_row` on.
+  /// Slices as rows of a matrix. In the block, row 0 is at `begin` and rows are `stride` apart; in staging memory, they
+  /// begin at row `first_row` and are the width of the round apart.
   struct Rows {
     std::int64_t first_row = 0, rows = 0;
     std::int64_t begin = 0, stride = 0;
@@ -31,18 +32,18 @@ class Rounds {
   }
   std::size_t most_elems() const { return static_cast<std::size_t>(slice_ * ranks_); }
 
-  /// round(begin, width) until all is done: the slices begin at `begin` of their parts.
+  /// Calls round(begin, width) until all is done. The slices begin at `begin` of their parts.
   template <class Round>
   void each(const Round& round) const {
     for (std::int64_t at = 0; at < longest_; at += slice_) round(at, std::min(slice_, longest_ - at));
   }
-  /// Where in the block part r's slice lies, and how many of `width` elements it has.
+  /// Where part r's slice lies in the block, and how many of `width` elements it has.
   std::size_t begin(int r, std::int64_t at) const { return static_cast<std::size_t>(part(r) + at); }
   std::size_t elems(int r, std::int64_t at, std::int64_t width) const {
     return static_cast<std::size_t>(std::clamp<std::int64_t>(part(r + 1) - part(r) - at, 0, width));
   }
   /// All slices of a round as two matrices, one of the longer parts and one of the others; either may have no rows or
-  /// no elements. So a device moves them in two copies, however many ranks there are.
+  /// no elements. So a device moves them in two copies, whatever the number of ranks.
   std::array<Rows, 2> rows(std::int64_t at, std::int64_t width) const {
     const std::int64_t shorter = count_ / ranks_, longer_parts = count_ % ranks_;
     const auto left = [&](std::int64_t part_elems) { return std::clamp<std::int64_t>(part_elems - at, 0, width); };

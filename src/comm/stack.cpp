@@ -57,7 +57,7 @@ int read_build_id(dl_phdr_info* info, std::size_t, void*) {
 }
 
 int stack_signal() {
-  return SIGRTMIN + 5;  // nobody else's: not used by MPI libraries or Slurm
+  return SIGRTMIN + 5;  // MPI libraries and Slurm do not use it
 }
 
 void on_stack_signal(int, siginfo_t*, void* context) {
@@ -86,7 +86,7 @@ void write_frame(int file, int number, const void* at) {
 }
 
 #if defined(__x86_64__)
-/// Whether a call instruction ends where this address begins. `memory`: /proc/self/mem, by which no read can fault.
+/// True if a call instruction ends just before this address. `memory`: /proc/self/mem, so that no read can fault.
 bool follows_call(int memory, std::uintptr_t address) {
   unsigned char code[7];
   if (pread(memory, code, sizeof code, static_cast<off_t>(address - sizeof code)) != sizeof code) return false;
@@ -97,8 +97,8 @@ bool follows_call(int memory, std::uintptr_t address) {
   return false;
 }
 
-/// Where the interrupted code's caller has its stack. oneDNN's products put theirs into memory of their own and keep
-/// the thread's place in it: found for the main thread, whose stack is known.
+/// Returns where the interrupted code's caller has its stack. oneDNN's products use their own memory as a stack and
+/// keep the thread's stack pointer in it. This finds it for the main thread, whose stack is known.
 std::uintptr_t interrupted_stack(int memory, const void* context) {
   constexpr std::uintptr_t kMostStackBytes = 64 << 20;
   const auto place = static_cast<std::uintptr_t>(static_cast<const ucontext_t*>(context)->uc_mcontext.gregs[REG_RSP]);
@@ -116,8 +116,8 @@ std::uintptr_t interrupted_stack(int memory, const void* context) {
   return place;
 }
 
-/// The unwinder ends at code that oneDNN or another library generated at run time, where most of an update is spent.
-/// What follows are all words of the interrupted stack that can be return addresses.
+/// The unwinder ends at code that oneDNN or another library generated at run time, where most of an update is spent. So
+/// this writes all words of the interrupted stack that can be return addresses.
 void write_return_addresses(int file, int number, const void* context) {
   constexpr int kMostAddresses = 128;
   constexpr std::size_t kMostBytes = 256 << 10;
@@ -181,7 +181,7 @@ void prepare_stacks() {
   void* frames[2];
   backtrace(frames, 2);  // loads the unwinder, which allocates
   dl_iterate_phdr(read_build_id, nullptr);
-  main_stack_end = getauxval(AT_RANDOM);  // the kernel puts those bytes there
+  main_stack_end = getauxval(AT_RANDOM);  // the kernel puts those bytes above the stack
   struct sigaction action {};
   action.sa_sigaction = on_stack_signal;
   action.sa_flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK;  // see signals.cpp
@@ -219,7 +219,7 @@ bool write_stack_of(pthread_t thread, const std::string& path) {
   while (sent && !answered && std::chrono::steady_clock::now() < until) {
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
   }
-  // Taken back, unless the thread is writing at this moment: then the file stays open.
+  // Take the request back. If the thread is writing at this moment, the file stays open.
   const bool taken_back = wanted_in.exchange(-1) >= 0;
   if (taken_back || answered) ::close(file);
   return answered;

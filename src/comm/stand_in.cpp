@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a host build has in place of src/comm/cuda: collectives and events on the stand-in for a device
-// (device/stand_in.hpp). Blocks go through host memory, so that MPI sees no device memory here either, and the
-// collectives are the host's: the same bits.
+// Replaces src/comm/cuda in a host build: collectives and events on the stand-in for a device (device/stand_in.hpp).
+// Blocks go through host memory, so that MPI sees no device memory here either. The collectives are the host's and give
+// the same bits.
 #if !defined(SEER_CUDA)
 #include <cstring>
 #include <optional>
@@ -23,10 +23,10 @@ struct DeviceCommunicator::Impl {
     if (of.ledger() == nullptr && of.size() > 1) group = of.duplicate();
     group.rank_ = of.rank_;
     group.size_ = of.size_;
-    group.record_ = of.record_;  // counted as that one
+    group.record_ = of.record_;  // shares its counters
   }
 
-  /// call(span) on a copy of `count` values on the host, and back.
+  /// Copies `count` values to the host, runs call(span) on the copy, and copies them back.
   template <class T, class Call>
   void through_host(const device::Queue& queue, T* values, std::size_t count, std::vector<T>& copy, const Call& call) {
     if (group.ledger() != nullptr) return call(std::span(values, count));
@@ -44,7 +44,7 @@ struct DeviceCommunicator::Impl {
   }
 
   Communicator group;
-  std::vector<float> floats;  ///< kept for their memory
+  std::vector<float> floats;  ///< kept to reuse their memory
   std::vector<double> doubles;
   std::vector<char> bytes;
 };
@@ -107,7 +107,7 @@ void DeviceCommunicator::all_gather_parts(device::Queue& queue, float* whole, st
 
 namespace {
 
-/// Work is done when it was handed over: an event is the time of that.
+/// Work is done when it is submitted, so an event is just a time.
 class StandInEvents : public EventSource {
  public:
   StandInEvents(const device::Queue& compute, bool beside) : aside_(compute) {

@@ -29,7 +29,7 @@ bool many_threads_may_call() {
 struct Stream::Impl {
   std::mutex mutex;
   std::condition_variable posted, finished;
-  std::vector<std::function<void()>> jobs;  ///< from `next` on; emptied when all are run, so its memory stays
+  std::vector<std::function<void()>> jobs;  ///< pending from `next` on; cleared when all have run, so its memory stays
   std::size_t next = 0;
   Ticket given = 0, done = 0;
   std::exception_ptr error;
@@ -39,7 +39,7 @@ struct Stream::Impl {
   device::Ledger* ledger = nullptr;
   std::unique_ptr<EventOrder> order;  ///< on a device
 
-  /// With the lock, which is free while the job runs. After an error the jobs behind it are not run.
+  /// Call with the lock held; it is released while the job runs. After an error, later jobs do not run.
   void run(std::function<void()> job, std::unique_lock<std::mutex>& lock) {
     const bool skip = error != nullptr;
     lock.unlock();

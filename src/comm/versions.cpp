@@ -20,7 +20,7 @@ std::optional<std::string> nccl_refusal(int found, int built) {
     return fmt::format("NCCL {} is too old; {} or newer is needed", nccl_version_text(found),
                        nccl_version_text(kOldest));
   }
-  // A newer library serves older headers, not the other way round. The last number is for repairs.
+  // A newer library works with older headers, not the other way round. The last number is the patch level.
   if (found / 100 < built / 100) {
     return fmt::format("NCCL {} was found at run time, and this seer was built with {}", nccl_version_text(found),
                        nccl_version_text(built));

@@ -81,7 +81,7 @@ void apply_crop(const Image& image, const CropPlan& plan, const CropKind& kind, 
                        planes);
   if (plan.jitter) {
     for (const Jitter step : plan.order) {
-      // A strength of zero in the configuration switches that step off, as in torchvision.
+      // A configured strength of zero switches the step off, as in torchvision.
       if (step == Jitter::brightness && augment.brightness > 0) kernels::adjust_brightness(planes, plan.brightness);
       if (step == Jitter::contrast && augment.contrast > 0) kernels::adjust_contrast(planes, plan.contrast);
       if (step == Jitter::saturation && augment.saturation > 0) kernels::adjust_saturation(planes, plan.saturation);
@@ -100,12 +100,12 @@ void center_crop(const Image& image, std::int64_t resize, std::int64_t crop, Aug
       static_cast<std::int64_t>(static_cast<double>(resize * longer) / static_cast<double>(shorter));
   const std::int64_t width = image.width <= image.height ? resize : other;
   const std::int64_t height = image.width <= image.height ? other : resize;
-  // Offsets round half to even; a side shorter than the crop is padded, the odd pixel after it.
+  // Offsets round half to even. A side shorter than the crop is padded; an odd pixel of padding goes after it.
   const auto offset = [crop](std::int64_t side) {
     return side >= crop ? round_even(static_cast<double>(side - crop) / 2.0) : -((crop - side) / 2);
   };
   const std::int64_t left = offset(width), top = offset(height);
-  // Only what the crop shows is computed: a very long image must not become a huge one.
+  // Compute only the part that the crop shows: a very long image must not become a huge resized image.
   const kernels::Box part{std::max<std::int64_t>(0, left), std::max<std::int64_t>(0, top), std::min(crop, width),
                           std::min(crop, height)};
   const kernels::Box all{0, 0, image.width, image.height};

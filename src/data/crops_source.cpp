@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// data.source = "crops": given crops in the given order, without augmentation, to compare whole updates with a
-// reference (docs/formats.md). Read on the training thread; a validation tool, not a fast path.
+// data.source = "crops": reads given crops in their order, without augmentation, to compare whole updates with a
+// reference (docs/formats.md). The training thread reads them: a validation tool, not a fast path.
 #include <fmt/format.h>
 
 #include <filesystem>

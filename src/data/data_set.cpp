@@ -25,8 +25,8 @@
 namespace seer::data {
 namespace {
 
-// Held open of the shards; of those that the process may still open a quarter, so that there is room for other data
-// sets, checkpoints, logs and MPI.
+// Maximum number of shards kept open. At most a quarter of the files that the process may still open, which leaves room
+// for other data sets, checkpoints, logs and MPI.
 constexpr std::size_t kMaxOpenFiles = 256;
 std::size_t files_to_hold() {
   return std::clamp<std::size_t>(spare_open_files() / 4, 1, kMaxOpenFiles);
@@ -42,7 +42,7 @@ struct Descriptor {
   int fd;
 };
 
-// What rank 0 found, as bytes for the others.
+// Packs what rank 0 found into bytes for the other ranks.
 class Packer {
  public:
   void number(std::uint64_t v) { bytes_.append(reinterpret_cast<const char*>(&v), sizeof v); }
@@ -87,10 +87,10 @@ void each_number(ShardInfo& s, F&& f) {
   }
 }
 
-/// Shards without their classes, and each list of classes once.
+/// Shards without their classes, and each distinct list of classes once.
 struct Opened {
   std::vector<ShardInfo> shards;
-  std::vector<std::uint64_t> list_of;  ///< of each shard
+  std::vector<std::uint64_t> list_of;  ///< per shard: index into lists
   std::vector<std::vector<std::string>> lists;
 };
 
@@ -138,7 +138,7 @@ void take(ShardInfo shard, std::map<std::vector<std::string>, std::uint64_t>& kn
   out.shards.push_back(std::move(shard));
 }
 
-/// Labels without names mean nothing beside named ones.
+/// If any shard has class names, drops the labels of shards without: their meaning is unknown.
 void leave_out_unnamed_labels(Opened& opened) {
   if (std::all_of(opened.lists.begin(), opened.lists.end(), [](const auto& list) { return list.empty(); })) return;
   const ShardInfo* first = nullptr;
@@ -186,8 +186,8 @@ struct DataSet::Impl {
 
   std::vector<ShardInfo> shards;
   std::vector<std::string> classes;
-  std::vector<std::vector<std::int32_t>> maps;  // of each list of classes: its labels' places in `classes`
-  std::vector<std::uint64_t> list_of;           // of each shard
+  std::vector<std::vector<std::int32_t>> maps;  // per list of classes: label -> index into `classes`
+  std::vector<std::uint64_t> list_of;           // per shard: index into maps
   std::vector<std::uint64_t> first;             // index of each shard's first image, and the total
   const std::size_t max_open_files = files_to_hold();
   mutable std::mutex mutex;
@@ -197,7 +197,7 @@ struct DataSet::Impl {
   std::shared_ptr<Descriptor> file(std::uint32_t shard) const {
     const std::lock_guard lock(mutex);
     if (!files[shard]) {
-      // Readers keep what they use; a hand goes round and closes one of the others.
+      // Clock replacement: the hand goes round and drops the next open file. Readers that still use it keep it open.
       while (open_files >= max_open_files) {
         clock_hand = (clock_hand + 1) % files.size();
         if (files[clock_hand]) {
@@ -247,8 +247,8 @@ DataSet::DataSet(ShardInfo shard) {
 }
 
 DataSet DataSet::open(const std::string& pattern, const comm::Communicator& comm) {
-  // One rank reads the metadata, through MPI-IO on a communicator of its own, and shares it: a thousand ranks opening a
-  // thousand shards would bring a parallel file system to its knees.
+  // Only rank 0 reads the metadata, through MPI-IO on a communicator of one rank, and shares it: a thousand ranks that
+  // open a thousand shards would overload a parallel file system.
   const comm::Communicator alone = comm.split(comm.rank());
   std::string bytes;
   comm::agree(comm, "opening the data set", [&] {

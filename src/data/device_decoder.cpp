@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a build without nvJPEG has in place of src/data/cuda/nvjpeg.cpp.
+// Replaces src/data/cuda/nvjpeg.cpp in builds without nvJPEG.
 #include "device_decoder.hpp"
 
 #if !defined(SEER_NVJPEG)

@@ -96,8 +96,8 @@ void DeviceFeed::settle() {
 }
 
 void DeviceFeed::hand_back() {
-  // Before anything is made in its place the side waits for the main queue. Only here: a later look at the main queue
-  // would also wait for the batch that is computed now.
+  // The side queue must wait for the main queue before it overwrites the lent batch. This call must be here: later, it
+  // would also wait for the training's work on the next batch.
   if (lent_) lanes_->side_follows_main();
   lent_ = false;
 }
@@ -136,7 +136,7 @@ void DeviceFeed::make(std::size_t slot, const Batch& about) {
 
 const Batch& DeviceFeed::lend() {
   ensure(ahead_ && !lent_, "a batch is lent after it was made, and one at a time");
-  // Now, before the next batch is handed to the side: the training must not wait for that one.
+  // This must come before the next batch is submitted to the side queue, or the training would wait for that one too.
   lanes_->main_follows_side();
   ahead_ = false;
   lent_ = true;

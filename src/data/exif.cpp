@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The orientation in a block of EXIF data (EXIF 2.32: a TIFF directory, tag 0x0112), wherever a format keeps it.
+// Reads the orientation from a block of EXIF data (EXIF 2.32: a TIFF directory, tag 0x0112), for all image formats.
 #include <cstring>
 
 #include "image_codecs.hpp"
@@ -13,7 +13,7 @@ std::uint32_t number_in(Bytes b, std::size_t at, std::size_t bytes, bool little)
 }
 
 int exif_orientation(Bytes tiff) {
-  // JPEG's prefix. PNG and WebP should go without it, and some of their writers do not.
+  // The prefix used in JPEG. PNG and WebP should not have it, but some of their writers add it.
   if (tiff.size() >= 6 && std::memcmp(tiff.data(), "Exif\0", 5) == 0) tiff = tiff.subspan(6);
   if (tiff.size() < 8) return 1;
   const bool little = tiff[0] == 'I' && tiff[1] == 'I';

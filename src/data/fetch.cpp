@@ -8,7 +8,7 @@
 namespace seer::data {
 namespace {
 
-// Bytes that are cheaper to read along than to skip with another request, and the most that one request takes.
+// The largest gap that is cheaper to read than to skip with another request, and the largest size of one request.
 constexpr std::uint64_t kGapBytes = std::uint64_t{64} << 10, kReadBytes = std::uint64_t{4} << 20;
 
 }  // namespace

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Encoded images of a batch, fetched with few large reads: images that lie close together in a shard share one.
+// Fetches the encoded images of a batch with few large reads: images that lie close together in a shard share one read.
 #pragma once
 
 #include <atomic>
@@ -15,17 +15,17 @@
 
 namespace seer::data {
 
-/// Where images are and what classes they have, read from the shards' tables a block at a time. Keeps the blocks used
-/// last: a sampler's window touches few. One thread at a time.
+/// Places and classes of images, read from the shards' tables one block at a time. Keeps the most recently used blocks,
+/// since a sampler's window touches few. One thread at a time.
 class PlaceCache {
  public:
   PlaceCache(const DataSet& data, std::uint64_t block_images, std::size_t blocks_kept)
       : data_(data), block_images_(block_images), kept_(blocks_kept) {}
   ImagePlace place(std::uint64_t image);
-  /// Its classes; valid until the next call of either.
+  /// The image's classes; valid until the next call of place() or targets().
   std::span<const std::int32_t> targets(std::uint64_t image);
   std::int64_t bytes() const;
-  /// What it holds of an image: its place, and the begin of its classes and one of them.
+  /// Bytes held per image: its place, the begin of its classes, and one class.
   static constexpr std::size_t kImageBytes = sizeof(ImagePlace) + sizeof(std::uint64_t) + sizeof(std::int32_t);
 
  private:
@@ -42,16 +42,17 @@ class PlaceCache {
   std::unordered_map<std::uint64_t, std::list<Block>::iterator> by_number_;
 };
 
-/// The bytes of one batch's images. plan() by one thread; bytes() and release() by many.
+/// The bytes of one batch's images. One thread calls plan(); many may call bytes() and release().
 class Fetch {
  public:
-  /// `places`: of image 0, 1, ... of the batch. Returns the images in the order of the files, the order to work in.
+  /// `places`: of images 0, 1, ... of the batch. Returns the images in file order; process them in this order.
   std::vector<std::int64_t> plan(const std::vector<ImagePlace>& places);
-  /// The encoded image; the first caller of a shared read does it, others wait for it. Error(file) on a failing read.
+  /// Returns the encoded image. The first caller of a shared read does the read, others wait for it. Error(file) if the
+  /// read fails.
   std::span<const std::uint8_t> bytes(const DataSet& data, std::int64_t image);
-  /// The image's bytes are no longer needed; the last of a shared read frees them.
+  /// Says that the image's bytes are no longer needed. The last release of a shared read frees its memory.
   void release(std::int64_t image);
-  /// Bytes in memory now, of this batch.
+  /// Bytes of this batch that are in memory now.
   std::int64_t bytes_held() const { return held_.load(std::memory_order_relaxed); }
 
  private:

@@ -28,7 +28,7 @@ const Codec* codec_of(Bytes b) {
   return nullptr;
 }
 
-// Turns an image as stored upright: EXIF orientations 2 to 8 (EXIF 2.32, tag 0x0112).
+// Turns a stored image upright: EXIF orientations 2 to 8 (EXIF 2.32, tag 0x0112).
 void orient(const Image& in, int orientation, Image& out) {
   const std::int64_t w = in.width, h = in.height;
   const bool turned = orientation >= 5;
@@ -77,7 +77,7 @@ void check_size(ImageKind kind, std::int64_t width, std::int64_t height, std::in
 
 void reshape(Image& image, std::int64_t width, std::int64_t height) {
   const auto bytes = static_cast<std::size_t>(3 * width * height);
-  if (bytes > image.rgb.capacity()) image.rgb = {};  // else both are there for a moment
+  if (bytes > image.rgb.capacity()) image.rgb = {};  // else both exist for a moment
   image.width = width;
   image.height = height;
   image.rgb.resize(bytes);
@@ -98,7 +98,7 @@ void decode(Bytes bytes, std::int64_t max_pixels, Image& out) {
   }
   const int orientation = codec->header(bytes).orientation;
   if (orientation == 1) return codec->decode(bytes, max_pixels, out);
-  thread_local Image stored;  // kept: most pictures of a phone are turned
+  thread_local Image stored;  // reused: most photos taken with a phone are turned
   codec->decode(bytes, max_pixels, stored);
   orient(stored, orientation, out);
 }

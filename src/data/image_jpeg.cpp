@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// JPEG through libjpeg-turbo's libjpeg interface: turbojpeg hides warnings, and a cut-off photo is only a warning.
+// Decodes JPEG with libjpeg-turbo's libjpeg interface. turbojpeg hides warnings, and a cut-off photo only gives one.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -17,8 +17,8 @@
 namespace seer::data {
 namespace {
 
-// Scans of a progressive file each touch the whole image: a few kilobytes could keep a core busy for hours. Cameras and
-// encoders write at most about twenty.
+// Each scan of a progressive file touches the whole image, so a few kilobytes could keep a core busy for hours. Cameras
+// and encoders write at most about twenty scans.
 constexpr std::int64_t kMaxScans = 500, kUsualScans = 20, kMaxScannedPixels = 2'000'000'000;
 
 struct Decoder {
@@ -28,7 +28,7 @@ struct Decoder {
   std::jmp_buf jump;
   char message[JMSG_LENGTH_MAX] = "";
   std::int64_t scans = kMaxScans;
-  std::uint8_t* rows = nullptr;  // where lines go
+  std::uint8_t* rows = nullptr;  // output pixels
   JSAMPLE* cmyk = nullptr;       // one line of four components
   bool created = false;
 
@@ -46,8 +46,8 @@ struct Decoder {
   std::longjmp(decoder->jump, 1);
 }
 
-// Warnings after which pixels are made up by the decoder. The others (bytes between segments, odd version numbers)
-// leave the picture whole, and photos with them are common.
+// Treats warnings as errors if the decoder invents pixels after them. Other warnings (bytes between segments, odd
+// version numbers) leave the picture intact, and photos with them are common.
 void warn(j_common_ptr info, int level) {
   if (level >= 0) return;
   switch (info->err->msg_code) {
@@ -73,7 +73,7 @@ void count_scans(j_common_ptr info) {
   stop(info);
 }
 
-// Runs `step`, in which libjpeg may jump out. `step` must own nothing with a destructor.
+// Runs `step`, which libjpeg may leave by longjmp. `step` must own nothing that has a destructor.
 template <class Step>
 void guarded(Decoder& decoder, Step step) {
   if (setjmp(decoder.jump) != 0) {
@@ -86,7 +86,7 @@ void guarded(Decoder& decoder, Step step) {
   step(decoder);
 }
 
-// Pillow's arithmetic (Convert.c, cmyk2rgb), Adobe's convention that stored values are inverted assumed as it does.
+// Pillow's arithmetic (Convert.c, cmyk2rgb). Like Pillow, assumes Adobe's convention that stored values are inverted.
 std::uint8_t ink(int stored, int stored_black) {
   const int t = (255 - stored) * stored_black + 128;
   return static_cast<std::uint8_t>(std::clamp(stored_black - (((t >> 8) + t) >> 8), 0, 255));

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// PNG through libspng. 16-bit samples keep their high byte (Pillow does the same for colour; for grey it clips, which
-// makes nearly everything white). Of an animated PNG the still picture is read, as every reader does that knows no
-// APNG.
+// Decodes PNG with libspng. 16-bit samples keep their high byte (Pillow does the same for colour; for grey it clips,
+// which makes nearly everything white). Of an animated PNG, reads the still picture.
 #include <spng.h>
 
 #include <algorithm>
@@ -13,7 +12,7 @@
 namespace seer::data {
 namespace {
 
-// Compressed colour profiles and texts may not unpack to more than this.
+// Maximum unpacked size of compressed colour profiles and texts.
 constexpr std::size_t kMaxChunk_bytes = std::size_t{64} << 20;
 
 void check(int status) {
@@ -29,7 +28,7 @@ std::uint32_t crc32(Bytes b) {
   return ~crc;
 }
 
-// The first eXIf chunk that is whole. It may follow the pixels, where libspng comes only after decoding them.
+// The first complete eXIf chunk. It may come after the pixels, where libspng would find it only after decoding them.
 Bytes exif_chunk(Bytes b) {
   for (std::size_t at = 8; b.size() - at >= 12;) {
     const std::size_t length = number_in(b, at, 4, false);
@@ -60,7 +59,7 @@ void decode_png(Bytes bytes, std::int64_t max_pixels, Image& out) {
   if (!context) broken(ImageKind::png, "no memory for a decoder");
   spng_ctx* c = context.get();
   check(spng_set_chunk_limits(c, kMaxChunk_bytes, 2 * kMaxChunk_bytes));
-  // A wrong checksum in the pixels is an error; in a comment it is not.
+  // A wrong checksum of pixel data is an error; that of a comment is not.
   check(spng_set_crc_action(c, SPNG_CRC_ERROR, SPNG_CRC_DISCARD));
   check(spng_set_png_buffer(c, bytes.data(), bytes.size()));
   spng_ihdr header{};

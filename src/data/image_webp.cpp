@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// WebP through libwebp: lossy and lossless stills. An animation of one frame is a still; others are refused.
+// Decodes WebP with libwebp: lossy and lossless stills. One frame is a still; longer animations are refused.
 #include <fmt/format.h>
 #include <webp/decode.h>
 #include <webp/demux.h>
@@ -47,7 +47,7 @@ int orientation_of(Bytes b) {
   return orientation;
 }
 
-// Where the picture's bytes lie, and its place on the canvas.
+// The picture's bytes and its place on the canvas.
 struct Frame {
   Bytes bytes;
   std::int64_t x = 0, y = 0;

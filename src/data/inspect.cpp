@@ -52,7 +52,7 @@ bool try_put(ordered_json& out, Call&& call) {
     out = call();
     return true;
   } catch (const Error&) {
-    return false;  // of another type
+    return false;  // the attribute has another type
   }
 }
 
@@ -70,7 +70,7 @@ ordered_json attributes(const h5::File& file, const std::string& object) {
   return out;
 }
 
-/// Walks a file of unknown origin: bounded in depth and number, for groups can hold themselves.
+/// Walks a file of unknown origin. Depth and number of objects are limited, since groups can contain themselves.
 class Walker {
  public:
   explicit Walker(const h5::File& file) : file_(file) {}
@@ -125,7 +125,7 @@ struct Range {
   ordered_json json() const { return high >= low ? ordered_json{low, high} : ordered_json::array(); }
 };
 
-/// What does not agree with the image's bytes: their checksum, or the size that their decoded picture has.
+/// Compares the stored checksum and picture size with the image's bytes. Returns "" or the problem.
 std::string problem_of(const ImagePlace& place, const std::vector<std::uint8_t>& bytes, std::uint32_t width,
                        std::uint32_t height) {
   try {
@@ -133,7 +133,7 @@ std::string problem_of(const ImagePlace& place, const std::vector<std::uint8_t>&
     Image image;
     decode(bytes, std::max(std::int64_t{50'000'000}, std::int64_t{width} * height), image);
     if (image.width == width && image.height == height) return "";
-    // Shards of before PNG and WebP were turned upright have the sides as stored; nothing reads them but this command.
+    // Old shards, made before PNG and WebP were turned upright, hold the sides as stored. Only this command reads them.
     const auto header = read_header(bytes);
     const bool as_stored = header.kind != ImageKind::jpeg && header.orientation >= 5;
     if (as_stored && image.width == height && image.height == width) return "";
@@ -191,7 +191,7 @@ void inspect_images(const DataSet& set, bool verify, ordered_json& out) {
   }
 }
 
-// Text in hostile files may be no UTF-8.
+// Hostile files may hold text that is not UTF-8.
 std::string text(const ordered_json& j) {
   return j.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
 }
@@ -241,7 +241,7 @@ Found look_at(const std::string& path, bool verify, const comm::Communicator& al
   return found;
 }
 
-// What shards say of the sets they are of.
+// Describes the sets that the shards belong to.
 ordered_json sets_of(const std::vector<ShardInfo>& shards) {
   std::map<std::string, std::pair<std::set<std::uint64_t>, std::uint64_t>> sets;  // numbers, images
   std::map<std::string, const SetMark*> marks;
@@ -270,7 +270,7 @@ std::string inspect_folder(const std::string& folder, bool verify, const comm::C
   ordered_json files = ordered_json::array(), problems = ordered_json::array();
   std::vector<ShardInfo> shards;
   std::vector<ChosenShard> chosen;
-  bool refused = false;  // whether reading the folder as a data set would be, for more than a file of another kind
+  bool refused = false;  // whether the folder is unusable as a data set, not just because of a file of another kind
   const auto add_problem = [&](const std::string& file, const std::string& what) {
     problems.push_back({{"file", file}, {"problem", what}});
   };

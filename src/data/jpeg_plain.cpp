@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which JPEG files may be decoded by something else than libjpeg: those about whose meaning no two decoders differ.
+// Finds out which JPEG files may be decoded by something other than libjpeg: those that all decoders interpret alike.
 #include <cstring>
 
 #include "image_codecs.hpp"
@@ -11,7 +11,7 @@ std::size_t two(Bytes b, std::size_t at) {
   return static_cast<std::size_t>(b[at]) << 8 | b[at + 1];
 }
 
-/// Ends with its end marker; zeros behind it are padding. A file that was cut off does not.
+/// True if the file ends with its end marker, ignoring padding zeros after it. A cut-off file does not.
 bool whole(Bytes b) {
   std::size_t end = b.size();
   while (end > 0 && b[end - 1] == 0) --end;
@@ -24,7 +24,7 @@ struct Frame {
   bool usual_ids = true;
 };
 
-/// A baseline frame of grey, or of three components with colours sampled as often as brightness or half as often.
+/// Accepts a baseline frame that is grey, or has three components with chroma at full or half resolution.
 std::optional<Frame> frame_of(Bytes s) {
   if (s.size() < 6 || s[0] != 8) return std::nullopt;
   Frame frame;
@@ -47,11 +47,11 @@ std::optional<PlainJpeg> plain_jpeg(Bytes b) {
   if (b.size() < 4 || b[0] != 0xFF || b[1] != 0xD8 || !whole(b) || jpeg_header(b).orientation != 1) return std::nullopt;
   std::optional<Frame> frame;
   bool jfif = false;
-  int transform = -1;  // Adobe's word on the colours; -1: none
+  int transform = -1;  // colour transform from Adobe's marker; -1: none
   for (std::size_t at = 2; at + 4 <= b.size();) {
     const int marker = b[at + 1];
     const std::size_t length = two(b, at + 2);
-    // Markers follow each other without bytes between, each with a segment, until the scan begins.
+    // Until the scan begins, markers with segments must follow each other without bytes in between.
     if (b[at] != 0xFF || marker < 0xC0 || marker == 0xFF || (marker >= 0xD0 && marker <= 0xD9) || length < 2 ||
         length > b.size() - at - 2)
       return std::nullopt;

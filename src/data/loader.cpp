@@ -27,20 +27,20 @@
 namespace seer::data {
 namespace {
 
-constexpr std::uint32_t kReplacementTries = 32;  // bad images in a row before the data set is called broken
+constexpr std::uint32_t kReplacementTries = 32;  // consecutive bad replacements before the loader gives up
 
 /// One ring slot: a batch, its memory and the work to fill it.
 struct Slot {
   Batch batch;
   device::Buffer memory;
   std::vector<ImagePlace> places;
-  std::vector<std::vector<std::int32_t>> targets;  // of each image
+  std::vector<std::vector<std::int32_t>> targets;  // per image
   Fetch fetch;
   std::vector<std::int64_t> order;  // job -> image of the batch
   std::atomic<std::int64_t> replaced{0};
-  // Images that the device decodes, once all the others are there.
+  // Images that the device will decode, after all others are decoded.
   struct Claim {
-    std::int64_t image = 0, place = 0;  // bytes from the begin of the slot's block on the device
+    std::int64_t image = 0, place = 0;  // place: bytes from the start of the slot's block on the device
     DeviceDecoder::Size size;
   };
   std::vector<Claim> claims;
@@ -53,7 +53,7 @@ struct Worker {
   std::vector<std::uint8_t> encoded;
   AugmentScratch scratch;
   std::vector<CropPlan> plans;
-  std::int64_t counted = 0;  // bytes of it that are in worker_bytes
+  std::int64_t counted = 0;  // this worker's bytes as counted in worker_bytes
 };
 
 }  // namespace
@@ -143,7 +143,7 @@ struct ShardLoader::Impl {
     worker_bytes += held + worker.scratch.bytes() - std::exchange(worker.counted, held + worker.scratch.bytes());
   }
 
-  /// The image, or what replaces it, in the worker's memory.
+  /// Decodes the image, or a replacement if it is bad, into the worker's memory.
   void load(Slot& slot, std::int64_t image, std::span<const std::uint8_t> encoded, Worker& worker) {
     const std::uint64_t place = position(slot.batch.update, image);
     std::uint64_t& index = slot.batch.positions[static_cast<std::size_t>(image)];
@@ -153,7 +153,7 @@ struct ShardLoader::Impl {
       if (attempt == kReplacementTries)
         throw Error(ExitCode::file, fmt::format("{} images drawn in place of a bad one do not decode either", attempt),
                     "check the data set with `seer inspect`");
-      // Drawn by position, so every rank count and every resumed run replaces alike.
+      // The position keys the random draw, so the replacement is the same for any rank count and in a resumed run.
       index = Random(static_cast<std::uint64_t>(config.data.seed), Purpose::replacement, place, attempt)
                   .below(data.images());
       Clock clock;
@@ -176,7 +176,7 @@ struct ShardLoader::Impl {
       worker.plans.push_back(plan(slot, image, crop, width, height));
   }
 
-  /// The worker's image becomes crops, or goes to the device, where crops are made of it.
+  /// Makes crops of the worker's image, or stages it for the device, which then makes the crops.
   void deliver(std::size_t slot_index, std::int64_t image, Worker& worker) {
     const Slot& slot = slots[slot_index];
     const Clock clock;
@@ -198,7 +198,7 @@ struct ShardLoader::Impl {
     ++images_done;
   }
 
-  /// Whether the device will decode the image: then its bytes stay until it has.
+  /// Returns whether the device will decode the image. If so, its bytes stay in memory until then.
   bool claims(std::size_t slot_index, std::int64_t image, std::span<const std::uint8_t> encoded,
               std::size_t worker_index) {
     if (!feed || !parts->decoder) return false;
@@ -209,7 +209,7 @@ struct ShardLoader::Impl {
       require_intact(slot.places[static_cast<std::size_t>(image)], encoded);
     } catch (const Error& error) {
       if (error.code() != ExitCode::file) throw;
-      return false;  // load() finds it again, and tells of it
+      return false;  // load() meets the error again and reports it
     }
     const auto size = parts->decoder->takes(encoded, config.data.max_pixels, worker_index);
     if (!size) return false;
@@ -220,7 +220,7 @@ struct ShardLoader::Impl {
     return at.has_value();
   }
 
-  /// When all other images of the batch are there: the device decodes its part; what it fails on is the host's.
+  /// After all other images of the batch are decoded: the device decodes its part, the host those that it fails on.
   void finish(std::size_t slot_index, std::size_t worker_index) {
     Slot& slot = slots[slot_index];
     const std::span<Slot::Claim> mine(slot.claims.data(), slot.claimed.load());
@@ -243,7 +243,7 @@ struct ShardLoader::Impl {
     }
   }
 
-  /// What is known of a batch once all its images are there.
+  /// Fills in the parts of a batch that are known once all its images are decoded.
   static void complete(Slot& slot) {
     slot.batch.replaced = slot.replaced;
     slot.batch.targets.begins.resize(1);
@@ -251,9 +251,9 @@ struct ShardLoader::Impl {
     for (const auto& of_image : slot.targets) slot.batch.targets.add(of_image);
   }
 
-  /// The next batch that is staged, as the device makes it; waits for the reading, not for the device.
+  /// Submits the device work for the next staged batch. Waits until the batch is staged, but not for that work.
   void make_next() {
-    // Its slot could not be filled again before what lies there is read: the pipeline's last slot goes back here.
+    // The pipeline may refill its last slot only after the device has read it, so the slot goes back here.
     feed->settle();
     pipeline->give_back();
     const std::size_t index = pipeline->next().value();
@@ -264,7 +264,7 @@ struct ShardLoader::Impl {
   }
 
   const Batch& next_on_device() {
-    // First, before the side queue is told to wait for the training's work on the batch lent last.
+    // This must come first, before the side queue has to wait for the training's work on the batch lent last.
     feed->settle();
     pipeline->give_back();
     feed->hand_back();
@@ -275,13 +275,13 @@ struct ShardLoader::Impl {
       try {
         make_next();
       } catch (...) {
-        early = std::current_exception();  // the next batch's trouble, not this one's
+        early = std::current_exception();  // an error of the next batch, not of this one
       }
     }
     return batch;
   }
 
-  /// Decodes into the worker's image. A bad image is counted and told of; with policy "fail" it is the end.
+  /// Decodes into the worker's image. Counts and reports a bad image and returns false; with policy "fail", throws.
   bool decodes(std::span<const std::uint8_t> encoded, const ImagePlace& at, std::uint64_t index, Worker& worker) {
     const Clock clock;
     try {
@@ -306,7 +306,7 @@ struct ShardLoader::Impl {
     if (!reported.insert(index).second) return;
     log::warn(fmt::format("bad image replaced: {}: {}", where, reason));
     if (!std::filesystem::is_directory(config.log.run_dir)) return;
-    // One line in one write: ranks append to the same file.
+    // Each line is one write, since several ranks append to the same file.
     const std::string line = nlohmann::json{{"image", index}, {"where", where}, {"reason", reason}}.dump(
                                  -1, ' ', false, nlohmann::json::error_handler_t::replace) +
                              "\n";
@@ -339,7 +339,7 @@ struct ShardLoader::Impl {
   std::unique_ptr<DeviceFeed> feed;  // nullptr: batches on the host
   std::vector<DeviceDecoder::Job> decoding;
   std::mutex decoding_mutex;  // guards decoding and the decoder
-  std::exception_ptr early;   // what the batch after the one lent met
+  std::exception_ptr early;   // error of the batch after the one lent
   std::int64_t as_crops = 0;
   std::unique_ptr<Pipeline> pipeline;  // last: its threads use everything above
 };

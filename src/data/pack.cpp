@@ -24,22 +24,22 @@
 namespace seer::data {
 namespace {
 
-// Files a rank verifies between two exchanges of results.
+// Number of files that a rank verifies between two exchanges of results.
 constexpr std::uint64_t kRound_files = 256;
-// Longer names keep their end: one absurd path must not widen the whole column.
+// Longer names are cut to their last bytes: one very long path must not widen the whole column.
 constexpr std::size_t kMaxName_bytes = 255;
 
 /// An image that was accepted.
 struct Accepted {
-  std::uint64_t index = 0;  ///< among the candidates
+  std::uint64_t index = 0;  ///< index among the candidates
   ShardEntry entry;         ///< label: number of the class name in order of appearance
 };
 
-/// What verification says of one candidate; plain data, sent between ranks.
+/// The result of verifying one candidate. Plain data, sent between ranks.
 struct Verdict {
   std::uint64_t index = 0, bytes = 0, checksum = 0;
   std::uint32_t width = 0, height = 0;
-  std::uint32_t class_bytes = 0, path_bytes = 0, reason_bytes = 0;  // texts that follow
+  std::uint32_t class_bytes = 0, path_bytes = 0, reason_bytes = 0;  // lengths of the texts that follow
   std::uint32_t of_archive = 0;                                     // 1: the class is the archive's name
 };
 
@@ -64,7 +64,7 @@ const char* kind_of_other(const std::vector<std::uint8_t>& b) {
   return "not an image: no JPEG, PNG or WebP signature";
 }
 
-// "" if this file goes into a shard, else "kind: details".
+// Returns "" if this file goes into a shard, else "kind: details".
 std::string verify(const std::vector<std::uint8_t>& bytes, const PackOptions& options, Image& scratch, Verdict& out) {
   if (bytes.empty()) return "empty: 0 bytes";
   const auto header = read_header(bytes);
@@ -92,7 +92,7 @@ std::string verify(const std::vector<std::uint8_t>& bytes, const PackOptions& op
   return "";
 }
 
-/// All that the first pass learns; equal on all ranks but for `rejects`, which rank 0 holds.
+/// The results of the first pass; equal on all ranks, except `rejects`, which only rank 0 has.
 class Ledger {
  public:
   explicit Ledger(const PackOptions& options) : options_(options) {}
@@ -137,13 +137,13 @@ class Ledger {
     }
   }
 
-  /// Images that are there already; later ones of the same bytes are duplicates.
+  /// Registers images that the folder already holds; later images with the same bytes are duplicates.
   void know(const std::vector<std::pair<std::uint64_t, std::uint64_t>>& checksums_and_bytes) {
     seen_.insert(checksums_and_bytes.begin(), checksums_and_bytes.end());
   }
 
-  /// Sorts the classes and numbers them again; images without a folder have no class. `of_archives` false: nor have
-  /// those whose class is the name of an archive.
+  /// Sorts the classes and renumbers them. Images without a folder have no class. If `of_archives` is false, neither
+  /// have images whose class is the name of an archive.
   void number_classes(bool of_archives) {
     std::set<std::string> names;
     for (const auto& [key, n] : labels_) {
@@ -178,7 +178,7 @@ std::string eta(double done, double seconds) {
   return fmt::format(", {}:{:02} left", left / 60, left % 60);
 }
 
-// On a terminal a line a file would be slower than the files.
+// Limits progress output: on a terminal, one line per file would take longer than the files themselves.
 class Ticker {
  public:
   bool due() {
@@ -195,7 +195,7 @@ std::string per_second(std::uint64_t images, double seconds) {
   return fmt::format("{:.0f} images/s", static_cast<double>(images) / std::max(1e-3, seconds));
 }
 
-// First pass: every rank decodes every R-th candidate, and all learn the verdicts.
+// First pass: each of R ranks decodes every R-th candidate; all ranks get all verdicts.
 std::vector<Tally> verify_all(const SourceList& sources, const SourceRules& rules, const PackOptions& options,
                               const comm::Communicator& comm, Ledger& ledger) {
   const auto ranks = static_cast<std::uint64_t>(comm.size()), rank = static_cast<std::uint64_t>(comm.rank());
@@ -242,7 +242,7 @@ std::vector<Tally> verify_all(const SourceList& sources, const SourceRules& rule
   return stream->tallies();
 }
 
-// Accepted images [first, last) of each shard: a shard is closed before the image that would make it too large.
+// Ranges [first, last) of accepted images, one per shard. A shard ends before the image that would make it too large.
 std::vector<std::pair<std::size_t, std::size_t>> cut(const std::vector<Accepted>& images, std::uint64_t shard_bytes) {
   std::vector<std::pair<std::size_t, std::size_t>> shards;
   std::size_t first = 0;
@@ -259,7 +259,7 @@ std::vector<std::pair<std::size_t, std::size_t>> cut(const std::vector<Accepted>
   return shards;
 }
 
-// Equal for equal images, labels and sizes of shards, whatever the sources are called and however many ranks there are.
+// An id that depends on images, labels and shard sizes, but not on the names of the sources or the number of ranks.
 std::string identity(const Ledger& ledger, const std::vector<std::pair<std::size_t, std::size_t>>& shards,
                      std::int64_t max_pixels) {
   Checksum sum;
@@ -281,7 +281,7 @@ std::string identity(const Ledger& ledger, const std::vector<std::pair<std::size
   return fmt::format("{:016x}", sum.value());
 }
 
-// Candidates of the second pass, which must be what the first one saw.
+// Reads candidates again in the second pass and checks that they are the ones of the first pass.
 class Rereader {
  public:
   Rereader(const SourceList& sources, const SourceRules& rules) : stream_(open_stream(sources, rules)) {}
@@ -305,7 +305,7 @@ class Rereader {
   std::uint64_t at_ = 0;
 };
 
-// As it is stored: UTF-8, and the end of a longer one, from where a character begins.
+// The name to store: UTF-8. Of a name that is too long, the end, starting at a whole character.
 std::string stored_name(const std::string& raw) {
   const auto name = utf8_name(raw);
   if (name.size() <= kMaxName_bytes) return name;
@@ -314,7 +314,7 @@ std::string stored_name(const std::string& raw) {
   return name.substr(from);
 }
 
-// Checksum and bytes of the images that stay; rank 0 reads, all learn.
+// Checksums and sizes in bytes of the images to keep. Rank 0 reads them and shares them with all ranks.
 std::vector<std::pair<std::uint64_t, std::uint64_t>> images_there(const std::string& folder,
                                                                   const std::optional<SetOutput>& output,
                                                                   const comm::Communicator& alone,
@@ -363,7 +363,7 @@ PackResult pack(const PackOptions& options, const comm::Communicator& comm) {
   result.of_archive = left_out.samples ? 0 : ledger.of_archive;
   result.accepted = result.files = ledger.accepted.size();
   for (const auto& [kind, n] : ledger.rejected) result.files += n;
-  if (result.files > 0) {  // else the error says it
+  if (result.files > 0) {  // else the error says enough
     for (const auto& warning : left_out.warnings) log::warn(warning);
   }
   result.bytes = ledger.bytes;
@@ -383,7 +383,7 @@ PackResult pack(const PackOptions& options, const comm::Communicator& comm) {
     if (comm.is_root()) want_room(options.folder, ledger.bytes);
   });
 
-  // Second pass: every rank writes every R-th shard.
+  // Second pass: each of R ranks writes every R-th shard.
   const auto ranks = static_cast<std::size_t>(comm.size()), rank = static_cast<std::size_t>(comm.rank());
   const auto set = identity(ledger, shards, options.max_pixels);
   std::vector<ShardWriter> written;

@@ -58,7 +58,7 @@ struct ArchiveReader::Input {
     }
   }
 
-  // Not beyond the end, as libarchive's own reader of files does: there a cut archive would look like a whole one.
+  // Never skips beyond the end, unlike libarchive's own file reader: a cut-off archive would then look complete.
   static la_int64_t skip(archive*, void* self, la_int64_t wanted) {
     auto& in = *static_cast<Input*>(self);
     if (in.outer != nullptr) return 0;
@@ -86,7 +86,7 @@ ArchiveReader::ArchiveReader(ArchiveReader& outer)
 ArchiveReader::~ArchiveReader() = default;
 
 void ArchiveReader::open() {
-  // Those that need no other program.
+  // Only filters that need no external program.
   for (auto* filter :
        {archive_read_support_filter_gzip, archive_read_support_filter_bzip2, archive_read_support_filter_xz,
         archive_read_support_filter_lzma, archive_read_support_filter_zstd, archive_read_support_filter_compress}) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// One tar archive, read once from its start: a file, or an entry of another archive. Private to pack*.cpp.
+// Reads one tar archive once, from its start: a file, or an entry of another archive. Private to pack*.cpp.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,7 @@ struct archive_entry;
 
 namespace seer::data {
 
-/// The archive cannot be read on; the text is libarchive's reason, which may differ between ranks that read an entry
+/// Reading the archive cannot continue. The text is libarchive's reason; it may differ between ranks that read an entry
 /// and ranks that skip it.
 class BrokenArchive : public std::runtime_error {
   using std::runtime_error::runtime_error;
@@ -25,22 +25,23 @@ class ArchiveReader {
   struct Entry {
     std::string name;         ///< without a leading ./ or /
     std::uint64_t bytes = 0;  ///< declared
-    std::string refusal;      ///< not empty: no regular file
+    std::string refusal;      ///< if not empty: the entry is not a regular file
   };
 
-  /// BrokenArchive: it cannot be opened, or is no tar.
+  /// BrokenArchive if the file cannot be opened or is not a tar archive.
   explicit ArchiveReader(const std::string& path);
-  /// The entry that `outer` returned last, decompressed as it is read. `outer` stays where it is, and must not be
-  /// asked for its next entry while this one is in use.
+  /// Reads the entry that `outer` returned last, decompressing as it goes. `outer` must stay at this entry and at the
+  /// same address while this reader is in use.
   explicit ArchiveReader(ArchiveReader& outer);
   ~ArchiveReader();
 
-  /// The next entry that is no folder; false at the end. BrokenArchive.
+  /// Returns the next entry that is not a folder; false at the end. BrokenArchive.
   bool next(Entry& out);
-  /// The next bytes of that entry, holes of sparse files as zeros; fewer than asked for at its end. BrokenArchive.
+  /// Reads the next bytes of that entry, with zeros for holes of sparse files. Returns fewer than requested only at the
+  /// end of the entry. BrokenArchive.
   std::size_t read(std::span<std::uint8_t> to);
   std::uint64_t entries() const { return entries_; }
-  /// How much of the file is behind, 0 to 1.
+  /// Fraction of the file already read, 0 to 1.
   double fraction() const;
 
  private:
@@ -52,7 +53,7 @@ class ArchiveReader {
   std::unique_ptr<archive, void (*)(archive*)> archive_;
   archive_entry* entry_ = nullptr;
   std::uint64_t entries_ = 0;
-  // Of the entry: its size, how far it was read, and the block that libarchive gave last with its place.
+  // The entry's size, how far it was read, and the last block from libarchive with its position.
   std::uint64_t bytes_ = 0, at_ = 0, block_at_ = 0, block_bytes_ = 0;
   const std::uint8_t* block_ = nullptr;
 };

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// All files below a folder, each once, whatever links there are.
+// Lists all files below a folder, each once even if there are links.
 #include <fmt/format.h>
 #include <sys/stat.h>
 
@@ -65,8 +65,8 @@ std::vector<std::string> FolderWalk::files() {
   each([this](Root&) {
     if (enter("")) visit("", Links::follow);
   });
-  // Links after all that has a name of its own; those behind links in a round of their own. Sorted, for folders have no
-  // order.
+  // Follow links only after everything with its own name is listed. Links found behind links come in the next round.
+  // Sort them, since folders have no order.
   const auto has_links = [](const Root& root) { return !root.links.empty(); };
   while (std::any_of(roots_.begin(), roots_.end(), has_links)) {
     each([this](Root& root) {
@@ -78,7 +78,8 @@ std::vector<std::string> FolderWalk::files() {
   each([this](Root& root) {
     std::sort(root.linked_files.begin(), root.linked_files.end());
     for (const auto& link : root.linked_files) add_linked_file(link);
-    // What is not in the split is listed to be counted, and does not keep a linked folder from the split.
+    // List what lies outside the split only to count it. This does not mark folders as entered, so links in the split
+    // can still lead to them.
     for (const auto& name : root.other_splits) visit(name, Links::list);
   });
   std::vector<std::string> out;
@@ -103,7 +104,7 @@ void FolderWalk::visit(const std::string& prefix, Links links) {
     const bool other_split =
         prefix.empty() && !rules_.split.empty() && own != rules_.split && archive_stem(own) != rules_.split;
     if (!rules_.hidden && !hidden_kind(own).empty()) {
-      root_->found.emplace_back(name, "");  // to be counted
+      root_->found.emplace_back(name, "");  // only to count it
     } else if (type == fs::file_type::symlink && (links == Links::list || other_split)) {
       root_->found.emplace_back(prefix.empty() && fs::is_directory(full(name), error) ? name + "/" : name, "");
     } else if (type == fs::file_type::symlink) {
@@ -115,7 +116,7 @@ void FolderWalk::visit(const std::string& prefix, Links links) {
         visit(name + "/", links);
       }
     } else if (type == fs::file_type::regular) {
-      // A file that is a source itself is there already.
+      // A file that is also a source has already been added.
       const bool repeated = links == Links::follow && source_names_.contains(own) && is_source(full(name));
       root_->found.emplace_back(name, repeated ? "repeated: a source of its own" : "");
     } else {
@@ -129,7 +130,7 @@ void FolderWalk::visit(const std::string& prefix, Links links) {
   }
 }
 
-// Marks the folder as entered. Returns false, and adds a line that says why, if it was entered before or is unreadable.
+// Marks the folder as entered. If it was entered before or is unreadable, adds a record and returns false.
 bool FolderWalk::enter(const std::string& name) {
   struct stat info {};
   if (::stat(full(name).c_str(), &info) != 0) {
@@ -160,7 +161,7 @@ void FolderWalk::follow(const std::string& link) {
     root_->linked_files.push_back(link);
   } else if (type == fs::file_type::not_found) {
     std::error_code ignored;
-    // A split's own link: the slash says that it is not a file beside the splits.
+    // If the split itself is a link, the slash marks it as a folder, not a file next to the splits.
     root_->found.emplace_back(
         link == rules_.split ? link + "/" : link,
         fmt::format("unreadable: a broken link to {}", fs::read_symlink(full(link), ignored).string()));

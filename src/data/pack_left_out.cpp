@@ -40,13 +40,13 @@ std::vector<std::string> splits_among(const Names& names) {
   return splits;
 }
 
-// Says that what looks like several splits is packed together; "" for fewer than two.
+// A warning that folders which look like several splits are packed together; "" for fewer than two.
 std::string mixture(const std::vector<std::string>& splits, const std::string& where, const char* remedy) {
   if (splits.size() < 2) return "";
   return fmt::format("{} of {} are packed together; {}", listed(splits), utf8_name(where), remedy);
 }
 
-// A split that finds nothing, leaves nothing out, or has splits in it.
+// A warning if the split matches nothing, leaves nothing out, or contains splits itself; else "".
 std::string warning_of_split(const std::string& path, const std::string& split, const Tally& tally) {
   if (const auto own = tally.folders.find(split); own != tally.folders.end()) {
     const auto warning = mixture(splits_among(own->second), path + "/" + split, "give that folder as the source");
@@ -77,7 +77,7 @@ std::string warning_of_mixture(const SourceList::Source& source, const Tally& ta
   return mixture(splits_among(names_of(tally.folders)), source.given, kRemedy);
 }
 
-// Folders one level down that hold the split: what was meant, most likely.
+// Folders one level down that hold the split: most likely the user meant these as sources.
 std::vector<std::string> sources_meant(const SourceList& sources, const std::string& split,
                                        const std::vector<Tally>& tallies) {
   std::vector<std::string> meant;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A text file with one path a line.
+// Reads a text file with one path per line.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -28,14 +28,14 @@ SourceList::Source read_list(const std::string& path) {
     throw Error(ExitCode::file, fmt::format("{}: found a zero byte", path),
                 "a list is UTF-8 text with one path a line");
   }
-  // Inside of a list is what lies below the longest folder that all its paths have in common.
+  // "Inside" a list means below the longest folder that all its paths have in common.
   std::vector<std::string> common;
   bool first = true;
   std::replace(text.begin(), text.end(), '\r', '\n');
   std::istringstream lines(text);
   for (std::string line; std::getline(lines, line);) {
     line.resize(line.find_last_not_of(" \t") + 1);
-    remove_byte_order_mark(line);  // lists that were put together have one in their midst
+    remove_byte_order_mark(line);  // concatenated lists have one in the middle
     if (line.empty()) continue;
     if (line.starts_with("~/")) line = expand_home(line).value_or(line);
     add_file(source.files, line);

@@ -42,9 +42,9 @@ std::string_view archive_stem(std::string_view name) {
 
 std::string hidden_kind(std::string_view part) {
   if (part == "." || part == "..") return "";
-  if (part.starts_with("._")) return "._*";  // macOS: what else belongs to the file without these two characters
+  if (part.starts_with("._")) return "._*";  // macOS: extra data of the file whose name lacks these two characters
   if (part.starts_with('.')) return std::string(part);
-  // Of macOS, Synology, QNAP, NetApp, Windows, ext file systems and Python.
+  // Folders of macOS, Synology, QNAP, NetApp, Windows, ext file systems and Python.
   const bool system =
       is_one_of(lower(part), {"__macosx", "@eadir", "@__thumb", "#recycle", "@recycle", "#snapshot", "~snapshot",
                               "@recently-snapshot", "__pycache__", "$recycle.bin", "recycler",

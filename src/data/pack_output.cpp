@@ -25,7 +25,7 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-// Numbers of the shards of this name in the folder, ascending; with a suffix.
+// Numbers of the files <name>-<number>.h5<suffix> in the folder, ascending.
 std::vector<std::size_t> numbers_in(const std::string& folder, const std::string& name, const std::string& suffix) {
   std::vector<std::size_t> numbers;
   std::error_code error;
@@ -39,11 +39,11 @@ std::vector<std::size_t> numbers_in(const std::string& folder, const std::string
   return numbers;
 }
 
-// What is there to stay beside the new shards, each looked at before.
+// The existing shards to keep next to the new ones. Checks each of them.
 std::vector<Manifest::File> files_to_keep(const std::string& folder, const std::string& name,
                                           const comm::Communicator& alone) {
   const auto manifest = read_manifest(folder, name);
-  if (manifest && !manifest->complete) {  // a pack that did not finish says what was there before, and was to stay
+  if (manifest && !manifest->complete) {  // the manifest of an unfinished pack lists the shards that it was to keep
     if (manifest->files.empty() && !numbers_in(folder, name, "").empty()) {
       throw Error(ExitCode::input,
                   fmt::format("{}: a call that was to replace {}-*.h5 did not finish; old and new ones may be there",
@@ -75,7 +75,7 @@ std::vector<Manifest::File> files_to_keep(const std::string& folder, const std::
 
 }  // namespace
 
-/// Where the file system has no locks, nothing is locked.
+/// If the file system has no locks, does nothing.
 SetOutput::Lock::Lock(const std::string& folder, const std::string& name)
     : path_(fmt::format("{}/.{}.lock", folder, name)) {
   for (;;) {
@@ -91,7 +91,7 @@ SetOutput::Lock::Lock(const std::string& folder, const std::string& name)
     struct stat held {};
     struct stat there {};
     if (::fstat(file_, &held) == 0 && ::stat(path_.c_str(), &there) == 0 && held.st_ino == there.st_ino) return;
-    ::close(file_);  // its owner removed it meanwhile
+    ::close(file_);  // its owner has removed the file in the meantime
   }
 }
 SetOutput::Lock::~Lock() {
@@ -169,7 +169,7 @@ void write_rejects(const std::string& folder, const std::string& name, const std
   }
   for (const auto& r : rejects) {
     const json object = {{"split", name}, {"path", r.path}, {"reason", r.reason}, {"bytes", r.bytes}};
-    // Paths are bytes; those that are no UTF-8 get the replacement character.
+    // Paths are bytes. Those that are not UTF-8 get the replacement character.
     out << object.dump(-1, ' ', false, json::error_handler_t::replace) << '\n';
   }
   out.close();
@@ -181,7 +181,7 @@ void write_rejects(const std::string& folder, const std::string& name, const std
 
 void want_room(const std::string& folder, std::uint64_t bytes) {
   struct statvfs info {};
-  if (::statvfs(folder.c_str(), &info) != 0) return;  // the writes themselves will tell
+  if (::statvfs(folder.c_str(), &info) != 0) return;  // then the writes themselves will fail
   const auto free_bytes = static_cast<std::uint64_t>(info.f_bavail) * info.f_frsize;
   if (free_bytes < bytes) {
     throw Error(ExitCode::file,

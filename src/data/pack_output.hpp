@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The folder that pack writes into: names, leftovers of earlier calls, refusals. Private to pack*.cpp and synth.cpp.
+// The output folder of pack: names, leftovers of earlier calls, rejects. Private to pack*.cpp and synth.cpp.
 #pragma once
 
 #include <cstdint>
@@ -17,26 +17,27 @@ struct Reject {
   std::uint64_t bytes = 0;
 };
 
-/// The shards of one name in a folder, before and after. Rank 0 alone has one.
+/// The shards of one name in a folder, before and after the call. Only rank 0 has one.
 class SetOutput {
  public:
-  /// Makes the folder, tries that it can be written to, and removes temporaries that an interrupted call left. `alone`:
-  /// a communicator of one rank. Error(input) for what Existing::refuse refuses, and while another process writes
-  /// shards of this name there; Error(file).
+  /// Makes the folder, checks that it is writable, and removes temporary files that an interrupted call left. `alone`:
+  /// a communicator of one rank. Error(input) if there are shards and `existing` is refuse, or while another process
+  /// writes shards of this name there; Error(file).
   SetOutput(const std::string& folder, const std::string& name, Existing existing, const comm::Communicator& alone);
 
-  /// The files that stay (Existing::append).
+  /// The files to keep (Existing::append).
   const std::vector<Manifest::File>& kept() const { return kept_; }
   std::uint64_t images() const;
-  /// Of the first new shard.
+  /// Number of the first new shard.
   std::size_t first_number() const { return first_number_; }
-  /// Before the first shard is given its name: says that the set is incomplete, and removes what does not stay.
+  /// To be called before the first shard gets its name. Marks the set as incomplete and removes shards not to be kept.
   void begin_naming() const;
-  /// When all have their names: the new ones are of `set` and have these numbers of images. Now the set is complete.
+  /// To be called when all shards have their names. Records that the new ones belong to `set` and have these numbers of
+  /// images, and marks the set as complete.
   void end_naming(const std::string& set, const std::vector<std::uint64_t>& images) const;
 
  private:
-  /// Held by one process at a time; the file goes when it is given up.
+  /// A lock that one process at a time can hold. Its file is removed when the lock is released.
   class Lock {
    public:
     Lock(const std::string& folder, const std::string& name);
@@ -54,10 +55,11 @@ class SetOutput {
   std::size_t first_number_ = 0;
 };
 
-/// <folder>/rejects.jsonl: one object a refused file; lines of other names (splits) are kept, with append all are.
+/// Writes <folder>/rejects.jsonl: one object per rejected file. Keeps the lines of other names (splits), and with
+/// append all lines.
 void write_rejects(const std::string& folder, const std::string& name, const std::vector<Reject>& rejects,
                    Existing existing);
-/// Error(file) if the file system has fewer free bytes.
+/// Error(file) if the file system has fewer than `bytes` bytes free.
 void want_room(const std::string& folder, std::uint64_t bytes);
 
 }  // namespace seer::data

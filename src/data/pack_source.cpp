@@ -23,16 +23,16 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Names of folders that are kept to tell what a source holds.
+// Maximum number of folder names kept to describe a source.
 constexpr std::size_t kMaxFolders = 1000;
-constexpr std::size_t kMaxKinds = 30;  // hidden names that get a count of their own; the rest share one
+constexpr std::size_t kMaxKinds = 30;  // hidden names that are counted separately; the rest share one count
 constexpr const char* kCut = "unreadable: cut off in the archive";
 
 std::string too_large(std::uint64_t bytes) {
   return fmt::format("too large: {} bytes, over the limit of {}", bytes, kMaxFile_bytes);
 }
 
-// "": none that has a name.
+// Last name in the path, made absolute; "" if it has none.
 std::string folder_name(const std::string& path) {
   std::error_code error;
   auto folder = fs::absolute(path.empty() ? "." : path, error).lexically_normal();
@@ -40,8 +40,8 @@ std::string folder_name(const std::string& path) {
   return folder.filename().string();
 }
 
-// 1: everything in the archive lies in one folder, as most archives are made: what is directly inside counts from
-// there. Unless it is the split itself, with no splits in it.
+// Returns 1 if everything in the archive lies in one top folder, as in most archives; "directly inside" then means
+// inside that folder. Returns 0 otherwise, or if the top folder is the split itself and contains no splits.
 std::uint64_t top_folders(const std::string& path, const SourceRules& rules) try {
   ArchiveReader reader(path);
   std::string top;
@@ -51,14 +51,14 @@ std::uint64_t top_folders(const std::string& path, const SourceRules& rules) try
     const auto is_hidden = [](auto part) { return !hidden_kind(part).empty(); };
     if (!rules.hidden && std::any_of(parts.begin(), parts.end(), is_hidden)) continue;
     const bool is_text = parts.size() == 1 && !is_image_name(entry.name) && archive_stem(entry.name).empty();
-    if (is_text) continue;  // README beside the folder
+    if (is_text) continue;  // a README next to the folder
     if (parts.size() < 2 || (!top.empty() && parts[0] != top)) return 0;
     top = parts[0];
     splits_in_it |= parts.size() > 2 && (parts[1] == rules.split || is_split_name(parts[1]));
   }
   return top.empty() || (top == rules.split && !splits_in_it) ? 0 : 1;
 } catch (const BrokenArchive&) {
-  return 0;  // told when it is read
+  return 0;  // reported when the archive is read
 }
 
 SourceList::Source find_source(const std::string& path, const SourceRules& rules, FolderWalk& walk) {
@@ -93,7 +93,7 @@ SourceList::Source find_source(const std::string& path, const SourceRules& rules
   const std::string folder = file.parent_path().string();
   SourceList::Source source{Kind::list, path, folder, "", "", 0};
   if (read_header({reinterpret_cast<const std::uint8_t*>(start.data()), start.size()}).kind != ImageKind::unknown) {
-    source.above = 1;  // asked for by its name: it may be hidden
+    source.above = 1;  // the user named it, so it may be hidden
     add_file(source.files, file.filename().string(), walk.add_file(path));
   } else {
     if (remove_byte_order_mark(start).empty() && start.find('\0') != std::string::npos) {
@@ -108,7 +108,7 @@ SourceList::Source find_source(const std::string& path, const SourceRules& rules
   return source;
 }
 
-// Goes through the records of Source::files.
+// Iterates over the records of Source::files.
 class FileRecords {
  public:
   explicit FileRecords(const SourceList::Source& source) : source_(source) {}
@@ -157,7 +157,7 @@ std::string read_file(const std::string& path, std::vector<std::uint8_t>& out) {
   return "";
 }
 
-// In pieces: a header that declares much and holds little must not make us allocate much.
+// Reads in pieces: a header that declares more than the entry holds must not cause a large allocation.
 std::string read_entry(ArchiveReader& reader, std::uint64_t declared, std::vector<std::uint8_t>& out) {
   constexpr std::uint64_t kPiece_bytes = std::uint64_t{1} << 20;
   while (out.size() < declared) {
@@ -212,9 +212,9 @@ class Stream : public CandidateStream {
 
  private:
   struct Open {
-    std::string path, name;  ///< of the archive, as a candidate; the name of a source is ""
+    std::string path, name;  ///< of the archive as a candidate; name is "" for a source
     std::unique_ptr<ArchiveReader> reader;
-    std::string entry;  ///< its last file that lies in no folder
+    std::string entry;  ///< its last file that is not in a folder
     bool holds_files = false;
   };
 
@@ -234,7 +234,7 @@ class Stream : public CandidateStream {
     throw broken_source(e);
   }
 
-  // The next file of the source, unasked whether it is wanted.
+  // Returns the next file of the source, whether wanted or not.
   bool step(Candidate& out) {
     out = {};
     if (!files_) {
@@ -252,7 +252,7 @@ class Stream : public CandidateStream {
         if (!archive.holds_files) out.refusal = "empty: an archive without files";
       } catch (const BrokenArchive& e) {
         if (is_source(archive)) throw broken_source(e);
-        // Without the library's reason: it is another one where this rank had read the last entry.
+        // Omit the library's reason: it depends on whether this rank had read the last entry.
         out.refusal = fmt::format("broken archive: cut off or damaged after {} entries", archive.reader->entries());
       }
       out.path = archive.path;
@@ -275,7 +275,7 @@ class Stream : public CandidateStream {
     out.folder = out.of_archive ? own : parts[parts.size() - 2];
     if (out.folder == "..") out.folder.clear();
     if (!out.of_archive) return;
-    // 17.cls before or after 17.jpg: a webdataset, whose archives are pieces and no classes.
+    // 17.cls next to 17.jpg: a webdataset, whose archives are parts of it and not classes.
     const auto dot = entry.name.find('.'), last = archive.entry.find('.');
     const auto is_text = [](std::string_view name) {
       return name.ends_with(".cls") || name.ends_with(".txt") || name.ends_with(".json");
@@ -287,7 +287,7 @@ class Stream : public CandidateStream {
     archive.entry = entry.name;
   }
 
-  // An archive that is to be read, and can be, is entered instead of returned.
+  // If the candidate is an archive that can be read, enters it and returns true, so that it is not returned as a file.
   bool enters_archive(Candidate& out) {
     if (!out.refusal.empty()) return false;
     if (archive_stem(out.name).empty()) {
@@ -314,14 +314,14 @@ class Stream : public CandidateStream {
   bool is_wanted(const Candidate& c) {
     const auto parts = parts_of(c.name);
     const auto above = std::min<std::size_t>(source().above, parts.size());
-    // The folder that an archive holds everything in has a name of its own choice; what is above a list has not.
+    // Check the top folder of an archive for hidden names too, but not the folders above a list: the user named those.
     for (std::size_t i = source().kind == SourceList::Kind::archive ? 0 : above; i < parts.size() && !rules_.hidden;
          ++i) {
       const auto kind = hidden_kind(parts[i]);
       if (kind.empty()) continue;
       const std::string hidden =
           c.name.substr(0, static_cast<std::size_t>(parts[i].data() - c.name.data()) + parts[i].size());
-      if (hidden == last_hidden_) return false;  // counted once for all that lies in it
+      if (hidden == last_hidden_) return false;  // a hidden folder counts once for all its contents
       last_hidden_ = hidden;
       auto& counts = tally().hidden;
       ++counts[counts.size() < kMaxKinds || counts.contains(kind) ? kind : "others"];
@@ -347,9 +347,9 @@ class Stream : public CandidateStream {
   const SourceRules& rules_;
   std::size_t source_ = 0;
   std::optional<FileRecords> files_;
-  std::vector<Open> archives_;  // the one in the source, and the one in that
+  std::vector<Open> archives_;  // at most two: an archive, and one inside it
   std::string path_, last_hidden_;
-  std::uint64_t bytes_ = 0;  // of the file last returned, in an archive
+  std::uint64_t bytes_ = 0;  // size of the file returned last, in an archive
   std::vector<Tally> tallies_;
 };
 

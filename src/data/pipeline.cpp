@@ -83,7 +83,7 @@ void Pipeline::work(std::size_t worker) {
       error = std::current_exception();
     }
     lock.lock();
-    // The lowest job's error is the one reported, whichever thread came first.
+    // Report the error of the lowest job, whichever thread failed first.
     if (error && (!slot.error || job < slot.error_job)) {
       slot.error = error;
       slot.error_job = job;

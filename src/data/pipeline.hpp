@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Batches prepared ahead by worker threads: a ring of slots, filled in order, handed out in order. Knows nothing of
-// images; the training loader and the evaluation reader say what preparing a batch and doing one of its jobs means.
+// Worker threads prepare batches ahead in a ring of slots, which are filled and returned in order. The pipeline knows
+// nothing about images: the training loader and the evaluation reader define how to prepare a batch and run its jobs.
 #pragma once
 
 #include <condition_variable>
@@ -17,25 +17,25 @@ namespace seer::data {
 class Pipeline {
  public:
   struct Work {
-    /// Lays out `batch` in `slot`; returns how many jobs it has. One at a time, in the order of batches.
+    /// Prepares `batch` in `slot` and returns its number of jobs. Called for one batch at a time, in order.
     std::function<std::int64_t(std::int64_t batch, std::size_t slot)> prepare;
-    /// Does job `job` of the batch that lies in `slot`. Many at a time; `worker` is the calling thread's number.
+    /// Runs job `job` of the batch in `slot`. Many threads at a time; `worker` is the calling thread's number.
     std::function<void(std::size_t slot, std::int64_t job, std::size_t worker)> run;
-    /// If there is one: what a batch needs once all its jobs are done (none of them failed); it is ready after that.
+    /// Optional. Completes a batch after all its jobs have succeeded; the batch is ready after that.
     std::function<void(std::size_t slot, std::size_t worker)> finish = {};
   };
 
-  /// Batches [first, end). Threads start at once.
+  /// For batches [first, end). The threads start at once.
   Pipeline(std::size_t threads, std::size_t slots, std::int64_t first, std::int64_t end, Work work);
-  /// Waits for the jobs under way only.
+  /// Waits only for the jobs that are running.
   ~Pipeline();
   Pipeline(const Pipeline&) = delete;
   Pipeline& operator=(const Pipeline&) = delete;
 
-  /// Gives the slot of the last call back and waits for the next batch; nullopt after the last one. Rethrows what the
-  /// batch's first failing job threw.
+  /// Gives back the slot of the last call and waits for the next batch; nullopt after the last one. Rethrows the error
+  /// of the batch's first failed job.
   std::optional<std::size_t> next();
-  /// Gives the slot of the last call back now.
+  /// Gives back the slot of the last call now.
   void give_back();
   /// Whether next() would return at once.
   bool ready();
@@ -57,7 +57,7 @@ class Pipeline {
   void give_back_locked();
   void stop_threads();
   Slot& slot_of(std::int64_t batch) { return slots_[static_cast<std::size_t>(batch) % slots_.size()]; }
-  /// The oldest slot with a job that nobody has taken.
+  /// The oldest slot with a job that no thread has taken.
   Slot* open_slot();
 
   Work work_;

@@ -24,7 +24,7 @@ std::uint64_t derive(std::uint64_t key, std::uint64_t index) {
   return mix(key + kGolden * (index + 1));
 }
 
-/// Half the bits of the smallest power of four that holds [0, n).
+/// Half the number of bits of the smallest power of four that is at least n.
 int half_bits(std::uint64_t n) {
   return std::max(1, (static_cast<int>(std::bit_width(n - 1)) + 1) / 2);
 }
@@ -81,8 +81,8 @@ std::uint64_t Sampler::image(std::uint64_t epoch, std::uint64_t place) const {
   const std::uint64_t high = random.bits(), epoch_key = (high << 32) | random.bits();
   const std::uint64_t order_key = derive(epoch_key, 0);
 
-  // Where the short block (the data set's last) comes in this epoch's order of blocks: windows after its own begin
-  // `missing_` places earlier than full ones would.
+  // Find the short block (the last one of the data set) in this epoch's order of blocks. Windows after its window begin
+  // `missing_` places earlier than with full blocks.
   const std::uint64_t full = window_blocks_ * block_images_;
   const std::uint64_t short_slot = permute_back(blocks_ - 1, blocks_, order_key);
   const std::uint64_t short_window = short_slot / window_blocks_;
@@ -95,7 +95,7 @@ std::uint64_t Sampler::image(std::uint64_t epoch, std::uint64_t place) const {
   const std::uint64_t size = slots * block_images_ - (holds_short ? missing_ : 0);
 
   std::uint64_t inside = permute(place - begin, size, derive(epoch_key, window + 1));
-  // As if the short block were full: what lies behind its images moves up by what it lacks.
+  // Compute as if the short block were full: places after its images shift by `missing_`.
   if (holds_short) {
     const std::uint64_t short_end = (short_slot - first_slot + 1) * block_images_ - missing_;
     if (inside >= short_end) inside += missing_;

@@ -19,7 +19,7 @@ constexpr const char* kRemedy = "pack it again, or leave it out";
   throw Error(ExitCode::file, fmt::format("{}: {}", path, what), kRemedy, where);
 }
 
-// A one-dimensional, plain array of this type; its length.
+// Checks that `name` is a plain one-dimensional array of this type. Returns its description.
 h5::Description array(const h5::File& file, const std::string& name, h5::Type type, const char* wanted) {
   if (!file.exists(name)) fail(file.path(), fmt::format("has no {}", name));
   auto d = file.describe(name);

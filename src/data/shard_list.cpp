@@ -34,7 +34,7 @@ std::vector<std::string> split_list(const std::string& text) {
   return parts;
 }
 
-/// False where there is nothing of this name and nothing that it matches.
+/// Adds the files that `name` names. Returns false if there is no such file or folder and the pattern matches nothing.
 bool add(const std::string& name, std::vector<ChosenShard>& out) {
   std::error_code error;
   if (fs::is_directory(name, error)) {
@@ -89,7 +89,7 @@ std::vector<ChosenShard> find_shards(const std::string& text) {
           remedy);
     }
   }
-  // A file that was named and lies in a folder that was named is there once, as the folder's.
+  // If a file was named and its folder too, keep it once, with by_folder.
   std::sort(found.begin(), found.end(), [](const ChosenShard& a, const ChosenShard& b) {
     return a.path != b.path ? a.path < b.path : a.by_folder > b.by_folder;
   });

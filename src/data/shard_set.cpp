@@ -39,7 +39,7 @@ Place place_of(const std::string& path) {
   return {p.has_parent_path() ? p.parent_path().string() : ".", p.filename().string()};
 }
 
-/// A folder's shards of one name: what a pack writes.
+/// The shards of one name in a folder, as one pack writes them.
 using Name = std::pair<std::string, std::string>;  // folder, name
 std::optional<Name> name_of(const std::string& path) {
   const auto place = place_of(path);
@@ -70,7 +70,7 @@ void want_complete(const Name& name, const Manifest& manifest) {
   }
 }
 
-/// The files of one name as its manifest lists them.
+/// Checks that the files of one name are those that its manifest lists.
 void check_manifest(const Name& name, const Manifest& manifest, const std::map<std::string, const ShardInfo*>& here,
                     const std::set<std::string>& everywhere, bool whole) {
   want_complete(name, manifest);
@@ -108,7 +108,7 @@ struct Set {
   std::map<std::uint64_t, const ShardInfo*> numbers;
   const ShardInfo* twice = nullptr;
   std::uint64_t copies = 0;
-  bool whole = false;  ///< a folder was asked for that holds some of it
+  bool whole = false;  ///< some of it lies in a folder that was named as a whole
   std::set<Name> names;
 
   std::string text(const std::string& id) const {
@@ -127,7 +127,8 @@ struct Set {
   }
 };
 
-/// `listed`: names whose files are those of their manifest, so that what is incomplete was left out on purpose.
+/// Checks the sets that the shards record. `listed`: names that have a manifest and agree with it, so that shards
+/// missing from their sets were left out on purpose.
 void check_marks(const std::vector<ShardInfo>& shards, const std::vector<ChosenShard>& chosen,
                  const std::set<Name>& listed) {
   std::map<std::string, Set> sets;
@@ -146,7 +147,7 @@ void check_marks(const std::vector<ShardInfo>& shards, const std::vector<ChosenS
     set.whole = set.whole || chosen[i].by_folder;
     if (const auto name = name_of(shards[i].path)) set.names.insert(*name);
   }
-  std::map<Name, std::string> incomplete;  // what was said of one
+  std::map<Name, std::string> incomplete;  // name -> message about its incomplete set
   for (const auto& [id, set] : sets) {
     if (set.copies > 0) {
       log::warn(fmt::format("{} holds the images of {} again{}: they count twice", set.twice->path,
@@ -248,10 +249,10 @@ void check_sets(const std::vector<ShardInfo>& shards, const std::vector<ChosenSh
     if (const auto name = name_of(shards[i].path)) names[*name][place_of(shards[i].path).file] = &shards[i];
     everywhere.insert(place_of(shards[i].path).file);
   }
-  for (const auto& folder : whole) {  // also of those of which no shard is left
+  for (const auto& folder : whole) {  // include names of which no shard is left
     for (const auto& name : names_with_manifest(folder)) names[{folder, name}];
   }
-  std::map<std::string, std::vector<std::string>> splits;  // of a folder that is read as a whole
+  std::map<std::string, std::vector<std::string>> splits;  // per folder that is read as a whole
   for (const auto& [name, here] : names) {
     if (whole.contains(name.first) && !here.empty() && is_split_name(name.second)) {
       splits[name.first].push_back(name.second);

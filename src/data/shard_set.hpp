@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// One pack is one set of shards. Each shard says which set it is of, and <name>.manifest.json beside them lists the
+// One pack makes one set of shards. Each shard records its set, and <name>.manifest.json in the same folder lists the
 // files of a name (docs/formats.md). Private to the module.
 #pragma once
 
@@ -16,31 +16,31 @@ namespace seer::data {
 
 struct Manifest {
   struct File {
-    std::string name, set;  ///< set: "" of a shard that does not say
+    std::string name, set;  ///< set: "" if the shard does not record one
     std::uint64_t images = 0, bytes = 0;
   };
-  bool complete = false;    ///< false: files are being named, or were when the pack was killed
-  std::vector<File> files;  ///< complete: all of the name; else those that stay
+  bool complete = false;    ///< false: files are being named, or the pack was killed while it named them
+  std::vector<File> files;  ///< if complete: all files of the name; else those that the pack keeps
 };
 
 /// "<folder>/<name>.manifest.json"
 std::string manifest_path(const std::string& folder, const std::string& name);
-/// Nothing where there is none. Error(file) for one that is not understood.
+/// Returns nothing if there is no manifest. Error(file) if it cannot be parsed.
 std::optional<Manifest> read_manifest(const std::string& folder, const std::string& name);
-/// Takes the place of an earlier one at once, and is on disk when this returns. Error(file).
+/// Replaces an earlier manifest atomically. The new one is on disk when this returns. Error(file).
 void write_manifest(const std::string& folder, const std::string& name, const Manifest& manifest);
 
-/// Error(file) if a manifest in this folder says that a pack did not finish, whether or not shards are there.
+/// Error(file) if a manifest in this folder says that a pack did not finish, even if there are no shards.
 void want_finished(const std::string& folder);
 
 /// "<folder>/<name>-00012.h5"
 std::string shard_path(const std::string& folder, const std::string& name, std::size_t number);
-/// Name and number of "<name>-00012.h5", the file's name without folder; nothing for other names.
+/// Name and number from "<name>-00012.h5", a file name without folder; nothing for other names.
 std::optional<std::pair<std::string, std::size_t>> parse_shard_name(const std::string& file);
 
-/// Error(file) for parts of different packs under one name, for files of a pack that did not finish, and for a set of
-/// which shards are missing, unless the files were chosen one by one or by a pattern: then a warning says how many are
-/// left out. A shard that is there twice is warned of. `chosen` belongs to `shards`, one to one.
+/// Error(file) for parts of different packs under one name, for files of a pack that did not finish, and for a set with
+/// missing shards. If the files were chosen one by one or by a pattern, missing shards only give a warning with their
+/// number. Warns if a shard is present twice. `chosen[i]` belongs to `shards[i]`.
 void check_sets(const std::vector<ShardInfo>& shards, const std::vector<ChosenShard>& chosen);
 
 }  // namespace seer::data

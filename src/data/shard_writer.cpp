@@ -41,7 +41,7 @@ void sync_to_disk(const std::string& path) {
   const int why = errno;
   ::close(fd);
   errno = why;
-  // Some file systems cannot sync a folder; what they do instead is theirs to guarantee.
+  // Some file systems cannot sync a folder. Accept that: the guarantee is theirs.
   if (status != 0 && why != EINVAL && why != ENOTSUP) fail(path, "fsync");
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Choice of the batch source, and what the sources share.
+// Chooses the batch source; functions that all sources share.
 #include "seer/data/source.hpp"
 
 #include <fmt/format.h>
@@ -87,7 +87,7 @@ std::int64_t largest_image_pixels(const config::Config& config, const DataSet& d
   std::int64_t largest = 0;
   comm::agree(comm, "sizes of images", [&] {
     std::vector<std::uint32_t> widths, heights;
-    std::uint64_t block = 0;  // of all shards, dealt to the ranks in turn
+    std::uint64_t block = 0;  // counts blocks over all shards; the ranks take them in turn
     for (std::uint32_t s = 0; s < data.shards().size(); ++s) {
       const auto& shard = data.shards()[s];
       for (std::uint64_t begin = 0; begin < shard.images; begin += kBlockImages) {
@@ -99,7 +99,7 @@ std::int64_t largest_image_pixels(const config::Config& config, const DataSet& d
         data.read(s, shard.height_offset + 4 * begin, 4 * count, heights.data());
         for (std::uint64_t i = 0; i < count; ++i) {
           const auto pixels = std::uint64_t{widths[i]} * heights[i];
-          // Larger ones count as bad, and are not decoded.
+          // Larger images count as bad and are not decoded.
           if (pixels <= limit) largest = std::max(largest, static_cast<std::int64_t>(pixels));
         }
       }
@@ -110,12 +110,12 @@ std::int64_t largest_image_pixels(const config::Config& config, const DataSet& d
 
 std::int64_t loader_bytes(const config::Config& config, std::int64_t images_here, const Readers& readers) {
   constexpr std::int64_t kDecodedPerPixel = 3;
-  // Beside it as much again, which a progressive JPEG or one that is turned upright takes, or the read of several files
-  // (fetch.cpp; a byte a pixel) that the image's own is part of: the larger of the two.
+  // In addition to the decoded image, the larger of two: the same size again, for a progressive JPEG or one to be
+  // turned upright; or the shared read of several files that contains the image (fetch.cpp; one byte per pixel).
   constexpr std::int64_t kReadBytes = std::int64_t{4} << 20, kFilePerPixel = 1;
-  // Of an output pixel: its planes, the sums they are made of, and those of a blur; and tables and strips.
+  // Per output pixel: its planes, their sums, and the sums of a blur. Per thread: tables and strips.
   constexpr std::int64_t kScratchPerPixel = 16, kTablesBytes = std::int64_t{64} << 10;
-  constexpr double kUsualImages = 1e6;  // whose places are kept, where nobody has counted them
+  constexpr double kUsualImages = 1e6;  // assumed size of the data set if it is unknown, for the place cache
   const auto& data = config.data;
   std::int64_t bytes = 0, widest = 0;
   for (const auto& group : crop_groups(config.crops, images_here)) {

@@ -18,7 +18,7 @@ std::int64_t rounded(std::int64_t bytes) {
   return (bytes + kAlign - 1) / kAlign * kAlign;
 }
 
-/// Bytes of the scratch that a crop takes because of its box.
+/// Scratch bytes that a crop takes because of its box.
 std::int64_t scratch_of(const kernels::Box& box, std::int64_t size) {
   const auto room = kernels::room_of(box, size);
   return 4 * (room.rows * size + room.weights);
@@ -39,7 +39,7 @@ kernels::CropJob job_of(const CropPlan& plan, const config::Augment& augment) {
   job.flip = plan.flip;
   if (plan.jitter) {
     for (const Jitter step : plan.order) {
-      // As in apply_crop: a strength of zero in the configuration switches a step off.
+      // As in apply_crop: a configured strength of zero switches a step off.
       const auto add = [&job](double strength, kernels::Colour change) {
         if (strength > 0) job.order[job.changes++] = change;
       };
@@ -71,7 +71,7 @@ StagingPlan::StagingPlan(const config::Config& config, std::int64_t images_here)
   }
   jobs_bytes = rounded(static_cast<std::int64_t>(kinds.size()) * images * std::int64_t{sizeof(kernels::CropJob)});
   table_bytes = jobs_bytes + rounded(rows * std::int64_t{sizeof(std::int64_t)});
-  // As much scratch as square images of that many pixels take whose crops show all of them.
+  // Scratch for square images of staging_pixels pixels, with crops that show the whole image.
   const auto side = static_cast<std::int64_t>(std::sqrt(static_cast<double>(config.data.staging_pixels)));
   Room each{rounded(3 * config.data.staging_pixels), 0};
   for (const auto& kind : kinds) each.scratch += scratch_of({0, 0, side, side}, kind.size);
@@ -97,7 +97,7 @@ void Staging::start() {
 }
 
 kernels::CropJob* Staging::job(std::int64_t image, std::size_t crop) {
-  // Rows of a batch: crop * images + image, groups one after another.
+  // Row of a batch: crop * images + image. Groups follow one another.
   return static_cast<kernels::CropJob*>(memory_.data()) + static_cast<std::int64_t>(crop) * plan_.images + image;
 }
 
@@ -117,7 +117,7 @@ void Staging::add(std::int64_t image, const Image& decoded, std::span<const Crop
   std::int64_t place = -1;
   {
     std::lock_guard lock(mutex_);
-    // What the others may still fall back on stays free.
+    // Keep the room free that the other images need if they must go as crops.
     const std::int64_t others = waiting_ - 1;
     if (front_ + back_ + room.pixels + others * plan_.reserved.pixels <= plan_.most.pixels &&
         scratch_ + room.scratch + others * plan_.reserved.scratch <= plan_.most.scratch) {
@@ -165,7 +165,7 @@ std::optional<std::int64_t> Staging::claim(std::int64_t image, std::int64_t widt
   std::int64_t place = 0;
   {
     std::lock_guard lock(mutex_);
-    // The image keeps its reserve, since its decoding may fail.
+    // This image's reserve stays free too, since its decoding on the device may fail.
     if (front_ + back_ + room.pixels + waiting_ * plan_.reserved.pixels > plan_.most.pixels ||
         scratch_ + room.scratch + waiting_ * plan_.reserved.scratch > plan_.most.scratch)
       return std::nullopt;

@@ -20,7 +20,7 @@ namespace seer::data {
 namespace {
 
 constexpr int kQuality = 90;
-constexpr std::int64_t kRound_images = 64;  // a rank draws between two exchanges
+constexpr std::int64_t kRound_images = 64;  // images that a rank draws between two exchanges
 constexpr std::int64_t kMaxShard_images = 8192, kMaxShard_pixels = std::int64_t{1} << 28;
 
 class Encoder {
@@ -43,7 +43,7 @@ class Encoder {
   std::unique_ptr<void, void (*)(void*)> handle_;
 };
 
-// Images [first, first + count), drawn by all ranks, known to all, in order.
+// Draws images [first, first + count) with all ranks. Returns all of them on every rank, in order.
 std::vector<std::string> draw(const SynthOptions& o, std::int64_t first, std::int64_t count,
                               const comm::Communicator& comm, Encoder& encoder) {
   std::string mine;
@@ -82,7 +82,7 @@ SynthResult synth(const SynthOptions& o, const comm::Communicator& comm) {
   for (std::int64_t c = 0; c < o.classes; ++c) classes.push_back(synth_class_name(c));
   std::vector<std::string> sorted = classes;
   std::sort(sorted.begin(), sorted.end());
-  std::vector<std::int32_t> label_of;  // names are sorted in shards, as pack sorts them
+  std::vector<std::int32_t> label_of;  // class names in shards are sorted, as in pack
   for (const auto& name : classes) {
     label_of.push_back(
         static_cast<std::int32_t>(std::lower_bound(sorted.begin(), sorted.end(), name) - sorted.begin()));
@@ -94,7 +94,7 @@ SynthResult synth(const SynthOptions& o, const comm::Communicator& comm) {
   std::vector<ShardWriter> written;
   const std::int64_t last = begin + o.images;
   const auto shards = static_cast<std::uint64_t>((o.images + per_shard - 1) / per_shard);
-  // What the images follow from.
+  // The id depends on everything that determines the images.
   const auto set =
       fmt::format("{:016x}", checksum(fmt::format("synth 1: {} {} {} {} {}", o.seed, o.classes, o.size, begin, last)));
   std::vector<std::uint64_t> images_of;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// How a synthetic image is drawn: signed distances for the shapes, a periodic function for the texture, four samples a
-// pixel against jagged edges.
+// Draws a synthetic image: signed distances give the shapes, a periodic function the texture. Four samples per pixel
+// smooth the edges.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -27,7 +27,7 @@ struct Recipe {
   int texture, shape, layout;
 };
 
-// Neighbouring classes differ in all three; all combinations occur once in kSynthClasses.
+// Consecutive classes differ in texture, shape and layout. Each combination occurs once in kSynthClasses.
 Recipe recipe_of(std::int64_t c) {
   return {static_cast<int>(c % kTextures), static_cast<int>((c / kTextures + c) % kShapes),
           static_cast<int>((c / (kTextures * kShapes) + c) % kLayouts)};
@@ -50,7 +50,7 @@ double box(Point p, double half_width, double half_height) {
   return std::max(std::abs(p.x) - half_width, std::abs(p.y) - half_height);
 }
 
-// Negative inside; all about equally large.
+// Signed distance to a shape, negative inside. All shapes have about the same area.
 double distance(int shape, Point p) {
   switch (shape) {
     case 0:
@@ -62,7 +62,7 @@ double distance(int shape, Point p) {
       return std::max(y - 0.65, std::sqrt(3.0) / 2 * std::abs(p.x) - 0.5 * y - 0.62);
     }
     case 3: {
-      // Five points: the boundary's radius as a function of the angle from the nearest point.
+      // Five-pointed star: the radius of its boundary as a function of the angle from the nearest point.
       constexpr double kSector = 2 * kPi / 5;
       const double angle = std::abs(std::remainder(std::atan2(p.x, p.y), kSector)) / (kSector / 2);
       const double outer = 1.1, inner = 0.5;
@@ -75,7 +75,7 @@ double distance(int shape, Point p) {
   }
 }
 
-// A number in [0, 1) that depends on a lattice point and the image (a step of SplitMix64).
+// A number in [0, 1) determined by a lattice point and the image (one step of SplitMix64).
 double lattice(std::int64_t x, std::int64_t y, std::uint64_t key) {
   std::uint64_t z = key + 0x9E3779B97F4A7C15ULL * static_cast<std::uint64_t>(x) +
                     0xC2B2AE3D27D4EB4FULL * static_cast<std::uint64_t>(y);
@@ -94,9 +94,9 @@ double noise(Point p, std::uint64_t key) {
   return std::lerp(top, bottom, v);
 }
 
-// Which of the two colours, 0 to 1, at a point in periods; `from_centre` for textures that belong to the object.
+// Mix of the two colours, 0 to 1, at a point given in periods. `from_centre`: for textures relative to the object.
 double texture(int kind, Point p, Point from_centre, std::uint64_t key) {
-  // A soft edge a sixth of a period wide: no finer detail than a few pixels can show.
+  // A soft edge, for v from -1/6 to 1/6: no finer detail than a few pixels can show.
   auto edge = [](double v) { return std::clamp(0.5 + 3 * v, 0.0, 1.0); };
   switch (kind) {
     case 0:
@@ -120,7 +120,7 @@ using Colour = std::array<double, 3>;
 double brightness(const Colour& c) {
   return 0.299 * c[0] + 0.587 * c[1] + 0.114 * c[2];
 }
-// Any hue and saturation, but of a given brightness: which part is light and which dark would tell images apart.
+// Any hue and saturation at a given brightness. If it varied, light and dark parts would identify images.
 Colour draw_colour(Random& random, double of_brightness) {
   Colour c = {random.uniform(), random.uniform(), random.uniform()};
   const double shift = of_brightness + random.uniform(-0.06, 0.06) - brightness(c);
@@ -131,9 +131,8 @@ Colour mix(const Colour& a, const Colour& b, double t) {
   return {std::lerp(a[0], b[0], t), std::lerp(a[1], b[1], t), std::lerp(a[2], b[2], t)};
 }
 
-// Orientation, grain and the ground's pattern stay in narrow bands: they are the same in all crops of an image and no
-// augmentation touches them, so where they varied freely SwAV learned to tell images by them and nothing of the
-// classes.
+// Orientation, grain and the ground's pattern vary little. They are the same in all crops of an image and no
+// augmentation changes them: when they varied freely, SwAV learned only to identify images by them.
 constexpr double kGrain = 0.01, kGroundScale = 3, kLargestTurn = 0.25;
 Turn small_turn(Random& random) {
   return Turn(random.uniform(-kLargestTurn, kLargestTurn));
@@ -145,7 +144,7 @@ struct Object {
   Turn turn;
 };
 
-// Where the objects are, in units of the image's side.
+// Positions of the objects, in units of the image's side.
 std::vector<Object> place(int layout, Random& random) {
   static constexpr std::array<std::array<double, 2>, kLayouts> kRadius = {
       {{0.33, 0.45}, {0.21, 0.28}, {0.14, 0.19}, {0.18, 0.24}}};
@@ -167,7 +166,7 @@ std::vector<Object> place(int layout, Random& random) {
     default:
       at = {{-0.5 * gap, -0.5 * gap}, {0.5 * gap, -0.5 * gap}, {-0.5 * gap, 0.5 * gap}, {0.5 * gap, 0.5 * gap}};
   }
-  // The whole group somewhere near the middle; parts may leave the image.
+  // Put the whole group near the middle; parts may lie outside the image.
   const Point middle = {0.5 + random.uniform(-0.17, 0.17), 0.5 + random.uniform(-0.17, 0.17)};
   std::vector<Object> objects;
   for (const Point& p : at) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The part that needs no device: environment to device number, and what is said about it.
+// The part that needs no device: from the environment to a device number, and the messages about it.
 #include "seer/device/binding.hpp"
 
 #include <fmt/format.h>
@@ -23,11 +23,11 @@ std::string& shared_by() {
   return who;
 }
 
-// mpirun's own come first: started inside a Slurm job, its ranks inherit the SLURM_LOCALID of the job's script.
+// mpirun's own variables come first: inside a Slurm job, its ranks inherit the SLURM_LOCALID of the job's script.
 constexpr const char* kLocalRanks[] = {"OMPI_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID",
                                        "PMI_LOCAL_RANK", "SLURM_LOCALID"};
 
-/// Of the whole text; -1 where it is no number.
+/// Parses the whole text; -1 if it is not a number.
 int number_of(std::string_view text) {
   int value = -1;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
@@ -64,7 +64,7 @@ int device_for(const Launch& launch, int visible_devices) {
                 "what the host build is for (cmake --preset host-release)");
   }
   if (launch.local_rank < 0) return 0;  // started without a launcher: the only rank
-  // Where one is visible, each rank may have been shown another: that is seen when the ranks compare theirs.
+  // If only one is visible, each rank may see a different one. The ranks find out when they compare their devices.
   return launch.local_rank % visible_devices;
 }
 
@@ -78,8 +78,8 @@ bool has_code_for(std::string_view architectures, int capability) {
       one.remove_suffix(ending.size());
       return true;
     };
-    // Both kinds unless one is named: machine code, for later devices of the same generation too, and PTX, which the
-    // driver translates for any later one.
+    // Without a suffix, the build has both kinds: machine code, which also runs on later devices of the same
+    // generation, and PTX, which the driver translates for any later device.
     const bool machine_code_only = cut_off("-real"), ptx_only = cut_off("-virtual");
     const bool exact = cut_off("a"), family = cut_off("f");
     const int built = number_of(one);

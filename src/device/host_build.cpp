@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a host build has in place of src/device/cuda.
+// Replaces src/device/cuda in a host build.
 #if !defined(SEER_CUDA)
 #include <fmt/format.h>
 #include <unistd.h>
@@ -40,7 +40,7 @@ DeviceQueue::DeviceQueue(Priority) {
 DeviceQueue::~DeviceQueue() {
   stand_in_drop(queue_.stream);
 }
-void DeviceQueue::follow(const Queue&) {}  // what the other was handed is done
+void DeviceQueue::follow(const Queue&) {}  // the other queue's work is done already
 
 PinnedBuffer::PinnedBuffer(std::size_t bytes) : bytes_(bytes) {
   if (bytes == 0) return;

@@ -11,8 +11,8 @@ namespace {
 
 constexpr std::size_t kUnlimited = std::numeric_limits<std::size_t>::max();
 
-/// The number behind `key` in a file of lines "key number"; with an empty key the first word, for which "max" means
-/// that there is no limit. `otherwise` where there is no such file or line.
+/// The number after `key` in a file of lines "key number"; with an empty key the file's first word. Returns `otherwise`
+/// if there is no such file or line, or no number ("max": no limit).
 std::size_t figure(const std::string& path, const std::string& key, std::size_t otherwise) {
   std::ifstream in(path);
   std::string line;
@@ -27,15 +27,15 @@ std::size_t figure(const std::string& path, const std::string& key, std::size_t 
   return otherwise;
 }
 
-/// How a version of control groups names things.
+/// File and key names of one version of control groups.
 struct Names {
   const char *limit, *usage, *inactive_file;
 };
 constexpr Names kVersion1{"memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"};
 constexpr Names kVersion2{"memory.max", "memory.current", "inactive_file"};
 
-/// From the group at `path` up to `root`. In a container the path may be the machine's, of which only the end is
-/// mounted, as the root: what is not there is passed over.
+/// Applies the limits of all groups from `path` up to `root`. In a container `path` may be the machine's path, but only
+/// its end is mounted, as the root; groups that are not visible are skipped.
 void apply(const std::string& root, std::string path, const Names& names, HostMemory& memory) {
   for (;;) {
     const auto folder = root + path + "/";
@@ -45,7 +45,7 @@ void apply(const std::string& root, std::string path, const Names& names, HostMe
       const auto held = figure(folder + names.usage, "", 0);
       const auto files = figure(folder + "memory.stat", names.inactive_file, 0);
       const auto used = held - std::min(held, files);
-      // Never 0, which would say that nothing is known.
+      // Never 0, which would mean unknown.
       memory.available = std::min(memory.available, std::max<std::size_t>(limit - std::min(limit, used), 1));
     }
     if (path.empty()) return;
@@ -53,7 +53,7 @@ void apply(const std::string& root, std::string path, const Names& names, HostMe
   }
 }
 
-/// "/a/b" of a line "4:memory:/a/b", without a slash at its end.
+/// Returns "/a/b" for a line "4:memory:/a/b", without a slash at its end.
 std::string path_of(const std::string& line) {
   auto path = line.substr(line.find(':', line.find(':') + 1) + 1);
   while (path.ends_with('/')) path.pop_back();

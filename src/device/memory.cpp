@@ -43,12 +43,12 @@ void* system_allocate(std::size_t bytes, Space space) {
     throw Error(code, fmt::format("out of host memory: {} bytes wanted in one block", bytes),
                 "use a smaller batch, smaller crops or more ranks");
   }
-  // Of the last, incomplete huge page only what is touched: hundreds of packed weights end in one.
+  // Not for the last, incomplete huge page, which would take its full size: hundreds of packed weights end in one.
   if (align == kHugePage) madvise(data, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
   return data;
 }
 
-/// Does nothing with planned memory, nor where there is none.
+/// Does nothing for planned memory or null.
 void system_free(void* data, Space space) noexcept {
   if (space == Space::host) std::free(data);
 #if defined(SEER_CUDA)
@@ -129,8 +129,8 @@ Loan Pool::tensor(Shape shape, DType dtype) {
     for (std::size_t i = 0; i < c.free.size(); ++i) {
       const auto& stretch = c.free[i];
       if (stretch.bytes < wanted) continue;
-      // The end of an arena counts as endless, as it is where it is planned: else a real one, which ends where the plan
-      // said, would fill its end before a larger hole, and run out.
+      // The stretch at an arena's end counts as endless, as it is in a plan. Otherwise a real arena, which ends where
+      // the plan said, would fill its end before a larger hole, and run out.
       const bool last = stretch.begin + stretch.bytes == c.bytes;
       const std::size_t size = last ? SIZE_MAX : stretch.bytes;
       if (chunk != nullptr && size >= best_size) continue;

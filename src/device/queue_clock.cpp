@@ -33,7 +33,7 @@ double ms_between(void* from, void* to) {
   return static_cast<double>(ms);
 }
 #else
-// The stand-in's work is done when it was handed over.
+// The stand-in's work is done when it is submitted, so an event is just a time.
 const Clock& since_start() {
   static const Clock clock;
   return clock;

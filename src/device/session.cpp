@@ -27,7 +27,7 @@ void start_kokkos() {
 Session::Session(int threads) {
   const char* wanted = std::getenv("OMP_NUM_THREADS");
   if (threads == 0) threads = wanted != nullptr && *wanted != '\0' ? omp_get_max_threads() : 1;
-  omp_set_dynamic(0);  // teams of the size that is asked for: oneDNN waits for all of their threads
+  omp_set_dynamic(0);  // teams must have the requested size: oneDNN waits for all of their threads
   omp_set_num_threads(threads);
   if (!Kokkos::is_initialized()) start_kokkos();
 }

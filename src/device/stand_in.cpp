@@ -23,11 +23,11 @@ namespace {
 
 std::atomic<int> alive{0};
 
-/// Addresses, not memory: pages come with the first touch.
+/// Only addresses are reserved: the system provides memory at the first touch.
 constexpr std::size_t kReservedBytes = std::size_t{1} << 36;
 constexpr std::size_t kAlign = 256, kPage = std::size_t{2} << 20;
 
-/// The memory: one stretch of addresses, so that one call opens or closes all of it.
+/// The memory is one range of addresses, so that one call opens or closes all of it.
 struct Memory {
   std::mutex mutex;
   char* base = nullptr;
@@ -64,17 +64,17 @@ struct Memory {
 };
 
 Memory& memory() {
-  static auto* const made = new Memory;  // buffers of static life may go after it would
+  static auto* const made = new Memory;  // never destroyed: static buffers may be freed later
   return *made;
 }
 
-/// A stream: copies to pinned memory that have been made, but not seen.
+/// A stream holds copies to pinned memory that were made but have not arrived yet.
 struct Stream {
   struct Arrival {
     void* to = nullptr;
     std::vector<char> bytes;
   };
-  std::vector<Arrival> arrivals;  ///< the first `count` of them; the others are kept for their memory
+  std::vector<Arrival> arrivals;  ///< only the first `count` are in use; the others keep their memory
   std::size_t count = 0;
 
   void add(void* to, const void* from, std::size_t bytes) {
@@ -230,7 +230,7 @@ void stand_in_copy(const Queue& queue, const void* from, Space from_space, void*
     return;
   }
   if (stream != nullptr)
-    stream->arrive();  // what is read may be on its way; what is written is no pinned memory, and waits
+    stream->arrive();  // `from` may wait for an arrival, and a copy to memory that is not pinned blocks anyway
   std::memcpy(to, from, bytes);
 }
 

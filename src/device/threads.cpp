@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// How many threads a rank may have. Asked before any is made: OpenMP's library takes every number, and ends the process
-// by itself where the system refuses it a thread.
+// Checks how many threads a rank may have, before any is created: OpenMP's library accepts every number, and ends the
+// process by itself if the system refuses it a thread.
 #include <fmt/format.h>
 #include <omp.h>
 #include <sched.h>
@@ -21,13 +21,14 @@
 namespace seer::device {
 namespace {
 
-constexpr int kThreadsPerCore = 4, kAlways = 64;  // more than this never helps; so many a small machine also takes
+constexpr int kThreadsPerCore = 4, kAlways = 64;  // more per core never helps; even a small machine allows kAlways
 
 int cores() {
   return std::max(1, static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN)));
 }
 
-/// All alive at the same time; Error(device) names the first that the system refuses.
+/// Starts `count` threads that are alive at the same time. Throws Error(device) naming the first that the system
+/// refuses.
 void try_threads(int count) {
   std::promise<void> end;
   const auto ended = end.get_future().share();
@@ -61,7 +62,7 @@ int thread_count(const char* name, const char* value, int most) {
   int count = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), count);
   const std::string_view rest(end, static_cast<std::size_t>(text.data() + text.size() - end));
-  // OpenMP takes a list, a number for each level of nesting: "4,2".
+  // OpenMP accepts a list with one number per level of nesting: "4,2".
   const bool number = error == std::errc() && rest.find_first_not_of("0123456789, \t") == std::string_view::npos;
   if (number && count >= 1 && count <= most) return count;
   throw Error(ExitCode::input,
@@ -73,7 +74,7 @@ std::string require_threads() {
   const int threads = std::max(1, thread_count("OMP_NUM_THREADS", std::getenv("OMP_NUM_THREADS"), most_threads()));
   thread_count("KOKKOS_NUM_THREADS", std::getenv("KOKKOS_NUM_THREADS"), most_threads());
   try_threads(threads);
-  // Libraries wait for every thread of a team, and would wait forever for those that OpenMP does not make.
+  // Libraries wait for every thread of a team, so they would wait forever for threads that OpenMP does not create.
   const bool teams = omp_get_max_active_levels() > 0;
   if (const int most = teams ? omp_get_thread_limit() : 1; most < threads) {
     throw Error(ExitCode::input,

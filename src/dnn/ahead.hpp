@@ -5,12 +5,12 @@
 
 namespace seer::dnn::direct {
 
-/// Asks for the memory of the next piece of work, some channels of some rows of an image, a few cache lines at a time
-/// in between the present one: the hardware guesses neither the next band of rows nor strided results.
+/// Prefetches what the next task needs of one array (some channels of some rows of an image), a few cache lines at a
+/// time during the present task: the hardware predicts neither the next band of rows nor strided results.
 class Ahead {
  public:
   Ahead() = default;
-  /// `pixels` pieces of `floats`, `stride` floats apart, to be asked for in `steps` steps.
+  /// `pixels` pieces of `floats` each, `stride` floats apart, prefetched in `steps` steps.
   Ahead(const float* begin, std::int64_t pixels, std::int64_t floats, std::int64_t stride, std::int64_t steps)
       : pixel_(reinterpret_cast<const char*>(begin)),
         end_(pixel_ + pixels * stride * 4),
@@ -36,7 +36,7 @@ class Ahead {
   std::int64_t bytes_ = 0, stride_ = 0, offset_ = 0, lines_per_step_ = 0;
 };
 
-/// Below this, activations stay in the second-level cache between layers, and asking ahead is only work.
+/// Smaller activations stay in the second-level cache between layers; prefetching them only costs time.
 constexpr std::int64_t kAheadFrom = 1 << 20;  // bytes
 
 }  // namespace seer::dnn::direct

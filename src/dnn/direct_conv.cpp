@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Forward and backward to data of the direct convolution.
+// The direct convolution: forward and backward to data.
 #include "direct_conv.hpp"
 
 #include <omp.h>
@@ -14,7 +14,7 @@ namespace seer::dnn::direct {
 
 namespace {
 
-constexpr int kMostVectors = 4;  // result vectors a pixel in one tile
+constexpr int kMostVectors = 4;  // vectors of results per pixel in one tile
 constexpr int kMostPixels = 14;  // 224 / 2^i is a multiple of 14 or 7
 
 // Accumulators, the weights' vectors and one pixel's broadcast value must fit the registers.
@@ -22,9 +22,9 @@ constexpr int most_pixels(int vectors) {
   return std::min(kMostPixels, (kRegisters - 1 - vectors) / vectors);
 }
 
-/// What a tile of results needs besides its place.
+/// Arguments of a tile, except its place.
 struct TileArgs {
-  const std::int64_t* taps;  ///< offsets in floats from the first pixel
+  const std::int64_t* taps;  ///< offsets from the first pixel, in floats
   std::int64_t tap_count, blocks, block_stride;
   const float* weights;  ///< [tap][block][8][V * 8]
   std::int64_t out_stride;
@@ -86,7 +86,7 @@ constexpr std::array<std::array<Tile, kMostPixels + 1>, kMostVectors + 1> kTiles
     tiles_of<3>(std::make_integer_sequence<int, kMostPixels>()),
     tiles_of<4>(std::make_integer_sequence<int, kMostPixels>())};
 
-/// Splits n into the fewest parts of at most `most`, as equal as can be: part i of them.
+/// Splits n into the fewest parts of at most `most`, as equal as possible. begin(i): first element of part i.
 struct Split {
   std::int64_t n, parts;
   Split(std::int64_t total, std::int64_t most) : n(total), parts((total + most - 1) / most) {}
@@ -97,7 +97,7 @@ constexpr std::int64_t kWeightsInL1 = 16 << 10;   // bytes of weights that stay 
 constexpr std::int64_t kCompactInL2 = 192 << 10;  // bytes of the compact buffer
 constexpr std::int64_t kImageInL2 = 384 << 10;    // bytes of all channels of a band
 constexpr std::int64_t kAllWeightsInL2 = 256 << 10;
-constexpr std::int64_t kSetChannels = 64;  // channels of narrow groups that are copied together
+constexpr std::int64_t kSetChannels = 64;  // channels of narrow groups copied together
 
 std::int64_t band_units(const Geometry& g, std::int64_t set) {
   const std::int64_t compact_row = g.compact_row() * set * (g.group_in / kBlock) * 4;
@@ -108,7 +108,7 @@ std::int64_t band_units(const Geometry& g, std::int64_t set) {
   return (g.units + bands - 1) / bands;
 }
 
-/// Packed: [group][tile of channels][pass][tap][input channel][channels of the tile].
+/// Layout: [group][tile of channels][pass][tap][input channel][channels of the tile].
 void pack(const Geometry& g, Direction direction, std::int64_t kernel, const float* weights, float* packed) {
   const Split tiles(g.group_out / kBlock, kMostVectors);
   const bool forward = direction == Direction::forward;
@@ -121,7 +121,7 @@ void pack(const Geometry& g, Direction direction, std::int64_t kernel, const flo
         for (const Tap& tap : pass.taps) {
           for (std::int64_t i = 0; i < g.group_in; ++i) {
             for (std::int64_t o = tiles.begin(t) * kBlock; o < tiles.begin(t + 1) * kBlock; ++o) {
-              // OIHW: forward, o are its outputs; backward, they are its inputs.
+              // OIHW. Forward: o is an output channel; backward: o is an input channel.
               const std::int64_t row = forward ? group * g.group_out + o : group * g.group_in + i;
               const std::int64_t column = forward ? i : o;
               *to++ = weights[(row * (forward ? g.group_in : g.group_out) + column) * area + tap.kernel_y * kernel +
@@ -134,13 +134,13 @@ void pack(const Geometry& g, Direction direction, std::int64_t kernel, const flo
   }
 }
 
-/// One pass over one band of one group: all its results.
+/// Computes all results of one pass over one band of one group.
 void run_pass(const Geometry& g, const Pass& pass, std::int64_t unit, std::int64_t end, std::int64_t rows,
               const float* compact, const float* weights, int vectors, float* out, Ahead& ahead_in, Ahead& ahead_out) {
   const std::int64_t blocks = g.group_in / kBlock;
   const std::int64_t tap_floats = g.group_in * vectors * kBlock;
   const auto taps = static_cast<std::int64_t>(pass.taps.size());
-  // Wide groups: a few taps at a time over the whole band, so that their weights stay in the first-level cache.
+  // Wide groups: a few taps at a time over the whole band keep their weights in the first-level cache.
   const Split chunks(taps, std::max<std::int64_t>(1, kWeightsInL1 / (tap_floats * 4)));
   const Split pixels(pass.columns, most_pixels(vectors));
   std::array<std::int64_t, kLargestKernel * kLargestKernel> offsets;
@@ -171,16 +171,16 @@ void run_pass(const Geometry& g, const Pass& pass, std::int64_t unit, std::int64
   }
 }
 
-// Measured on a Zen 4 core (`seer bench conv`); oneDNN computes 16 channels at a time, whatever the group has.
+// Measured on a Zen 4 core (`seer bench conv`). oneDNN always computes 16 channels at a time, so others waste some.
 bool faster(Direction direction, const ConvShape& s) {
   const std::int64_t width = s.c_out / s.groups;
   const std::int64_t image_bytes = 4 * s.h * s.w * s.c_in;
   const bool strided = s.stride > 1;
   if (width % 16 == 0) {
-    // No loss there. Only strided backwards to weights that come from memory are slow: half of what they read is lost.
+    // Nothing is wasted. Only strided backward to weights from memory is slow: half of what it reads is unused.
     return direction == Direction::backward_weights && strided && image_bytes > (2 << 20);
   }
-  if (width > 96) return false;  // 8 lost channels of 112 or more are too few
+  if (width > 96) return false;  // with 112 channels or more, 8 wasted ones are too few to matter
   if (width > 8 || direction == Direction::backward_weights) return true;
   // Width 8: the library's unrolled code is a little better while the image is in the cache.
   return strided && image_bytes > 1250000;
@@ -198,12 +198,12 @@ bool fits(Direction direction, const ConvShape& s) {
   return s.groups > 1 && can_run(s) && faster(direction, s);
 }
 
-// All that packing depends on; not on the image, so that all crop sizes share a copy.
+// Everything that packing depends on. Not the image: all crop sizes share a copy.
 int Conv::layout_of(Direction direction, const ConvShape& s) {
   const Layout wanted = {direction == Direction::forward, s.c_in, s.c_out, s.kernel, s.stride, s.pad, s.groups};
   auto found = std::find(layouts_.begin(), layouts_.end(), wanted);
   if (found == layouts_.end()) found = layouts_.insert(found, wanted);
-  return -1 - static_cast<int>(found - layouts_.begin());  // the library's own are 0, 1, ...
+  return -1 - static_cast<int>(found - layouts_.begin());  // the library's own layouts are 0, 1, ...
 }
 
 void Conv::run(Direction direction, const ConvShape& s, const float* input, Weights weights, PackedWeights& packed,
@@ -215,8 +215,8 @@ void Conv::run(Direction direction, const ConvShape& s, const float* input, Weig
         pack(g, direction, s.kernel, static_cast<const float*>(weights.data), static_cast<float*>(memory));
       }));
 
-  // Narrow groups share cache lines: several at once, all of a band in turn. Wide ones have many weights, which stay in
-  // the cache while all images pass.
+  // Narrow groups share cache lines: one task computes several groups, and all groups of a band follow each other. Wide
+  // groups have many weights: these stay in the cache while all images pass.
   const bool groups_outside = weight_bytes > kAllWeightsInL2;
   const std::int64_t set = groups_outside ? 1 : std::clamp<std::int64_t>(kSetChannels / g.group_in, 1, g.groups);
   const std::int64_t sets = (g.groups + set - 1) / set;
@@ -238,7 +238,7 @@ void Conv::run(Direction direction, const ConvShape& s, const float* input, Weig
   const bool ask_ahead = s.n * 4 * (g.in_h * g.in_w * g.in_c + g.out_h * g.out_w * g.out_c) > kAheadFrom;
 
   struct Task {
-    std::int64_t first, last, n, unit, count;  // groups, image, band
+    std::int64_t first, last, n, unit, count;  // groups [first, last), image n, band
   };
   const auto place_of = [&](std::int64_t task) {
     const std::int64_t first = (groups_outside ? task / (s.n * bands) : task % sets) * set;

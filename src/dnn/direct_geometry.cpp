@@ -55,7 +55,7 @@ Geometry forward_geometry(const ConvShape& s) {
   return g;
 }
 
-// d_src[y, x] += d_dst[(y + pad - ky) / stride, (x + pad - kx) / stride] * w[ky, kx] where the divisions leave nothing
+// d_src[y, x] += d_dst[(y + pad - ky) / stride, (x + pad - kx) / stride] * w[ky, kx] if both divisions are exact
 Geometry backward_data_geometry(const ConvShape& s) {
   Geometry g{.in_h = s.out_h(),
              .in_w = s.out_w(),
@@ -67,7 +67,7 @@ Geometry backward_data_geometry(const ConvShape& s) {
              .group_out = s.c_in / s.groups,
              .groups = s.groups};
   g.out_step = s.stride;
-  // The pixels that a tap of any pass may want to the left of the image's first and to the right of its last.
+  // Pixels that a tap of any pass may need left of the image's first pixel and right of its last.
   g.left = -floor_div(s.pad - (s.kernel - 1), s.stride);
   const std::int64_t most = floor_div(s.stride - 1 + s.pad, s.stride);
   g.phase_columns = g.left + (s.w + s.stride - 1) / s.stride + most;
@@ -108,13 +108,13 @@ void fill_compact(const Geometry& g, const float* image, std::int64_t channel, s
     }
     const float* row = image + y * g.in_w * g.in_c + channel;
     for (std::int64_t phase = 0; phase < g.phases; ++phase, to += g.phase_columns * kBlock) {
-      // Column of the image at compact pixel j: (j - left) * phases + phase.
+      // Image column of compact pixel j: (j - left) * phases + phase.
       const std::int64_t columns = std::max<std::int64_t>(0, (g.in_w - phase + g.phases - 1) / g.phases);
       const std::int64_t end = std::min(g.phase_columns, g.left + columns);
       clear(to, g.left);
       clear(to + end * kBlock, g.phase_columns - end);
       for (std::int64_t j = g.left; j < end; ++j) {
-        // All channels of a pixel at once: whole cache lines, in the order of memory.
+        // All channels of a pixel at once: whole cache lines, in memory order.
         const float* from = row + ((j - g.left) * g.phases + phase) * g.in_c;
         float* pixel = to + j * kBlock;
         for (std::int64_t block = 0; block < blocks; ++block) {

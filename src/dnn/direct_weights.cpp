@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Backward to weights of the direct convolution.
+// The direct convolution: backward to weights.
 //
-// A task is one block of 8 input channels of a group: a thread has a range of tasks and goes through the images band
-// by band with all of them, so that a band is read from memory once, and no two threads add to the same weight:
-// results do not depend on the number of threads. Sums are kept in registers over a band and then added up in memory,
-// which also keeps the rounding error of long sums low.
+// A task is one block of 8 input channels of a group. Each thread has a range of tasks and goes through the images band
+// by band with all of them. So a band is read from memory once, and no two threads add to the same weight: results do
+// not depend on the number of threads. Sums stay in registers over a band and are then added to memory, which also
+// keeps the rounding error of long sums low.
 #include <omp.h>
 
 #include <algorithm>
@@ -18,22 +18,22 @@ namespace seer::dnn::direct {
 
 namespace {
 
-constexpr int kTaps = kRegisters >= 32 ? 3 : 1;        // taps at a time where a group is one vector wide
-constexpr int kWidestTile = kRegisters >= 32 ? 3 : 1;  // vectors of results at a time in wider ones
+constexpr int kTaps = kRegisters >= 32 ? 3 : 1;        // taps at a time if a group is one vector wide
+constexpr int kWidestTile = kRegisters >= 32 ? 3 : 1;  // vectors of results at a time in wider groups
 constexpr std::int64_t kSetBlocks = 8;                 // most blocks that are copied together: whole cache lines
 constexpr std::int64_t kCompactInL2 = 256 << 10;       // bytes of their compact band
 constexpr std::int64_t kImageInL2 = 384 << 10;
 constexpr std::int64_t kAllWeightsInL2 = 256 << 10;
 
 struct BandArgs {
-  const float* x;  ///< compact, first pixel of the first row
+  const float* x;  ///< compact buffer, first pixel of the first row
   const float* dy;
   std::int64_t rows, columns;
   std::int64_t x_row, dy_row, dy_pixel;  ///< in floats
   Ahead *next_x, *next_dy;
 };
 
-/// sums[T][8][V] += x (8 channels, at T taps) times dy (V vectors), over a band; sums at `to`, strides in floats.
+/// sums[T][8][V] += x (8 channels, at T taps) times dy (V vectors), over a band. Adds to `to`; strides in floats.
 template <int T, int V>
 void accumulate_band(const BandArgs& args, const std::int64_t* taps, float* to, std::int64_t tap_stride,
                      std::int64_t channel_stride) {
@@ -81,7 +81,7 @@ void accumulate_band(const BandArgs& args, const std::int64_t* taps, float* to, 
   }
 }
 
-/// All taps and all results of one block of input channels over one band. `to`: [tap][8][group_out].
+/// All taps and all results of one block of input channels, over one band. `to`: [tap][8][group_out].
 void accumulate_block(const Geometry& g, const BandArgs& band, float* to) {
   const Pass& pass = g.passes.front();
   const auto count = static_cast<std::int64_t>(pass.taps.size());
@@ -93,7 +93,7 @@ void accumulate_block(const Geometry& g, const BandArgs& band, float* to) {
   const std::int64_t tap_stride = kBlock * g.group_out;
   std::int64_t vectors = g.group_out / kBlock;
   BandArgs args = band;
-  // Threes, but rather two twos than a three and a one.
+  // Three vectors at a time, but 4 as 2 + 2 rather than 3 + 1.
   for (; vectors > 0;) {
     const std::int64_t v = kWidestTile < 3 ? 1 : vectors == 4 ? 2 : std::min<std::int64_t>(vectors, 3);
     for (std::int64_t t = 0; t < count;) {
@@ -122,13 +122,13 @@ void accumulate_block(const Geometry& g, const BandArgs& band, float* to) {
   }
 }
 
-/// How often accumulate_block passes over a row.
+/// Number of times that accumulate_block passes over a row.
 std::int64_t steps_of_row(const Geometry& g) {
   const auto taps = static_cast<std::int64_t>(g.passes.front().taps.size());
   return std::max<std::int64_t>(1, g.group_out / kBlock / kWidestTile) * std::max<std::int64_t>(1, taps / kTaps);
 }
 
-/// [tap][8][group_out] to (part of) OIHW; kArea: the number of taps, if known.
+/// [tap][8][group_out] to (part of) OIHW. kArea: the number of taps if known at compile time, else 0.
 template <int kArea>
 void unpack(const float* from, const Geometry& g, std::int64_t taps, bool add, float* to) {
   const std::int64_t area = kArea > 0 ? kArea : taps, tap_stride = kBlock * g.group_out;
@@ -160,7 +160,7 @@ void Conv::run_weights(const ConvShape& s, const float* src, const float* d_dst,
   const Geometry g = forward_geometry(s);
   const std::int64_t area = s.kernel * s.kernel, blocks = g.group_in / kBlock, tasks = g.groups * blocks;
   const std::int64_t task_floats = area * kBlock * g.group_out;
-  // Whole groups where they are narrow, equal parts of one where it is wide.
+  // Narrow groups: several whole groups per set. A wide group: equal parts of it.
   const std::int64_t set = blocks <= kSetBlocks
                                ? kSetBlocks / blocks * blocks
                                : (blocks + (blocks - 1) / kSetBlocks) / ((blocks - 1) / kSetBlocks + 1);
@@ -182,8 +182,9 @@ void Conv::run_weights(const ConvShape& s, const float* src, const float* d_dst,
     std::memset(gradient + begin * task_floats, 0,
                 static_cast<std::size_t>((end - begin) * task_floats) * sizeof(float));
 
-    // A step: some tasks that are copied together, in one band. Few weights: all of a band in turn, which is then read
-    // once. Many: all bands in turn, so that the sums stay in the cache.
+    // A step: some tasks that are copied together, in one band. With few weights, all steps of a band follow each
+    // other, so that the band is read once. With many weights, all bands of a set follow each other, so that its sums
+    // stay cached.
     const std::int64_t sets = (end - begin + set - 1) / set, bands = (g.units + band - 1) / band;
     struct Step {
       std::int64_t first, last, n, unit, count;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The host's body: says which of oneDNN's primitives, oneDNN's GEMM and our own direct kernels runs a convolution.
-// The choice depends on the shape alone, never on a timing, so that a resumed run repeats the same bits.
+// The host implementation: selects oneDNN's primitives, oneDNN's GEMM or our own direct kernels for each convolution.
+// The choice depends only on the shape, never on a timing, so that a resumed run repeats the same bits.
 #include <fmt/format.h>
 #include <dnnl.hpp>
 
@@ -33,7 +33,7 @@ const char* name(Direction direction) {
   }
 }
 
-/// Runs a library call and turns its errors into ours.
+/// Runs a library call and converts its errors to ours.
 template <class Describe, class Call>
 void guard(Describe&& describe, Call&& call) {
   try {
@@ -58,7 +58,7 @@ struct Access {
   explicit Access(const device::Queue&, Pointers...) {}
 };
 #else
-/// Opens what belongs to the stand-in for a device.
+/// While it lives, the stand-in device's memory is accessible.
 struct Access {
   template <class... Pointers>
   explicit Access(const device::Queue& queue, Pointers... pointers) : access(queue) {
@@ -84,7 +84,7 @@ class HostBackend final : public Backend {
       return run(Direction::forward, shape,
                  [&] { conv_.run(Direction::forward, shape, src.dtype, src.data, weight, packed_, dst.data); });
     }
-    // Few channels in and results larger than the cache: the library's primitive goes over the results twice.
+    // Few input channels, and results larger than the cache: the library's primitive would pass over the results twice.
     if (is_matrix_product(shape) && shape.c_in < 64 && dst.bytes() > 6'000'000) {
       return product(dst.rows(), shape.c_out, shape.c_in, src.f32(), Transpose::no,
                      static_cast<const float*>(weight.data), Transpose::yes, dst.f32(), Accumulate::no, nullptr);
@@ -149,7 +149,7 @@ class HostBackend final : public Backend {
     product(m, n, k, a, ta, b, tb, c, accumulate, bias);
   }
 
-  /// gemm() without telling: part of a convolution, or what was told.
+  /// gemm() without a ledger entry: part of a convolution, or already recorded.
   void product(std::int64_t m, std::int64_t n, std::int64_t k, const float* a, Transpose ta, const float* b,
                Transpose tb, float* c, Accumulate accumulate, const float* bias) {
     if (plans()) return;
@@ -180,7 +180,8 @@ class HostBackend final : public Backend {
           [&] { gemm_.run(shape, a, b, c); });
   }
 
-  /// Asked of what RegNetY needs: the library chooses by shape, but whether it can follows from type and direction.
+  /// Tries what RegNetY needs. The library selects code by shape, but support depends only on type and
+  /// direction.
   bool supports(DType type) override {
     if (type == DType::f32) return true;
     if (type == DType::u8) return false;
@@ -209,13 +210,13 @@ class HostBackend final : public Backend {
   }
 
  private:
-  /// The two backwards of a 1x1 convolution are plain products of the tensors as they lie in memory: as fast as the
-  /// primitives, and weights and their gradients need no reordering. Forward, the packed primitive is mostly faster.
+  /// For a 1x1 convolution, both backward directions are plain products of the tensors as they lie in memory: as fast
+  /// as the primitives, without reordering weights or their gradients. Forward, the packed primitive is mostly faster.
   static bool is_matrix_product(const ConvShape& s) {
     return s.kernel == 1 && s.stride == 1 && s.pad == 0 && s.groups == 1;
   }
 
-  /// Whether the product is added to what is in c: the bias goes there first, which is one pass less over c.
+  /// True if the product must be added to c. The bias is written to c first, which saves one pass over c.
   static bool adds(Accumulate accumulate, const float* bias) {
     return accumulate == Accumulate::yes || bias != nullptr;
   }

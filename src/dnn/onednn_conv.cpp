@@ -21,7 +21,7 @@ memory::desc any_weights(const ConvShape& s, memory::data_type type) {
   return {{s.groups, s.c_out / s.groups, s.c_in / s.groups, s.kernel, s.kernel}, type, memory::format_tag::any};
 }
 
-/// Weights travel in the type of the activations, their gradient in float.
+/// Weights have the activations' type, their gradient is float.
 shim::ConvDescs describe(Direction direction, const ConvShape& s, DType type) {
   const auto data = shim::data_type(type);
   return {.src = {{s.n, s.c_in, s.h, s.w}, data, memory::format_tag::nhwc},
@@ -147,7 +147,7 @@ void OnednnConv::run(Direction direction, const ConvShape& shape, DType type, vo
     });
   }
   if (only_plans(p)) return;
-  // Setting a handle rewrites the zeros of padded channels, so not when it is the same.
+  // Setting a pointer rewrites the zeros of padded channels, so skip it if the pointer is the same.
   if (p.weights.get_data_handle() != own) p.weights.set_data_handle(own);
   p.src.set_data_handle(direction == Direction::forward ? input : output);
   p.dst.set_data_handle(direction == Direction::forward ? output : input);
@@ -158,7 +158,7 @@ void OnednnConv::run_weights(const ConvShape& shape, DType type, void* src, void
                              Accumulate accumulate) {
   Plan& p = plan(Direction::backward_weights, shape, type);
   const bool add = accumulate == Accumulate::yes;
-  // The primitive overwrites: into scratch, unless that is just what is wanted.
+  // The primitive overwrites its output, so it writes to scratch unless the caller wants plain weights overwritten.
   void* own = p.weights_are_plain && !add ? d_weight : blocked_.need(p.weights_bytes);
   if (only_plans(p)) return;
   if (p.weights.get_data_handle() != own) p.weights.set_data_handle(own);

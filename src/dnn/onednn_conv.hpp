@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Convolutions by oneDNN's primitives: NHWC activations as they are, weights reordered to what the primitive wants.
+// Convolutions by oneDNN's primitives: activations stay NHWC, weights are reordered as each primitive needs them.
 #pragma once
 
 #include <cstddef>
@@ -16,29 +16,29 @@ namespace seer::dnn {
 
 class OnednnConv {
  public:
-  /// Planned: memory is asked for, but nothing runs, and no code is made.
+  /// Space::planned: requests memory but runs nothing and compiles nothing.
   explicit OnednnConv(device::Space space = device::Space::host);
 
-  /// `input`, `output`: src and dst, or d_dst and d_src, both of `type`.
+  /// `input`, `output`: src and dst (forward), or d_dst and d_src (backward to data), all of `type`.
   void run(Direction direction, const ConvShape& shape, DType type, void* input, Weights weights, PackedWeights& packed,
            void* output);
   void run_weights(const ConvShape& shape, DType type, void* src, void* d_dst, float* d_weight, Accumulate accumulate);
 
-  /// Whether the library has a primitive for it. Nothing is kept.
+  /// True if the library has a primitive for it. Does not keep the plan.
   bool can_run(Direction direction, const ConvShape& shape, DType type);
 
   std::size_t held_bytes() const { return library_scratch_.bytes() + blocked_.bytes(); }
-  /// The library's name of what it runs, for example "brgconv_1x1:avx512_core".
+  /// The library's name for the code that it runs, for example "brgconv_1x1:avx512_core".
   std::string implementation(Direction direction, const ConvShape& shape, DType type = DType::f32);
 
  private:
-  /// A primitive and its arguments; the handles of the arguments are set at every call.
+  /// A primitive and its arguments; each call sets the arguments' data pointers.
   struct Plan {
     dnnl::primitive primitive;
     dnnl::memory src, weights, dst, scratch, plain;
     std::unordered_map<int, dnnl::memory> arguments;
-    dnnl::reorder reorder;      ///< plain -> weights, or back for backward_weights; unused where they are the same
-    dnnl::reorder reorder_add;  ///< backward_weights: the same, added to what is there
+    dnnl::reorder reorder;      ///< plain -> weights; backward_weights: weights -> plain; unused if both are the same
+    dnnl::reorder reorder_add;  ///< backward_weights: the same, adding to the destination
     bool weights_are_plain = false;
     int layout = 0;
     std::size_t weights_bytes = 0, scratch_bytes = 0;

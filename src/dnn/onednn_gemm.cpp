@@ -7,7 +7,7 @@ using dnnl::memory;
 
 namespace {
 
-/// op(x) [rows, columns] of a dense row-major matrix.
+/// Describes op(x) [rows, columns] for a dense row-major x.
 memory::desc operand(std::int64_t rows, std::int64_t columns, DType type, Transpose transpose) {
   return {{rows, columns},
           shim::data_type(type),

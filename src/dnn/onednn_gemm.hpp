@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Products of half-precision matrices by oneDNN's matmul, added up in float. (Those of floats go to its sgemm, which
+// Products of half-precision matrices by oneDNN's matmul, with sums in float. (Float products use its sgemm, which
 // needs no plan.)
 #pragma once
 
@@ -24,14 +24,14 @@ struct GemmShape {
 
 class OnednnGemm {
  public:
-  explicit OnednnGemm(device::Space space = device::Space::host);  ///< planned: as OnednnConv
+  explicit OnednnGemm(device::Space space = device::Space::host);  ///< Space::planned: as in OnednnConv
   void run(const GemmShape& shape, const void* a, const void* b, float* c);
-  /// Whether the library has a primitive for it.
+  /// True if the library has a primitive for it.
   bool can_run(const GemmShape& shape);
   std::size_t held_bytes() const { return library_scratch_.bytes(); }
 
  private:
-  /// A primitive and its arguments; the handles of the arguments are set at every call.
+  /// A primitive and its arguments; each call sets the arguments' data pointers.
   struct Plan {
     dnnl::matmul primitive;
     dnnl::memory a, b, c, scratch;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The one place that knows which oneDNN this is: 2.x makes a primitive descriptor from an operation descriptor, 3.x
-// from the arguments themselves.
+// The only file that depends on the version of oneDNN: 2.x makes a primitive descriptor from an operation descriptor,
+// 3.x from the arguments directly.
 #pragma once
 
 #include <dnnl.hpp>
@@ -26,7 +26,7 @@ inline dnnl::memory::data_type data_type(DType type) {
 struct ConvDescs {
   dnnl::memory::desc src, weights, dst;
   dnnl::memory::dims strides, pads;
-  dnnl::memory::desc forward_weights;  ///< backwards name the forward pass they belong to: of the type of the source
+  dnnl::memory::desc forward_weights;  ///< for the forward pass that backwards refer to; of the type of src
 };
 
 inline ConvDescs forward_of(const ConvDescs& d) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Copies of weights in the order a kernel wants, kept from one call to the next while the weights stay the same, and
-// scratch memory that grows to what the largest call needs.
+// Copies of weights in the order that a kernel needs, kept between calls while the weights stay the same; and scratch
+// memory that grows to the size of the largest call.
 #pragma once
 
 #include <cstddef>
@@ -13,13 +13,13 @@
 
 namespace seer::dnn {
 
-/// One block of memory that grows; contents are lost when it does.
+/// A block of memory that grows; growing loses the contents.
 class Scratch {
  public:
   explicit Scratch(device::Space space = device::Space::host) : space_(space) {}
   void* need(std::size_t bytes) {
     if (bytes > buffer_.bytes()) {
-      buffer_ = device::Buffer();  // the old one first: never both
+      buffer_ = device::Buffer();  // frees the old block first, so that both never exist together
       buffer_ = device::Buffer(bytes, space_);
     }
     return buffer_.data();
@@ -31,17 +31,17 @@ class Scratch {
   device::Buffer buffer_;
 };
 
-/// Packed copies by (weights, layout). What no longer fits the limit is packed anew at every call, into scratch: a
-/// step visits all layers in turn, so that throwing out the oldest would throw out all of them.
+/// Packed copies by (weights, layout). A copy beyond the limit is packed again at every call, into scratch. There is no
+/// eviction: a step visits all layers in turn, so evicting the oldest copy would evict every one before its next use.
 class PackedWeights {
  public:
-  /// Planned: nothing is packed.
+  /// Space::planned: packs nothing.
   explicit PackedWeights(device::Space space = device::Space::host) : space_(space), temporary_(space) {}
 
   /// Writes the packed form of the weights to the given memory.
   using Pack = std::function<void(void* packed)>;
 
-  /// `layout` tells orders apart (equal ones share the copy) and fixes `bytes`.
+  /// `layout` identifies the order (equal orders share a copy) and determines `bytes`.
   void* get(Weights weights, int layout, std::size_t bytes, const Pack& pack) {
     if (weights.version != 0) {
       const Key key{weights.data, layout};
@@ -52,7 +52,7 @@ class PackedWeights {
       }
       if (found != kept_.end()) {
         if (found->second.version != weights.version) {
-          found->second.version = 0;  // stays so if packing throws
+          found->second.version = 0;  // remains 0 if packing throws
           if (space_ != device::Space::planned) pack(found->second.memory.data());
           found->second.version = weights.version;
         }

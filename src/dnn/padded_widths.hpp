@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// How wide tensors and weights are made for a device's tensor cores, and what its copies of the weights take. Knows
-// nothing of CUDA: host builds plan for devices.
+// Padded widths of tensors and weights for a device's tensor cores, and sizes of its copies of the weights. Does not
+// depend on CUDA: host builds plan for devices.
 #pragma once
 
 #include <cstddef>
@@ -11,9 +11,9 @@
 
 namespace seer::dnn {
 
-/// The channels of each group rounded up to whole 16-byte pieces of half precision.
+/// The channels of each group, rounded up to multiples of 16 bytes in half precision.
 struct PaddedWidths {
-  std::int64_t groups, in, out, padded_in, padded_out;  ///< channels of a group
+  std::int64_t groups, in, out, padded_in, padded_out;  ///< channels per group
   explicit PaddedWidths(const ConvShape& s)
       : groups(s.groups),
         in(s.c_in / s.groups),
@@ -28,12 +28,12 @@ struct PaddedWidths {
   }
 };
 
-/// KRSC and OIHW are the same order there, and float is the type that the weights have.
+/// True if no copy is needed: with a 1x1 kernel KRSC and OIHW are the same order, and the weights are float already.
 inline bool weights_used_in_place(const ConvShape& shape, DType type) {
   return type == DType::f32 && shape.kernel == 1;
 }
 
-/// One packed copy of the weights.
+/// Bytes of one packed copy of the weights.
 inline std::size_t packed_copy_bytes(const ConvShape& shape, DType type, bool padded) {
   const auto copied = padded ? PaddedWidths(shape).shape(shape) : shape;
   return static_cast<std::size_t>(copied.weight_elems()) * dtype_bytes(type);

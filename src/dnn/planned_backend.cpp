@@ -35,7 +35,7 @@ class PlannedBackend final : public Backend {
   }
   bool supports(DType type) override { return type != DType::u8; }
   void set_packed_weights_limit(std::size_t bytes) override { limit_bytes_ = bytes; }
-  /// Packed weights; of scratch memory nothing is known before engines were measured.
+  /// Packed weights only: how much scratch memory engines need is unknown until they are timed.
   std::size_t held_bytes() const override {
     std::size_t bytes = 0;
     for (const auto& [weights, packed] : packed_bytes_) bytes += packed;
@@ -45,7 +45,7 @@ class PlannedBackend final : public Backend {
 
  private:
   std::map<const void*, std::size_t> packed_bytes_;
-  std::size_t limit_bytes_ = std::size_t{1} << 30;  // as a device's
+  std::size_t limit_bytes_ = std::size_t{1} << 30;  // as on a device
 };
 
 }  // namespace

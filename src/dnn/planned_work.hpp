@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a planned machine's ledger is told of convolutions and products.
+// Work of convolutions and products, as recorded in a planned machine's ledger.
 #pragma once
 
 #include <algorithm>

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Eight floats at a time, by the compilers' vector extension.
+// Vectors of eight floats, by the compilers' vector extension.
 #pragma once
 
 #include <cstring>
 
-#pragma GCC diagnostic ignored "-Wpsabi"  // without AVX, vectors by value: inlined, and not used at all (kVectors)
+#pragma GCC diagnostic ignored "-Wpsabi"  // without AVX, vectors by value are inlined and never used (kVectors)
 
 namespace seer::dnn::direct {
 
@@ -21,7 +21,7 @@ constexpr bool kVectors = true;
 constexpr bool kVectors = false;
 #endif
 
-// At any float's address; both become one unaligned move.
+// Any float's address will do; each compiles to one unaligned move.
 inline void store(float* to, const V8& value) {
   std::memcpy(to, &value, sizeof(V8));
 }

@@ -29,7 +29,8 @@ void FeatureTable::append(const FeatureRows& rows) {
 
 namespace {
 
-/// An earlier features file may be replaced; anything else (the shard that is read, say) is somebody's data.
+/// Throws if `path` is an existing file that is not a features file: anything else (such as the shard being read) is
+/// somebody's data and must not be replaced.
 void refuse_foreign(const std::string& path) {
   if (!std::filesystem::exists(path)) return;
   bool ours = false;
@@ -44,8 +45,8 @@ void refuse_foreign(const std::string& path) {
   }
 }
 
-/// The likeliest failures (no such folder, no permission, another process that writes the same file) show on one rank,
-/// before all of them enter MPI-IO.
+/// Locks PATH.partial on the root. So the likeliest failures (no such folder, no permission, another process that
+/// writes the same file) are found on one rank, before all ranks enter MPI-IO.
 std::shared_ptr<void> lock(const comm::Communicator& comm, const std::string& path) {
   std::shared_ptr<void> held;
   comm::agree(comm, "create features file", [&] {
@@ -55,7 +56,7 @@ std::shared_ptr<void> lock(const comm::Communicator& comm, const std::string& pa
     const int fd = ::open(partial.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     if (fd < 0) throw Error(ExitCode::file, fmt::format("cannot create {}: {}", partial, std::strerror(errno)));
     held = std::shared_ptr<void>(nullptr, [fd](void*) { ::close(fd); });
-    // A file system may know no locks: then the file is written without.
+    // If the file system has no locks, the file is written without one.
     if (::flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
       throw Error(ExitCode::file, fmt::format("{} is being written by another process", partial),
                   "wait for it, or choose another name for the output");
@@ -100,12 +101,12 @@ void FeatureFileWriter::write(const FeatureRows& rows) {
 void FeatureFileWriter::close() {
   file_.set("/", "data_xxh3", images_.fingerprint(comm_));
   file_.set("/", "version", std::int64_t{1});
-  file_.set("/", "format", std::string("seer-features"));  // last: without it the file is not whole
+  file_.set("/", "format", std::string("seer-features"));  // last: a file without it is incomplete
   file_.close();
   comm_.barrier();
   comm::agree(comm_, "rename features file", [&] {
     if (!comm_.is_root()) return;
-    lock_.reset();  // the whole file is for everybody
+    lock_.reset();  // the file is complete, so others may use it
     if (std::rename((path_ + ".partial").c_str(), path_.c_str()) != 0) {
       throw Error(ExitCode::file,
                   fmt::format("{}.partial: cannot be renamed to {}: {}", path_, path_, std::strerror(errno)));
@@ -116,7 +117,7 @@ void FeatureFileWriter::close() {
 FeatureTable read_features(const comm::Communicator& comm, const std::string& path) {
   FeatureTable table;
   comm::agree(comm, "read features", [&] {
-    const File file = File::open(path);  // serial: a rank reads its rows alone, metadata are a few hundred bytes
+    const File file = File::open(path);  // serial: each rank reads its own rows; metadata are a few hundred bytes
     if (!file.has("/", "format") && file.has("/", "weights_xxh3")) {
       throw Error(ExitCode::file, fmt::format("{}: an unfinished features file", path), "run `seer features` again");
     }

@@ -31,7 +31,7 @@
 namespace seer::eval {
 namespace {
 
-/// A trunk alone where the head is not asked for: nothing else is then read, held or initialised.
+/// An empty head if only the trunk is needed, so that no head is read, kept or initialised.
 config::Head head_for(const config::Head& head, Layer layer) {
   if (layer == Layer::trunk) return {.dims = {}, .batchnorm = false, .prototypes = 0};
   return {.dims = head.dims, .batchnorm = head.batchnorm, .prototypes = 0};
@@ -88,7 +88,7 @@ struct FeatureExtractor::Impl {
     }
   }
 
-  /// Where it computes is settled with the first call.
+  /// Chooses host or device on the first call and prepares to compute there; later calls do nothing.
   void start() {
     if (dnn != nullptr) return;
     const auto space = device::chosen_space(wanted_device);
@@ -102,11 +102,12 @@ struct FeatureExtractor::Impl {
       send_buffers();
     }
     pool = std::make_unique<device::Pool>(space);
-    // Not measured: ranks have batches of different sizes, and features should not depend on who was fast.
+    // Do not choose algorithms by measured time: batch sizes differ between ranks, and features should not depend on
+    // timing.
     dnn = dnn::make_backend(space, {.deterministic = true, .measured = false});
   }
 
-  /// Running statistics to the device, and back.
+  /// Copy the running statistics to the device, and back.
   void send_buffers() {
     if (own_queue == nullptr) return;
     device::copy(queue, buffers.data(), device::Space::host, on_device.buffers.data(), queue.space, buffers.bytes());
@@ -131,7 +132,7 @@ struct FeatureExtractor::Impl {
     return ctx;
   }
 
-  /// The update of a checkpoint, and how the run's images were normalised, where the file tells.
+  /// Reads a checkpoint's update and the normalisation of the run's images, if the file records them.
   void read_origin(const std::string& path, const std::map<std::string, std::string>& about) {
     namespace fs = std::filesystem;
     const auto file = h5::File::open(fs::is_directory(path) ? (fs::path(path) / "state.h5").string() : path);
@@ -149,7 +150,7 @@ struct FeatureExtractor::Impl {
 
   std::int64_t dimension() const { return layer == Layer::head ? model.heads()[0]->width() : model.trunk().width(); }
 
-  /// Where the queue works.
+  /// Returns the pixels in the memory where the queue works, copied there if necessary.
   device::Tensor bring(device::Tensor pixels) {
     if (pixels.space == queue.space) return pixels;
     const auto bytes = static_cast<std::size_t>(pixels.bytes());
@@ -193,7 +194,7 @@ struct FeatureExtractor::Impl {
   nn::Model model;
   device::Buffer parameters, buffers;  ///< on the host
   std::string wanted_device = "auto";
-  std::unique_ptr<device::DeviceQueue> own_queue;  ///< null: it computes on the host
+  std::unique_ptr<device::DeviceQueue> own_queue;  ///< null: computes on the host
   device::Queue queue;
   struct {
     device::Buffer parameters, buffers, pixels;
@@ -273,7 +274,7 @@ void FeatureExtractor::recalibrate(const comm::Communicator& comm, const data::D
   std::int64_t batches = 0;
   const auto ctx = impl.context(nn::Mode::train, &group);
   while (const device::Tensor* pixels = reader.next()) {
-    // A layer stores (1 - m) old + m batch: with old = 0 that is m times the batch statistic.
+    // A layer stores (1 - m) old + m batch. With old = 0 this is m times the batch statistic.
     std::fill_n(impl.buffers.f32(), elems, 0.0F);
     impl.send_buffers();
     unused.resize(static_cast<std::size_t>(pixels->shape.n * impl.dimension()));

@@ -22,18 +22,18 @@ struct Neighbour {
   std::int32_t label;
   std::uint64_t row;  ///< in the training set
 };
-/// Nearest first; of equal ones the earlier row.
+/// Orders by decreasing similarity; if equal, the earlier row first.
 bool nearer(const Neighbour& a, const Neighbour& b) {
   return a.similarity != b.similarity ? a.similarity > b.similarity : a.row < b.row;
 }
 
-/// The rows of a table for the comparison, and the greatest length among them.
+/// The rows of a table, prepared for comparison, and the largest length of a row.
 struct Rows {
   std::vector<float> values;
   double longest = 0;
 };
 
-/// Checked; L2-normalised for cosine.
+/// Checks that the rows are finite, and L2-normalises them for cosine.
 Rows comparable_rows(const FeatureTable& table, bool cosine) {
   const auto d = static_cast<std::size_t>(table.info.dimension);
   Rows out{table.values};
@@ -54,13 +54,13 @@ Rows comparable_rows(const FeatureTable& table, bool cosine) {
   return out;
 }
 
-/// More than the error of a dot product of d floats in single precision, whatever the order of its sum.
+/// Upper bound for the error of a dot product of d floats in single precision, whatever the order of summation.
 double margin_of(const Rows& train, const Rows& test, std::size_t d) {
   return static_cast<double>(d) * 0x1p-22 * train.longest * test.longest;
 }
 
-/// Where dot products would leave the range of float, rows are divided by powers of two, which round nothing. Returns
-/// what similarities are then to be multiplied with. Collective.
+/// If dot products could leave the range of float, divides the rows by powers of two, which causes no rounding. Returns
+/// the factor to multiply similarities with. Collective.
 double keep_in_range(const comm::Communicator& comm, Rows& train, Rows& test) {
   int exponents = 0;
   std::array<double, 2> longest = {train.longest, test.longest};
@@ -78,7 +78,7 @@ double keep_in_range(const comm::Communicator& comm, Rows& train, Rows& test) {
   return std::ldexp(1.0, exponents);
 }
 
-/// The k nearest so far of each test row, as heaps whose front is the farthest kept.
+/// The k nearest training rows so far for each test row: heaps whose front is the farthest row kept.
 class Nearest {
  public:
   Nearest(std::size_t rows, std::size_t k) : k_(k), heaps_(rows) {}
@@ -108,22 +108,22 @@ class Nearest {
   std::vector<std::vector<Neighbour>> heaps_;
 };
 
-/// A block of training rows, on the rank that owns them and then on all.
+/// A block of training rows, sent from the rank that owns them to all ranks.
 struct TrainBlock {
   std::uint64_t first = 0, count = 0;
   std::vector<float> rows;
   std::vector<std::int32_t> labels;
 };
 
-/// The same on every processor, wherever the rows lie: products of floats are exact in double precision.
+/// The same result on every processor, wherever the rows lie: products of floats are exact in double precision.
 float dot(const float* a, const float* b, std::size_t d) {
   double sum = 0;
   for (std::size_t j = 0; j < d; ++j) sum += static_cast<double>(a[j]) * static_cast<double>(b[j]);
   return static_cast<float>(sum);
 }
 
-/// The product of matrices only selects: its last bits depend on the processor and on a row's place in its block, so
-/// that equal rows would differ. `margin`: what it may be wrong by.
+/// Offers the rows of a block as neighbours. The matrix product only preselects: its last bits depend on the processor
+/// and on a row's place in its block, so equal rows could get different results. `margin`: its largest possible error.
 void compare(dnn::Backend& dnn, const std::vector<float>& test_rows, std::size_t d, const TrainBlock& block,
              double margin, std::vector<float>& similarity, Nearest& nearest) {
   constexpr std::size_t kTestRows = 1024;
@@ -162,13 +162,13 @@ void check(const comm::Communicator& comm, const FeatureTable& train, const Feat
   });
 }
 
-/// Votes for one k of one test row, nearest neighbours given, whose similarities are to be multiplied with `unit`.
+/// Adds the votes of the k nearest neighbours of one test row. Similarities are multiplied with `unit`.
 void vote(const std::vector<Neighbour>& nearest, double unit, double temperature, std::size_t k, double* votes) {
   if (nearest.empty()) return;
-  // exp overflows beyond 709: where dot products are so large, weights are taken relative to the nearest.
+  // exp overflows beyond 709. If dot products are so large, take weights relative to the nearest neighbour.
   const double top = unit * static_cast<double>(nearest.front().similarity) / temperature;
   const double shift = std::abs(top) > 600 ? top : 0.0;
-  // A class whose weights all vanish has votes too: fewer than any other, and more the nearer its nearest row is.
+  // A class whose weights all vanish still gets votes: fewer than any other, and more the nearer its nearest row is.
   constexpr double kVanishing = 1e-290, kLeast = 1e-300;
   const std::size_t voters = std::min(k, nearest.size());
   for (std::size_t i = 0; i < voters; ++i) {
@@ -202,7 +202,7 @@ std::vector<KnnVotes> knn_votes(const comm::Communicator& comm, const FeatureTab
   });
   const double unit = keep_in_range(comm, train_rows, test_rows), margin = margin_of(train_rows, test_rows, d);
   const auto dnn = dnn::make_host_backend();
-  constexpr double kQuiet_s = 10;  // a short comparison prints its result alone
+  constexpr double kQuiet_s = 10;  // a short comparison prints only its result, no progress
   const Clock clock;
   Eta eta(static_cast<double>(train.info.images));
   Nearest nearest(test.rows(), k_max);

@@ -35,7 +35,7 @@ Labelled count_labels(const comm::Communicator& comm, const FeatureTable& train,
   return out;
 }
 
-/// The test set's labels as places among `classes`, which begin with the training set's.
+/// The test set's labels as indices into `classes`, which begin with the training set's classes.
 std::vector<std::int32_t> labels_among(const std::vector<std::string>& classes, const FeatureTable& test) {
   std::vector<std::int32_t> out = test.labels;
   std::vector<std::int32_t> places;
@@ -48,7 +48,7 @@ std::vector<std::int32_t> labels_among(const std::vector<std::string>& classes, 
   return out;
 }
 
-/// Labels without names: as many classes as the highest one says.
+/// Number of classes. If labels have no names, it follows from the highest label.
 std::int64_t count_classes(const Labelled& labelled, const std::vector<std::string>& classes, const FeatureTable& train,
                            const FeatureTable& test) {
   if (labelled.train == 0 || labelled.test == 0) {
@@ -68,7 +68,7 @@ void check_labels(const FeatureTable& table) {
   }
 }
 
-/// Among the five classes of most votes; a class without votes is in no list.
+/// True if the label is among the five classes with most votes. A class without votes never is.
 bool among_five(const double* votes, std::int64_t classes, std::int32_t label) {
   if (!(votes[label] > 0)) return false;
   int ahead = 0;
@@ -78,7 +78,7 @@ bool among_five(const double* votes, std::int64_t classes, std::int32_t label) {
   return ahead < 5;
 }
 
-/// Usable images of every class, over all ranks.
+/// Number of usable images per class, over all ranks.
 std::vector<std::int64_t> per_class(const comm::Communicator& comm, const std::vector<std::int32_t>& labels,
                                     const std::vector<std::uint8_t>& bad, std::int64_t classes) {
   std::vector<std::int64_t> out(static_cast<std::size_t>(classes), 0);
@@ -89,7 +89,7 @@ std::vector<std::int64_t> per_class(const comm::Communicator& comm, const std::v
   return out;
 }
 
-/// Test images that no training image can vote for.
+/// Warns of test images whose class has no training image.
 void warn_of_strange_classes(const std::vector<std::int64_t>& train, const std::vector<std::int64_t>& test,
                              const std::vector<std::string>& names_of_classes) {
   constexpr int kShown = 5;
@@ -175,7 +175,7 @@ KnnReport knn_report(const comm::Communicator& comm, const FeatureTable& train, 
 
 void remove_mean(const comm::Communicator& comm, FeatureTable& train, FeatureTable& test) {
   const auto d = static_cast<std::size_t>(train.info.dimension);
-  std::vector<double> mean(d + 1, 0.0);  // the last one counts
+  std::vector<double> mean(d + 1, 0.0);  // the last element counts rows
   for (std::size_t i = 0; i < train.rows(); ++i) {
     if (train.bad[i] != 0) continue;
     for (std::size_t j = 0; j < d; ++j) mean[j] += static_cast<double>(train.values[i * d + j]);

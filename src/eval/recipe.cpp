@@ -14,7 +14,7 @@
 namespace seer::eval {
 namespace {
 
-/// Empty: not known.
+/// The field's value as text; empty if unknown.
 std::string text(const RecipeField& field) {
   if (const auto* text = std::get_if<std::string*>(&field.value)) return **text;
   const auto number = *std::get<std::int64_t*>(field.value);

@@ -28,7 +28,7 @@ SampleReader::SampleReader(const comm::Communicator& comm, const data::DataSet& 
   options_.batch = 1;
   options_.batches_ahead = 1;
   options_.threads = 1;
-  // One image from each of `wanted` equal stretches of the data set, in random order.
+  // Draw one image from each of `wanted` equal ranges of the data set, in random order.
   Random random(0, Purpose::recalibration);
   const double stretch = static_cast<double>(available) / static_cast<double>(wanted);
   for (std::int64_t i = 0; i < wanted; ++i) {

@@ -10,18 +10,18 @@
 
 namespace seer::eval {
 
-/// Batches of images drawn evenly from a whole data set and shuffled (data sets are often sorted by class, and
-/// BatchNorm wants batches that look like the whole). The global batches do not depend on the number of ranks; each
-/// rank gets a contiguous part of every one, at least one image.
+/// Batches of images drawn evenly from the whole data set and shuffled, since data sets are often sorted by class and
+/// BatchNorm needs representative batches. The global batch has max(options.batch, ranks) images. Each rank gets a
+/// contiguous part of every batch, at least one image.
 class SampleReader {
  public:
-  /// Error(input) where there are fewer images than ranks. `images` is cut to the data set's, and then to full batches.
+  /// Error(input) if there are fewer images than ranks. Cuts `images` to the data set, then to full batches.
   SampleReader(const comm::Communicator& comm, const data::DataSet& data, std::int64_t images,
                const data::EvalOptions& options);
   /// This rank's part of the next batch, [n, side, side, 3], valid until the next call; nullptr after the last one.
   const device::Tensor* next();
   std::int64_t batches() const { return batches_; }
-  /// In all batches of all ranks.
+  /// Number of images in all batches of all ranks.
   std::int64_t images() const { return batches_ * batch_; }
 
  private:

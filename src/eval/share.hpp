@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Sharing a model that one rank has read, and BatchNorm's sums.
+// Shares a model that one rank has read, and sums BatchNorm statistics over ranks.
 #pragma once
 
 #include <string>
@@ -11,14 +11,14 @@
 
 namespace seer::eval {
 
-/// What a model is built from, as text to be sent to other ranks.
+/// The architecture of a model as text, to be sent to other ranks.
 std::string architecture_text(const config::Model& model, const config::Head& head);
 std::pair<config::Model, config::Head> parse_architecture(const std::string& text);
 
-/// Collective; in pieces that an int counts.
+/// Collective. Broadcasts in pieces whose sizes fit an int.
 void broadcast_block(const comm::Communicator& comm, void* data, std::size_t bytes);
 
-/// BatchNorm over all ranks.
+/// Sums BatchNorm statistics over all ranks.
 class GroupSum : public nn::StatisticsReduction {
  public:
   /// Collective.

@@ -10,7 +10,7 @@
 namespace seer::h5 {
 namespace {
 
-// Larger attributes are no attributes of ours; bounds what a hostile file makes us allocate.
+// We never write larger attributes. The limit bounds what a hostile file can make us allocate.
 constexpr std::uint64_t kMaxAttributeBytes = std::uint64_t{1} << 26;
 
 Id open_attribute(hid_t file, const std::string& path, const std::string& object, const std::string& name) {
@@ -31,7 +31,7 @@ void put(hid_t file, const std::string& path, const std::string& object, const s
   check(H5Awrite(attribute, type, values), path, fmt::format("attribute {} of {}", name, object));
 }
 
-// Fixed-length strings of an attribute: one where it is scalar.
+// Reads the fixed-length strings of an attribute: one if it is scalar.
 std::vector<std::string> texts(hid_t attribute, const std::string& path, const std::string& name, bool& scalar) {
   Id type(check(H5Aget_type(attribute), path, name), H5Tclose);
   if (H5Tget_class(type) != H5T_STRING) fail(path, fmt::format("attribute {} is not text", name));
@@ -49,7 +49,7 @@ std::vector<std::string> texts(hid_t attribute, const std::string& path, const s
       static_cast<std::uint64_t>(count) > kMaxAttributeBytes / length) {
     fail(path, fmt::format("attribute {} declares {} strings of {} bytes", name, count, length));
   }
-  // What is stored bounds it too: a few bytes must not declare megabytes.
+  // The stored size is a limit too: a few bytes must not declare megabytes.
   const auto stored = H5Aget_storage_size(attribute);
   if (stored < static_cast<std::uint64_t>(count) * length) fail(path, fmt::format("attribute {} is cut off", name));
   std::string all(static_cast<std::size_t>(count) * length, '\0');
@@ -90,7 +90,7 @@ void File::set(const std::string& object, const std::string& name, const std::st
   const std::string value = text_of(bytes);
   Id type = text_type(value.size(), path_);
   Id space(check(H5Screate(H5S_SCALAR), path_, name), H5Sclose);
-  // c_str: an empty text still hands HDF5 its one byte.
+  // c_str(): even for an empty text HDF5 reads one byte.
   put(id_, path_, object, name, type, space, value.c_str());
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Data sets: made contiguous, read and written as flat ranges.
+// Creates contiguous data sets, and reads and writes them as flat ranges.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -14,9 +14,9 @@ static_assert(std::endian::native == std::endian::little, "files are little-endi
 namespace seer::h5 {
 namespace {
 
-// Independent transfers go in pieces: MPI-IO counts are int below HDF5.
+// Independent transfers go in pieces, because the MPI-IO below HDF5 counts in int.
 constexpr std::uint64_t kPieceBytes = std::uint64_t{1} << 28;
-// Deflate shrinks at most about 1030 times: more elements than this cannot be in the stored bytes.
+// Deflate shrinks data at most about 1030 times, so stored bytes cannot hold more than this many times their size.
 constexpr std::uint64_t kMaxInflation = 1100;
 constexpr int kMaxRank = 8;
 
@@ -78,7 +78,8 @@ Dims dims_of(hid_t dataset, const std::string& path, const std::string& name) {
   return Dims(sizes.begin(), sizes.begin() + rank);
 }
 
-// A flat row-major range as boxes: at most 2 rank - 1 of them, in order, each contiguous in the flat range.
+// A flat row-major range as boxes: at most 2 d - 1 of them for d dimensions, in order, each contiguous in the flat
+// range.
 struct Box {
   Dims start, count;
   std::uint64_t elements = 0;
@@ -90,7 +91,7 @@ std::vector<Box> boxes(const Dims& dims, std::uint64_t begin, std::uint64_t coun
   for (std::size_t i = rank - 1; i-- > 0;) stride[i] = stride[i + 1] * dims[i + 1];
   std::vector<Box> out;
   while (count > 0) {
-    // The outermost dimension of which a whole step starts here and fits, else the next one in.
+    // Find the outermost dimension in which a whole step starts here and fits.
     std::size_t axis = 0;
     while (axis + 1 < rank && (begin % stride[axis] != 0 || count < stride[axis])) ++axis;
     Box box{Dims(rank, 0), Dims(rank, 1), 0};
@@ -143,7 +144,8 @@ void transfer(hid_t dataset, const std::string& path, const std::string& name, T
   }
 }
 
-// Contiguous, never filled, and placed at once: an empty one takes no place, and HDF5 refuses to give it one.
+// Creates a contiguous data set, never filled. `place`: allocate it at once; not for an empty one, because HDF5 refuses
+// that.
 Id create_plain(hid_t file, const std::string& path, const std::string& name, hid_t type, const Dims& dims,
                 bool place) {
   const std::vector<hsize_t> sizes(dims.begin(), dims.end());

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Files and groups; attributes and data sets have files of their own.
+// Files and groups. Attributes and data sets have their own .cpp files.
 #include "seer/h5/file.hpp"
 
 #include <fmt/format.h>
@@ -18,7 +18,7 @@ namespace {
 Id access(const comm::Communicator* comm, bool create, const std::string& path) {
   Id list(check(H5Pcreate(H5P_FILE_ACCESS), path, "file access properties"), H5Pclose);
   H5Pset_fclose_degree(list, H5F_CLOSE_STRONG);
-  // 1.8's format: attributes over 64 KB (class names) and no marks of who has the file open.
+  // The format of HDF5 1.8 allows attributes over 64 KB (class names) and does not mark who has the file open.
   H5Pset_libver_bounds(list, H5F_LIBVER_V18, H5F_LIBVER_LATEST);
 #if H5_VERSION_GE(1, 10, 7)
   H5Pset_file_locking(list, 1, 1);  // file systems without locks are common on clusters
@@ -29,7 +29,7 @@ Id access(const comm::Communicator* comm, bool create, const std::string& path) 
     // One rank reads metadata and shares it. A file being created has its metadata in every rank's cache already, and
     // ranks may then write different numbers of ranges.
     if (!create) H5Pset_all_coll_metadata_ops(list, true);
-    // Data sets start on stripes of a parallel file system; small objects stay packed.
+    // Align data sets with the stripes of a parallel file system; small objects stay packed.
     if (create) H5Pset_alignment(list, 65536, 1 << 20);
   }
   return list;
@@ -57,7 +57,8 @@ File File::create(const std::string& path, const comm::Communicator* comm, bool 
 }
 
 File File::open(const std::string& path, const comm::Communicator* comm, bool writable) {
-  // HDF5 says "unable to open" for everything, and would wait on a pipe. One rank looks: a thousand must not.
+  // HDF5 says "unable to open" for everything, and would wait on a pipe, so check first. Only one rank does: a thousand
+  // must not.
   std::int64_t state[2] = {0, 0};
   if (comm == nullptr || comm->is_root()) {
     struct stat info {};
@@ -129,7 +130,7 @@ void File::flush() {
 void File::close() {
   const Lock lock;
   if (id_ < 0) return;
-  // Flushed first: where H5Fclose fails HDF5 1.10 is left with a file it can neither close nor forget.
+  // Flush first: if H5Fclose fails, HDF5 1.10 keeps a file that it can neither close nor forget.
   const herr_t flushed = H5Fflush(id_, H5F_SCOPE_GLOBAL);
   const std::string why = flushed < 0 ? reason() : "";
   const hid_t id = id_;

@@ -15,7 +15,7 @@ namespace {
 herr_t collect(unsigned n, const H5E_error2_t* entry, void* out) {
   auto& text = *static_cast<std::string*>(out);
   if (entry->desc == nullptr || n > 16) return 0;
-  // Innermost first: the reason, then who asked for it.
+  // Innermost first: the reason, then its callers.
   if (n == 0) {
     text = entry->desc;
   } else if (n == 1 || n == 2) {
@@ -35,7 +35,7 @@ std::string reason() {
   std::string text;
   H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, collect, &text);
   H5Eclear2(H5E_DEFAULT);
-  // System errors hold a dump of times, descriptors and addresses around the one thing that matters.
+  // System errors hold times, descriptors and addresses besides the message. Keep only the message.
   const std::string mark = "error message = '";
   if (auto at = text.find(mark); at != std::string::npos) {
     const auto start = at + mark.size();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Private to h5*.cpp: HDF5's errors as ours, and the way to an object that does not lead out of the file.
+// Private to src/h5: turns HDF5's errors into ours, and opens objects without leaving the file.
 #pragma once
 
 #include <mutex>
@@ -12,9 +12,9 @@
 
 namespace seer::h5 {
 
-/// Debian's HDF5 is not thread-safe, and a checkpoint may be under way in a thread of its own while another reads data:
-/// every function here that calls HDF5 holds this lock meanwhile, as HDF5's own thread-safe build does. Waiting in it
-/// for other ranks (collective calls) is safe because only one thread of a process makes collective calls.
+/// Debian's HDF5 is not thread-safe, and one thread may write a checkpoint while another reads data. So every function
+/// here that calls HDF5 holds this lock, as in HDF5's own thread-safe build. Waiting for other ranks under the lock
+/// (collective calls) is safe, because only one thread of a process makes collective calls.
 class Lock {
  public:
   Lock() : held_(mutex()) {}
@@ -24,29 +24,31 @@ class Lock {
   const std::lock_guard<std::recursive_mutex> held_;
 };
 
-/// HDF5 prints its error stack by default; once is enough, but another library may have switched it on again.
+/// Turns off HDF5's printing of its error stack. Once would be enough, but another library may have switched it on
+/// again.
 inline void quiet() {
   H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
 }
 
-/// HDF5's own reason for the failure just met.
+/// Returns HDF5's own reason for the last failure.
 std::string reason();
 
 [[noreturn]] void fail(const std::string& path, const std::string& what, std::string remedy = "",
                        std::source_location where = std::source_location::current());
 
-/// `id` (or status) as returned, or Error with the object and HDF5's reason.
+/// Returns `id` (or status) as it is; if it is negative, throws Error with the object and HDF5's reason.
 hid_t check(hid_t id, const std::string& path, const std::string& what,
             std::source_location where = std::source_location::current());
 
-/// Whether `object` can be reached through hard links alone: soft and external ones would lead out of what we checked.
+/// True if `object` exists. Throws Error(file) for soft and external links on the way, which would lead out of what we
+/// checked.
 bool reachable(hid_t file, const std::string& path, const std::string& object);
 Id open_object(hid_t file, const std::string& path, const std::string& object);
 
-/// As it is if it is UTF-8, else as utf8_name gives it: names of files can be any bytes.
+/// Returns UTF-8 as it is, other bytes as utf8_name() gives them: file names can be any bytes.
 std::string text_of(const std::string& bytes);
 std::vector<std::string> texts_of(std::vector<std::string> values);
-/// A fixed-length UTF-8 string type, and strings padded with zeros to that length one after another.
+/// text_type() is a fixed-length UTF-8 string type; padded() pads strings with zeros to that length, one after another.
 Id text_type(std::size_t bytes, const std::string& path);
 std::string padded(const std::vector<std::string>& values, std::size_t length);
 

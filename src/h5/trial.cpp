@@ -21,17 +21,17 @@
 namespace seer::h5 {
 namespace {
 
-constexpr std::size_t kFiles_a_child = 500;  // what HDF5 keeps for itself stays far below the limit on memory
-constexpr unsigned kTimeLimit_s = 120;       // for each file
+constexpr std::size_t kFiles_a_child = 500;             // so HDF5's own memory stays far below the limit
+constexpr unsigned kTimeLimit_s = 120;                  // for each file
 constexpr rlim_t kMemoryLimit_bytes = rlim_t{1} << 30;  // beyond what the process maps already
 constexpr char kDone = 'd', kFailed = 'f';
 
 void limit_child() {
-  // The parent's handlers (Open MPI prints stacks) are not for a crash that is expected.
+  // Remove the parent's handlers (Open MPI's prints stacks): a crash is expected here.
   for (int s : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTERM, SIGALRM}) std::signal(s, SIG_DFL);
   const rlimit no_core{0, 0};
   setrlimit(RLIMIT_CORE, &no_core);
-#ifndef __SANITIZE_ADDRESS__  // its shadow memory maps terabytes
+#ifndef __SANITIZE_ADDRESS__  // ASan's shadow memory maps terabytes
   rlim_t pages = 0;
   std::ifstream("/proc/self/statm") >> pages;
   const rlim_t bytes = pages * static_cast<rlim_t>(sysconf(_SC_PAGESIZE)) + kMemoryLimit_bytes;
@@ -53,12 +53,12 @@ std::string answer_of(const std::string& path, const std::function<std::string(c
     return kDone + work(File::open(path));
   } catch (const Error& e) {
     return fmt::format("{}{}{}{}{}{}", kFailed, e.what(), '\0', e.remedy(), '\0', e.where());
-  } catch (const std::exception& e) {  // bad_alloc at the limit
+  } catch (const std::exception& e) {  // e.g. bad_alloc at the memory limit
     return fmt::format("{}{}: reading its metadata failed: {}{}{}", kFailed, path, e.what(), '\0', '\0');
   }
 }
 
-/// The forked process and the end of the pipe that its answers come from: each its length, then its text.
+/// The forked process and the end of the pipe from which its answers come. An answer is its length, then its text.
 class Child {
  public:
   Child(std::span<const std::string> paths, const std::function<std::string(const File&)>& work) {
@@ -75,7 +75,7 @@ class Child {
         const std::uint64_t length = answer.size();
         send(ends[1], std::string(reinterpret_cast<const char*>(&length), sizeof length) + answer);
       }
-      _exit(0);  // no destructors: MPI and HDF5 of the parent are not ours to end
+      _exit(0);  // no destructors: the child must not end the parent's MPI and HDF5
     }
     close(ends[1]);
     if (process_ > 0) return;
@@ -89,12 +89,12 @@ class Child {
   Child(const Child&) = delete;
   Child& operator=(const Child&) = delete;
 
-  /// The next answer; "" where none comes any more.
+  /// Returns the next answer; "" if no more come.
   std::string answer() {
     std::uint64_t length = 0;
     std::string text;
     if (!receive(&length, sizeof length)) return "";
-    for (std::uint64_t at = 0; at < length;) {  // in pieces: nobody vouches for the length
+    for (std::uint64_t at = 0; at < length;) {  // in pieces: the length may be wrong
       const auto piece = std::min<std::uint64_t>(length - at, kPiece_bytes);
       text.resize(at + piece);
       if (!receive(text.data() + at, piece)) return "";
@@ -102,7 +102,7 @@ class Child {
     }
     return text;
   }
-  /// The signal that ended it, or 0.
+  /// Waits for the child. Returns the signal that ended it, or 0.
   int end() {
     int status = 0;
     if (process_ > 0) {

@@ -33,8 +33,8 @@ double median(std::vector<double> values) {
   return *middle;
 }
 
-/// Seconds of a call: the median, of the slowest rank. Where ranks share cores, of means over several turns each: a
-/// call that no other rank's turn interrupts shows a core that one rank has for itself.
+/// Seconds of a call: the median over calls, of the slowest rank. If ranks share cores, the median of means over
+/// several time slices: a call that no other rank interrupts would show the speed of a whole core.
 class Stopwatch {
  public:
   Stopwatch(const comm::Communicator& world, double seconds, bool shared_cores)
@@ -44,7 +44,7 @@ class Stopwatch {
     world_.barrier();
     const Clock trial;
     call();
-    // As often on every rank: the call may be a collective.
+    // The same number of calls on every rank: the call may be a collective.
     const double once = world_.all_reduce(std::max(trial.seconds(), 1e-9), comm::Op::max);
     const auto calls = static_cast<int>(std::clamp(window_s_ / once, 1.0, 10000.0));
     std::vector<double> times(static_cast<std::size_t>(std::clamp(seconds_ / (once * calls), 3.0, 10000.0)));
@@ -103,7 +103,7 @@ config::MachineRate conv_rate(const Stopwatch& time, dnn::Backend& backend, cons
   // A new version at every call, as after every update: packing is part of the time.
   std::uint64_t version = 0;
   const double flops = 2 * static_cast<double>(s.macs());
-  // What the plan adds for them by itself.
+  // The plan itself adds this time for the weights.
   const double weights_s =
       Simulation(machine, 1).seconds(device::Work{.bytes = 2.0 * 4 * static_cast<double>(s.weight_elems())});
   config::MachineRate rate{.kind = kind, .precision = precision_of(type), .width = static_cast<double>(width)};
@@ -120,12 +120,12 @@ config::MachineRate conv_rate(const Stopwatch& time, dnn::Backend& backend, cons
   rate.backward_weights = share([&] {
     backend.conv_backward_weights(queue, s, src.tensor, d_dst.tensor, d_weight.tensor.f32(), dnn::Accumulate::yes);
   });
-  backend.set_packed_weights_limit(0);  // addresses come again
+  backend.set_packed_weights_limit(0);  // later tensors may get the same addresses, so drop the packed copies
   backend.set_packed_weights_limit(std::size_t{1} << 30);
   return rate;
 }
 
-/// A stage's first block has stride 2 and the same arithmetic: one in four, as in the networks of the recipes.
+/// A stage's first block has stride 2 and the same arithmetic. Assumes one in four, as in the recipes.
 config::MachineRate mixed(config::MachineRate straight, const config::MachineRate& strided) {
   const auto mix = [](double& share, double other) { share = 4 / (3 / share + 1 / other); };
   mix(straight.forward, strided.forward);
@@ -134,8 +134,7 @@ config::MachineRate mixed(config::MachineRate straight, const config::MachineRat
   return straight;
 }
 
-/// A machine that others use too may be slower in the very moment of the peak's measurement: the best of all is the
-/// peak.
+/// A shared machine may be slower just while the peak is measured: the best rate of all becomes the peak.
 void raise_peak(config::Machine& machine, const char* precision, double& peak) {
   double best = 1;
   for (const auto& r : machine.rates) {
@@ -148,15 +147,14 @@ void raise_peak(config::Machine& machine, const char* precision, double& peak) {
   }
 }
 
-/// Widths at the resolutions that RegNetY has them at: those of 400MF, no multiples of 16, are slower than others near
-/// them.
-/// So many images that a layer's activations come from memory, as in a run, and all ranks want it at once.
+/// Widths at RegNetY's resolutions. Those of 400MF, not multiples of 16, are slower than others near them. The number
+/// of images is so large that a layer's activations come from memory, as in a run, on all ranks at once.
 void measure_products(const Stopwatch& time, dnn::Backend& backend, config::Machine& machine) {
   constexpr std::int64_t kImages = 12;
   for (const DType type : {DType::f32, DType::bf16, DType::f16}) {
     double& peak = type == DType::f32 ? machine.fp32 : type == DType::bf16 ? machine.bf16 : machine.fp16_o1;
     if (!backend.supports(type)) {
-      peak = machine.bf16;  // refused at set-up anyway
+      peak = machine.bf16;  // such a run is refused at set-up anyway
       continue;
     }
     peak = std::max(gemm_flops(time, backend, type, 768), gemm_flops(time, backend, type, 768));
@@ -190,7 +188,7 @@ void measure_products(const Stopwatch& time, dnn::Backend& backend, config::Mach
         .n = kImages, .h = 224, .w = 224, .c_in = 3, .c_out = 32, .kernel = 3, .stride = 2, .pad = 1};
     machine.rates.push_back(conv_rate(time, backend, machine, type, peak, "dense", stem, 3));
     for (const std::int64_t width : {16, 64, 256, 1024}) {
-      // A layer of the head: few rows, weights that come from memory.
+      // A layer of the head: few rows; the weights come from memory.
       const Values a({width, 1, 1, 2048}, type), b({1024, 1, 1, 2048}, type);
       const Values c({width, 1, 1, 1024}, DType::f32);
       device::Queue queue;
@@ -206,7 +204,7 @@ void measure_products(const Stopwatch& time, dnn::Backend& backend, config::Mach
   log::finish_progress();
 }
 
-/// The mean over what a block's forward and backward passes are made of, bytes as the kernels tell them.
+/// Mean over the passes of a block's forward and backward; bytes as the kernels count them.
 double stream_bytes_per_s(const Stopwatch& time, std::int64_t elems, DType type = DType::f32) {
   const std::int64_t c = 224;
   const device::Shape shape{1, std::max<std::int64_t>(elems / c, 1), 1, c};
@@ -242,8 +240,8 @@ void measure_network(const comm::Communicator& world, const Stopwatch& time, con
   machine.cluster = machine.node;
 }
 
-/// Layers measured one by one are warmer than in an update, and not all of a network's shapes are among them; and what
-/// meetings cost is seen only where ranks meet.
+/// Layers measured one by one find more in the cache than in an update, and they do not cover all shapes of a network.
+/// The cost of waiting for other ranks shows only in whole updates.
 void correct_by_updates(const comm::Communicator& world, dnn::Backend& backend, int updates, config::Machine& machine) {
   machine.meeting_s = meeting_beside_message_s(machine, world, 2 * updates);
   for (const DType type : {DType::f32, DType::bf16}) {
@@ -258,7 +256,7 @@ void correct_by_updates(const comm::Communicator& world, dnn::Backend& backend, 
   }
 }
 
-/// The file that storage is measured with: gone in any case.
+/// The file for measuring storage; always removed.
 class TrialFile {
  public:
   explicit TrialFile(const std::string& folder) : path_(folder + "/.seer-calibrate") {
@@ -285,7 +283,7 @@ class TrialFile {
 
  private:
   void pass(const char* what, std::size_t wanted, ssize_t done) const {
-    if (done >= 0 && static_cast<std::size_t>(done) < wanted) errno = ENOSPC;  // what the rest would meet
+    if (done >= 0 && static_cast<std::size_t>(done) < wanted) errno = ENOSPC;  // as writing the rest would
     if (done < 0 || static_cast<std::size_t>(done) < wanted) fail(what);
   }
   [[noreturn]] void fail(const char* what) const {
@@ -297,7 +295,7 @@ class TrialFile {
   int fd_ = -1;
 };
 
-/// What the root writes to and reads from a file.
+/// Measures how fast the root writes and reads a file.
 void measure_storage(const comm::Communicator& world, const std::string& folder, config::Machine& machine) {
   comm::agree(world, "measuring the file system", [&] {
     if (!world.is_root()) return;
@@ -331,9 +329,9 @@ config::Machine calibrate(const comm::Communicator& world, const CalibrateOption
   machine.reader_cores = std::max(0.0, static_cast<double>(cores) / node_ranks - device::threads());
   machine.overlap = 0;  // all cores compute
   machine.rank_bytes = static_cast<double>(device::available_bytes()) / node_ranks;
-  // First what was asked for and may not be there: all else takes a minute.
+  // First, because the folder or the shards may be missing and everything else takes a minute.
   measure_storage(world, options.folder, machine);
-  machine.decode_pixels_per_s = 6e7;  // of a core of a server processor of 2020 to 2024; --shards measures it
+  machine.decode_pixels_per_s = 6e7;  // one core of a server processor of 2020 to 2024; --shards measures it
   machine.crop_pixels_per_s = 2.5e7;
   if (!options.shards.empty()) {
     config::Config data;
@@ -354,7 +352,7 @@ config::Machine calibrate(const comm::Communicator& world, const CalibrateOption
   measure_products(time, *backend, machine);
   measure_network(world, time, machine);
   correct_by_updates(world, *backend, static_cast<int>(std::clamp(options.seconds * 50, 1.0, 7.0)), machine);
-  // And what the libraries make for themselves on the way: compiled primitives, buffers of messages.
+  // Adds what the libraries allocate as they run: compiled primitives, message buffers.
   machine.reserved_bytes = world.all_reduce(libraries, comm::Op::max) + static_cast<double>(train::kLibrariesGrowBytes);
   return machine;
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a plan can know of the images: from the shards themselves, and from a moment of the loader's work on them.
+// What a plan can learn about the images: from the shards themselves, and from running the loader on them for a moment.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -13,7 +13,7 @@
 namespace seer::plan {
 namespace {
 
-/// Of at most kShards shards, evenly, the first images.
+/// Mean over the first images of at most kShards shards, evenly spaced.
 double mean_pixels(const data::DataSet& data) {
   constexpr std::size_t kShards = 256;
   constexpr std::uint64_t kImages = 8192;

@@ -18,7 +18,7 @@ namespace {
 
 constexpr std::int64_t kUpdates = 4;
 
-/// Seconds of one core for one image: decoding it, and cutting and changing all its crops. A device makes the crops
+/// Seconds of one core for one image: decoding it, and cropping and augmenting all its crops. A device makes the crops
 /// itself.
 double data_core_s(const config::Config& config, const config::Machine& machine) {
   double pixels = 0;
@@ -27,7 +27,7 @@ double data_core_s(const config::Config& config, const config::Machine& machine)
   return machine.mean_image_pixels / machine.decode_pixels_per_s + pixels / machine.crop_pixels_per_s;
 }
 
-/// Updates of the Learner on the simulated machine. Their sums are added to the report `times` times.
+/// Runs updates of the Learner on the simulated machine and adds their sums to the report `times` times.
 void add_updates(const config::Config& config, const config::Machine& machine, train::Topology topology, double times,
                  Report& report) {
   Simulation simulation(machine, std::min(topology.ranks_per_node, topology.ranks));
@@ -74,7 +74,7 @@ void add_updates(const config::Config& config, const config::Machine& machine, t
   report.checkpoint_bytes = 4.0 * static_cast<double>(2 * report.parameters + learner.model().buffers().block_elems());
 }
 
-/// The mean update: of guard.replay_every, one does its passes twice. Divided last, so that whole numbers stay whole.
+/// The mean update: of guard.replay_every updates, one does its passes twice. Divides last: whole numbers stay whole.
 void simulate(config::Config config, const config::Machine& machine, train::Topology topology, Report& report) {
   const auto every = config.guard.replay_every;
   config.guard.replay_every = 0;
@@ -105,7 +105,7 @@ double flops_without_replays(config::Config config, const config::Machine& machi
   return report.flops;
 }
 
-/// Ranks that compute the same do not take the same time, and every update has places where all meet.
+/// Ranks with equal work do not take equal time, and in every update all ranks wait for each other.
 void add_straggle(const config::Machine& machine, Report& report) {
   if (report.ranks == 1) return;
   report.straggle_s += machine.straggle * (report.product_s + report.stream_s);
@@ -122,7 +122,7 @@ void add_data(const config::Config& config, const config::Machine& machine, Repo
       static_cast<double>(config.data.global_batch) * machine.mean_image_bytes / machine.read_bytes_per_s;
   const auto batch = static_cast<double>(config.data.global_batch);
   if (config.data.source != "crops") {
-    // Made ahead of the step, on cores that the step may need itself: then it is slower, but does not wait.
+    // Images are made ahead of the step. If they use the step's own cores, the step gets slower but does not wait.
     report.making_s = own_cores ? 0 : (1 - machine.overlap) * making_s;
     report.step_s += report.making_s;
     report.data_wait_s = std::max(0.0, std::max(making_s, reading_s) - report.step_s);
@@ -135,12 +135,12 @@ void add_data(const config::Config& config, const config::Machine& machine, Repo
   report.step_s += report.data_wait_s;
 }
 
-/// What a rank saves, copied aside to be written beside the training.
+/// Seconds to copy what a rank saves, before it is written beside the training.
 double copying_s(const config::Machine& machine, const Report& report) {
-  if (machine.backend == "host") {  // read and written once, and the other ranks do the same beside it
+  if (machine.backend == "host") {  // one read and one write; the other ranks do the same at the same time
     return 2 * static_cast<double>(report.memory.footprint.checkpoint) / (machine.bytes_per_s * machine.efficiency);
   }
-  // To the host's memory, and once more there, which is taken to be as fast.
+  // To the host's memory, and one more copy there, assumed to be as fast.
   return 2 * report.checkpoint_bytes / report.ranks / machine.host_link_bytes_per_s;
 }
 
@@ -152,7 +152,7 @@ void add_run(const config::Config& config, const config::Machine& machine, Repor
   const double failures_per_s = machine.failures_per_node_per_day * nodes / kDay;
   if (failures_per_s > 0) {
     const double writing_s = config.checkpoint.async ? report.checkpoint_s : 0;
-    report.interval_s = std::max(report.step_s,  // not within an update
+    report.interval_s = std::max(report.step_s,  // at least one update
                                  run::best_interval_s(report.stall_s, writing_s, 1 / failures_per_s));
     report.lost_share = run::lost_share(report.stall_s, writing_s, report.interval_s, 1 / failures_per_s);
     // lost_share() = kSmallLoss, solved for the interval.
@@ -172,13 +172,13 @@ void add_run(const config::Config& config, const config::Machine& machine, Repor
                                                                 {"the slowest rank", report.straggle_s},
                                                                 {"making images", report.making_s}}};
   const auto most = std::ranges::max_element(parts, {}, [](const auto& part) { return part.second; });
-  // Where the step waits for its images nothing else makes it faster, whatever takes more time.
+  // If the step waits for its images, nothing else can make it faster, even if it takes more time.
   report.limit = report.data_wait_s > 0 ? "data" : most->first;
   report.limit_s = report.data_wait_s > 0 ? report.data_wait_s : most->second;
 }
 
-/// Changes that make it fit, the gentlest first; a line has all of them. Smaller batches come last: as large as one
-/// fits with the settings as they are, and larger ones with everything recomputed and sharded.
+/// Changes that make the job fit, the gentlest first; each line is complete by itself. Smaller batches come last: the
+/// largest that fits with the present settings, then any larger one with all of the above.
 std::vector<std::string> suggest(const config::Config& config, train::Topology topology, std::int64_t budget,
                                  std::int64_t base) {
   std::vector<std::string> out;
@@ -220,7 +220,7 @@ std::vector<std::string> suggest(const config::Config& config, train::Topology t
   return {"nothing of recomputation, sharding or batch makes it fit: more ranks, or a smaller model"};
 }
 
-/// Error(input), as the job's start: a precision that the library lacks, two ranks on a device.
+/// Throws the Error(input) of the job's own start: a precision that the library lacks, two ranks on a device.
 void refuse_what_the_job_would(const config::Config& config, const config::Machine& machine, train::Topology topology) {
   if (topology.host_library) return train::check_precision(config.precision, *train::planned_backend(topology));
   if (topology.ranks_per_node <= machine.ranks_per_node) return;
@@ -230,7 +230,7 @@ void refuse_what_the_job_would(const config::Config& config, const config::Machi
               fmt::format("--per-node {}", machine.ranks_per_node));
 }
 
-/// What a rank may take: what the machine has for it, or less where the job is to keep to less.
+/// Memory that a rank may use: the machine's share for it, or less if the job's budget is lower.
 std::int64_t budget_of(const config::Config& config, const config::Machine& machine, train::Topology topology) {
   const auto beside = static_cast<double>(std::min(topology.ranks_per_node, topology.ranks));
   const auto share = std::min(1.0, static_cast<double>(machine.ranks_per_node) / beside);
@@ -259,7 +259,7 @@ Report predict(const config::Config& config_in, const config::Machine& machine, 
   } catch (const Error& error) {
     if (config.parallel.recompute != "auto") throw;
     smallest = error.remedy().substr(0, error.remedy().find(';'));
-    config.parallel.recompute = "block";  // told below as what does not fit; other errors come again here
+    config.parallel.recompute = "block";  // reported below as not fitting; other errors are thrown again here
     report.memory = train::plan_memory(config, topology, report.budget_bytes, base);
   }
   report.fits = report.memory.footprint.total() <= report.budget_bytes;
@@ -269,7 +269,7 @@ Report predict(const config::Config& config_in, const config::Machine& machine, 
   report.model_flops = flops_without_replays(config, machine, topology);
   if (config.schedule.epochs <= 0 || images > 0) {
     report.updates = train::total_updates(config, images, 0);
-    train::Schedule(config.schedule, report.updates);  // refuses what the job would
+    train::Schedule(config.schedule, report.updates);  // throws what the job would throw
   }
   add_straggle(machine, report);
   add_data(config, machine, report);

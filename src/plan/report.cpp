@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A plan as text and as JSON.
+// Prints a plan as text and as JSON.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -17,7 +17,7 @@ double gib(double bytes) {
   return bytes / (1 << 30);
 }
 
-/// For people: two digits or more, no exponents.
+/// For people: at least two digits, no exponents.
 std::string rounded(double value) {
   if (value > 0 && value < 1e-3) return "under 0.001";
   return value < 10 ? fmt::format("{:.2g}", value) : fmt::format("{:.0f}", value);
@@ -29,7 +29,7 @@ std::string bytes_text(double bytes) {
   return bytes < 1 << 30 ? rounded(bytes / (1 << 20)) + " MiB" : fmt::format("{:.2f} GiB", gib(bytes));
 }
 
-/// Whole numbers without a point.
+/// Whole numbers as integers.
 nlohmann::json number(double value) {
   if (value == std::floor(value)) return static_cast<std::int64_t>(value);
   return value;
@@ -70,7 +70,7 @@ std::string traffic_table(const Report& r) {
   return text;
 }
 
-/// What would have to be faster.
+/// What limits the update, and what would have to be faster.
 std::string limit_text(const Report& r, const config::Machine& machine) {
   if (r.data_wait_s == 0) return fmt::format("{} ({:.0f} % of the update)", r.limit, 100 * r.limit_s / r.step_s);
   const char* who = machine.backend == "host" ? "ranks" : "devices";
@@ -121,7 +121,7 @@ std::string checkpoints(const Report& r) {
   auto text = fmt::format("  a checkpoint has {} and takes {}, for which the training stands still {}\n",
                           bytes_text(r.checkpoint_bytes), duration_text(r.checkpoint_s), duration_text(r.stall_s));
   if (r.interval_s == 0) return text;
-  // The longest that makes sense is the run itself.
+  // An interval longer than the run makes no sense.
   const double run_s = r.updates > 0 ? static_cast<double>(r.updates) * r.step_s : HUGE_VAL;
   if (r.interval_s >= run_s) return text + "  failures are so rare that a checkpoint at the end of the run is enough\n";
   text += fmt::format("  best saved {} (Young/Daly): {} % of the time go to checkpoints and failures\n",

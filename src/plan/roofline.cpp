@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Where the work of an update stands under the roof that a machine's peak and memory make.
+// The work of an update compared with the roof given by a machine's peak and memory rate.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -52,7 +52,7 @@ std::string to_roofline(const Report& r, const config::Config& config, const con
     add(is_product(k) ? products : streams, k);
     const auto name = is_product(k) ? fmt::format("{} {}", plan::name_of(k.kind), name_of(k.direction))
                                     : std::string("passes over memory");
-    // Products are held against the peak of their own precision.
+    // Products are compared with the peak of their own precision.
     text += line(k, fmt::format("{}, {}", name, precision_of(k.dtype)),
                  is_product(k) ? machine.peak(precision_of(k.dtype)) : peak, machine.bytes_per_s);
   }
@@ -61,7 +61,7 @@ std::string to_roofline(const Report& r, const config::Config& config, const con
   const double roof_s = products.roof_s + streams.roof_s;
   text += fmt::format("  an update at the roof: {:.2f} ms, {:.1f} % of the peak; planned: {:.2f} ms, {:.1f} %\n",
                       1e3 * roof_s, 100 * r.model_flops / roof_s / peak, 1e3 * r.step_s, 100 * r.peak_share);
-  // Of the time that the target leaves, the rest is taken off; replayed work is work too.
+  // The target leaves target_s for an update; all but products take rest_s of it. Replayed work counts as work.
   const double target_s = r.model_flops / (target * peak), rest_s = r.step_s - r.product_s;
   text += fmt::format("  {:.0f} % of the peak: {:.2f} ms an update; ", 100 * target, 1e3 * target_s);
   if (rest_s >= target_s) {

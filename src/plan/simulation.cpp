@@ -46,7 +46,7 @@ Simulation::Simulation(const config::Machine& machine, int ranks_on_node)
     : machine_(machine),
       crowding_(std::max(1.0, static_cast<double>(ranks_on_node) / static_cast<double>(machine.ranks_per_node))) {}
 
-/// Between the two nearest widths, log(width) interpolated.
+/// Interpolates between the two nearest widths, linearly in log(width).
 double Simulation::share(const Work& work) const {
   const config::MachineRate *below = nullptr, *above = nullptr;
   const char* precision = precision_of(work.dtype);
@@ -80,8 +80,8 @@ double Simulation::seconds(const Work& work) const {
   double busy = pass_s(work.bytes, work.dtype);
   if (work.flops > 0) {
     const double arithmetic = work.flops / (machine_.peak(precision_of(work.dtype)) * share(work));
-    // The host's rates are measured on whole layers, activations and all; weights weigh more the fewer images there
-    // are.
+    // The host's rates are measured on whole layers, activations included; the pass over the weights matters more the
+    // fewer images there are.
     busy = machine_.backend == "host" ? arithmetic + pass_s(work.weight_bytes, DType::f32) : std::max(busy, arithmetic);
   }
   return crowding_ * (machine_.launch_s + busy);
@@ -161,7 +161,7 @@ void Simulation::begin_aside() {
 
 std::uint64_t Simulation::end_aside() {
   aside_ = false;
-  // What cannot run beside the computation is taken from it.
+  // The part that cannot overlap takes time from the computation.
   const double took = aside_s_ - aside_began_s_, stolen = (1 - machine_.overlap) * took;
   now_s_ += stolen;
   totals_.exposed_s += stolen;

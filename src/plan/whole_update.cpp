@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What separate layers do not show: rates that follow from whole updates.
+// Rates that only whole updates show, not separate layers.
 #include <algorithm>
 #include <utility>
 #include <vector>
@@ -14,7 +14,7 @@
 namespace seer::plan {
 namespace {
 
-/// A network of middling size with the crops of most recipes.
+/// A medium-sized network with the crops of most recipes.
 config::Config usual_job(const std::string& precision, int ranks, int images, int bn_group_size) {
   config::Config config;
   config.model.preset = "800mf";
@@ -30,7 +30,7 @@ config::Config usual_job(const std::string& precision, int ranks, int images, in
   return config;
 }
 
-/// Updates of a job on pixels of no meaning.
+/// Runs updates of a job on meaningless pixels.
 class Job {
  public:
   Job(config::Config config, const comm::Communicator& world)
@@ -48,7 +48,7 @@ class Job {
     }
     update_s();  // plans, packs, touches pages
   }
-  /// Of the slowest rank.
+  /// Seconds of the slowest rank.
   double update_s() {
     world_.barrier();
     const Clock clock;
@@ -80,7 +80,7 @@ Report planned(const config::Config& config, const config::Machine& machine, con
 
 double products_beside_plan(const config::Machine& machine, const std::string& precision,
                             const comm::Communicator& world, int updates) {
-  constexpr double kLeast = 0.5, kMost = 2;  // beyond that something else is wrong
+  constexpr double kLeast = 0.5, kMost = 2;  // a factor outside these limits has another cause
   const auto config = usual_job(precision, world.size(), 4, 1);
   const auto report = planned(config, machine, world);
   const double others_s = report.step_s - report.product_s;
@@ -102,7 +102,7 @@ double meeting_beside_message_s(const config::Machine& machine, const comm::Comm
   };
   const auto with = planned(meeting, machine, world), without = planned(apart, machine, world);
   Job meets(meeting, world), stays(apart, world);
-  std::vector<double> more_s;  // in turns: the machine's speed changes from second to second
+  std::vector<double> more_s;  // alternating: the machine's speed changes from second to second
   for (int t = 0; t < updates; ++t) more_s.push_back(meets.update_s() - stays.update_s());
   return std::max(0.0, (median(more_s) - (with.exposed_s - without.exposed_s)) / (calls(with) - calls(without)));
 }

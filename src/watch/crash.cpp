@@ -22,7 +22,7 @@ namespace {
 
 constexpr std::array kCrashes = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
 constexpr int kInternal = static_cast<int>(ExitCode::internal);
-alignas(16) char own_stack[256 << 10];  ///< the main thread's, for when its stack overflowed
+alignas(16) char own_stack[256 << 10];  ///< signal stack of the main thread; its own may have overflowed
 
 const char* name_of(int signal) {
   switch (signal) {
@@ -41,7 +41,7 @@ const char* name_of(int signal) {
   }
 }
 
-/// Async-signal-safe but for the unwinder and MPI_Abort, behind which the alarm stands.
+/// Async-signal-safe except for the unwinder and MPI_Abort. If they hang, the alarm ends the process.
 void on_crash(int signal, siginfo_t* info, void* context) {
   comm::begin_ending(kInternal);
   comm::SafeText what;

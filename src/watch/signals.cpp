@@ -18,8 +18,8 @@ namespace seer::watch {
 namespace {
 
 using SteadyClock = std::chrono::steady_clock;
-constexpr auto kLook = std::chrono::seconds(1);    // between two looks for files
-constexpr std::int64_t kTwice_ns = 1'000'000'000;  // within this, a second signal is the first one again
+constexpr auto kLook = std::chrono::seconds(1);    // between two checks for files
+constexpr std::int64_t kTwice_ns = 1'000'000'000;  // a second signal within this time is the first one again
 
 const auto process_began = SteadyClock::now();  // when the program was loaded, before MPI_Init
 std::atomic<int> received{0};
@@ -28,7 +28,7 @@ std::atomic<bool> mpirun_ends{false};
 std::optional<SteadyClock::time_point> deadline;
 bool launched_by_mpirun = false;
 
-/// Used by the thread of the step loop alone.
+/// Used only by the thread of the step loop.
 struct Files {
   std::string stop, checkpoint;  ///< paths; empty: not looked for
   SteadyClock::time_point looked{};
@@ -47,11 +47,11 @@ void on_signal(int signal, siginfo_t* info, void*) {
   int nothing = 0;
   if (received.compare_exchange_strong(nothing, signal)) {
     received_ns = now_ns();
-    // Open MPI's mpirun that is to end, and nothing else of it, sends SIGTERM.
+    // Open MPI's mpirun sends SIGTERM only when it is about to end.
     mpirun_ends = launched_by_mpirun && signal == SIGTERM && info->si_pid == getppid();
     return;
   }
-  if (signal == SIGHUP || signal == SIGXCPU) return;  // these come again by themselves
+  if (signal == SIGHUP || signal == SIGXCPU) return;  // the system sends these repeatedly
   if (const auto first = received_ns.load(); first != 0 && now_ns() - first >= kTwice_ns) {
     _exit(static_cast<int>(ExitCode::requeue));
   }
@@ -70,13 +70,14 @@ void catch_stop_signals() {
   launched_by_mpirun = comm::under_mpirun();
   struct sigaction action {};
   action.sa_sigaction = on_signal;
-  // On a stack of its own (catch_crashes() makes it). Handlers on the interrupted stack corrupted memory in one stop of
-  // twenty: some kernel that oneDNN generates must keep values further below the stack pointer than the kernel spares.
+  // On a separate stack (catch_crashes() creates it). Handlers on the interrupted stack corrupted memory in one stop of
+  // twenty: some kernel that oneDNN generates must keep values further below the stack pointer than the Linux kernel
+  // spares.
   action.sa_flags = SA_RESTART | SA_ONSTACK | SA_SIGINFO;
   for (const int signal : {SIGTERM, SIGUSR1, SIGUSR2, SIGINT, SIGHUP, SIGXCPU}) {
     struct sigaction before {};
     sigaction(signal, nullptr, &before);
-    // Ignored from the start by nohup, or by a shell that has no job control and runs this in the background.
+    // nohup ignores these from the start, and so does a shell without job control that runs this in the background.
     const bool shielded = (signal == SIGHUP || signal == SIGINT) && before.sa_handler == SIG_IGN;
     if (!shielded) sigaction(signal, &action, nullptr);
   }

@@ -11,7 +11,7 @@ namespace {
 
 constexpr const char* kEnd = "end";  // the last line: the text is whole
 
-/// Without blanks, which separate the words of a line.
+/// Replaces blanks, which separate the words of a line.
 std::string word(std::string text) {
   std::replace_if(
       text.begin(), text.end(), [](char c) { return c <= ' '; }, '_');
@@ -43,14 +43,14 @@ std::string collective(const Standing::Use& use, std::int64_t sequence) {
                      use.bytes);
 }
 
-/// A communicator in which somebody waits, and what its members have done in it.
+/// A communicator in which some rank waits, and the state of its members.
 struct Wait {
-  const Standing::Use* use = nullptr;  ///< of `rank`, which is furthest
+  const Standing::Use* use = nullptr;  ///< of `rank`, which is furthest ahead
   int rank = 0;
-  std::vector<int> inside;   ///< wait in that collective
-  std::vector<int> behind;   ///< have not entered it
-  std::vector<int> silent;   ///< did not answer
-  std::string disagreement;  ///< another kind or size under the same number
+  std::vector<int> inside;   ///< ranks that wait in that collective
+  std::vector<int> behind;   ///< ranks that have not entered it
+  std::vector<int> silent;   ///< ranks that did not answer
+  std::string disagreement;  ///< not empty: ranks differ in kind or size under the same number
 };
 
 const Standing::Use* find(const std::optional<Standing>& answer, const Standing::Use& wanted) {
@@ -84,7 +84,7 @@ Wait wait_in(const Standing::Use& furthest, int rank, const std::vector<std::opt
   return wait;
 }
 
-/// One for each communicator in which somebody waits.
+/// Returns one Wait for each communicator in which some rank waits.
 std::vector<Wait> waits(const std::vector<std::optional<Standing>>& answers) {
   std::vector<Wait> out;
   for (const auto& answer : answers) {
@@ -222,7 +222,7 @@ Verdict judge(const std::vector<std::optional<Standing>>& answers, const std::ve
     return {false, fmt::format("{} slow, still at work: {}", busy.size() == 1 ? "one rank is" : "some ranks are",
                                standing_of(busy, answers))};
   }
-  // Who holds the others up: a rank that waits nowhere itself, rather than one that is held up in turn.
+  // Find who holds up the others: prefer a rank that waits nowhere itself over one that is held up in turn.
   const Wait* found = nullptr;
   for (const auto& wait : all) {
     if (wait.behind.empty()) continue;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Where one rank stands when a hang is suspected, as text in a file that the others read, and the verdict over those of
-// all ranks.
+// The state of one rank when a hang is suspected, as text in a file that the other ranks read, and the verdict over the
+// states of all ranks.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,8 @@
 namespace seer::watch {
 
 struct Standing {
-  /// A communicator and the last collective entered in it. Equal (name, number, members) on two ranks: the same one.
+  /// A communicator and the last collective entered in it. Equal (name, number, members) on two ranks mean the same
+  /// communicator.
   struct Use {
     std::string name = "part";
     int number = 0;
@@ -25,11 +26,11 @@ struct Standing {
       return name == other.name && number == other.number && members == other.members;
     }
   };
-  std::string question;  ///< which suspicion this answers
+  std::string question;  ///< the question that this answers
   int rank = 0;
   std::string host, phase, reading;
   std::int64_t update = -1;
-  double silent_s = 0, limit_s = 0;  ///< limit of what it is doing; 0: none
+  double silent_s = 0, limit_s = 0;  ///< limit_s: of its current stage; 0: none
   std::vector<Use> uses;
 
   bool over_limit() const { return limit_s > 0 && silent_s >= limit_s; }
@@ -38,9 +39,9 @@ struct Standing {
   const Use* open_use() const;
 };
 
-/// Lines of "key value"; what parse_standing() does not know it skips.
+/// Lines of "key value"; parse_standing() skips unknown keys.
 std::string to_text(const Standing& standing);
-/// Nothing where the text is not whole.
+/// Returns nothing if the text is incomplete or malformed.
 std::optional<Standing> parse_standing(std::string_view text);
 
 /// {0, 1, 2, 5} -> "0-2,5"
@@ -48,9 +49,9 @@ std::string ranges(const std::vector<int>& ranks);
 
 struct Verdict {
   bool hang = false;
-  std::string what;  ///< of a hang: which ranks hold up which, and where; else who is slow
+  std::string what;  ///< hang: which ranks hold up which, and where; else which ranks are slow
 };
-/// `answers` by rank: nothing of a rank that did not answer in time; `hosts` by rank. A hang: some rank does not
+/// `answers` by rank, empty for a rank that did not answer in time; `hosts` by rank. It is a hang if some rank does not
 /// answer, or all are over their limits.
 Verdict judge(const std::vector<std::optional<Standing>>& answers, const std::vector<std::string>& hosts);
 

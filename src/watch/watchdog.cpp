@@ -53,24 +53,25 @@ std::string read_file(const std::string& path) {
   return text.str();
 }
 
-/// Readers see all of it or nothing.
+/// Writes to another name first, so that readers see the whole file or nothing.
 void write_file(const std::string& path, const std::string& text) {
   const std::string unfinished = path + ".tmp";
   std::ofstream file(unfinished);
   file << text;
   file.close();
-  std::error_code ignored;  // what cannot be written is what a rank without an answer looks like
+  std::error_code ignored;  // if it fails, this looks like a rank that does not answer
   if (file) fs::rename(unfinished, path, ignored);
 }
 
-/// Written in place, not by a rename: on NFS only what was opened before is sure to be seen by other nodes.
+/// Writes in place, without a rename: on NFS, other nodes are sure to see changes only of a file that they opened
+/// before.
 void write_in_place(const std::string& path, const std::string& text) {
   std::ofstream file(path);
   file << text;
 }
 
-// For the alarm that stands behind this thread, in case the run folder's file system hangs under it. Two alarms without
-// progress, since the first may be that of a process that was suspended for longer.
+// For the alarm that ends the process if the run folder's file system blocks this thread. It takes two alarms without
+// progress, since the first may come from a process that was suspended for longer.
 std::atomic<std::uint64_t> count_at_alarm{0};
 std::atomic<int> strikes{0};
 bool spare_at_alarm() {
@@ -112,7 +113,7 @@ struct Watchdog::Impl {
     comm::prepare_stacks();
     watched = pthread_self();
     seen = comm::progress_count();
-    // Requests to stop and alarms are for the other threads; a crash in this one must still be caught.
+    // Stop requests and alarms go to the other threads; a crash in this one must still be caught.
     sigset_t all, before;
     sigfillset(&all);
     for (const int signal : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT}) sigdelset(&all, signal);
@@ -131,7 +132,7 @@ struct Watchdog::Impl {
     comm::go_on_living();
   }
 
-  /// False: the watchdog is to end.
+  /// Returns false if the watchdog must end.
   bool sleep(double seconds) {
     std::unique_lock lock(mutex);
     return !changed.wait_for(lock, std::chrono::duration<double>(seconds), [this] { return stop; });
@@ -151,8 +152,8 @@ struct Watchdog::Impl {
     }
   }
 
-  /// Silence is counted in what this thread was awake for: a job that was suspended as a whole, or a node that was, has
-  /// not been silent meanwhile.
+  /// Counts silence only while this thread runs: the time in which the whole job or the node was suspended does not
+  /// count.
   void listen() {
     const auto now = comm::steady_ns(), count = static_cast<std::int64_t>(comm::progress_count());
     const double passed = static_cast<double>(now - last_ns) * 1e-9;
@@ -177,13 +178,13 @@ struct Watchdog::Impl {
   std::string question_path() const { return folder + "/question"; }
   std::string answer_path(int r) const { return fmt::format("{}/{}.txt", folder, r); }
 
-  /// A question that was not answered yet, or "".
+  /// Returns the question if this rank has not answered it yet, else "".
   std::string asked() const {
     const auto text = read_file(question_path());
     return text == answered ? "" : text;
   }
 
-  /// Of several that ask at once one is left; all answer that one.
+  /// Asks all ranks. If several ranks ask at once, one question is left, and all answer that one.
   std::string ask() {
     const auto mine = fmt::format("rank-{}-{}", rank, comm::steady_ns());
     std::error_code ignored;
@@ -194,9 +195,10 @@ struct Watchdog::Impl {
     return text.empty() ? mine : text;
   }
 
-  /// For when the file system hangs under this thread: then the alarm says what is known, and ends this rank.
+  /// Sets the alarm, in case the file system blocks this thread. The alarm then prints what is known and ends this
+  /// rank.
   void arm(double after_s) {
-    comm::go_on_living();  // while the words change
+    comm::go_on_living();  // no alarm while the words change
     if (limit_s() <= 0) return;
     last_words =
         fmt::format("error: {}: no progress for over {:.0f} s{}, and the run folder does not answer either; {}\n",
@@ -248,7 +250,7 @@ struct Watchdog::Impl {
     }
     int speaker = 0;
     while (speaker < rank && !answer_of(speaker, question)) ++speaker;
-    // Another speaks; unless it, too, has fallen silent.
+    // A lower rank reports, unless it has fallen silent too.
     while (speaker != rank && seconds_since(began) < 2 * grace_s + comm::kAbort_s && still_asked(question) &&
            sleep(0.5)) {
     }
@@ -272,7 +274,7 @@ struct Watchdog::Impl {
     std::vector<std::optional<Standing>> answers;
     for (int r = 0; r < static_cast<int>(hosts.size()); ++r) answers.push_back(answer_of(r, question));
     const auto verdict = judge(answers, hosts);
-    const bool moved = mine_hangs && comm::progress_count() != seen;  // while the others were asked
+    const bool moved = mine_hangs && comm::progress_count() != seen;  // progress while the others were asked
     if (verdict.hang && !moved) {
       double longest = 0;
       for (const auto& a : answers) longest = std::max(longest, a ? a->silent_s : 0);
@@ -280,7 +282,7 @@ struct Watchdog::Impl {
                        kRemedy);
       comm::die(hang.message(), static_cast<int>(hang.code()));
     }
-    // In one write, and from whichever rank this is: log::warn is the root's alone.
+    // In one write, and from any rank: log::warn prints on rank 0 only.
     const auto line = fmt::format("warning: {}: {}: {}\n", comm::identity(),
                                   moved ? "a hang was suspected, and the run went on meanwhile"
                                         : "some ranks have waited for longer than log.hang_seconds",
@@ -297,8 +299,8 @@ struct Watchdog::Impl {
   pthread_t watched{};
   std::uint64_t seen = 0;
   std::int64_t last_ns = comm::steady_ns();
-  std::string answered;    ///< the last question that was dealt with
-  std::string last_words;  ///< what the alarm would write
+  std::string answered;    ///< the last question that this rank has handled
+  std::string last_words;  ///< what the alarm writes
   std::mutex mutex;
   std::condition_variable changed;
   bool stop = false;

@@ -19,7 +19,7 @@ namespace {
 namespace fs = std::filesystem;
 using Kind = Container::Kind;
 
-constexpr std::int64_t kStart_bytes = 4096, kEnd_bytes = 1 << 20;  // a zip's list of its files is at its end
+constexpr std::int64_t kStart_bytes = 4096, kEnd_bytes = 1 << 20;  // a zip file lists its files at its end
 
 std::string bytes_of(std::ifstream& in, std::int64_t from, std::int64_t count) {
   std::string bytes(static_cast<std::size_t>(count), '\0');
@@ -47,7 +47,7 @@ std::string beside(const std::string& path, const char* ending) {
   return fs::path(path).replace_extension(ending).string();
 }
 
-// Flattens nested dictionaries, whose levels import takes off again.
+// Python lines for the conversion. They flatten nested dictionaries; import removes the extra name levels.
 std::string conversion(const std::string& path, const std::string& loading) {
   const auto out = beside(path, ".safetensors");
   return fmt::format(
@@ -115,7 +115,7 @@ Container of_hdf5(const std::string& path) {
     if (file.has("/", "layer_names") || file.has("/", "keras_version") || file.exists("/model_weights")) {
       return {Kind::foreign, "an HDF5 file of Keras", "wanted: a safetensors file of the PyTorch model"};
     }
-  } catch (const Error&) {  // whoever opens it tells
+  } catch (const Error&) {  // whoever opens it reports the error
   }
   return {};
 }
@@ -163,7 +163,7 @@ Container container_of(const std::string& path) {
             "save it as one: model.save_pretrained(..., max_shard_size=\"100GB\")"};
   }
   const auto ending = fs::path(path).extension();
-  // Protocol buffers: field 1 (the version), then the producer's name or the graph.
+  // A protocol buffer of ONNX: field 1 (the version), then the producer's name or the graph.
   const bool model =
       start.size() > 3 && start[0] == 8 && start[1] > 0 && start[1] < 32 && (start[2] == 18 || start[2] == 58);
   if (ending == ".onnx" || model) {

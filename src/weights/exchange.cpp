@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Weights from PyTorch.
+// Imports weights from PyTorch.
 #include "seer/weights/exchange.hpp"
 
 #include <fmt/format.h>
@@ -28,7 +28,7 @@ bool is_buffer(const std::string& name) {
   return name.ends_with(".running_mean") || name.ends_with(".running_var");
 }
 
-/// A file's tensors by our names.
+/// The tensors of a file under our names.
 struct Renamed {
   Shapes shapes;                               // without the classifier
   std::map<std::string, std::string> sources;  // ours -> the file's
@@ -69,7 +69,7 @@ Renamed rename(const SafetensorsFile& file, const std::string& path, Naming nami
   return out;
 }
 
-/// The options for a preset whose trunk these tensors are; "" where there is none.
+/// The command-line options for the preset whose trunk has these shapes; "" if there is none.
 std::string fitting_options(const Shapes& shapes) {
   Shapes of_trunk;
   for (const auto& [name, shape] : shapes) {
@@ -95,7 +95,7 @@ std::string fitting_options(const Shapes& shapes) {
   return "";
 }
 
-/// The architecture that `seer export` wrote down.
+/// The architecture that `seer export` recorded in the file.
 std::optional<config::Model> recorded_model(const SafetensorsFile& file, const std::string& path) {
   const auto& about = file.metadata();
   if (const auto producer = about.find("producer"); producer == about.end() || producer->second != "seer") {
@@ -111,7 +111,7 @@ std::optional<config::Model> recorded_model(const SafetensorsFile& file, const s
     if constexpr (std::is_same_v<Value, std::string>) {
       value = text;
     } else if constexpr (std::is_same_v<Value, std::int64_t> || std::is_same_v<Value, double>) {
-      if (!model.preset.empty()) return;  // which says all
+      if (!model.preset.empty()) return;  // the preset determines all numbers
       const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
       if (error != std::errc() || end != text.data() + text.size()) {
         throw Error(ExitCode::file, fmt::format("{}: its metadata say {} = \"{}\", wanted a number", path, key, text),
@@ -122,7 +122,7 @@ std::optional<config::Model> recorded_model(const SafetensorsFile& file, const s
   return model;
 }
 
-/// "a (nearest: b), c (nearest: d)" for the first names that were not understood.
+/// "a (nearest: b), c (nearest: d)" for the first unknown names.
 std::string with_nearest(const std::vector<std::string>& ignored, const Weights& weights) {
   constexpr std::size_t kShown = 4;
   std::vector<std::string> wanted, out;
@@ -201,7 +201,7 @@ std::string import_command(const std::string& path) {
     } else if (!fitting.empty()) {
       options = fitting;
     }
-  } catch (const Error&) {  // import tells what is wrong with it
+  } catch (const Error&) {  // import reports what is wrong with it
   }
   return fmt::format("seer import {} {} {}", shell_word(path),
                      shell_word(std::filesystem::path(path).replace_extension(".h5").string()), options);

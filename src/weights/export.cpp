@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Weights for PyTorch, and the lines that load them there.
+// Exports weights for PyTorch, and makes the Python lines that load them.
 #include <fmt/format.h>
 
 #include <map>
@@ -14,7 +14,7 @@ namespace seer::weights {
 namespace {
 
 std::map<std::string, std::string> metadata_of(const Weights& w) {
-  // "pt": what PyTorch's own writer says; some readers ask for it.
+  // "pt" is what PyTorch's own writer stores; some readers require it.
   std::map<std::string, std::string> out = {{"format", "pt"}, {"producer", "seer"}, {"architecture", w.model.trunk}};
   config::visit_architecture(w.model, w.head, [&]<class Value>(const char* name, const Value& value) {
     if constexpr (std::is_same_v<Value, std::vector<std::int64_t>>) {

@@ -44,13 +44,13 @@ std::optional<int> number(std::string_view text) {
   return value;
 }
 
-// "block2-part0", a level that VISSL's checkpointed trunks insert; "block2-0" is a block.
+// True for "block2-part0", a level that VISSL's checkpointed trunks insert; "block2-0" is a block.
 bool is_part(const std::string& word) {
   const auto at = word.find("-part");
   return word.starts_with("block") && at != std::string::npos && number(std::string_view(word).substr(at + 5));
 }
 
-// Inside a block: ClassyVision's words (first) for torchvision's.
+// Names inside a block: ClassyVision's (first) and torchvision's (second).
 constexpr std::array<std::pair<std::string_view, std::string_view>, 6> kInBlock = {{
     {"proj.weight", "proj.0.weight"},
     {"bn.", "proj.1."},
@@ -60,7 +60,7 @@ constexpr std::array<std::pair<std::string_view, std::string_view>, 6> kInBlock 
     {"f.final_bn.", "f.c.1."},
 }};
 
-// "x.weight" becomes "y.weight" by a row {"x.", "y."}; a row without the dot is a whole name.
+// A row {"x.", "y."} turns "x.weight" into "y.weight"; a row without the dot stands for whole names.
 std::optional<std::string> renamed(const auto& table, const std::string& name, bool backwards = false) {
   for (const auto& [first, second] : table) {
     const auto from = backwards ? second : first, to = backwards ? first : second;
@@ -165,7 +165,7 @@ bool one_of(const auto& list, const std::string& word) {
   return std::find(list.begin(), list.end(), word) != list.end();
 }
 
-// The words that stay, and how many went before the first of them.
+// Returns the words that remain, and how many were removed before the first of them.
 std::pair<Words, std::size_t> without_wrappers(const std::string& name) {
   Words words;
   std::size_t leading = 0;
@@ -195,7 +195,7 @@ std::string wrapper_prefix(const std::string& name) {
 }
 
 int projection_head_stride(const std::vector<std::string>& names) {
-  // A BatchNorm stands where, without one, a ReLU has no tensors: place 1.
+  // Position 1 is a BatchNorm, or else a ReLU, which has no tensors.
   for (const auto& name : names) {
     if (strip_wrappers(name).find("projection_head.1.") != std::string::npos) return 3;
   }

@@ -24,7 +24,7 @@ namespace {
 using nlohmann::json;
 namespace fs = std::filesystem;
 
-constexpr std::uint64_t kMaxHeaderBytes = 100'000'000;  // as in the format's own library
+constexpr std::uint64_t kMaxHeaderBytes = 100'000'000;  // as in the safetensors library
 
 [[noreturn]] void fail(const std::string& path, const std::string& what,
                        std::source_location where = std::source_location::current()) {
@@ -39,7 +39,7 @@ std::optional<std::uint64_t> bytes_of_type(const std::string& type) {
   return std::nullopt;
 }
 
-// Product of the shape and the type's size, refused where it overflows.
+// The product of shape and type size. Throws if it overflows.
 std::uint64_t tensor_bytes(const std::string& path, const std::string& name, const SafetensorsFile::Entry& entry) {
   const auto size = bytes_of_type(entry.type);
   if (!size) fail(path, fmt::format("tensor {} is of unknown type {}", name, entry.type));
@@ -114,7 +114,7 @@ SafetensorsFile::SafetensorsFile(const std::string& path) : path_(path) {
   data_offset_ = sizeof header_bytes + header_bytes;
   const std::uint64_t data_bytes = file_bytes - data_offset_;
   try {
-    // Three levels are all the format has: deeper nesting only costs memory.
+    // The format has only three levels; deeper nesting would only cost memory.
     const auto shallow = [&](int depth, json::parse_event_t, json&) {
       if (depth > 3) fail(path, "its header is nested deeper than that of a safetensors file");
       return true;
@@ -139,7 +139,7 @@ SafetensorsFile::SafetensorsFile(const std::string& path) : path_(path) {
   } catch (const json::exception& e) {
     fail(path, fmt::format("its header is not that of a safetensors file: {}", e.what()));
   }
-  // The format wants the tensors to fill the data without gap or overlap (so that nothing can hide in it).
+  // The format requires that tensors fill the data without gaps or overlaps (so that nothing can hide in it).
   std::vector<const Entry*> order;
   for (const auto& [name, entry] : entries_) order.push_back(&entry);
   std::sort(order.begin(), order.end(),

@@ -26,7 +26,7 @@ using Tensors = std::map<std::string, HostTensor>;
 
 const std::string kWeights = "seer-weights", kCheckpoint = "seer-checkpoint";
 
-constexpr std::size_t kMaxAttribute_bytes = 60'000;  // HDF5 stores no larger ones beside an object
+constexpr std::size_t kMaxAttribute_bytes = 60'000;  // HDF5 stores no larger attributes in an object's header
 
 std::string shape_text(const std::vector<std::int64_t>& shape) {
   return fmt::format("[{}]", fmt::join(shape, ", "));
@@ -81,7 +81,7 @@ Weights architecture_of(const File& file) {
   if (format == kCheckpoint) {
     const auto config = config::parse_resolved(file.get_string("/", "config"), path);
     w.model = config.model;
-    Shapes shapes;  // heads differ from method to method
+    Shapes shapes;  // infer the head from them, since heads differ between methods
     for (const auto& name : file.list("/model")) {
       const auto dims = file.describe("/model/" + name).dims;
       shapes[name].assign(dims.begin(), dims.end());
@@ -139,7 +139,7 @@ Tensors read_group(const File& file, const std::string& group) {
   return out;
 }
 
-// The HDF5 file of a path that may be a checkpoint folder.
+// Path of the HDF5 file; `path` may be a checkpoint folder.
 std::string file_of(const std::string& path) {
   std::error_code ec;
   return fs::is_directory(path, ec) ? (fs::path(path) / "state.h5").string() : path;
@@ -181,7 +181,7 @@ void infer_head(const Shapes& shapes, const std::string& path, config::Head& hea
 }
 
 std::string compare_with_architecture(const Shapes& shapes, const config::Model& model, const config::Head& head) {
-  auto fitting = head;  // a head of another trunk's width is a mismatch like any other
+  auto fitting = head;  // with the trunk's width, so that a head for another width shows as a mismatch
   if (!fitting.dims.empty()) fitting.dims.front() = nn::Model(model).trunk().width();
   const nn::Model wanted(model, nn::projection_heads(fitting));
   std::string mismatch;

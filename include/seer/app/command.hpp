@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// How a command plugs into the program: one file a command in src/app, listed in src/app/main.cpp.
+// How a command plugs into the program: one file per command in src/app, listed in src/app/main.cpp.
 #pragma once
 
 #include <functional>
@@ -17,8 +17,8 @@ namespace seer::app {
 /// Runs after parsing, on every rank, with Kokkos and MPI up. Returns the exit code; throws Error.
 using Run = std::function<int(const comm::Communicator& world)>;
 
-/// Declares options on `command` (a CLI11 sub-command) and returns what to run. Called before anything else runs, so it
-/// must do no work. Variables that options write to are kept alive by the returned closure (shared_ptr).
+/// Declares options on `command` (a CLI11 sub-command) and returns the function to run. Called before anything else
+/// runs, so it must do no work. The returned closure keeps the variables alive that options write to (shared_ptr).
 Run add_pack(CLI::App& command);
 Run add_synth(CLI::App& command);
 Run add_inspect(CLI::App& command);
@@ -30,8 +30,9 @@ Run add_export(CLI::App& command);
 Run add_plan(CLI::App& command);
 Run add_bench(CLI::App& command);
 
-/// Values of options that begin with ~ are put in full: a shell does that only where they are words of their own. $NAME
-/// in one is refused, for it would make a folder of that name. (--set has the rules of its key.)
+/// Expands a leading ~ in the values of options: a shell does that only at the start of a word. Refuses a $NAME, unless
+/// a file of that name exists, because the program would create a folder literally named so. (--set follows its key's
+/// rules.)
 void expand_homes(CLI::App& command);
 
 /// `bench` tasks, one file each (src/app/bench_<task>.cpp), declared by add_bench.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// XXH3 64-bit checksums: of images in shards, of slabs in checkpoints, of names that key random numbers.
+// XXH3 64-bit checksums of images in shards, of slabs in checkpoints, and of names that key random numbers.
 #pragma once
 
 #include <cstddef>
@@ -16,7 +16,7 @@ inline std::uint64_t checksum(std::string_view text) {
   return checksum(text.data(), text.size());
 }
 
-/// The same of bytes that come piece by piece: large ones need not be in memory at once.
+/// The same checksum for data that arrives in pieces, so large data need not be in memory at once.
 class Checksum {
  public:
   Checksum();

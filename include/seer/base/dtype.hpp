@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Element types of tensors: a run-time field, switched on once outside the loops.
+// Element types of tensors. The type is a run-time field; code switches on it once, outside the loops.
 #pragma once
 
 #include <cstddef>

@@ -16,12 +16,12 @@ enum class ExitCode : int {
   file = 3,      ///< a file or data set
   numerics = 4,  ///< loss or gradients no longer finite
   device = 5,    ///< device, library or communication
-  internal = 6,  ///< a broken invariant of our own
+  internal = 6,  ///< a broken invariant in seer itself
   requeue = 75,  ///< checkpoint written: please start again
 };
 
-/// An error with what its message must always hold: what happened (with the value found and the value wanted),
-/// where in the source, and the remedy where one is known. Rank and host are added by whoever prints it.
+/// Holds what the error's message needs: what happened (with the value found and the value wanted), where in the
+/// source, and the remedy if one is known. The code that prints it adds rank and host.
 class Error : public std::runtime_error {
  public:
   Error(ExitCode code, const std::string& what, std::string remedy = "",
@@ -31,16 +31,16 @@ class Error : public std::runtime_error {
   const std::string& remedy() const { return remedy_; }
   /// "src/data/shard.cpp:88"
   const std::string& where() const { return where_; }
-  /// what, remedy and place in one line, without rank and host.
+  /// Returns what, remedy and place in one line, without rank and host.
   std::string message() const;
-  /// The same error, told to have happened elsewhere (agreement over ranks passes places on).
+  /// Returns the same error with another place in the source, e.g. that of the rank which failed.
   Error at(std::string where) const {
     Error moved = *this;
     moved.where_ = std::move(where);
     return moved;
   }
-  /// True when every rank throws this same error at the same place, so that rank 0 may speak for all and everybody can
-  /// end in order. False (the default): the other ranks may know nothing of it and wait in a collective.
+  /// True if every rank throws this same error at the same place, so rank 0 prints it for all, and all ranks shut down
+  /// in order. False (the default): other ranks may not know of the error and may wait in a collective.
   bool agreed() const { return agreed_; }
   Error as_agreed() const {
     Error same = *this;
@@ -55,7 +55,7 @@ class Error : public std::runtime_error {
   bool agreed_ = false;
 };
 
-/// Throws Error(internal) when an invariant of our own does not hold; kept in all builds.
+/// Throws Error(internal) if `condition` is false. All builds keep this check.
 inline void ensure(bool condition, const char* what, std::source_location where = std::source_location::current()) {
   if (!condition) throw Error(ExitCode::internal, what, "this is a defect of seer; please report it", where);
 }

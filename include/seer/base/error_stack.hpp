@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Where an error came from: every Error remembers, in a place beside it, the calls that led to where it was made.
+// Call stacks of errors. Creating an Error saves the current call stack in a table outside the Error object.
 #pragma once
 
 #include <vector>
@@ -8,8 +8,8 @@
 
 namespace seer {
 
-/// Return addresses, innermost first, of the newest error of this text and place, made in whatever thread; empty where
-/// that was too many errors ago (only the last 16 are remembered).
+/// Returns the return addresses, innermost first, of the newest error with this text and place, from any thread. Empty
+/// if that error is older than the last 16, because only those are kept.
 std::vector<void*> stack_of(const Error& error);
 
 }  // namespace seer

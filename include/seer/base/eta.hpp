@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// How long work that is under way will still take.
+// Estimates how long the remaining work will take.
 #pragma once
 
 #include <optional>
@@ -9,29 +9,28 @@
 
 namespace seer {
 
-/// Smooths the speed exponentially, so that one slow interval (a checkpoint, a busy moment) changes little, and a speed
-/// that has changed for good is seen after some time constants. The first interval is left out: it holds start-up
-/// costs.
+/// Smooths the speed exponentially: one slow interval (a checkpoint, a busy moment) changes the estimate little, and a
+/// lasting change of speed shows after a few time constants. Ignores the first interval, which includes start-up costs.
 class Eta {
  public:
-  /// `total` is the amount of work that is left now, in any unit.
+  /// `total` is the amount of work left now, in any unit.
   explicit Eta(double total, double time_constant_s = 60) : left_(total), time_constant_s_(time_constant_s) {}
 
-  /// `n` more of the work is done, in the time since the call before (or since the construction).
+  /// Records `n` more units of work, done since the previous call (or since construction).
   void done(double n);
-  /// The same where the caller has measured the time.
+  /// The same, if the caller has measured the time.
   void done(double n, double seconds);
-  /// Nothing until a second interval has ended.
+  /// Empty until the second interval has ended; 0 if no work is left.
   std::optional<double> seconds_left() const;
 
  private:
   double left_, time_constant_s_;
-  double work_ = 0, seconds_ = 0;  ///< sums over the intervals, older ones weighing less
+  double work_ = 0, seconds_ = 0;  ///< sums over the intervals; older ones weigh less
   bool first_ = true;
   Clock clock_;
 };
 
-/// For people, two or more digits: "35 ms", "47 s", "7.5 minutes", "2.4 hours", "12 days".
+/// Formats a duration for people, with two or more digits: "35 ms", "47 s", "7.5 minutes", "2.4 hours", "12 days".
 std::string duration_text(double seconds);
 
 }  // namespace seer

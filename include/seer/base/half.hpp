@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The two 16-bit floating-point types as elements in memory (DType::bf16, DType::f16). They only store: what reads one
-// has a float, and all arithmetic is done in float or double. Loops assign floats to elements: compilers make vectors
-// of that, and not of copies of the structs.
+// The two 16-bit floating-point types as elements in memory (DType::bf16, DType::f16). They only store values: reading
+// one gives a float, and all arithmetic uses float or double. Loops should assign floats to elements; compilers
+// vectorize that, but not copies of the structs.
 #pragma once
 
 #if defined(__CUDACC__)
@@ -13,7 +13,7 @@
 
 namespace seer {
 
-/// The upper half of a float: its range, 8 significant bits. Rounds to nearest, ties to even; NaN stays NaN.
+/// The upper half of a float: same range, 8 significant bits. Rounds to nearest, ties to even; NaN stays NaN.
 struct BFloat16 {
   std::uint16_t bits;
 
@@ -27,7 +27,7 @@ struct BFloat16 {
 
  private:
   static constexpr std::uint16_t rounded(std::uint32_t x) {
-    // A NaN whose set bits are all in the lower half would become an infinity: make it a quiet one.
+    // A NaN whose set bits are all in the lower half would become an infinity: make it a quiet NaN.
     const std::uint32_t nan = (x >> 16) | 0x40U, nearest = (x + 0x7fffU + ((x >> 16) & 1U)) >> 16;
     return static_cast<std::uint16_t>((x & 0x7fffffffU) > 0x7f800000U ? nan : nearest);
   }

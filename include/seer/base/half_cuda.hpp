@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// half.hpp for files compiled as CUDA: the same two structs, 16 bits each, with the device's own conversions. Device
-// compilers know no _Float16, and the arithmetic of rounding would cost the device more than the memory it saves.
+// half.hpp for files compiled as CUDA: the same two structs, 16 bits each, with CUDA's own conversions. Device
+// compilers have no _Float16, and rounding with integer arithmetic would cost more time than the saved memory traffic.
 #pragma once
 
 #include <cuda_bf16.h>

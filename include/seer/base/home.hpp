@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Paths that no shell has seen.
+// For paths that no shell has expanded.
 #pragma once
 
 #include <optional>
@@ -7,11 +7,10 @@
 
 namespace seer {
 
-/// The path with a leading "~" or "~user" put in full, as the shell does it where it looks; nothing where there is no
-/// such user. Other paths as they are.
+/// Expands a leading "~" or "~user" as a shell does; nothing if there is no such user. Returns other paths unchanged.
 std::optional<std::string> expand_home(const std::string& path);
 
-/// Whether $NAME or ${NAME} stands in it, which no shell has replaced.
+/// True if the path contains $NAME or ${NAME}, which no shell has replaced.
 bool names_variable(const std::string& path);
 
 }  // namespace seer

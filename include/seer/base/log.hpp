@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// One line an event, to the terminal and, once a run folder exists, to its log.txt. Rank 0 speaks; others are silent
-// except through error().
+// Writes one line per event to the terminal and, once a run folder exists, to its log.txt. Only rank 0 writes; other
+// ranks write only through error().
 #pragma once
 
 #include <string>
@@ -8,23 +8,24 @@
 
 namespace seer::log {
 
-/// Called once after the ranks are known. Before it, every call behaves as rank 0 of 1.
+/// Called once when the ranks are known. Before that, every call behaves as rank 0 of 1.
 void start(int rank, int ranks);
-/// Warnings, information and progress go to standard error from now on, where standard output holds a JSON object.
+/// From now on, warnings, information and progress go to standard error. For commands that print a JSON object to
+/// standard output.
 void to_standard_error();
-/// Appends to this file too (rank 0 only; other ranks ignore it).
+/// Also appends to this file (rank 0 only; other ranks ignore the call).
 void to_file(const std::string& path);
 
 void info(const std::string& text);
-/// Counted, and repeated in the closing summary (warnings()).
+/// Prints each warning once, and counts repetitions for the closing summary (warnings()).
 void warn(const std::string& text);
-/// From any rank: "error: rank 3/8 on host: text" in a single write(2) to stderr.
+/// On any rank, writes "error: rank 3/8 on host: text" to stderr in a single write(2).
 void error(const std::string& text);
 /// All warnings so far, each with its count, oldest first (rank 0).
 std::vector<std::string> warnings();
 
-/// A live progress line: overwrites itself on a terminal, becomes a plain line at most every `plain_interval_s`
-/// otherwise. finish_progress() ends the live line.
+/// Shows progress: on a terminal as one live line that overwrites itself, otherwise as a plain line at most every
+/// `plain_interval_s`. finish_progress() ends the live line.
 void progress(const std::string& text, double plain_interval_s = 10);
 void finish_progress();
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// How many files this process may hold open.
+// The limit on files that this process may hold open.
 #pragma once
 
 #include <cstddef>
@@ -7,13 +7,13 @@
 
 namespace seer {
 
-/// Raises the soft limit to the hard one; called once, at the start. Where that fails the limit stays as it is.
+/// Raises the soft limit to the hard limit. Called once, at the start. If that fails, the limit stays as it is.
 void raise_open_file_limit();
 
-/// How many more may be opened, as things are.
+/// Number of files that may still be opened now.
 std::size_t spare_open_files();
 
-/// What to do about "Too many open files", where an error's text says so; else "".
+/// Returns what to do about "Too many open files" if the error's text says so; else "".
 std::string open_files_remedy(const std::string& error);
 
 }  // namespace seer

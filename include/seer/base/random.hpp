@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Counter-based random numbers (Philox 4x32-10, Salmon et al. 2011, from Random123).
-// A stream is named by (seed, purpose, a, b): the same name gives the same numbers on every rank, thread and run,
-// which is what makes resumed and re-partitioned runs see the same crops (method.md 6).
+// Counter-based random numbers (Philox 4x32-10, Salmon et al. 2011, from Random123). (seed, purpose, a, b) names a
+// stream. The same name gives the same numbers on every rank, thread and run, so resumed and re-partitioned runs see
+// the same crops (method.md 6).
 #pragma once
 
 #include <array>
@@ -14,7 +14,7 @@ enum class Purpose : std::uint32_t {
   epoch_order = 1,   ///< a = epoch
   augmentation = 2,  ///< a = global position of the image, b = crop
   parameter = 3,     ///< a = checksum of the parameter's name
-  replacement = 4,   ///< a = global position of the bad image, b = try
+  replacement = 4,   ///< a = global position of the bad image, b = attempt
   synthetic = 5,     ///< a = image
   queue = 6,
   rehearsal = 7,
@@ -32,7 +32,7 @@ class Random {
   double uniform(double low, double high) { return low + (high - low) * uniform(); }
   /// Uniform integer in [0, n), n > 0, without bias.
   std::uint64_t below(std::uint64_t n);
-  /// Standard normal (Box-Muller; two uniforms a pair, the second of the pair kept).
+  /// Standard normal (Box-Muller: two uniforms give a pair; the second value is kept for the next call).
   double normal();
 
  private:

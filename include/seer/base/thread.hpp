@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Threads that may be refused by the system.
+// Starts threads, which the system may refuse.
 #pragma once
 
 #include <string>
@@ -11,7 +11,7 @@
 
 namespace seer {
 
-/// Error(device) that says which thread the system refused.
+/// Starts a thread. Throws Error(device) that names it (`what`) if the system refuses.
 template <class Function>
 std::thread start_thread(const std::string& what, Function&& function) {
   try {

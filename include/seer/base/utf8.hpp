@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Names of files are bytes; the texts in our own files are UTF-8. And text files that people write may begin with a
-// mark.
+// File names are arbitrary bytes, but the texts in our own files are UTF-8. Text files that people write may begin with
+// a byte order mark.
 #pragma once
 
 #include <string>
@@ -10,12 +10,12 @@ namespace seer {
 
 bool is_utf8(std::string_view bytes);
 
-/// A name as UTF-8. Each byte that is no UTF-8 becomes an escape such as \xE9. So does a backslash (\x5C) where what
-/// follows would read as an escape. Everything else stays. Two different names never give the same text.
+/// Returns a name as UTF-8. Each byte that is not UTF-8 becomes an escape such as \xE9, and so does a backslash (\x5C)
+/// that would begin such an escape. Everything else stays. Two different names never give the same text.
 std::string utf8_name(std::string_view bytes);
 
-/// Removes a UTF-8 byte order mark, as editors of Windows write. Returns "", or, of UTF-16 and UTF-32: what was found,
-/// what is wanted and how to get it.
+/// Removes a UTF-8 byte order mark, which Windows editors write. Returns "", or for UTF-16 and UTF-32 a message: what
+/// was found, what is wanted and how to convert it.
 std::string remove_byte_order_mark(std::string& text);
 
 }  // namespace seer

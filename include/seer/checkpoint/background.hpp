@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Checkpoints written beside the training: the values of one update are copied, and a thread of every rank writes the
-// copy, on communicators of its own, while the ranks go on.
+// Writes checkpoints while the training continues. Each rank copies its values of one update; a second thread on each
+// rank writes the copy, using its own communicators.
 #pragma once
 
 #include <cstdint>
@@ -19,14 +19,14 @@
 
 namespace seer::checkpoint {
 
-/// A rank's own slabs as they were at one moment.
+/// A copy of one rank's slabs at one moment.
 class Snapshot {
  public:
-  /// What the copy takes, each slab on a cache line of its own.
+  /// Bytes that a copy takes; each slab starts on a new cache line.
   static std::int64_t bytes(const std::vector<Slab>& slabs);
-  /// Copies the values. Memory is asked for with the first call, and again only where there is more to copy.
+  /// Copies the values. Allocates memory on the first call, and again only if there is more to copy.
   void take(const std::vector<Slab>& slabs);
-  /// Those of the last take(), with their data here.
+  /// The slabs of the last take(); their data pointers point into the copy.
   const std::vector<Slab>& slabs() const { return slabs_; }
   std::int64_t bytes_held() const { return static_cast<std::int64_t>(buffer_.bytes()); }
 
@@ -35,35 +35,35 @@ class Snapshot {
   std::vector<Slab> slabs_;
 };
 
-/// One collective job at a time in a thread beside the training's.
+/// Runs one collective job at a time in a second thread beside the training.
 class Background {
  public:
-  /// What a job may use is this communicator alone; collective.
+  /// A collective job. It may use only the communicator that it is given.
   using Job = std::function<void(const comm::Communicator&)>;
-  /// Collective. Without `threaded`, or where the MPI does not let several threads call it, jobs run in start().
+  /// Collective. If `threaded` is false, or if MPI lacks MPI_THREAD_MULTIPLE, jobs run in start().
   Background(const comm::Communicator& comm, bool threaded);
-  /// Waits for a job that is under way: its thread works for the other ranks too.
+  /// Waits for a running job, since the other ranks need this rank's part of it.
   ~Background() = default;
 
   bool threaded() const { return stream_.threaded(); }
-  /// Started, and not yet waited for.
+  /// True if a job was started and has not been waited for.
   bool busy() const { return ticket_ != 0; }
-  /// busy(), and wait() would return at once. Ranks see this at different times: nothing that all must do alike may
-  /// hang on it.
+  /// True if busy() and wait() would return at once. Ranks see this at different times, so no decision that must be
+  /// the same on all ranks may depend on it.
   bool finished() const { return ticket_ != 0 && stream_.done(ticket_); }
-  /// All ranks start the same job, when the one before has been waited for. It may throw agreed errors; any other ends
-  /// all ranks, which would wait for this one for ever.
+  /// All ranks must start the same job, after waiting for the previous one. The job may throw agreed errors. Any other
+  /// exception ends all ranks, since they would otherwise wait forever for this one.
   void start(Job job);
 
   struct Outcome {
     std::optional<Error> error;  ///< agreed
-    double seconds = 0;          ///< that the job took on this rank
+    double seconds = 0;          ///< duration of the job on this rank
   };
-  /// Of the last job, once it is finished() or waited for.
+  /// Outcome of the last job. Valid once the job is finished() or has been waited for.
   const Outcome& outcome() const { return outcome_; }
-  /// Until the job is done.
+  /// Waits until the job is done.
   Outcome wait();
-  /// What the jobs waited for have sent.
+  /// What was sent by all jobs that have been waited for.
   const std::vector<comm::Traffic>& traffic() const { return traffic_; }
 
  private:
@@ -71,7 +71,7 @@ class Background {
   Outcome outcome_;
   std::vector<comm::Traffic> traffic_;
   comm::Stream::Ticket ticket_ = 0;
-  comm::Stream stream_;  // last: its thread uses the others
+  comm::Stream stream_;  // last: its thread uses the members above
 };
 
 }  // namespace seer::checkpoint

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Copies of checkpoints on the nodes' own disks: every rank's part as one plain file (docs/formats.md), on its node and
-// on the next one in a ring, so that losing any one node's disk loses nothing. Quicker than the shared file system, and
-// gone with the nodes: they come beside checkpoints, not instead of them.
+// Copies of checkpoints on the nodes' local disks. Each rank's part is one plain file (docs/formats.md), stored on its
+// node and on the next node of a ring, so losing the disk of any one node loses nothing. Local disks are faster than
+// the shared file system, but are lost with the nodes: these copies supplement checkpoints and do not replace them.
 #pragma once
 
 #include <cstdint>
@@ -20,31 +20,31 @@ class LocalSets {
   struct Options {
     std::string folder;  ///< checkpoint.local_dir: %h is the host's name, %n the node's number
     bool partner = true;
-    bool forget = false;  ///< sets of earlier starts on this run folder are not this run's (--resume)
+    bool forget = false;  ///< ignore sets that earlier starts on this run folder have written (--resume)
   };
-  /// Collective. Sets are known by a name kept in run_dir/identity, so that those of another run, of one that was begun
-  /// anew, or of the run that this folder was copied from, are never taken for this run's. Changes nothing yet.
+  /// Collective. A name stored in run_dir/identity identifies this run's sets. So sets of another run, of a run that
+  /// was started anew, or of the run that this folder was copied from are never mistaken for them. Writes nothing.
   LocalSets(const comm::Communicator& comm, const std::string& run_dir, const Options& options);
 
-  /// Collective on the ranks of the constructor, on any communicator of theirs: writes this rank's slabs (as for
-  /// checkpoint::save) and, on rank 0, the state, to its node and to its partner's, syncs, and drops all but the newest
-  /// two sets. Error(file), agreed: earlier sets are untouched.
+  /// Collective on the ranks of the constructor, on any communicator of these ranks. Writes this rank's slabs (as for
+  /// checkpoint::save) and, on rank 0, the state to the disks of its node and its partner's, syncs, and deletes all but
+  /// the newest two sets. On Error(file), agreed, earlier sets are untouched.
   void save(const comm::Communicator& comm, const std::vector<Slab>& slabs, const State& state) const;
 
-  /// A set of which every part is there with all its bytes right.
+  /// A set with at least one undamaged copy of every part.
   struct Found {
     std::int64_t update = 0, ranks = 0;
-    std::string save;                     ///< what tells it from another of that update
+    std::string save;                     ///< distinguishes it from other sets of the same update
     std::vector<std::vector<int>> nodes;  ///< [rank that saved]: nodes that have a good copy of its part
   };
-  /// Collective: the newest, of more than `after` updates; each node's ranks verify what is on its disk. Damaged and
-  /// incomplete sets are named in a warning.
+  /// Collective. Finds the newest set of more than `after` updates. The ranks of each node verify what is on its disk.
+  /// Warns of damaged and incomplete sets.
   std::optional<Found> find(const comm::Communicator& comm, std::int64_t after = -1) const;
-  /// Collective, on any number of ranks: as checkpoint::load. Parts that are on the rank's own node are read there,
-  /// others come by MPI. Error(file), agreed.
+  /// Collective, on any number of ranks. Loads like checkpoint::load. The ranks of a part's node read it there; other
+  /// ranks receive it through MPI. Error(file), agreed.
   State load(const comm::Communicator& comm, const Found& set, const std::vector<Slab>& slabs) const;
-  /// Collective, before the first save, once the start is certain: makes the folders, and removes what is newer than
-  /// the update that the run goes on from, or was to be forgotten. Error(file), agreed.
+  /// Collective. To be called before the first save, once it is certain where the run starts. Makes the folders, and
+  /// removes sets newer than `update`, where the run continues, and sets to forget. Error(file), agreed.
   void go_on_from(const comm::Communicator& comm, std::int64_t update) const;
 
   /// This rank's folder.
@@ -56,8 +56,8 @@ class LocalSets {
   comm::Nodes nodes_;
   bool partner_;
   std::string run_dir_, name_;
-  std::string folder_;     ///< of this run on this node
-  std::string forgotten_;  ///< the same under its name before, "" if it keeps that
+  std::string folder_;     ///< folder of this run on this node
+  std::string forgotten_;  ///< folder under the run's previous name; "" if the name is unchanged
 };
 
 }  // namespace seer::checkpoint

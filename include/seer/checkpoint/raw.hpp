@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Plain reads and writes of state.h5 by the manifest's offsets. Checking and loading need no HDF5, so a damaged file
-// never reaches it; neither HDF5 nor MPI-IO is left in the middle by a rank whose write fails, and both would hide why.
+// Plain reads and writes of state.h5 at the manifest's offsets. Checking and loading the tensors needs no HDF5, so HDF5
+// never sees a damaged file. If a rank's write fails, no HDF5 or MPI-IO call is left half done, and the cause of the
+// failure is known; both libraries would hide it.
 #pragma once
 
 #include <cstdint>
@@ -14,16 +15,16 @@ namespace seer::checkpoint {
 class RawFile {
  public:
   enum class Access : bool { read, write };
-  /// Of a file that is there. Error(file).
+  /// Opens an existing file. Error(file).
   explicit RawFile(const std::string& path, Access access = Access::read);
   ~RawFile();
   RawFile(const RawFile&) = delete;
   RawFile& operator=(const RawFile&) = delete;
-  /// Exactly `bytes` from `offset`. Error(file) where the file ends before.
+  /// Reads exactly `bytes` bytes at `offset`. Error(file) if the file is shorter.
   void read(std::uint64_t offset, void* to, std::uint64_t bytes) const;
-  /// All of it. Error(file).
+  /// Writes all `bytes` bytes at `offset`. Error(file).
   void write(std::uint64_t offset, const void* from, std::uint64_t bytes) const;
-  /// What this node has written, down to the disk. Error(file).
+  /// Syncs what this node has written to the disk. Error(file).
   void sync() const;
 
  private:
@@ -31,12 +32,12 @@ class RawFile {
   int fd_;
 };
 
-/// Checksum of all bytes outside the manifest's tensors: XXH3 of the XXH3s (8 bytes each, little-endian) of the
-/// stretches between them, in order of the file, none longer than 64 MiB.
+/// Checksum of all bytes outside the manifest's tensors. The ranges between tensors are cut into pieces of at most
+/// 64 MiB; the result is the XXH3 of the pieces' XXH3s (8 bytes each, little-endian) in file order.
 std::uint64_t outside_checksum(const std::string& path, const Manifest& manifest);
 
-/// First problem of this share of a checkpoint's slabs ("" if none): rank `part` of `parts` reads its part of the
-/// bytes; part 0 also reads what lies outside the tensors.
+/// Verifies share `part` of `parts` of a checkpoint's tensors and returns the first problem ("" if none). Part 0 also
+/// verifies the bytes outside the tensors.
 std::string verify_share(const std::string& folder, const Manifest& manifest, int part, int parts);
 
 }  // namespace seer::checkpoint

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Collectives on memory that a queue works on: over MPI where it is the host's, over NCCL where it is a device's. One
-// interface for both. Parts, counts and bytes are the same.
+// Collectives on the memory of a queue: over MPI for host memory, over NCCL for device memory. One interface for both,
+// with the same parts, counts and bytes.
 #pragma once
 
 #include <cstdint>
@@ -15,20 +15,20 @@
 
 namespace seer::comm {
 
-/// On the host a call returns when it is done; on a device, when it is in the queue.
+/// On the host a call returns when the collective is done; on a device, when it is in the queue.
 class BlockCommunicator {
  public:
   using Convert = DeviceCommunicator::Convert;
 
-  BlockCommunicator() = default;  ///< of no use until assigned
-  /// Collective. `queue`: one of those that will be given. `convert`: for wires of 16 bits on a device.
+  BlockCommunicator() = default;  ///< unusable until assigned
+  /// Collective. `queue`: one of the queues that later calls will pass. `convert`: for 16-bit transfers on a device.
   BlockCommunicator(Communicator group, const device::Queue& queue, Convert convert = {});
-  /// Of a communicator that outlives it and counts its traffic. Collective.
+  /// Collective. Uses `group`, which must outlive the result and counts its traffic.
   static BlockCommunicator over(const Communicator& group, const device::Queue& queue);
 
   int rank() const { return group_->rank(); }
   int size() const { return group_->size(); }
-  /// The same ranks, for what lies on the host in any case.
+  /// The same ranks, for data that is always on the host.
   const Communicator& group() const { return *group_; }
   std::vector<Traffic> traffic() const { return group_->traffic(); }
   std::int64_t staging_bytes() const;
@@ -43,7 +43,7 @@ class BlockCommunicator {
  private:
   BlockCommunicator(std::shared_ptr<const Communicator> group, const device::Queue& queue, Convert convert);
   std::shared_ptr<const Communicator> group_;
-  std::optional<DeviceCommunicator> device_;  ///< counts as group_
+  std::optional<DeviceCommunicator> device_;  ///< counts its traffic in group_
 };
 
 }  // namespace seer::comm

@@ -19,7 +19,7 @@
 
 namespace seer::comm {
 
-/// MPI_Init_thread and MPI_Finalize; made once by main and by the test main.
+/// Calls MPI_Init_thread and MPI_Finalize. Created once, by main or by the test main.
 class MpiSession {
  public:
   MpiSession(int& argc, char**& argv);
@@ -30,14 +30,15 @@ class MpiSession {
 
 enum class Op { sum, max, min };
 
-/// How often a communicator was used for one kind of collective, and for how much.
+/// Number of calls and bytes of one kind of collective on one communicator.
 struct Traffic {
-  std::string name;    ///< the communicator's
+  std::string name;    ///< the communicator's name
   const char* kind;    ///< all_reduce, reduce_scatter, all_gather, broadcast or barrier
   int group_size = 1;  ///< ranks
   std::int64_t calls = 0;
-  /// Payload: bytes of the buffer that is reduced or broadcast, or of all parts gathered, each time, in the type that
-  /// travels. What the MPI sends for it depends on its algorithm: about twice this a rank in a ring's all-reduce.
+  /// Payload, summed over calls: bytes of the buffer that is reduced or broadcast, or of all gathered parts, in the
+  /// type that is sent. What MPI actually sends depends on its algorithm: about twice this per rank in a ring
+  /// all-reduce.
   std::int64_t bytes = 0;
 };
 
@@ -45,10 +46,10 @@ struct Traffic {
 class Communicator {
  public:
   static Communicator world();
-  /// Rank 0 of a world that is not there: collectives tell the ledger and leave their buffers as they are. `ledger`
-  /// outlives what is made from it.
+  /// Rank 0 of a planned world: collectives record in the ledger and leave their buffers unchanged. `ledger` must
+  /// outlive this communicator and all that are made from it.
   static Communicator planned(int ranks, int ranks_per_node, device::Ledger& ledger);
-  Communicator() = default;  ///< of no use until assigned
+  Communicator() = default;  ///< unusable until assigned
   Communicator(Communicator&& other) noexcept;
   Communicator& operator=(Communicator&& other) noexcept;
   ~Communicator();
@@ -57,25 +58,25 @@ class Communicator {
   int size() const { return size_; }
   bool is_root() const { return rank_ == 0; }
   MPI_Comm mpi() const { return comm_; }
-  /// Of a planned communicator, else null.
+  /// The ledger of a planned communicator, else null.
   device::Ledger* ledger() const;
 
-  /// Gives it the name it has in traffic(); "world" for the world, else "part" until then.
+  /// Sets the name shown in traffic(). The default is "world" for the world, else "part".
   Communicator named(std::string name) &&;
-  /// Counts since construction, without kinds that never happened. Each call of a function here counts once, however
-  /// many messages MPI makes of it. A communicator of one rank sends nothing and counts nothing. Call it while no
-  /// collective is in progress.
+  /// Counts since construction, only for kinds that happened. Each call of a function here counts once, however many
+  /// messages MPI makes of it. A communicator of one rank sends nothing and counts nothing. Call it while no collective
+  /// is in progress.
   std::vector<Traffic> traffic() const;
-  /// Of the staging memory.
+  /// Size of the staging memory.
   std::int64_t staging_bytes() const;
 
   /// Ranks of equal `color` form a communicator, ordered by rank.
   Communicator split(int color) const;
   /// Groups of `group_size` consecutive ranks; Error(input) if it does not divide size().
   Communicator split_groups(int group_size) const;
-  /// The ranks that have the same place in their groups of `group_size` consecutive ranks; Error(input) as above.
+  /// The ranks with the same position in their groups of `group_size` consecutive ranks; Error(input) as above.
   Communicator split_across(int group_size) const;
-  /// The same ranks, for messages of their own.
+  /// The same ranks, with separate messages.
   Communicator duplicate() const;
   /// The ranks that share this one's node.
   Communicator node() const;
@@ -100,29 +101,30 @@ class Communicator {
   void all_gather(std::span<const float> mine, std::span<float> out) const;
   std::vector<std::int64_t> all_gather(std::int64_t mine) const;
 
-  // Of flat blocks. `wire` is the type that travels: f32, or bf16 or f16, where every value is rounded to nearest even
-  // on its way out, and every sum of two (taken in float) again. What is sent is staged in rounds of at most about
-  // kStagingBytes, whatever the message: the copies that an MPI makes of its own stay as small. The staging memory is
-  // this communicator's, asked for with the first such call. Any size of message.
+  // Collectives on flat blocks. `wire` is the type that is sent: f32, or bf16 or f16. With 16 bits, every value is
+  // rounded to nearest even before it is sent, and so is the sum of every two (taken in float). Data is staged in
+  // rounds of at most about kStagingBytes, whatever the size of the message, so that MPI's own copies stay as small.
+  // The communicator owns the staging memory and allocates it at the first such call. Messages may have any size.
   static constexpr std::size_t kStagingBytes = std::size_t{8} << 20;
 
-  /// Sum over ranks, on every rank. Staged for 16 bits only.
+  /// Sum over ranks, on every rank. Staged only for 16 bits.
   void sum(std::span<float> values, DType wire, std::size_t staging_bytes = kStagingBytes) const;
-  /// `whole` is cut as balanced_begin() says. Afterwards part r of rank r's `whole` is the sum over ranks; what its
-  /// other parts hold is not specified. Always staged.
+  /// Cuts `whole` into parts as balanced_begin() says. Afterwards part r of rank r's `whole` is the sum over ranks; its
+  /// other parts are unspecified. Always staged.
   void reduce_scatter_parts(std::span<float> whole, DType wire = DType::f32,
                             std::size_t staging_bytes = kStagingBytes) const;
-  /// Part r of rank r's `whole` to all. Staged only above `most_elems`, which MPI 3 cannot count in one message.
+  /// Sends part r of rank r's `whole` to all ranks. Staged only above `most_elems`, the most that MPI 3 can count in
+  /// one message.
   void all_gather_parts(std::span<float> whole, std::size_t most_elems = INT_MAX,
                         std::size_t staging_bytes = kStagingBytes) const;
 
  private:
-  friend class DeviceCommunicator;  // counts and is recorded as this one, and travels over NCCL
+  friend class DeviceCommunicator;  // shares the counters and the record, but sends over NCCL
   using Kind = device::Message::Kind;
-  struct Record;  // name, counters, staging memory: what moves with the communicator and const calls may change
+  struct Record;  // name, counters, staging memory: moves with the communicator, and const calls may change it
 
   explicit Communicator(MPI_Comm comm, std::string name = "part");
-  /// True: planned, nothing is to be sent.
+  /// Counts the collective. True if it is planned: nothing is sent.
   [[nodiscard]] bool only_plans(Kind kind, std::size_t bytes) const;
   Communicator planned_part(int size, int node_ranks) const;
   void* staging(std::size_t bytes) const;
@@ -131,23 +133,23 @@ class Communicator {
   std::shared_ptr<Record> record_;
 };
 
-/// Where part `part` of `parts` of a range of `count` elements begins: balanced to the element.
+/// First element of part `part` if `count` elements are cut into `parts` parts that differ by one element at most.
 inline std::int64_t balanced_begin(std::int64_t count, int part, int parts) {
   return count / parts * part + std::min<std::int64_t>(count % parts, part);
 }
 
-/// Set-up phases: runs `phase` on every rank; if it threw anywhere, every rank throws the same Error (that of the
-/// lowest failing rank, with "n of m ranks failed" where more than one did). `phase` must hold no collective.
+/// For set-up phases. Runs `phase` on every rank. If it throws on any rank, every rank throws the same Error: that of
+/// the lowest failing rank, with "n of m ranks failed" unless all did. `phase` must not contain a collective.
 void agree(const Communicator& comm, const std::string& name, const std::function<void()>& phase);
 
-/// Where leave_trace() and die() write, once a run folder exists.
+/// Sets the run folder, where leave_trace() and die() write.
 void leave_traces_in(const std::string& run_dir);
-/// Removes those of earlier starts, of all ranks.
+/// Removes the traces of earlier starts, of all ranks.
 void forget_old_traces(const std::string& run_dir);
 /// Writes error.<rank>.txt: rank, host, message, stack.
 void leave_trace(const std::string& message);
 
-/// In the step loop: prints one line, writes error.<rank>.txt with the stack, and ends all ranks with this exit code.
+/// For the step loop. Prints one line, writes error.<rank>.txt with the stack, and ends all ranks with this exit code.
 /// An alarm ends the process if aborting hangs.
 [[noreturn]] void die(const std::string& message, int exit_code);
 

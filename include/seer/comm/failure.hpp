@@ -6,11 +6,11 @@
 
 namespace seer::comm {
 
-/// What std::bad_alloc means here.
+/// The Error to report for std::bad_alloc.
 Error out_of_memory();
-/// die() of this error, with the update and the phase, and the stack of where the error was made.
+/// Calls die() with this error, the update and the phase, and the stack of the place where the error was made.
 [[noreturn]] void die_of(const Error& error);
-/// leave_trace() likewise.
+/// Calls leave_trace() with this error and that stack.
 void leave_trace_of(const Error& error);
 
 }  // namespace seer::comm

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What started this process, as its environment tells.
+// Finds out from the environment which launcher started this process.
 #pragma once
 
 #include <optional>
@@ -12,14 +12,14 @@ namespace seer::comm {
 
 struct ForeignLaunch {
   Error error;  ///< names the launcher and the remedy
-  bool first;   ///< this process speaks: the launcher's first, or any where nobody knows how many there are
+  bool first;   ///< this process reports it: the launcher's first one, or any one if their number is unknown
 };
-/// For a process that MPI says is alone: Error(input) where a launcher started several, which MPI knows nothing of.
-/// Each would do all of the work, in the same files.
+/// For a process that is alone according to MPI. Returns Error(input) if a launcher started several processes that MPI
+/// does not know: each would do all of the work, in the same files.
 std::optional<ForeignLaunch> foreign_launch(const device::Environment& environment);
 
-/// Before MPI starts: what to know where Open MPI may end this process with a message that names another reason. ""
-/// where there is nothing to say.
+/// Call before MPI starts. Returns a hint if Open MPI may end this process with a message that names another reason;
+/// else "".
 std::string launch_hint(const device::Environment& environment);
 
 /// True for a rank of Open MPI's mpirun.

@@ -10,11 +10,11 @@
 
 namespace seer::comm {
 
-/// Nodes are numbered by their first rank. On one machine SEER_RANKS_PER_NODE = n lets every n consecutive ranks pass
-/// for a node: for rehearsals of what happens when one is lost.
+/// Nodes are numbered in the order of their first ranks. On one machine, SEER_RANKS_PER_NODE = n makes every n
+/// consecutive ranks count as a node, to rehearse the loss of a node.
 class Nodes {
  public:
-  /// Collective. Error(input), agreed, where SEER_RANKS_PER_NODE is no positive number.
+  /// Collective. Throws Error(input), agreed, if SEER_RANKS_PER_NODE is not a positive number.
   explicit Nodes(const Communicator& comm);
 
   int count() const { return static_cast<int>(ranks_.size()); }
@@ -22,9 +22,9 @@ class Nodes {
   /// Ascending.
   const std::vector<int>& ranks_of(int node) const { return ranks_[static_cast<std::size_t>(node)]; }
   int leader_of(int node) const { return ranks_of(node).front(); }
-  /// Place of a rank among those of its node.
+  /// Index of a rank among those of its node.
   int place_of(int rank) const;
-  /// Where a copy of this rank's goes in the next node of the ring; itself where there is one node.
+  /// The rank in the next node of the ring that keeps a copy of this rank's data; the rank itself if there is one node.
   int partner_of(int rank) const;
 
  private:
@@ -40,8 +40,8 @@ struct Incoming {
   int from;
   std::span<std::byte> bytes;
 };
-/// Messages between pairs of ranks, all at the same time, at most INT_MAX bytes each; returns when this rank's are
-/// through. Both sides of a pair name them in the same order and with the same sizes.
+/// Exchanges messages between pairs of ranks, all at the same time, at most INT_MAX bytes each. Returns when this
+/// rank's messages are complete. Both sides of a pair list them in the same order and with the same sizes.
 void exchange(const Communicator& comm, std::span<const Outgoing> out, std::span<const Incoming> in);
 
 }  // namespace seer::comm

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The last collectives of this rank, for the watchdog: who is inside of which, and how many of each communicator went
-// before. Entering and leaving are relaxed stores; a slot's ticket tells a reader whether it was overwritten meanwhile.
+// The last collectives of this rank, for the watchdog: which one it is in, and how many came before on each
+// communicator. Entering and leaving are relaxed stores; a slot's ticket tells a reader whether the slot was
+// overwritten meanwhile.
 #pragma once
 
 #include <mpi.h>
@@ -12,36 +13,37 @@
 
 namespace seer::comm {
 
-/// A communicator as the watchdog knows it. All its ranks have the same `members` and `number`, and count the same
+/// A communicator as the watchdog sees it. All its ranks have the same `members` and `number`, and count the same
 /// collectives, so that two ranks' counts can be compared. Never freed: slots of the ring point to it.
 struct Trace {
   std::vector<int> members;  ///< ranks of the world, in the communicator's order
-  int number = 0;            ///< among the communicators of these members, in the order in which they were made
-  bool in_use = true;        ///< else its communicator is gone
+  int number = 0;            ///< index among the communicators with these members, in order of creation
+  bool in_use = true;        ///< false: its communicator is gone
   std::atomic<const char*> name{""};
   std::atomic<std::int64_t> entered{0}, left{0};
-  // Of the last one entered:
+  // The last collective entered:
   std::atomic<const char*> kind{""};
   std::atomic<std::int64_t> bytes{0}, entered_ns{0};
 };
 
-/// A new one, or that of a communicator of the same members that is gone (its counts go on, on all ranks alike).
+/// Returns a new trace, or reuses that of a destroyed communicator with the same members. Its counts then go on, on all
+/// ranks alike.
 Trace* trace_of(MPI_Comm comm);
 void rename(Trace* trace, const std::string& name);
 void release(Trace* trace);
 
-/// A collective that was entered. Collectives of one communicator are entered by one thread at a time; any thread may
-/// tell that one was left, and several may be under way: on a device they end in the order in which they began.
+/// A collective that was entered. One thread at a time enters collectives of a communicator. Any thread may report that
+/// one was left, and several may be running: on a device they end in the order in which they began.
 struct OpenMark {
   Trace* trace = nullptr;
   std::uint64_t ticket = 0;
-  std::int64_t sequence = 0;  ///< among the collectives of its communicator
+  std::int64_t sequence = 0;  ///< index among the collectives of its communicator
 };
 /// A null trace records nothing.
 OpenMark open_mark(Trace* trace, const char* kind, std::size_t bytes);
 void close_mark(const OpenMark& mark);
 
-/// Inside a collective for as long as it lives.
+/// Marks this rank as inside a collective for as long as the object exists.
 class Mark {
  public:
   Mark(Trace* trace, const char* kind, std::size_t bytes) : mark_(open_mark(trace, kind, bytes)) {}
@@ -53,17 +55,17 @@ class Mark {
   OpenMark mark_;
 };
 
-/// Copies for the watchdog's thread. Times are nanoseconds of the steady clock; left_ns is 0 inside.
+/// Copies for the watchdog's thread. Times are nanoseconds of the steady clock; left_ns is 0 while inside.
 struct Passed {
   const char* name = "";
   const char* kind = "";
   std::int64_t sequence = 0, bytes = 0, entered_ns = 0, left_ns = 0;
 };
 std::vector<Passed> last_collectives();     ///< oldest first
-std::vector<const Trace*> traces_in_use();  ///< that had a collective
-std::uint64_t progress_count();             ///< grows with whatever is told
+std::vector<const Trace*> traces_in_use();  ///< that had at least one collective
+std::uint64_t progress_count();             ///< grows with every report of progress
 std::int64_t told_update();                 ///< -1: none yet
-std::string reading_now();                  ///< the path of the oldest read under way, or ""
+std::string reading_now();                  ///< path of the oldest running read, or ""
 std::int64_t steady_ns();
 
 }  // namespace seer::comm

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Stacks written without allocation or locks of our own, so that signal handlers may.
+// Writes stacks without allocation or locks of our own, so signal handlers may use it.
 #pragma once
 
 #include <pthread.h>
@@ -10,7 +10,7 @@
 
 namespace seer::comm {
 
-/// One line of text of limited length, put together without allocation.
+/// A line of text of limited length, built without allocation.
 class SafeText {
  public:
   SafeText& operator<<(const char* text);
@@ -24,16 +24,19 @@ class SafeText {
   std::size_t length_ = 0;
 };
 
-/// To be called before the others (again does no harm), outside of a signal handler: loads what they need.
+/// Loads what the functions below need. Call it before them, outside of a signal handler; calling it again does no
+/// harm.
 void prepare_stacks();
-/// The executable's build id in hexadecimal, by which its debug symbols are found; "unknown" without one.
+/// The executable's build id in hexadecimal, which identifies its debug symbols; "unknown" without one.
 const char* build_id();
-/// A line a frame: number, file, offset in it (what addr2line wants), function as the linker knows it. Innermost first.
+/// Writes one line per frame: number, file, offset in it (for addr2line), function as the linker knows it. Innermost
+/// first.
 void write_frames(int file, void* const* frames, int depth);
-/// Of the calling thread. `context`: a signal handler's third argument; with it the stack goes on (x86-64) above code
-/// that a library generated and no unwinder understands.
+/// Writes the stack of the calling thread. `context`: a signal handler's third argument; with it the stack goes on
+/// (x86-64) above code that a library generated and that no unwinder understands.
 void write_stack(int file, const void* context = nullptr);
-/// Of another thread, by a signal to it. False where it did not answer within a second or the file could not be made.
+/// Writes the stack of another thread, by a signal to it. False if it did not answer within a second or the file could
+/// not be created.
 bool write_stack_of(pthread_t thread, const std::string& path);
 
 }  // namespace seer::comm

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Device memory that NCCL reads and writes in place (since 2.19: over NVLink, with sums taken in the switch; on some
-// networks, too), without copies through buffers of its own. Device builds only.
+// Device memory that NCCL reads and writes in place, without copies through its own buffers (since 2.19: over NVLink,
+// with sums taken in the switch; on some networks, too). Device builds only.
 #pragma once
 
 #include <cstddef>
@@ -10,21 +10,22 @@
 
 namespace seer::comm {
 
-class Live;  // a communicator of NCCL (src/comm/cuda/live.hpp)
+class Live;  // an NCCL communicator (src/comm/cuda/live.hpp)
 
-/// Zero-filled, move-only. If one rank gives a communicator registered memory in a call, all do, at the same offset
-/// from its beginning: NCCL's rule.
+/// Zero-filled, move-only. NCCL's rule: if one rank passes registered memory to a collective, all ranks do, at the same
+/// offset from its beginning.
 class UserBuffer {
  public:
   UserBuffer();
-  /// Error(device) with the size wanted when there is no memory.
+  /// Throws Error(device) with the wanted size if there is no memory.
   explicit UserBuffer(std::size_t bytes);
   UserBuffer(UserBuffer&& other) noexcept;
   UserBuffer& operator=(UserBuffer&& other) noexcept;
-  /// All that uses it is done.
+  /// All work that uses it must be done.
   ~UserBuffer();
 
-  /// All ranks of the communicator, each with a buffer of equal size. Nothing where NCCL is older.
+  /// Called by all ranks of the communicator, each with a buffer of equal size. Does nothing if NCCL is older than
+  /// 2.19.
   void register_with(const DeviceCommunicator& comm);
   void* data() const;
   float* f32() const { return static_cast<float*>(data()); }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// One image to one crop: what to do (CropPlan, drawn at random) and doing it (method.md 4.1, 4.2).
+// Makes one crop of an image: a random plan (CropPlan) and its execution (method.md 4.1, 4.2).
 #pragma once
 
 #include <array>
@@ -12,19 +12,19 @@
 
 namespace seer::data {
 
-/// One crop of an image: size in pixels, range of its area relative to the image's, and what is done to it.
+/// One crop of an image: its size in pixels, the range of its area relative to the image's, and its augmentation.
 struct CropKind {
   std::int64_t size = 224;
   double scale_low = 0.14, scale_high = 1.0;
   config::Augment augment = {};
 };
 
-/// The crops of an image in order: each entry of the configuration `count` times.
+/// The crops of an image in order: each entry of the configuration, repeated `count` times.
 std::vector<CropKind> crop_kinds(const config::Config& config);
 
 enum class Jitter : std::uint8_t { brightness, contrast, saturation, hue };
 
-/// Everything random about one crop.
+/// All random choices for one crop.
 struct CropPlan {
   kernels::Box box;
   kernels::Flip flip = kernels::Flip::no;
@@ -37,11 +37,11 @@ struct CropPlan {
   float radius = 0;
 };
 
-/// Drawn from (seed, position of the image in the infinite sequence, crop): the same on every rank, thread and run.
+/// Draws from (seed, position of the image in the infinite sequence, crop): the same on every rank, thread and run.
 CropPlan plan_crop(const CropKind& kind, std::int64_t width, std::int64_t height, std::uint64_t seed,
                    std::uint64_t position, std::uint32_t crop);
 
-/// Buffers of one thread.
+/// Buffers that one thread reuses.
 struct AugmentScratch {
   kernels::Planes planes;
   kernels::ImageScratch image;
@@ -51,8 +51,9 @@ struct AugmentScratch {
 /// Applies the plan: out[size * size * 3], NHWC, normalised.
 void apply_crop(const Image& image, const CropPlan& plan, const CropKind& kind, AugmentScratch& scratch, float* out);
 
-/// The evaluation transform to 8 bits (method.md 8.1): shorter side to `resize` (the longer to int(resize * long /
-/// short)), then the centre `crop` x `crop` pixels, with torchvision's rounding; what lies outside the image is black.
+/// The evaluation transform, with 8-bit output (method.md 8.1). Resizes the shorter side to `resize` and the longer one
+/// to int(resize * long / short), then cuts out the centre `crop` x `crop` pixels. Rounds as torchvision does. Pixels
+/// outside the image are black.
 void center_crop(const Image& image, std::int64_t resize, std::int64_t crop, AugmentScratch& scratch,
                  kernels::Planes& out);
 

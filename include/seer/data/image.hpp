@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Encoded images (JPEG, PNG, WebP) to 8-bit RGB. Files are hostile: sizes are checked before anything is allocated.
+// Decodes images (JPEG, PNG, WebP) to 8-bit RGB. Files are treated as hostile: sizes are checked before any allocation.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@
 
 namespace seer::data {
 
-/// Row-major, 3 bytes a pixel (R, G, B), rows dense.
+/// Row-major, 3 bytes per pixel (R, G, B), no padding between rows.
 struct Image {
   std::int64_t width = 0, height = 0;
   std::vector<std::uint8_t> rgb;
@@ -20,12 +20,12 @@ struct Image {
 enum class ImageKind : std::uint8_t { unknown, jpeg, png, webp };
 const char* name_of(ImageKind kind);
 
-/// A file of one of our formats that is whole, and of a sort that is not read (an animation, 12 bits a sample).
+/// The file is intact and in one of our formats, but of an unsupported kind (an animation, 12 bits per sample).
 struct NotSupported : Error {
   using Error::Error;
 };
 
-/// What the header declares, EXIF orientation applied. kind == unknown: not one of ours.
+/// What the header declares, after applying the EXIF orientation. kind == unknown: not one of our formats.
 struct ImageHeader {
   ImageKind kind = ImageKind::unknown;
   std::int64_t width = 0, height = 0;
@@ -34,11 +34,11 @@ struct ImageHeader {
 
 ImageHeader read_header(std::span<const std::uint8_t> bytes);
 
-/// Decodes to RGB, upright (EXIF orientation applied). Grey and palette images are widened, CMYK/YCCK converted as
-/// Pillow's convert("RGB") does, alpha dropped, 16-bit PNG reduced to 8. `out` is reused. Thread-safe.
-/// Of an animated PNG the still picture, of a WebP animation of one frame that frame.
-/// NotSupported, or Error(file): not an image of ours, broken or cut off, more than max_pixels pixels (checked before
-/// allocating).
+/// Decodes to RGB, upright (EXIF orientation applied). Widens grey and palette images, converts CMYK/YCCK as Pillow's
+/// convert("RGB") does, drops alpha and reduces 16-bit PNG to 8 bits. An animated PNG gives its still picture, a WebP
+/// animation with one frame gives that frame. Reuses the memory of `out`. Thread-safe.
+/// Throws NotSupported, or Error(file) if the file is not in one of our formats, is broken or cut off, or has more than
+/// max_pixels pixels (checked before allocating).
 void decode(std::span<const std::uint8_t> bytes, std::int64_t max_pixels, Image& out);
 
 }  // namespace seer::data

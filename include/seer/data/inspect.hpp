@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What an HDF5 file holds, as JSON text.
+// Describes the contents of an HDF5 file as JSON text.
 #pragma once
 
 #include <string>
@@ -8,17 +8,18 @@
 
 namespace seer::data {
 
-/// A shard: counts, classes, images a class, sizes, where the arrays lie; `verify` reads every image and compares its
-/// checksum ("damaged": the first of them). Any other HDF5 file: its groups, data sets with shapes, attributes, and the
-/// number of values below /model, and with `verify` that nothing was compared. `alone`: a communicator of one rank.
-/// Error(file): not readable as HDF5, malformed.
+/// For a shard: counts, classes, images per class, sizes and where the arrays lie. `verify` also reads every image and
+/// compares its checksum ("damaged" lists the first failures). For any other HDF5 file: its groups, data sets with
+/// shapes, attributes and the number of values below /model; with `verify` the text says that nothing was compared.
+/// `alone`: a communicator of one rank. Error(file) if the file is malformed or not readable as HDF5.
 std::string inspect_hdf5(const std::string& path, bool verify, const comm::Communicator& alone);
 
-/// The *.h5 of a folder, each as above, and the sets they form. "problems" names those that are no readable shards (and
-/// with `verify` damaged ones) and what is wrong with the sets; "problem" is there if that makes the folder unusable.
+/// Describes each *.h5 file of a folder as above, and the sets that they form. "problems" lists files that are not
+/// readable shards (with `verify` also damaged ones) and what is wrong with the sets. "problem" is present if these
+/// make the folder unusable.
 std::string inspect_folder(const std::string& folder, bool verify, const comm::Communicator& alone);
 
-/// The "problem" of a file that was to be verified and cannot be.
+/// The "problem" of a file that should be verified but cannot be.
 inline constexpr const char* kNothingToCompare =
     "nothing to compare: a file of this kind holds no checksums (those of a checkpoint are in its folder: verify that)";
 

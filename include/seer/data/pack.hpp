@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Piles of images to shards: every file is decoded once to be sure of it, and stored byte for byte.
+// Packs images into shards. Every file is decoded once to check it, and stored byte for byte.
 #pragma once
 
 #include <cstdint>
@@ -11,46 +11,45 @@
 
 namespace seer::data {
 
-/// What becomes of shards of the same name that are in the output folder.
+/// What to do with shards of the same name that the output folder already holds.
 enum class Existing : std::uint8_t {
   refuse,   ///< Error(input) if there are any
-  replace,  ///< they go when the new ones are complete
-  append,   ///< they stay, and the new ones get the numbers behind theirs
+  replace,  ///< delete them once the new ones are complete
+  append,   ///< keep them; the new ones get the numbers after theirs
 };
 
 struct PackOptions {
   std::vector<std::string> sources;  ///< folders, .tar[.gz] archives, lists of paths, single images
   std::string folder;                ///< where <name>-00000.h5 ... and rejects.jsonl go
-  bool labels = true;                ///< class = name of the folder that holds the image, or of the archive
-  std::string split;                 ///< only files below this folder directly inside a source; also the shards' name
-                                     ///< ("": images)
-  bool hidden = false;               ///< take hidden files and folders, too
-  std::uint64_t shard_bytes = std::uint64_t{1} << 30;  ///< of encoded images; at least one image a shard
-  std::int64_t min_side = 1;                           ///< pixels of the shorter side
+  bool labels = true;                ///< class = name of the folder or archive that holds the image
+  std::string split;                 ///< take only files below this folder directly inside a source; also the shards'
+                                     ///< name ("": images)
+  bool hidden = false;               ///< also take hidden files and folders
+  std::uint64_t shard_bytes = std::uint64_t{1} << 30;  ///< bytes of encoded images per shard; at least one image
+  std::int64_t min_side = 1;                           ///< minimum for the shorter side, pixels
   std::int64_t max_pixels = 50'000'000;
-  bool reject_duplicates = false;  ///< with append also of images that are there
+  bool reject_duplicates = false;  ///< with append: also duplicates of images in the existing shards
   Existing existing = Existing::refuse;
 };
 
 struct PackResult {
-  std::uint64_t files = 0;  ///< looked at: accepted and rejected
+  std::uint64_t files = 0;  ///< files examined: accepted and rejected
   std::uint64_t accepted = 0, bytes = 0, shards = 0;
   std::map<std::string, std::uint64_t> rejected;  ///< kind of reason ("broken", "duplicate", ...) -> files
-  std::map<std::string, std::uint64_t>
-      left_out;  ///< not looked at, by their names: "hidden: .git" -> files and folders
+  std::map<std::string, std::uint64_t> left_out;  ///< skipped because of their names: "hidden: .git" -> files, folders
   std::vector<std::string> classes;
-  std::uint64_t archives = 0;    ///< read inside the sources
+  std::uint64_t archives = 0;    ///< archives read inside the sources
   std::uint64_t of_archive = 0;  ///< images whose class is the name of the archive
   double seconds = 0, verify_seconds = 0;
-  std::size_t peak_bytes = 0;  ///< resident, the largest of all ranks
+  std::size_t peak_bytes = 0;  ///< peak resident memory, maximum over ranks
 };
 
-/// Collective; the same files whatever the number of ranks. Two passes over the sources: first each rank decodes every
-/// R-th file, then each rank writes every R-th shard, so that no more than one image and one buffer are held by a rank
-/// (beside about 50 bytes an image of bookkeeping). Shards get their names when all are complete and synced, and
-/// <name>.manifest.json says so last: whenever it is killed, the old set is there, or the new one, or what
-/// DataSet::open refuses. Warns of splits that lie beside each other or take everything.
-/// Error(file): missing source, folder not writable, no room, no image.
+/// Collective. The output files do not depend on the number of ranks. Makes two passes over the sources: first each of
+/// the R ranks decodes every R-th file, then each writes every R-th shard. So a rank holds no more than one image and
+/// one buffer, plus about 50 bytes of bookkeeping per image. Shards get their final names once all are complete and
+/// synced; <name>.manifest.json is written last. If the call is killed at any time, the folder holds the old set, the
+/// new set, or a state that DataSet::open refuses. Warns if several splits are packed together, or if a split takes
+/// everything. Error(file): missing source, folder not writable, no room, no image.
 PackResult pack(const PackOptions& options, const comm::Communicator& comm);
 
 }  // namespace seer::data

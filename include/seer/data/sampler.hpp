@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// The order of images: a keyed bijection of [0, images) for every epoch, in constant memory (method.md 6).
+// The order of images: a keyed permutation of [0, images) for every epoch, in constant memory (method.md 6).
 #pragma once
 
 #include <cstdint>
 
 namespace seer::data {
 
-/// Blocks of `block_images` neighbouring images are put into a random order; each window of `window_blocks` blocks
-/// that follow each other in that order is shuffled image by image. A read of one window therefore touches
-/// window_blocks places of the data set. The last block of the data set and the last window may be shorter.
-/// Depends on (seed, sizes, position) only: not on ranks, threads or what was asked before. Thread-safe.
+/// Puts blocks of `block_images` neighbouring images into a random order. Then shuffles the images within each window
+/// of `window_blocks` consecutive blocks of that order. So reading one window touches window_blocks places of the data
+/// set. The last block of the data set and the last window may be shorter. The order depends only on (seed, sizes,
+/// position), not on ranks, threads or earlier calls. Thread-safe.
 class Sampler {
  public:
   Sampler(std::uint64_t images, std::uint64_t seed, std::uint64_t block_images, std::uint64_t window_blocks);
@@ -28,8 +28,8 @@ class Sampler {
   std::uint64_t missing_;  // images that the last block lacks
 };
 
-/// A pseudo-random bijection of [0, n), n > 0: a balanced Feistel network over the next power of four, walked until it
-/// lands inside (at most four steps on average). Inverse of each other.
+/// A pseudo-random permutation of [0, n), n > 0: a balanced Feistel network over the next power of four, applied again
+/// until the value lies in [0, n) (at most four times on average). The two functions are each other's inverse.
 std::uint64_t permute(std::uint64_t value, std::uint64_t n, std::uint64_t key);
 std::uint64_t permute_back(std::uint64_t value, std::uint64_t n, std::uint64_t key);
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Shards (format: docs/formats.md) and the data set that a list of them forms.
+// Shards (format: docs/formats.md) and the data set formed by a list of shards.
 #pragma once
 
 #include <cstdint>
@@ -14,19 +14,19 @@
 namespace seer::data {
 
 inline constexpr const char* kShardFormat = "seer-shard";
-/// Of shards whose images have one label at most, and of those whose images may have several targets.
+/// Format version of shards whose images have at most one label, and of shards whose images may have several targets.
 inline constexpr std::int64_t kShardVersion = 1, kTargetsVersion = 2;
-/// The limit of images that say nothing of theirs.
+/// Pixel limit for images in shards that record no limit.
 inline constexpr std::int64_t kUsualMaxPixels = 50'000'000;
 
-/// What a shard says of the pack that made it (docs/formats.md); shards of older versions say nothing.
+/// What a shard records about the pack that made it (docs/formats.md). Shards of older versions record nothing.
 struct SetMark {
-  std::string id;                        ///< equal for packs of equal images in equal order; "": not told
-  std::uint64_t shards = 0, number = 0;  ///< of the set, and this one's among them (from 0)
-  std::uint64_t max_pixels = 0;          ///< no image has more; 0: not told
+  std::string id;                        ///< equal for packs of equal images in equal order; "": unknown
+  std::uint64_t shards = 0, number = 0;  ///< number of shards in the set; this shard's number, from 0
+  std::uint64_t max_pixels = 0;          ///< no image has more pixels; 0: unknown
 };
 
-/// One shard's metadata: where its arrays lie in the file. A few hundred bytes however many images it holds.
+/// One shard's metadata: where its arrays lie in the file. A few hundred bytes, whatever the number of images.
 struct ShardInfo {
   std::string path;
   std::uint64_t file_bytes = 0;
@@ -36,34 +36,34 @@ struct ShardInfo {
   std::uint64_t width_offset = 0, height_offset = 0;  ///< uint32 [images]
   std::uint64_t checksum_offset = 0;                  ///< uint64 [images]
   std::uint64_t label_offset = 0;                     ///< int32 [images], 0: none
-  std::uint64_t targets = 0;                          ///< in all; only where images may have several
+  std::uint64_t targets = 0;                          ///< total over images; 0 unless images may have several
   std::uint64_t target_offset = 0;                    ///< int32 [targets], 0: none
   std::uint64_t target_begin_offset = 0;              ///< uint64 [images + 1], 0: none
   std::vector<std::string> classes;                   ///< empty: none
   SetMark set;
 };
 
-/// Opens, checks every length, range and product against the file's size, first in a child process with limits
-/// (h5_trial.hpp). Collective with `comm`: its root tries, then all open through MPI-IO. Error(file) says what is
-/// wrong, e.g.
+/// Opens a shard and checks every length, range and product against the file's size, first in a child process with
+/// resource limits (h5/trial.hpp). Collective with `comm`: its root runs the child process, then all ranks open the
+/// file through MPI-IO. Error(file) says what is wrong, e.g.
 /// "shards/a.h5: /images/offset has 1281160 entries, wanted 1281168 (one more than /images/width)".
 ShardInfo read_shard_info(const std::string& path, const comm::Communicator* comm = nullptr);
-/// The same of many, in order, with few processes. `alone`: a communicator of one rank.
+/// Does the same for many shards, in order, with few child processes. `alone`: a communicator of one rank.
 void read_shard_infos(const std::vector<std::string>& paths, const comm::Communicator& alone,
                       const std::function<void(ShardInfo)>& take);
 
-/// Where one image's bytes are.
+/// Where the bytes of one image lie.
 struct ImagePlace {
   std::uint32_t shard = 0;
-  std::uint64_t offset = 0;  ///< in the file
+  std::uint64_t offset = 0;  ///< from the start of the file
   std::uint64_t bytes = 0;
   std::uint64_t checksum = 0;  ///< XXH3 of the bytes, as packed
 };
 
-/// Error(file) unless these bytes of the image are the ones that were packed.
+/// Error(file) unless `bytes` have the image's checksum.
 void require_intact(const ImagePlace& place, std::span<const std::uint8_t> bytes);
 
-/// Classes of some images: those of image i are values[begins[i]] to values[begins[i + 1] - 1].
+/// Classes of several images. Image i has the classes values[begins[i]] to values[begins[i + 1] - 1].
 struct Targets {
   std::vector<std::uint64_t> begins = {0};
   std::vector<std::int32_t> values = {};
@@ -78,15 +78,15 @@ struct Targets {
   }
 };
 
-/// The images of several shards, in the order of the file names. Immutable after open; reading is thread-safe (pread).
+/// The images of several shards, ordered by file name. Immutable after open; reading is thread-safe (pread).
 class DataSet {
  public:
   /// Collective. `pattern`: a folder (its *.h5), a file, a glob, or several of these separated by commas (`\\,` is a
-  /// comma of a name). Rank 0 opens the files (through MPI-IO on its own) and shares what it found. Error(file),
-  /// agreed, for none, missing or malformed ones, for a folder that holds a part of a set, and for parts of different
-  /// packs.
+  /// comma within a name). Rank 0 opens the files (through MPI-IO, alone) and shares their metadata. Error(file),
+  /// agreed, if there is no file, if one is missing or malformed, if a folder holds only part of a set, or if the files
+  /// are parts of different packs.
   static DataSet open(const std::string& pattern, const comm::Communicator& comm);
-  /// One shard that is known already.
+  /// A data set of one shard whose metadata is already known.
   explicit DataSet(ShardInfo shard);
   DataSet(DataSet&&) noexcept;
   DataSet& operator=(DataSet&&) noexcept;
@@ -94,27 +94,28 @@ class DataSet {
 
   std::uint64_t images() const;
   const std::vector<ShardInfo>& shards() const;
-  /// The classes of all shards by name, in the order in which they appear; each name once.
+  /// The class names of all shards in order of appearance, each name once.
   const std::vector<std::string>& classes() const;
-  /// Whether images have a label, one at most.
+  /// Whether images have labels, at most one each.
   bool has_labels() const;
-  /// Whether images have a label or several targets.
+  /// Whether images have labels or several targets.
   bool has_targets() const;
-  /// The most pixels an image has by what its pack allowed.
+  /// The largest number of pixels that the shards' packs allowed for an image.
   std::int64_t max_pixels() const;
 
-  /// Places of images [first, first + count), which may cross shards: one read of the offset and checksum tables a
-  /// shard. Error(file) if offsets are not ascending or leave the pixel data.
+  /// Places of images [first, first + count), which may cross shards. Reads each shard's offset and checksum tables
+  /// once. Error(file) if offsets are not ascending or lie outside the pixel data.
   std::vector<ImagePlace> places(std::uint64_t first, std::uint64_t count) const;
-  /// `bytes` from `offset` of a shard's file. Error(file) on a short read.
+  /// Reads `bytes` bytes at `offset` of a shard's file. Error(file) on a short read.
   void read(std::uint32_t shard, std::uint64_t offset, std::uint64_t bytes, void* out) const;
-  /// One whole encoded image, not held against its checksum.
+  /// Reads one encoded image. Does not compare its checksum.
   ImagePlace read_image(std::uint64_t index, std::vector<std::uint8_t>& out) const;
-  /// Labels of [first, first + count) as places in classes(), -1 where there is none.
+  /// Labels of [first, first + count) as indices into classes(); -1: none.
   std::vector<std::int32_t> labels(std::uint64_t first, std::uint64_t count) const;
-  /// The classes of [first, first + count) as places in classes(): several, one (the label) or none each. Error(file).
+  /// Classes of [first, first + count) as indices into classes(): several, one (the label) or none per image.
+  /// Error(file).
   Targets targets(std::uint64_t first, std::uint64_t count) const;
-  /// "photos-00000.h5, image 17" for messages.
+  /// Text for messages: "photos-00000.h5, image 17".
   std::string describe(std::uint64_t index) const;
 
  private:

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Writes one shard (docs/formats.md). Until publish() it has a temporary name that no reader looks at.
+// Writes one shard (docs/formats.md). Until publish() the file has a temporary name that readers ignore.
 #pragma once
 
 #include <cstdint>
@@ -13,23 +13,23 @@
 
 namespace seer::data {
 
-/// Added to the final name while a shard is being written.
+/// Suffix of the file name while a shard is being written.
 inline constexpr const char* kTemporarySuffix = ".tmp";
 
-/// What a shard says of one image; `width` and `height` as decoded (EXIF orientation applied).
+/// What a shard records about one image; `width` and `height` as decoded (EXIF orientation applied).
 struct ShardEntry {
   std::uint64_t bytes = 0, checksum = 0;
   std::uint32_t width = 0, height = 0;
   std::int32_t label = -1;
-  std::vector<std::int32_t> targets = {};  ///< instead of a label, where images may have several
+  std::vector<std::int32_t> targets = {};  ///< replace the label if images may have several classes
 };
 
-/// Serial: one rank writes a shard. Equal input makes equal files, byte for byte.
+/// Serial: one rank writes a shard. Equal input gives byte-identical files.
 class ShardWriter {
  public:
-  /// Creates `path` + kTemporarySuffix with everything but the encoded images and their names. `classes` may be empty:
-  /// then no labels are written. Where an entry has targets, the shard holds the targets of all and no label; its
-  /// version is then kTargetsVersion, which older readers refuse. Error(file): no place, not writable.
+  /// Creates `path` + kTemporarySuffix with everything but the encoded images and their names. If `classes` is empty,
+  /// no labels are written. If any entry has targets, the shard holds targets for all images and no labels; its version
+  /// is then kTargetsVersion, which older readers refuse. Error(file): no space, not writable.
   ShardWriter(const std::string& path, const std::vector<ShardEntry>& entries, const std::vector<std::string>& classes,
               const SetMark& set = {});
   ShardWriter(ShardWriter&&) noexcept = default;
@@ -37,11 +37,11 @@ class ShardWriter {
   /// Removes the temporary file unless it was published.
   ~ShardWriter();
 
-  /// The encoded images, in order; names for all of them or none.
+  /// Appends the next encoded image. Either all images have names or none has.
   void append(std::span<const std::uint8_t> image, const std::string& name = "");
-  /// Writes the names, closes and syncs the complete file, still under its temporary name.
+  /// Writes the names, then closes and syncs the file, still under its temporary name.
   void finish();
-  /// Gives a finished shard its name (replacing what has it).
+  /// Renames a finished shard to its final name, replacing any file of that name.
   void publish();
   const std::string& path() const { return path_; }
   std::size_t images() const { return images_; }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Procedural labelled images: a data set for machines without one. A class is a combination of texture, shape and
-// layout; colours, place, size, turn, background and light are drawn anew for every image and say nothing about it.
+// layout. Colours, position, size, rotation, background and light are random and independent of the class.
 #pragma once
 
 #include <cstdint>
@@ -13,23 +13,23 @@
 
 namespace seer::data {
 
-/// There are this many combinations; class c is the same combination whatever the seed and the number of classes.
+/// Number of combinations. Class c is the same combination whatever the seed and the number of classes.
 inline constexpr std::int64_t kSynthClasses = 144;
 
-/// "stripes-disc-single"
+/// For example "stripes-disc-single".
 std::string synth_class_name(std::int64_t index);
 
-/// Draws image `index` (which keys its random numbers) of this class, size x size pixels.
+/// Draws image `index` of a class, size x size pixels. `index` keys the random numbers.
 Image synth_image(std::uint64_t seed, std::uint64_t index, std::int64_t class_index, std::int64_t size);
 
 struct SynthOptions {
   std::string folder;  ///< where <name>-00000.h5 ... go
   std::string name = "images";
-  std::int64_t classes = 10;  ///< image i is of class i % classes
+  std::int64_t classes = 10;  ///< image i has class i % classes
   std::int64_t images = 10000;
-  std::int64_t size = 96;  ///< pixels a side
+  std::int64_t size = 96;  ///< pixels per side
   std::uint64_t seed = 0;
-  Existing existing = Existing::refuse;  ///< append: image i begins with the number of images that are there
+  Existing existing = Existing::refuse;  ///< append: i starts at the number of images already in the folder
 };
 
 struct SynthResult {
@@ -37,7 +37,7 @@ struct SynthResult {
   double seconds = 0;
 };
 
-/// Collective: JPEGs (quality 90) into shards; the same files whatever the number of ranks. Error(file).
+/// Collective. Writes JPEGs (quality 90) into shards. The files do not depend on the number of ranks. Error(file).
 SynthResult synth(const SynthOptions& options, const comm::Communicator& comm);
 
 }  // namespace seer::data

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which device this process computes on: chosen from the launcher's environment before MPI and Kokkos start, because
-// both settle on the device that is current then.
+// Chooses the device that this process computes on, from the launcher's environment, before MPI and Kokkos start: both
+// settle on the device that is current then.
 #pragma once
 
 #include <functional>
@@ -12,44 +12,48 @@
 
 namespace seer::device {
 
-/// What the launcher says of this process.
+/// What the launcher's environment says about this process.
 struct Launch {
-  int local_rank = -1;  ///< its place among the ranks of its node; -1: nobody says
-  std::string source;   ///< the variable that does
+  int local_rank = -1;  ///< its index among the ranks of its node; -1: unknown
+  std::string source;   ///< the environment variable that says so
 };
 using Environment = std::function<const char*(const char* name)>;
-/// The process's own environment without an argument. Error(device) where a variable holds no number.
+/// Without an argument, reads the process's own environment. Throws Error(device) if the variable holds no number.
 Launch read_launch();
 Launch read_launch(const Environment& environment);
 
-/// Error(device) where none is visible. Ranks beyond the devices share them: such ranks compute on the host alone.
+/// Returns this rank's device; Error(device) if none is visible. Ranks beyond the number of devices share them; such
+/// ranks may compute only on the host.
 int device_for(const Launch& launch, int visible_devices);
 
-/// Whether code built for `architectures` (CMAKE_CUDA_ARCHITECTURES with commas: "80,90-real") runs on a device of
-/// this compute capability (major * 10 + minor).
+/// True if code built for `architectures` (CMAKE_CUDA_ARCHITECTURES with commas: "80,90-real") runs on a device of this
+/// compute capability (major * 10 + minor).
 bool has_code_for(std::string_view architectures, int capability);
 
-/// "all of 8", "none of 4", or the pairs: "0-1 2-3 of 4".
+/// Formats the connected pairs of devices: "all of 8", "none of 4", or "0-1 2-3 of 4".
 std::string pairs_line(int devices, const std::function<bool(int, int)>& connected);
 
-/// What is wrong where two ranks compute on the same device, or "". `ids`: of each rank, its host and device_id().
+/// Returns an error text if two ranks compute on the same device, else "". `ids`: for each rank, its host and
+/// device_id().
 std::string shared_device(std::span<const std::string> ids);
-/// Keeps what shared_device() found, which all ranks know alike: chosen_space() then refuses all but the host.
+/// Stores the result of shared_device(), the same on all ranks. If it is not "", chosen_space() allows only the host.
 void set_sharing(std::string who);
-/// "" where every rank has a device of its own, as far as is known.
+/// "" if every rank has its own device, as far as is known.
 const std::string& sharing();
 
-/// Before MPI and Kokkos. Makes this process's device current for its main thread and returns its number; -1 in a
-/// host build. Error(device) in one line: no driver or one too old, no device, code missing.
+/// Call before MPI and Kokkos start. Makes this process's device current for its main thread and returns its number; -1
+/// in a host build without stand-in. One-line Error(device): no driver or one too old, no device, code missing.
 int bind_device();
-/// -1 where none is bound.
+/// Number of the bound device; -1 if none is bound.
 int bound_device();
-/// PCI bus id and UUID; "" where none is bound.
+/// PCI bus id and UUID of the bound device; "" if none is bound.
 std::string device_id();
-/// Where to compute. `wanted`: "host", "device", or "auto": the device where one is bound and this build has its
-/// kernels. Error(device) for a device that is not there, or that ranks share.
+/// Chooses where to compute. `wanted`: "host", "device", or "auto", which means the device if one is bound and this
+/// build has kernels for it. Throws Error(device) if the device is missing or ranks share it, Error(input) if the build
+/// has no kernels for devices.
 Space chosen_space(std::string_view wanted);
-/// Name, memory, compute capability, versions, PCI bus id, peers, in one line; "" where none is bound.
+/// Describes the bound device in one line: name, memory, compute capability, versions, PCI bus id, peers; "" if none is
+/// bound.
 std::string describe_device();
 
 }  // namespace seer::device

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Bytes between host and device. Not cheap where it waits: see below.
+// Copies bytes between host and device. Some copies block the caller: see below.
 #pragma once
 
 #include <cstddef>
@@ -9,8 +9,9 @@
 
 namespace seer::device {
 
-/// From any space to any space, in the queue's order; host memory that is not pinned makes it wait. Pinned memory
-/// (device/pinned.hpp) must stay as it is until the queue has come so far. On a host queue both are host memory.
+/// Copies from any space to any space, in the queue's order. Blocks the caller if the host memory is not pinned. Pinned
+/// memory (device/pinned.hpp) must not change until the queue has done the copy. On a host queue both sides are host
+/// memory.
 void copy(Queue& queue, const void* from, Space from_space, void* to, Space to_space, std::size_t bytes);
 
 }  // namespace seer::device

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// For the device bodies of all modules: CUDA's status codes as errors, a queue's stream. Device builds only.
+// Helpers for the CUDA code of all modules: CUDA's status codes as errors, a queue's stream. Device builds only.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -11,21 +11,22 @@
 
 namespace seer::device {
 
-/// Error(device) naming the call and CUDA's own words, with a remedy where there is one. Faults of earlier asynchronous
-/// work also come out here.
+/// Throws Error(device) with the call and CUDA's own message, and a remedy if one is known. Faults of earlier
+/// asynchronous work may appear here too.
 void check(cudaError_t status, const char* call, std::source_location where = std::source_location::current());
 
 inline cudaStream_t stream_of(const Queue& queue) {
   return static_cast<cudaStream_t>(queue.stream);
 }
 
-/// Every new thread begins on device 0, whatever the process is bound to: a thread that calls CUDA, cuDNN, cuBLASLt or
-/// NCCL calls this first. Costs a look at a flag after the first time.
+/// Makes the bound device current in this thread. A new thread starts on device 0, whatever device the process is bound
+/// to, so each thread calls this before it uses CUDA, cuDNN, cuBLASLt or NCCL. After the first call it only checks a
+/// flag.
 void make_current();
 
-/// What memory.cpp is made of in a device build.
+/// The functions that memory.cpp uses in a device build.
 void* device_allocate(std::size_t bytes);
-/// Waits until the device has done what it was handed before.
+/// Waits until the device has finished all earlier work.
 void device_free(void* data) noexcept;
 /// Synchronises.
 void device_zero(void* data, std::size_t bytes);

@@ -8,19 +8,20 @@
 
 namespace seer::device {
 
-/// What is handed to it runs in that order, beside what other queues run. Throws Error(device).
+/// Runs its work in the order of submission, concurrently with other queues. Throws Error(device).
 class DeviceQueue {
  public:
-  /// Work of high priority starts first where both wait: for communication beside the backward pass.
+  /// If both wait, work of high priority starts first. For communication during the backward pass.
   enum class Priority : std::uint8_t { normal, high };
   explicit DeviceQueue(Priority priority = Priority::normal);
   DeviceQueue(const DeviceQueue&) = delete;
   DeviceQueue& operator=(const DeviceQueue&) = delete;
-  /// Waits for what runs.
+  /// Waits for work that still runs.
   ~DeviceQueue();
 
   Queue& queue() { return queue_; }
-  /// What is handed to this queue from now on waits for what `other` was handed before now. Does not wait itself.
+  /// Makes work submitted to this queue from now on wait for all work submitted to `other` so far. Does not block the
+  /// caller.
   void follow(const Queue& other);
 
  private:

@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// Work that comes again alike (CUDA graphs): recorded once on a device queue, then handed to the device in one go,
-// where launching it kernel by kernel would keep the device waiting. On the host, and on a planned machine, it simply
-// runs.
+// CUDA graphs for repeated work: records it once on a device queue, then submits it in one launch, because launching it
+// kernel by kernel would leave the device idle. On the host, and on a planned machine, the work simply runs.
 //
-// What is recorded: kernels, copies (between device memory and pinned memory) and library calls that the queue is
-// handed, and on other queues, as long as they follow this one and are followed by it at the end. What must not be in
-// it: collectives (each is counted and watched while it runs; a DeviceCommunicator refuses), anything that waits for a
-// queue, reads a result on the host, asks for device memory, or runs code on the host that matters: that would happen
-// once. Addresses, shapes and numbers handed to kernels are those of the recording; what may change (learning rates,
-// factors) lies in device memory.
+// A recording holds the kernels, copies (between device memory and pinned memory) and library calls submitted to the
+// queue. Other queues are recorded too, if they follow this one and it follows them at the end. Not allowed in a
+// recording: collectives (each is counted and watched while it runs; a DeviceCommunicator refuses), waiting for a
+// queue, reading a result on the host, allocating device memory, and host code with effects, because it would run only
+// once. A replay uses the addresses, shapes and numbers of the recording. Values that may change (learning rates,
+// factors) must be in device memory.
 #pragma once
 
 #include <cstddef>
@@ -23,7 +22,7 @@
 
 namespace seer::device {
 
-/// A recording, ready to be run any number of times. Empty where there is none.
+/// A recording, which can run any number of times. May be empty.
 class Graph {
  public:
   Graph() = default;
@@ -35,9 +34,9 @@ class Graph {
   }
   ~Graph();
   explicit operator bool() const { return executable_ != nullptr; }
-  /// Kernels, copies and the like.
+  /// Number of kernels, copies and the like.
   std::size_t steps() const { return steps_; }
-  /// All of it, in the queue's order.
+  /// Runs the whole recording, in the queue's order.
   void replay(Queue& queue) const;
 
  private:
@@ -46,13 +45,13 @@ class Graph {
   std::size_t steps_ = 0;
 };
 
-/// While it lives, what this thread hands to the device queue is recorded and does not run. Device queues only.
+/// While it exists, work that this thread submits to the device queue is recorded and does not run. Device queues only.
 class Recording {
  public:
   explicit Recording(Queue& queue);
   Recording(const Recording&) = delete;
   Recording& operator=(const Recording&) = delete;
-  /// Gives the recording up, where end() was not reached.
+  /// Discards the recording if end() was not called.
   ~Recording();
   Graph end();
 
@@ -61,7 +60,7 @@ class Recording {
   bool open_ = false;
 };
 
-/// Everything that work depends on and that does not lie in device memory, as one number.
+/// Hash of everything that the work depends on and that is not in device memory.
 class GraphKey {
  public:
   template <class T>
@@ -81,14 +80,16 @@ class GraphKey {
   std::uint64_t key_ = 0;
 };
 
-/// Whether work on this queue is recorded: a device's, unless a Kokkos tool listens, which wants to see every kernel.
+/// True if work on this queue is recorded: on a device, unless SEER_GRAPHS is 0 or a Kokkos tool is loaded, which wants
+/// to see every kernel.
 bool records(const Queue& queue);
 
-/// The recordings of one piece of work. With a new key it runs as it is, so that libraries choose and scratch memory is
-/// taken; the second time it is recorded; from then on it is replayed. One thread, one queue.
+/// The recordings of one piece of work. The first run with a key executes the work normally, so that libraries choose
+/// algorithms and scratch memory is allocated; the second run records it; all later runs replay it. One thread, one
+/// queue.
 class Repeated {
  public:
-  /// work() hands all it does to `queue`.
+  /// work() must submit everything to `queue`.
   template <class Work>
   void run(Queue& queue, const GraphKey& key, const Work& work) {
     if (!records(queue)) return work();
@@ -104,11 +105,11 @@ class Repeated {
     }
     found->second.replay(queue);
   }
-  /// Of all keys.
+  /// Number of recordings, over all keys.
   std::size_t recorded() const;
 
  private:
-  static constexpr std::size_t kMost = 32;  ///< where keys never come again, recordings must not pile up
+  static constexpr std::size_t kMost = 32;  ///< limits the number of recordings if keys never repeat
   void forget_but(std::uint64_t key);
   std::map<std::uint64_t, Graph> known_;
 };

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Owning memory: Buffer for what lives as long as the run (parameters, momentum), Pool for what comes and goes
-// within a step (activations, gradients of activations, workspaces).
+// Classes that own memory: Buffer for data that lives as long as the run (parameters, momentum), Pool for data that
+// lives within a step (activations, gradients of activations, workspaces).
 #pragma once
 
 #include <cstddef>
@@ -14,8 +14,8 @@
 
 namespace seer::device {
 
-/// 64-byte aligned, zero-filled, move-only; planned memory has a size and is not there. Throws Error(device) with the
-/// size wanted when there is no memory. Making and freeing one on a device waits for the device.
+/// 64-byte aligned, zero-filled, move-only. Planned memory has a size but does not exist. If memory is short, throws
+/// Error with the wanted size and exit_code_without(). Creating or freeing one on a device waits for the device.
 class Buffer {
  public:
   Buffer() = default;
@@ -32,7 +32,7 @@ class Buffer {
   float* f32() const { return static_cast<float*>(data_); }
   std::size_t bytes() const { return bytes_; }
   Space space() const { return space_; }
-  /// All of it as floats.
+  /// The whole buffer as floats.
   Tensor view() const { return device::view(f32(), static_cast<std::int64_t>(bytes_ / sizeof(float)), space_); }
   static Buffer floats(std::size_t count, Space space = Space::host) { return Buffer(count * sizeof(float), space); }
 
@@ -44,7 +44,7 @@ class Buffer {
 
 class Pool;
 
-/// A tensor on loan from a Pool; given back when this goes out of scope.
+/// A tensor on loan from a Pool. The destructor gives it back.
 class Loan {
  public:
   Loan() = default;
@@ -68,11 +68,11 @@ class Loan {
   std::size_t block_bytes_ = 0;
 };
 
-/// An arena for what comes and goes within a step. The smallest free stretch that is large enough is lent (the one at
-/// the arena's end only where no other is), and joined with its free neighbours when it comes back, so that the same
-/// requests in the same order find the same places: on a planned machine as on a real one. Contents are not cleared.
-/// One thread only. On a device a loan may be given back while its last work still runs, as long as whatever is lent
-/// the same place works on the same queue.
+/// An arena for memory that is used within a step. It lends the smallest free stretch that is large enough (the one at
+/// the arena's end only if no other is), and merges it with its free neighbours when it comes back. So the same
+/// requests in the same order get the same places, on a planned machine as on a real one. Contents are not cleared. One
+/// thread only. On a device, a loan may be given back while its last work still runs, if the next user of that place
+/// works on the same queue.
 class Pool {
  public:
   explicit Pool(Space space = Space::host) : space_(space) {}
@@ -80,9 +80,9 @@ class Pool {
   Pool& operator=(const Pool&) = delete;
   ~Pool();
 
-  /// Takes so much from the system at once. What does not fit later is asked for piece by piece.
+  /// Allocates `bytes` from the system at once. Later requests that do not fit are allocated one by one.
   void reserve(std::size_t bytes);
-  /// Gives pieces that nobody uses back to the system.
+  /// Returns unused pieces to the system.
   void trim();
 
   Loan tensor(Shape shape, DType dtype = DType::f32);
@@ -90,9 +90,9 @@ class Pool {
 
   std::size_t in_use_bytes() const { return in_use_bytes_; }
   std::size_t peak_bytes() const { return peak_bytes_; }
-  /// What was taken from the system, in use or not. Planned: as far as the arena was ever used, gaps included.
+  /// Bytes allocated from the system, in use or not. Planned: the highest end of any loan so far, gaps included.
   std::size_t held_bytes() const { return held_bytes_; }
-  /// How often the system was asked.
+  /// Number of allocations from the system.
   std::uint64_t system_allocations() const { return system_allocations_; }
 
  private:
@@ -100,7 +100,7 @@ class Pool {
   struct Stretch {
     std::size_t begin, bytes;
   };
-  /// A piece of memory from the system; its free stretches in order.
+  /// A piece of memory from the system, with its free stretches in order.
   struct Chunk {
     char* base;
     std::size_t bytes;
@@ -115,15 +115,15 @@ class Pool {
   std::uint64_t system_allocations_ = 0;
 };
 
-/// What the machine (within this process's control groups, host_memory.hpp) can still give without swapping, or this
-/// process's device; 0 where unknown.
+/// Bytes that the machine (within this process's control groups, host_memory.hpp), or this process's device, can still
+/// provide without swapping; 0 if unknown.
 std::size_t available_bytes(Space space = Space::host);
-/// What there is of it in all.
+/// Total bytes of that memory; 0 if unknown.
 std::size_t total_bytes(Space space = Space::host);
 /// Exit code for a failed allocation of `bytes`: `input` if the machine has less than that in total (a retry cannot
 /// succeed), `device` if the memory is only in use at the moment.
 ExitCode exit_code_without(std::size_t bytes, Space space);
-/// Bytes the process holds now and held at most (resident set, /proc/self/status); 0 where unknown.
+/// Bytes that the process holds now, and the most it has held (resident set, /proc/self/status); 0 if unknown.
 std::size_t resident_bytes();
 std::size_t peak_resident_bytes();
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// An array that both the queue's kernels and the host use: results that an update leaves, numbers that it is given. On
-// a device there are two copies, and send() and fetch() copy from one to the other. On the host both are one array, and
-// send() and fetch() do nothing.
+// An array that both the queue's kernels and the host use, such as the inputs and results of an update. On a device
+// there are two copies, and send() and fetch() copy from one to the other. On the host both are one array, and send()
+// and fetch() do nothing.
 #pragma once
 
 #include <cstddef>
@@ -28,19 +28,19 @@ class Mirrored {
   std::size_t bytes() const { return on_queue_.bytes(); }
   /// The copy that the queue's kernels read and write.
   T* on_queue() const { return static_cast<T*>(on_queue_.data()); }
-  /// That one as floats.
+  /// The same copy as floats.
   Tensor view() const { return on_queue_.view(); }
   /// The host's copy.
   T* on_host() const { return on_queue_.space() == Space::device ? static_cast<T*>(on_host_.data()) : on_queue(); }
 
-  /// Host to queue, elements [first, first + count). The host's copy must stay as it is until the queue has come so
-  /// far.
+  /// Copies elements [first, first + count) from host to queue. The host's copy must not change until the queue has
+  /// done this.
   void send(Queue& queue, std::size_t first, std::size_t count) {
     if (on_queue_.space() == Space::host) return;
     copy(queue, on_host() + first, Space::host, on_queue() + first, queue.space, count * sizeof(T));
   }
   void send(Queue& queue) { send(queue, 0, count_); }
-  /// Queue to host. The host's copy may be read once the queue has been waited for.
+  /// Copies from queue to host. Wait for the queue before you read the host's copy.
   void fetch(Queue& queue, std::size_t first, std::size_t count) {
     if (on_queue_.space() == Space::host) return;
     copy(queue, on_queue() + first, queue.space, on_host() + first, Space::host, count * sizeof(T));
@@ -50,7 +50,7 @@ class Mirrored {
  private:
   std::size_t count_ = 0;
   Buffer on_queue_;
-  PinnedBuffer on_host_;  ///< of a device's
+  PinnedBuffer on_host_;  ///< used on a device only
 };
 
 }  // namespace seer::device

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Host memory that a device reads and writes by itself: copies from and to it run beside the program.
+// Host memory that a device reads and writes by itself, so copies from and to it run concurrently with the program.
 #pragma once
 
 #include <cstddef>
@@ -7,8 +7,8 @@
 
 namespace seer::device {
 
-/// Zero-filled, move-only. Pinning is slow and takes memory from the whole node: for buffers that stay. In a host build
-/// ordinary memory. Throws Error(device) when there is none.
+/// Zero-filled, move-only. Pinning is slow and takes memory from the whole node, so use it for long-lived buffers.
+/// Ordinary memory in a host build. Throws Error(device) if there is no memory.
 class PinnedBuffer {
  public:
   PinnedBuffer() = default;
@@ -19,7 +19,7 @@ class PinnedBuffer {
     std::swap(bytes_, other.bytes_);
     return *this;
   }
-  /// Copies that still run must have been waited for.
+  /// Wait for running copies first.
   ~PinnedBuffer();
   void* data() const { return data_; }
   float* f32() const { return static_cast<float*>(data_); }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// How long a device queue was at what: marks are put into it between pieces of work, and read when it has passed them.
+// Measures how long a device queue spends on each kind of work: the program puts marks into it between pieces of work,
+// and reads them when the queue has passed them.
 #pragma once
 
 #include <cstddef>
@@ -10,7 +11,7 @@
 
 namespace seer::device {
 
-/// Device queues only. Time in which the queue has nothing to do counts to the mark before it.
+/// Device queues only. Idle time of the queue counts towards the mark before it.
 class QueueClock {
  public:
   explicit QueueClock(const Queue& queue) : queue_(queue) {}
@@ -18,18 +19,17 @@ class QueueClock {
   QueueClock& operator=(const QueueClock&) = delete;
   ~QueueClock();
 
-  /// What is put into the queue from now on counts to `label`. Marks beyond the first few thousand that nobody reads
-  /// are left out.
+  /// Work put into the queue from now on counts towards `label`. Ignored if there are already kMost unread marks.
   void mark(int label);
-  /// Waits for the queue; told(label, ms) for every stretch between two marks. The last mark stays, as the first of the
-  /// next reading.
+  /// Waits for the queue and calls told(label, ms) for every interval between two marks. The last mark stays, as the
+  /// first one of the next reading.
   void read(const std::function<void(int label, double ms)>& told);
 
  private:
   static constexpr std::size_t kMost = 16384;
   Queue queue_;
-  std::vector<void*> events_;  ///< made when they are first wanted, and kept
-  std::vector<int> labels_;    ///< of the first so many of them
+  std::vector<void*> events_;  ///< created when first needed, then reused
+  std::vector<int> labels_;    ///< of the first labels_.size() events
 };
 
 }  // namespace seer::device

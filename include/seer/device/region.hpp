@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-// Names for profilers: regions of Kokkos Tools (KOKKOS_PROFILE_LIBRARY=..., see validation/profile.sh), in a device
-// build also ranges of NVTX (nsys). Without a tool a region costs the look whether there is one.
+// Named regions for profilers: those of Kokkos Tools (KOKKOS_PROFILE_LIBRARY=..., see validation/profile.sh), and in a
+// device build also NVTX ranges (nsys). Without a tool, a region costs only the check for one.
 #pragma once
 
 namespace seer::device {
 
-/// From here to the end of its scope. Regions nest; nullptr is none.
+/// Lasts until the end of its scope. Regions nest. nullptr: no region.
 class Region {
  public:
   explicit Region(const char* name);
   ~Region();
   Region(const Region&) = delete;
   Region& operator=(const Region&) = delete;
-  /// Whether a Kokkos tool is told of regions and kernels.
+  /// True if a Kokkos tool is loaded, which receives regions and kernels.
   static bool told();
 
  private:

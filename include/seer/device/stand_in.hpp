@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// A stand-in for a device, for tests of host builds: it computes on the host, in memory apart. Space::device then is
-// host memory that nobody may touch but what was handed to a device queue: kernels, library calls, copies and
-// collectives open it for themselves. A program that touches it by mistake ends at once, as good as it would on a
-// machine with a device.
+// A stand-in for a device, for tests of host builds. It computes on the host, in separate memory: Space::device is then
+// host memory that only work on a device queue may touch. Kernels, library calls, copies and collectives open it for
+// themselves. A program that touches it by mistake ends at once, as it would on a machine with a device.
 //
-// Copies to pinned memory arrive when the queue is waited for, and not before: who forgets to wait reads old numbers.
-// Everything else is done when the call returns.
+// Copies to pinned memory arrive when the program waits for the queue or makes a copy of another kind, so code that
+// forgets to wait reads old numbers. Everything else is done when the call returns.
 #pragma once
 
 #if !defined(SEER_CUDA)
@@ -18,7 +17,7 @@
 
 namespace seer::device {
 
-/// While one lives, this process has such a device. Where SEER_STAND_IN_DEVICE is 1, from bind_device() on.
+/// While one exists, this process has such a device. If SEER_STAND_IN_DEVICE is 1, bind_device() creates one.
 class StandIn {
  public:
   StandIn();
@@ -27,11 +26,12 @@ class StandIn {
   StandIn& operator=(const StandIn&) = delete;
 };
 bool has_stand_in();
-/// Makes one for good where the environment asks for it. Error(input) for anything but 0, 1 and nothing.
+/// Creates one for the life of the process, and returns true, if SEER_STAND_IN_DEVICE is 1. Throws Error(input) if it
+/// is set to anything but 0, 1 or "".
 bool stand_in_by_environment();
 
-/// While it lives, the stand-in's memory may be touched: by queued work. Nothing on a host queue. The rights are the
-/// whole process's: a thread that does queued work hides mistakes of the others for so long.
+/// While it exists, queued work may touch the stand-in's memory. Does nothing for a host queue. The whole process gets
+/// access, so mistakes of other threads stay hidden meanwhile.
 class StandInAccess {
  public:
   explicit StandInAccess(Space space) : open_(space == Space::device) {
@@ -50,12 +50,12 @@ class StandInAccess {
   bool open_;
 };
 
-/// Whether an address is of its memory. False where there is none.
+/// True if the address is in the stand-in's memory. False if there is no stand-in.
 bool on_stand_in(const void* data);
-/// Error(internal) where queued work is given an address that its queue cannot reach; null can be anywhere.
+/// Throws Error(internal) if queued work gets an address that its queue cannot reach. Accepts null.
 void expect_reached(const Queue& queue, const void* data, std::string_view what);
 
-// What the host build's Buffer, Pool, PinnedBuffer, DeviceQueue and copy() are made of where there is one.
+// Used by the host build's Buffer, Pool, PinnedBuffer, DeviceQueue and copy() if there is a stand-in.
 void* stand_in_allocate(std::size_t bytes);
 void stand_in_free(void* data) noexcept;
 void* stand_in_stream();

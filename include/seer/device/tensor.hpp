@@ -11,7 +11,7 @@ namespace seer::device {
 enum class Space : std::uint8_t {
   host,
   device,
-  planned,  ///< memory that is counted and not there (device/ledger.hpp)
+  planned,  ///< memory that is counted but does not exist (device/ledger.hpp)
 };
 
 /// NHWC: c is the fastest index. A matrix [rows, columns] is {n = rows, c = columns}.
@@ -43,7 +43,7 @@ struct Tensor {
   explicit operator bool() const { return data != nullptr; }
 };
 
-/// `count` floats of a block.
+/// A view of `count` floats.
 inline Tensor view(float* values, std::int64_t count, Space space) {
   return {.data = values, .shape = {1, 1, 1, count}, .dtype = DType::f32, .space = space};
 }

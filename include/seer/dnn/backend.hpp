@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Convolution and GEMM, forward and both backwards. Host: oneDNN; device: cuDNN and cuBLASLt. All activations are
-// NHWC; all weights are in the order of the checkpoints (OIHW, grouped: [c_out, c_in / groups, k, k]); a body owns
-// whatever reordering its library wants.
+// Convolution and GEMM: forward, backward to data and backward to weights. Host: oneDNN; device: cuDNN and cuBLASLt.
+// All activations are NHWC. All weights are in the order of the checkpoints (OIHW, grouped: [c_out, c_in / groups, k,
+// k]); an implementation does whatever reordering its library needs.
 //
-// Precision (method.md 5.3): activations are float, bf16 or f16, those of one call alike; their type says in which one
-// it computes. Weights and their gradients are float throughout: a body rounds its packed copy of the weights. Sums are
-// taken in float.
+// Precision (method.md 5.3): activations are float, bf16 or f16, all of the same type within one call; this type is the
+// one that the call computes in. Weights and their gradients are always float: an implementation rounds its packed copy
+// of the weights. Sums are accumulated in float.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +17,7 @@
 
 namespace seer::dnn {
 
-/// A convolution's geometry. Square kernel, equal stride and padding in both directions, no dilation, no bias.
+/// Geometry of a convolution. Square kernel, equal stride and padding in both directions, no dilation, no bias.
 struct ConvShape {
   std::int64_t n = 1, h = 1, w = 1;  ///< of the source
   std::int64_t c_in = 1, c_out = 1;
@@ -30,8 +30,8 @@ struct ConvShape {
   bool operator==(const ConvShape&) const = default;
 };
 
-/// Weights and how often they have changed: a body may keep its own packed copy while `version` stays the same.
-/// Version 0: never keep.
+/// Weights, and a counter of their changes. An implementation may keep a packed copy as long as `version` stays the
+/// same. Version 0: nothing is kept.
 struct Weights {
   const void* data = nullptr;
   std::uint64_t version = 0;
@@ -40,8 +40,8 @@ struct Weights {
 enum class Accumulate : bool { no, yes };
 enum class Transpose : bool { no, yes };
 
-/// Not thread-safe. Shapes seen once are planned once (primitives cached by shape).
-/// Errors: Error(device) naming the library's status and the shape.
+/// Not thread-safe. Each new shape is planned once; its primitives are cached. Errors: Error(device) naming the
+/// library's status and the shape.
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -61,12 +61,12 @@ class Backend {
                     const float* b, Transpose tb, float* c, Accumulate accumulate = Accumulate::no,
                     const float* bias = nullptr) = 0;
 
-  /// The same with a and b of `type`, c and bias float: products of rounded numbers, added up in float.
+  /// The same with a and b of `type`; c and bias are float. Rounded operands, sums in float.
   virtual void gemm(device::Queue& queue, std::int64_t m, std::int64_t n, std::int64_t k, DType type, const void* a,
                     Transpose ta, const void* b, Transpose tb, float* c, Accumulate accumulate = Accumulate::no,
                     const float* bias = nullptr) = 0;
 
-  /// Whether all of the above works in `type` with this library on this processor.
+  /// True if the library supports all of the above in `type` on this processor.
   virtual bool supports(DType type) = 0;
 
   /// Limit on packed copies of weights kept between calls; 0 keeps none.
@@ -77,10 +77,10 @@ class Backend {
   virtual std::string describe() const = 0;
 };
 
-/// Planned: tells the queue's ledger, asks for the memory that the real one would, and runs nothing. Space::device: on
-/// the stand-in for one (device/stand_in.hpp).
+/// Space::planned: records each call in the queue's ledger and requests the memory that the real one would, but runs
+/// nothing. Space::device: computes on the stand-in device (device/stand_in.hpp).
 std::unique_ptr<Backend> make_host_backend(device::Space space = device::Space::host);
-/// Tells the queue's ledger and does no more: for a machine whose library is not here.
+/// Only records calls in the queue's ledger: for machines whose library is not available here.
 std::unique_ptr<Backend> make_planned_backend();
 
 }  // namespace seer::dnn

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// The device's body of dnn::Backend: cuDNN's graph API and cuBLASLt.
+// The device implementation of dnn::Backend: cuDNN's graph API and cuBLASLt.
 //
-// Which engine runs a convolution is measured when its shape is first met, and kept on disk. All ranks must run the
-// same one, and a rank that goes on from a checkpoint should: the measurement decides over bits.
+// When a convolution shape is first met, its engines are timed and the choice is saved on disk. All ranks must run the
+// same engine, and a resumed run should too, because the engine determines the bits of the result.
 #pragma once
 
 #include <cstddef>
@@ -16,38 +16,37 @@
 namespace seer::dnn {
 
 struct DeviceOptions {
-  /// Products of floats on tensor cores, their operands rounded to 10 bits of fraction.
+  /// Multiplies floats on tensor cores, with operands rounded to 10 fraction bits.
   bool tf32 = false;
   /// Only engines that give the same bits every time.
   bool deterministic = false;
-  /// Whether engines are timed. Else each call takes the first that can do it in the order of the libraries'
-  /// heuristics: at once, and the same on all ranks without a word between them.
+  /// True: engines are timed. False: each call takes the first engine that works, in the order of the libraries'
+  /// heuristics. This costs no time and gives the same choice on all ranks without communication.
   bool measured = true;
-  /// Gradients of weights in half precision are never rounded to it, as on the host. cuDNN has no engine that leaves
-  /// them so: operands are widened to float, which costs about two passes over them and runs at TF32's rate (exactly:
-  /// bf16 and f16 fit into TF32). False: they may be rounded once per call, in pieces once a piece, where that is
-  /// faster; apex O1 and PyTorch's autocast always do.
+  /// True: gradients of weights are never rounded to half precision, as on the host. cuDNN has no engine that leaves
+  /// them in float, so operands are widened to float, which costs about two passes over them and runs at TF32's rate
+  /// (exact: bf16 and f16 fit into TF32). False: they may be rounded once per call (once per piece if the batch is
+  /// split), where that is faster; apex O1 and PyTorch's autocast always round.
   bool float_weight_gradients = false;
-  /// Scratch memory of a call, copies of operands included; more is never asked for.
+  /// Upper limit on the scratch memory of a call, including copies of operands.
   std::size_t workspace_bytes = std::size_t{1} << 30;
-  /// Where choices are kept from one run to the next ("dnn_choices.json"); "" keeps none.
+  /// Folder of the file of choices ("dnn_choices.json"), read by later runs; "" saves nothing.
   std::string cache_dir = {};
-  /// Whether this process writes that file: one of a job's is enough.
+  /// Whether this process writes that file; one process of a job is enough.
   bool writes_cache = true;
-  /// Gets this rank's text and gives back the root's, on all ranks: a broadcast. Called once per new shape, so all
-  /// ranks must meet the same shapes in the same order. Empty: this rank decides for itself.
+  /// Takes this rank's text and returns the root's on all ranks: a broadcast. Called once per new shape, so all ranks
+  /// must meet the same shapes in the same order. Empty: this rank decides alone.
   std::function<std::string(const std::string&)> agree = {};
-  /// Of packed copies of weights kept between calls.
+  /// Limit on packed copies of weights kept between calls.
   std::size_t packed_weights_bytes = std::numeric_limits<std::size_t>::max();
 };
 
-/// The library that computes there. Host: oneDNN, and the options are without effect. Device: in a host build the
-/// stand-in for one.
+/// The back end for this space. Host: oneDNN; the options have no effect. Device: in a host build, the stand-in device.
 std::unique_ptr<Backend> make_backend(device::Space space, DeviceOptions options = {});
 
 #if defined(SEER_CUDA)
-/// On the calling thread's present device. Error(device) in one line where the cuDNN found when the program runs will
-/// not do. Calls on more than one queue are put in order by waiting.
+/// Uses the calling thread's current device. Throws Error(device), one line, if the cuDNN found at run time is too old.
+/// If calls come on more than one queue, waits order them.
 std::unique_ptr<Backend> make_device_backend(DeviceOptions options = {});
 #endif
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the device's packed copies of weights take, for plans and for Backend::set_packed_weights_limit. In host builds
-// as well.
+// Size of the device's packed copies of weights, for plans and for Backend::set_packed_weights_limit. Also available in
+// host builds.
 #pragma once
 
 #include <cstddef>
@@ -10,9 +10,10 @@
 
 namespace seer::dnn {
 
-/// Bytes that the device's copies of one convolution's weights take at most, for activations of `type`; 0 where the
-/// weights are used in place. Images and their size do not count. Where a group's channels are no multiple of 8 it is
-/// two copies in half precision, one of them padded: directions and crop sizes choose for themselves.
+/// Upper limit, in bytes, on the device's copies of one convolution's weights, for activations of `type`; 0 if the
+/// weights are used in place. Does not depend on number or size of images. In half precision, if the channels of a
+/// group are not a multiple of 8, there are two copies, one of them padded: each direction and crop size chooses one of
+/// the two.
 std::size_t packed_weight_bytes(const ConvShape& shape, DType type);
 
 }  // namespace seer::dnn

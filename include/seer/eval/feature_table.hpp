@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Features of a data set, split over ranks, and the file that holds them (format: docs/formats.md): how they were
-// computed as attributes; /features float32 [n, d], /labels int32 [n], /index and /checksum uint64 [n], /bad uint8 [n]
-// (1: the image did not decode; its features are those of a grey image).
+// Features of a data set, split over ranks, and the file that holds them (format: docs/formats.md). Attributes record
+// how they were computed. Arrays: /features float32 [n, d], /labels int32 [n], /index and /checksum uint64 [n], /bad
+// uint8 [n] (1: the image did not decode; its features are those of a grey image).
 #pragma once
 
 #include <cstdint>
@@ -15,34 +15,34 @@
 
 namespace seer::eval {
 
-/// First of the elements that rank `rank` of `ranks` owns out of `total`: contiguous slices, equal to one element.
+/// First element of rank `rank` of `ranks`. Each owns a contiguous slice of `total`; sizes differ by at most one.
 constexpr std::uint64_t slice_begin(std::uint64_t total, int rank, int ranks) {
   const auto r = static_cast<std::uint64_t>(rank), n = static_cast<std::uint64_t>(ranks);
   return total / n * r + total % n * r / n;
 }
 
-/// What all rows share.
+/// Properties common to all rows.
 struct FeatureInfo {
-  std::string source;                ///< the weights they were computed with
+  std::string source;                ///< the weights that the features were computed with
   std::string data;                  ///< the shards
   std::string layer;                 ///< "trunk", "head" or "pixels"
-  Recipe recipe;                     ///< how they were computed
+  Recipe recipe;                     ///< how the features were computed
   std::vector<std::string> classes;  ///< names of the labels; may be empty
   std::uint64_t images = 0;          ///< over all ranks
   std::int64_t dimension = 0;
 };
 
-/// Consecutive rows, without owning them.
+/// A view of consecutive rows.
 struct FeatureRows {
   std::uint64_t first = 0, count = 0;    ///< position among all rows
   const float* values = nullptr;         ///< [count, dimension]
   const std::int32_t* labels = nullptr;  ///< -1: none
-  const std::uint64_t* index = nullptr;  ///< in the data set
+  const std::uint64_t* index = nullptr;  ///< of the image in the data set
   const std::uint8_t* bad = nullptr;
-  const std::uint64_t* checksum = nullptr;  ///< of the images' bytes
+  const std::uint64_t* checksum = nullptr;  ///< of the image's bytes
 };
 
-/// This rank's rows: a contiguous slice in the order of the data set; ranks ascending.
+/// This rank's rows: a contiguous slice in the order of the data set. Slices are in rank order.
 struct FeatureTable {
   FeatureInfo info;
   std::uint64_t first = 0;
@@ -56,11 +56,11 @@ struct FeatureTable {
   void append(const FeatureRows& rows);
 };
 
-/// Written to PATH.partial and renamed when complete, so that a file of that name is always whole. Two processes that
-/// would write the same file are noticed.
+/// Writes to PATH.partial and renames it when complete, so a file named PATH is always complete. Detects a second
+/// process that writes the same file.
 class FeatureFileWriter {
  public:
-  /// Collective. Error(file) where the file cannot be made.
+  /// Collective. Error(file) if the file cannot be created.
   FeatureFileWriter(const comm::Communicator& comm, const std::string& path, const FeatureInfo& info);
   /// Not collective.
   void write(const FeatureRows& rows);
@@ -71,12 +71,13 @@ class FeatureFileWriter {
   const comm::Communicator& comm_;
   std::string path_;
   std::int64_t dimension_;
-  std::shared_ptr<void> lock_;  ///< on PATH.partial, held by the root
+  std::shared_ptr<void> lock_;  ///< lock on PATH.partial, held by the root
   h5::File file_;
   ImageSetSum images_;
 };
 
-/// Collective: every rank reads its slice. Error(file), agreed: not a features file, or its arrays do not fit together.
+/// Collective: every rank reads its slice. Error(file), agreed, if the file is not a features file or its arrays do not
+/// fit together.
 FeatureTable read_features(const comm::Communicator& comm, const std::string& path);
 
 }  // namespace seer::eval

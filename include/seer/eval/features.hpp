@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Features of images by a trained (or freshly initialised) model: trunk or head, running statistics, no augmentation.
+// Computes features of images with a trained (or freshly initialised) model: trunk or head output, BatchNorm with
+// running statistics, no augmentation.
 #pragma once
 
 #include <cstdint>
@@ -22,37 +23,36 @@ enum class Layer {
 
 class FeatureExtractor {
  public:
-  /// Error(file) where a tensor of the model is missing or of another shape, naming the first; Error(input) for
-  /// Layer::head without a head.
+  /// Error(file) names the first tensor that is missing or has a wrong shape. Error(input): Layer::head without a head.
   FeatureExtractor(const weights::Weights& weights, Layer layer, const std::string& source);
-  /// Starting values of method.md 1.3 and 2: equal on all ranks.
+  /// Initialises the model as in method.md 1.3 and 2, equally on all ranks.
   FeatureExtractor(const config::Model& model, const config::Head& head, std::uint64_t seed, Layer layer);
   FeatureExtractor(FeatureExtractor&&) noexcept;
   FeatureExtractor& operator=(FeatureExtractor&&) noexcept;
   ~FeatureExtractor();
 
-  /// Collective: one rank reads the file (weights, checkpoint folder, or a run folder, of which the newest checkpoint
-  /// is taken), all get it. Images are then normalised as in the checkpoint's run, whatever the options say. Errors are
-  /// agreed.
+  /// Collective. One rank reads `path` (a weights file, a checkpoint folder, or a run folder: its newest checkpoint)
+  /// and sends it to all. Images are then normalised as in the checkpoint's run; the normalisation in the options is
+  /// ignored. Errors are agreed.
   static FeatureExtractor load(const comm::Communicator& comm, const std::string& path, Layer layer);
 
-  /// "auto", "host" or "device", as parallel.device; auto where nothing is said. Before the first of what follows.
+  /// "auto" (the default), "host" or "device", as parallel.device. To be called before recalibrate, run and table.
   void compute_on(const std::string& device);
 
-  /// Collective. Estimates the running statistics anew at the size of evaluation (training mixes those of two crop
-  /// sizes, method.md 4.3): the mean over batches of batch mean and unbiased batch variance, each layer fed with batch
-  /// statistics below it, as torch.optim.swa_utils.update_bn. `images` are drawn evenly from the whole data set, in
-  /// batches of max(options.batch, ranks) over all ranks: the same for any number of ranks. Only the layers that
-  /// features pass through are touched.
+  /// Collective. Estimates the running statistics again at the evaluation size (training mixes those of two crop sizes,
+  /// method.md 4.3): the mean over batches of batch mean and unbiased batch variance. The layers below use batch
+  /// statistics, as in torch.optim.swa_utils.update_bn. Draws `images` images evenly from the whole data set, in global
+  /// batches of max(options.batch, ranks), so the batches are the same for any number of ranks up to options.batch.
+  /// Changes only the layers that features pass through.
   void recalibrate(const comm::Communicator& comm, const data::DataSet& data, std::int64_t images,
                    const data::EvalOptions& options);
 
-  /// Rank r computes a contiguous slice of the data set, batch by batch, and hands each to `sink`; nothing is kept.
-  /// Collective only in that errors are agreed at the end. Returns how many images of all ranks did not decode.
+  /// Each rank computes a contiguous slice of the data set, batch by batch, and passes each batch to `sink`. Nothing is
+  /// stored. Collective only at the end, where errors are agreed. Returns how many images of all ranks did not decode.
   using Sink = std::function<void(const FeatureRows&)>;
   std::int64_t run(const comm::Communicator& comm, const data::DataSet& data, const data::EvalOptions& options,
                    const Sink& sink);
-  /// The same, kept.
+  /// Does the same and returns the features.
   FeatureTable table(const comm::Communicator& comm, const data::DataSet& data, const data::EvalOptions& options);
 
   FeatureInfo info(const data::DataSet& data, const data::EvalOptions& options) const;
@@ -60,7 +60,7 @@ class FeatureExtractor {
   const std::string& source() const;
   const config::Model& model() const;
   const config::Head& head() const;
-  /// Running statistics, for tests: one block laid out as nn::Model::buffers().
+  /// Running statistics, for tests: one block with the layout of nn::Model::buffers().
   const float* buffers() const;
 
  private:
@@ -69,11 +69,12 @@ class FeatureExtractor {
   std::unique_ptr<Impl> impl_;
 };
 
-/// Pixels squashed to side x side, the mean image of the whole set NOT yet removed: k-NN's floor. Collective as run().
+/// Features made of pixels: images resized to side x side. The mean image of the set is NOT yet subtracted. The
+/// baseline for k-NN. Collective as run().
 FeatureTable pixel_table(const comm::Communicator& comm, const data::DataSet& data, std::int64_t side,
                          const data::EvalOptions& options);
 
-/// "train-00000.h5 and 3 more shards"
+/// For example "train-00000.h5 and 3 more shards".
 std::string describe(const data::DataSet& data);
 
 }  // namespace seer::eval

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// HDF5 with owned handles and checked calls. Debian's HDF5 is not thread-safe: calls wait for one another
-// here, and collective ones may come from one thread of a process only.
-// Every failure is Error(file) naming the file, the object and HDF5's own reason; HDF5's printing is off.
+// HDF5 with owned handles and checked calls. Debian's HDF5 is not thread-safe, so calls wait for one another here, and
+// only one thread of a process may make collective calls. Every failure is an Error(file) that names the file, the
+// object and HDF5's own reason; HDF5's printing is off.
 #pragma once
 
 #include <hdf5.h>
@@ -35,7 +35,7 @@ class Id {
   ~Id();
   operator hid_t() const { return id_; }  // NOLINT: an id is what HDF5 calls take
   void reset();
-  /// The id, which the caller must close.
+  /// Gives up the id, which the caller must close.
   hid_t release() { return std::exchange(id_, -1); }
 
  private:
@@ -47,34 +47,35 @@ class Id {
   herr_t (*close_)(hid_t) = nullptr;
 };
 
-/// What a data set is, without its values. Only simple, fixed-size numeric types are described; `plain` is false for
+/// Describes a data set, without its values. Only simple, fixed-size numeric types are described; `plain` is false for
 /// anything filtered, chunked, external, virtual, compact or of a foreign type.
 struct Description {
   std::optional<Type> type;
   Dims dims;
   bool plain = false;             ///< contiguous in this file, unfiltered, little-endian
-  std::uint64_t file_offset = 0;  ///< of its bytes, where plain and allocated
+  std::uint64_t file_offset = 0;  ///< of its bytes, if plain and allocated
   std::uint64_t bytes = 0;
 };
 
-/// Through MPI-IO every call on an open file is entered by all ranks in the same order (metadata is read by one rank
-/// and shared): read with count 0 where a rank has nothing to read. Only write() on a file made by create() is free
-/// of that.
+/// Through MPI-IO, all ranks make every call on an open file in the same order, because one rank reads metadata and
+/// shares it. A rank with nothing to read calls read() with count 0. The only exception is write() on a file made by
+/// create().
 class File {
  public:
-  /// Serial (comm null) or through MPI-IO, then collective. Fails if `path` exists and `truncate` is false. Equal calls
-  /// make equal bytes (no times are stored).
+  /// Serial if `comm` is null, else collective through MPI-IO. Fails if `path` exists and `truncate` is false. Equal
+  /// calls make equal bytes (no times are stored).
   static File create(const std::string& path, const comm::Communicator* comm = nullptr, bool truncate = true);
   static File open(const std::string& path, const comm::Communicator* comm = nullptr, bool writable = false);
 
   const std::string& path() const { return path_; }
   bool exists(const std::string& object) const;
   bool is_group(const std::string& object) const;
-  /// Names in a group, sorted; links out of the file (external, soft) are Error(file).
+  /// Names in a group, sorted. Throws Error(file) for external and soft links.
   std::vector<std::string> list(const std::string& group) const;
   void create_group(const std::string& group);
 
-  /// Attributes of an object ("/": the file). Fixed-length UTF-8 (else escaped: utf8_name), integers, doubles, lists.
+  /// Attributes of an object ("/": the file): fixed-length UTF-8 (other bytes escaped: utf8_name), integers, doubles,
+  /// lists.
   void set(const std::string& object, const std::string& name, const std::string& value);
   void set(const std::string& object, const std::string& name, std::int64_t value);
   void set(const std::string& object, const std::string& name, double value);
@@ -86,15 +87,15 @@ class File {
   std::vector<std::string> get_strings(const std::string& object, const std::string& name) const;
   std::vector<std::string> attributes(const std::string& object) const;
 
-  /// Contiguous, early allocation, never filled. Collective under MPI-IO.
+  /// Creates a contiguous data set, allocated early, never filled. Collective under MPI-IO.
   void create_dataset(const std::string& name, Type type, const Dims& dims);
-  /// A list of texts as a data set of fixed-length UTF-8 strings, padded with zeros to the longest.
+  /// Stores a list of texts as a data set of fixed-length UTF-8 strings, padded with zeros to the longest.
   void create_strings(const std::string& name, const std::vector<std::string>& values);
   Description describe(const std::string& name) const;
-  /// For create_strings' data sets: number of strings and bytes of each; Error(file) if it is something else.
+  /// For data sets of create_strings(): number of strings and bytes of each. Throws Error(file) for anything else.
   std::pair<std::uint64_t, std::uint64_t> describe_strings(const std::string& name) const;
-  /// Elements [begin, begin + count) in row-major order of a data set of any rank; independent transfer; count 0
-  /// allowed.
+  /// Transfers elements [begin, begin + count), in row-major order, of a data set with any number of dimensions. The
+  /// transfer is independent. `count` may be 0.
   void write(const std::string& name, Type type, std::uint64_t begin, std::uint64_t count, const void* values);
   void read(const std::string& name, Type type, std::uint64_t begin, std::uint64_t count, void* values) const;
   template <class T>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Measures the machine it runs on, as `seer plan` wants to know it.
+// Measures this machine and fills in a machine file for `seer plan`.
 #pragma once
 
 #include <cstdint>
@@ -13,33 +13,33 @@
 namespace seer::plan {
 
 struct CalibrateOptions {
-  std::string shards;        ///< a data set to measure decoding and augmentation on; "": the defaults of Machine stay
-  std::string folder = ".";  ///< where a file of 256 MiB is written for a moment
-  double seconds = 0.15;     ///< for each figure; whole updates: 7 and 14 of them, fewer where this is less
+  std::string shards;  ///< data set on which decoding and augmentation are measured; "": the defaults of Machine stay
+  std::string folder = ".";  ///< a file of 256 MiB is written here and removed
+  double seconds = 0.15;     ///< per figure; with the default, 7 and 14 whole updates are timed, with less fewer
 };
 
-/// Collective: all ranks measure at once, as in training; the slowest counts. To be run on the ranks that a node of the
+/// Collective. All ranks measure at once, as in training; the slowest counts. Run it on as many ranks as a node of the
 /// job will have.
 config::Machine calibrate(const comm::Communicator& world, const CalibrateOptions& options);
 
-/// Puts into the machine what the images of these shards need: mean size and, of a core, pixels decoded and cut a
-/// second, from a second or two of the program's own loader. Collective.
+/// Collective. Fills in what `seer plan` needs to know about these shards: mean image size, and pixels that one core
+/// decodes and crops per second, from a second or two of the program's own loader.
 void measure_data(const comm::Communicator& world, const config::Config& config, config::Machine& machine);
 
-/// Collective. What is known of the configuration's images without being told: mean size and number from the shards,
-/// and where the machine file is of this very processor and has estimates for their speed, the speed. Says in `notes`
-/// what the plan's figures on data rest on. Returns the images of the data set, 0 where there are no shards. The root
-/// looks, and only there is anything changed.
+/// Collective. Fills in what the shards tell about the images: mean size and number. If the machine file describes this
+/// processor and only estimates how fast it decodes and crops, measures that too. Adds to `notes` what the plan's data
+/// figures are based on. Returns the number of images, 0 if there are no shards. The root alone does the work: on the
+/// other ranks `machine` stays and the result is 0.
 std::uint64_t look_at_data(const comm::Communicator& world, const config::Config& config, config::Machine& machine,
                            std::vector<std::string>& notes);
 
-/// What a collective that ranks wait for costs them beside its planned time, seconds: from updates of RegNetY-800MF
-/// whose BatchNorm is synchronised, beside such whose is not. Ranks are never equally fast, and those that share a core
-/// take turns. Collective.
+/// Collective. Seconds that a collective costs the waiting ranks in addition to its planned time: the difference
+/// between updates of RegNetY-800MF with and without synchronised BatchNorm. Ranks are never equally fast, and ranks
+/// that share a core take turns.
 double meeting_beside_message_s(const config::Machine& machine, const comm::Communicator& world, int updates);
 
-/// How much longer convolutions and products take in updates of RegNetY-800MF than they are planned on this machine.
-/// Collective.
+/// Collective. Measured time of convolutions and products in updates of RegNetY-800MF, divided by their planned time on
+/// this machine.
 double products_beside_plan(const config::Machine& machine, const std::string& precision,
                             const comm::Communicator& world, int updates);
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// `seer plan`: memory and time of a job before any node is booked. The program's own Learner goes through a few updates
-// on a planned machine; nothing here repeats what it does.
+// `seer plan`: memory and time of a job before any node is booked. Runs the program's own Learner for a few updates on
+// a planned machine, so no cost model has to repeat what the Learner does.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +15,7 @@
 
 namespace seer::plan {
 
-/// Of the time, to checkpoints and failures: not worth writing more often.
+/// Share of the time lost to checkpoints and failures below which more frequent checkpoints are not worth it.
 constexpr double kSmallLoss = 1e-3;
 
 struct Report {
@@ -24,50 +24,50 @@ struct Report {
   bool fits = true;
   std::int64_t parameters = 0, images_per_rank = 0, ranks = 1, nodes = 1;
 
-  // Of one update, seconds.
+  // Seconds, for one update.
   double step_s = 0;
   double product_s = 0, stream_s = 0, exposed_s = 0, hidden_s = 0, straggle_s = 0, data_wait_s = 0;
-  double making_s = 0;  ///< images decoded and cut on cores that compute, which are so much slower
+  double making_s = 0;  ///< decoding and cropping images on cores that also compute: the time this adds to an update
   train::PhaseTimes phases;
-  std::vector<Simulation::Traffic> traffic;     ///< calls and bytes of the mean update
-  std::vector<Simulation::KindTotals> by_kind;  ///< its work
+  std::vector<Simulation::Traffic> traffic;     ///< calls and bytes, mean of the updates
+  std::vector<Simulation::KindTotals> by_kind;  ///< work of the mean update
 
-  double flops = 0;        ///< of one update and rank, replays included
+  double flops = 0;        ///< of one update on one rank, replays and recomputation included
   double model_flops = 0;  ///< without them
   double images_per_s = 0;
-  double peak_share = 0;  ///< model_flops over step and peak
-  std::string limit;      ///< what takes most; "data" where the step waits for images
-  double limit_s = 0;     ///< and how long
+  double peak_share = 0;  ///< model_flops / step_s / peak
+  std::string limit;      ///< the largest part; "data" if the step waits for images
+  double limit_s = 0;     ///< seconds that this part takes
   struct {
-    double images_per_s = 0;         ///< at most, of the whole job; 0: no shards
-    double wanted_images_per_s = 0;  ///< what the step would take without waiting
+    double images_per_s = 0;         ///< upper limit for the whole job; 0: no shards
+    double wanted_images_per_s = 0;  ///< what the step would consume if it never waited
     double cores_of_node = 0;
-    bool reading = false;  ///< the file system limits it, not the cores
+    bool reading = false;  ///< true if the file system is the limit, not the cores
   } loader;
 
-  // Of the run.
-  std::int64_t updates = 0;  ///< 0: not known, as are days and node_hours (schedule.epochs, without `images`)
+  // Of the whole run.
+  std::int64_t updates = 0;  ///< 0: unknown, as are days and node_hours (schedule.epochs, without `images`)
   double days = 0, node_hours = 0;
   double checkpoint_bytes = 0, checkpoint_s = 0;
-  double stall_s = 0;     ///< that the training stands still for one: all of it, or with checkpoint.async the copy
-  double interval_s = 0;  ///< Young and Daly, see train::best_interval_s; 0: nothing fails
-  double relaxed_interval_s = 0;  ///< longest that loses no more than kSmallLoss; 0: the best one loses more
-  double lost_share = 0;          ///< of the time, to checkpoints and to what failures undo
+  double stall_s = 0;             ///< training stops this long per checkpoint; with checkpoint.async only for the copy
+  double interval_s = 0;          ///< best interval (Young/Daly, see run::best_interval_s); 0: nothing fails
+  double relaxed_interval_s = 0;  ///< longest interval that loses at most kSmallLoss; 0: the best one loses more
+  double lost_share = 0;          ///< share of the time lost to checkpoints and to work undone by failures
   double read_bytes_per_s = 0;
 
-  std::vector<std::string> suggestions;  ///< where it does not fit
-  std::vector<std::string> notes;        ///< what the figures rest on
+  std::vector<std::string> suggestions;  ///< changes that make it fit, if it does not
+  std::vector<std::string> notes;        ///< what the figures are based on
 };
 
-/// `images`: of the data set, for schedule.epochs; 0: not known.
-/// Errors: those that the job would meet at its start (batch, groups, precision), Error(input).
+/// `images`: size of the data set, needed for schedule.epochs; 0: unknown.
+/// Errors: Error(input), and those that the job itself would raise at its start (batch, groups, precision).
 Report predict(const config::Config& config, const config::Machine& machine, train::Topology topology,
                std::uint64_t images = 0);
 
 std::string to_text(const Report& report, const config::Config& config, const config::Machine& machine);
 std::string to_json(const Report& report);
-/// The work of an update by kind beside what the machine's peak and memory allow at best: FLOPs, bytes, arithmetic
-/// intensity; and at which share of the peak products would have to run for the whole update to reach `target`.
+/// The work of an update by kind (FLOPs, bytes, arithmetic intensity) beside the least time that the machine's peak and
+/// memory allow; also the share of the peak that products must reach for the whole update to reach `target`.
 std::string to_roofline(const Report& report, const config::Config& config, const config::Machine& machine,
                         double target);
 

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// A thread a rank that turns silence into an error. Where a rank shows no sign of progress (seer/comm/progress.hpp) for
-// longer than what it is doing may take, it asks all ranks, through files in <run folder>/hang/ since collectives
-// cannot be trusted then, where they stand. Each answers with hang/<rank>.txt (update, phase, counts of collectives,
-// the last ones) and hang/<rank>.stack.txt. The lowest rank that lives tells which rank does not answer, or which has
-// not entered the collective that others wait in, and ends all ranks with exit code 5. If some rank is still within its
-// own limit, it is slow and not hanging: a warning, and the run goes on.
+// Each rank has a thread that detects hangs. If its rank shows no progress (seer/comm/progress.hpp) for longer than the
+// limit of its current stage, the thread asks all ranks for their state. It uses files in <run folder>/hang/, because
+// collectives cannot be trusted in a hang. Each rank answers with hang/<rank>.txt (update, phase, counts of
+// collectives, the last ones) and, if it is over its own limit, hang/<rank>.stack.txt. The lowest rank that still runs
+// reports which rank does not answer, or which has not entered the collective that others wait in, and ends all ranks
+// with exit code 5. If some rank is still within its own limit, that rank is slow and does not hang: the run goes on
+// with a warning.
 #pragma once
 
 #include <memory>
@@ -14,15 +15,15 @@
 
 namespace seer::watch {
 
-/// Seconds of silence that count as a hang; 0: never.
+/// Seconds without progress that count as a hang; 0: never.
 struct SilenceLimits {
   double set_up_s = 0, update_s = 0, checkpoint_s = 0;
 };
 
 class Watchdog {
  public:
-  /// Collective over the whole world. Removes what an earlier start left in <run folder>/hang. Watches the calling
-  /// thread and what all threads tell.
+  /// Collective over the whole world. Removes files of an earlier start from <run folder>/hang. Watches the progress
+  /// that all threads report; the stack it writes is that of the calling thread.
   Watchdog(const comm::Communicator& world, const std::string& run_dir, SilenceLimits limits);
   ~Watchdog();
   Watchdog(const Watchdog&) = delete;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Weights from and to PyTorch: safetensors files with torchvision's, VISSL's and others' names (method.md 1.4).
+// Imports weights from PyTorch and exports them: safetensors files with the names of torchvision, VISSL and others
+// (method.md 1.4).
 #pragma once
 
 #include <cstdint>
@@ -15,22 +16,22 @@ namespace seer::weights {
 
 struct Import {
   Weights weights;
-  std::vector<std::string> ignored;              ///< names of the file that were left out (counters aside)
-  std::map<std::string, std::int64_t> prefixes;  ///< of wrappers, taken off the names: how many names
+  std::vector<std::string> ignored;              ///< the file's tensors that were not imported (except counters)
+  std::map<std::string, std::int64_t> prefixes;  ///< wrapper prefix that was removed -> number of names
 };
 
-/// Trunk as `model` says, or as the file's metadata say where it is an export of ours; head and prototypes inferred
-/// where present. Of a `prefix` only names that begin so are taken, without it. Error(file) where names or shapes are
-/// not the architecture's: the first mismatch with both shapes, missing and unexpected names, what was not understood
-/// with the nearest names.
+/// Imports a safetensors file. `model` gives the trunk; if it is not set, the metadata of a file exported by seer do.
+/// Head and prototypes are inferred if present. With a `prefix`, takes only names that begin with it and removes it.
+/// Error(file) if names or shapes differ from the architecture: gives the first mismatch with both shapes, missing and
+/// unexpected names, and unknown names with the nearest known ones.
 Import import_safetensors(const std::string& path, const std::optional<config::Model>& model, Naming naming,
                           const std::string& prefix = "");
 
-/// All tensors as F32, and a num_batches_tracked (0) beside each running_var, so that load_state_dict(strict=True)
-/// accepts it; architecture and `about` as metadata. With VISSL's names a classifier is left out. Error(file).
+/// Writes all tensors as F32, and a num_batches_tracked (0) for each running_var, so that load_state_dict(strict=True)
+/// accepts the file. Architecture and `about` become metadata. VISSL's names leave out the classifier. Error(file).
 void export_safetensors(const std::string& path, const Weights& weights, Naming naming);
 
-/// The Python lines that load the trunk of such a file, with torchvision's names, into torchvision's RegNet.
+/// Python lines that load the trunk of an exported file with torchvision's names into torchvision's RegNet.
 std::string python_lines(const std::string& path, const Weights& weights);
 
 }  // namespace seer::weights

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The safetensors format: 8 bytes length of the header (little-endian), a JSON header that gives every tensor's type,
-// shape and place, the data. Files are treated as hostile: every length is checked before anything is allocated.
+// The safetensors format: the length of the header (8 bytes, little-endian), a JSON header with every tensor's type,
+// shape and place, then the data. Files are treated as hostile: every length is checked before any allocation.
 #pragma once
 
 #include <cstdint>
@@ -23,10 +23,10 @@ class SafetensorsFile {
   /// Reads and checks the header. Error(file).
   explicit SafetensorsFile(const std::string& path);
   const std::map<std::string, Entry>& entries() const { return entries_; }
-  /// The header's __metadata__: texts by name. What is no text there is left out.
+  /// The header's __metadata__: texts by name. Values that are not text are left out.
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
   std::vector<std::string> names() const;
-  /// F32, F16, BF16 and F64 as float; another type is Error(file).
+  /// Reads F32, F16, BF16 and F64 as float; any other type is Error(file).
   HostTensor read(const std::string& name) const;
 
  private:
@@ -36,14 +36,14 @@ class SafetensorsFile {
   std::map<std::string, std::string> metadata_;
 };
 
-/// What to write: float32 values, or a 64-bit integer without dimensions where `values` is null.
+/// A tensor to write: float32 values, or a 64-bit integer without dimensions if `values` is null.
 struct SafetensorsItem {
   std::vector<std::int64_t> shape;
   const float* values = nullptr;
   std::int64_t integer = 0;
 };
 
-/// Through a temporary file beside `path`, synced and renamed. Error(file).
+/// Writes a temporary file next to `path`, syncs it and renames it. Error(file).
 void write_safetensors(const std::string& path, const std::map<std::string, SafetensorsItem>& items,
                        const std::map<std::string, std::string>& metadata);
 

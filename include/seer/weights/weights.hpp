@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Weights files (the /model and /buffers part of a checkpoint), and their exchange with PyTorch as safetensors.
+// Weights files (the /model and /buffers part of a checkpoint).
 #pragma once
 
 #include <cstdint>
@@ -18,37 +18,37 @@ struct HostTensor {
   std::vector<float> values;
 };
 
-/// Whole tensors by torchvision's name, in memory: for import, export, evaluation.
+/// Whole tensors in memory, by torchvision's names, for import, export and evaluation.
 struct Weights {
   config::Model model;                           ///< architecture: preset or the five numbers, and width rule
-  config::Head head;                             ///< dims empty: trunk only; prototypes 0: none
+  config::Head head;                             ///< empty dims: trunk only; 0 prototypes: none
   std::map<std::string, HostTensor> parameters;  ///< "/model"
   std::map<std::string, HostTensor> buffers;     ///< "/buffers": running_mean, running_var
   std::map<std::string, HostTensor>
       classifier;  ///< "/classifier": fc.weight and fc.bias of an imported net, for export
-  /// What else is known of it, by the names of kAbout.
+  /// What else is known about the weights, by the names of kAbout.
   std::map<std::string, std::string> about;
 };
 
-/// mean, std: what pixels in [0, 1] were normalised with, as JSON like crop_sizes and classes (of the training set);
-/// shards and source: where images and weights came from.
+/// mean, std: normalisation of pixels in [0, 1]. These two, crop_sizes and classes (of the training set) are JSON.
+/// shards, source: where the images and the weights came from.
 inline constexpr const char* kAbout[] = {"mean", "std", "crop_sizes", "classes", "shards", "source"};
 
-/// From a weights file or a checkpoint folder (or its state.h5). A checkpoint folder's checksums are verified first,
-/// and all tensors of the architecture are there with its shapes. Error(file) with the first problem.
+/// Reads a weights file or a checkpoint folder (or its state.h5). Verifies a checkpoint folder's checksums first.
+/// Checks that the tensors have the names and shapes of the architecture. Error(file) with the first problem.
 Weights read_weights(const std::string& path);
-/// What architecture a file holds, without its tensors.
+/// Reads the architecture of a file, but not its tensors.
 Weights read_architecture(const std::string& path);
-/// Through a temporary file beside `path`, synced and renamed. Error(file).
+/// Writes a temporary file next to `path`, syncs it and renames it. Error(file).
 void write_weights(const std::string& path, const Weights& weights);
 
-/// Of parameters and buffers by our names.
+/// Shapes of parameters and buffers by our names.
 using Shapes = std::map<std::string, std::vector<std::int64_t>>;
-/// Head and prototypes from the tensors there are; dims become empty where there is no head, prototypes 0 where there
-/// are none. Error(file) where the layers do not follow each other.
+/// Infers head and prototypes from the tensors. Without a head dims become empty; without prototypes their number
+/// becomes 0. Error(file) if the width of a layer does not match that of the next.
 void infer_head(const Shapes& shapes, const std::string& path, config::Head& head);
-/// Holds tensors' names and shapes against the architecture: "" or one text with the first mismatch (both shapes), the
-/// missing and the unexpected names.
+/// Compares the tensors' names and shapes with the architecture. Returns "" or one text with the first mismatch (both
+/// shapes) and the missing and unexpected names.
 std::string compare_with_architecture(const Shapes& shapes, const config::Model& model, const config::Head& head);
 
 }  // namespace seer::weights

@@ -55,7 +55,7 @@ void check_version() {
 
 }  // namespace
 
-/// Messages of the set-up go through a communicator of their own, so that those of `group` stay what a plan counts.
+/// Set-up messages use their own communicator, so that the counts of `group` match those of a plan.
 DeviceCommunicator::Impl::Impl(const Communicator& of, Convert convert_in) : convert(std::move(convert_in)) {
   group.rank_ = of.rank_;
   group.size_ = of.size_;
@@ -102,7 +102,7 @@ void DeviceCommunicator::Impl::enter(Kind kind, std::size_t bytes, const device:
   ensure(queue.space == device::Space::device, "a collective on device memory needs a device queue");
   ensure(live != nullptr && live->comm() != nullptr, "a collective after its communicator was aborted");
   device::make_current();
-  // The watching thread would ask after an event that a recording holds, and nobody would count the replays.
+  // The watching thread would query an event that belongs to a recording, and nobody would count the replays.
   auto recording = cudaStreamCaptureStatusNone;
   device::check(cudaStreamIsCapturing(stream_of(queue), &recording), "cudaStreamIsCapturing");
   ensure(recording == cudaStreamCaptureStatusNone, "a collective cannot be recorded: end the recording before it");
@@ -119,7 +119,7 @@ void DeviceCommunicator::Impl::enter(Kind kind, std::size_t bytes, const device:
 void* DeviceCommunicator::Impl::staging(std::size_t bytes) {
   if (group.ledger() != nullptr) return group.staging(bytes);
   if (stage.bytes() < bytes) {
-    live->settle();  // what is under way may use what is given back now
+    live->settle();  // running collectives may use the memory that is freed now
     stage = {};
     stage = UserBuffer(bytes);
     stage.register_with(live);
@@ -172,7 +172,7 @@ std::int64_t DeviceCommunicator::staging_bytes() const {
 
 void DeviceCommunicator::wait(device::Queue& queue) {
   if (!impl_->live) return queue.wait();
-  // Collectives are what can hang; what comes behind the last of them in the queue cannot.
+  // Only collectives can hang; work behind the last of them in the queue cannot.
   impl_->live->settle();
   queue.wait();
 }
@@ -222,13 +222,12 @@ void DeviceCommunicator::sum(device::Queue& queue, float* values, std::size_t co
   });
 }
 
-// ncclReduceScatter and ncclAllGather want equal counts, and parts are balanced to the element. Where the ranks divide
-// the block, NCCL works in place, which nothing beats. Else the block goes through staging memory with rows of equal
-// width. That costs one more reading and writing of it, at the memory's speed: some 3 TB/s on an H100, where NVLink
-// brings 0.3 TB/s and a network less. The other way, ncclReduce or ncclBroadcast to and from each rank in one group,
-// needs no staging, but has as many collectives as ranks, each with a latency that grows with the ranks, and neither
-// NVLink's nor the network's sums in the switch. A wire of 16 bits goes through staging in any case, and then the
-// padding is free.
+// ncclReduceScatter and ncclAllGather need equal counts, but parts may differ by one element. If the number of ranks
+// divides the block, NCCL works in place, which is fastest. Otherwise the block goes through staging memory with rows
+// of equal width. That costs one more read and write of it at the memory's speed: some 3 TB/s on an H100, where NVLink
+// has 0.3 TB/s and a network less. The alternative, ncclReduce or ncclBroadcast for each rank in one group, needs no
+// staging. But it has as many collectives as ranks, each with a latency that grows with the ranks, and cannot use the
+// sums in NVLink's or the network's switch. 16-bit transfers need staging in any case, and then the padding is free.
 
 void DeviceCommunicator::reduce_scatter_parts(device::Queue& queue, float* whole, std::size_t count, DType wire,
                                               std::size_t staging_bytes) {
@@ -253,7 +252,7 @@ void DeviceCommunicator::reduce_scatter_parts(device::Queue& queue, float* whole
         impl_->move(queue, {whole + rows.begin, DType::f32, rows.rows, rows.elems, rows.stride},
                     {stage + static_cast<std::size_t>(rows.first_row) * row_bytes, wire, rows.rows, rows.elems, width});
       }
-      // A shorter part's last row ends in something old: its sum goes nowhere.
+      // The row of a shorter part ends in old data, whose sum is not used.
       auto* own = stage + mine * row_bytes;
       check(ncclReduceScatter(stage, own, static_cast<std::size_t>(width), type, ncclSum, comm, stream),
             "ncclReduceScatter");

@@ -15,15 +15,15 @@ struct DeviceCommunicator::Impl {
   Impl(const Communicator& group, Convert convert_in);
   ~Impl();
 
-  /// Notes the call, and unless that is all, runs `call` between the watchdog's marks.
+  /// Counts the call, and unless that is all, runs `call` between the watchdog's marks.
   template <class Call>
   void enter(Kind kind, std::size_t bytes, const device::Queue& queue, const Call& call);
-  /// At least so much, registered; the same place until more is wanted. Null on a planned machine.
+  /// Returns at least `bytes` of registered memory; the same place until more is wanted. Null on a planned machine.
   void* staging(std::size_t bytes);
-  /// In the queue's order, rounded where the types differ.
+  /// Copies rows in the queue's order, rounded if the types differ.
   void move(device::Queue& queue, const DeviceRows& from, const DeviceRows& to) const;
 
-  Communicator group;  ///< no MPI: rank, size and what is counted
+  Communicator group;  ///< no MPI: only rank, size and counters
   Convert convert;
   std::shared_ptr<Live> live;  ///< null: planned, or one rank
   std::optional<Watched> watched;

@@ -11,7 +11,8 @@ namespace {
 using device::check;
 using device::stream_of;
 
-/// High priority: a collective's few thread blocks come before the next kernel's many, and other ranks wait for them.
+/// The aside queue has high priority: a collective's few thread blocks come before the next kernel's many, because
+/// other ranks wait for them.
 class DeviceEvents : public EventSource {
  public:
   DeviceEvents(const device::Queue& compute, bool beside) : compute_(compute), aside_(compute) {
@@ -21,7 +22,7 @@ class DeviceEvents : public EventSource {
   }
   Event make() override {
     cudaEvent_t event = nullptr;
-    check(cudaEventCreate(&event), "cudaEventCreate");  // with times
+    check(cudaEventCreate(&event), "cudaEventCreate");  // with timing
     return event;
   }
   void drop(Event event) noexcept override { cudaEventDestroy(of(event)); }
@@ -32,7 +33,7 @@ class DeviceEvents : public EventSource {
   bool reached(Event event) override {
     const auto status = cudaEventQuery(of(event));
     if (status == cudaErrorNotReady) {
-      cudaGetLastError();  // else the next call that looks for an error would find this one
+      cudaGetLastError();  // otherwise the next check for errors would find this one
       return false;
     }
     check(status, "cudaEventQuery");

@@ -13,7 +13,7 @@ void expect_host(const void* data) {
   if (data == nullptr) return;
   cudaPointerAttributes attributes{};
   if (cudaPointerGetAttributes(&attributes, data) != cudaSuccess) {
-    cudaGetLastError();  // no driver, no device: then there is no memory of one either
+    cudaGetLastError();  // no driver or no device, so this is not device memory
     return;
   }
   ensure(attributes.type != cudaMemoryTypeDevice, "MPI was given memory of a device");

@@ -14,7 +14,7 @@ namespace {
 
 cudaError_t query(cudaEvent_t event) {
   const auto status = cudaEventQuery(event);
-  if (status == cudaErrorNotReady) cudaGetLastError();  // else the next call that looks for an error would find this
+  if (status == cudaErrorNotReady) cudaGetLastError();  // otherwise the next check for errors finds it
   return status;
 }
 
@@ -22,7 +22,7 @@ cudaError_t query(cudaEvent_t event) {
 
 Error nccl_error(ncclResult_t status, const char* call, std::source_location where) {
   std::string what = fmt::format("{}: {}", call, ncclGetErrorString(status));
-  const char* words = ncclGetLastError(nullptr);  // whatever the communicator: of the process
+  const char* words = ncclGetLastError(nullptr);  // the last error of the process, whatever the communicator
   if (words != nullptr && *words != '\0') what += fmt::format(" ({})", words);
   return Error(ExitCode::device, what,
                status == ncclRemoteError ? "another rank of this communicator ended: its message says why"
@@ -31,15 +31,15 @@ Error nccl_error(ncclResult_t status, const char* call, std::source_location whe
 }
 
 Live::~Live() {
-  abort();  // only where another rank could not start
+  abort();  // only if another rank could not start
   for (const auto event : free_) cudaEventDestroy(event);
 }
 
 void Live::start(int size, int rank, const ncclUniqueId& id, [[maybe_unused]] Trace* trace) {
   ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
-  config.blocking = 1;  // calls return when their work is in the queue, not while they still look for it
+  config.blocking = 1;  // calls return only when their work is in the queue
 #if NCCL_VERSION_CODE >= 22700
-  config.commName = trace->name.load();  // stays: the watchdog's
+  config.commName = trace->name.load();  // never freed: it belongs to the watchdog
 #endif
   ncclComm_t made = nullptr;
   check(ncclCommInitRankConfig(&made, size, id, rank, &config), "ncclCommInitRankConfig");
@@ -63,7 +63,7 @@ void Live::under_way(const OpenMark& mark, cudaStream_t stream) {
   flights_.push_back({mark, landed});
 }
 
-/// A device that has failed answers neither "ready" nor "not ready": its user will hear of it, and nothing has ended.
+/// A failed device answers neither "ready" nor "not ready". Its user gets the error; no collective counts as finished.
 void Live::retire() {
   while (!flights_.empty() && query(flights_.front().landed) == cudaSuccess) {
     close_mark(flights_.front().mark);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// An NCCL communicator with what is under way in it, shared between the thread that uses it and the one that watches.
+// An NCCL communicator with its running collectives, shared by the thread that uses it and the thread that watches it.
 #pragma once
 
 #include <nccl.h>
@@ -17,7 +17,7 @@
 
 namespace seer::comm {
 
-/// Error(device) with NCCL's own words.
+/// Returns Error(device) with NCCL's own message.
 Error nccl_error(ncclResult_t status, const char* call, std::source_location where = std::source_location::current());
 inline void check(ncclResult_t status, const char* call, std::source_location where = std::source_location::current()) {
   if (status != ncclSuccess) throw nccl_error(status, call, where);
@@ -30,20 +30,20 @@ class Live {
   Live& operator=(const Live&) = delete;
   ~Live();
 
-  /// All ranks of `size`, with rank 0's id.
+  /// Called by all `size` ranks, with rank 0's id.
   void start(int size, int rank, const ncclUniqueId& id, Trace* trace);
-  /// Null: aborted, or never started.
+  /// Null if aborted or never started.
   ncclComm_t comm() const { return comm_; }
 
-  /// `mark` was just put into `stream`, and is left when the stream has come so far.
+  /// Registers a collective that was just put into `stream`. Its mark is closed when the stream has finished it.
   void under_way(const OpenMark& mark, cudaStream_t stream);
-  /// Tells the watchdog what has ended, and returns what NCCL says of the rest.
+  /// Tells the watchdog which collectives have ended, and returns NCCL's state of the rest.
   ncclResult_t look();
-  /// Waits for all that is under way. Throws what NCCL reports meanwhile, after aborting.
+  /// Waits for all running collectives. If NCCL reports an error meanwhile, aborts and throws it.
   void settle();
-  /// Takes it from the device, whatever waits there.
+  /// Aborts the communicator, whatever waits on the device.
   void abort() noexcept;
-  /// When everything is done.
+  /// Destroys the communicator. Call when everything is done.
   void end() noexcept;
 
  private:
@@ -54,13 +54,13 @@ class Live {
   void retire();
   void land_all() noexcept;
 
-  std::mutex mutex_;  ///< of all below; never held in a call that may wait
+  std::mutex mutex_;  ///< guards all below; never held in a call that may wait
   ncclComm_t comm_ = nullptr;
   Fifo<Flight> flights_;  ///< oldest first
   std::vector<cudaEvent_t> free_;
 };
 
-/// While it lives, a thread looks at `live` a few times a second; where NCCL reports an error, it ends all ranks.
+/// While it exists, a thread checks `live` every 20 ms and ends all ranks if NCCL reports an error.
 class Watched {
  public:
   explicit Watched(std::shared_ptr<Live> live);

@@ -11,7 +11,7 @@
 #include "live.hpp"
 #include "seer/device/cuda.hpp"
 
-// What came with 2.19.
+// NCCL has user buffers since 2.19.
 #if NCCL_VERSION_CODE >= 21903
 #define SEER_NCCL_USER_BUFFERS
 #endif
@@ -19,7 +19,7 @@
 namespace seer::comm {
 namespace {
 
-/// Memory that can be shared with the switch and the network; where the driver has none such, NCCL gives other.
+/// Allocates memory that the switch and the network can use; if the driver has none, NCCL gives ordinary memory.
 void* allocate(std::size_t bytes) {
   void* data = nullptr;
 #if defined(SEER_NCCL_USER_BUFFERS)
@@ -54,7 +54,7 @@ struct UserBuffer::Impl {
     data = allocate(bytes);
     try {
       device::check(cudaMemset(data, 0, bytes), "cudaMemset");
-      device::check(cudaStreamSynchronize(nullptr), "cudaStreamSynchronize");  // other queues do not wait for this one
+      device::check(cudaStreamSynchronize(nullptr), "cudaStreamSynchronize");  // other queues do not wait for it
     } catch (...) {
       release(data);
       throw;
@@ -63,7 +63,7 @@ struct UserBuffer::Impl {
   ~Impl() {
     for (const auto& [weak, handle] : registered) {
       const auto live = weak.lock();
-      if (!live || live->comm() == nullptr) continue;  // it took its registrations with it
+      if (!live || live->comm() == nullptr) continue;  // its registrations are gone with it
 #if defined(SEER_NCCL_USER_BUFFERS)
       ncclCommDeregister(live->comm(), handle);
 #endif

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The thread that looks after NCCL communicators while the others compute, or wait for a device that waits for a rank
-// that is gone: CUDA's own waits know nothing of other ranks.
+// The thread that watches NCCL communicators while others compute or wait for a device. That device may wait for a rank
+// that is gone, and CUDA's own waits know nothing of other ranks.
 #include <algorithm>
 #include <chrono>
 #include <condition_variable>
@@ -17,7 +17,7 @@ namespace {
 
 using namespace std::chrono_literals;
 constexpr auto kPeriod = 20ms;
-/// A rank that fails says so and ends all others: theirs is the better message, if it comes.
+/// A failing rank reports its error and ends all others. Its message is the better one, so wait for it.
 constexpr auto kGrace = 10s;
 
 class Watch {
@@ -58,12 +58,12 @@ class Watch {
         if (live->look() == ncclSuccess) continue;
         if (changed_.wait_for(lock, kGrace, [this] { return stop_; })) return;
         say_and_end(lock);
-        break;  // it was settled meanwhile, and the list may be another
+        break;  // settled meanwhile, and all_ may have changed
       }
     }
   }
 
-  /// With the lock, which die() does not need: whoever holds communicators may be waiting for it.
+  /// Call with the lock held. die() runs without it: a thread that holds communicators may wait for it.
   void say_and_end(std::unique_lock<std::mutex>& lock) {
     for (const auto& live : all_) {
       const auto state = live->look();
@@ -82,7 +82,7 @@ class Watch {
 };
 
 Watch& watch() {
-  static auto* const w = new Watch;  // never destroyed: the order of endings does not matter
+  static auto* const w = new Watch;  // never destroyed: the order of destruction must not matter
   return *w;
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// JPEG on the device through nvJPEG: its engine (A100, H100), else its general decoder where batches are large enough
-// to keep that busy. Files are looked at first, by us and by the library, since one bad file fails its whole batch; and
-// each image is looked at afterwards, since an engine may pass over one and say nothing.
+// Decodes JPEG on the device with nvJPEG: with its hardware engine (A100, H100), else with its general decoder if
+// batches are large enough to keep that busy. We and the library check every file first, since one bad file fails its
+// whole batch. We check each image afterwards, since an engine may skip one without an error.
 #include "../device_decoder.hpp"
 
 #if defined(SEER_NVJPEG)
@@ -23,9 +23,10 @@
 namespace seer::data {
 namespace {
 
-// Below this many images its general decoder works on the processor, one image after another.
+// Below this batch size the general decoder works on the CPU, one image after another.
 constexpr std::int64_t kLargeBatch = 51;
-// What lies at an image's end until its pixels do: no image has these bytes there by chance.
+// Size in bytes of the mark written at an image's end before decoding. If the mark is still there afterwards, the image
+// was not decoded: no image ends in these bytes by chance.
 constexpr std::size_t kMark = 64;
 
 const char* name_of(nvjpegStatus_t status) {
@@ -151,19 +152,19 @@ class NvJpeg final : public DeviceDecoder {
 
   nvjpegHandle_t handle_;
   nvjpegJpegState_t state_ = nullptr;
-  std::vector<nvjpegJpegStream_t> parsers_;  // of each worker
-  device::PinnedBuffer marks_;               // as written; as found
+  std::vector<nvjpegJpegStream_t> parsers_;  // one per worker
+  device::PinnedBuffer marks_;               // marks as written, then as read back
   std::vector<const unsigned char*> files_;
   std::vector<std::size_t> lengths_;
   std::vector<nvjpegImage_t> outputs_;
-  int prepared_ = 0;  // images a batch has that the state is ready for
+  int prepared_ = 0;  // batch size that the decoder state is initialised for
   bool told_ = false;
   device::DeviceQueue queue_;
 };
 
 nvjpegStatus_t open_backend(nvjpegBackend_t backend, nvjpegHandle_t& handle) {
 #if defined(NVJPEG_FLAGS_UPSAMPLING_WITH_INTERPOLATION)
-  // Colours widened as libjpeg does, where the library can.
+  // Upsample chroma as libjpeg does, if the library can.
   if (nvjpegCreateEx(backend, nullptr, nullptr, NVJPEG_FLAGS_UPSAMPLING_WITH_INTERPOLATION, &handle) ==
       NVJPEG_STATUS_SUCCESS)
     return NVJPEG_STATUS_SUCCESS;

@@ -16,7 +16,7 @@ namespace {
 
 std::atomic<int> bound{-1};
 
-/// CUDA's numbers: 13010 is 13.1.
+/// Formats CUDA's version numbers: 13010 is 13.1.
 std::string version_text(int version) {
   return fmt::format("{}.{}", version / 1000, version % 1000 / 10);
 }
@@ -33,7 +33,7 @@ int runtime_version() {
   return version;
 }
 
-/// A driver serves every runtime of its own major version and of older ones.
+/// A driver supports every runtime of its own major version and of older ones.
 void require_driver() {
   const int driver = driver_version(), runtime = runtime_version();
   if (driver == 0) {
@@ -73,7 +73,7 @@ std::string bus_id_of(int device) {
   return text;
 }
 
-/// The driver's own version, such as 550.54.15, beside that of the CUDA it serves.
+/// The driver's own version, such as 550.54.15, which is not the CUDA version it supports.
 std::string kernel_driver() {
   std::ifstream file("/sys/module/nvidia/version");
   std::string version;
@@ -115,7 +115,7 @@ int bind_device() {
                 fmt::format("configure with -DSEER_CUDA_ARCHITECTURES={}", capability));
   }
   check(cudaSetDevice(device), "cudaSetDevice");
-  // The context is made here, where one that is refused (exclusive mode, a device that fell off the bus) is named.
+  // Create the context here, so that a refusal (exclusive mode, a device that fell off the bus) is reported here.
   check(cudaFree(nullptr), "cudaFree, the first call on the device");
   bound = device;
   return device;

@@ -16,7 +16,7 @@ constexpr const char* kNotRecordable =
     "this is an error in the program: work inside a recording waits, allocates or uses another stream; set "
     "SEER_GRAPHS=0 to run without recordings, and report it";
 
-/// Of calls that fail because of what was recorded, not because of the device.
+/// For calls that fail because of the recorded work, not because of the device.
 void check_recording(cudaError_t status, const char* call) {
   if (status == cudaSuccess) return;
   if (status < cudaErrorStreamCaptureUnsupported || status > cudaErrorStreamCaptureWrongThread) check(status, call);

@@ -51,7 +51,7 @@ std::string remedy_of(cudaError_t status) {
 
 void check(cudaError_t status, const char* call, std::source_location where) {
   if (status == cudaSuccess) return;
-  cudaGetLastError();  // else a later look at the last error would blame somebody else
+  cudaGetLastError();  // otherwise a later check of the last error would blame another call
   throw Error(ExitCode::device, fmt::format("{}: {} ({})", call, cudaGetErrorString(status), cudaGetErrorName(status)),
               remedy_of(status), where);
 }
@@ -73,7 +73,7 @@ void* device_allocate(std::size_t bytes) {
 }
 
 void device_free(void* data) noexcept {
-  // At the program's end CUDA may be gone before the last buffer; its memory then is, too.
+  // At the program's end CUDA may be gone before the last buffer, and its memory with it.
   if (cudaFree(data) != cudaSuccess) cudaGetLastError();
 }
 

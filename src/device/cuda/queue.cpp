@@ -30,7 +30,7 @@ DeviceQueue::DeviceQueue(Priority priority) {
 }
 
 DeviceQueue::~DeviceQueue() {
-  // Memory that its work uses may be freed next. What failed has been told by whoever waited for it.
+  // Wait, because memory that the work uses may be freed next. Whoever waited for failed work has reported the error.
   cudaStreamSynchronize(stream_of(queue_));
   cudaEventDestroy(static_cast<cudaEvent_t>(event_));
   cudaStreamDestroy(stream_of(queue_));

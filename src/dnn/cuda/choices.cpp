@@ -55,7 +55,7 @@ void Choices::write() const {
   const std::string text = nlohmann::json{{"format", kFormat}, {"choices", all}}.dump(1);
   std::error_code failed;
   std::filesystem::create_directories(std::filesystem::path(path_).parent_path(), failed);
-  // Renamed into place: another job may be reading.
+  // Renaming makes the change atomic: another job may be reading the file.
   const std::string next = fmt::format("{}.{}.tmp", path_, getpid());
   {
     std::ofstream file(next);
@@ -80,13 +80,13 @@ std::optional<Choice> Choices::find(const std::string& key) const {
 void Choices::keep(const std::string& key, const Choice& choice) {
   choices_[key] = choice;
   if (path_.empty() || !writes_) return;
-  read();  // others' additions; what is already known here stays
+  read();  // adds what other processes saved; keys known here keep their values
   write();
 }
 
 namespace {
 
-/// Its name is empty where none can be run.
+/// The name is empty if none of them works.
 Choice fastest(const std::vector<Candidate>& candidates) {
   Choice best{"", std::numeric_limits<double>::infinity()};
   for (const auto& candidate : candidates) {
@@ -116,7 +116,8 @@ std::size_t choose(const std::string& key, const std::vector<Candidate>& candida
   };
   const auto kept = choices.find(key);
   const auto known_at = kept ? position(kept->name) : candidates.end();
-  // Else of another time: each rank that finds so measures, and all still meet in what the root says.
+  // If the saved choice is missing or outdated, this rank measures. In both cases all ranks then take the root's
+  // choice.
   const bool known = known_at != candidates.end() && known_at->ready();
   const Choice mine = known ? *kept : fastest(candidates);
   const std::string name = agree ? agree(mine.name) : mine.name;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What can be chosen from: the engines of each way, the scratch memory of its copies, and where both together would
-// take more than the workspace, the same over fewer images at a time.
+// The ways that can be chosen: each kind with its engines and the scratch memory of its copies. If engine and copies
+// together exceed the workspace, the same kind over fewer images at a time.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -12,7 +12,7 @@ namespace {
 
 using cudnn::EngineConfig;
 
-/// Engines of one way that are tried. Its best few proposals are all close; making a plan can take a compiler's time.
+/// Engines that are tried for one kind. cuDNN's best few proposals are all close; making a plan may involve a compiler.
 constexpr std::int64_t kProposals = 10, kFallbacks = 4;
 
 std::size_t bytes(std::int64_t elems, DType type) {
@@ -25,7 +25,7 @@ std::int64_t dst_elems(const ConvShape& s) {
   return s.n * s.out_h() * s.out_w() * s.c_out;
 }
 
-/// `exact`: tensor cores round the operands to nothing that they are not already.
+/// `exact`: the operands fit the tensor cores' type, so that rounding changes nothing.
 bool admitted(const EngineConfig& engine, const DeviceOptions& options, DType operands, bool exact) {
   if (options.deterministic && engine.has(CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC)) return false;
   if (engine.has(CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION)) return false;
@@ -40,14 +40,14 @@ bool admitted(const EngineConfig& engine, const DeviceOptions& options, DType op
   return true;
 }
 
-/// A way before its engine is known.
+/// A way without an engine.
 struct Kind {
   const char* name;
   DType operands, gradient;
   bool padded;
 };
 
-/// Scratch memory of the gradient of the weights: as the engine leaves it, without padding, as float.
+/// Scratch memory of the gradient of the weights: as the engine leaves it, without padding, and as float.
 std::size_t gradient_bytes(const ConvShape& shape, const Way& way) {
   Layout layout;
   layout.add(bytes(way.shape.weight_elems(), way.gradient));
@@ -74,8 +74,8 @@ class Offers {
          std::int64_t alignment)
       : target_(target), options_(options), direction_(direction), shape_(shape), type_(type), alignment_(alignment) {}
 
-  /// The engines of a kind over all images at once, as far as the workspace allows. What it does not allow is offered
-  /// over as many images at a time as it does; workspaces grow with images, and so do copies.
+  /// Adds the engines of a kind over all images at once, if the workspace allows. Engines that it does not allow are
+  /// offered over the largest number of images that fits: workspaces and copies grow with the images.
   void add(const Kind& kind) {
     std::vector<Way> left_out;
     for (auto& way : proposed(kind, shape_.n)) (fits(way) ? ways_.all : left_out).push_back(std::move(way));
@@ -98,7 +98,7 @@ class Offers {
     if (tensor_cores && type_ != DType::f32) ways_.tensor_cores_left_out = true;
   }
 
-  /// A product of all operands as they lie.
+  /// A product of the operands as they lie in memory.
   void add_product(const ProductShape& product) {
     Way way = model({"product", type_, product.out, false}, shape_.n);
     way.workspace_bytes = 0;
@@ -107,7 +107,7 @@ class Offers {
     ways_.all.push_back(std::move(way));
   }
 
-  /// A gradient of weights as a product of operands copied to padded rows, over as many images as the workspace takes.
+  /// A gradient of weights as a product of operands copied to padded rows, over as many images as the workspace allows.
   void add_padded_product() {
     for (std::int64_t images = shape_.n; images > 0; --images) {
       if (shape_.n % images != 0) continue;
@@ -147,7 +147,7 @@ class Offers {
 
   bool copies(const Kind& kind) const { return kind.padded || kind.operands != type_; }
 
-  /// What all pieces of the tensors begin on.
+  /// Alignment that every piece of the tensors has.
   std::int64_t piece_alignment(std::int64_t images) const {
     auto alignment = alignment_;
     if (images == shape_.n) return alignment;
@@ -159,14 +159,14 @@ class Offers {
     return alignment;
   }
 
-  /// A way for each engine that cuDNN proposes for a kind.
+  /// One way for each engine that cuDNN proposes for a kind.
   std::vector<Way> proposed(const Kind& kind, std::int64_t images) const {
     std::vector<Way> found;
     const auto way = model(kind, images);
     const auto& s = way.shape;
     const auto alignment = copies(kind) ? 16 : piece_alignment(images);
     const bool weights_result = direction_ == Direction::backward_weights;
-    // Float weights of 1x1 convolutions are used where they are; all others are our copies, on good boundaries.
+    // Float weights of 1x1 convolutions are used in place; all other weights are our own aligned copies.
     const auto weight_alignment = !weights_result && weights_used_in_place(shape_, type_) ? alignment_ : 16;
     try {
       const auto x = cudnn::activation(1, kind.operands, {s.n, s.h, s.w, s.c_in}, alignment);
@@ -191,7 +191,7 @@ class Offers {
         }
       }
     } catch (const cudnn::Failure& failure) {
-      if (!failure.unsupported()) throw;  // this way cannot be gone; another one may
+      if (!failure.unsupported()) throw;  // this kind does not work; another one may
     }
     return found;
   }
@@ -230,7 +230,7 @@ bool is_matrix_product(const ConvShape& s) {
 }
 
 ProductShape gradient_product(const ConvShape& s, DType type) {
-  // The library leaves floats and adds them up, whatever the operands are.
+  // cuBLASLt writes and adds floats, whatever the type of the operands.
   return {.m = s.c_out,
           .n = s.c_in,
           .k = s.n * s.h * s.w,

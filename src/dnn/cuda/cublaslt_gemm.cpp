@@ -23,7 +23,7 @@ cudaDataType_t data_type(DType type) {
   return type == DType::f32 ? CUDA_R_32F : type == DType::bf16 ? CUDA_R_16BF : CUDA_R_16F;
 }
 
-/// cuBLASLt's preferences, destroyed at the end.
+/// Owns cuBLASLt's preference object.
 struct Preference {
   Preference() { check(cublasLtMatmulPreferenceCreate(&raw), "cublasLtMatmulPreferenceCreate", "a search"); }
   ~Preference() { cublasLtMatmulPreferenceDestroy(raw); }
@@ -41,7 +41,7 @@ struct Preference {
 
 ColumnMajor column_major(const ProductShape& s) {
   const bool ta = s.ta == Transpose::yes, tb = s.tb == Transpose::yes;
-  // Row-major [r, c] lies in memory as column-major [c, r] with leading dimension c.
+  // A row-major [r, c] matrix is in memory a column-major [c, r] with leading dimension c.
   return {.rows_a = tb ? s.k : s.n,
           .columns_a = tb ? s.n : s.k,
           .leading_a = tb ? s.k : s.n,
@@ -106,10 +106,10 @@ CublasltGemm::Plan& CublasltGemm::plan(const ProductShape& s) {
     set(CUBLASLT_MATMUL_DESC_TRANSA, shape.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N);
     set(CUBLASLT_MATMUL_DESC_TRANSB, shape.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N);
     if (s.bias) {
-      // One value for each row of c^T, that is each column of c.
+      // One value for each row of c^T, which is a column of c.
       set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
       set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, CUDA_R_32F);
-      // The search takes from the address how it is aligned and reads nothing there; each run brings its own.
+      // The search uses only the alignment of this address and reads nothing there; each run sets the real one.
       set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, reinterpret_cast<const void*>(s.align_bias));
     }
     const auto layout = [&](cublasLtMatrixLayout_t& to, DType type, std::int64_t rows, std::int64_t columns,
@@ -128,7 +128,7 @@ CublasltGemm::Plan& CublasltGemm::plan(const ProductShape& s) {
     preference.set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, static_cast<std::uint32_t>(s.align_a));
     preference.set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, static_cast<std::uint32_t>(s.align_c));
     preference.set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, static_cast<std::uint32_t>(s.align_c));
-    // Parts of a split k are added up in float, and where bits must repeat not in the order in which they arrive.
+    // Partial sums of a split k are added in float and, if bits must repeat, not in order of arrival.
     preference.set(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
                    static_cast<std::uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE |
                                               (deterministic_ ? 0 : CUBLASLT_REDUCTION_SCHEME_INPLACE)));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Products of matrices by cuBLASLt, bias and addition fused. Ours are row-major, cuBLASLt's column-major: what is one's
-// matrix is the other's transpose, so c = op(a) op(b) is asked for as c^T = op(b)^T op(a)^T.
+// Matrix products by cuBLASLt, with bias and addition fused. Our matrices are row-major, cuBLASLt's are column-major:
+// each side sees the other's matrix as its transpose, so c = op(a) op(b) is computed as c^T = op(b)^T op(a)^T.
 #pragma once
 
 #include <cublasLt.h>
@@ -15,13 +15,13 @@
 
 namespace seer::dnn {
 
-/// cuBLASLt has none for a shape; another way may do.
+/// cuBLASLt has no algorithm for a shape; another way may work.
 struct NoAlgorithm : Error {
   using Error::Error;
 };
 
-/// Scratch memory that products ask for at most, of what a call may take: what NVIDIA recommends for its largest
-/// devices, as more makes no product faster, and room for copies.
+/// Limit on the scratch memory of products, as part of `limit_bytes` for a call: NVIDIA's recommendation for its
+/// largest devices. More makes no product faster, and copies need room.
 constexpr std::size_t product_workspace_bytes(std::size_t limit_bytes) {
   return std::min(limit_bytes / 2, std::size_t{32} << 20);
 }
@@ -32,11 +32,11 @@ struct ProductShape {
   Transpose ta = Transpose::no, tb = Transpose::no;
   DType type = DType::f32, out = DType::f32;
   bool add = false, bias = false;
-  std::int64_t align_a = 16, align_b = 16, align_c = 16, align_bias = 16;  ///< bytes, of the pointers
+  std::int64_t align_a = 16, align_b = 16, align_c = 16, align_bias = 16;  ///< alignment of the pointers, bytes
   bool operator==(const ProductShape&) const = default;
 };
 
-/// The same in cuBLASLt's words: column-major, its A is our b, its B is our a.
+/// The same in cuBLASLt's terms: column-major; its A is our b, its B is our a.
 struct ColumnMajor {
   std::int64_t rows_a, columns_a, leading_a;  ///< as stored
   std::int64_t rows_b, columns_b, leading_b;
@@ -55,7 +55,7 @@ class CublasltGemm {
   CublasltGemm(const CublasltGemm&) = delete;
   CublasltGemm& operator=(const CublasltGemm&) = delete;
 
-  /// Scratch memory that run() needs for this shape.
+  /// Bytes of scratch memory that run() needs for this shape.
   std::size_t workspace_bytes(const ProductShape& shape);
   void run(cudaStream_t stream, const ProductShape& shape, const void* a, const void* b, void* c, const float* bias,
            void* workspace);

@@ -25,7 +25,7 @@ std::size_t rows(const device::Shape& s, const ConvShape& conv) {
   return static_cast<std::size_t>(s.rows() * conv.groups);
 }
 
-/// Times what is put between its two marks on a stream.
+/// Measures the time of the work between two events on a stream.
 class Stopwatch {
  public:
   Stopwatch() {
@@ -53,10 +53,10 @@ class Stopwatch {
   cudaEvent_t begin_ = nullptr, end_ = nullptr;
 };
 
-/// For an engine that cannot do it, or breaks on a device that works. What is wrong with the device or its memory goes
-/// on, with the engine's name.
+/// Handles an engine that is unsupported, or that fails although the device still works (with a warning). Out-of-memory
+/// and device errors are rethrown with the engine's name.
 void pass_over(const Way& way, const cudnn::Failure& failure) {
-  cudaGetLastError();  // it is not for the next call to find
+  cudaGetLastError();  // clears the error, so that the next call does not find it
   if (failure.unsupported()) return;
   const bool no_memory = failure.status == CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED ||
                          failure.status == CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED;
@@ -93,12 +93,12 @@ bool CudnnConv::ready(Way& way) {
     if (!way.ready && way.product) {
       auto product = *way.product;
       auto bytes = gemm_.workspace_bytes(product);
-      product.add = !product.add;  // parts of a gradient are added up
+      product.add = !product.add;  // pieces of a gradient are added to each other
       if (way.padded) bytes = std::max(bytes, gemm_.workspace_bytes(product));
       way.workspace_bytes += bytes;
     } else if (!way.ready) {
       way.plan = cudnn::Plan({.handle = handle_}, way.engine);
-      way.workspace_bytes += way.plan.workspace_bytes();  // behind the copies
+      way.workspace_bytes += way.plan.workspace_bytes();  // placed after the copies
     }
     way.ready = true;
   } catch (const cudnn::Failure& failure) {
@@ -112,7 +112,7 @@ bool CudnnConv::ready(Way& way) {
 
 std::optional<double> CudnnConv::measure(cudaStream_t stream, Way& way, const Run& run, double best_us) {
   constexpr int kRuns = 3;
-  constexpr double kHopeless = 4;  // a first run includes loading: not a fair time, but no engine is that far off
+  constexpr double kHopeless = 4;  // a first timed run may include loading, but no engine is off by this factor
   if (!ready(way)) return std::nullopt;
   try {
     Stopwatch watch;
@@ -149,13 +149,13 @@ Way& CudnnConv::chosen(cudaStream_t stream, const Key& key, const Run& run) {
                                                candidates, choices_, options_.agree, text)
                                       : first_ready(candidates, text);
   Way& way = chosen_.emplace(key, std::move(offered[best])).first->second;
-  // What was tried may have asked for more than what was chosen.
+  // Trials may have enlarged the scratch memory beyond what the chosen way needs.
   const auto wanted = std::max(way.workspace_bytes, held_before);
   if (scratch_.bytes() > wanted) {
     scratch_ = Scratch(device::Space::device);
     scratch_.need(wanted);
   }
-  way.engine = {};  // the plan has all it needs
+  way.engine = {};  // the plan holds all it needs
   return way;
 }
 
@@ -218,7 +218,7 @@ void CudnnConv::go(cudaStream_t stream, Direction direction, Way& way, const Con
 
 void CudnnConv::go_weights(cudaStream_t stream, Way& way, const ConvShape& s, DType type, const void* src,
                            const void* d_dst, float* d_weight, Accumulate accumulate) {
-  if (way.product && !way.padded) {  // straight to where it belongs
+  if (way.product && !way.padded) {  // the product writes directly to d_weight
     auto product = *way.product;
     product.add = accumulate == Accumulate::yes;
     product.align_c = alignment_bytes(d_weight);
@@ -250,7 +250,7 @@ void CudnnConv::go_weights(cudaStream_t stream, Way& way, const ConvShape& s, DT
       auto product = *way.product;
       product.add = first > 0;
       gemm_.run(stream, product, at(base, y), at(base, x), at(base, left), nullptr, at(base, layout.bytes()));
-      if (first + way.shape.n < s.n) continue;  // added up there
+      if (first + way.shape.n < s.n) continue;  // the product itself adds up the pieces
     } else {
       const void *to_x = copies ? at(base, x) : part_x, *to_y = copies ? at(base, y) : part_y;
       way.plan.run(handle_, {{1, to_x}, {2, at(base, left)}, {3, to_y}}, at(base, layout.bytes()));
@@ -270,7 +270,7 @@ void CudnnConv::run(cudaStream_t stream, Direction direction, const ConvShape& s
                     Weights weight, void* out) {
   auto alignment = std::min(alignment_bytes(in), alignment_bytes(out));
   if (weights_used_in_place(shape, type)) alignment = std::min(alignment, alignment_bytes(weight.data));
-  // Trials pack for themselves: a copy that is kept would stay for a way that is not.
+  // Trials pack into their own buffer: a kept copy could have the layout of a way that is not chosen.
   device::Buffer trial_weights;
   const Way* packed_for = nullptr;
   const auto trial = [&](Way& way) {
@@ -297,7 +297,7 @@ void CudnnConv::run(cudaStream_t stream, Direction direction, const ConvShape& s
 void CudnnConv::run_weights(cudaStream_t stream, const ConvShape& shape, DType type, const void* src, const void* d_dst,
                             float* d_weight, Accumulate accumulate) {
   const auto alignment = std::min(alignment_bytes(src), alignment_bytes(d_dst));
-  device::Buffer trial_gradient;  // d_weight may hold what is to be added to
+  device::Buffer trial_gradient;  // d_weight may hold a gradient to be added to
   const auto trial = [&](Way& way) {
     const auto wanted = bytes(shape.weight_elems(), DType::f32);
     if (trial_gradient.bytes() != wanted) trial_gradient = device::Buffer(wanted, device::Space::device);

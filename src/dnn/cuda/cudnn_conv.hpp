@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-// Convolutions on the device. Each shape and direction has several ways:
+// Convolutions on the device. Each shape and direction can be computed in several ways:
 //
-//   (engine)          the operands as they lie in memory, weights in KRSC and the operands' type
-//   padded:(engine)   where the channels of a group are no multiple of 8, in half precision: operands copied to wider
-//                     rows with zeros behind, results copied back. The engine gains, the copies cost: measured.
-//   wide:(engine)     gradients of weights in half precision: operands widened to float; products on TF32 cores, exact,
-//                     and sums in float
-//   rounded:(engine), padded_rounded:(engine)   the gradient of the weights rounded to the operands' type, then widened
+//   (engine)          the operands as they lie in memory; weights in KRSC and the operands' type
+//   padded:(engine)   half precision, channels per group not a multiple of 8: operands are copied to wider rows filled
+//                     up with zeros, results are copied back. The engine gains, the copies cost; timing decides.
+//   wide:(engine)     gradients of weights in half precision: operands are widened to float; products on TF32 cores,
+//                     exact, and sums in float
+//   rounded:(engine), padded_rounded:(engine)   the gradient of the weights is rounded to the operands' type, then
+//                                               widened
 //   product           1x1 convolutions that are plain products, by cuBLASLt
-//   padded_product    their gradients of weights, operands copied as for "padded:"
-//   pieces(N):(way)   any of them over N images at a time, where all at once would take more than the workspace
+//   padded_product    gradients of their weights, with operands copied as for "padded:"
+//   pieces(N):(way)   any of these over N images at a time, if all at once would exceed the workspace
 //
-// The fastest is taken (choices.hpp).
+// The fastest way is taken (choices.hpp).
 #pragma once
 
 #include <cudnn.h>
@@ -33,35 +34,35 @@
 
 namespace seer::dnn {
 
-/// How one convolution is done.
+/// One way to compute a convolution.
 struct Way {
   std::string name;
-  ConvShape shape;              ///< that the engine sees: padded channels, images of one call
-  DType operands = DType::f32;  ///< that the engine sees
-  DType gradient = DType::f32;  ///< of the weights, as the engine leaves it
+  ConvShape shape;              ///< as the engine sees it: padded channels, images of one call
+  DType operands = DType::f32;  ///< type that the engine reads
+  DType gradient = DType::f32;  ///< type in which the engine leaves the gradient of the weights
   bool padded = false;
   bool tensor_cores = false;
   std::optional<ProductShape> product;
   cudnn::EngineConfig engine;
   cudnn::Plan plan;                 ///< made at first use
-  bool ready = false;               ///< the plan is there, if it needs one
-  std::size_t workspace_bytes = 0;  ///< scratch memory of its copies; once it is ready, the engine's as well
+  bool ready = false;               ///< the plan exists, if it needs one
+  std::size_t workspace_bytes = 0;  ///< scratch memory for its copies; once ready, including the engine's
 };
 
-/// 1x1, stride 1, one group: the tensors as they lie in memory are matrices.
+/// True for 1x1, stride 1, one group: the tensors are matrices as they lie in memory.
 bool is_matrix_product(const ConvShape& shape);
-/// The gradient of such a convolution's weights, operands on good boundaries.
+/// The gradient of such a convolution's weights, with aligned operands.
 ProductShape gradient_product(const ConvShape& shape, DType type);
 
 struct Ways {
   std::vector<Way> all;
-  /// Half precision: there are engines with tensor cores, and not one fits the workspace, not even for one image.
+  /// Half precision only: some engines use tensor cores, but none of them fits the workspace, even for one image.
   bool tensor_cores_left_out = false;
 };
 
-/// What the ways of a convolution are; the engines of the target as cuDNN proposes them, those left out that do not
-/// keep what the options promise. Best guesses first. `alignment`: of all pointers that the engine is given as they
-/// are.
+/// All ways to compute a convolution, best guesses first: the engines that cuDNN proposes for the target, without those
+/// that would break what the options promise. `alignment`: minimum over all pointers that the engine receives
+/// unchanged.
 Ways ways(cudnn::Target target, const DeviceOptions& options, Direction direction, const ConvShape& shape, DType type,
           std::int64_t alignment);
 
@@ -92,14 +93,14 @@ class CudnnConv {
   };
   using Run = std::function<void(Way&)>;
 
-  /// The way chosen for a key; chosen now, by running `run`, if this is the first time.
+  /// Returns the way chosen for a key. On the first call, chooses it by timing `run`.
   Way& chosen(cudaStream_t stream, const Key& key, const Run& run);
-  /// Makes the plan, if it is not there; false where this way cannot be gone here or needs more than the workspace.
+  /// Makes the plan if needed. False if this way does not work here or needs more than the workspace.
   bool ready(Way& way);
-  /// Microseconds of a run. What fails for another reason than that it is not supported is no matter of choice: without
-  /// memory or on a broken device a slow way would be kept for good.
+  /// Microseconds of a run; nothing if this way does not work. Throws if memory runs out or the device fails: otherwise
+  /// a slow way would be chosen and saved for good.
   std::optional<double> measure(cudaStream_t stream, Way& way, const Run& run, double best_us);
-  /// The weights as the way wants them.
+  /// The weights as this way needs them.
   const void* packed(cudaStream_t stream, const Way& way, const ConvShape& shape, DType type, Weights weight);
   void pack(cudaStream_t stream, const Way& way, const ConvShape& shape, DType type, const void* weight, void* to);
   void go(cudaStream_t stream, Direction direction, Way& way, const ConvShape& shape, DType type, const void* in,

@@ -22,7 +22,7 @@ cudnnDataType_t data_type(DType type) {
   }
 }
 
-/// Engine number and knobs of a proposal, and what is said of its arithmetic.
+/// Fills in the engine's number, its knobs and the notes on its arithmetic.
 void describe(EngineConfig& proposal) {
   Descriptor engine(CUDNN_BACKEND_ENGINE_DESCRIPTOR);
   auto raw = engine.raw();
@@ -33,7 +33,7 @@ void describe(EngineConfig& proposal) {
   try {
     proposal.config.get(CUDNN_ATTR_ENGINECFG_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1, &workspace_bytes);
   } catch (const Failure& failure) {
-    if (!failure.unsupported()) throw;  // the plan will tell
+    if (!failure.unsupported()) throw;  // making the plan will report it
   }
   proposal.workspace_bytes = static_cast<std::size_t>(workspace_bytes);
 
@@ -166,7 +166,7 @@ Graph Graph::convolution(Target target, Direction direction, const ConvShape& s,
   parts.push_back(tensor(x));
   parts.push_back(tensor(w));
   parts.push_back(tensor(y));
-  const auto compute = CUDNN_DATA_FLOAT;  // what the sums are taken in
+  const auto compute = CUDNN_DATA_FLOAT;  // type of the sums
   const auto mode = CUDNN_CROSS_CORRELATION;
   Descriptor& conv = parts.emplace_back(CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR);
   conv.set(CUDNN_ATTR_CONVOLUTION_COMP_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &compute)
@@ -322,8 +322,7 @@ Plan first_plan(const Graph& graph, std::size_t workspace_limit_bytes) {
       if (works(engine)) return plan;
     }
   }
-  // Nothing is proposed also where an engine could run and a library that it needs is not found: asked by number, it
-  // says so.
+  // cuDNN proposes nothing if a library that an engine needs is missing. Asked for that engine by number, it says so.
   std::int64_t engines = 0;
   graph.raw().get(CUDNN_ATTR_OPERATIONGRAPH_ENGINE_GLOBAL_COUNT, CUDNN_TYPE_INT64, 1, &engines);
   Failure missing = last;
@@ -343,7 +342,7 @@ Plan first_plan(const Graph& graph, std::size_t workspace_limit_bytes) {
     } catch (const Failure& failure) {
       last = failure;
     }
-    if (!last.remedy().empty() || !last.unsupported()) missing = last;  // tells more than "not supported"
+    if (!last.remedy().empty() || !last.unsupported()) missing = last;  // more informative than "not supported"
   }
   throw missing;
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// cuDNN's graph API as this program needs it: a graph of one operation, the engines that cuDNN proposes for it, and
-// plans that run. Nothing else talks to cudnnBackend*.
+// The part of cuDNN's graph API that this program needs: a graph of one operation, the engines that cuDNN proposes for
+// it, and plans that run. The only code that calls cudnnBackend*.
 #pragma once
 
 #include <cudnn.h>
@@ -18,17 +18,17 @@
 
 namespace seer::dnn::cudnn {
 
-/// What cuDNN says went wrong; becomes Error(device), with the shape, at the edge of the back end.
+/// An error reported by cuDNN; the back end's interface turns it into Error(device) with the shape.
 class Failure : public std::runtime_error {
  public:
   Failure(cudnnStatus_t failed, const std::string& what) : std::runtime_error(what), status(failed) {}
-  /// True where this engine or type cannot do it and another one may.
+  /// True if this engine or type cannot do it but another one may.
   bool unsupported() const { return status / 1000 == 3 || status / 1000 == 2; }
   std::string remedy() const;
   cudnnStatus_t status;
 };
 
-/// Throws Failure naming the call, the status and cuDNN's own words.
+/// Throws Failure naming the call, the status and cuDNN's own message.
 void check(cudnnStatus_t status, const char* call);
 
 /// A backend descriptor: owned, move-only.
@@ -52,7 +52,7 @@ class Descriptor {
   Descriptor& set(cudnnBackendAttributeName_t name, const Descriptor& value);
   Descriptor& finalize();
 
-  /// How many values an attribute has, at most `room` of them written to `values`.
+  /// Returns the number of values of an attribute; writes at most `room` of them to `values`.
   std::int64_t get(cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type, std::int64_t room,
                    void* values) const;
 
@@ -60,30 +60,30 @@ class Descriptor {
   cudnnBackendDescriptor_t raw_ = nullptr;
 };
 
-/// Where a graph is to run: on the handle's device or, in tests, on one that is described and not here
-/// (CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR, cuDNN 9.8), for which everything but execution works.
+/// Where a graph will run: on the handle's device or, in tests, on a described device that is not present
+/// (CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR, cuDNN 9.8); everything but execution works for it.
 struct Target {
   cudnnHandle_t handle = nullptr;
   const Descriptor* properties = nullptr;
 };
 
-/// A tensor of a graph. Dimensions as cuDNN counts them: N, C, H, W, or K, C / groups, R, S.
+/// A tensor of a graph. Dimensions in cuDNN's order: N, C, H, W, or K, C / groups, R, S.
 struct TensorSpec {
   std::int64_t id = 0;
   DType type = DType::f32;
   std::vector<std::int64_t> dims, strides;
-  std::int64_t alignment_bytes = 16;  ///< of the pointers that it will be given
+  std::int64_t alignment_bytes = 16;  ///< of the pointers passed to it
 };
 
 enum class Order : std::uint8_t {
-  oihw,  ///< the checkpoints'
-  krsc,  ///< NHWC's: input channels fastest
+  oihw,  ///< as in the checkpoints
+  krsc,  ///< as NHWC: input channels fastest
 };
 
 TensorSpec activation(std::int64_t id, DType type, device::Shape shape, std::int64_t alignment_bytes = 16);
 TensorSpec weights(std::int64_t id, DType type, const ConvShape& shape, Order order, std::int64_t alignment_bytes = 16);
 
-/// A finalised operation graph, with what it is made of.
+/// A finalised operation graph and its parts.
 class Graph {
  public:
   /// `x`: source or its gradient; `y`: destination or its gradient; `w`: weights or their gradient.
@@ -107,17 +107,17 @@ class Graph {
   Descriptor graph_;
 };
 
-/// An engine with its knobs, as proposed. The name is the same wherever cuDNN's version and device are.
+/// A proposed engine with its knobs. The name is the same wherever cuDNN's version and device are the same.
 struct EngineConfig {
   Descriptor config;
   std::string name;         ///< "eng37,k2=5,k13=2"
   std::int64_t number = 0;  ///< 37
   std::vector<cudnnBackendNumericalNote_t> notes;
-  std::size_t workspace_bytes = 0;  ///< as far as it is known before there is a plan
+  std::size_t workspace_bytes = 0;  ///< estimate, as far as known before the plan exists
   bool has(cudnnBackendNumericalNote_t note) const;
 };
 
-/// The engines cuDNN proposes, best first by its own guess; none where it knows none.
+/// The engines that cuDNN proposes, in the order of its own estimates; empty if it knows none.
 std::vector<EngineConfig> propose(const Graph& graph, cudnnBackendHeurMode_t mode, std::int64_t at_most);
 
 /// An engine ready to run.
@@ -128,11 +128,11 @@ class Plan {
     const void* data;
   };
   Plan() = default;
-  /// Failure where the engine cannot after all: cuDNN knows some refusals only now.
+  /// Throws Failure if the engine cannot run it after all: cuDNN reports some refusals only here.
   Plan(Target target, const EngineConfig& config);
   std::size_t workspace_bytes() const { return workspace_bytes_; }
   explicit operator bool() const { return static_cast<bool>(plan_); }
-  /// On the handle's stream.
+  /// Runs on the handle's stream.
   void run(cudnnHandle_t handle, const std::vector<Argument>& arguments, void* workspace) const;
 
  private:
@@ -140,7 +140,7 @@ class Plan {
   std::size_t workspace_bytes_ = 0;
 };
 
-/// The first proposal that can be finalised within the workspace: for graphs that are not worth measuring.
+/// The first proposal whose plan can be made within the workspace: for graphs that are not worth timing.
 Plan first_plan(const Graph& graph, std::size_t workspace_limit_bytes);
 
 }  // namespace seer::dnn::cudnn

@@ -16,7 +16,7 @@ inline const char* title(Direction direction) {
                                                  : "convolution backward to weights";
 }
 
-/// As the host's back end names it.
+/// Same format as in the host's back end.
 inline std::string shape_text(Direction direction, const ConvShape& s) {
   return fmt::format("{} n {} h {} w {} channels {} -> {} kernel {} stride {} pad {} groups {}", title(direction), s.n,
                      s.h, s.w, s.c_in, s.c_out, s.kernel, s.stride, s.pad, s.groups);

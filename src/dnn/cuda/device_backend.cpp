@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The device's body: checks what it is given, turns the libraries' errors into ours.
+// The device implementation: checks its arguments and converts the libraries' errors to ours.
 #include "seer/dnn/device_backend.hpp"
 
 #include <cublasLt.h>
@@ -16,7 +16,7 @@
 namespace seer::dnn {
 namespace {
 
-/// A device's figures that the back end goes by.
+/// Properties of the device that the back end depends on.
 struct Properties {
   std::string name;
   int compute_major = 0;
@@ -38,7 +38,7 @@ std::string cudnn_version() {
   return fmt::format("{}.{}.{}", version / 10000, version / 100 % 100, version % 100);
 }
 
-/// cuDNN is found anew by each machine's loader.
+/// The cuDNN found at run time may differ from the one at build time.
 void check_cudnn() {
   const auto found = cudnnGetVersion();
   if (found >= 90000 && found / 10000 >= CUDNN_MAJOR) return;
@@ -47,7 +47,7 @@ void check_cudnn() {
               "the cuDNN that seer was built with, first in LD_LIBRARY_PATH");
 }
 
-/// A cuDNN handle; owned.
+/// Owns a cuDNN handle.
 struct Handle {
   Handle() {
     check_cudnn();
@@ -59,7 +59,7 @@ struct Handle {
   cudnnHandle_t raw = nullptr;
 };
 
-/// Runs calls of cuDNN and turns their errors into ours.
+/// Runs calls of cuDNN and converts its errors to ours.
 template <class Describe, class Call>
 void guard(Describe&& describe, Call&& call) {
   try {
@@ -163,8 +163,8 @@ class DeviceBackend final : public Backend {
             .workspace_bytes = options.workspace_bytes};
   }
 
-  /// The queue's stream, with the library put on it. Scratch memory and packed weights are one queue's at a time:
-  /// another one waits for what the last was handed.
+  /// Returns the queue's stream and sets it on the library's handle. Scratch memory and packed weights serve one queue
+  /// at a time: a change of queue waits for the work of the last one.
   cudaStream_t enter(const device::Queue& queue) {
     device::make_current();
     const auto stream = device::stream_of(queue);
@@ -190,7 +190,7 @@ class DeviceBackend final : public Backend {
                               "found",
                               title(direction), text(wanted_src), text(wanted_dst), text(src.shape), text(dst.shape)));
     }
-    // The library would take the number of groups from the quotient of the channels.
+    // cuDNN would infer the number of groups from the ratio of the channels.
     if (s.groups < 1 || s.c_in % s.groups != 0 || s.c_out % s.groups != 0) {
       throw Error(ExitCode::device, fmt::format("{}: the groups do not divide the channels", shape_text(direction, s)));
     }
@@ -208,7 +208,7 @@ class DeviceBackend final : public Backend {
 }  // namespace
 
 std::unique_ptr<Backend> make_device_backend(DeviceOptions options) {
-  check_cudnn();  // before a device is looked for: an old library fails in ways of its own
+  check_cudnn();  // before looking for a device: an old library fails in confusing ways
   device::make_current();
   std::unique_ptr<Backend> backend;
   guard([] { return "creating the device's back end"; },

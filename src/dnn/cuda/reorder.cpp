@@ -7,7 +7,7 @@
 namespace seer::dnn {
 namespace {
 
-/// Of the library's older API: the graph's engines copy only within one order.
+/// A tensor descriptor of cuDNN's older API: the graph's engines copy only within one order.
 class TensorDescriptor {
  public:
   TensorDescriptor(const ConvShape& s, cudnn::Order order) {
@@ -30,7 +30,7 @@ class TensorDescriptor {
   cudnnTensorDescriptor_t raw_ = nullptr;
 };
 
-/// Copies of all groups' weights between blocks of `from_rows` and of `to_rows` rows a group.
+/// Copies the weights of all groups; each group has `from_rows` rows in the source and `to_rows` in the destination.
 void copy_groups(cudaStream_t stream, std::int64_t groups, std::size_t width, std::size_t rows, const void* from,
                  std::size_t from_pitch, std::size_t from_rows, void* to, std::size_t to_pitch, std::size_t to_rows) {
   cudaMemcpy3DParms copy{};

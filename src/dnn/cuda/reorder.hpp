@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Copies of tensors in another order, type or width, all by library calls. Weights lie in OIHW as float; cuDNN's fast
-// engines want them input channels fastest (KRSC), in the operands' type, and the channels of a group in multiples
-// of 8.
+// Copies tensors to another order, type or width, with library calls only. Weights are stored as float OIHW; cuDNN's
+// fast engines need input channels fastest (KRSC), the operands' type, and channels per group in multiples of 8.
 #pragma once
 
 #include <cudnn.h>
@@ -18,7 +17,7 @@
 
 namespace seer::dnn {
 
-/// Pieces of one block of memory, each on a boundary that suits every engine.
+/// Offsets into one block of memory, each aligned for every engine.
 class Layout {
  public:
   std::size_t add(std::size_t bytes) { return std::exchange(bytes_, bytes_ + (bytes + 255) / 256 * 256); }
@@ -32,18 +31,18 @@ class Reorder {
  public:
   explicit Reorder(cudnnHandle_t handle) : handle_(handle), scratch_(device::Space::device) {}
 
-  /// Float weights (or their gradient) from one order to the other; added to what is there, if wanted.
+  /// Copies float weights (or their gradient) from one order to the other, or adds them to the destination.
   void order(const ConvShape& shape, const float* from, cudnn::Order from_order, float* to, cudnn::Order to_order,
              Accumulate accumulate);
-  /// Same order, another type. `dims`: N, C, H, W of a dense tensor whose channels are fastest.
+  /// Same order, another type. `dims`: N, C, H, W of a dense tensor with channels fastest.
   void cast(const std::array<std::int64_t, 4>& dims, DType from_type, const void* from, DType to_type, void* to);
 
-  /// Rows of `width` bytes to rows of `padded` bytes, zeros behind, and back.
+  /// pad: rows of `width` bytes to rows of `padded` bytes, filled up with zeros; unpad: back.
   static void pad(cudaStream_t stream, std::size_t rows, std::size_t width, std::size_t padded, const void* from,
                   void* to);
   static void unpad(cudaStream_t stream, std::size_t rows, std::size_t width, std::size_t padded, const void* from,
                     void* to);
-  /// KRSC weights of padded groups, and back. `kernel_area`: R * S.
+  /// The same for the groups of KRSC weights. `kernel_area`: R * S.
   static void pad_weights(cudaStream_t stream, const PaddedWidths& widths, std::int64_t kernel_area, DType type,
                           const void* from, void* to);
   static void unpad_weights(cudaStream_t stream, const PaddedWidths& widths, std::int64_t kernel_area, DType type,
