@@ -20,7 +20,7 @@ struct Line {
   const Key* key() const { return find_key(section(), name); }
 };
 
-/// What to_toml() has written: a key a line.
+/// Parses the output of to_toml(), which has one key per line.
 std::vector<Line> lines_of(const std::string& toml) {
   std::vector<Line> out;
   std::string table, text;
@@ -37,7 +37,7 @@ std::vector<Line> lines_of(const std::string& toml) {
   return out;
 }
 
-/// The values that this version knows.
+/// The configuration with the keys that this version knows; nothing if it refuses their values.
 std::optional<Config> config_of(const std::vector<Line>& lines) {
   std::string text, table;
   for (const auto& line : lines) {

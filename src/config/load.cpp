@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// TOML and --set to a Config. Nothing stops at the first error: every message is kept and all are thrown together.
+// Turns TOML and --set into a Config. Does not stop at the first error: collects all messages and throws them together.
 #include <fmt/format.h>
 
 #define TOML_EXCEPTIONS 1
@@ -19,7 +19,7 @@
 namespace seer::config {
 namespace {
 
-/// A TOML value as a message shows it.
+/// Formats a TOML value for a message.
 std::string show(const toml::node& node) {
   if (const auto* text = node.as_string()) return quote(text->get());
   if (const auto* real = node.as_floating_point()) {
@@ -43,11 +43,11 @@ std::string show(const toml::node& node) {
   return out.str();
 }
 
-/// The text as one TOML value, in an array of its own; empty if it is none.
+/// Parses the text as one TOML value, wrapped in an array; empty if it is not one.
 toml::array parse_value(const std::string& text) {
   try {
     auto table = toml::parse("value = " + text);
-    if (auto* value = table.get("value"); table.size() == 1 && value != nullptr) {  // a line break may bring more keys
+    if (auto* value = table.get("value"); table.size() == 1 && value != nullptr) {  // a line break may add more keys
       toml::array out;
       out.push_back(std::move(*value));
       return out;
@@ -57,7 +57,7 @@ toml::array parse_value(const std::string& text) {
   return {};
 }
 
-/// toml++ keeps keys sorted by name; messages come in the order of the lines.
+/// toml++ sorts keys by name, but messages follow the order of the lines.
 std::vector<std::pair<const toml::key*, const toml::node*>> in_line_order(const toml::table& table) {
   std::vector<std::pair<const toml::key*, const toml::node*>> entries;
   for (const auto& [key, node] : table) entries.emplace_back(&key, &node);
@@ -78,14 +78,14 @@ class Loader {
   Config finish();
 
  private:
-  /// Where a value was written, as messages begin: "run.toml:7: swav.epsilon" or "--set swav.epsilon".
+  /// Where a value was written, in the form that begins a message: "run.toml:7: swav.epsilon" or "--set swav.epsilon".
   using Place = std::string;
   void set_section(const std::string& section, const toml::table& table, const std::string& name);
   void set_all_crops(const toml::node& node, const std::function<Place(const toml::source_region&, std::string)>& at);
   void set(const Key& key, std::size_t crop, const std::string& path, const Place& place, const toml::node& node);
   bool accepts(const Key& key, double value) const { return std::isfinite(value) && key.rule.contains(value); }
 
-  // Each returns false when the node has another type or an entry out of range.
+  // Each returns false if the node has the wrong type or an entry is out of range.
   bool assign(const Key& key, bool* out, const toml::node& node) const;
   bool assign(const Key& key, std::int64_t* out, const toml::node& node) const;
   bool assign(const Key& key, double* out, const toml::node& node) const;
@@ -105,7 +105,7 @@ class Loader {
   bool resolved_;
   Config config_;
   std::vector<std::string> errors_;
-  std::map<std::string, Place> places_;  ///< of every value that was set, also wrongly
+  std::map<std::string, Place> places_;  ///< of every value that was set, valid or not
   std::set<std::string> failed_;
 };
 
@@ -117,13 +117,13 @@ std::string keys_of(const std::string& section) {
   return section == "crops" ? text + ", augment" : text;
 }
 
-/// As nearest_key, but as one would write it inside of the section: the bare name of a key that belongs there.
+/// Like nearest_key, but as written inside the section: the bare name of a key that belongs there.
 std::string nearest_inside(const std::string& section, const std::string& name) {
   const std::string path = nearest_key(section, name), prefix = section + ".";
   return path.rfind(prefix, 0) == 0 ? path.substr(prefix.size()) : path;
 }
 
-/// As nearest_key, with the number of the table where the answer is a crop's.
+/// Like nearest_key, with the number of the table if the answer is a key of [[crops]].
 std::string nearest_crop_key(const std::string& name, std::size_t crop) {
   const std::string path = nearest_key("crops", name);
   return path.rfind("crops.", 0) == 0 ? fmt::format("crops.{}.{}", crop, path.substr(6)) : path;
@@ -155,7 +155,7 @@ bool Loader::assign(const Key& key, std::int64_t* out, const toml::node& node) c
 }
 
 bool Loader::assign(const Key& key, double* out, const toml::node& node) const {
-  // The one leniency of types: "1" where "1.0" is meant.
+  // The only type mismatch that is allowed: "1" for "1.0".
   double value = 0;
   if (const auto* real = node.as_floating_point()) {
     value = real->get();
@@ -201,7 +201,7 @@ void Loader::set(const Key& key, std::size_t crop, const std::string& path, cons
   places_[path] = place;
   const Field field = key.field(config_, crop);
   if (std::visit([&](auto* out) { return assign(key, out, node); }, field)) {
-    failed_.erase(path);  // an override mends the value; the file's own error stays reported
+    failed_.erase(path);  // an override repairs the value; the file's own error stays reported
     return;
   }
   failed_.insert(path);
@@ -310,7 +310,7 @@ void Loader::override_with(const std::string& assignment) {
   }
   const std::string value = assignment.substr(equals + 1);
   const auto parsed = parse_value(value);
-  // Bare words, and for string keys also what TOML takes for a number, date or time, are the string as it stands.
+  // Bare words are strings as they stand. For string keys, so is text that TOML takes for a number, date or time.
   const auto bare = parse_value(quote(value));
   if (bare.empty()) return complain(fmt::format("{}: found text that is not UTF-8, allowed UTF-8", place));
 
@@ -359,7 +359,7 @@ void Loader::check_crops() {
   }
   std::int64_t total = 0;
   for (const auto& crops : config_.crops) total += crops.count;
-  // Only places that were written can have broken what the defaults keep.
+  // The defaults are consistent, so only values that were set can have caused an error.
   const auto at = [&](const char* path) {
     const auto known = places_.find(path);
     return known != places_.end() ? known->second : std::string(path);
@@ -441,7 +441,7 @@ void Loader::check_model() {
   demand(model.group_width >= 1, "group_width", "an integer >= 1 where there is no preset");
 }
 
-/// Keys that would do nothing: whoever set them believes that they do.
+/// Reports keys that would have no effect: whoever set them expects one.
 void Loader::check_idle() {
   const auto& c = config_;
   const auto idle = [&](bool bad, const char* path, const std::string& found, const char* allowed) {
@@ -449,7 +449,8 @@ void Loader::check_idle() {
       complain(fmt::format("{}: found {}, allowed {}", places_.at(path), found, allowed));
     }
   };
-  // A complete configuration names the keys of all methods and trunks, at their defaults.
+  // A complete configuration lists the keys of all methods and trunks, so keys of the others are allowed at their
+  // defaults.
   Config copy = c, standard;
   const auto& kinds = find_key("method", "kind")->rule.choices;
   for (const auto& key : keys()) {
@@ -476,7 +477,7 @@ void Loader::check_idle() {
   }
 }
 
-/// What a table of [[crops]] does not override is as in [augment].
+/// Fills in, from [augment], the keys that a table of [[crops]] does not override.
 void Loader::complete_overrides() {
   for (std::size_t i = 0; i < config_.crops.size(); ++i) {
     auto& own = config_.crops[i].augment;
@@ -504,7 +505,7 @@ void Loader::check_together() {
 Config Loader::finish() {
   if (errors_.empty()) return config_;
   const std::string remedy = "seer --help-config lists every key";
-  // Every rank reads the same text, so every rank comes to the same end.
+  // Every rank reads the same text, so every rank throws the same error.
   if (errors_.size() == 1) throw Error(ExitCode::input, errors_[0], remedy).as_agreed();
   std::string text = fmt::format("{} errors in the configuration ({}):", errors_.size(), remedy);
   for (const auto& line : errors_) text += "\n  " + line;

@@ -26,7 +26,7 @@ struct Key {
   bool needed = true;
 };
 
-constexpr double kMostBytes = 1e18;  // counts of bytes become integers
+constexpr double kMostBytes = 1e18;  // byte counts are converted to integers
 
 /// Every number of a machine, in the order of the file.
 std::vector<Key> keys_of(Machine& m) {

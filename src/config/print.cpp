@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A configuration as TOML, as a table for people, and the help on all keys.
+// Prints a configuration as TOML or as a table for people, and the help on all keys.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -34,7 +34,7 @@ struct Writer {
   std::string operator()(const std::vector<double>* value) const { return write_list(*value, write_double); }
 };
 
-/// Whether a table of [[crops]] has a value of its own where [augment] has this one.
+/// True if the table of [[crops]] has its own value for `key`, which differs from that of [augment].
 bool overrides(Config& config, std::size_t crop, const Key& key, const Key& augment) {
   return config.crops.at(crop).augment && write(key.field(config, crop)) != write(augment.field(config, 0));
 }
@@ -83,7 +83,7 @@ std::string write(const Key& key, const Field& field) {
 }
 
 std::string to_toml(const Config& config) {
-  Config copy = config;  // fields are handed out as pointers to mutable values
+  Config copy = config;  // fields are pointers to mutable values
   std::string text, before;
   for_each_value(copy, [&](const Key& key, std::size_t crop) {
     const std::string table = key.section == "crops" ? fmt::format("[[crops]] {}", crop) : "[" + key.section + "]";

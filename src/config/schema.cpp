@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The table of all keys: type (from the member), what is allowed, help. Defaults are the member initialisers of
-// config.hpp, read from a default-constructed Config, so they stand in one place.
+// The table of all keys: type (from the member), allowed values, help. Defaults are the member initialisers of
+// config.hpp, read from a default-constructed Config, so they are in one place.
 #include "schema.hpp"
 
 #include <fmt/format.h>
@@ -38,7 +38,7 @@ Rule inside(double low, double high) {
 Rule one_of(std::vector<std::string> choices, std::vector<std::string> later = {}) {
   return {.choices = std::move(choices), .later = std::move(later)};
 }
-/// A list of `least` to `most` entries, each as `entry` says.
+/// A list of `least` to `most` entries, each of which obeys `entry`.
 Rule list(Rule entry, std::size_t least, std::size_t most = std::numeric_limits<std::size_t>::max()) {
   entry.least_entries = least;
   entry.most_entries = most;
@@ -48,8 +48,8 @@ Rule pair(Rule entry) {
   entry.ascending = true;
   return list(std::move(entry), 2, 2);
 }
-/// Files and folders: a leading ~ or ~user is put in full. A $ before a name is refused, for it would make a folder of
-/// that name. Of a list, after every comma.
+/// Files and folders. Expands a leading ~ or ~user (in a list, after every comma). Refuses a $ before a name, because
+/// it would create a folder of that name.
 Rule path(std::string form, bool may_be_empty, bool is_list = false) {
   const auto resolve = [may_be_empty, is_list](const std::string& text) -> std::optional<std::string> {
     if (text.empty() && !may_be_empty) return std::nullopt;
@@ -82,7 +82,7 @@ Rule walltime() {
 template <class S>
 class Section {
  public:
-  /// `change`: what another value means to a run that goes on, for keys that say nothing else.
+  /// `change`: what a changed value means for a resumed run, for keys that do not say otherwise.
   Section(std::vector<Key>& out, std::string name, S Config::*place, Change change)
       : out_(out), name_(std::move(name)), place_(place), change_(change) {}
   template <class T>
@@ -105,7 +105,7 @@ Key crop_key(const char* name, T Crops::*member, Rule rule, const char* help) {
           std::move(rule), help, Change::meaning};
 }
 
-/// The same key of the augmentation of one [[crops]] table, which then has one of its own.
+/// The same key in one [[crops]] table. Accessing it gives the table its own augmentation.
 template <class T>
 Key override_key(const char* name, T Augment::*member, Rule rule, const char* help) {
   const auto field = [member](Config& c, std::size_t crop) -> Field {
@@ -149,7 +149,7 @@ std::vector<Key> make_keys() {
       .key("init_from", &Model::init_from, path("a path or \"\"", true),
            "weights file, checkpoint or run folder that a new run starts from; \"\": random", Change::free);
   Section(k, "method", &Config::method, Change::meaning)
-      .key("kind", &Method::kind, one_of({"swav", "simclr"}, {"byol", "dino", "sigreg", "visreg", "supervised"}),
+      .key("kind", &Method::kind, one_of({"swav", "simclr", "byol"}, {"dino", "sigreg", "visreg", "supervised"}),
            "training method, whose keys stand in the section of its name");
   Section(k, "head", &Config::head, Change::meaning)
       .key("dims", &Head::dims, list(between(1, kMillion), 2),
@@ -168,10 +168,14 @@ std::vector<Key> make_keys() {
       .key("queue_start_update", &Swav::queue_start_update, at_least(0), "first update that fills the queue");
   Section(k, "simclr", &Config::simclr, Change::meaning)
       .key("temperature", &Simclr::temperature, above(0), "of the similarities of embeddings");
+  Section(k, "byol", &Config::byol, Change::meaning)
+      .key("momentum", &Byol::momentum, between(0, 1),
+           "of the teacher at the begin of the run; it rises to 1 as a cosine")
+      .key("hidden", &Byol::hidden, between(1, 1e6), "width of the predictor's hidden layer", Change::meaning);
   k.push_back(crop_key("count", &Crops::count, between(1, 1000), "crops of this kind an image"));
   k.push_back(crop_key("size", &Crops::size, between(8, 16384), "side in pixels"));
   k.push_back(crop_key("scale", &Crops::scale, pair(above_to(0, 1)), "least and greatest part of the image's area"));
-  std::vector<Key> augment;  // behind those of [[crops]] that override them
+  std::vector<Key> augment;  // listed after the keys of [[crops]] that override them
   Section augment_section(augment, "augment", &Config::augment, Change::meaning);
   const auto both = [&](const char* name, auto member, const Rule& rule, const char* help) {
     k.push_back(override_key(name, member, rule, help));
@@ -420,7 +424,7 @@ std::string nearest(const std::string& word, const std::vector<std::string>& can
 
 std::string nearest_key(const std::string& section, const std::string& name) {
   const auto score = [&](const Key& key) {
-    // "hang" means "hang_seconds", however many letters it lacks.
+    // "hang" should find "hang_seconds", however many letters it lacks.
     const bool part = name.size() >= 3 && key.name.find(name) != std::string::npos;
     const std::size_t distance = edit_distance(name, key.name);
     return (part ? std::min<std::size_t>(distance, 1) : distance) + (key.section == section ? 0 : 1);

@@ -22,7 +22,7 @@ namespace seer::config {
 using Field =
     std::variant<bool*, std::int64_t*, double*, std::string*, std::vector<std::int64_t>*, std::vector<double>*>;
 
-/// What a value (of a list: each entry) may be.
+/// What a value, or each entry of a list, may be.
 struct Rule {
   static constexpr double kNoLimit = std::numeric_limits<double>::infinity();
 
@@ -31,10 +31,10 @@ struct Rule {
   bool open_high = false;              ///< high itself is not allowed
   std::vector<std::string> choices{};  ///< strings: the only values; empty = any
   std::string zero_word{};             ///< integers: the text that stands for 0, whatever the range; "" = none
-  std::vector<std::string> later{};    ///< values that are planned and that this version does not have yet
+  std::vector<std::string> later{};    ///< values planned for a later version
   std::size_t least_entries = 0, most_entries = std::numeric_limits<std::size_t>::max();
-  bool ascending = false;  ///< lists: no entry below the one before it
-  /// Strings with a form of their own: what the value becomes, nothing where it is refused; `form` says it in words.
+  bool ascending = false;  ///< lists: no entry is below the one before it
+  /// Strings with a special form: returns the converted value, or nothing if it is refused. `form` describes it.
   std::function<std::optional<std::string>(const std::string&)> form_of{};
   std::string form{};
   std::vector<std::string> trunks{};  ///< keys of [model] that only these trunks have; empty: all have it
@@ -46,8 +46,8 @@ struct Rule {
 
 struct Key {
   std::string section, name;
-  /// `crop` chooses the table of [[crops]]; other sections ignore it. Of a key that overrides [augment] for a table the
-  /// table then has an augmentation of its own.
+  /// `crop` chooses the table of [[crops]]; other sections ignore it. For a key that overrides [augment], the call
+  /// gives the table its own augmentation.
   std::function<Field(Config&, std::size_t crop)> field;
   Rule rule;
   std::string help;
@@ -56,16 +56,16 @@ struct Key {
   std::string path() const { return section + "." + name; }
   /// The key of [augment] that this one of [[crops]] overrides; nullptr for other keys.
   const Key* overridden() const;
-  /// "an integer >= 1", "\"lars\" or \"sgd\"", ... : what messages and help say is allowed.
+  /// The allowed values, for messages and help: "an integer >= 1", "\"lars\" or \"sgd\"", ...
   std::string allowed() const;
   /// "integer", "number", "string", "true/false", "integers", "numbers"
   std::string type() const;
 };
 
-/// What the names of keys that override [augment] begin with.
+/// Prefix of the keys that override [augment].
 inline constexpr const char* kOverride = "augment.";
 
-/// In the order in which files are written.
+/// All keys, in the order in which files are written.
 const std::vector<Key>& keys();
 /// Names of the sections, same order.
 const std::vector<std::string>& sections();
@@ -77,11 +77,11 @@ std::string nearest_key(const std::string& section, const std::string& name);
 
 /// A value as TOML: doubles in the shortest form that reads back to the same bits.
 std::string write(const Field& field);
-/// The same of a key, whose rule may have a word for it.
+/// The same for a key, whose rule may have a word for the value.
 std::string write(const Key& key, const Field& field);
 std::string quote(const std::string& text);
 
-/// Values of model.trunk, and of model.preset for each of them.
+/// Values of model.trunk, each with its values of model.preset.
 const std::vector<std::pair<std::string, std::vector<std::string>>>& presets();
 
 }  // namespace seer::config

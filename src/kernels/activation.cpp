@@ -151,6 +151,21 @@ struct Constant {
   KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t, std::int64_t, std::int64_t) const { return value; }
 };
 
+/// momentum * teacher + (1 - momentum) * student.
+struct Followed {
+  const float *teacher, *student;
+  double momentum;
+  template <class Visit>
+  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+    visit.elements(teacher);
+    visit.elements(student);
+  }
+  KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t, std::int64_t i, std::int64_t) const {
+    return static_cast<float>(momentum * static_cast<double>(teacher[i]) +
+                              (1 - momentum) * static_cast<double>(student[i]));
+  }
+};
+
 struct UnitRow {
   const float* src;
   float *dst, *norms;
@@ -332,6 +347,15 @@ void add(Queue& queue, const Tensor& src, const Tensor& dst) {
 void scale(Queue& queue, const Tensor& x, float factor) {
   if (queue.only_plans(2 * x.bytes(), x.dtype)) return;
   in_place(queue, "kernels/scale", x, Scaled{factor});
+}
+
+void follow(Queue& queue, const Tensor& src, double momentum, const Tensor& dst) {
+  if (queue.only_plans(src.bytes() + 2 * dst.bytes())) return;
+  launch::need_f32(src);
+  launch::on_space(queue, [&]<class Space>() {
+    launch::map<Space>(queue, "kernels/follow", launch::flat(src.elems()), dst.f32(),
+                       Followed{dst.f32(), src.f32(), momentum});
+  });
 }
 
 void fill(Queue& queue, const Tensor& x, float value) {

@@ -66,7 +66,7 @@ void Block::forward(const Context& ctx, device::Tensor x, Saved& s, Keep keep) c
   s.x = x;
   branches(ctx, s);
   join(ctx, s);
-  if (ctx.mode == Mode::eval) {
+  if (!ctx.keeps()) {
     auto out = std::move(s.out);
     s = Saved{};
     s.out = std::move(out);

@@ -42,10 +42,10 @@ class ConvTrunk : public Chain {
     }
     auto& below = pass.out(segment - 1);
     blocks_[segment - 1].forward(ctx, *below, pass.blocks[segment - 1], keep);
-    if (ctx.mode == Mode::eval && !pass.stays(segment - 1)) below.release();
+    if (!ctx.keeps() && !pass.stays(segment - 1)) below.release();
     if (segment + 1 < segments()) return;
     kernels::global_average_pool(queue, *pass.out(segment), features);
-    if (ctx.mode == Mode::eval) pass.clear_eval();
+    if (!ctx.keeps()) pass.clear_eval();
   }
 
   void backward(const Context& ctx, std::size_t segment, device::Tensor d_features, nn::Pass& of,

@@ -11,7 +11,8 @@ MakeHeads projection_heads(const config::Head& head, std::int64_t frozen_updates
   return [=](std::int64_t features, ParameterTable& parameters, ParameterTable& buffers) {
     Heads heads;
     if (head.dims.empty()) return heads;
-    heads.push_back(std::make_unique<Projector>(head, features, parameters, buffers));
+    heads.push_back(std::make_unique<Projector>(Projector::Options{.dims = head.dims, .batchnorm = head.batchnorm},
+                                                features, parameters, buffers));
     if (head.prototypes > 0) {
       heads.push_back(std::make_unique<Prototypes>(head.prototypes, head.dims.back(), frozen_updates, parameters));
     }

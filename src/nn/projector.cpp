@@ -35,17 +35,17 @@ struct Projector::Pass final : nn::Pass {
   }
 };
 
-Projector::Projector(const config::Head& head, std::int64_t features, ParameterTable& parameters,
-                     ParameterTable& buffers)
-    : dims_(head.dims), batchnorm_(head.batchnorm) {
+Projector::Projector(const Options& options, std::int64_t features, ParameterTable& parameters, ParameterTable& buffers)
+    : dims_(options.dims), batchnorm_(options.batchnorm), rows_(options.rows) {
   if (dims_.size() < 2 || dims_.front() != features) {
     throw Error(ExitCode::input,
-                fmt::format("head.dims = [{}], but the trunk gives {} features", fmt::join(dims_, ", "), features),
-                fmt::format("set head.dims = [{}, ...] with at least two entries", features))
+                fmt::format("{}.dims = [{}], but what it works on has {} features", options.name,
+                            fmt::join(dims_, ", "), features),
+                fmt::format("set {}.dims = [{}, ...] with at least two entries", options.name, features))
         .as_agreed();
   }
   for (std::size_t i = 0; i + 1 < dims_.size(); ++i) {
-    const std::string name = fmt::format("head.{}", i);
+    const std::string name = fmt::format("{}.{}", options.name, i);
     const double fan_in = static_cast<double>(dims_[i]);
     Linear layer;
     begins_.push_back(parameters.block_elems());
@@ -78,19 +78,24 @@ void Projector::forward(const Context& ctx, std::size_t i, device::Tensor featur
   const auto rows = x.rows();
   const bool last = i + 1 == layers_.size();
   const bool normalised = batchnorm_ && !last;
-  kept.out = ctx.pool->tensor({rows, 1, 1, dims_[i + 1]});
+  const bool plain = last && rows_ == Rows::as_they_are;
+  if (!plain) kept.out = ctx.pool->tensor({rows, 1, 1, dims_[i + 1]});
   if (normalised) kept.linear = ctx.pool->tensor(kept.out->shape);
   product(ctx, rows, dims_[i + 1], dims_[i], x.f32(), dnn::Transpose::no, ctx.at(layer.weight), dnn::Transpose::yes,
-          normalised ? kept.linear->f32() : kept.out->f32(), dnn::Accumulate::no, ctx.at(layer.bias));
+          plain        ? embeddings.f32()
+          : normalised ? kept.linear->f32()
+                       : kept.out->f32(),
+          dnn::Accumulate::no, ctx.at(layer.bias));
   if (normalised) {
     BatchNormLayer::compute_statistics(ctx, std::array{BatchNormLayer::Part{&layer.bn, &kept.bn, *kept.linear}});
     kernels::batchnorm_apply(queue, *kept.linear, layer.bn.view(ctx, kept.bn), kernels::Relu::yes, *kept.out);
   } else if (!last) {
     kernels::relu(queue, *kept.out);
-  } else {
+  } else if (!plain) {
     pass.norms = ctx.pool->tensor({rows, 1, 1, 1});
     kernels::l2_normalize(queue, *kept.out, embeddings, pass.norms->f32());
   }
+  if (last && !ctx.keeps()) pass.clear();
 }
 
 void Projector::backward(const Context& ctx, std::size_t i, device::Tensor d_embeddings, nn::Pass& of,
@@ -103,7 +108,9 @@ void Projector::backward(const Context& ctx, std::size_t i, device::Tensor d_emb
   if (last) pass.d_out = ctx.pool->tensor(d_embeddings.shape);
   const auto d = std::move(pass.d_out);
   const auto rows = d->rows();
-  if (last) {
+  if (last && rows_ == Rows::as_they_are) {
+    kernels::copy(queue, d_embeddings, *d);
+  } else if (last) {
     kernels::l2_normalize_backward(queue, pass.embeddings, pass.norms->f32(), d_embeddings, *d);
   } else if (batchnorm_) {
     layer.bn.backward(ctx, kept.bn, *kept.linear, {.d_y = *d, .relu = kernels::Relu::yes}, *d);

@@ -103,7 +103,7 @@ void ResidualBlock::forward(const Context& ctx, device::Tensor x, Saved& s, Keep
   } else {
     kernels::batchnorm_add_relu(queue, *s.convolved[last], bn, s.x, nullptr, *s.out);
   }
-  if (ctx.mode == Mode::eval) {
+  if (!ctx.keeps()) {
     auto out = std::move(s.out);
     s = Saved{};
     s.out = std::move(out);

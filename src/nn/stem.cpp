@@ -45,7 +45,7 @@ void Stem::forward(const Context& ctx, device::Tensor images, Saved& s, Keep kee
   convolve(ctx, s);
   s.out = ctx.activation(s.convolved->shape);
   kernels::batchnorm_apply(queue, *s.convolved, bn_.view(ctx, s.bn), kernels::Relu::yes, *s.out);
-  if (keep == Keep::input || ctx.mode == Mode::eval) s.convolved.release();
+  if (keep == Keep::input || !ctx.keeps()) s.convolved.release();
 }
 
 void Stem::backward(const Context& ctx, device::Loan d_out, Saved& s, device::Tensor d_images) const {

@@ -76,7 +76,7 @@ Sharding parse_sharding(const std::string& text) {
 }
 
 FlatState::FlatState(const config::Config& config, const comm::Communicator& comm, const nn::Model& model,
-                     Phases& phases, const device::Queue& queue)
+                     Phases& phases, const device::Queue& queue, bool teacher)
     : comm_(&comm),
       table_(&model.parameters()),
       phases_(&phases),
@@ -98,7 +98,8 @@ FlatState::FlatState(const config::Config& config, const comm::Communicator& com
   for (const auto& b : buckets_) slots[index_of(b) % 2] = std::max(slots[index_of(b) % 2], b.elems());
   const int slot_pairs = shards(Sharding::parameters) ? 2 : shards(Sharding::gradients) ? 1 : 0;
   if (comm.ledger() == nullptr) {
-    const auto elems = parameters + gradients + own_gradients + own_elems_ + slot_pairs * (slots[0] + slots[1]);
+    const auto elems =
+        (teacher ? 2 : 1) * parameters + gradients + own_gradients + own_elems_ + slot_pairs * (slots[0] + slots[1]);
     check_memory(comm, queue_.space, floats(elems) * sizeof(float), table_->parameter_count());
   }
   const auto block = [&](std::int64_t elems) { return device::Buffer::floats(floats(elems), queue_.space); };
@@ -106,6 +107,7 @@ FlatState::FlatState(const config::Config& config, const comm::Communicator& com
   gradients_ = block(gradients);
   own_gradients_ = block(own_gradients);
   momenta_ = block(own_elems_);
+  if (teacher) teacher_ = block(parameters);
   for (int i = 0; i < 2; ++i) {
     if (slot_pairs > 0) gradient_slots_[i] = block(slots[i]);
     if (slot_pairs > 1) parameter_slots_[i] = block(slots[i]);
@@ -149,6 +151,9 @@ void FlatState::cut(const nn::Model& model, std::int64_t bucket_bytes) {
 float* FlatState::own_parameters(const Bucket& b) {
   return parameters_.f32() + (shards(Sharding::parameters) ? b.packed : b.own_begin);
 }
+float* FlatState::own_teacher(const Bucket& b) {
+  return teacher_.f32() + (shards(Sharding::parameters) ? b.packed : b.own_begin);
+}
 float* FlatState::own_gradients(const Bucket& b) {
   return shards(Sharding::gradients) ? own_gradients_.f32() + b.packed : gradients_.f32() + b.own_begin;
 }
@@ -174,12 +179,33 @@ void FlatState::fill(const std::function<void(const nn::Parameter&, float* value
                  floats(part ? b.own_elems() : b.elems()) * sizeof(float));
     queue_.wait();
   }
+  follow(0);
   ++version_;
+}
+
+void FlatState::forget_gathered() {
+  for (auto& b : buckets_) {
+    wait(Phase::gather, std::exchange(b.gather, 0));
+    b.gathered = false;
+  }
+}
+
+void FlatState::use(Which which) {
+  forget_gathered();
+  which_ = which;
+}
+
+void FlatState::follow(double momentum) {
+  if (teacher_.bytes() == 0) return;
+  forget_gathered();
+  const auto elems = static_cast<std::int64_t>(teacher_.bytes() / sizeof(float));
+  kernels::follow(queue_, view(parameters_.f32(), elems), momentum, view(teacher_.f32(), elems));
 }
 
 void FlatState::add_to(Footprint& footprint) const {
   const auto bytes = [](const device::Buffer& buffer) { return static_cast<std::int64_t>(buffer.bytes()); };
-  footprint.parameters += bytes(parameters_) + bytes(parameter_slots_[0]) + bytes(parameter_slots_[1]);
+  footprint.parameters +=
+      bytes(parameters_) + bytes(teacher_) + bytes(parameter_slots_[0]) + bytes(parameter_slots_[1]);
   footprint.gradients +=
       bytes(gradients_) + bytes(own_gradients_) + bytes(gradient_slots_[0]) + bytes(gradient_slots_[1]);
   footprint.momentum += bytes(momenta_);
@@ -207,7 +233,8 @@ void FlatState::fetch(Bucket& b) {
   if (b.gathered) return;
   b.gathered = true;
   float* whole = whole_parameters_of(b);
-  kernels::copy(queue_, view(own_parameters(b), b.own_elems()), view(whole + (b.own_begin - b.begin), b.own_elems()));
+  float* own = which_ == Which::teacher ? own_teacher(b) : own_parameters(b);
+  kernels::copy(queue_, view(own, b.own_elems()), view(whole + (b.own_begin - b.begin), b.own_elems()));
   post_gather(b);
 }
 
@@ -223,7 +250,7 @@ void FlatState::need(nn::Context& ctx, std::size_t segment, Direction direction)
   auto& b = buckets_[bucket_of_.at(segment)];
   if (!shards(Sharding::parameters)) {
     wait(Phase::gather, std::exchange(b.gather, 0));
-    ctx.parameters = parameters_.f32();
+    ctx.parameters = which_ == Which::teacher ? teacher_.f32() : parameters_.f32();
     ctx.parameters_begin = 0;
     ctx.version = version_;
     return;
@@ -300,42 +327,57 @@ std::vector<checkpoint::Slab> FlatState::slabs() {
       const auto begin = std::clamp(share(replicas_.rank()), p.offset, p.offset + p.elems);
       const auto end = std::clamp(share(replicas_.rank() + 1), p.offset, p.offset + p.elems);
       const auto first = begin - p.offset, last = end - p.offset;
-      out.push_back({"model", p.name, p.shape, seen_parameters(b) + (begin - b.own_begin), first, last});
-      out.push_back({"momentum", p.name, p.shape, seen_momenta(b) + (begin - b.own_begin), first, last});
+      constexpr const char* kGroups[] = {"model", "momentum", "teacher"};
+      const auto kinds = parts(b);
+      for (std::size_t k = 0; k < kinds.size(); ++k) {
+        out.push_back({kGroups[k], p.name, p.shape, kinds[k].second + (begin - b.own_begin), first, last});
+      }
     }
+  }
+  return out;
+}
+
+std::vector<std::pair<float*, float*>> FlatState::parts(const Bucket& b) {
+  std::vector<float*> own = {own_parameters(b), own_momenta(b)};
+  if (teacher_.bytes() > 0) own.push_back(own_teacher(b));
+  std::vector<std::pair<float*, float*>> out;
+  for (std::size_t k = 0; k < own.size(); ++k) {
+    float* mirrored = mirror_.f32() + static_cast<std::int64_t>(k) * own_elems_ + b.packed;
+    out.emplace_back(own[k], on_device() ? mirrored : own[k]);
   }
   return out;
 }
 
 /// Brings the mirror up to date, or what the mirror holds to the device.
 void FlatState::look() {
-  if (mirror_.bytes() == 0) mirror_ = device::PinnedBuffer(2 * floats(own_elems_) * sizeof(float));
+  const std::size_t kinds = teacher_.bytes() > 0 ? 3 : 2;
+  if (mirror_.bytes() == 0) mirror_ = device::PinnedBuffer(kinds * floats(own_elems_) * sizeof(float));
   for (auto& b : buckets_) {
-    device::copy(queue_, own_parameters(b), queue_.space, seen_parameters(b), device::Space::host,
-                 floats(b.own_elems()) * sizeof(float));
+    for (const auto& [own, seen] : parts(b)) {
+      device::copy(queue_, own, queue_.space, seen, device::Space::host, floats(b.own_elems()) * sizeof(float));
+    }
   }
-  device::copy(queue_, momenta_.data(), queue_.space, mirror_.f32() + own_elems_, device::Space::host,
-               floats(own_elems_) * sizeof(float));
   queue_.wait();
 }
 void FlatState::put_back() {
   ensure(mirror_.bytes() > 0, "slabs are filled before they are shared");
   for (auto& b : buckets_) {
-    device::copy(queue_, seen_parameters(b), device::Space::host, own_parameters(b), queue_.space,
-                 floats(b.own_elems()) * sizeof(float));
+    for (const auto& [own, seen] : parts(b)) {
+      device::copy(queue_, seen, device::Space::host, own, queue_.space, floats(b.own_elems()) * sizeof(float));
+    }
   }
-  device::copy(queue_, mirror_.f32() + own_elems_, device::Space::host, momenta_.data(), queue_.space,
-               floats(own_elems_) * sizeof(float));
 }
 
 void FlatState::share_loaded() {
   if (on_device()) put_back();
   for (auto& b : buckets_) {
-    for (float* own : {own_parameters(b), own_momenta(b)}) {
+    for (const auto& [own, seen] : parts(b)) {
       replicas_.all_gather_parts(queue_, std::span(own, floats(b.own_elems())));
     }
-    if (!shards(Sharding::parameters)) {
-      group_.all_gather_parts(queue_, std::span(whole_parameters_of(b), floats(b.elems())));
+    if (shards(Sharding::parameters)) continue;
+    group_.all_gather_parts(queue_, std::span(whole_parameters_of(b), floats(b.elems())));
+    if (teacher_.bytes() > 0) {
+      group_.all_gather_parts(queue_, std::span(teacher_.f32() + b.begin, floats(b.elems())));
     }
   }
   queue_.wait();  // the mirror may be filled anew

@@ -93,10 +93,12 @@ Learner::Learner(const config::Config& config, const comm::Communicator& comm, P
       own_queue_(make_queue(config, comm)),
       queue_(own_queue_ != nullptr ? own_queue_->queue() : device::Queue::of(comm.ledger())),
       pool_(queue_.space),
-      state_(config, comm, model_, phases, queue_),
+      state_(config, comm, model_, phases, queue_, method::kind(config).teacher_heads >= 0),
       loss_scale_(config.precision),
       buffers_(static_cast<std::size_t>(model_.buffers().block_elems()), queue_.space),
+      teacher_buffers_(method::kind(config).teacher_heads >= 0 ? buffers_.size() : 0, queue_.space),
       kept_buffers_(buffers_.bytes(), queue_.space),
+      kept_teacher_buffers_(teacher_buffers_.bytes(), queue_.space),
       probe_(model_, state_.most_gradient(), queue_),
       faults_(config.faults, comm),
       world_(comm::BlockCommunicator::over(comm, queue_)) {
@@ -108,6 +110,11 @@ Learner::Learner(const config::Config& config, const comm::Communicator& comm, P
   method_ = method::kind(config).make({config_, world_, model_.heads(), queue_, images_, crops_});
   for (const auto& keep : plan_.keep) passes_.push_back(model_.trunk().make_pass({.keep = keep}));
   for (const auto& head : model_.heads()) head_passes_.push_back(head->make_pass());
+  if (const int heads = method::kind(config).teacher_heads; heads >= 0) {
+    teacher_passes_.push_back(model_.trunk().make_pass());
+    for (int h = 0; h < heads; ++h)
+      teacher_passes_.push_back(model_.heads().at(static_cast<std::size_t>(h))->make_pass());
+  }
   if (comm.ledger() != nullptr) return;  // planned: no values
   if (own_queue_ != nullptr) phases.measure_on(queue_);
   pool_.reserve(static_cast<std::size_t>(plan_.footprint.activations));
@@ -230,8 +237,40 @@ void Learner::backward(nn::Context& ctx, const data::Batch& batch, std::int64_t 
   }
 }
 
+device::Tensor Learner::teach(nn::Context ctx, const data::Batch& batch) {
+  if (teacher_passes_.empty()) return {};
+  const auto timer = phases_->time(Phase::forward);
+  const auto& group = batch.groups.front();
+  const auto& trunk = model_.trunk();
+  const std::int64_t rows = group.count * images_;
+  ctx.buffers = teacher_buffers_.on_queue();
+  ctx.mode = nn::Mode::observe;
+  auto& loans = teacher_loans_;
+  state_.use(FlatState::Which::teacher);
+  loans.push_back(pool_.tensor({rows, 1, 1, trunk.width()}));
+  for (std::size_t h = 0; h + 1 < teacher_passes_.size(); ++h) {
+    loans.push_back(pool_.tensor({rows, 1, 1, model_.heads()[h]->width()}));
+  }
+  std::size_t segment = 0;
+  const auto run = [&](const nn::Chain& chain, device::Tensor in, nn::Pass& pass, device::Tensor out) {
+    for (std::size_t s = 0; s < chain.segments(); ++s, ++segment) {
+      state_.need(ctx, segment, FlatState::Direction::forward);
+      probe_.enter(Probe::Direction::forward, segment);
+      chain.forward(ctx, s, in, pass, out);
+      state_.drop(segment, FlatState::Direction::forward);
+      comm::tell_progress();
+    }
+  };
+  run(trunk, group.images, *teacher_passes_[0], *loans[0]);
+  for (std::size_t h = 0; h + 1 < teacher_passes_.size(); ++h) {
+    run(*model_.heads()[h], *loans[h], *teacher_passes_[h + 1], *loans[h + 1]);
+  }
+  state_.use(FlatState::Which::student);
+  return *loans.back();
+}
+
 const method::Share& Learner::passes(nn::Context& ctx, const data::Batch& batch, std::int64_t update,
-                                     FlatState::Sums sums) {
+                                     device::Tensor teacher, FlatState::Sums sums) {
   const std::int64_t rows = crops_ * images_;
   const auto features = pool_.tensor({rows, 1, 1, model_.trunk().width()});
   outputs_.clear();
@@ -249,7 +288,7 @@ const method::Share& Learner::passes(nn::Context& ctx, const data::Batch& batch,
   const method::Share* share = nullptr;
   {
     const auto timer = phases_->time(Phase::loss);
-    share = &method_->loss({ctx, batch, update, loss_scale_.value(), outputs_, *d_output});
+    share = &method_->loss({ctx, batch, update, loss_scale_.value(), outputs_, teacher, *d_output});
     probe_.loss(share->loss);
   }
   const auto timer = phases_->time(Phase::backward);
@@ -268,14 +307,18 @@ Learner::Outcome Learner::update(const data::Batch& given, std::int64_t update, 
                   .mode = nn::Mode::train,
                   .group = group_.get()};
   kernels::copy(queue_, buffers_.view(), kept_buffers_.view());
+  const bool taught = !teacher_passes_.empty();
+  if (taught) kernels::copy(queue_, teacher_buffers_.view(), kept_teacher_buffers_.view());
+  const auto teacher = teach(ctx, batch);  // once: what it puts out is the same for both passes
   const bool twice = config_.guard.replay_every > 0 && (update + 1) % config_.guard.replay_every == 0;
   probe_.begin(twice);
   if (twice) {
-    passes(ctx, batch, update, FlatState::Sums::no);
+    passes(ctx, batch, update, teacher, FlatState::Sums::no);
     kernels::copy(queue_, kept_buffers_.view(), buffers_.view());
     probe_.begin_second_pass();
   }
-  const auto& share = passes(ctx, batch, update, FlatState::Sums::yes);
+  const auto& share = passes(ctx, batch, update, teacher, FlatState::Sums::yes);
+  teacher_loans_.clear();
 
   // Update: the same on all ranks, or on none.
   Outcome out = agree_on_outcome(batch, share, figures);
@@ -290,9 +333,11 @@ Learner::Outcome Learner::update(const data::Batch& given, std::int64_t update, 
     out.grad_norm = state_.gradient_norm();
     state_.skip();
     kernels::copy(queue_, kept_buffers_.view(), buffers_.view());
+    if (taught) kernels::copy(queue_, kept_teacher_buffers_.view(), teacher_buffers_.view());
   } else {
     out.grad_norm = state_.step(lr);
     method_->accept();
+    if (taught) state_.follow(method_->teacher_momentum(update));
   }
   loss_scale_.observe(std::isfinite(out.loss) && std::isfinite(out.grad_norm));
   return out;
@@ -359,7 +404,8 @@ Footprint Learner::footprint() const {
   out.activations = static_cast<std::int64_t>(pool_.held_bytes());
   out.workspaces = static_cast<std::int64_t>(dnn_->held_bytes());
   out.communication += comm_->staging_bytes();
-  out.other = static_cast<std::int64_t>(buffers_.bytes() + kept_buffers_.bytes() + method_->bytes() + upload_.bytes());
+  out.other =
+      static_cast<std::int64_t>(2 * (buffers_.bytes() + teacher_buffers_.bytes()) + method_->bytes() + upload_.bytes());
   return out;
 }
 
@@ -370,8 +416,10 @@ const float* Learner::buffers() {
 }
 
 void Learner::set_buffers(const std::vector<float>& values) {
-  std::copy(values.begin(), values.end(), buffers_.on_host());
-  buffers_.send(queue_);
+  for (auto* buffers : {&buffers_, &teacher_buffers_}) {
+    std::copy_n(values.begin(), buffers->size(), buffers->on_host());
+    buffers->send(queue_);
+  }
   queue_.wait();
 }
 
@@ -392,18 +440,23 @@ std::vector<comm::Traffic> Learner::traffic() {
 
 std::vector<checkpoint::Slab> Learner::slabs() {
   auto out = state_.slabs();
-  buffers_.fetch(queue_);
-  queue_.wait();
-  for (const auto& b : model_.buffers().entries()) {
-    out.push_back({"buffers", b.name, b.shape, buffers_.on_host() + b.offset, 0, comm_->is_root() ? b.elems : 0});
+  for (const auto& [group, buffers] : {std::pair("buffers", &buffers_), {"teacher_buffers", &teacher_buffers_}}) {
+    buffers->fetch(queue_);
+    queue_.wait();
+    for (const auto& b : model_.buffers().entries()) {
+      if (buffers->size() == 0) continue;
+      out.push_back({group, b.name, b.shape, buffers->on_host() + b.offset, 0, comm_->is_root() ? b.elems : 0});
+    }
   }
   return out;
 }
 
 void Learner::share_loaded() {
   state_.share_loaded();
-  comm_->broadcast(buffers_.on_host(), buffers_.bytes());
-  buffers_.send(queue_);
+  for (auto* buffers : {&buffers_, &teacher_buffers_}) {
+    comm_->broadcast(buffers->on_host(), buffers->bytes());
+    buffers->send(queue_);
+  }
   queue_.wait();
 }
 

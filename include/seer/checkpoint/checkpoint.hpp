@@ -16,7 +16,7 @@ namespace seer::checkpoint {
 /// A named tensor in row-major order. This rank writes (or reads) its elements [begin, end).
 /// When saving, the ranges of all ranks must cover [0, product of shape) exactly once.
 struct Slab {
-  std::string group;  ///< "model", "momentum" or "buffers"
+  std::string group;  ///< "model", "momentum", "buffers"; with a teacher also "teacher", "teacher_buffers"
   std::string name;   ///< torchvision's name
   std::vector<std::int64_t> shape;
   float* data = nullptr;  ///< address of element `begin`

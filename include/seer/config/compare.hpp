@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What of a configuration is not as in the checkpoint that a run goes on from, and what that means.
+// Compares a configuration with that of the checkpoint that a run resumes from, and says what each difference means.
 #pragma once
 
 #include <optional>
@@ -10,33 +10,33 @@
 
 namespace seer::config {
 
-/// What another value of a key means to a run that goes on. The table of keys has it of each.
+/// What a changed value of a key means for a resumed run. The table of keys sets it for each key.
 enum class Change {
-  free,     ///< the same run: its places, ranks, memory, records, how it is watched
-  meaning,  ///< another run: network, loss, images, step
-  length,   ///< another end, which moves the learning rate
+  free,     ///< the same run, with other paths, ranks, memory, logs or monitoring
+  meaning,  ///< a different run: network, loss, images, step
+  length,   ///< another number of updates, which changes the learning rate
 };
 
 struct Difference {
-  std::string key, was, is;  ///< values as TOML, "nothing" where that table of [[crops]] is not there
+  std::string key, was, is;  ///< values as TOML; "nothing" if that side lacks this table of [[crops]]
   Change change;
 };
 
 struct Comparison {
   std::vector<Difference> differences;  ///< in the order of the keys
-  /// "section.key = value" of what the other version does not know, on either side; of ours only what is not the
-  /// default, which stands for how it was before there was such a key.
+  /// "section.key = value" for each key that only one side's version knows. For keys unknown to the stored version,
+  /// only values that differ from the default: the default stands for the behaviour before the key existed.
   std::vector<std::string> unknown;
-  std::optional<Config> stored;  ///< nothing where this version refuses its values; places are left out
+  std::optional<Config> stored;  ///< nothing if this version refuses its values
 };
 
-/// `stored`: the text of to_toml(), of this or another version.
+/// `stored`: text that to_toml() of this or another version wrote.
 Comparison compare(const std::string& stored, const Config& now);
 
-/// Whether `name` is the key or what holds it: "crops.0.size" is covered by itself, "crops.0" and "crops".
+/// True if `name` is the key or a group that holds it: "crops.0.size" is covered by itself, "crops.0" and "crops".
 bool covers(const std::string& name, const std::string& key);
-/// Error(input), agreed, with the nearest name, where no key or section is called so. `option` is what begins the
-/// message.
+/// Throws Error(input), agreed, with the nearest name if no key or section has this name. The message begins with
+/// `option`.
 void require_name(const std::string& name, const std::string& option);
 
 }  // namespace seer::config

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The configuration as plain structs, one per section (docs/configuration.md). The member initialisers here are the
-// defaults; what is allowed and the help of every key stand in src/config/schema.cpp.
+// defaults. The allowed values and the help of every key are in src/config/schema.cpp.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,7 @@ namespace seer::config {
 
 struct Model {
   std::string trunk = "regnety";
-  std::string preset = "256gf";  ///< or "" and the five numbers
+  std::string preset = "256gf";  ///< or "", with the five numbers below
   std::string width_rule = "pycls";
   std::string stem = "standard";
   std::int64_t depth = 0;
@@ -46,6 +46,11 @@ struct Simclr {
   double temperature = 0.1;
   bool operator==(const Simclr&) const = default;
 };
+struct Byol {
+  double momentum = 0.996;
+  std::int64_t hidden = 4096;
+  bool operator==(const Byol&) const = default;
+};
 struct Augment {
   double flip_probability = 0.5;
   double jitter_probability = 0.8;
@@ -62,7 +67,7 @@ struct Crops {
   std::int64_t count = 2;
   std::int64_t size = 224;
   std::vector<double> scale = {0.14, 1.0};
-  std::optional<Augment> augment = std::nullopt;  ///< instead of [augment]; mean and std are always that one's
+  std::optional<Augment> augment = std::nullopt;  ///< replaces [augment]; mean and std always come from [augment]
   bool operator==(const Crops&) const = default;
 };
 struct Data {
@@ -72,13 +77,13 @@ struct Data {
   std::int64_t global_batch = 8192;
   std::string bad_image_policy = "replace";
   std::int64_t seed = 0;
-  std::int64_t block_images = 1024;  ///< sampler: images of a block
+  std::int64_t block_images = 1024;  ///< sampler: images per block
   std::int64_t window_blocks = 16;   ///< sampler: blocks shuffled together
   std::int64_t prefetch_batches = 2;
-  std::int64_t reader_threads = 0;  ///< 0: chosen from the cores
-  std::int64_t max_pixels = 0;      ///< 0: what the shards were packed with
+  std::int64_t reader_threads = 0;  ///< 0: chosen from the number of cores
+  std::int64_t max_pixels = 0;      ///< 0: the limit that the shards were packed with
   std::string decode = "host";
-  std::int64_t staging_pixels = 1048576;  ///< on a device: room for decoded images, pixels an image; planned for hosts
+  std::int64_t staging_pixels = 1048576;  ///< device: room per decoded image, in pixels; host: largest image in plans
   bool operator==(const Data&) const = default;
 };
 struct Optimizer {
@@ -95,7 +100,7 @@ struct Schedule {
   double lr_peak = 9.6;
   double lr_final = 0.0096;
   std::int64_t total_updates = 122070;
-  double epochs = 0;  ///< > 0: total_updates follows from the data set
+  double epochs = 0;  ///< > 0: total_updates is computed from the data set
   std::int64_t plateau_window = 1000;
   double plateau_threshold = 0.001;
   double plateau_factor = 0.5;
@@ -134,15 +139,15 @@ struct Guard {
   bool operator==(const Guard&) const = default;
 };
 struct Checkpoint {
-  std::int64_t every_updates = 1000;               ///< 0: "auto", from what a save costs and how often nodes fail
-  double mean_time_between_failures_hours = 6300;  ///< of one node
+  std::int64_t every_updates = 1000;               ///< 0: "auto", from the cost of a save and the failure rate of nodes
+  double mean_time_between_failures_hours = 6300;  ///< per node
   bool async = true;
   std::string local_dir;
   bool partner = true;
   std::int64_t local_every_updates = 0;  ///< 0: with every checkpoint
   std::int64_t keep_last = 3;
   std::int64_t keep_every = 0;
-  std::int64_t max_failures = 5;  ///< in a row that a run survives
+  std::int64_t max_failures = 5;  ///< consecutive failed saves that a run survives
   bool rehearse = true;
   bool operator==(const Checkpoint&) const = default;
 };
@@ -170,6 +175,7 @@ struct Config {
   Head head;
   Swav swav;
   Simclr simclr;
+  Byol byol;
   std::vector<Crops> crops = {{2, 224, {0.14, 1.0}}, {4, 96, {0.05, 0.14}}};
   Augment augment;
   Data data;
@@ -184,8 +190,8 @@ struct Config {
   bool operator==(const Config&) const = default;
 };
 
-/// Calls visit(name, member) for each key that describes the network's tensors: the one list of them, for the files and
-/// messages that hold an architecture.
+/// Calls visit(name, member) for each key that describes the network's tensors. Files and messages that hold an
+/// architecture all use this one list.
 template <class AnyModel, class AnyHead, class Visit>
 void visit_architecture(AnyModel& model, AnyHead& head, Visit visit) {
   visit("trunk", model.trunk);
@@ -202,21 +208,21 @@ void visit_architecture(AnyModel& model, AnyHead& head, Visit visit) {
   visit("prototypes", head.prototypes);
 }
 
-/// Reads a file ("" = defaults only) and "section.key=value" overrides. All errors of file and overrides are found
-/// together; Error(input) holds one line for each: file:line: key: what was found, what is allowed, nearest known key.
+/// Reads a file ("" = defaults only) and "section.key=value" overrides. Reports all errors of file and overrides
+/// together: Error(input) has one line for each: file:line: key: what was found, what is allowed, nearest known key.
 Config load(const std::string& path, const std::vector<std::string>& overrides);
-/// The same from text; `name` stands for the file in messages.
+/// The same from text. Messages show `name` as the file.
 Config parse(const std::string& text, const std::string& name, const std::vector<std::string>& overrides);
-/// A configuration that to_toml() has written, perhaps elsewhere or by an earlier version: its paths stay as they are,
-/// and keys that have no effect are no error.
+/// Parses a configuration that to_toml() wrote, perhaps on another machine or in an earlier version. Paths stay as they
+/// are, and keys without effect are not errors.
 Config parse_resolved(const std::string& text, const std::string& name);
 
 /// Complete TOML of a configuration: load(to_toml(c)) == c.
 std::string to_toml(const Config& config);
-/// A table for people: key, value, and a mark where it differs from the default. `changed`: the latter rows alone.
+/// A table for people: key, value, and a mark if it differs from the default. `changed`: only those rows.
 enum class Rows { changed, all };
 std::string to_table(const Config& config, Rows rows = Rows::all);
-/// What log.walltime means, in seconds; 0 for "", nothing where it has none of Slurm's forms.
+/// Converts log.walltime to seconds: 0 for "", nothing if the text has none of Slurm's forms.
 std::optional<std::int64_t> walltime_seconds(const std::string& text);
 /// Every key with type, default, range and help (docs and `seer pretrain --help-config`).
 std::string describe_keys();

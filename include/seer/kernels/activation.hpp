@@ -46,6 +46,8 @@ void cast_rows(Queue& queue, const Tensor& src, std::int64_t src_stride, const T
 void add(Queue& queue, const Tensor& src, const Tensor& dst);
 /// x *= factor.
 void scale(Queue& queue, const Tensor& x, float factor);
+/// dst = momentum * dst + (1 - momentum) * src.
+void follow(Queue& queue, const Tensor& src, double momentum, const Tensor& dst);
 /// x = value, activations.
 void fill(Queue& queue, const Tensor& x, float value);
 

@@ -41,7 +41,9 @@ struct Step {
   std::int64_t update = 0;                  ///< counts from 0
   double gradient_scale = 1;                ///< of the loss's gradient (loss scaling)
   std::span<const device::Tensor> outputs;  ///< of each head
-  device::Tensor d_output;                  ///< gradient of the last head's output, to be written
+  /// What the teacher's last head makes of the crops of the first size, in the order of the batch; empty without one.
+  device::Tensor teacher;
+  device::Tensor d_output;  ///< gradient of the last head's output, to be written
 };
 
 /// This rank's part of a loss.
@@ -60,6 +62,9 @@ class Method {
   virtual const Share& loss(const Step& step) = 0;
   /// The update is taken.
   virtual void accept() {}
+
+  /// Where a teacher is held (Kind::teacher_heads): how much of it stays when it follows the student after an update.
+  virtual double teacher_momentum(std::int64_t) const { return 1; }
 
   /// From the sums over ranks of Share::sums.
   virtual std::vector<Figure> figures(std::span<const double>) const { return {}; }
@@ -85,6 +90,9 @@ struct Kind {
   std::unique_ptr<Method> (*make)(const Parts& parts);
   /// What the run meets, for settings that are allowed and hardly meant: lines "key = value: why".
   std::vector<std::string> (*doubts)(const config::Config& config, std::int64_t images, std::int64_t updates);
+  /// The teacher is a second set of parameters and running statistics, of trunk and so many of the heads. It starts as
+  /// the student, follows it with a momentum, and runs on batch statistics. Negative: none is held.
+  int teacher_heads = -1;
 };
 
 /// The kind that method.kind names; Error(input), agreed, where there is none.

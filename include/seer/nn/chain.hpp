@@ -26,8 +26,9 @@ enum class Keep : std::uint8_t {
 class Pass {
  public:
   virtual ~Pass() = default;
-  /// The output of a segment that has run forward. In training it stays until its own backward pass; in eval mode until
-  /// the next segment has run, or, where PassOptions::outputs names it, until the pass is used again or ends.
+  /// The output of a segment that has run forward. In training it stays until its own backward pass; where nothing is
+  /// kept for one (Context::keeps), until the next segment has run, or, where PassOptions::outputs names it, until the
+  /// pass is used again or ends.
   virtual device::Tensor output(std::size_t segment) const = 0;
   /// The gradient of the output of the segment whose backward pass comes next. Whoever else used that output adds to
   /// it. Not for the last segment, whose gradient is handed in.
@@ -36,7 +37,7 @@ class Pass {
 
 struct PassOptions {
   std::vector<Keep> keep = {};            ///< of each segment; empty: all
-  std::vector<std::size_t> outputs = {};  ///< segments whose outputs stay in eval mode
+  std::vector<std::size_t> outputs = {};  ///< segments whose outputs stay where nothing is kept
 };
 
 /// A segment whose output has a name that users know.

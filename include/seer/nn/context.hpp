@@ -12,9 +12,10 @@
 namespace seer::nn {
 
 enum class Mode {
-  train,   ///< batch statistics, running ones updated
-  eval,    ///< running statistics, nothing kept for a backward pass
-  replay,  ///< a segment run again: kept statistics, no collective, running statistics untouched
+  train,    ///< batch statistics, running ones updated
+  observe,  ///< the same, and nothing is kept for a backward pass
+  eval,     ///< running statistics, nothing is kept
+  replay,   ///< a segment run again: kept statistics, no collective, running statistics untouched
 };
 
 /// Sums packed values over the ranks of a BatchNorm group, in place, in the queue's order. nn does not know MPI: train
@@ -40,6 +41,8 @@ struct Context {
   /// Parameters, statistics, features and the head's activations are float.
   DType compute = DType::f32;
   Mode mode = Mode::train;
+  /// Whether a backward pass follows.
+  bool keeps() const { return mode == Mode::train || mode == Mode::replay; }
   StatisticsReduction* group = nullptr;  ///< null: a group of this rank alone
 
   const float* at(std::int64_t offset) const { return parameters + (offset - parameters_begin); }

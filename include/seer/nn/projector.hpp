@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// The projection head (method.md 2): linear layers with ReLU between them (optionally BatchNorm before the ReLU), and
-// rows of length one at the end. It runs once on the features of all crops. Each linear layer is a segment.
+// The projection head (method.md 2): linear layers with ReLU between them (optionally BatchNorm before the ReLU), and,
+// where it is wanted, rows of length one at the end. It runs once on the features of all crops. Each linear layer is a
+// segment.
 #pragma once
 
+#include <string>
 #include <vector>
 
-#include "seer/config/config.hpp"
 #include "seer/nn/batchnorm.hpp"
 #include "seer/nn/chain.hpp"
 
@@ -13,9 +14,16 @@ namespace seer::nn {
 
 class Projector final : public Chain {
  public:
-  /// Registers head.<i>.weight|bias, and head.<i>.norm.* with BatchNorm. Error(input) where head.dims does not begin
+  enum class Rows : bool { as_they_are, unit };
+  struct Options {
+    std::vector<std::int64_t> dims;
+    bool batchnorm = false;
+    Rows rows = Rows::unit;
+    std::string name = "head";
+  };
+  /// Registers <name>.<i>.weight|bias, and <name>.<i>.norm.* with BatchNorm. Error(input) where dims does not begin
   /// with `features` or has fewer than two entries.
-  Projector(const config::Head& head, std::int64_t features, ParameterTable& parameters, ParameterTable& buffers);
+  Projector(const Options& options, std::int64_t features, ParameterTable& parameters, ParameterTable& buffers);
 
   const std::vector<std::int64_t>& segment_begins() const override { return begins_; }
   std::int64_t width() const override { return dims_.back(); }
@@ -34,6 +42,7 @@ class Projector final : public Chain {
   };
   std::vector<std::int64_t> begins_, dims_;
   bool batchnorm_;
+  Rows rows_;
   std::vector<Linear> layers_;
 };
 

@@ -39,12 +39,16 @@ class FlatState {
  public:
   enum class Direction : std::int8_t { forward = 1, backward = -1 };
 
-  /// Collective. The blocks lie where `queue` works. Error(input) for a shard group that does not divide the ranks;
-  /// Error(device), agreed, for what the node's or the device's memory cannot hold.
-  FlatState(const config::Config& config, const comm::Communicator& comm, const nn::Model& model, Phases& phases,
-            const device::Queue& queue);
+  /// Whose parameters are asked for.
+  enum class Which : bool { student, teacher };
 
-  /// Starting values. `tensor` is called for every tensor in the table's order, on every rank.
+  /// Collective. The blocks lie where `queue` works. With a teacher, a second set of parameters. Error(input) for a
+  /// shard group that does not divide the ranks; Error(device), agreed, for what the node's or the device's memory
+  /// cannot hold.
+  FlatState(const config::Config& config, const comm::Communicator& comm, const nn::Model& model, Phases& phases,
+            const device::Queue& queue, bool teacher = false);
+
+  /// Starting values, of student and teacher. `tensor` is called for every tensor in the table's order, on every rank.
   void fill(const std::function<void(const nn::Parameter&, float* values)>& tensor);
 
   /// Those of the trunk, then those of the head.
@@ -56,6 +60,10 @@ class FlatState {
   // Of one update, in this order. ----------------------------------------------------------------------------------
   /// Without sums: for passes that are made for comparison, after which the update begins anew.
   void begin_update(Sums sums = Sums::yes);
+  /// From here on need() is about these. Waits for what is still being gathered.
+  void use(Which which);
+  /// teacher = momentum * teacher + (1 - momentum) * student, after step(). Waits for what is still being gathered.
+  void follow(double momentum);
   /// Lets ctx point to the parameters of a segment; those of the next one in this direction are fetched meanwhile.
   void need(nn::Context& ctx, std::size_t segment, Direction direction);
   /// The segment's parameters are not needed again in this direction.
@@ -83,8 +91,8 @@ class FlatState {
   void add_to(Footprint& footprint) const;
 
   // Checkpoints and tests. -----------------------------------------------------------------------------------------
-  /// This rank's part of every tensor of "model" and "momentum"; over all ranks each element once. Of a device: copies
-  /// of what it holds now, which stay in place.
+  /// This rank's part of every tensor of "model", "momentum" and, with one, "teacher"; over all ranks each element
+  /// once. Of a device: copies of what it holds now, which stay in place.
   std::vector<checkpoint::Slab> slabs();
   /// Collective, after the slabs were filled.
   void share_loaded();
@@ -117,14 +125,15 @@ class FlatState {
   float* own_parameters(const Bucket& b);
   float* own_momenta(const Bucket& b) { return momenta_.f32() + b.packed; }
   float* own_gradients(const Bucket& b);
-  /// Where slabs are: in the block, or of a device in its mirror.
-  float* seen_parameters(const Bucket& b) { return on_device() ? mirror_.f32() + b.packed : own_parameters(b); }
-  float* seen_momenta(const Bucket& b) { return on_device() ? mirror_.f32() + own_elems_ + b.packed : own_momenta(b); }
   /// All of the bucket: in the block, or in its slot.
   float* whole_parameters_of(const Bucket& b);
   float* whole_gradients_of(const Bucket& b);
   void fetch(Bucket& b);
   void post_gather(Bucket& b);
+  void forget_gathered();
+  float* own_teacher(const Bucket& b);
+  /// Pointers to this rank's part of a bucket, and where its slabs are: of parameters, momenta, teacher.
+  std::vector<std::pair<float*, float*>> parts(const Bucket& b);
   void measure_down_to(std::size_t bucket);
   void measure_arrived();
   void know_norms_down_to(std::size_t bucket);
@@ -149,9 +158,10 @@ class FlatState {
   Optimizer optimizer_;
   /// Buckets from these on: complete on this rank; summed, own part's norms taken; norms summed over the group.
   std::size_t closed_ = 0, measured_ = 0, known_ = 0;
-  device::Buffer parameters_, gradients_, own_gradients_, momenta_;
+  device::Buffer parameters_, gradients_, own_gradients_, momenta_, teacher_;
+  Which which_ = Which::student;
   device::Buffer parameter_slots_[2], gradient_slots_[2];
-  device::PinnedBuffer mirror_;  ///< of a device's own parameters and momenta, from the first slabs() on
+  device::PinnedBuffer mirror_;  ///< of a device's own parts, one kind after the other, from the first slabs() on
   std::uint64_t version_ = 1;
   Sums sums_ = Sums::yes;
   double exposed_ms_ = 0;

@@ -107,7 +107,6 @@ class Learner {
   Footprint footprint() const;
   /// How often activations asked the system for memory: constant after the second update.
   std::uint64_t pool_allocations() const { return pool_.system_allocations(); }
-  std::size_t backend_bytes() const { return dnn_->held_bytes(); }
   std::string describe() const;
   /// What is recomputed, segment by segment.
   const KeepTable& keep() const { return plan_.keep; }
@@ -121,8 +120,11 @@ class Learner {
  private:
   class GroupReduction;
   Outcome agree_on_outcome(const data::Batch& batch, const method::Share& share, Figures figures);
+  /// The teacher's forward pass on the crops of the first size; what it puts out stays in teacher_loans_.
+  device::Tensor teach(nn::Context ctx, const data::Batch& batch);
   /// Forward pass, loss, backward pass. `update` counts from 0.
-  const method::Share& passes(nn::Context& ctx, const data::Batch& batch, std::int64_t update, FlatState::Sums sums);
+  const method::Share& passes(nn::Context& ctx, const data::Batch& batch, std::int64_t update, device::Tensor teacher,
+                              FlatState::Sums sums);
   void forward(nn::Context& ctx, const data::Batch& batch, device::Tensor features);
   void backward(nn::Context& ctx, const data::Batch& batch, std::int64_t update, device::Tensor d_output,
                 device::Shape features);
@@ -142,9 +144,10 @@ class Learner {
   device::Pool pool_;
   FlatState state_;
   LossScale loss_scale_;
-  double last_scale_ = 1;            ///< that the gradients carry
-  device::Mirrored<float> buffers_;  ///< running statistics
-  device::Buffer kept_buffers_;      ///< the same as before the update
+  double last_scale_ = 1;  ///< that the gradients carry
+  /// Running statistics of student and teacher, and the same as before the update.
+  device::Mirrored<float> buffers_, teacher_buffers_;
+  device::Buffer kept_buffers_, kept_teacher_buffers_;
   ImageUpload upload_;
   Probe probe_;
   Faults faults_;
@@ -153,9 +156,11 @@ class Learner {
   std::unique_ptr<GroupReduction> group_;
   comm::BlockCommunicator world_;
   std::unique_ptr<method::Method> method_;
-  std::vector<std::unique_ptr<nn::Pass>> passes_;  ///< of the trunk, one per crop resolution
+  std::vector<std::unique_ptr<nn::Pass>> passes_;          ///< of the trunk, one per crop resolution
+  std::vector<std::unique_ptr<nn::Pass>> teacher_passes_;  ///< of trunk and heads; empty without a teacher
   std::vector<std::unique_ptr<nn::Pass>> head_passes_;
-  std::vector<device::Loan> loans_;        ///< in an update, of the following
+  std::vector<device::Loan> loans_;  ///< in an update, of the following
+  std::vector<device::Loan> teacher_loans_;
   std::vector<device::Tensor> outputs_;    ///< of the heads
   std::vector<device::Tensor> d_outputs_;  ///< their gradients
   std::vector<double> sums_;               ///< of agree_on_outcome(), kept for its memory

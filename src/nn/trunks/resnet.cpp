@@ -44,7 +44,7 @@ class PooledStem {
     s.places = ctx.pool->bytes(static_cast<std::size_t>(after.elems()));
     kernels::max_pool(queue, *s.stem.out, *s.out, static_cast<std::uint8_t*>(s.places->data));
     s.stem.out.release();
-    if (ctx.mode == Mode::eval) s.places.release();
+    if (!ctx.keeps()) s.places.release();
   }
 
   void backward(const Context& ctx, device::Loan d_out, Saved& s, device::Tensor d_images) const {

@@ -53,7 +53,7 @@ class Alone {
     const nn::Context ctx{.dnn = backend.get(), .pool = &pool, .queue = queue_};
     const device::Shape shape{crops_ * mine_, 1, 1, dim_};
     const device::Tensor outputs[] = {{.data = z.data(), .shape = shape}};
-    const auto& share = method->loss({ctx, {}, 0, scale, outputs, {.data = gradient_.data(), .shape = shape}});
+    const auto& share = method->loss({ctx, {}, 0, scale, outputs, {}, {.data = gradient_.data(), .shape = shape}});
     EXPECT_EQ(pool.in_use_bytes(), 0U);
     figures_ = method->figures(std::vector<double>{world().all_reduce(share.sums.at(0), comm::Op::sum)});
     return world().all_reduce(share.loss, comm::Op::sum);

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+// BYOL (method.md 10): a predictor on each crop's projection is to point where a teacher's projection of the same
+// image's other crops points. The teacher follows the student with a momentum.
+#include <fmt/format.h>
+
+#include <cmath>
+#include <numbers>
+
+#include "seer/base/error.hpp"
+#include "seer/config/doubts.hpp"
+#include "seer/device/mirrored.hpp"
+#include "seer/kernels/activation.hpp"
+#include "seer/kernels/byol.hpp"
+#include "seer/method/method.hpp"
+#include "seer/nn/projector.hpp"
+
+namespace seer::method {
+namespace {
+
+class Byol final : public Method {
+ public:
+  explicit Byol(const Parts& parts)
+      : config_(parts.config.byol),
+        updates_(parts.config.schedule.total_updates),
+        images_(parts.images),
+        numbers_(1, parts.queue.space),
+        all_images_(parts.images * parts.ranks.size()) {
+    if (parts.config.crops.front().count < 2 || parts.config.crops.front().size != parts.config.crops.back().size) {
+      throw Error(ExitCode::input, "byol wants crops of one size, two or more of an image",
+                  "use one table [[crops]] with count = 2, or several of the same size")
+          .as_agreed();
+    }
+  }
+
+  const Share& loss(const Step& step) override {
+    auto queue = step.context.queue;
+    const auto predictions = step.outputs[1], projections = step.teacher;
+    const auto rows = predictions.rows(), crops = rows / images_;
+    // The teacher's projections are not of length one.
+    const auto targets = step.context.pool->tensor(projections.shape);
+    const auto norms = step.context.pool->tensor({rows, 1, 1, 1});
+    kernels::l2_normalize(queue, projections, *targets, norms->f32());
+    const double each = 1 / static_cast<double>(crops * (crops - 1) * all_images_);
+    kernels::byol_loss(queue, predictions, *targets, images_, step.gradient_scale * each, step.d_output,
+                       numbers_.on_queue());
+    numbers_.fetch(queue);
+    queue.wait();
+    share_.loss = queue.space == device::Space::planned ? 0 : *numbers_.on_host() * each;
+    return share_;
+  }
+
+  double teacher_momentum(std::int64_t update) const override {
+    const double progress = std::min(1.0, static_cast<double>(update) / static_cast<double>(updates_));
+    return 1 - (1 - config_.momentum) * (std::cos(std::numbers::pi * progress) + 1) / 2;
+  }
+  std::vector<Figure> figures(std::span<const double>) const override { return {}; }
+  std::size_t bytes() const override { return numbers_.bytes(); }
+
+ private:
+  config::Byol config_;
+  std::int64_t updates_, images_;
+  device::Mirrored<double> numbers_;
+  std::int64_t all_images_;
+  Share share_;
+};
+
+nn::MakeHeads heads(const config::Config& config) {
+  return [head = config.head, hidden = config.byol.hidden](std::int64_t features, nn::ParameterTable& parameters,
+                                                           nn::ParameterTable& buffers) {
+    using nn::Projector;
+    nn::Heads out;
+    out.push_back(std::make_unique<Projector>(
+        Projector::Options{.dims = head.dims, .batchnorm = head.batchnorm, .rows = Projector::Rows::as_they_are},
+        features, parameters, buffers));
+    const auto dim = out.back()->width();
+    out.push_back(std::make_unique<Projector>(
+        Projector::Options{.dims = {dim, hidden, dim}, .batchnorm = head.batchnorm, .name = "predictor"}, dim,
+        parameters, buffers));
+    return out;
+  };
+}
+
+std::unique_ptr<Method> make(const Parts& parts) {
+  return std::make_unique<Byol>(parts);
+}
+
+std::vector<std::string> doubts(const config::Config& c, std::int64_t, std::int64_t updates) {
+  config::Doubts out(updates);
+  out.when(!c.head.batchnorm, "head.batchnorm", "false",
+           "byol tends to collapse where projector and predictor have no BatchNorm");
+  return out.lines;
+}
+
+}  // namespace
+
+namespace methods {
+extern const Kind byol;
+const Kind byol = {"byol", heads, make, doubts, 1};
+}  // namespace methods
+
+}  // namespace seer::method
