@@ -38,7 +38,7 @@ for option in --models --budget --out; do
   refused "$option wants a value" "$option" --host
 done
 refused "--budget 5s" --host --budget 5s
-refused "nosuch not in {tiny," --host --models 8gf,nosuch
+refused '"nosuch" is not known; known presets: tiny' --host --models 8gf,nosuch
 refused "--out $scratch/nowhere/report.md" --host --out "$scratch/nowhere/report.md"
 GPU_SEER=nowhere/seer refused "no executable $scratch/nowhere/seer" --host
 grep -q "SEER: the executable" < <(cd "$root/validation" && ./gpu.sh --help) || fail "--help from another folder"
