@@ -115,7 +115,7 @@ class Evaluation {
  private:
   /// The same architecture as initialised; and again with its own BatchNorm statistics, the stronger baseline.
   void random_network(const config::Model& model, const config::Head& head) {
-    const std::string name = model.preset.empty() ? "same network" : "RegNetY " + model.preset;
+    const std::string name = model.preset.empty() ? "same network" : model.trunk + " " + model.preset;
     if (std::find(seen_.begin(), seen_.end(), name) != seen_.end() && !model.preset.empty()) return;
     seen_.push_back(name);
     eval::FeatureExtractor random(model, head, static_cast<std::uint64_t>(options_.baseline_seed),

@@ -53,10 +53,10 @@ constexpr Command kCommands[] = {
      "Examples:\n"
      "  seer inspect shards/train-00000.h5\n"
      "  seer inspect runs/demo/checkpoints/update-00001000 --json\n"},
-    {"pretrain", "SwAV pre-training; starts, or resumes by itself", add_pretrain,
+    {"pretrain", "Pre-training without labels; starts, or resumes by itself", add_pretrain,
      "Examples:\n"
      "  mpirun -n 2 seer pretrain inputs/tiny.toml\n"
-     "  mpirun -n 2 seer pretrain inputs/demo.toml --set swav.epsilon=0.05 --set crops.1.count=6\n"
+     "  mpirun -n 2 seer pretrain inputs/demo.toml --set data.global_batch=256 --set crops.1.count=6\n"
      "Keys of the file and of --set: seer --help-config\n"},
     {"eval", "How good features are: knn", add_eval,
      "Examples:\n"
@@ -220,7 +220,7 @@ int main(int argc, char** argv) {
   raise_open_file_limit();  // after MPI's start, whose child processes close every possible file descriptor
   watch::catch_crashes();
 
-  CLI::App app("Pre-trains image models without labels: RegNetY trunks with SwAV, on one core or many nodes.", "seer");
+  CLI::App app("Pre-trains image models without labels, on one core or many nodes.", "seer");
   app.set_version_flag("--version", build_info());
   app.add_flag_callback(
       "--help-config", [] { throw CLI::CallForVersion(config::describe_keys(), 0); },

@@ -132,7 +132,7 @@ Colour mix(const Colour& a, const Colour& b, double t) {
 }
 
 // Orientation, grain and the ground's pattern vary little. They are the same in all crops of an image and no
-// augmentation changes them: when they varied freely, SwAV learned only to identify images by them.
+// augmentation changes them: when they varied freely, training learned only to identify images by them.
 constexpr double kGrain = 0.01, kGroundScale = 3, kLargestTurn = 0.25;
 Turn small_turn(Random& random) {
   return Turn(random.uniform(-kLargestTurn, kLargestTurn));

@@ -46,13 +46,16 @@ class Job {
       group.images.data = pixels.data();
       group.images.space = device::Space::host;
     }
+    for (const auto& parameter : learner_.model().parameters().entries()) {
+      update_ = std::max(update_, parameter.treatment.frozen_updates);  // the job's usual update has no frozen ones
+    }
     update_s();  // plans, packs, touches pages
   }
   /// Seconds of the slowest rank.
   double update_s() {
     world_.barrier();
     const Clock clock;
-    learner_.update(batch_, config_.swav.freeze_prototypes_updates + updates_++, 0.01);
+    learner_.update(batch_, update_++, 0.01);
     return world_.all_reduce(clock.seconds(), comm::Op::max);
   }
 
@@ -63,7 +66,7 @@ class Job {
   train::Learner learner_;
   data::Batch batch_;
   std::vector<std::vector<float>> pixels_;
-  std::int64_t updates_ = 0;
+  std::int64_t update_ = 0;
 };
 
 double median(std::vector<double> values) {
