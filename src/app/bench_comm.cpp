@@ -111,8 +111,7 @@ Run add_bench_comm(CLI::App& command) {
   command.add_option("--seconds", options->seconds, "Time spent on each line")
       ->check(CLI::Range(0.001, 60.0))
       ->capture_default_str();
-  command.add_flag("--device", options->device,
-                   "Sums over NCCL on the ranks' devices, of 1 KiB to 64 MiB unless told otherwise");
+  command.add_flag("--device", options->device, "Sums over NCCL on the ranks' devices; default sizes 1 KiB to 64 MiB");
   command.add_flag("--json", options->json, "Print JSON");
   return [options, min_bytes, max_bytes](const comm::Communicator& world) {
     if (options->device) {

@@ -43,7 +43,8 @@ void export_weights(const Options& options, const comm::Communicator& alone) {
     if (const auto classes = classes_of(about["shards"], alone); !classes.empty()) about["classes"] = classes;
   }
   weights::export_safetensors(options.out, weights, naming);
-  if (!about.contains("mean")) log::info("what pixels were normalised with is not known of this file, and not written");
+  if (!about.contains("mean"))
+    log::info("this file does not record how pixels were normalised, so the export does not either");
   log::info(fmt::format("{}: {} parameters and {} buffers with {}'s names", options.out, weights.parameters.size(),
                         weights.buffers.size(), options.names));
   if (naming == weights::Naming::torchvision) {

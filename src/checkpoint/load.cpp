@@ -139,7 +139,7 @@ std::optional<std::string> find_valid(const comm::Communicator& comm, const std:
     throw Error(ExitCode::file,
                 fmt::format("none of the {} checkpoints in {} can be used; the reasons are named above", left,
                             checkpoints_folder(run_dir).string()),
-                "move them away, or start afresh with --resume never")
+                "move them away, or start a new run with --resume never")
         .as_agreed();
   }
   return std::nullopt;

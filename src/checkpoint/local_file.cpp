@@ -31,7 +31,8 @@ std::string hex(std::uint64_t value) {
 std::uint64_t from_hex(const std::string& text) {
   std::uint64_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value, 16);
-  if (error != std::errc() || end != text.data() + text.size()) throw std::invalid_argument("checksum is no number");
+  if (error != std::errc() || end != text.data() + text.size())
+    throw std::invalid_argument("the checksum is not a number");
   return value;
 }
 

@@ -31,7 +31,8 @@ std::uint64_t from_hex(const json& j) {
   const auto& text = j.get_ref<const std::string&>();
   std::uint64_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value, 16);
-  if (error != std::errc() || end != text.data() + text.size()) throw std::invalid_argument("checksum is no number");
+  if (error != std::errc() || end != text.data() + text.size())
+    throw std::invalid_argument("the checksum is not a number");
   return value;
 }
 

@@ -60,11 +60,11 @@ std::optional<ForeignLaunch> foreign_launch(const device::Environment& environme
     if (size < 1 && rank < 1) continue;
     const auto which = *launcher.size != '\0' ? fmt::format("{} and {}", launcher.size, launcher.rank) : launcher.rank;
     return ForeignLaunch{
-        Error(ExitCode::input,
-              fmt::format("{} started {} processes ({}), but MPI ({}) finds this one alone", launcher.name,
-                          size > 1 ? std::to_string(size) : "several", which, mpi_library()),
-              fmt::format("{}; for processes that shall work apart, each in files of its own, unset {}",
-                          launcher.remedy, which)),
+        Error(
+            ExitCode::input,
+            fmt::format("{} started {} processes ({}), but MPI ({}) finds this one alone", launcher.name,
+                        size > 1 ? std::to_string(size) : "several", which, mpi_library()),
+            fmt::format("{}; to run independent processes, each with its own files, unset {}", launcher.remedy, which)),
         rank < 1 || size < 1};
   }
   return {};

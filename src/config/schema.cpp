@@ -213,11 +213,11 @@ std::vector<Key> make_keys() {
       .key("max_pixels", &Data::max_pixels, at_least(0),
            "larger images count as bad; 0: the limit that the shards were packed with (50000000 where they tell none)")
       .key("decode", &Data::decode, one_of({"host", "auto"}),
-           "\"auto\": JPEG by the device, where training on one with nvJPEG; pixels differ by a few levels")
-      .key(
-          "staging_pixels", &Data::staging_pixels, between(1, 1e9),
-          "on a device: room for decoded images, pixels an image; what does not fit is resized on the host; of a host, "
-          "`seer plan`: the largest image");
+           "\"auto\": a device with nvJPEG decodes JPEG files; pixels differ by a few levels")
+      .key("staging_pixels", &Data::staging_pixels, between(1, 1e9),
+           "pixels of device memory for each decoded image; larger images are resized on the host; on a host, `seer "
+           "plan` "
+           "takes it as the size of the largest image");
   Section(k, "optimizer", &Config::optimizer, Change::meaning)
       .key("kind", &Optimizer::kind, one_of({"lars", "sgd"}), "LARS (docs/method.md 5.1) or plain SGD")
       .key("momentum", &Optimizer::momentum, Rule{.low = 0, .high = 1, .open_high = true}, "of the update")
@@ -266,7 +266,7 @@ std::vector<Key> make_keys() {
            "what the backward pass computes again instead of keeping: cheap: BatchNorm, ReLU and gates; block: all but "
            "a block's input; auto: as little as fits memory_budget_bytes")
       .key("memory_budget_bytes", &Parallel::memory_budget_bytes, at_least(0),
-           "of a rank, all it holds, for recompute = \"auto\"; 0: what there is")
+           "limit of a rank's whole memory, for recompute = \"auto\"; 0: all the memory that is free")
       .key("bucket_bytes", &Parallel::bucket_bytes, at_least(1024), "gradients summed in one message");
   Section(k, "guard", &Config::guard, Change::free)
       .key("max_skips_in_a_row", &Guard::max_skips_in_a_row, at_least(1),

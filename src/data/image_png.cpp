@@ -68,7 +68,7 @@ void decode_png(Bytes bytes, std::int64_t max_pixels, Image& out) {
   std::size_t size = 0;
   check(spng_decoded_image_size(c, SPNG_FMT_RGB8, &size));
   reshape(out, header.width, header.height);
-  if (size != out.rgb.size()) broken(ImageKind::png, "a size of its own");
+  if (size != out.rgb.size()) broken(ImageKind::png, "the size of its pixels differs from its header");
   check(spng_decode_image(c, out.rgb.data(), size, SPNG_FMT_RGB8, 0));
 }
 

@@ -118,7 +118,7 @@ void FolderWalk::visit(const std::string& prefix, Links links) {
     } else if (type == fs::file_type::regular) {
       // A file that is also a source has already been added.
       const bool repeated = links == Links::follow && source_names_.contains(own) && is_source(full(name));
-      root_->found.emplace_back(name, repeated ? "repeated: a source of its own" : "");
+      root_->found.emplace_back(name, repeated ? "repeated: it is also a source" : "");
     } else {
       root_->found.emplace_back(name, fmt::format("unreadable: {}", name_of(type)));
     }

@@ -83,7 +83,7 @@ void check_manifest(const Name& name, const Manifest& manifest, const std::map<s
       throw Error(
           ExitCode::file,
           fmt::format("{} is not among the {} files of {}: it is of another pack", info->path, listed.size(), path),
-          "remove it, or move it to a folder of its own");
+          "remove it, or move it to another folder");
     }
     const auto& file_listed = *at->second;
     if (file_listed.set != info->set.id || file_listed.images != info->images ||

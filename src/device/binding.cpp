@@ -60,8 +60,8 @@ Launch read_launch(const Environment& environment) {
 int device_for(const Launch& launch, int visible_devices) {
   if (visible_devices < 1) {
     throw Error(ExitCode::device, "no device is visible; wanted one a rank",
-                "ask the scheduler for devices (--gpus-per-node) and look at CUDA_VISIBLE_DEVICES; the host alone is "
-                "what the host build is for (cmake --preset host-release)");
+                "ask the scheduler for devices (--gpus-per-node) and look at CUDA_VISIBLE_DEVICES; to run without "
+                "devices, use the host build (cmake --preset host-release)");
   }
   if (launch.local_rank < 0) return 0;  // started without a launcher: the only rank
   // If only one is visible, each rank may see a different one. The ranks find out when they compare their devices.

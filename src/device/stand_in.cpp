@@ -222,7 +222,7 @@ void stand_in_copy(const Queue& queue, const void* from, Space from_space, void*
                    std::size_t bytes) {
   need();
   ensure(on_stand_in(from) == (from_space == Space::device) && on_stand_in(to) == (to_space == Space::device),
-         "a copy was told of memory in another space than it is in");
+         "a copy names another memory space than its pointer lies in");
   auto* const stream = static_cast<Stream*>(queue.stream);
   const StandInAccess access(queue);
   if (stream != nullptr && to_space == Space::host && is_pinned(to, bytes)) {

@@ -67,7 +67,7 @@ struct SumTerm {
   }
 };
 
-/// d_bias += the sums.
+/// Adds the sums to d_bias.
 struct AddedToBias {
   float* d_bias;
   KOKKOS_FORCEINLINE_FUNCTION void operator()(std::int64_t, std::int64_t k, const double (&sum)[1]) const {
@@ -75,7 +75,7 @@ struct AddedToBias {
   }
 };
 
-/// The mean of an image.
+/// Writes the mean over each image's pixels.
 struct Mean {
   float* out;
   std::int64_t c;
@@ -121,7 +121,7 @@ struct Sum {
   KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t, std::int64_t i, std::int64_t) const { return a[i] + b[i]; }
 };
 
-/// Elements of one type as those of another.
+/// Converts elements from one type to another.
 template <class T>
 struct Converted {
   const T* x;
@@ -132,7 +132,7 @@ struct Converted {
   KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t, std::int64_t i, std::int64_t) const { return x[i]; }
 };
 
-/// Rows that lie apart; one element of them all.
+/// Converts element i of rows with gaps between them.
 template <class From, class To>
 struct ConvertedRows {
   const From* from;
@@ -192,7 +192,7 @@ struct OverFloor {
   }
 };
 
-/// What of the gradient lies across the row.
+/// The part of the gradient that is orthogonal to the row.
 struct Across {
   const float *unit, *gradient;
   double along, factor;
@@ -215,7 +215,7 @@ struct UnitRowBackward {
     const float *u = unit + row * c, *g = gradient + row * c;
     float* d = dst + row * c;
     const double norm = static_cast<double>(norms[row]);
-    if (norm < kNormFloor) {  // the floor is a constant: no projection
+    if (norm < kNormFloor) {  // the divisor was the constant floor: no projection
       team.write(c, OverFloor{g}, d);
       return;
     }

@@ -138,7 +138,7 @@ struct AddReluTerms {
   }
 };
 
-/// The sum of one image's terms.
+/// Writes the sum of each image's terms.
 struct ImageSum {
   float* out;
   std::int64_t c;
@@ -147,7 +147,7 @@ struct ImageSum {
   }
 };
 
-/// Both sums of a normalisation, packed for one message.
+/// Packs both sums of a normalisation for one message.
 struct PackedSums {
   double* sums;
   std::int64_t c;
@@ -157,7 +157,7 @@ struct PackedSums {
   }
 };
 
-/// And those of the shortcut's, which the same gradient reaches.
+/// The same, with the sums of the shortcut's normalisation, which gets the same gradient.
 struct PackedSumsOfBoth {
   double *sums, *shortcut_sums;
   std::int64_t c;
@@ -198,7 +198,7 @@ struct Slope {
   }
 };
 
-/// Calls run.operator()<Form>() with the form the gradient has.
+/// Calls run.operator()<Form>() with the form of the gradient.
 template <class Run>
 void on_form(const BatchNormGradient& g, Run&& run) {
   if (g.gate != nullptr) {

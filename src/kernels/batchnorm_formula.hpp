@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The normalisation of one element, shared by the forward and the backward kernels so that both take the same side of
-// every ReLU to the last bit.
+// The normalisation of one element. The forward and backward kernels share it, so that both get the same bits and take
+// the same side of every ReLU.
 #pragma once
 
 #include "launch.hpp"
@@ -15,11 +15,11 @@ struct GammaOverDeviation {
   }
 };
 
-/// (x - mean) * (gamma * inv_std) + beta: the mean is subtracted first, which keeps the precision of a channel whose
-/// mean is much larger than its deviation.
+/// (x - mean) * (gamma * inv_std) + beta. Subtracts the mean first, which keeps the precision of a channel whose mean
+/// is much larger than its deviation.
 struct Normalised {
   const float *mean, *scale, *beta;
-  GammaOverDeviation make_scale;  ///< on a device
+  GammaOverDeviation make_scale;  ///< makes scale on a device
   template <class Visit>
   KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
     visit.channels(mean);
@@ -29,14 +29,14 @@ struct Normalised {
   KOKKOS_FORCEINLINE_FUNCTION float operator()(float x, std::int64_t k) const { return of_centred(x - mean[k], k); }
   KOKKOS_FORCEINLINE_FUNCTION float of_centred(float centred, std::int64_t k) const {
 #if defined(__CUDA_ARCH__)
-    return __fmaf_rn(centred, scale[k], beta[k]);  // the same rounding wherever this is compiled into
+    return __fmaf_rn(centred, scale[k], beta[k]);  // forces the same rounding in every kernel
 #else
     return centred * scale[k] + beta[k];
 #endif
   }
 };
 
-/// max(v, 0) that lets NaN through, so that the guard against bad steps sees it.
+/// max(v, 0), but NaN stays NaN, so that the guard against bad steps sees it.
 KOKKOS_FORCEINLINE_FUNCTION float rectified(float v) {
   return v < 0.0F ? 0.0F : v;
 }

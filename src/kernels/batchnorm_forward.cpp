@@ -16,7 +16,7 @@ struct ShiftedMoments {
   using Element = T;
   const T* x;
   const float* shift;
-  launch::detail::Given<T> first_row;  ///< what a device takes as the shift
+  launch::detail::Given<T> first_row;  ///< makes the shift on a device
   template <class Visit>
   KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
     visit.elements(x);
@@ -29,11 +29,11 @@ struct ShiftedMoments {
   }
 };
 
-/// Moments about the shift as those about zero: sums[0] = rows, then the sums of x, then those of x^2.
+/// Converts moments about the shift to moments about zero: sums[0] = rows, then the sums of x, then those of x^2.
 template <class T>
 struct PackedMoments {
   double* sums;
-  const T* shift;  ///< null where there are no rows
+  const T* shift;  ///< null if there are no rows
   std::int64_t c;
   double rows;
   KOKKOS_FORCEINLINE_FUNCTION void operator()(std::int64_t, std::int64_t k, const double (&moments)[2]) const {
@@ -73,7 +73,7 @@ struct FromRunning {
   }
 };
 
-/// The mean of an image.
+/// Writes the mean over each image's pixels.
 struct Mean {
   float* out;
   std::int64_t c;

@@ -6,7 +6,7 @@
 namespace seer::kernels {
 namespace {
 
-/// Minus twice the weighted target, and what came before.
+/// before - weight * target: adds one target's part to the gradient.
 struct Pulled {
   const float *before, *target;
   float weight;

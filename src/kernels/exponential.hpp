@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Float exponential and logarithm that vectorise inside any loop.
+// Float exponential and logarithm that the compiler can vectorise inside any loop.
 #pragma once
 
 #include <Kokkos_Core.hpp>
@@ -9,14 +9,14 @@
 namespace seer::kernels {
 
 /// exp(x * factor) within 2 ulp, down to subnormal results, +inf above the range, NaN for NaN. The product and the
-/// range reduction are in double: with the sharp temperatures of method.md 3.2 the argument reaches -67, where a float
-/// argument alone would cost 4e-6 of the result.
+/// range reduction are in double: with the sharp temperatures of method.md 3.2 the argument reaches -67, where rounding
+/// it to float would give a relative error of 4e-6.
 KOKKOS_FORCEINLINE_FUNCTION float exponential(float x, double factor = 1.0) {
   constexpr double kLog2E = 1.4426950408889634, kLn2 = 0.6931471805599453, kRound = 6755399441055744.0;  // 1.5 * 2^52
   double t = static_cast<double>(x) * factor;
   t = t < -104.0 ? -104.0 : t;
   t = t > 89.0 ? 89.0 : t;
-  const double shifted = t * kLog2E + kRound;  // its low bits are the nearest whole number
+  const double shifted = t * kLog2E + kRound;  // its low bits hold the nearest integer
   const double n = shifted - kRound;
   const float r = static_cast<float>(t - n * kLn2);
   float p = 1.9875691500e-4F;  // Cephes' expf: minimax on [-ln2/2, ln2/2]
@@ -26,7 +26,7 @@ KOKKOS_FORCEINLINE_FUNCTION float exponential(float x, double factor = 1.0) {
   p = p * r + 1.6666665459e-1F;
   p = p * r + 5.0000001201e-1F;
   p = p * r * r + r + 1.0F;
-  // 2^n in two factors, so that both ends of the range come out right.
+  // 2^n in two factors, so that both ends of the range are correct.
   std::int64_t bits;
   std::memcpy(&bits, &shifted, sizeof bits);
   const std::int32_t exponent = static_cast<std::int32_t>(bits), half = exponent >> 1;
@@ -42,7 +42,7 @@ KOKKOS_FORCEINLINE_FUNCTION float exponential(float x, double factor = 1.0) {
 KOKKOS_FORCEINLINE_FUNCTION float logarithm(float x) {
   std::uint32_t bits;
   std::memcpy(&bits, &x, sizeof bits);
-  const std::uint32_t shifted = bits - 0x3f3504f3U;  // sqrt(1/2): the mantissa then lies in [sqrt(1/2), sqrt(2))
+  const std::uint32_t shifted = bits - 0x3f3504f3U;  // sqrt(1/2): puts the mantissa into [sqrt(1/2), sqrt(2))
   const float exponent = static_cast<float>(static_cast<std::int32_t>(shifted) >> 23);
   bits = (shifted & 0x007fffffU) + 0x3f3504f3U;
   float m;

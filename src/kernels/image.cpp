@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Colour and blur: loops over whole padded planes, which the compiler turns into vectors.
+// Colour and blur, as loops over whole padded planes, which the compiler vectorises.
 #include "seer/kernels/image.hpp"
 
 #include <algorithm>
@@ -20,9 +20,9 @@ void each_byte(Planes& image, const Pixel& pixel) {
   for (std::int64_t i = 0; i < n; ++i) x[i] = pixel(x[i]);
 }
 
-/// One extended box blur over [rows, lanes] with `rows` strides of `step` bytes: value j of row i becomes the box of
-/// rows i - l - 1 .. i + l + 1, edges replicated. Serves both directions (down: step = stride; across: step = 1).
-/// out[j] for j in [0, n): the window's rows are at in + k * step, k = -(l + 1) .. l + 1, each clamped by the caller.
+/// One output row of the box blur: out[j], j in [0, n), is the weighted sum of row(k)[j] over k = -(l + 1) .. l + 1,
+/// with l = box.reach. The caller's row(k) replicates the image's edges. Serves both directions: row(k) is k rows
+/// (down) or k pixels (across) away.
 template <class Row>
 void box_row(const BlurBox& box, std::int64_t n, const Row& row, std::uint8_t* __restrict out) {
   const std::uint8_t* const before = row(-box.reach - 1);
@@ -54,7 +54,7 @@ void box_row(const BlurBox& box, std::int64_t n, const Row& row, std::uint8_t* _
   }
 }
 
-/// Across: each row is copied with its ends repeated, so that shifted reads need no clamping.
+/// Copies each row with its ends repeated, so that shifted reads need no clamping.
 void blur_across(Planes& image, const BlurBox& box, std::vector<std::uint8_t>& edge) {
   const std::int64_t margin = box.reach + 1, width = image.width;
   edge.resize(static_cast<std::size_t>(2 * margin + width));
@@ -69,7 +69,7 @@ void blur_across(Planes& image, const BlurBox& box, std::vector<std::uint8_t>& e
   }
 }
 
-/// Down: a copy of the plane is read, so that results may be written in place.
+/// Reads from a copy of the plane, so that results can be written in place.
 void blur_down(Planes& image, const BlurBox& box, std::vector<std::uint8_t>& edge) {
   const std::int64_t height = image.height, stride = image.stride;
   edge.resize(static_cast<std::size_t>(image.plane_bytes()));
@@ -88,8 +88,7 @@ void blur_down(Planes& image, const BlurBox& box, std::vector<std::uint8_t>& edg
 }  // namespace
 
 BlurBox blur_box(float sigma) {
-  // Three boxes of real-valued radius whose variance is the Gaussian's (method.md 4.2); float exactly where Pillow's
-  // is.
+  // Three boxes of real-valued radius have the Gaussian's variance (method.md 4.2). Float where Pillow uses it.
   const float variance = sigma * sigma / 3.0F;
   const float length = static_cast<float>(std::sqrt(12.0 * static_cast<double>(variance) + 1.0));
   const float l = static_cast<float>(std::floor((static_cast<double>(length) - 1.0) / 2.0));
@@ -143,7 +142,7 @@ void adjust_hue(Planes& image, double factor) {
   std::uint8_t *r = image.plane(0), *g = image.plane(1), *b = image.plane(2);
   const std::int64_t n = image.plane_bytes();
   const std::int32_t shift = formula::hue_shift(factor);
-  // In pieces, each step over the whole piece: short loops with few types become vectors. Planes are whole pieces.
+  // Works in pieces, one loop per step: short loops with few types vectorise. A plane is a whole number of pieces.
   std::int32_t hue[kLanes], saturation[kLanes], value[kLanes], out[3][kLanes];
   for (std::int64_t begin = 0; begin < n; begin += kLanes, r += kLanes, g += kLanes, b += kLanes) {
     for (std::int64_t j = 0; j < kLanes; ++j) {

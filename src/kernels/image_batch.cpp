@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A thread makes one pixel, packed into a word while it is on its way. Between the kernels pixels have 8 bits a channel
-// as in the single operations, so that what is rounded is rounded at the same places.
+// One thread per pixel; a pixel is packed into one word between kernels. It has 8 bits per channel there, as between
+// the single operations, so both round at the same places.
 #include "seer/kernels/image_batch.hpp"
 
 #include <algorithm>
@@ -23,19 +23,19 @@ KOKKOS_FORCEINLINE_FUNCTION std::uint32_t packed(const Rgb& c) {
   return static_cast<std::uint32_t>(c.r) | static_cast<std::uint32_t>(c.g) << 8 | static_cast<std::uint32_t>(c.b) << 16;
 }
 
-/// Inputs of one output, and (not kept) where their weights are.
+/// The range of inputs of one output.
 struct Taps {
   std::int32_t first, count;
 };
 
-/// The batch with its scratch cut up.
+/// The batch and the parts of its scratch.
 struct Made {
   CropBatch batch;
   std::int32_t* weights;
-  Taps* taps;            // [crops, across and down, size]
-  std::uint32_t* half;   // [room.rows, size], resized across
-  std::uint32_t *a, *b;  // [crops, size, size]; results come to lie in a
-  std::int32_t* level;   // [crops], from which contrast is measured
+  Taps* taps;            // [crops, 2 (across, down), size]
+  std::uint32_t* half;   // [room.rows, size], after the horizontal resize
+  std::uint32_t *a, *b;  // [crops, size, size]; the results end up in a
+  std::int32_t* level;   // [crops], the mean luma for the contrast change
   std::int64_t pixels() const { return batch.crops * batch.size * batch.size; }
 
   struct Place {
@@ -57,7 +57,7 @@ struct Made {
   }
 };
 
-/// Resampling weights of one output, across (the first `size` of a crop) or down.
+/// Computes the resampling weights of one output: across for the first `size` items of a crop, then down.
 struct Weights {
   Made m;
   KOKKOS_FORCEINLINE_FUNCTION void operator()(std::int64_t item) const {
@@ -76,12 +76,12 @@ struct Weights {
   }
 };
 
-/// Rows of the boxes, resized across.
+/// Resizes the rows of the boxes horizontally.
 struct Across {
   Made m;
   KOKKOS_FORCEINLINE_FUNCTION void operator()(std::int64_t item) const {
     const std::int64_t size = m.batch.size, row = item / size, x = item - row * size;
-    // The last crop whose rows begin at or before this one.
+    // Finds the last crop whose rows begin at or before this row.
     std::int64_t crop = 0, end = m.batch.crops;
     while (end - crop > 1) {
       const std::int64_t middle = (crop + end) / 2;
@@ -133,14 +133,14 @@ KOKKOS_FORCEINLINE_FUNCTION void change(const CropJob& job, Colour step, std::in
   }
 }
 
-/// Which change is contrast, the one that has to see the whole crop before it; job.changes: none is.
+/// Index of the contrast change, which needs the whole crop as input; job.changes if there is none.
 KOKKOS_FORCEINLINE_FUNCTION std::int32_t contrast_at(const CropJob& job) {
   std::int32_t step = 0;
   while (step < job.changes && job.order[step] != Colour::contrast) ++step;
   return step;
 }
 
-/// Resized down, mirrored, and the colour changes before contrast.
+/// Resizes vertically, mirrors, and applies the colour changes before contrast.
 struct Down {
   Made m;
   KOKKOS_FORCEINLINE_FUNCTION void operator()(std::int64_t item) const {
@@ -176,7 +176,7 @@ struct Luma {
   }
 };
 
-/// Mean luma of the crops that change their contrast. Sums of whole numbers, so their order does not matter.
+/// Mean luma of the crops with a contrast change. The sums are of integers, so their order does not matter.
 struct Level {
   Made m;
   template <class Team>
@@ -189,7 +189,7 @@ struct Level {
   }
 };
 
-/// Contrast, the changes after it, and grey.
+/// Applies contrast, the changes after it, and grey.
 struct Tone {
   Made m;
   KOKKOS_FORCEINLINE_FUNCTION void operator()(std::int64_t item) const {
@@ -205,7 +205,7 @@ struct Tone {
   }
 };
 
-/// One of the six boxes of a blur, across or down.
+/// One of the six box passes of a blur, across or down.
 template <bool kDown>
 struct Blur {
   Made m;
@@ -250,7 +250,7 @@ struct Normalised {
   }
 };
 
-/// Cuts the scratch up; without memory, tells how much it takes.
+/// Divides the scratch into its parts. Returns the bytes needed, also if there is no scratch yet.
 std::size_t cut(Made& m, const CropBatch& batch) {
   m.batch = batch;
   std::size_t used = 0;

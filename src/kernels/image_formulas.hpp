@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The arithmetic of one pixel, written once for host loops and device kernels. Types and the order of operations are
 // part of the meaning: results must equal Pillow's to the bit (method.md 4.2), so the files that include this are
-// compiled without contraction of multiply and add (src/kernels/CMakeLists.txt). All of it is constexpr, which makes
-// functions that a device's code may call as well; none of it calls a library.
+// compiled without contraction of multiply and add (src/kernels/CMakeLists.txt). All functions are constexpr, so
+// device code may call them too, and none calls a library.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +17,7 @@ constexpr std::int32_t clip8(std::int32_t value) {
   return value < 0 ? 0 : (value > 255 ? 255 : value);
 }
 
-/// Pillow's antialiased triangle filter from `in` pixels to `out` (method.md 4.2): its scale is a float's.
+/// Pillow's antialiased triangle filter from `in` pixels to `out` (method.md 4.2). Its scale is computed from floats.
 struct Filter {
   double scale, support, inverse;
 };
@@ -27,7 +27,7 @@ constexpr Filter filter_of(std::int64_t in, std::int64_t out) {
   return {scale, support, 1.0 / support};
 }
 
-/// Inputs [low, high) that output x is made of.
+/// Inputs [low, high) that contribute to output x.
 struct Reach {
   double centre;
   std::int64_t low, high;
@@ -39,25 +39,25 @@ constexpr Reach reach_of(const Filter& filter, std::int64_t in, std::int64_t x) 
   return {centre, low < 0 ? 0 : low, high > in ? in : high};
 }
 
-/// Share of input t, before all shares are made to add up to 1.
+/// Share of input t, before the shares are normalised to a sum of 1.
 constexpr double share_of(const Filter& filter, const Reach& reach, std::int64_t t) {
   const double place = (static_cast<double>(t) - reach.centre + 0.5) * filter.inverse;
   const double distance = place < 0.0 ? -place : place;
   return distance < 1.0 ? 1.0 - distance : 0.0;
 }
 
-/// No output has more inputs than this.
+/// Upper bound on the number of inputs of an output.
 constexpr std::int64_t most_taps(std::int64_t in, std::int64_t out) {
   const auto most = static_cast<std::int64_t>(2.0 * filter_of(in, out).support) + 2;
   return most < in ? most : in;
 }
 
-/// `share` of all that add up to `sum`, times 2^22.
+/// share / sum, times 2^22, where `sum` is the sum of all shares.
 constexpr std::int32_t weight_of(double share, double sum) {
   return static_cast<std::int32_t>(0.5 + (sum != 0.0 ? share / sum : share) * static_cast<double>(1 << kResampleBits));
 }
 
-/// Sum of weight * value, weights times 2^22, started at kResampleHalf.
+/// Rounds a sum of weight * value that started at kResampleHalf; weights are times 2^22.
 constexpr std::uint8_t resampled(std::int32_t sum) {
   return static_cast<std::uint8_t>(clip8(sum >> kResampleBits));
 }
@@ -75,23 +75,23 @@ constexpr std::uint8_t blend(std::int32_t from, std::int32_t to, float factor) {
   return static_cast<std::uint8_t>(static_cast<std::int32_t>(value));
 }
 
-/// The level that contrast is measured from: the crop's mean luma, rounded half up.
+/// The reference level of contrast: the crop's mean luma, rounded half up.
 constexpr std::int32_t mean_level(std::int64_t sum, std::int64_t pixels) {
   return static_cast<std::int32_t>(static_cast<double>(sum) / static_cast<double>(pixels) + 0.5);
 }
 
-/// Hue is shifted in 1/255 of a turn, round the circle.
+/// Hue shift in 1/255 of a turn, modulo 256.
 constexpr std::int32_t hue_shift(double factor) {
   return static_cast<std::int32_t>(factor * 255.0) & 255;
 }
 
-/// One extended box: `inner` the sum of the 2l + 1 nearest values, `outer` that of the two just beyond.
+/// One box value: `inner` is the sum of the 2l + 1 nearest values, `outer` that of the next one on either side.
 constexpr std::uint8_t boxed(std::uint32_t inner, std::uint32_t outer, std::uint32_t weight, std::uint32_t far_weight) {
   return static_cast<std::uint8_t>((inner * weight + outer * far_weight + kBlurHalf) >> 24);
 }
 
 /// Hue and saturation of Pillow's 8-bit HSV (the value is the largest channel). Single and double precision alternate
-/// as they do in Pillow; without branches, so that loops over it become vectors.
+/// as in Pillow. Has no branches, so that loops over it vectorise.
 constexpr void to_hue_saturation(std::int32_t r, std::int32_t g, std::int32_t b, std::int32_t& hue,
                                  std::int32_t& saturation) {
   const std::int32_t rg_high = r > g ? r : g, rg_low = r < g ? r : g;
@@ -125,7 +125,7 @@ constexpr void from_hue_saturation(std::int32_t hue, std::int32_t saturation, st
   const std::int32_t q = static_cast<std::int32_t>(v * (1.0 - static_cast<double>(s * fraction)) + 0.5);
   const std::int32_t t =
       static_cast<std::int32_t>(v * (1.0 - static_cast<double>(s) * (1.0 - static_cast<double>(fraction))) + 0.5);
-  // Masks instead of a switch: sector k takes its column of (v q p p t v), (t v v q p p), (p p t v v q).
+  // Masks instead of a switch: sector k selects its column of (v q p p t v), (t v v q p p), (p p t v v q).
   const std::int32_t k0 = -((sector == 0) | (sector == 6)), k1 = -(sector == 1), k2 = -(sector == 2),
                      k3 = -(sector == 3), k4 = -(sector == 4), k5 = -(sector == 5);
   r = ((k0 | k5) & value) | (k1 & q) | ((k2 | k3) & p) | (k4 & t);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Crop and antialiased resize. Works through the source in strips of 32 rows: a strip is turned on its side, so that
-// the horizontal pass is a weighted sum of whole 32-byte columns; the result is turned back and added, weighted, to the
+// Crop and antialiased resize. Works through the source in strips of 32 rows. A strip is transposed, so that the
+// horizontal pass is a weighted sum of whole 32-byte columns. The result is transposed back and added, weighted, to the
 // output rows that it touches. Integer sums do not depend on that order, and memory does not grow with the image.
 #include <algorithm>
 #include <vector>
@@ -11,9 +11,9 @@
 namespace seer::kernels {
 namespace {
 
-constexpr std::int64_t kStrip = 32;  // rows of a strip, and outputs of a tile
+constexpr std::int64_t kStrip = 32;  // rows per strip, and outputs per tile
 
-/// Pillow's coefficients (method.md 4.2) of outputs [begin, begin + count) of `out`, zeros at the ends left out.
+/// Pillow's coefficients (method.md 4.2) for outputs [begin, begin + count) of `out`, without zeros at the ends.
 void make_taps(std::int64_t in, std::int64_t out, std::int64_t begin, std::int64_t count, ImageScratch::Taps& taps) {
   taps.first.clear();
   taps.begin.assign(1, 0);
@@ -64,20 +64,20 @@ inline void transpose_tile(const std::uint8_t* __restrict in, std::int64_t in_st
 }
 
 struct Job {
-  const std::uint8_t* rgb;  // first pixel of the box, of this channel
+  const std::uint8_t* rgb;  // this channel's byte of the box's first pixel
   std::int64_t row_bytes;
   std::int64_t width, stride;  // of the output
   Flip flip;
 };
 
-/// Rows [top, top + rows) of the box through the horizontal pass: scratch.strip, [32, stride] bytes.
+/// Horizontal pass over rows [top, top + rows) of the box. Writes scratch.strip, [32, stride] bytes.
 void horizontal_pass(const Job& job, std::int64_t top, std::int64_t rows, ImageScratch& s) {
   const auto& taps = s.horizontal;
   alignas(64) std::uint8_t tile[kStrip * kStrip] = {}, turned[kStrip * kStrip];
   for (std::int64_t begin = 0; begin < job.width; begin += kStrip) {
     const std::int64_t end = std::min(begin + kStrip, job.width);
     const std::int64_t from = taps.first[static_cast<std::size_t>(begin)], to = taps_end(taps, end - 1);
-    // Columns of the source that this tile needs, each as 32 consecutive bytes.
+    // Copies the source columns that this tile needs, each to 32 consecutive bytes.
     if (static_cast<std::int64_t>(s.columns.size()) < (to - from) * kStrip)
       s.columns.resize(static_cast<std::size_t>((to - from) * kStrip));
     for (std::int64_t x = from; x < to; ++x) {
@@ -92,7 +92,7 @@ void horizontal_pass(const Job& job, std::int64_t top, std::int64_t rows, ImageS
       const std::uint8_t* column = s.columns.data() + (taps.first[i] - from) * kStrip;
       for (std::int64_t t = taps.begin[i]; t < taps.begin[i + 1]; ++t, column += kStrip)
         add_weighted(sums, taps.weight[static_cast<std::size_t>(t)], column);
-      // Mirrored: the tile's columns are laid down from the right.
+      // If mirrored, fills the tile's columns from the right.
       const std::int64_t place = job.flip == Flip::yes ? end - 1 - x : x - begin;
       for (std::int64_t j = 0; j < kStrip; ++j) tile[place * kStrip + j] = formula::resampled(sums[j]);
     }
@@ -115,7 +115,7 @@ void resize(const std::uint8_t* rgb, std::int64_t row_bytes, const Box& box, std
   for (int c = 0; c < 3; ++c) {
     const Job job{rgb + box.top * row_bytes + 3 * box.left + c, row_bytes, part.width, out.stride, flip};
     std::fill(scratch.sums.begin(), scratch.sums.end(), formula::kResampleHalf);
-    std::int64_t first_open = 0;  // outputs before it have all their rows
+    std::int64_t first_open = 0;  // earlier outputs are complete
     for (std::int64_t top = taps.first[0]; top < end; top += kStrip) {
       const std::int64_t bottom = std::min(top + kStrip, end);
       horizontal_pass(job, top, bottom - top, scratch);

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// How a formula is spread over a tensor. A formula is a small copyable struct of raw pointers whose call operator is a
-// KOKKOS_FORCEINLINE_FUNCTION of one element (or of one matrix row); it is written once, and the launchers map it onto
-// an execution space: launch_host.hpp onto the processor, launch_device.hpp onto a device, row_team.hpp both for matrix
-// rows. Formulas are named structs and not lambdas: CUDA knows no kernel made of a lambda inside a generic lambda,
-// which is what on_space() calls. Included by src/kernels/*.cpp only (Kokkos headers stay inside .cpp files).
+// Applies a formula to a tensor. A formula is a small copyable struct of raw pointers whose call operator is a
+// KOKKOS_FORCEINLINE_FUNCTION of one element (or of one matrix row). It is written once; launch_host.hpp runs it on the
+// processor, launch_device.hpp on a device, and row_team.hpp runs formulas of matrix rows on both. Formulas are named
+// structs because on_space() calls a generic lambda, and CUDA allows no kernel made of a lambda inside one. Included by
+// src/kernels/*.cpp only (Kokkos headers stay inside .cpp files).
 //
-// A tensor [segments, rows, c] is walked in "wide rows" of `width` = copies * c elements. Small or odd channel counts
-// are widened to several rows at once, so that a row is always long and contiguous. A segment is an image where
-// parameters or results differ from image to image, else the whole tensor. Work is cut by the tensor's shape alone and
-// partial results are added in order: the same bits in every run and for every number of threads.
+// Kernels walk a tensor [segments, rows, c] in "wide rows" of `width` = copies * c elements. With small or odd channel
+// counts, a wide row joins several rows, so that it is always long and contiguous. A segment is one image if parameters
+// or results differ between images, else the whole tensor. The tensor's shape alone decides how work is divided, and
+// partial results are added in order, so the bits are the same in every run and for every number of threads.
 #pragma once
 
 #include <Kokkos_Core.hpp>
@@ -39,7 +39,7 @@ using device::Tensor;
 #if defined(SEER_KERNELS_CUDA)
 using Device = Kokkos::Cuda;
 #else
-struct Device;  // there is none
+struct Device;  // never defined
 #endif
 using Host = Kokkos::DefaultHostExecutionSpace;
 template <class Space>
@@ -60,7 +60,7 @@ decltype(auto) on_space(const Queue& queue, Run&& run) {
 }
 
 #if defined(SEER_KERNELS_CUDA)
-/// Kokkos' name for the queue's stream.
+/// The Kokkos execution space instance for the queue's stream.
 inline const Device& device_of(const Queue& queue);
 #endif
 
@@ -70,12 +70,12 @@ Space space_of([[maybe_unused]] const Queue& queue) {
   if constexpr (kOnDevice<Space>) return device_of(queue);
 #endif
   if constexpr (!kOnDevice<Space>) {
-    static const Space& host = *new Space();  // newer Kokkos ask the heap for each; outlives Kokkos, so never destroyed
+    static const Space& host = *new Space();  // making one may allocate; outlives Kokkos, so never destroyed
     return host;
   }
 }
 
-/// Names are strings on the heap, and nobody's unless a profiler listens.
+/// Names are heap strings, so makes one only if a profiler is loaded.
 inline std::string name_of(const char* label) {
   return Kokkos::Profiling::profileLibraryLoaded() ? std::string(label) : std::string();
 }
@@ -93,8 +93,8 @@ inline void need_f32(const Tensor& tensor) {
   ensure(tensor.data != nullptr || tensor.elems() == 0, "a kernel was given an empty tensor");
 }
 
-/// Calls run.operator()<T>() with the type in which elements of `type` are stored: the one switch between types. A
-/// formula reads them as floats and gives a float.
+/// Calls run.operator()<T>() with the C++ type of elements of `type`: the one switch between types. Formulas read the
+/// elements as floats and return floats.
 template <class Run>
 decltype(auto) with_element(DType type, Run&& run) {
   switch (type) {
@@ -108,7 +108,7 @@ decltype(auto) with_element(DType type, Run&& run) {
   }
 }
 
-/// Calls run.operator()<Space, T>() for tensors that all store their elements alike.
+/// Calls run.operator()<Space, T>() for tensors that all have the same element type.
 template <class Run>
 decltype(auto) on_elements(const Queue& queue, std::initializer_list<Tensor> tensors, Run&& run) {
   const DType type = tensors.begin()->dtype;
@@ -129,8 +129,8 @@ T* elements(const Tensor& tensor) {
   return static_cast<T*>(tensor.data);
 }
 
-/// Temporary arrays of one kernel call, where the queue's kernels reach them. The memory stays with the thread and the
-/// queue, so repeated steps do not allocate; calls on one device queue may share it, as they run one after the other.
+/// Temporary arrays of one kernel call, in memory that the queue's kernels can reach. The thread keeps the memory for
+/// each queue, so repeated steps do not allocate. Calls on one device queue share it, because they run one at a time.
 class Scratch {
  public:
   explicit Scratch(const Queue& queue) : queue_(queue), arena_(arena(queue)) {
@@ -175,28 +175,28 @@ class Scratch {
   Arena& arena_;
 };
 
-/// Where an element of a tensor [segments, elems per segment] lies in its wide row.
+/// How a tensor [segments, elems per segment] is divided into wide rows.
 struct Layout {
-  std::int64_t segments = 1, elems = 0;  ///< elems: of one segment
-  std::int64_t c = 1, copies = 1;        ///< channels; rows side by side in a wide row
+  std::int64_t segments = 1, elems = 0;  ///< elems: per segment
+  std::int64_t c = 1, copies = 1;        ///< channels; rows joined in a wide row
   std::int64_t width() const { return c * copies; }
   std::int64_t full_rows() const { return elems / width(); }
   std::int64_t wide_rows() const { return (elems + width() - 1) / width(); }
 };
 
-/// The layout of x: one segment, or one for each image.
+/// The layout of x, with one segment or one per image.
 template <class Space>
 Layout layout_of(const Tensor& x, bool per_image = false) {
   Layout layout;
   layout.segments = per_image ? x.shape.n : 1;
   layout.elems = per_image ? x.elems() / std::max<std::int64_t>(x.shape.n, 1) : x.elems();
   layout.c = x.shape.c;
-  // Whole vectors of 16 where a few rows side by side make them, else at least long enough to hide the remainder.
+  // Prefers a multiple of 16 elements if joining a few rows gives one; else a width that makes the remainder cheap.
   constexpr std::int64_t kVector = 16, kLong = 512, kMost = 64;
   const std::int64_t rows = std::max<std::int64_t>(layout.elems / std::max<std::int64_t>(layout.c, 1), 1);
   while (layout.copies < kMost && layout.copies < rows && layout.width() < kLong) ++layout.copies;
-  // A device's vectors are of 16 bytes. Where it must, it takes more rows for them: channels that are an odd number of
-  // halves would else go two bytes at a time.
+  // A device's vectors have 16 bytes. It may join more rows to get whole vectors: with an odd number of half-precision
+  // channels it would otherwise move two bytes at a time.
   const std::int64_t vector = kOnDevice<Space> ? 16 / static_cast<std::int64_t>(dtype_bytes(x.dtype)) : kVector;
   const std::int64_t most = kOnDevice<Space> ? layout.copies + vector - 1 : 2 * layout.copies;
   for (std::int64_t more = layout.copies; more <= std::min({most, kMost, rows}); ++more) {
@@ -213,7 +213,7 @@ inline Layout flat(std::int64_t elems) {
   return {1, elems, 4096, 1};
 }
 
-/// Whether a kernel's result lies apart from everything it reads.
+/// `fresh` if a kernel's result does not overlap its inputs.
 enum class Result : bool { over_input, fresh };
 inline Result result_kind(const Tensor& out, const Tensor& a) {
   return out.data == a.data ? Result::over_input : Result::fresh;
@@ -222,7 +222,7 @@ inline Result result_kind(const Tensor& out, const Tensor& a, const Tensor& b) {
   return out.data == b.data ? Result::over_input : result_kind(out, a);
 }
 
-/// What a reducing formula gives for one element: up to three terms to add up for its channel, and a value to store.
+/// The result of a reducing formula for one element: up to three terms to sum per channel, and a value to store.
 struct Terms {
   float a = 0, b = 0, c = 0, store = 0;
 };
@@ -236,7 +236,7 @@ struct Terms {
 
 namespace seer::kernels::launch {
 
-/// body(segment, channel) for every pair.
+/// Calls body(segment, channel) for every pair.
 template <class Space, class Body>
 void channels(const Queue& queue, const char* label, std::int64_t segments, std::int64_t c, const Body& body) {
 #if defined(SEER_KERNELS_CUDA)
@@ -245,8 +245,8 @@ void channels(const Queue& queue, const char* label, std::int64_t segments, std:
   if constexpr (!kOnDevice<Space>) loop<Space>(queue, label, segments, detail::HostChannels<Body>{body, c});
 }
 
-/// How many values a parameter's array has for a segment: on the host they are repeated over the wide row, on a device
-/// every thread keeps those of its channels.
+/// Length, per segment, of a parameter's array. The host repeats the values over the wide row; on a device, every
+/// thread keeps the values of its channels.
 template <class Space>
 std::int64_t stride_of(const Layout& layout) {
   return kOnDevice<Space> ? layout.c : layout.width();
@@ -285,7 +285,7 @@ struct Given {
 
 }  // namespace detail
 
-/// Per-channel values formula(segment, channel), as the formulas want them: [segments, stride_of(layout)].
+/// Per-channel values formula(segment, channel), in the form that formulas read: [segments, stride_of(layout)].
 template <class Space, class Formula>
 const float* channel_values(const Queue& queue, Scratch& scratch, const Layout& layout, std::int64_t segments,
                             const Formula& formula) {
@@ -298,7 +298,7 @@ const float* channel_values(const Queue& queue, Scratch& scratch, const Layout& 
   return values;
 }
 
-/// Two of them, in one launch where a launch counts.
+/// Two such arrays; on a device in one launch.
 template <class Space, class First, class Second>
 std::pair<const float*, const float*> channel_values(const Queue& queue, Scratch& scratch, const Layout& layout,
                                                      std::int64_t segments, const First& first, const Second& second) {
@@ -314,7 +314,7 @@ std::pair<const float*, const float*> channel_values(const Queue& queue, Scratch
   }
 }
 
-/// The same for values that exist already; used in place where nothing has to be repeated or converted.
+/// The same for existing values. Returns `values` itself if nothing must be repeated or converted.
 template <class Space, class T>
 const float* repeated(const Queue& queue, Scratch& scratch, const Layout& layout, std::int64_t segments,
                       const T* values) {
@@ -324,7 +324,7 @@ const float* repeated(const Queue& queue, Scratch& scratch, const Layout& layout
   return channel_values<Space>(queue, scratch, layout, segments, detail::Given<T>{values, layout.c});
 }
 
-/// out[i] = formula(segment, i, k) for every element i, k its place in the wide row.
+/// out[i] = formula(segment, i, k) for every element i, where k is its index in the wide row.
 template <class Space, class T, class Formula>
 void map(const Queue& queue, const char* label, const Layout& layout, T* out, const Formula& formula,
          [[maybe_unused]] Result result = Result::over_input) {
@@ -334,8 +334,8 @@ void map(const Queue& queue, const char* label, const Layout& layout, T* out, co
   if constexpr (!kOnDevice<Space>) host_map(queue, label, layout, out, formula, result);
 }
 
-/// finish(segment, channel, sums) with sums[N] (double) the formula's terms added over the rows of the segment
-/// (per_segment) or of all segments (segment = 0). With kStore the formula's `store` is written to `out` in passing.
+/// Calls finish(segment, channel, sums), where sums[N] (double) are the formula's terms summed over the rows of the
+/// segment (per_segment) or of all segments (segment = 0). With kStore, also writes the formula's `store` to `out`.
 template <class Space, int N, bool kStore = false, class Formula, class Finish, class T = float>
 void reduce(const Queue& queue, const char* label, Scratch& scratch, const Layout& layout, bool per_segment,
             const Formula& formula, const Finish& finish, T* out = nullptr) {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Formulas on a device. A thread has V neighbouring elements of a wide row (16 bytes where the layout allows) and walks
-// down the rows: what belongs to its channels is read once into registers, activations go by whole vectors. For that a
-// formula tells its pointers by kind in `fields(visit)`: elements(p) is indexed by element, channels(p) by channel,
-// images(p) by segment and channel, segments(p) by segment; channels(p, make) are values that each thread makes for
-// itself. The launcher copies the formula, sets the copy's pointers to registers and calls it with the places there, so
-// the formula itself is the one the processor runs. Part of launch.hpp.
+// Runs formulas on a device. A thread handles V neighbouring elements of a wide row (16 bytes if the layout allows) and
+// walks down the rows. It reads its channels' parameters once into registers and moves activations as whole vectors.
+// For this a formula lists its pointers by kind in `fields(visit)`: elements(p) is indexed by element, channels(p) by
+// channel, images(p) by segment and channel, segments(p) by segment; the values of channels(p, make) are computed by
+// each thread. The launcher copies the formula, points the copy to registers and calls it with indices into these, so
+// host and device run the same formula. Part of launch.hpp.
 #pragma once
 
 #include <map>
@@ -16,8 +16,8 @@
 
 namespace seer::kernels::launch {
 
-/// An instance for each stream, kept: making one allocates, and ending one waits for its stream. They are never
-/// destroyed, since a stream may be gone before Kokkos is.
+/// Keeps one instance per stream, since making one allocates and destroying one waits for its stream. They are never
+/// destroyed, because a stream may end before Kokkos does.
 inline const Device& device_of(const Queue& queue) {
   static std::mutex mutex;
   static auto* const instances = new std::map<void*, Device>;
@@ -36,11 +36,11 @@ struct DeviceChannels {
   KOKKOS_FUNCTION void operator()(std::int64_t i) const { body(i / c, i % c); }
 };
 
-constexpr int kTeam = 256;                                    // threads of a team
+constexpr int kTeam = 256;                                    // threads per team
 constexpr std::int64_t kManyThreads = std::int64_t{1} << 18;  // enough to keep any device busy
 constexpr int kMostInputs = 4, kMostParameters = 8;
 
-/// Whether all that is indexed by element begins where vectors may.
+/// Checks that all pointers indexed by element are aligned for vectors.
 struct Aligned {
   bool yes = true;
   template <class T>
@@ -54,8 +54,8 @@ struct Aligned {
   KOKKOS_FORCEINLINE_FUNCTION void segments(const float*&) {}
 };
 
-/// What readers set a formula's pointers to. Apart from the readers, so that a compiler sees a reader's count as a
-/// number before it deals with the arrays, and these become registers.
+/// The arrays to which readers point a formula. They are separate from the readers, so that the compiler knows a
+/// reader's count before it handles the arrays and can put these into registers.
 template <int V>
 struct ParameterStore {
   float values[kMostParameters][V];
@@ -65,7 +65,7 @@ struct ElementStore {
   alignas(16) unsigned char values[kMostInputs][V * kBytes];
 };
 
-/// Reads the parameters of V places from `k` of the wide row on.
+/// Reads the parameters of V elements, starting at index k of the wide row.
 template <int V>
 struct ParameterReader {
   std::int64_t segment, c;
@@ -103,7 +103,7 @@ struct ParameterReader {
   }
 };
 
-/// sizeof(T) * V bytes between memory and registers, in the largest pieces there are.
+/// Moves sizeof(T) * V bytes between memory and registers, in the largest pieces possible.
 template <int V, class T>
 KOKKOS_FORCEINLINE_FUNCTION void read_vector(const T* from, T* to) {
   if constexpr (V * sizeof(T) % 16 == 0) {
@@ -118,7 +118,7 @@ KOKKOS_FORCEINLINE_FUNCTION void read_vector(const T* from, T* to) {
   }
 }
 
-/// Reads V elements from `i` on, of which `count` are there.
+/// Reads V elements, starting at element i; only `count` of them exist.
 template <int V, int kBytes = 4>
 struct ElementReader {
   std::int64_t i;
@@ -149,7 +149,7 @@ struct ElementReader {
   KOKKOS_FORCEINLINE_FUNCTION void segments(const float*&) {}
 };
 
-/// Said as an instruction where it is 16 bytes: compilers take the two branches together and write element by element.
+/// Uses an explicit store instruction for 16 bytes: compilers would merge the two branches and write single elements.
 template <int V, class T>
 KOKKOS_FORCEINLINE_FUNCTION void write(const T* from, T* to, int count) {
   if (count == V) {
@@ -174,15 +174,15 @@ KOKKOS_FORCEINLINE_FUNCTION int there(int most, std::int64_t left) {
   return left < most ? static_cast<int>(left) : most;
 }
 
-/// A layout as a device's threads see it.
+/// A layout with its division into device threads.
 struct Grid {
-  std::int64_t segments, elems, c, width, wide_rows, columns;  ///< columns: threads beside each other in a wide row
+  std::int64_t segments, elems, c, width, wide_rows, columns;  ///< columns: threads per wide row
 };
 inline Grid grid_of(const Layout& layout, int vector) {
   return {layout.segments, layout.elems, layout.c, layout.width(), layout.wide_rows(), layout.width() / vector};
 }
 
-/// Whether threads may take V elements at once.
+/// True if threads may handle V elements at once.
 template <int V, class Formula>
 bool vectors_fit(const Layout& layout, Formula formula, const void* out) {
   Aligned aligned;
@@ -191,8 +191,8 @@ bool vectors_fit(const Layout& layout, Formula formula, const void* out) {
          reinterpret_cast<std::uintptr_t>(out) % 16 == 0;
 }
 
-/// run.operator()<V>() with the most elements that a thread may take at once: 16 bytes; half of it where images have
-/// such lengths, as those of 256GF's late stages; else one element.
+/// Calls run.operator()<V>() with the most elements that a thread may handle at once: 16 bytes; 8 bytes if only that
+/// divides the images, as in 256GF's late stages; else one element.
 template <class T, class Formula, class Run>
 void with_vectors(const Layout& layout, const Formula& formula, const void* out, const Run& run) {
   constexpr int kMost = static_cast<int>(16 / sizeof(T));
@@ -205,7 +205,7 @@ void with_vectors(const Layout& layout, const Formula& formula, const void* out,
   }
 }
 
-/// One thread of map(): V places of every `groups`-th wide row, two rows at a time so that more is under way.
+/// One thread of map(): V elements of every `groups`-th wide row, two rows at a time to have more loads in flight.
 template <int V, class Formula, class T>
 struct DeviceMap {
   static constexpr int kTogether = 2;
@@ -221,8 +221,8 @@ struct DeviceMap {
     ParameterReader<V> parameters{segment, grid.c, static_cast<int>(k), kept.values};
     f.fields(parameters);
     for (std::int64_t row = rest % groups; row < grid.wide_rows; row += kTogether * groups) {
-      // No branch around what sets the pointers: they must be known to point to registers. Where nothing is there,
-      // zeros are read and nothing is written.
+      // No branch around the code that sets the pointers: the compiler must know that they point to registers. Beyond
+      // the end, it reads zeros and writes nothing.
       Formula g[kTogether];
       ElementStore<V> store[kTogether];
       ElementReader<V> in[kTogether];
@@ -251,7 +251,7 @@ template <int V, class Formula, class T>
 void run_map(const Queue& queue, const char* label, const Layout& layout, T* out, const Formula& formula) {
   const Grid grid = grid_of(layout, V);
   const std::int64_t threads = grid.segments * grid.columns * grid.wide_rows;
-  const std::int64_t rows = std::clamp<std::int64_t>(threads / kManyThreads, 1, 16);  // of a thread
+  const std::int64_t rows = std::clamp<std::int64_t>(threads / kManyThreads, 1, 16);  // per thread
   const std::int64_t groups = (grid.wide_rows + rows - 1) / rows;
   loop<Device>(queue, label, grid.segments * groups * grid.columns,
                DeviceMap<V, Formula, T>{formula, out, grid, groups});

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Formulas on the processor: tiles of wide rows, inner loops that are long, contiguous and vectorised, with the
-// parameters of a channel repeated as often as rows lie side by side. Part of launch.hpp.
+// Runs formulas on the processor, in tiles of wide rows. Inner loops are long, contiguous and vectorised, so a
+// channel's parameters are repeated for every row that a wide row joins. Part of launch.hpp.
 #pragma once
 
 #include "launch.hpp"
@@ -26,10 +26,10 @@ struct HostChannels {
   }
 };
 
-constexpr std::int64_t kTileElems = std::int64_t{1} << 19;  // elements of one unit of work
+constexpr std::int64_t kTileElems = std::int64_t{1} << 19;  // elements per unit of work
 constexpr std::int64_t kUnroll = 4;                         // wide rows reduced together
 
-/// Units of work: `rows` wide rows of one segment, or `segments` whole segments where those are small.
+/// Units of work: `rows` wide rows of one segment, or `segments` whole segments if they are small.
 struct Tiling {
   std::int64_t rows = 1, segments = 1, per_segment = 1, count = 1;
 };
@@ -45,7 +45,7 @@ inline Tiling tile(const Layout& layout, bool join_segments) {
   return tiling;
 }
 
-/// Copies past the caches: a large result that nobody reads soon need not be fetched before it is written.
+/// Copies past the caches, so that a large result that nobody reads soon is not fetched before it is written.
 template <class T>
 inline void stream_out(const T* from, T* to, std::int64_t count) {
   std::int64_t i = 0;
@@ -62,7 +62,7 @@ inline void stream_out(const T* from, T* to, std::int64_t count) {
   for (; i < count; ++i) to[i] = from[i];
 }
 
-/// Host body of map(): one tile, row after row, because the processor's prefetchers follow straight streams best.
+/// Host body of map(): one tile, row after row, because prefetchers follow sequential streams best.
 template <bool kStream, class Formula, class T>
 struct HostMap {
   static constexpr std::int64_t kBuffer = 2048;
@@ -101,7 +101,7 @@ struct HostMap {
   }
 };
 
-/// From this size on a fresh result is streamed: it would not survive in a core's share of the last-level cache.
+/// Streams fresh results of at least this size: they would not stay in a core's share of the last-level cache.
 constexpr std::int64_t kStreamBytes = std::int64_t{16} << 20;
 
 }  // namespace detail
@@ -120,9 +120,9 @@ void host_map(const Queue& queue, const char* label, const Layout& layout, T* ou
 
 namespace detail {
 
-/// Host body of reduce(): one tile into partial[item][N][width]. Floats are added over short runs of rows only, then in
-/// double. Four rows are computed together, which quarters the traffic of the accumulators; as the prefetchers lose
-/// four short streams in one page, the next four rows are asked for in straight order meanwhile.
+/// Host body of reduce(): sums one tile into partial[item][N][width]. Adds in float over short runs of rows only, then
+/// in double. Handles four rows together, which quarters the accumulators' memory traffic. Hardware prefetchers lose
+/// track of four short streams in one page, so it prefetches the next four rows itself, in sequential order.
 template <int N, bool kStore, class Formula, class T>
 struct HostReduce {
   static constexpr std::int64_t kRun = 64, kStep = 64;
@@ -168,7 +168,7 @@ struct HostReduce {
       for (const auto* input : f.inputs()) {
         const auto* next = input + i0 + kUnroll * (width + k0);
         for (std::int64_t j = 0; j < kUnroll * kStep; j += static_cast<std::int64_t>(64 / sizeof(*input)))
-          __builtin_prefetch(next + j, 0, 2);  // to L2: the first level has too few ways
+          __builtin_prefetch(next + j, 0, 2);  // into L2: L1 has too few ways
       }
 #pragma omp simd
       for (std::int64_t k = k0; k < k1; ++k) {
@@ -201,7 +201,7 @@ struct HostReduce {
   }
 };
 
-/// What follows the tiles: their partial results, added in order.
+/// Adds the tiles' partial results in order.
 template <int N, class Finish>
 struct HostFinish {
   Finish finish;

@@ -33,7 +33,7 @@ struct RowContrast {
   std::int64_t columns, images, crops, first;
   double inv_temperature;
   float *log_all, *log_positive;
-  double *loss, *hits;  // of each row
+  double *loss, *hits;  // per row
   template <class Team>
   KOKKOS_INLINE_FUNCTION void operator()(const Team& team, std::int64_t row) const {
     constexpr float kNever = -std::numeric_limits<float>::infinity();
@@ -71,9 +71,9 @@ struct Sum {
 };
 
 struct Attraction {
-  const float *a, *log_all, *log_positive;  // of the columns
-  std::int64_t self, images, same, end;     // the row's column, and where its image's columns begin and end
-  float own_all, own_positive;              // of the row
+  const float *a, *log_all, *log_positive;  // per column
+  std::int64_t self, images, same, end;     // the row's own column; first and end of its image's columns
+  float own_all, own_positive;              // values of the row
   double inv_temperature;
   float weight;
   template <class Visit>

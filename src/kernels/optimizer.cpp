@@ -13,12 +13,12 @@ namespace {
 
 using launch::Scratch;
 
-/// A stretch of one range of a flat block: the unit of work, so that tensors of ten and of ten million elements are
-/// spread alike.
+/// A part of one range of a flat block: the unit of work, so that tensors of ten and of ten million elements are
+/// distributed evenly.
 struct Piece {
   std::int64_t begin, end, range;
 };
-/// A device's teams are many, and each has many threads.
+/// Smaller on a device, which runs many teams of many threads.
 template <class Space>
 constexpr std::int64_t kPieceElems = std::int64_t{1} << (launch::kOnDevice<Space> ? 14 : 16);
 
@@ -58,8 +58,8 @@ KOKKOS_INLINE_FUNCTION Coefficients coefficients(const UpdateRule& rule, double 
   return {static_cast<float>(alpha * factor), static_cast<float>(alpha * decay)};
 }
 
-/// Where FlatRanges keeps what: the pieces of all ranges in order, and the first piece of each range and of none.
 }  // namespace
+/// The contents of FlatRanges: the pieces of all ranges in order; the first piece of each range, and their number.
 struct FlatTables {
   const Piece* pieces;
   const std::int64_t* first;
@@ -71,7 +71,7 @@ struct FlatTables {
 };
 namespace {
 
-/// Bits of the magnitude: they are ordered as the magnitudes are, with infinity and then NaN above all.
+/// Bits of the magnitude. They have the same order as the magnitudes, with infinity and then NaN above all.
 KOKKOS_FORCEINLINE_FUNCTION std::uint32_t magnitude(float x) {
   std::uint32_t bits;
   std::memcpy(&bits, &x, sizeof bits);
@@ -128,7 +128,7 @@ struct Step {
   }
 };
 
-/// The squares of a range's pieces, added up.
+/// The sum of squares of a range, from those of its pieces.
 struct RangeSquares {
   const double* partial;
   const std::int64_t* first;
@@ -138,7 +138,7 @@ struct RangeSquares {
   }
 };
 
-/// The first piece in which something was found, and where there.
+/// FirstFound: the first piece with a match, and from it the index of the match.
 struct Found {
   const std::int64_t* places;
   template <class Visit>
@@ -202,7 +202,7 @@ FlatRanges::FlatRanges(device::Space space, std::span<const Range> ranges)
     : ranges_(static_cast<std::int64_t>(ranges.size())), elems_(elems(ranges)) {
   Queue queue{.space = space};
   if (space == device::Space::planned) {
-    return;  // nothing reads it
+    return;  // a planned queue reads no tables
   }
   launch::on_space(queue, [&]<class Space>() {
     const std::vector<Piece> pieces = cut<Space>(ranges);

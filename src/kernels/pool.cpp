@@ -6,7 +6,7 @@
 namespace seer::kernels {
 namespace {
 
-/// One pixel of the result and one channel.
+/// Computes one pixel and channel of the result.
 template <class T>
 struct LargestOfWindow {
   const T* x;
@@ -17,7 +17,7 @@ struct LargestOfWindow {
     const std::int64_t image = pixel / (out_h * out_w), top = pixel / out_w % out_h * 2 - 1,
                        left = pixel % out_w * 2 - 1;
     float most = -std::numeric_limits<float>::infinity();
-    std::int32_t place = 4;  // the middle, which is always there
+    std::int32_t place = 4;  // the middle pixel, which always exists
     for (std::int32_t k = 0; k < 9; ++k) {
       const std::int64_t row = top + k / 3, column = left + k % 3;
       if (row < 0 || row >= h || column < 0 || column >= w) continue;
@@ -30,7 +30,7 @@ struct LargestOfWindow {
   }
 };
 
-/// One pixel of the source: the gradients of the windows, four at most, whose largest it is.
+/// Gradient of one source pixel: the sum over the windows, at most four, whose largest value it is.
 template <class T>
 struct FromWindows {
   const T* d_pooled;

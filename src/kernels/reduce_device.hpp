@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// reduce() on a device: one pass over the activations, no atomics. A team has `side` threads beside each other in the
-// wide row and `down` below each other; each adds up its rows in float over short runs and then in double, the team
-// adds its threads in order, and a second kernel adds the teams' results in order. The cut depends on the shape alone,
-// so the sums are the same bits in every run. Part of launch.hpp.
+// reduce() on a device: one pass over the activations, no atomics. A team is `side` threads wide along the wide row and
+// `down` threads deep across rows. Each thread adds its rows in float over short runs, then in double. The team adds
+// its threads' sums in order, and a second kernel adds the teams' sums in order. The division of work depends on the
+// shape alone, so every run gives the same bits. Part of launch.hpp.
 #pragma once
 
 #include "launch_device.hpp"
@@ -10,11 +10,11 @@
 namespace seer::kernels::launch {
 namespace detail {
 
-/// How the rows are dealt out: league = groups of segments x parts of a segment's rows x pieces of the wide row.
+/// Division into teams: groups of segments x parts of a segment's rows x pieces of the wide row.
 struct Deal {
-  std::int64_t pieces = 1, side = 1, down = 1;  ///< teams beside each other; threads of a team
-  std::int64_t parts = 1, rows = 1;             ///< teams below each other in a segment; rows of each
-  std::int64_t joined = 1, groups = 1;          ///< segments a team goes through; so many teams for all
+  std::int64_t pieces = 1, side = 1, down = 1;  ///< teams per wide row; threads of a team along it and across rows
+  std::int64_t parts = 1, rows = 1;             ///< teams per segment's rows; rows per team
+  std::int64_t joined = 1, groups = 1;          ///< segments per team; number of such groups
   std::int64_t teams() const { return pieces * parts * groups; }
 };
 inline Deal deal(const Grid& grid, bool per_segment) {
@@ -24,7 +24,7 @@ inline Deal deal(const Grid& grid, bool per_segment) {
   d.pieces = up(grid.columns, kSide);
   d.side = up(grid.columns, d.pieces);
   d.down = std::clamp<std::int64_t>(grid.wide_rows, 1, kTeam / d.side);
-  // Parts: enough teams for the device, but no shorter columns than a few rows, and results that stay small.
+  // Parts: enough teams to fill the device, but at least one row per thread, and few partial results.
   const std::int64_t most = up(grid.wide_rows, d.down), wanted = up(kTeams, d.pieces * grid.segments);
   d.parts = std::clamp<std::int64_t>(std::max(wanted, up(most, kRowsOfThread)), 1, std::min(most, kMostParts));
   d.rows = up(grid.wide_rows, d.parts);
@@ -120,7 +120,7 @@ struct DeviceReduce {
   }
 };
 
-/// The teams' results, added in order: 32 channels a team, eight threads a channel, which then are added in order, too.
+/// Adds the teams' results in order, with 32 channels per team and eight threads per channel; then adds those in order.
 template <int N, class Finish>
 struct DeviceFinish {
   static constexpr int kLanes = 32, kThreads = kTeam / kLanes;

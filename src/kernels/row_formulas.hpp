@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Formulas along a row that several kernels share (row_team.hpp).
+// Formulas along a row, shared by several kernels (row_team.hpp).
 #pragma once
 
 #include "row_team.hpp"
@@ -39,7 +39,7 @@ struct Product {
   KOKKOS_FORCEINLINE_FUNCTION double operator()(std::int64_t k) const { return wide(a[k]) * wide(b[k]); }
 };
 
-/// Times a double.
+/// x times a double factor.
 struct Stretched {
   const float* x;
   double factor;
@@ -50,7 +50,7 @@ struct Stretched {
   KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t k) const { return static_cast<float>(wide(x[k]) * factor); }
 };
 
-/// What a formula of (team, row) gives for each row.
+/// Stores the result of a formula of (team, row) for each row.
 template <class Body, class T>
 struct Kept {
   Body body;

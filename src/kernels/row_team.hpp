@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Kernels whose unit is a matrix row or a piece of a flat block: sums and maxima along it, then a pass that uses them.
-// Their formulas are structs with a call operator of (team, row). What they do along the row is told by smaller
-// formulas, f(k) of the row's place k (or f(k, place), where the place itself counts), which name their pointers in
-// `fields` as launch_device.hpp wants them.
+// Their formulas are structs with a call operator of (team, row). Work along the row is written as smaller formulas
+// f(k), which read element k through their pointers, or f(k, place), which also use its index in the row. These list
+// their pointers in `fields`, as launch_device.hpp describes.
 #pragma once
 
 #include <type_traits>
@@ -11,7 +11,7 @@
 
 namespace seer::kernels::launch {
 
-/// What a formula gives for two arrays at a time.
+/// The result of a formula for two output arrays.
 struct Pair {
   float first, second;
 };
@@ -31,18 +31,18 @@ using ValueOf = std::decay_t<decltype(value_at(std::declval<const Formula&>(), 0
 
 }  // namespace detail
 
-/// The threads that share one row (or one piece of a flat block): on the host a single one with vectorised loops.
+/// The threads that share one row (or one piece of a flat block): on the host, a single thread with vectorised loops.
 struct HostRow {
-  /// Whether this thread is the one that writes what the row has once.
+  /// True for the one thread that writes values that a row has only once.
   KOKKOS_INLINE_FUNCTION bool leads() const { return true; }
-  /// out[k] = formula(k). out may be what the formula reads.
+  /// out[k] = formula(k). The formula may read out.
   template <class Formula, class T>
   KOKKOS_INLINE_FUNCTION void write(std::int64_t count, const Formula& formula, T* out) const {
     const Formula f = formula;
 #pragma omp simd
     for (std::int64_t k = 0; k < count; ++k) out[k] = detail::value_at(f, k, k);
   }
-  /// Of a formula that gives a Pair.
+  /// The same for a formula that returns a Pair.
   template <class Formula>
   KOKKOS_INLINE_FUNCTION void write(std::int64_t count, const Formula& formula, float* a, float* b) const {
     const Formula f = formula;
@@ -61,7 +61,7 @@ struct HostRow {
     for (std::int64_t k = 0; k < count; ++k) total += static_cast<double>(f(k));
     return total;
   }
-  /// What is added up is written as well.
+  /// Also writes the values to out.
   template <class Formula>
   KOKKOS_INLINE_FUNCTION double sum(std::int64_t count, const Formula& formula, float* out) const {
     const Formula f = formula;
@@ -74,14 +74,14 @@ struct HostRow {
     }
     return total;
   }
-  /// One by one, where the order counts.
+  /// Adds one by one, for sums whose order matters.
   template <class Formula>
   KOKKOS_INLINE_FUNCTION double sum_in_order(std::int64_t count, const Formula& formula) const {
     double total = 0;
     for (std::int64_t k = 0; k < count; ++k) total += static_cast<double>(formula(k));
     return total;
   }
-  /// Largest value, -inf for none; NaN is passed over.
+  /// Largest value; -inf if there is none. Ignores NaN.
   template <class Formula>
   KOKKOS_INLINE_FUNCTION auto max(std::int64_t count, const Formula& formula) const {
     using T = detail::ValueOf<Formula>;
@@ -94,7 +94,7 @@ struct HostRow {
     }
     return most;
   }
-  /// First index for which condition holds, or -1.
+  /// First index for which the condition holds, or -1.
   template <class Condition>
   KOKKOS_INLINE_FUNCTION std::int64_t first(std::int64_t count, const Condition& condition) const {
     const Condition f = condition;
@@ -116,7 +116,7 @@ struct HostRow {
 #if defined(SEER_KERNELS_CUDA)
 namespace detail {
 
-/// How many elements lie before the first that begins 16 bytes: the same for all pointers, or there are no vectors.
+/// Number of elements before the first 16-byte boundary. Vectors need the same number for all pointers.
 struct Boundary {
   int elems = -1;
   bool same = true;
@@ -135,9 +135,10 @@ struct Boundary {
 
 }  // namespace detail
 
-/// On a device a team. Each thread takes four neighbouring places, 16 bytes of floats, of every 1024, where all arrays
-/// begin alike towards 16 bytes; the places before the first whole vector go one by one. The team's threads are added
-/// up in a fixed tree, and all of them get the result. What a pass writes, the next one may read: each ends together.
+/// On a device, a team shares the row. If all arrays have the same offset to a 16-byte boundary, each thread handles
+/// four neighbouring elements (16 bytes of floats) of every 1024; elements before the first whole vector go one by one.
+/// Sums over the team use a fixed tree, and all threads get the result. Each pass ends with a barrier or a reduction,
+/// so the next one may read what it wrote.
 struct DeviceRow {
   const detail::TeamMember& team;
 
@@ -185,7 +186,7 @@ struct DeviceRow {
     team.team_reduce(Kokkos::Sum<double>(total));
     return total;
   }
-  /// In the device's own order, which is always the same.
+  /// Uses the device's order, which is the same in every run.
   template <class Formula>
   KOKKOS_FORCEINLINE_FUNCTION double sum_in_order(std::int64_t count, const Formula& formula) const {
     return sum(count, formula);
@@ -233,7 +234,7 @@ struct DeviceRow {
   }
 
  private:
-  /// take<V>(formula on registers, k, how many of V places are there) for all places of this thread.
+  /// Calls take<V>(formula on registers, k, number of existing elements) for all groups of V elements of this thread.
   template <class Formula, class Take>
   KOKKOS_FORCEINLINE_FUNCTION void places(std::int64_t count, const Formula& formula, detail::Boundary boundary,
                                           const Take& take) const {
@@ -271,7 +272,7 @@ struct HostRows {
   void operator()(std::int64_t row) const { body(HostRow{}, row); }
 };
 
-/// body(team, row) for every row; body's loops over the row go through the team.
+/// Calls body(team, row) for every row. The body runs its loops over the row through the team.
 template <class Space, class Body>
 void rows(const Queue& queue, const char* label, std::int64_t count, const Body& body) {
 #if defined(SEER_KERNELS_CUDA)

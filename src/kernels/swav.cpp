@@ -71,7 +71,7 @@ struct Raised {
   }
 };
 
-/// *out = factor * the sum of body(team, row) over rows, added up in order.
+/// *out = factor * the sum of body(team, row) over rows, added in order.
 template <class Body>
 void sum_over_rows(Queue& queue, const char* label, std::int64_t count, const Body& body, double* out,
                    double factor = 1) {
@@ -208,7 +208,7 @@ void add_predictions(Queue& queue, const Tensor& scores, float temperature, doub
     float *largest = scratch.get<float>(count), *reciprocal = scratch.get<float>(count);
     launch::rows<Space>(queue, "kernels/softmax_sums", count,
                         RowSoftmaxSums{s, k_count, inv_temperature, largest, reciprocal});
-    launch::Layout layout;  // one segment a row: the formula needs the row
+    launch::Layout layout;  // one segment per row, because the formula needs the row
     layout.segments = count;
     layout.elems = layout.c = k_count;
     launch::reduce<Space, 1>(queue, "kernels/add_predictions", scratch, layout, false,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Formulas of SwAV's kernels, one row of scores or codes each (row_team.hpp).
+// Formulas of SwAV's kernels; each handles one row of scores or codes (row_team.hpp).
 #pragma once
 
 #include <cmath>
@@ -43,8 +43,8 @@ struct RowExponentials {
   template <class Team>
   KOKKOS_INLINE_FUNCTION double operator()(const Team& team, std::int64_t row) const {
     const float* a = s + row * k_count;
-    // A row that lies so far below the rest that all of it would vanish in float is lifted until its best is
-    // exp(-60): its share of the prototypes' first sums stays nothing, and from then on rows are scaled anyway.
+    // A row so far below the maximum that all its entries would underflow in float is shifted up until its largest
+    // entry is exp(-60). Its share of the first prototype sums stays negligible, and later steps scale rows anyway.
     const float best = team.max(k_count, Value<>{a});
     const float most = *maximum, top = best + reach < most ? best + reach : most;
     return team.sum(k_count, Exponential{a, top, factor}, out + row * k_count);
@@ -79,7 +79,7 @@ struct Repaired {
   KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t k) const { return b[k] == kInfinity ? instead : b[k]; }
 };
 
-/// Infinite entries replaced by the largest finite one, where there is one; gives the row's sum.
+/// Replaces infinite entries by the largest finite one, if there is one. Returns the row's sum.
 struct RowRepair {
   float* q;
   std::int64_t k_count;
@@ -91,7 +91,7 @@ struct RowRepair {
   }
 };
 
-/// a * f in double, and what becomes of it.
+/// a * f in double.
 struct Share {
   const float* a;
   const double* f;
@@ -166,7 +166,7 @@ struct Times {
   }
   KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t k) const { return x[k] * factor; }
 };
-/// Divided by the sum of all entries. A sum that is infinite or NaN is reported as trouble.
+/// Divides by the sum of all entries. Reports an infinite or NaN sum as trouble.
 struct RowDivide {
   float* data;
   const double* total;
@@ -190,7 +190,7 @@ struct Nothing {
   KOKKOS_FORCEINLINE_FUNCTION bool operator()(std::int64_t k) const { return s[k] == 0.0; }
 };
 
-/// All factors in one row, as each may need the largest finite one.
+/// One row holds all factors, because each may need the largest finite one.
 struct Factors {
   double* sums;
   std::int64_t count;
@@ -258,7 +258,7 @@ struct ScoreGradient {
 
 struct RowCrossEntropy {
   const float *s, *code;
-  float* gradient;  // null where no gradient is wanted
+  float* gradient;  // null if no gradient is wanted
   std::int64_t k_count;
   double inv_temperature, codes, slope;
   template <class Team>

@@ -36,7 +36,7 @@ CollapseWatch swav_collapse(const config::Config& config) {
   const auto& swav = config.swav;
   std::string advice;
   if (swav.epsilon > 0.015) advice += fmt::format(" swav.epsilon = 0.01 to 0.02 (now {});", swav.epsilon);
-  // The batch must be able to fill the prototypes: Sinkhorn spreads its images evenly over all of them.
+  // The batch needs enough images for the prototypes, because Sinkhorn spreads them evenly over all prototypes.
   advice += fmt::format(" fewer prototypes for the batch (head.prototypes = {}, data.global_batch = {})", prototypes,
                         config.data.global_batch);
   advice += swav.queue_length > 0 ? fmt::format(" or a longer queue (swav.queue_length = {})", swav.queue_length)

@@ -67,7 +67,7 @@ std::vector<std::int64_t> EmbeddingQueue::shape() const {
 
 std::vector<float> EmbeddingQueue::gather() const {
   if (length_ == 0) return {};
-  // Unrolled newest first, so that a reader need not know where the ring stood.
+  // Newest update first, so that a reader need not know the ring's position.
   const std::int64_t part = length_ * dim_, slice = images_ * dim_, updates = length_ / images_, ranks = comm_->size();
   std::vector<float> mine(static_cast<std::size_t>(assigned() * part));
   for (std::int64_t a = 0; a < assigned(); ++a) {
@@ -80,7 +80,7 @@ std::vector<float> EmbeddingQueue::gather() const {
   work_.wait();
   std::vector<float> by_rank(mine.size() * static_cast<std::size_t>(ranks)), out(by_rank.size());
   comm_->all_gather(mine, by_rank);
-  // An update's rows together, in the order of its batch: so any number of ranks can take its slices.
+  // Groups all ranks' rows by update, in batch order, so that any number of ranks can take their slices.
   for (std::int64_t r = 0; r < ranks; ++r) {
     for (std::int64_t a = 0; a < assigned(); ++a) {
       for (std::int64_t age = 0; age < updates; ++age) {
@@ -103,8 +103,8 @@ void EmbeddingQueue::restore(std::span<const float> stored, std::int64_t filled,
                 "resume with the queue length of the run that wrote it")
         .as_agreed();
   }
-  // The ring is put back as it stood, so that sums over its rows are taken in the same order and a resumed run keeps
-  // its bits.
+  // Restores the ring's position too: sums over its rows then have the same order, and a resumed run gives the same
+  // bits.
   if (place < 0) place = std::max<std::int64_t>(0, update - start_update_);
   next_ = place % updates * images_;
   for (std::int64_t a = 0; a < assigned(); ++a) {
@@ -115,7 +115,7 @@ void EmbeddingQueue::restore(std::span<const float> stored, std::int64_t filled,
     }
   }
   work_.wait();
-  // Whole updates of this batch: the global batch may have been another.
+  // Rounded to whole updates, because the global batch may have changed.
   filled_ = std::min(filled / ranks / images_ * images_, length_);
 }
 

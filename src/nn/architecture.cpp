@@ -19,7 +19,7 @@ struct Preset {
   std::int64_t group_width;
 };
 
-// Spec table 1.6. "256gf" is SEER's (256GF_1), not ClassyVision's net of that name.
+// method.md 1.5. "256gf" is SEER's network (256GF_1), not ClassyVision's of that name.
 constexpr std::array kPresets = {
     Preset{"tiny", 4, 16, 16.0, 2.0, 8},         Preset{"200mf", 13, 24, 36.44, 2.49, 8},
     Preset{"400mf", 16, 48, 27.89, 2.09, 8},     Preset{"600mf", 15, 48, 32.54, 2.32, 16},
@@ -32,14 +32,14 @@ constexpr std::array kPresets = {
     Preset{"10b", 27, 1744, 620.83, 2.52, 1010},
 };
 
-constexpr std::int64_t kDeepest = 1000, kLargest = 100000;  // beyond any RegNet; keeps nonsense from running for hours
+constexpr std::int64_t kDeepest = 1000, kLargest = 100000;  // above any RegNet; stops absurd settings
 
-// std::nearbyint rounds half to even in the default rounding mode, which is what the papers' code does.
+// std::nearbyint rounds half to even in the default rounding mode, as the papers' code does.
 std::int64_t round_even(double x) {
   return static_cast<std::int64_t>(std::nearbyint(x));
 }
 
-// torchvision's rule: to the nearest multiple (half up), but never below 0.9 of the width.
+// torchvision's rule: rounds to the nearest multiple (half up), but never below 0.9 of the width.
 std::int64_t make_divisible(std::int64_t width, std::int64_t divisor) {
   std::int64_t rounded = std::max(divisor, (width + divisor / 2) / divisor * divisor);
   if (static_cast<double>(rounded) < 0.9 * static_cast<double>(width)) rounded += divisor;
@@ -81,8 +81,8 @@ Architecture architecture(const config::Model& model) {
                       p.wm <= kLargest && p.group_width >= 1 && p.group_width <= kLargest;  // false for NaN
   if (p.depth < 1 || p.depth > kDeepest || !widths) {
     throw Error(ExitCode::input,
-                fmt::format("model: depth {}, w0 {}, wa {}, wm {}, group_width {} is no RegNet", p.depth, p.w0, p.wa,
-                            p.wm, p.group_width),
+                fmt::format("model: depth {}, w0 {}, wa {}, wm {}, group_width {} make no valid RegNet", p.depth, p.w0,
+                            p.wa, p.wm, p.group_width),
                 "wanted: depth 1 to 1000, w0 a positive multiple of 8, wa >= 0, wm > 1, group_width >= 1")
         .as_agreed();
   }

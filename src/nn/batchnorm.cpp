@@ -22,7 +22,7 @@ kernels::BatchNorm BatchNormLayer::view(const Context& ctx, const Saved& saved) 
 }
 
 void BatchNormLayer::compute_statistics(const Context& ctx, std::span<const Part> parts) {
-  if (ctx.mode == Mode::replay) return;  // the statistics of the first run are kept
+  if (ctx.mode == Mode::replay) return;  // uses the statistics of the first run
   auto queue = ctx.queue;
   std::int64_t count = 0;
   for (const auto& part : parts) {

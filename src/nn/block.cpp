@@ -23,7 +23,7 @@ std::int64_t add_conv(ParameterTable& parameters, const std::string& name, std::
 
 Block::Block(ParameterTable& parameters, ParameterTable& buffers, const std::string& prefix, const BlockShape& shape)
     : shape_(shape) {
-  // Registration order is torchvision's.
+  // Registers the tensors in torchvision's order.
   const auto w = shape.width, r = shape.squeeze;
   if (shape.projected()) {
     weight_projection_ = add_conv(parameters, prefix + ".proj.0.weight", w, shape.width_in, 1);
@@ -79,7 +79,7 @@ void Block::forward(const Context& ctx, device::Tensor x, Saved& s, Keep keep) c
   for (auto* dropped : {&s.a, &s.b, &s.pooled, &s.hidden, &s.gate, &s.c, &s.projection}) dropped->release();
 }
 
-/// Everything up to the sum. Run again in replay mode it gives the same bits.
+/// Everything before the sum with the shortcut. Gives the same bits when run again in replay mode.
 void Block::branches(const Context& ctx, Saved& s) const {
   auto queue = ctx.queue;
   const auto a = conv_a(s.x.shape);
@@ -150,7 +150,7 @@ void Block::squeeze_excite(const Context& ctx, Saved& s) const {
   kernels::sigmoid(queue, *s.gate);
 }
 
-// Returns d_pooled [n, w]: what reaches relu(bn(b)) through the gate.
+// Returns d_pooled [n, w]: the gradient that reaches relu(bn(b)) through the gate.
 device::Loan Block::squeeze_excite_backward(const Context& ctx, device::Tensor d_b_out, Saved& s) const {
   auto queue = ctx.queue;
   const auto n = s.b->shape.n, w = shape_.width, r = shape_.squeeze;
@@ -186,7 +186,7 @@ device::Loan Block::backward(const Context& ctx, device::Loan d_out, Saved& s) c
   const auto scratch = sums_scratch(ctx, 4 * w);
   double* sums = doubles(scratch);
 
-  // Behind the last ReLU: d_out becomes the gradient of the sum, which both branches share.
+  // Backward through the last ReLU: d_out becomes the gradient of the sum, which both branches share.
   const auto bn_c = bn_c_.view(ctx, s.bn_c);
   device::Loan d_c = ctx.activation(s.c->shape);
   if (projected) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// A trunk of a stem, blocks, and the mean over the image at the end. Its segments are the stem and every block.
+// A trunk of a stem, blocks, and the mean over the image at the end. The stem and every block are its segments.
 //
-// Stem and Block have `Saved`, what they keep for the backward pass, with the output as `out`, and
+// Stem and Block have a type `Saved`, which holds the output `out` and the tensors for the backward pass, and
 //   Stem::forward(ctx, images, saved, keep), Stem::backward(ctx, loan of d_out, saved, d_images);
 //   Block::forward(ctx, x, saved, keep), Block::backward(ctx, loan of d_out, saved), which returns the loan of d_x.
 #pragma once
@@ -65,7 +65,7 @@ class ConvTrunk : public Chain {
   }
 
  protected:
-  // To be called in the order in which torchvision registers the tensors.
+  // Call these in the order in which torchvision registers the tensors.
   void set_stem(const ParameterTable& before, const auto& make) {
     begins_.push_back(before.block_elems());
     stem_ = make();
@@ -77,7 +77,7 @@ class ConvTrunk : public Chain {
     blocks_.emplace_back(parameters, buffers, std::forward<Args>(args)...);
     begins_.push_back(parameters.block_elems());
   }
-  /// The block added last ends a stage: "res2" to "res5".
+  /// Ends a stage, "res2" to "res5", after the block added last.
   void end_stage(std::int64_t width) {
     taps_.push_back({"res" + std::to_string(taps_.size() + 1), blocks_.size()});
     width_ = width;
@@ -98,13 +98,13 @@ class ConvTrunk : public Chain {
     bool stays(std::size_t segment) const {
       return std::find(options.outputs.begin(), options.outputs.end(), segment) != options.outputs.end();
     }
-    /// Gives every tensor back. The memory of the list stays.
+    /// Returns every tensor to the pool; keeps the memory of the list.
     void clear() {
       d_out.release();
       stem = {};
       for (auto& block : blocks) block = {};
     }
-    /// But the outputs that were asked for.
+    /// The same, but keeps the outputs in PassOptions::outputs.
     void clear_eval() {
       std::vector<device::Loan> kept;
       for (const auto segment : options.outputs) kept.push_back(std::move(out(segment)));

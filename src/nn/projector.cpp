@@ -15,18 +15,18 @@ struct Projector::Pass final : nn::Pass {
   device::Tensor features, embeddings;
   struct Layer {
     device::Loan linear;  ///< before BatchNorm and ReLU (kept only with BatchNorm)
-    device::Loan out;     ///< after
+    device::Loan out;     ///< after BatchNorm and ReLU
     BatchNormLayer::Saved bn;
   };
   std::vector<Layer> layers;
-  device::Loan norms;  ///< of the rows, before they are brought to length one
+  device::Loan norms;  ///< norms of the output rows before normalisation
   device::Loan d_out;  ///< gradient of the output of the segment whose backward pass comes next
 
   device::Tensor output(std::size_t segment) const override {
     return segment + 1 == layers.size() ? embeddings : *layers.at(segment).out;
   }
   device::Tensor gradient() const override { return *d_out; }
-  /// Gives every tensor back; the memory of the list stays.
+  /// Returns every tensor to the pool; keeps the memory of the list.
   void clear() {
     features = embeddings = {};
     norms.release();
@@ -60,7 +60,7 @@ Projector::Projector(const Options& options, std::int64_t features, ParameterTab
 }
 
 std::unique_ptr<nn::Pass> Projector::make_pass(PassOptions) const {
-  return std::make_unique<Pass>();  // nothing is recomputed, and outputs stay
+  return std::make_unique<Pass>();  // no options: recomputes nothing and keeps all outputs
 }
 
 void Projector::forward(const Context& ctx, std::size_t i, device::Tensor features, nn::Pass& of,

@@ -26,7 +26,7 @@ dnn::ConvShape ResidualBlock::Layer::at(device::Shape x) const {
           .groups = groups};
 }
 
-/// shape: inputs, outputs, kernel, stride, groups.
+/// shape: input channels, output channels, kernel, stride, groups.
 ResidualBlock::Layer ResidualBlock::layer(ParameterTable& parameters, ParameterTable& buffers,
                                           const std::string& convolution, const std::string& norm,
                                           std::array<std::int64_t, 5> shape) const {
@@ -67,7 +67,7 @@ void ResidualBlock::activate(const Context& ctx, Saved& s, std::size_t i) const 
                            *s.activated[i]);
 }
 
-/// Everything up to the sum. Run again in replay mode it gives the same bits.
+/// Everything before the sum with the shortcut. Gives the same bits when run again in replay mode.
 void ResidualBlock::convolve(const Context& ctx, Saved& s) const {
   auto queue = ctx.queue;
   const auto run = [&](const Layer& layer, device::Tensor x, device::Loan& out) {
@@ -128,7 +128,7 @@ device::Loan ResidualBlock::backward(const Context& ctx, device::Loan d_out, Sav
   const auto scratch = sums_scratch(ctx, 4 * width);
   double* const sums = doubles(scratch);
 
-  // Behind the last ReLU: d_out becomes the gradient of the sum, which both branches share.
+  // Backward through the last ReLU: d_out becomes the gradient of the sum, which both branches share.
   const auto bn = layers_[last].bn.view(ctx, s.bn[last]);
   const BatchNormLayer::BackwardPart part{&layers_[last].bn, &s.bn[last], sums};
   device::Loan d = ctx.activation(s.convolved[last]->shape);
@@ -150,7 +150,7 @@ device::Loan ResidualBlock::backward(const Context& ctx, device::Loan d_out, Sav
   }
   s.out.release();
 
-  // d: gradient of what layer i's convolution puts out.
+  // d: gradient of the output of layer i's convolution.
   for (std::size_t i = last;; --i) {
     s.convolved[i].release();
     if (i > 0 && !s.activated[i - 1]) activate(ctx, s, i - 1);

@@ -25,7 +25,7 @@ dnn::ConvShape Stem::convolution(device::Shape x) const {
           .pad = shape_.kernel / 2};
 }
 
-/// Run again in replay mode it gives the same bits.
+/// Gives the same bits when run again in replay mode.
 void Stem::convolve(const Context& ctx, Saved& s) const {
   auto queue = ctx.queue;
   const auto shape = convolution(s.images.shape);

@@ -37,7 +37,7 @@ void CheckpointInterval::add_update(double seconds, bool writing) {
 
 void CheckpointInterval::add_save(const comm::Communicator& comm, std::int64_t completed, double stall_s,
                                   double writing_s) {
-  // What the writing took from the updates beside it is part of the cost; nothing is known where all were beside it.
+  // If writing slowed the updates beside it, that is part of the cost. It is unknown if all updates were beside it.
   const double slower_s = quiet_.count > 0 && writing_.count > 0 ? writing_.value() - quiet_.value() : 0;
   const double cost_s = stall_s + std::max(0.0, slower_s) * static_cast<double>(writing_.count);
   const double update_s =
@@ -49,7 +49,7 @@ void CheckpointInterval::add_save(const comm::Communicator& comm, std::int64_t c
     const double updates = best_interval_s(cost_s, writing_s, mean_time_between_failures_s_) / update_s;
     next_ = completed + static_cast<std::int64_t>(std::clamp(std::round(updates), 1.0, 1e12));
   } else {
-    next_ = completed + kFirstUpdates;  // nothing was measured: a save right after the start
+    next_ = completed + kFirstUpdates;  // nothing was measured: the save came right after the start
   }
   comm.broadcast(&next_, sizeof next_);
 }

@@ -37,7 +37,7 @@ std::vector<std::string> doubts(const config::Config& c, const Setting& run) {
   if (s.kind == "multistep" && !s.milestones.empty()) {
     out.never("schedule.milestones", s.milestones.back(), s.milestones.back() + 1, "never reached");
   }
-  if (s.kind == "plateau") {  // the first window is what later ones are compared with
+  if (s.kind == "plateau") {  // the first window is only the reference for later ones
     out.never("schedule.plateau_window", s.plateau_window, s.warmup_updates + 2 * s.plateau_window + 1,
               "the rate is never cut");
   }

@@ -46,7 +46,7 @@ std::string describe(const train::Culprit& culprit) {
 }  // namespace
 
 void LossWindow::add(double loss) {
-  // A plain mean at first, then one that forgets.
+  // A plain mean at first, later an exponentially weighted one.
   seen_ = std::min(seen_ + 1, updates_);
   const double share = 1 / seen_, off = loss - mean_;
   mean_ += share * off;
@@ -164,7 +164,7 @@ void Guard::write_line(std::int64_t completed, const train::Learner::Outcome& ou
   append(line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
 }
 
-/// A full disk is no reason to end a run that is otherwise well.
+/// A full disk must not end a healthy run.
 void Guard::append(const std::string& line) const {
   if (!root_) return;
   try {
@@ -174,7 +174,7 @@ void Guard::append(const std::string& line) const {
   }
 }
 
-/// Nothing while there is nothing to remember: such a checkpoint is one of a run without a guard.
+/// Writes nothing if there is nothing to remember: the checkpoint then looks like one of a run without a guard.
 void Guard::save(checkpoint::State& state) const {
   if (in_a_row_ == 0 && reloads_ == 0 && config_.loss_z_score == 0) return;
   state.guard = {static_cast<double>(in_a_row_), static_cast<double>(reloads_)};

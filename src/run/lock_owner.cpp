@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Who uses a run folder, and the text of run_dir/lock.
+// The process that uses a run folder, and the text of run_dir/lock.
 #include "lock_owner.hpp"
 
 #include <fmt/chrono.h>
@@ -32,7 +32,7 @@ std::string environment(const char* name) {
   return value == nullptr ? "" : value;
 }
 
-/// Field 22 of /proc/<pid>/stat; -1 where there is no such process. The second field, a name in brackets, may hold
+/// Field 22 of /proc/<pid>/stat; -1 if there is no such process. The second field, a name in brackets, may contain
 /// anything.
 std::int64_t start_ticks(std::int64_t pid) {
   const auto text = first_line(fmt::format("/proc/{}/stat", pid));
@@ -70,7 +70,7 @@ std::string LockOwner::describe() const {
 
 bool is_dead(const LockOwner& owner, const LockOwner& asking) {
   if (owner.machine != asking.machine) {
-    // A later start of the same job: Slurm had ended the earlier one first.
+    // A later start of the same job: Slurm has ended the earlier one.
     return !owner.job.empty() && owner.job == asking.job && owner.restart < asking.restart;
   }
   if (::kill(static_cast<pid_t>(owner.pid), 0) != 0 && errno == ESRCH) return true;
@@ -99,7 +99,7 @@ std::optional<LockOwner> from_text(const std::string& text) {
     owner.nonce = object.at("nonce");
     return owner;
   } catch (const nlohmann::json::exception&) {
-    return LockOwner{};  // someone's, but of no text that we know
+    return LockOwner{};  // someone's, in a format that we do not know
   }
 }
 

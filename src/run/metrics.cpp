@@ -29,7 +29,7 @@ std::string path_in(const std::string& run_dir) {
   return (std::filesystem::path(run_dir) / "metrics.jsonl").string();
 }
 
-// A line stays if it is one of ours of an update that the resumed run will not do again.
+// Keeps a line if it is a record of an update that the resumed run will not repeat.
 bool belongs(const std::string& line, std::int64_t resumed_update) {
   const auto object = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
   if (!object.is_object()) return false;
@@ -45,7 +45,7 @@ std::string drop_later_lines(std::string path, std::int64_t resumed_update) {
   std::string kept, line;
   bool dropped = false;
   while (std::getline(in, line)) {
-    // getline hides whether the last line was ended: one that was not is torn even if what is there parses.
+    // getline hides whether the last line had an end. Without one it is torn, even if it parses.
     if (!in.eof() && belongs(line, resumed_update)) {
       kept += line + '\n';
     } else {
@@ -53,7 +53,7 @@ std::string drop_later_lines(std::string path, std::int64_t resumed_update) {
     }
   }
   if (!dropped) return path;
-  const auto target = std::filesystem::canonical(path).string();  // where a link leads, which stays
+  const auto target = std::filesystem::canonical(path).string();  // if it is a link, replaces its target
   const auto temporary = target + ".tmp";
   ::unlink(temporary.c_str());
   AppendFile(temporary, AppendFile::Start::append, kRemedy).append_durably(kept);
@@ -114,7 +114,7 @@ std::string format_duration(double seconds) {
 }
 
 std::string progress_line(const UpdateRecord& r, std::int64_t total_updates) {
-  // Warm-up starts of small runs would all read 0.0000.
+  // Otherwise warm-up starts of small runs would all read 0.0000.
   const auto lr = r.lr != 0 && std::abs(r.lr) < 1e-3 ? fmt::format("{:.2e}", r.lr) : fmt::format("{:.4f}", r.lr);
   auto line = fmt::format("update {}/{}  loss {:.4f}  lr {}  {:.1f} images/s  eta {}", r.update, total_updates, r.loss,
                           lr, r.images_per_s, format_duration(r.eta_s));

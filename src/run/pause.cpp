@@ -39,7 +39,7 @@ void Pause::after(std::int64_t update) const {
     if (!comm_.is_root()) return;
     std::error_code error;
     if (std::ofstream(sign_ + ".new") << ranks << std::flush) {
-      std::filesystem::rename(sign_ + ".new", sign_, error);  // there as a whole
+      std::filesystem::rename(sign_ + ".new", sign_, error);  // so that it appears whole
       if (!error) return;
     }
     throw Error(ExitCode::file, "cannot write " + sign_, "make the run folder writable");

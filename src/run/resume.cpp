@@ -16,7 +16,7 @@
 namespace seer::run {
 namespace {
 
-/// Keys that say which tensors there are: no checkpoint of another value can be loaded.
+/// Keys that decide which tensors there are: no checkpoint with another value can be loaded.
 bool shapes_tensors(const std::string& key) {
   return (key.starts_with("model.") && key != "model.init_from") || key.starts_with("head.") || key == "method.kind";
 }
@@ -86,13 +86,13 @@ void warn_of_other_batch(const config::Config& config, const checkpoint::State& 
       static_cast<double>(batch) / static_cast<double>(from.global_batch)));
 }
 
-/// Images over which BatchNorm takes its statistics: those of its group of ranks.
+/// Number of images in BatchNorm's statistics: those of a group of ranks.
 std::int64_t batchnorm_images(const config::Config& config, std::int64_t ranks) {
   return std::min(config.parallel.bn_group_size, ranks) * config.data.global_batch / ranks;
 }
 
-/// Another split of the same batch over ranks changes nothing but the order of sums, as long as BatchNorm's groups hold
-/// the same images.
+/// Another split of the same batch over ranks changes only the order of sums, as long as BatchNorm's groups hold as
+/// many images.
 void warn_of_other_groups(const config::Config& config, const checkpoint::State& from, int ranks) {
   const auto stored = config::compare(from.config_toml, config).stored;
   if (!stored) return;
@@ -111,7 +111,7 @@ void warn_of_other_seed(const config::Config& config, const checkpoint::State& f
                         config.data.seed, from.seed));
 }
 
-/// What is there to go on from: a checkpoint folder, a set on the nodes' disks, or neither.
+/// Where a start can continue from: a checkpoint folder, a set on the nodes' disks, or neither.
 struct Sources {
   std::optional<std::string> folder;
   std::optional<checkpoint::LocalSets::Found> set;
@@ -147,13 +147,13 @@ Sources newest(const config::Config& config, const comm::Communicator& comm, con
   return out;
 }
 
-/// The learner and the rest as the state has them, once the slabs are filled.
+/// Call once the slabs are filled: shares the loaded values, and restores method and loss scale.
 void put_back(train::Learner& learner, const checkpoint::State& state) {
   learner.share_loaded();
   learner.restore(state);
 }
 
-/// Of the keys of a schedule those that its rates depend on, but for the length.
+/// Only the keys that the rates of this schedule depend on, without the length; all others at their defaults.
 config::Schedule rates_of(config::Schedule s) {
   const config::Schedule defaults;
   s.total_updates = defaults.total_updates;
@@ -208,7 +208,7 @@ std::optional<checkpoint::State> resume(const config::Config& config, const comm
     if (config.checkpoint.rehearse) checkpoint::rehearse(comm, config.log.run_dir);
     return std::nullopt;
   }
-  // The state is read before the tensors: a changed network is then reported as a changed key, not as a wrong shape.
+  // Reads the state before the tensors, so that a changed network is reported as a changed key, not as a wrong shape.
   const bool verified = options.resume == "auto";
   const auto from =
       sources.set ? fmt::format("the nodes' own copies in {}", config.checkpoint.local_dir) : *sources.folder;
@@ -277,10 +277,10 @@ train::Schedule schedule_from(const checkpoint::State& from, const config::Confi
   };
   const auto differ = [](double a, double b) { return std::abs(a - b) > 1e-9 * std::max(a, b); };
   const double before = rate_of(stored->schedule, old_total, kept);
-  // Other keys take effect as configured; of the length alone the rate of this update does not depend.
+  // Other keys take effect as configured, but a new length alone does not change the rate of this update.
   const bool follows = kept && config.schedule.kind == "cosine" && stored->schedule.kind == "cosine" &&
                        config.schedule.lr_peak == stored->schedule.lr_peak;
-  const auto since = follows ? kept : std::nullopt;  // a rate that was kept goes on, unless another peak is wanted
+  const auto since = follows ? kept : std::nullopt;  // a kept rate stays, unless lr_peak changed
   const double same_length =
       same_rates ? before : rate_of(config.schedule, std::max(old_total, config.schedule.warmup_updates), since);
   const double configured = rate_of(config.schedule, total, {});

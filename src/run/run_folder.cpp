@@ -27,7 +27,7 @@ void write_text(const std::string& path, const std::string& text) {
   }
 }
 
-/// The run needs none of what `write` writes: that it cannot be written is said once for each reason.
+/// The run can go on without what `write` writes: a failure is a warning, once for each reason.
 template <class Write>
 void or_warn(Write write) {
   try {
@@ -90,7 +90,7 @@ void RunFolder::open_files(std::int64_t completed) {
 void RunFolder::tend(std::int64_t completed) {
   if (!lock_) return;
   const bool lock_gone = lock_->vanished();
-  deleted_ = deleted_ || lock_gone;  // until all of it is there again
+  deleted_ = deleted_ || lock_gone;  // until everything is there again
   if (deleted_) or_warn([&] { make_again(completed, lock_gone); });
 }
 

@@ -30,12 +30,12 @@ namespace {
 using SteadyClock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
-/// The text is padded to this, so that one owner's replaces another's in one write.
+/// The text is padded to this length, so that a new owner's text replaces the old one in one write.
 constexpr std::size_t kTextBytes = 512;
-constexpr std::chrono::milliseconds kLookAgain{1000};  // at most so old is what a run between updates knows
+constexpr std::chrono::milliseconds kLookAgain{1000};  // maximum age of a run's knowledge between updates
 constexpr const char* kRefused = "wait for it or stop it, or choose another log.run_dir";
 
-/// What the path shows now.
+/// State of the lock file at its path.
 struct Sight {
   bool there = false;
   std::string text;
@@ -43,8 +43,8 @@ struct Sight {
   timespec touched{};
 };
 
-/// Opened anew each time: network file systems show what others wrote when a file is opened. Nothing where it cannot be
-/// told, which says nothing about the lock.
+/// Opens the file each time, because network file systems show other nodes' writes when a file is opened. Returns
+/// nothing if the state is unknown, which says nothing about the lock.
 std::optional<Sight> look_at(const std::string& path) {
   Sight out;
   const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
@@ -66,7 +66,7 @@ bool same(const Sight& a, const Sight& b) {
   return a.text == b.text && a.touched.tv_sec == b.touched.tv_sec && a.touched.tv_nsec == b.touched.tv_nsec;
 }
 
-/// By the clock of the file system, which need not be ours: that of a file made now.
+/// Age by the clock of the file system, which may differ from ours: compares with a file made now.
 milliseconds age_of(const Sight& seen, const std::string& run_dir, const std::string& nonce) {
   const auto path = fmt::format("{}/.lock-{}", run_dir, nonce);
   timespec now{};
@@ -81,7 +81,7 @@ milliseconds age_of(const Sight& seen, const std::string& run_dir, const std::st
   return milliseconds((now.tv_sec - seen.touched.tv_sec) * 1000 + (now.tv_nsec - seen.touched.tv_nsec) / 1000000);
 }
 
-/// A file system that one kernel alone sees: its flock is seen by everyone.
+/// True if only one kernel uses the file system: then every process sees its flock.
 bool is_local(int descriptor) {
   struct statfs info {};
   if (::fstatfs(descriptor, &info) != 0) return false;
@@ -115,7 +115,7 @@ struct RunLock::Impl {
     }
     wake.notify_all();
     beating.join();
-    // Given back: empty. Not where another has it by now.
+    // Released means empty. Leave it if another run has it by now.
     if (const auto seen = look_at(path); seen && seen->text == mine) [[maybe_unused]]
       const int emptied = ::ftruncate(descriptor, 0);
     ::close(descriptor);
@@ -125,7 +125,7 @@ struct RunLock::Impl {
     open_locked();
     const auto seen = look_at(path);
     if (const auto owner = from_text(seen ? seen->text : "")) {
-      // Its flock is gone, so it is dead, unless flock does not reach as far as it may run.
+      // Its flock is gone, so the owner is dead, unless it may run where flock does not reach.
       if (!exclusive && !is_dead(*owner, options.self)) wait_for_its_death(*seen, *owner);
       log::warn(fmt::format("{}: the lock of {}, which is dead, is taken over; its last sign of life is {} s old", path,
                             owner->describe(), age_of(*seen, run_dir, options.self.nonce).count() / 1000));
@@ -137,12 +137,12 @@ struct RunLock::Impl {
     }
     if (!written) log::warn(fmt::format("{}: the owner cannot be written: {}", path, std::strerror(errno)));
     if (exclusive) return;
-    // Others may have found the lock free at the same moment: the last one to write stays.
+    // Others may have found the lock free at the same moment: the last one to write keeps it.
     std::this_thread::sleep_for(options.settle);
     if (const auto now = look_at(path); !now || now->text != mine) refuse(now.value_or(Sight{}));
   }
 
-  /// The file, locked where that is possible; one that was replaced meanwhile is opened again.
+  /// Opens the file, and locks it if possible. Opens it again if it was replaced meanwhile.
   void open_locked() {
     for (;;) {
       descriptor = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
@@ -164,7 +164,7 @@ struct RunLock::Impl {
     }
   }
 
-  /// Only its heartbeat can tell. One that beats while we look is alive.
+  /// Only the heartbeat can tell whether the owner lives. If the file changes while we look, it does.
   void wait_for_its_death(const Sight& first, const LockOwner& owner) const {
     const auto age = age_of(first, run_dir, options.self.nonce);
     if (age >= options.stale) return;
@@ -175,13 +175,13 @@ struct RunLock::Impl {
       std::this_thread::sleep_for(options.beat / 4);
       if (const auto now = look_at(path); now && !same(*now, first)) {
         if (from_text(now->text)) refuse(*now);
-        return;  // given back
+        return;  // released
       }
     }
   }
 
   [[noreturn]] void refuse(Sight seen) const {
-    // One that has the lock and has not come to write its name yet.
+    // The owner may have the lock and not have written its name yet.
     for (int i = 0; i < 20 && !from_text(seen.text); ++i) {
       std::this_thread::sleep_for(milliseconds(100));
       seen = look_at(path).value_or(Sight{});
@@ -204,7 +204,7 @@ struct RunLock::Impl {
   State state_now() {
     looked = SteadyClock::now().time_since_epoch().count();
     const auto seen = look_at(path);
-    if (!seen || !written) return State::ours;  // a file system that does not answer takes nothing from us
+    if (!seen || !written) return State::ours;  // no answer from the file system: nothing has changed
     struct stat info {};
     if (!seen->there) return State::vanished;
     if (seen->text != mine) return State::lost;
@@ -212,7 +212,7 @@ struct RunLock::Impl {
   }
 
   void start_beating() {
-    // Signals are for the thread that runs the loop.
+    // Only the thread that runs the loop takes signals.
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, &before);
@@ -229,7 +229,7 @@ struct RunLock::Impl {
 
   std::string run_dir, path;
   Options options;
-  std::string mine;  ///< text of the file while it is ours
+  std::string mine;  ///< text of the file while we own it
   int descriptor = -1;
   bool exclusive = false;  ///< flock keeps out everyone
   bool written = false;

@@ -14,13 +14,13 @@
 namespace seer::run {
 namespace {
 
-/// Between the attempts of the last save: long enough for a file server to come back, short enough for what is left of
-/// a job that was told to stop.
+/// Pauses between the attempts of the last save: long enough for a file server to come back, short enough for a job
+/// that must stop soon.
 constexpr std::chrono::seconds kFinalPauses[] = {std::chrono::seconds(1), std::chrono::seconds(5)};
-/// A save that waits longer than this for the one before it is worth a warning.
+/// A warning follows if a save waits longer than this for the one before it.
 constexpr double kNoticeable_s = 0.5;
 
-/// What the file system did, and all ranks know; anything else is a defect or a lost rank.
+/// True for a failure of the file system that all ranks know; anything else is a defect or a lost rank.
 bool is_survivable(const Error& e) {
   return e.agreed() && e.code() == ExitCode::file;
 }
@@ -56,7 +56,7 @@ void Saver::resumed(std::int64_t update) {
   interval_.start_at(update);
 }
 
-/// Whether the nodes' disks get their copies now: with every checkpoint, or by an interval of their own.
+/// True if the nodes' disks get copies now: with every checkpoint, or every checkpoint.local_every_updates.
 bool Saver::local_due(std::int64_t completed, bool shared) const {
   if (local_ == nullptr) return false;
   const auto every = config_.checkpoint.local_every_updates;
@@ -108,7 +108,7 @@ void Saver::settle() {
 }
 
 void Saver::finish(std::int64_t completed) {
-  if (collect(Tell::success)) ++failures_;  // tried again now
+  if (collect(Tell::success)) ++failures_;  // attempt() tries again now
   auto failure = attempt(completed);
   for (const auto pause : kFinalPauses) {
     if (!failure) return;
@@ -123,14 +123,14 @@ void Saver::finish(std::int64_t completed) {
   give_up(*failure);
 }
 
-/// Nothing where these updates are saved now, else what the file system did; all else is thrown.
+/// Returns nothing if these updates are saved now, else the failure of the file system. Throws all other errors.
 std::optional<Error> Saver::attempt(std::int64_t completed) {
   if (completed == saved_) return std::nullopt;
   begin({completed, true, local_due(completed, true)});
   return collect(Tell::success);
 }
 
-/// The stall: state and values as they are now. Their writing begins.
+/// Training stands still here: takes state and values as they are now. Then starts to write them.
 void Saver::begin(const Job& job) {
   const auto timer = phases_.time(train::Phase::checkpoint);
   traffic_.close(TrafficLedger::Use::update);
@@ -147,7 +147,7 @@ void Saver::begin(const Job& job) {
   traffic_.close(TrafficLedger::Use::checkpoint);
 }
 
-/// In the writing thread. The nodes' disks come first: that is the quicker of the two to be safe.
+/// Runs in the writing thread. The nodes' disks come first, because they are faster.
 void Saver::write(const comm::Communicator& comm, const Job& job, const std::vector<checkpoint::Slab>& slabs,
                   const checkpoint::State& state) {
   if (job.local) {
@@ -161,12 +161,13 @@ void Saver::write(const comm::Communicator& comm, const Job& job, const std::vec
   if (!job.shared) return;
   const auto& run_dir = config_.log.run_dir;
   written_ = checkpoint::save(comm, run_dir, slabs, state);
-  // Nothing older is deleted before this one has been read back against its manifest.
+  // Deletes no older checkpoint before this one has been read back against its manifest.
   checkpoint::verify_or_discard(comm, written_);
   if (comm.is_root()) checkpoint::retain(run_dir, config_.checkpoint.keep_last, config_.checkpoint.keep_every);
 }
 
-/// Waits for what is being written: nothing where all is well, else what the file system did; all else is thrown.
+/// Waits for the save in progress. Returns nothing if it succeeded, else the failure of the file system. Throws all
+/// other errors.
 std::optional<Error> Saver::collect(Tell what) {
   if (!background_.busy()) return std::nullopt;
   const auto timer = phases_.time(train::Phase::checkpoint);
@@ -184,7 +185,7 @@ std::optional<Error> Saver::collect(Tell what) {
   return outcome.error;
 }
 
-/// Once: as soon as the root sees it. What follows from it waits until all ranks have collected it.
+/// Logs the outcome once, as soon as the root sees it. Ranks act on it once all of them have collected it.
 void Saver::tell(const checkpoint::Background::Outcome& outcome, Tell what) {
   if (std::exchange(told_, true)) return;
   if (local_failure_) {
@@ -194,7 +195,7 @@ void Saver::tell(const checkpoint::Background::Outcome& outcome, Tell what) {
   if (!job_.shared) return;
   if (!outcome.error) {
     log::info("checkpoint " + written_);
-  } else if (what == Tell::all && failures_ < config_.checkpoint.max_failures) {  // else it ends the run
+  } else if (what == Tell::all && failures_ < config_.checkpoint.max_failures) {  // else the caller reports it
     log::warn(fmt::format(
         "no checkpoint after {} updates: {}; {}. The run goes on, {}, and tries again at the next "
         "interval ({} in a row failed, checkpoint.max_failures = {})",
@@ -203,7 +204,7 @@ void Saver::tell(const checkpoint::Background::Outcome& outcome, Tell what) {
   }
 }
 
-/// The last checkpoint, unless whoever made saving fail has taken it too. Told by the root, so looked for there.
+/// The last checkpoint, unless it was lost too. The root logs this, so only the root looks.
 std::string Saver::fallback() const {
   if (saved_ < 0) return "";
   try {

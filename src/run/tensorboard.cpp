@@ -37,7 +37,7 @@ void append_little_endian(std::string& out, Unsigned value) {
 constexpr const char* kRemedy =
     "log.run_dir must be a writable folder with space left; log.tensorboard = false does without the file";
 
-// Folds of TensorBoard's page.
+// Tags before "/" are the folds of TensorBoard's page.
 std::string tag_of(const Scalar& scalar, const std::string& method) {
   const std::string_view name = scalar.name;
   std::string_view fold = "run";
@@ -62,8 +62,7 @@ std::uint32_t masked_crc32c(std::string_view bytes) {
 }
 
 EventFile::EventFile(const std::string& run_dir, std::int64_t resumed_update) {
-  // The second in the name orders the files of one run for TensorBoard; two starts within one second must not share
-  // one.
+  // TensorBoard orders a run's files by the second in their names. Two starts within one second must not share a file.
   auto second = static_cast<std::int64_t>(seconds_since_1970());
   for (int attempt = 0; !file_; ++attempt, ++second) {
     const auto path = fmt::format("{}/events.out.tfevents.{:010}.{}", run_dir, second, log::host_name());
@@ -77,7 +76,7 @@ EventFile::EventFile(const std::string& run_dir, std::int64_t resumed_update) {
   append(version.SerializeAsString());
   event::Event start;
   start.set_wall_time(seconds_since_1970());
-  start.set_step(resumed_update + 1);  // TensorBoard forgets what it has of this step and later ones
+  start.set_step(resumed_update + 1);  // TensorBoard drops points of this step and later ones
   start.mutable_session_log()->set_status(event::SessionLog::START);
   append(start.SerializeAsString());
 }

@@ -55,7 +55,7 @@ class Run {
 
   const config::Config& config_;
   const comm::Communicator& comm_;
-  std::optional<watch::Watchdog> watchdog_;  ///< outlives what may hang when it is destroyed
+  std::optional<watch::Watchdog> watchdog_;  ///< outlives members whose destructors may hang
   train::Phases phases_;
   std::optional<train::Learner> learner_;
   std::unique_ptr<data::BatchSource> source_;
@@ -72,14 +72,14 @@ class Run {
   bool resumes_by_itself_ = true;
 };
 
-/// What Slurm says.
+/// Seconds until the end of the job, by Slurm.
 std::optional<double> job_ends_s() {
   const char* end = std::getenv("SLURM_JOB_END_TIME");
   if (end == nullptr) return {};
   return std::strtod(end, nullptr) - static_cast<double>(std::time(nullptr));
 }
 
-/// What comes of the rate.
+/// For the log: how the rate goes on.
 std::string rates_text(const config::Schedule& s, std::int64_t start) {
   auto text = start < s.warmup_updates
                   ? fmt::format(", {:.4g} after {} updates of warm-up", s.lr_peak, s.warmup_updates)
@@ -95,8 +95,8 @@ watch::SilenceLimits limits_of(const config::Log& log) {
 Run::Run(const config::Config& config, const comm::Communicator& comm, const PretrainOptions& options)
     : config_(config), comm_(comm), resumes_by_itself_(options.resume == "auto") {
   const auto limit_s = config::walltime_seconds(config.log.walltime).value_or(0);
-  watch::watch_for_stop(comm.is_root() ? limit_s : 0);  // one clock, so that its stop has one name
-  // What readers will hold is part of what recompute = "auto" plans with.
+  watch::watch_for_stop(comm.is_root() ? limit_s : 0);  // one clock, so that a stop has one reason
+  // The readers' memory is part of the plan for recompute = "auto".
   std::optional<data::DataSet> shards;
   data::Readers readers;
   if (config.parallel.recompute == "auto" && config.data.source == "shards") {
@@ -104,7 +104,7 @@ Run::Run(const config::Config& config, const comm::Communicator& comm, const Pre
     readers.image_pixels = data::largest_image_pixels(config, *shards, comm);
     readers.images = static_cast<std::int64_t>(shards->images());
   }
-  auto backend = train::make_backend(config, comm);  // first: it refuses a precision, and takes memory of a device
+  auto backend = train::make_backend(config, comm);  // first: it may refuse the precision, and takes device memory
   learner_.emplace(config, comm, phases_, train::plan_memory(config, comm, readers), std::move(backend));
   traffic_.emplace([this] { return counters(); });
   folder_.emplace(config, comm, options);
@@ -137,7 +137,7 @@ Run::Run(const config::Config& config, const comm::Communicator& comm, const Pre
     return train::Learner::Asked{.stop = watch::stop_requested(), .checkpoint = watch::take_checkpoint_request()};
   });
   learner_->refuse_losses([this](double loss) { return guard_->refuses(loss); });
-  // Only now: a start that was refused leaves the run as it was.
+  // Only now, so that a refused start changes nothing in the run folder.
   put_newer_aside(config, comm, start_, local_.get());
   folder_->open_records(start_);
   if (comm.is_root()) comm::forget_old_traces(config.log.run_dir);
@@ -147,7 +147,7 @@ Run::Run(const config::Config& config, const comm::Communicator& comm, const Pre
   for (const auto& line : doubts(config, {source_->images(), total_, comm.size(), job_ends_s()})) log::warn(line);
 }
 
-/// What of a checkpoint's state is known here alone.
+/// Adds what only the run knows to a checkpoint's state.
 void Run::describe(checkpoint::State& state) const {
   state.images_seen = images_seen(state.update);
   state.shards = shards_of(*source_);
@@ -156,8 +156,8 @@ void Run::describe(checkpoint::State& state) const {
   guard_->save(state);
 }
 
-/// The last good checkpoint's values in the midst of the run: updates, and with them data and schedule, are counted on
-/// from `completed`.
+/// Loads the last good checkpoint in the middle of the run. Updates, and so data and schedule, count on from
+/// `completed`.
 void Run::reload(std::int64_t completed) {
   const auto timer = phases_.time(train::Phase::checkpoint);
   traffic_->close(TrafficLedger::Use::update);
@@ -169,7 +169,7 @@ void Run::reload(std::int64_t completed) {
   traffic_->close(TrafficLedger::Use::checkpoint);
 }
 
-/// What all communicators have carried.
+/// Messages of all communicators.
 std::vector<comm::Traffic> Run::counters() {
   auto out = learner_->traffic();
   if (saver_) out.insert(out.end(), saver_->traffic().begin(), saver_->traffic().end());
@@ -194,7 +194,7 @@ void Run::record(std::int64_t completed, const train::Learner::Outcome& outcome,
   fill(r, times);
   r.images_per_s = 1000.0 * static_cast<double>(config_.data.global_batch) / r.step_ms;
   r.epoch = static_cast<double>(images_seen(completed)) / static_cast<double>(source_->images());
-  // Without the checkpoints, whose place says nothing of the updates to come.
+  // Without the time of checkpoints: when they happen says nothing about the updates to come.
   eta_->done(static_cast<double>(times.updates),
              (times.wall_ms - times.ms[static_cast<std::size_t>(train::Phase::checkpoint)]) / 1000);
   r.eta_s = eta_->seconds_left().value_or(-1);
@@ -203,7 +203,7 @@ void Run::record(std::int64_t completed, const train::Learner::Outcome& outcome,
   log::progress(progress_line(r, total_));
 }
 
-/// To be called on all ranks once they know that one of them was asked to stop.
+/// Call on all ranks once they know that one of them was asked to stop.
 void Run::note_stop() {
   stop_reason_ = watch::stop_reason().empty() ? "another rank's request" : watch::stop_reason();
 }
@@ -212,7 +212,7 @@ int Run::loop() {
   std::int64_t t = start_;
   const Pause pause(comm_, config_.log.run_dir);
   pause.after(t);
-  if (comm_.all_reduce(watch::stop_requested() ? 1.0 : 0.0, comm::Op::max) > 0) note_stop();  // asked for in set-up
+  if (comm_.all_reduce(watch::stop_requested() ? 1.0 : 0.0, comm::Op::max) > 0) note_stop();  // asked during set-up
   traffic_->close(TrafficLedger::Use::set_up);
   phases_.restart();
   while (t < total_ && stop_reason_.empty()) {
@@ -260,7 +260,7 @@ void Run::finish(std::int64_t completed) {
   const auto messages = traffic_->rows();
   auto memory = learner_->footprint();
   if (on_device()) {
-    log::info(to_table(memory, memory.total()));  // the device's; what the libraries hold there nobody tells
+    log::info(to_table(memory, memory.total()));  // of the device; the memory of its libraries is unknown
   } else {
     memory.data = source_->bytes_held();
     memory.checkpoint = saver_->bytes_held();

@@ -12,7 +12,7 @@
 namespace seer::train {
 namespace {
 
-/// Collective. The engines are agreed on over a communicator of their own, which the update's messages do not count.
+/// Collective. Ranks agree on the engines over a separate communicator, whose messages do not count as the update's.
 dnn::DeviceOptions device_options(const config::Config& config, const comm::Communicator& comm) {
   const auto talk = std::make_shared<comm::Communicator>(comm.duplicate().named("engines"));
   return {.tf32 = config.precision.tf32,

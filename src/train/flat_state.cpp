@@ -28,13 +28,13 @@ std::size_t floats(std::int64_t count) {
   return static_cast<std::size_t>(count);
 }
 
-/// The type in which gradients travel: half means the type that is computed in, bf16 where that is fp32.
+/// The type of gradients in messages. "half" means the compute type, or bf16 if that is fp32.
 DType wire_of(const config::Precision& precision) {
   if (precision.reduce == "fp32") return DType::f32;
   return precision.compute == "fp16_o1" ? DType::f16 : DType::bf16;
 }
 
-/// Rounds rows of a block for the wire, and back.
+/// Converts rows of a block to the message type, and back.
 void convert_rows(device::Queue& queue, const comm::DeviceRows& from, const comm::DeviceRows& to) {
   const auto view = [&](const comm::DeviceRows& rows) {
     return device::Tensor{rows.data, {1, 1, 1, rows.rows * rows.elems}, rows.dtype, queue.space};
@@ -44,8 +44,8 @@ void convert_rows(device::Queue& queue, const comm::DeviceRows& from, const comm
   kernels::cast_rows(queue, view(from), from.stride, view(to), to.stride, from.rows, from.elems);
 }
 
-/// Linux hands out memory that is not there, and kills the run without a word when it is touched: what all ranks of a
-/// node are going to hold must fit it now. A device is one rank's.
+/// Linux grants memory that does not exist, and kills the run without a message when it is touched. So the memory of
+/// all ranks of a node must fit now. A device serves one rank.
 void check_memory(const comm::Communicator& comm, device::Space space, std::size_t bytes, std::int64_t parameters) {
   const bool device = space == device::Space::device;
   const auto node_ranks = device ? 1.0 : static_cast<double>(comm.node().size());
@@ -53,7 +53,7 @@ void check_memory(const comm::Communicator& comm, device::Space space, std::size
     const double wanted = static_cast<double>(bytes) * node_ranks;
     const auto available = static_cast<double>(device::available_bytes(space));
     if (available == 0 || wanted <= available) return;
-    // More than there is in all is refused by every such node.
+    // If it exceeds the total memory, every such node would refuse again: the exit code says which.
     throw Error(device::exit_code_without(static_cast<std::size_t>(wanted), space),
                 fmt::format("{} parameters with gradients and momentum take {:.1f} GiB {}, which has {:.1f} GiB left",
                             parameters, wanted / (1 << 30),
@@ -114,8 +114,8 @@ FlatState::FlatState(const config::Config& config, const comm::Communicator& com
   }
 }
 
-/// The trunk's segments are joined until a bucket has its bytes. Each segment of the head is a bucket: they are few and
-/// large, and the prototypes are needed by themselves.
+/// Joins the trunk's segments until a bucket has its bytes. Each segment of a head is a bucket: there are few, they are
+/// large, and the prototypes are needed separately.
 void FlatState::cut(const nn::Model& model, std::int64_t bucket_bytes) {
   const auto begins = model.segment_begins();
   const auto trunk_segments = model.trunk().segments();
@@ -228,7 +228,7 @@ void FlatState::wait(Phase phase, comm::Stream::Ticket ticket) {
   exposed_ms_ += phases_->now_ms() - began_ms;
 }
 
-/// Parameters mode: starts to collect a bucket. The one that had its slot before has been dropped.
+/// Parameters mode: starts to gather a bucket. The bucket that had its slot before has been dropped.
 void FlatState::fetch(Bucket& b) {
   if (b.gathered) return;
   b.gathered = true;
@@ -238,7 +238,7 @@ void FlatState::fetch(Bucket& b) {
   post_gather(b);
 }
 
-/// Jobs hold two pointers and no more: beyond that std::function asks the heap.
+/// A job captures two pointers at most: with more, std::function allocates on the heap.
 void FlatState::post_gather(Bucket& b) {
   b.gather = stream_.post([this, bucket = &b] {
     auto queue = stream_.queue();
@@ -261,7 +261,7 @@ void FlatState::need(nn::Context& ctx, std::size_t segment, Direction direction)
   wait(Phase::gather, std::exchange(b.gather, 0));
   ctx.parameters = whole_parameters_of(b);
   ctx.parameters_begin = b.begin;
-  ctx.version = 0;  // the same memory holds one bucket and then another
+  ctx.version = 0;  // the same memory holds different buckets in turn
 }
 
 void FlatState::drop(std::size_t segment, Direction direction) {
@@ -278,7 +278,7 @@ void FlatState::open_gradients(nn::Context& ctx, std::size_t segment) {
     return;
   }
   if (segment == b.last_segment) {
-    // The bucket before this one may still be on its way; the one before that had the same slot.
+    // The bucket before this one may still be in transit. The one before that had the same slot.
     measure_down_to(std::min(index_of(b) + 2, buckets_.size()));
     kernels::fill(queue_, view(whole_gradients_of(b), b.elems()), 0);
   }
@@ -300,7 +300,7 @@ void FlatState::close_gradients(std::size_t segment) {
       replicas_.sum(queue, whole.subspan(floats(bucket->own_begin - bucket->begin), floats(bucket->own_elems())),
                     wire_);
     };
-    const auto timer = phases_->time(Phase::reduce);  // counts where jobs run in this thread
+    const auto timer = phases_->time(Phase::reduce);  // counts if jobs run in this thread
     const double began_ms = phases_->now_ms();
     b.sum = stream_.post(job);
     if (!stream_.threaded()) exposed_ms_ += phases_->now_ms() - began_ms;
@@ -320,7 +320,7 @@ std::vector<checkpoint::Slab> FlatState::slabs() {
   for (const auto& p : table_->entries()) {
     for (auto& b : buckets_) {
       if (p.offset < b.begin || p.offset >= b.end) continue;
-      // Replicas hold the same: each gives its share of the part.
+      // Replicas hold the same values: each contributes its share of the part.
       const auto share = [&](int replica) {
         return b.own_begin + comm::balanced_begin(b.own_elems(), replica, replicas_.size());
       };
@@ -348,7 +348,7 @@ std::vector<std::pair<float*, float*>> FlatState::parts(const Bucket& b) {
   return out;
 }
 
-/// Brings the mirror up to date, or what the mirror holds to the device.
+/// look() copies from the device to the mirror, put_back() from the mirror to the device.
 void FlatState::look() {
   const std::size_t kinds = teacher_.bytes() > 0 ? 3 : 2;
   if (mirror_.bytes() == 0) mirror_ = device::PinnedBuffer(kinds * floats(own_elems_) * sizeof(float));
@@ -380,7 +380,7 @@ void FlatState::share_loaded() {
       group_.all_gather_parts(queue_, std::span(teacher_.f32() + b.begin, floats(b.elems())));
     }
   }
-  queue_.wait();  // the mirror may be filled anew
+  queue_.wait();  // so that the mirror may be filled again
   ++version_;
 }
 

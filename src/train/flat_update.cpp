@@ -12,13 +12,13 @@
 namespace seer::train {
 namespace {
 
-/// A row of unit length, as floats have it: scaling it once more would turn its last bits to and fro.
+/// A row within this is of unit length in floats. To scale it again would only flip its last bits.
 constexpr float kUnitTolerance = 1e-5F;
 
 }  // namespace
 
-/// Squared norms of the buckets from the last closed one down to `bucket`; waits for their sums. A tensor lies in one
-/// bucket, so when a bucket is measured has no influence on a single bit.
+/// Takes squared norms of the buckets from the last closed one down to `bucket`; waits for their sums. A tensor lies in
+/// one bucket, so the time of measuring does not influence a single bit.
 void FlatState::measure_down_to(std::size_t bucket) {
   while (measured_ > bucket) {
     auto& b = buckets_[measured_ - 1];
@@ -33,12 +33,12 @@ void FlatState::measure_down_to(std::size_t bucket) {
   }
 }
 
-/// Those whose sum need not be waited for.
+/// Measures the buckets whose sum has arrived.
 void FlatState::measure_arrived() {
   while (measured_ > closed_ && stream_.done(buckets_[measured_ - 1].sum)) measure_down_to(measured_ - 1);
 }
 
-/// Norms of tensors that a group's ranks hold parts of: one message for those of all buckets not yet known.
+/// Sums the norms of tensors that are split over a group: one message for all buckets not yet known.
 void FlatState::know_norms_down_to(std::size_t bucket) {
   if (known_ <= bucket) return;
   measure_down_to(bucket);
@@ -60,7 +60,7 @@ double FlatState::gradient_norm() {
 float FlatState::most_gradient() const {
   constexpr float kMostHalf = 65504;
   const float most = wire_ == DType::f16 ? kMostHalf : std::numeric_limits<float>::max();
-  return most / (2 * static_cast<float>(comm_->size()));  // halved: sums round
+  return most / (2 * static_cast<float>(comm_->size()));  // half of it, because sums round
 }
 
 double FlatState::step(double lr) {
@@ -68,12 +68,12 @@ double FlatState::step(double lr) {
   const bool gathers = group_.size() > 1 && !shards(Sharding::parameters);
   for (std::size_t i = buckets_.size(); i-- > 0;) {
     auto& b = buckets_[i];
-    // Every message of norms is latency: all but the bucket that comes last share one.
+    // Each message of norms costs latency: all buckets except the last one to come share one message.
     know_norms_down_to(norms_.size() > 1 ? std::min<std::size_t>(i, 1) : i);
     optimizer_.step(queue_, b.part, own_gradients(b), own_momenta(b), own_parameters(b));
-    if (gathers && !b.unit_rows.empty()) post_gather(b);  // these are not finished yet
+    if (gathers && !b.unit_rows.empty()) post_gather(b);  // not final yet: normalize_rows() follows
   }
-  // In the order in which the next forward pass needs them.
+  // In the order of the next forward pass.
   for (auto& b : buckets_) {
     if (gathers && b.unit_rows.empty()) post_gather(b);
   }
@@ -102,8 +102,8 @@ void FlatState::finish_update() {
   phases_->add_hidden(std::max(0.0, busy_ms - (on_device() ? stream_.take_stalled_ms() : exposed_ms_)));
 }
 
-/// Rows to length one, where a tensor is treated so (method.md 2: prototypes). A sharded row may lie on two ranks: its
-/// bucket is gathered, and each owner keeps its part of the result.
+/// Normalises rows of tensors with Treatment::unit_rows (method.md 2: prototypes). A sharded row may lie on two ranks:
+/// the bucket is gathered, and each owner keeps its part of the result.
 void FlatState::normalize_rows(float tolerance) {
   for (auto& b : buckets_) {
     if (b.unit_rows.empty()) continue;

@@ -42,7 +42,7 @@ std::int64_t share_of_batch(const config::Config& config, const comm::Communicat
   return config.data.global_batch / comm.size();
 }
 
-/// "pixels of crop 2 of image 4711" where the batch itself is not finite, else "".
+/// "pixels of crop 2 of image 4711" if the batch itself is not finite, else "".
 std::string pixels_not_finite(device::Queue& queue, const data::Batch& batch) {
   for (const auto& group : batch.groups) {
     device::Mirrored<std::int64_t> place(1, queue.space);
@@ -126,10 +126,10 @@ Learner::Learner(const config::Config& config, const comm::Communicator& comm, P
 }
 
 Learner::~Learner() {
-  if (own_queue_ != nullptr) phases_->measure_on({});  // its events are of a queue that ends now
+  if (own_queue_ != nullptr) phases_->measure_on({});  // its events belong to the queue, which ends now
 }
 
-/// The root reads the file, and every tensor goes to all; what the file lacks of a head starts at random.
+/// The root reads the file and broadcasts every tensor. Head tensors that are not in the file start at random.
 void Learner::start_from(const std::string& path) {
   weights::Weights weights;
   const auto of_trunk = nn::trunk_kind(config_.model).roots;
@@ -177,8 +177,8 @@ std::string Learner::describe() const {
          (own_queue_ != nullptr ? ", on the device" : "");
 }
 
-/// Segment by segment: those of the trunk for all resolutions, then those of the heads once on all crops. Parameters
-/// may come and go.
+/// Segment by segment: a trunk segment for all resolutions, then each head segment once on all crops. need() and drop()
+/// let parameters come and go.
 void Learner::forward(nn::Context& ctx, const data::Batch& batch, device::Tensor features) {
   constexpr auto kDirection = FlatState::Direction::forward;
   const auto& trunk = model_.trunk();
@@ -196,13 +196,13 @@ void Learner::forward(nn::Context& ctx, const data::Batch& batch, device::Tensor
       const auto [h, segment] = model_.head_segment(s);
       model_.heads()[h]->forward(ctx, segment, h == 0 ? features : outputs_[h - 1], *head_passes_[h], outputs_[h]);
     }
-    const bool last = s + 1 == state_.segments();  // stays for the loss and the backward pass
+    const bool last = s + 1 == state_.segments();  // its parameters stay for the loss and the backward pass
     if (!last) state_.drop(s, kDirection);
   }
 }
 
-/// The same way back. A segment's gradients are complete when all resolutions have passed it, and set off to the other
-/// ranks while the segments below are at work.
+/// The same in reverse. A segment's gradients are complete when all resolutions have passed it; their sum over ranks
+/// then runs beside the segments below.
 void Learner::backward(nn::Context& ctx, const data::Batch& batch, std::int64_t update, device::Tensor d_output,
                        device::Shape features) {
   constexpr auto kDirection = FlatState::Direction::backward;
@@ -309,7 +309,7 @@ Learner::Outcome Learner::update(const data::Batch& given, std::int64_t update, 
   kernels::copy(queue_, buffers_.view(), kept_buffers_.view());
   const bool taught = !teacher_passes_.empty();
   if (taught) kernels::copy(queue_, teacher_buffers_.view(), kept_teacher_buffers_.view());
-  const auto teacher = teach(ctx, batch);  // once: what it puts out is the same for both passes
+  const auto teacher = teach(ctx, batch);  // once: its output is the same for both passes
   const bool twice = config_.guard.replay_every > 0 && (update + 1) % config_.guard.replay_every == 0;
   probe_.begin(twice);
   if (twice) {
@@ -320,13 +320,13 @@ Learner::Outcome Learner::update(const data::Batch& given, std::int64_t update, 
   const auto& share = passes(ctx, batch, update, teacher, FlatState::Sums::yes);
   teacher_loans_.clear();
 
-  // Update: the same on all ranks, or on none.
+  // All ranks take the update, or none does.
   Outcome out = agree_on_outcome(batch, share, figures);
   const auto timer = phases_->time(Phase::optimizer);
   state_.optimizer().set_update(update);
   out.loss_scale = last_scale_ = loss_scale_.value();
   state_.optimizer().set_gradient_scale(last_scale_);
-  // Sums that are sure to be finite may still be on their way: each bucket is updated when it comes.
+  // Sums that are certainly finite may still be in progress: step() updates each bucket when its sum arrives.
   if (!out.sums_are_safe) out.grad_norm = state_.gradient_norm();
   judge(out, batch, share, twice);
   if (out.skipped) {
@@ -343,7 +343,7 @@ Learner::Outcome Learner::update(const data::Batch& given, std::int64_t update, 
   return out;
 }
 
-/// Whether the step may be taken, and if not, where that began. Every rank comes to the same end.
+/// Decides whether to take the step, and if not, finds the origin. All ranks decide alike.
 void Learner::judge(Outcome& out, const data::Batch& batch, const method::Share& share, bool twice) {
   std::vector<Culprit> culprits;
   if (twice) {
@@ -358,7 +358,7 @@ void Learner::judge(Outcome& out, const data::Batch& batch, const method::Share&
       if (const auto pixels = pixels_not_finite(queue_, batch); !pixels.empty()) mine->what = pixels;
     }
     culprits = earliest(*comm_, mine, batch.positions);
-    if (culprits.empty()) {  // finite on every rank, but not together
+    if (culprits.empty()) {  // finite on every rank, but the sum is not
       culprits.push_back({-1, "", "the sum over ranks of the gradient of " + state_.optimizer().not_finite(), {}});
     }
   }
@@ -373,11 +373,11 @@ void Learner::judge(Outcome& out, const data::Batch& batch, const method::Share&
   out.culprits = std::move(culprits);
 }
 
-/// One small message: loss, the figures' sums, whether anyone was asked to stop or to write a checkpoint, and whether
-/// all gradients are small enough for their sums.
+/// One small all-reduce: loss, the figures' sums, whether any rank was asked to stop or to write a checkpoint, and
+/// whether all gradients are small enough for their sums.
 Learner::Outcome Learner::agree_on_outcome(const data::Batch& batch, const method::Share& share, Figures figures) {
   {
-    const auto timer = phases_->time(Phase::backward);  // of a device, which has not ended it
+    const auto timer = phases_->time(Phase::backward);  // a device has not finished it yet
     probe_.settle(queue_);
   }
   const auto timer = phases_->time(Phase::reduce);

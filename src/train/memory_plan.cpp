@@ -19,7 +19,7 @@
 namespace seer::train {
 namespace {
 
-/// Arithmetic against memory traffic where no machine is known: between a core's 15 FLOP a byte and a device's 160.
+/// FLOPs that cost as much as a byte of memory traffic, if no machine is known: between a core's 15 and a device's 160.
 constexpr double kFlopsPerByte = 40;
 
 class CostLedger final : public device::NullLedger {
@@ -28,13 +28,13 @@ class CostLedger final : public device::NullLedger {
   double cost = 0;
 };
 
-/// What one segment of one resolution keeps, and what its backward pass costs, under one choice.
+/// What one segment keeps at one resolution, and what its backward pass costs, under one choice.
 struct Price {
   std::int64_t kept_bytes = 0;
   double cost = 0;
 };
 
-/// [resolution][segment], on a trunk that runs alone.
+/// [resolution][segment], for a trunk that runs alone.
 std::vector<std::vector<Price>> prices(const config::Config& config, const nn::Model& model, const data::Batch& batch,
                                        nn::Keep keep) {
   CostLedger ledger;
@@ -69,14 +69,14 @@ std::vector<std::vector<Price>> prices(const config::Config& config, const nn::M
   return out;
 }
 
-/// One step further down for one segment of one resolution.
+/// One segment at one resolution keeps one level less.
 struct Step {
   std::size_t resolution, segment;
   nn::Keep to;
   double cost_per_byte;
 };
 
-/// All steps in the order in which they are worth taking.
+/// All steps, the most worthwhile first.
 std::vector<Step> steps(const config::Config& config, const nn::Model& model, const data::Batch& batch) {
   constexpr nn::Keep kLevels[] = {nn::Keep::all, nn::Keep::convolutions, nn::Keep::input};
   std::vector<Step> out;
@@ -191,7 +191,7 @@ MemoryPlan plan_memory(const config::Config& config, Topology topology, std::int
   const auto fits = [&](const MemoryPlan& p) { return p.footprint.total() <= budget_bytes; };
   plan = after(order.size());
   if (fits(plan)) {
-    for (std::size_t low = 0, high = order.size(); high - low > 1;) {  // with `low` steps it does not fit
+    for (std::size_t low = 0, high = order.size(); high - low > 1;) {  // `low` steps do not fit, `high` do
       const auto middle = (low + high) / 2;
       auto tried = after(middle);
       if (fits(tried)) {
@@ -203,8 +203,8 @@ MemoryPlan plan_memory(const config::Config& config, Topology topology, std::int
     }
     return plan;
   }
-  // Recomputing everything does not fit. Recomputing a little less may need less memory, because a replay has a working
-  // set of its own.
+  // Recomputing everything does not fit. Recomputing a little less may need less memory, because a replay needs memory
+  // too.
   auto smallest = plan.footprint.total();
   for (std::size_t count = 0; count < order.size(); ++count) {
     auto tried = after(count);
@@ -220,14 +220,14 @@ MemoryPlan plan_memory(const config::Config& config, Topology topology, std::int
 
 namespace {
 
-/// What a process holds before its first update differs by some pages from start to start. In steps of this, two starts
-/// find the same plan.
+/// The memory of a process before its first update differs by some pages from start to start. It is rounded up to this
+/// step, so that two starts find the same plan.
 constexpr std::int64_t kResidentStepBytes = std::int64_t{4} << 20;
-/// By less than this it differs.
+/// The difference is smaller than this.
 constexpr std::int64_t kResidentMarginBytes = std::int64_t{1} << 20;
 
-/// The same on all ranks: of what their devices have, the least counts. What the host's part of the run takes is not in
-/// it, nor what contexts and libraries hold already.
+/// The same on all ranks: the least free device memory counts. It includes neither the host's part of the run nor what
+/// contexts and libraries hold already.
 MemoryPlan plan_on_device(const config::Config& config, const comm::Communicator& comm) {
   const auto free =
       comm.all_reduce(static_cast<std::int64_t>(device::available_bytes(device::Space::device)), comm::Op::min);
@@ -255,7 +255,7 @@ MemoryPlan plan_memory(const config::Config& config, const comm::Communicator& c
   try {
     return plan(here);
   } catch (const Error&) {
-    return plan(here + kResidentMarginBytes);  // the budget named is enough for the next start, too
+    return plan(here + kResidentMarginBytes);  // so that the budget in the message is enough for the next start, too
   }
 }
 

@@ -49,7 +49,7 @@ void Optimizer::set_update(std::int64_t update) {
 }
 
 void Optimizer::forget_squares(device::Queue& queue) {
-  kernels::fill(queue, squares_.view(), 0);  // a double of zero is two floats of zero
+  kernels::fill(queue, squares_.view(), 0);  // a zero double is two zero floats
 }
 
 void Optimizer::measure(device::Queue& queue, const Part& part, const float* gradients, const float* parameters) {

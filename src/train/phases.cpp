@@ -55,11 +55,11 @@ Phases::Timer::~Timer() {
   if (owner_.queue_clock_ == nullptr) owner_.current_.ms[index(phase_)] += ms - inner_ms_;
   owner_.enter(outer_);
   if (outer_ != nullptr) outer_->inner_ms_ += ms;
-  // An error on its way out keeps the phase in which it was made, for its message.
+  // While an error propagates, the phase stays as it was, for the error's message.
   if (owner_.planned_ == nullptr && std::uncaught_exceptions() == exceptions_) comm::tell_doing(before_);
 }
 
-/// The timer that runs from here on; null: none.
+/// Makes `timer` the running one; null: none.
 void Phases::enter(Timer* timer) {
   running_ = timer;
   if (queue_clock_ != nullptr) queue_clock_->mark(static_cast<int>(timer != nullptr ? timer->phase_ : Phase::other));
@@ -131,7 +131,7 @@ std::string to_table(const PhaseSummary& s) {
   text += fmt::format("  {:<12}{:>10}{:>9}{:>14}{:>14}", "phase", "ms", "share", "fastest rank", "slowest rank");
   const double whole = s.mean_ms[kPhases];
   for (std::size_t i = 0; i <= kPhases; ++i) {
-    if (i < kPhases && s.max_ms[i] == 0) continue;  // a phase this run never had
+    if (i < kPhases && s.max_ms[i] == 0) continue;  // a phase that this run never had
     const double share = whole > 0 ? 100 * s.mean_ms[i] / whole : 0;
     text += fmt::format("\n  {:<12}{:>10.2f}{:>7.1f} %{:>14.2f}{:>14.2f}",
                         i < kPhases ? name_of(static_cast<Phase>(i)) : "update", s.mean_ms[i], share, s.min_ms[i],

@@ -47,7 +47,7 @@ void LossScale::observe(bool finite) {
         .as_agreed();
   }
   if (++clean_ < kCleanToGrow) return;
-  value_ = std::max(value_, std::min(2 * value_, kMost));  // one that a checkpoint holds may lie above
+  value_ = std::max(value_, std::min(2 * value_, kMost));  // the scale of a checkpoint may be larger than kMost
   clean_ = 0;
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Whether 16 bits are worth it: layers of the trunk in both precisions, timed for a moment before the run.
+// Checks whether 16 bits are faster: times layers of the trunk in both precisions for a moment before the run.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -21,7 +21,7 @@
 namespace seer::train {
 namespace {
 
-/// A convolution and the BatchNorm and ReLU behind it, forward and backward.
+/// A convolution, BatchNorm and ReLU, forward and backward.
 class Layer {
  public:
   Layer(const dnn::ConvShape& shape, DType type)
@@ -40,7 +40,7 @@ class Layer {
     device::Queue queue;
     const kernels::BatchNorm bn{zero_.data(), one_.data(), one_.data(), zero_.data()};
     const kernels::BatchNormGradient gradient{.d_y = d_y_, .relu = kernels::Relu::yes};
-    const dnn::Weights weights{weight_.data, 0};  // packed anew, as after an update
+    const dnn::Weights weights{weight_.data, 0};  // version 0: packed again, as after an update
     const Clock clock;
     dnn.conv_forward(queue, shape_, x_, weights, y_);
     kernels::batchnorm_sums(queue, y_, sums_.data());
@@ -75,7 +75,7 @@ PrecisionTrial try_precisions(const config::Config& config, dnn::Backend& dnn, d
   constexpr int kRuns = 3;
   const nn::Model model(config.model);
   auto layers = nn::convolutions(model.trunk(), kImages, config.crops.front().size);
-  layers.erase(layers.begin());  // reads the images: neither precision's strength
+  layers.erase(layers.begin());  // it reads the images, and says little about either precision
   std::ranges::stable_sort(layers, std::greater{}, &nn::Convolution::count);
   PrecisionTrial trial;
   const Clock clock;
@@ -87,7 +87,7 @@ PrecisionTrial try_precisions(const config::Config& config, dnn::Backend& dnn, d
     double single_ms = 1e30, half_ms = 1e30;
     for (int run = 0; run <= kRuns && (run < 2 || clock.seconds() < seconds); ++run) {
       const double a = single.ms(dnn), b = half.ms(dnn);
-      if (run == 0) continue;  // plans, touches pages
+      if (run == 0) continue;  // warm-up: makes plans, touches pages
       single_ms = std::min(single_ms, a);
       half_ms = std::min(half_ms, b);
     }
@@ -115,10 +115,10 @@ void warn_if_slower(const config::Config& config, const comm::Communicator& comm
   }
   constexpr double kSeconds = 0.4;
   const auto dnn = dnn::make_host_backend();
-  if (!dnn->supports(compute_type(config.precision))) return;  // refused later, in words
+  if (!dnn->supports(compute_type(config.precision))) return;  // the run refuses it later, with a message
   try {
     if (const auto text = slower_text(config, try_precisions(config, *dnn, kSeconds)); !text.empty()) log::warn(text);
-  } catch (const Error&) {  // what is wrong with the model or the library, the run says on all ranks
+  } catch (const Error&) {  // the run itself will report what is wrong, on all ranks
   }
 }
 

@@ -72,7 +72,7 @@ void Probe::pass(Passed::Kind kind, std::span<const double> values) {
   passed_.push_back({kind, order_++, direction_, segment_, values});
 }
 
-/// Of passes that are made twice: what the two are compared by. Waits for a device.
+/// If passes are done twice: a checksum to compare them by. Waits for a device.
 void Probe::digest(device::Queue& queue, const void* values, std::size_t bytes, const std::string& what) {
   if (!twice_ || planned_) return;
   if (queue.space == device::Space::device) {
@@ -89,8 +89,8 @@ std::string Probe::at_statistics(Direction direction, std::size_t segment) const
                      name_of(segment));
 }
 
-/// The sums are about to be added to those of other ranks, in place: the host looks at once, of a device's a copy
-/// stays.
+/// The sums are about to be added to those of other ranks, in place. So the host checks them at once; on a device, a
+/// copy is kept.
 void Probe::statistics(device::Queue& queue, std::span<const double> own) {
   if (planned_) return;
   digest(queue, own.data(), own.size_bytes(), twice_ ? at_statistics(direction_, segment_) : "");
@@ -99,7 +99,7 @@ void Probe::statistics(device::Queue& queue, std::span<const double> own) {
   ++order_;
 }
 
-/// The first update asks for all the memory.
+/// The first update allocates all pages.
 std::span<const double> Probe::copied(device::Queue& queue, std::span<const double> own) {
   constexpr std::size_t kPageBytes = std::size_t{1} << 20;
   while (page_ < pages_.size() && used_bytes_ + own.size_bytes() > pages_[page_].bytes()) {
@@ -167,7 +167,7 @@ std::optional<std::string> Probe::wrong_at(const Passed& point) const {
     case Passed::Kind::gradients:
       break;
   }
-  // The backward pass comes by a segment's tensors in the reverse of the table's order.
+  // The backward pass handles the tensors of a segment in reverse order of the table.
   const auto& of = tensors_[point.segment];
   for (std::size_t i = of.last; i-- > of.first;) {
     if (!std::isfinite(squares_.on_host()[i])) return "the gradient of " + table_->entries()[i].name;
@@ -187,7 +187,7 @@ const std::optional<Finding>& Probe::not_finite() {
   return not_finite_;
 }
 
-/// What the names of its tensors begin with: "trunk_output.block2.block2-0".
+/// The common beginning of its tensors' names: "trunk_output.block2.block2-0".
 std::string Probe::name_of(std::size_t segment) const {
   std::string common;
   for (const auto& p : table_->entries()) {

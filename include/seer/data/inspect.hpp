@@ -21,6 +21,6 @@ std::string inspect_folder(const std::string& folder, bool verify, const comm::C
 
 /// The "problem" of a file that should be verified but cannot be.
 inline constexpr const char* kNothingToCompare =
-    "nothing to compare: a file of this kind holds no checksums (those of a checkpoint are in its folder: verify that)";
+    "nothing to compare: this kind of file holds no checksums (a checkpoint's are in its folder: verify the folder)";
 
 }  // namespace seer::data

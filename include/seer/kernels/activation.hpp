@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Small elementwise and row operations. Where no type is told, tensors are float; "activations" are float, bf16 or f16
-// alike within a call, with the arithmetic in float and sums in double.
+// Small elementwise and row operations. Tensors are float unless the comment says "activations": those are float, bf16
+// or f16, one type per call, with arithmetic in float and sums in double.
 //
-// On a device queue all that pointers and tensors point to lies on the device (copy: in the tensors' spaces), and a
-// call returns when its kernels are in the queue.
+// On a device queue, all pointers and tensors must refer to device memory (copy: to the tensors' spaces). A call
+// returns as soon as its kernels are queued.
 #pragma once
 
 #include <cstdint>
@@ -32,14 +32,14 @@ void global_average_pool_backward(Queue& queue, const Tensor& d_pooled, const Te
 
 /// y = x / max(|x|_2, 1e-12) per row; norms[rows] kept for backward. y may be x.
 void l2_normalize(Queue& queue, const Tensor& x, const Tensor& y, float* norms);
-/// d_x = (d_y - y (y . d_y)) / max(norm, 1e-12); rows whose norm was below the floor: d_y / 1e-12. d_x may be d_y.
+/// d_x = (d_y - y (y . d_y)) / max(norm, 1e-12); d_y / 1e-12 for rows whose norm was below 1e-12. d_x may be d_y.
 void l2_normalize_backward(Queue& queue, const Tensor& y, const float* norms, const Tensor& d_y, const Tensor& d_x);
 
-/// dst = src, of one type.
+/// dst = src. Both have the same type.
 void copy(Queue& queue, const Tensor& src, const Tensor& dst);
-/// dst = src between any two of float, bf16 and f16: to nearest, ties to even; beyond f16's range: infinity.
+/// dst = src between any two of float, bf16 and f16. Rounds to nearest, ties to even; overflow gives infinity.
 void cast(Queue& queue, const Tensor& src, const Tensor& dst);
-/// The same for `rows` rows of src and dst, of which each begins so many elements after the one before: one launch.
+/// The same for `rows` rows of `elems` elements, in one launch. The strides are the distances between row starts.
 void cast_rows(Queue& queue, const Tensor& src, std::int64_t src_stride, const Tensor& dst, std::int64_t dst_stride,
                std::int64_t rows, std::int64_t elems);
 /// dst += src, activations.

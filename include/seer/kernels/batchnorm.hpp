@@ -2,14 +2,14 @@
 // BatchNorm (method.md 1.2, 5.4) fused with what follows it in a RegNetY block, so that each activation is read and
 // written as few times as possible. x: convolution output [n, h, w, c]. Per-channel arrays have c floats.
 //
-// Activations (x, y, shortcut, out and their gradients) are float, bf16 or f16, those of one call alike; statistics and
-// the vectors of an image (pooled, gate, d_pooled, d_gate) are float, arithmetic is done in float, sums in double.
+// Activations (x, y, shortcut, out and their gradients) are float, bf16 or f16, one type per call. Statistics and the
+// per-image vectors (pooled, gate, d_pooled, d_gate) are float. Arithmetic is in float, sums are in double.
 //
 // Forward: sums (local) -> all-reduce by the caller -> statistics -> one of the apply functions.
 // Backward: sums (local) -> all-reduce by the caller -> apply.
 //
-// On a device queue all arrays lie on the device, the sums, too: they are reduced over ranks there. All calls return
-// when their kernels are in the queue.
+// On a device queue, all arrays lie on the device, including the sums: they are reduced over ranks there. A call
+// returns as soon as its kernels are queued.
 #pragma once
 
 #include <cstdint>
@@ -33,14 +33,14 @@ struct BatchNorm {
 };
 
 /// Local sums, packed for one message: sums[0] = rows, sums[1..c] = sum of x, sums[1+c..2c] = sum of x^2 (double).
-/// Accurate when |mean| >> deviation: accumulated about each channel's first value, converted at the end.
+/// Accurate even if |mean| >> deviation: accumulates relative to each channel's first value and converts at the end.
 void batchnorm_sums(Queue& queue, const Tensor& x, double* sums);
 
-/// From reduced sums: mean and 1/sqrt(biased variance + eps). Where running_mean is not null:
-/// running = (1 - momentum) * running + momentum * batch, the variance unbiased by rows / (rows - 1).
+/// From reduced sums: mean and inv_std = 1/sqrt(biased variance + eps). If running_mean is not null, also updates
+/// running = (1 - momentum) * running + momentum * batch, with the unbiased variance (times rows / (rows - 1)).
 void batchnorm_statistics(Queue& queue, std::int64_t c, const double* sums, float eps, float* mean, float* inv_std,
                           float momentum = 0.1F, float* running_mean = nullptr, float* running_var = nullptr);
-/// Evaluation: statistics from the running ones.
+/// For evaluation: mean and inv_std from the running statistics.
 void batchnorm_from_running(Queue& queue, std::int64_t c, const float* running_mean, const float* running_var,
                             float eps, float* mean, float* inv_std);
 
@@ -50,7 +50,7 @@ void batchnorm_apply(Queue& queue, const Tensor& x, const BatchNorm& bn, Relu re
 void batchnorm_relu_pool(Queue& queue, const Tensor& x, const BatchNorm& bn, const Tensor& pooled);
 /// y = relu(bn(x)) * gate[n, c].
 void batchnorm_relu_gate(Queue& queue, const Tensor& x, const BatchNorm& bn, const Tensor& gate, const Tensor& y);
-/// y = relu(bn(x) + shortcut), shortcut normalised first where shortcut_bn is not null.
+/// y = relu(bn(x) + shortcut). If shortcut_bn is not null, the shortcut is normalised first.
 void batchnorm_add_relu(Queue& queue, const Tensor& x, const BatchNorm& bn, const Tensor& shortcut,
                         const BatchNorm* shortcut_bn, const Tensor& y);
 
@@ -67,21 +67,21 @@ struct BatchNormGradient {
 
 /// d_gate[n, c] = sum over h, w of d_y * relu(bn(x)).
 void gate_backward(Queue& queue, const Tensor& x, const BatchNorm& bn, const Tensor& d_y, const Tensor& d_gate);
-/// In place: d_out = d_out * [out > 0] (the gradient behind the block's last ReLU).
+/// In place: d_out = d_out * [out > 0] (backward pass of the block's last ReLU).
 void relu_backward(Queue& queue, const Tensor& out, const Tensor& d_out);
 
 /// Local sums for one message: sums[0..c-1] = sum of g, sums[c..2c-1] = sum of g * (x - mean).
 void batchnorm_backward_sums(Queue& queue, const Tensor& x, const BatchNorm& bn, const BatchNormGradient& g,
                              double* sums);
-/// relu_backward fused with the sums of the block's last normalisation (and of the shortcut's where not null): one
-/// pass.
+/// One pass: relu_backward and batchnorm_backward_sums of the block's last normalisation, and of the shortcut's if
+/// `shortcut` is not null.
 void add_relu_backward_sums(Queue& queue, const Tensor& out, const Tensor& d_out, const Tensor& x, const BatchNorm& bn,
                             double* sums, const Tensor* shortcut, const BatchNorm* shortcut_bn, double* shortcut_sums);
 /// d_beta += sum of g, d_gamma += inv_std * sum of g * (x - mean), from LOCAL sums (averaged over ranks later).
 void batchnorm_parameter_gradients(Queue& queue, std::int64_t c, const double* local_sums, const float* inv_std,
                                    float* d_gamma, float* d_beta);
-/// d_x = gamma * inv_std * (g - mean(g) - (x - mean) * inv_std^2 * mean(g * (x - mean))), means over `rows` rows of the
-/// whole group with `sums` its reduced sums. d_x may be d_y.
+/// d_x = gamma * inv_std * (g - mean(g) - (x - mean) * inv_std^2 * mean(g * (x - mean))). The means come
+/// from `sums`, the reduced sums of the whole group, which has `rows` rows. d_x may be d_y.
 void batchnorm_backward_apply(Queue& queue, const Tensor& x, const BatchNorm& bn, const BatchNormGradient& g,
                               const double* sums, double rows, const Tensor& d_x);
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Operations on 8-bit images, bit for bit as Pillow and torchvision compute them (method.md 4.2). On the host they run
-// on many reader threads at once: each call is a plain loop on the calling thread and touches only its arguments. For
-// whole batches, on a device too: kernels/image_batch.hpp.
+// Operations on 8-bit images, bit for bit as Pillow and torchvision compute them (method.md 4.2). Many reader threads
+// call them at once: each call is a plain loop on the calling thread and touches only its arguments. For whole batches,
+// on the host or a device, see kernels/image_batch.hpp.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,7 @@
 namespace seer::kernels {
 
 /// 8-bit RGB as three planes (R, G, B). Rows are padded to a multiple of 32 bytes so that loops run in whole vectors;
-/// what the padding holds has no meaning.
+/// the contents of the padding are undefined.
 struct Planes {
   std::int64_t width = 0, height = 0, stride = 0;
   std::vector<std::uint8_t> bytes;  ///< [3, height, stride]
@@ -24,8 +24,8 @@ struct Planes {
 /// Buffers that calls reuse; one per thread.
 struct ImageScratch {
   struct Taps {
-    std::vector<std::int64_t> first;   ///< of each output: its first input
-    std::vector<std::int64_t> begin;   ///< and where its weights begin; one more entry at the end
+    std::vector<std::int64_t> first;   ///< index of each output's first input
+    std::vector<std::int64_t> begin;   ///< where each output's weights begin; one more entry at the end
     std::vector<std::int32_t> weight;  ///< times 2^22
   };
   Taps horizontal, vertical;
@@ -46,21 +46,21 @@ enum class Flip : bool { no, yes };
 /// whole image, rows row_bytes apart; the box lies inside.
 void crop_resize(const std::uint8_t* rgb, std::int64_t row_bytes, const Box& box, std::int64_t width,
                  std::int64_t height, Flip flip, ImageScratch& scratch, Planes& out);
-/// The same, but only the pixels `part` of the (unmirrored) result are computed: [part.height, part.width].
+/// The same, but computes only the pixels `part` of the result, unmirrored: [part.height, part.width].
 void crop_resize_part(const std::uint8_t* rgb, std::int64_t row_bytes, const Box& box, std::int64_t width,
                       std::int64_t height, const Box& part, ImageScratch& scratch, Planes& out);
 
-/// torchvision's adjust_* on Pillow images, in place. Factor 1 (hue: 0) changes nothing, except that any hue makes the
-/// round trip through 8-bit HSV.
+/// torchvision's adjust_* on Pillow images, in place. Factor 1 (hue: 0) changes nothing, except that
+/// adjust_hue always converts to 8-bit HSV and back.
 void adjust_brightness(Planes& image, float factor);
 void adjust_contrast(Planes& image, float factor);
 void adjust_saturation(Planes& image, float factor);
-/// factor in [-0.5, 0.5], of a full turn.
+/// factor: fraction of a full turn, in [-0.5, 0.5].
 void adjust_hue(Planes& image, double factor);
-/// Three equal channels.
+/// Replaces each channel by the luma.
 void grey(Planes& image);
-/// One of the three extended boxes whose sum is nearly a Gaussian: 2 * reach + 1 values of full weight and one more on
-/// either side, weights times 2^24.
+/// The box filter that approximates a Gaussian when applied three times: 2 * reach + 1 values of full weight, and one
+/// more on either side with far_weight. Weights are times 2^24.
 struct BlurBox {
   std::int64_t reach = 0;
   std::uint32_t weight = 0, far_weight = 0;

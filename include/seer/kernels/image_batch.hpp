@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The crops of a whole batch, made of decoded 8-bit images by a dozen kernels: on a device one kernel for each crop and
-// operation would be thousands an update. What is done to which crop is a table, drawn on the host. The same operations
-// as kernels/image.hpp, to the bit, on the host and on a device.
+// Makes the crops of a whole batch from decoded 8-bit images with a dozen kernels. One kernel per crop and operation
+// would mean thousands of launches per update. A table, drawn at random on the host, lists the operations for each
+// crop. Host and device give the same bits as the operations of kernels/image.hpp.
 #pragma once
 
 #include <cstddef>
@@ -14,27 +14,27 @@ namespace seer::kernels {
 
 enum class Colour : std::uint8_t { brightness, contrast, saturation, hue };
 
-/// One crop: resized, mirrored, `changes` colour changes in their order, then grey, then blurred.
+/// One crop: resize, mirror, the first `changes` colour changes of order[], then grey, then blur.
 struct CropJob {
   std::int64_t pixels = 0;     ///< bytes from CropBatch::pixels to the image's first pixel (R, G, B interleaved)
-  std::int64_t row_bytes = 0;  ///< of the image
+  std::int64_t row_bytes = 0;  ///< distance between the image's rows
   Box box;                     ///< inside the image
   Flip flip = Flip::no;
   bool grey = false, blur = false;
-  std::int32_t changes = 0;  ///< of order[]
+  std::int32_t changes = 0;  ///< used entries of order[]
   Colour order[4] = {};
   float brightness = 1, contrast = 1, saturation = 1;  ///< factors
-  std::int32_t hue = 0;                                ///< hue_shift() of a factor
+  std::int32_t hue = 0;                                ///< hue_shift() of the factor
   BlurBox blur_box;
-  std::int64_t weights = 0;  ///< where its resampling weights lie in the scratch: set by lay_out()
+  std::int64_t weights = 0;  ///< offset of its resampling weights in the scratch, set by lay_out()
 };
-/// adjust_hue's factor as a table holds it.
+/// Converts adjust_hue's factor to a value of CropJob::hue.
 std::int32_t hue_shift(double factor);
 
-/// What a crop takes of the scratch that depends on its box.
+/// The part of a crop's scratch whose size depends on its box.
 struct CropRoom {
-  std::int64_t rows = 0;     ///< of the box, resized across only
-  std::int64_t weights = 0;  ///< of the resampling
+  std::int64_t rows = 0;     ///< of the box after the horizontal resize
+  std::int64_t weights = 0;  ///< for resampling
   CropRoom& operator+=(const CropRoom& other) {
     rows += other.rows;
     weights += other.weights;
@@ -46,20 +46,20 @@ CropRoom room_of(const Box& box, std::int64_t size);
 /// Crops of one size.
 struct CropBatch {
   std::int64_t crops = 0, size = 0;     ///< size: pixels a side
-  const CropJob* jobs = nullptr;        ///< [crops], where the queue's kernels reach it, as all that follows
-  const std::int64_t* first = nullptr;  ///< [crops + 1]: rows of the boxes before each crop's
+  const CropJob* jobs = nullptr;        ///< [crops]; like all pointers below, reachable by the queue's kernels
+  const std::int64_t* first = nullptr;  ///< [crops + 1]: sum of the box heights of all earlier crops
   CropRoom room;                        ///< of all crops, from lay_out()
   const std::uint8_t* pixels = nullptr;
-  void* scratch = nullptr;  ///< crop_scratch_bytes(); contents matter to one call only
+  void* scratch = nullptr;  ///< crop_scratch_bytes(); contents need not last beyond a call
   float mean[3] = {0, 0, 0}, std[3] = {1, 1, 1};
   float* out = nullptr;  ///< [crops, size, size, 3]
 };
 
-/// Fills in jobs[].weights and first[crops + 1]; returns what all crops take together.
+/// Fills in jobs[].weights and first[crops + 1]; returns the room of all crops together.
 CropRoom lay_out(CropJob* jobs, std::int64_t crops, std::int64_t size, std::int64_t* first);
 std::size_t crop_scratch_bytes(std::int64_t crops, std::int64_t size, const CropRoom& room);
 
-/// Does not wait on a device queue.
+/// Computes batch.out. Does not wait for a device queue.
 void make_crops(device::Queue& queue, const CropBatch& batch);
 
 }  // namespace seer::kernels

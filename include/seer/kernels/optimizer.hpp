@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Updates over flat blocks (method.md 5.1): few passes over all parameters, guided by a table of tensors.
 //
-// Everything a pointer points to lies where the queue's kernels are, results included, and no call waits for the queue:
-// updates can be recorded (device/graph.hpp), and norms can be summed over ranks on the device.
+// All pointers, results included, refer to memory that the queue's kernels can reach. No call waits for the queue, so
+// updates can be recorded (device/graph.hpp) and norms can be summed over ranks on the device.
 #pragma once
 
 #include <cstdint>
@@ -17,12 +17,12 @@ namespace seer::kernels {
 using device::Queue;
 using device::Tensor;
 
-/// A tensor's range [begin, end) of a flat block, cut to what this rank holds.
+/// A tensor's range [begin, end) in a flat block, clipped to the part that this rank holds.
 struct Range {
   std::int64_t begin = 0, end = 0;
 };
 
-/// Ranges as the kernels want them, made once. On a device, making one waits for it.
+/// Ranges in the form that the kernels use, made once. For a device, the constructor waits for the copy.
 class FlatRanges {
  public:
   FlatRanges() = default;
@@ -40,30 +40,30 @@ void squared_norms(Queue& queue, const FlatRanges& ranges, const float* x, doubl
 
 struct UpdateRule {
   float lr = 0, momentum = 0.9F, weight_decay = 0, trust = 0.001F, epsilon = 1e-8F;
-  float gradient_factor = 1;  ///< gradients are multiplied by it first: 1 / loss scale
+  float gradient_factor = 1;  ///< multiplies the gradients first: 1 / loss scale
   bool lars = true;           ///< false: plain SGD (g + weight_decay * p)
 };
 
-/// Exceptions of one range from the rule: the sum of these.
+/// Exceptions from the rule for one range; add them to combine them.
 enum RangeFlag : std::uint8_t {
   kSkipped = 1,  ///< not updated at all
   kNoDecay = 2,  ///< as if weight_decay were 0
   kNoTrust = 4,  ///< as if lars were false
 };
 
-/// For every range: LARS (method.md 5.1: scaling mode, zero-norm rule: a tensor whose parameter or gradient norm is
-/// exactly zero takes the raw gradient without decay), then momentum = m*momentum + g, p -= lr * momentum. The momentum
-/// block starts as zeros, which makes the first step "buf = g". gradient_squares are of the gradients as they lie in
-/// memory, without the rule's factor. `flags`: of each range, or null for none. One launch.
+/// For every range: LARS (method.md 5.1, scaling mode), then momentum = m*momentum + g, p -= lr * momentum. A tensor
+/// whose parameter or gradient norm is exactly zero takes the raw gradient without decay. The momentum block starts as
+/// zeros, which makes the first step "buf = g". gradient_squares are of the gradients in memory, before
+/// gradient_factor. `flags`: a sum of RangeFlag for each range, or null for none. One launch.
 void optimizer_update(Queue& queue, const FlatRanges& ranges, const std::uint8_t* flags,
                       const double* parameter_squares, const double* gradient_squares, const UpdateRule* rule,
                       const float* gradients, float* momenta, float* parameters);
 
-/// Every row divided by max(its norm, 1e-12) (prototypes, after each update). Rows whose norm is within `tolerance` of
-/// one stay as they are (0: none does).
+/// Divides every row by max(its norm, 1e-12); used for prototypes after each update. Skips rows whose norm is within
+/// `tolerance` of one (0: skips none).
 void normalize_rows(Queue& queue, const Tensor& matrix, float tolerance = 0);
 
-/// *place = index of the first element that is not a number or whose magnitude is above `limit`, or -1.
+/// *place = index of the first element that is NaN or whose magnitude is above `limit`, or -1.
 void first_beyond(Queue& queue, const float* x, std::int64_t count, float limit, std::int64_t* place);
 
 }  // namespace seer::kernels

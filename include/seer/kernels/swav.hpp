@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// SwAV's assignment and loss (method.md 3). scores: [rows, k] float. The reductions over ranks lie with the caller
-// (method/methods/swav); these are the local pieces.
+// SwAV's assignment and loss (method.md 3). scores: [rows, k] float. These are the local pieces; the caller
+// (method/methods/swav) reduces over ranks.
 //
-// Everything a pointer points to lies where the queue's kernels are, results included. No call waits for the queue, so
+// All pointers, results included, refer to memory that the queue's kernels can reach. No call waits for the queue, so
 // an assignment can be recorded (device/graph.hpp) and its results read once at its end (device/mirrored.hpp).
 #pragma once
 
@@ -18,34 +18,33 @@ using device::Tensor;
 
 /// *largest = the largest entry (-inf for an empty tensor).
 void maximum(Queue& queue, const Tensor& scores, float* largest);
-/// q[rows, k] = exp((scores - *maximum) / epsilon); *sum = their sum, infinite where an entry is.
+/// q[rows, k] = exp((scores - *maximum) / epsilon); *sum = their sum, infinite if an entry is.
 void sinkhorn_exponentials(Queue& queue, const Tensor& scores, const float* maximum, float epsilon, const Tensor& q,
                            double* sum);
-/// Entries of q that are +inf become the largest finite one (method.md 3.2 step 3); *sum = the sum after that. Where no
+/// Replaces +inf entries of q by the largest finite entry (method.md 3.2 step 3); *sum = the sum after that. If no
 /// entry is finite, nothing changes.
 void sinkhorn_repair(Queue& queue, const Tensor& q, double* sum);
-/// q *= 1 / *sum. *trouble becomes 1 where the sum is infinite or NaN, else it stays.
+/// q *= 1 / *sum. Sets *trouble to 1 if the sum is infinite or NaN.
 void sinkhorn_divide(Queue& queue, const Tensor& q, const double* sum, double* trouble);
-/// sums[k] = local sums over rows for each prototype.
+/// sums[k] = sum of column k (one prototype) over the local rows.
 void sinkhorn_prototype_sums(Queue& queue, const Tensor& q, double* sums);
-/// *empty = 1 where the sum of some prototype is exactly zero, else 0.
+/// *empty = 1 if the sum of some prototype is exactly zero, else 0.
 void sinkhorn_any_empty(Queue& queue, const double* sums, std::int64_t k, double* empty);
-/// q += value, the repair of a prototype whose sum is exactly zero (method.md 3.2 step 5; then the sums are taken
-/// again).
+/// q += value: repairs a prototype whose sum is exactly zero (method.md 3.2 step 5). The sums must be computed again.
 void sinkhorn_add(Queue& queue, const Tensor& q, float value);
-/// In place: sums become factors, 1 / (k * sum), infinite ones the largest finite factor. *trouble becomes 1 where a
-/// sum is zero, else it stays.
+/// In place: sums become factors 1 / (k * sum); infinite factors become the largest finite one. Sets *trouble to 1 if a
+/// sum is zero.
 void sinkhorn_factors(Queue& queue, double* sums, std::int64_t k, double* trouble);
-/// One half-step pair: q[r, k] *= factors[k], then each row divided by its sum and multiplied by row_target; the last
-/// pair has row_target 1.
+/// One column step and one row step: q[r, k] *= factors[k], then each row is divided by its sum and multiplied by
+/// row_target, which is 1 in the last iteration.
 void sinkhorn_scale(Queue& queue, const Tensor& q, const double* factors, double row_target);
-/// One-hot of each row's argmax (first of equals), in place.
+/// Replaces each row by the one-hot vector of its argmax (the first one if several are equal).
 void sinkhorn_harden(Queue& queue, const Tensor& q);
 
-/// Cross-entropy of one crop's scores s [b, k] against the codes of the other assigned crops (method.md 3.3), t the
-/// temperature: code_sum[b, k] is the sum of those codes, `codes` how many they are (each row of a code sums to 1).
-/// *loss = weight * sum over b of (codes * logsumexp(s / t) - sum over k of code_sum * s / t). Where d_scores is not
-/// empty it becomes that value's gradient, weight / t * (codes * softmax(s / t) - code_sum).
+/// Cross-entropy of one crop's scores s [b, k], at temperature t, against the codes of the other assigned crops
+/// (method.md 3.3). code_sum[b, k] is the sum of those codes, `codes` their number (each row of a code sums to 1).
+/// *loss = weight * sum over b of (codes * logsumexp(s / t) - sum over k of code_sum * s / t). If d_scores is not
+/// empty, it becomes the gradient of *loss, weight / t * (codes * softmax(s / t) - code_sum).
 void swav_cross_entropy(Queue& queue, const Tensor& scores, const Tensor& code_sum, int codes, float temperature,
                         double weight, const Tensor& d_scores, double* loss);
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The commonest disaster of methods without labels: the loss goes to the value that equal outputs for all images give,
-// and stays there (docs/watching.md).
+// Detects collapse, the most common failure of methods without labels: the network gives the same output for all
+// images, and the loss stays at the value of such a network (docs/watching.md).
 #pragma once
 
 #include <cstdint>
@@ -11,24 +11,24 @@
 
 namespace seer::method {
 
-/// Watches the smoothed loss. Pure: no clock, no output. Its state is in no checkpoint: a resumed run starts the window
-/// anew, which at worst delays the warning by one window.
+/// Watches the smoothed loss. Pure: no clock, no output. Checkpoints do not hold its state: a resumed run
+/// starts a new window, which delays the warning by one window at worst.
 class CollapseWatch {
  public:
-  static constexpr double kTolerance = 0.01;           ///< of the collapsed loss
-  static constexpr std::int64_t kWindowUpdates = 200;  ///< the loss must have stayed there for as many
+  static constexpr double kTolerance = 0.01;           ///< relative to the collapsed loss
+  static constexpr std::int64_t kWindowUpdates = 200;  ///< how long the loss must stay there
   static constexpr double kSmoothingUpdates = 20;      ///< time constant of the exponential mean
 
-  /// The loss of a collapsed network. The watch is silent in the first `silent_updates`. `meaning` says what that loss
-  /// is, `advice` which settings to change.
+  /// `collapsed_loss`: the loss of a collapsed network. No warning in the first `silent_updates` updates. The warning
+  /// explains that loss with `meaning` and names the settings to change with `advice`.
   CollapseWatch(double collapsed_loss, std::int64_t silent_updates, std::string meaning, std::string advice)
       : collapsed_loss_(collapsed_loss),
         silent_updates_(silent_updates),
         meaning_(std::move(meaning)),
         advice_(std::move(advice)) {}
 
-  /// Loss of one update (completed updates, ascending, gaps allowed; the mean over ranks). Non-finite losses are left
-  /// out. Returns a warning when the window is full; once, and again only after the loss has left and come back.
+  /// Takes the loss after `update` completed updates (ascending, gaps allowed; mean over ranks). Ignores non-finite
+  /// losses. Returns one warning when the window is full, and another only after the loss has left and come back.
   std::optional<std::string> observe(std::int64_t update, double loss);
   double smoothed_loss() const { return smoothed_; }
 
@@ -38,12 +38,12 @@ class CollapseWatch {
   std::string meaning_, advice_;
   double smoothed_ = 0;
   std::int64_t last_update_ = -1;
-  std::int64_t near_since_ = -1;  ///< first update of the present stay near the collapsed loss, -1: not there
+  std::int64_t near_since_ = -1;  ///< update at which the loss came near the collapsed loss; -1: not near
   bool warned_ = false;
 };
 
-/// SwAV's: ln K for K prototypes. Silent until the prototypes are free (swav.freeze_prototypes_updates): before that
-/// the loss is near ln K by nature.
+/// For SwAV. The collapsed loss is ln K for K prototypes. Silent while the prototypes are frozen
+/// (swav.freeze_prototypes_updates), because the loss is normally near ln K then.
 CollapseWatch swav_collapse(const config::Config& config);
 
 }  // namespace seer::method

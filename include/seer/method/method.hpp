@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A training method: the heads on the trunk, the loss of their outputs, and what belongs to it. Each is one file in
-// src/method/methods that defines a Kind of the file's name; CMake lists them.
+// A training method: the heads on the trunk, the loss of their outputs, and the state of that loss. Each method is one
+// file in src/method/methods that defines a Kind named like the file; CMake lists the files.
 #pragma once
 
 #include <cstdint>
@@ -18,84 +18,84 @@
 
 namespace seer::method {
 
-/// A number that is logged with an update.
+/// A number to log with an update.
 struct Figure {
   std::string name;
   double value = 0;
 };
 
-/// What a method is made for. All of it outlives the method.
+/// The arguments for making a method. All of them outlive the method.
 struct Parts {
   const config::Config& config;
-  comm::BlockCommunicator& ranks;  ///< all of them
-  const nn::Heads& heads;          ///< as Kind::heads made them
-  device::Queue queue;             ///< where updates are computed
-  std::int64_t images = 0;         ///< of this rank's part of a batch
-  std::int64_t crops = 0;          ///< of an image
+  comm::BlockCommunicator& ranks;  ///< all ranks
+  const nn::Heads& heads;          ///< made by Kind::heads
+  device::Queue queue;             ///< computes the updates
+  std::int64_t images = 0;         ///< per batch on this rank
+  std::int64_t crops = 0;          ///< per image
 };
 
-/// One update, after the forward pass. Rows of all tensors: crop * images + image.
+/// One update, after the forward pass. In all tensors, row = crop * images + image.
 struct Step {
-  const nn::Context& context;  ///< with the parameters of the last segment of the last head at hand
+  const nn::Context& context;  ///< holds the parameters of the last head's last segment
   const data::Batch& batch;
   std::int64_t update = 0;                  ///< counts from 0
-  double gradient_scale = 1;                ///< of the loss's gradient (loss scaling)
-  std::span<const device::Tensor> outputs;  ///< of each head
-  /// What the teacher's last head makes of the crops of the first size, in the order of the batch; empty without one.
+  double gradient_scale = 1;                ///< factor on the gradient (loss scaling)
+  std::span<const device::Tensor> outputs;  ///< one per head
+  /// Output of the teacher's last head for the crops of the first size, in batch order; empty without a teacher.
   device::Tensor teacher;
-  device::Tensor d_output;  ///< gradient of the last head's output, to be written
+  device::Tensor d_output;  ///< to be written: the gradient of the last head's output
 };
 
 /// This rank's part of a loss.
 struct Share {
   double loss = 0;           ///< the global loss is the SUM over ranks
-  std::vector<double> sums;  ///< what figures are made of, once they are summed over ranks
+  std::vector<double> sums;  ///< input of figures(), after they are summed over ranks
 };
 
 class Method {
  public:
   virtual ~Method() = default;
 
-  /// Collective. d_output becomes the gradient of the global mean loss (already divided by the number of ranks:
-  /// gradients are summed) times gradient_scale. Until accept() nothing of the method's state has changed, and it may
-  /// be done again. The result is overwritten by the next call.
+  /// Collective. Writes to d_output the gradient of the global mean loss times gradient_scale. It is already divided by
+  /// the number of ranks, since gradients are summed. The method's state does not change before accept(), so the call
+  /// may be repeated. The next call overwrites the result.
   virtual const Share& loss(const Step& step) = 0;
-  /// The update is taken.
+  /// The update was applied: the method's state may change.
   virtual void accept() {}
 
-  /// Where a teacher is held (Kind::teacher_heads): how much of it stays when it follows the student after an update.
+  /// If there is a teacher (Kind::teacher_heads): its momentum when it follows the student after this update.
   virtual double teacher_momentum(std::int64_t) const { return 1; }
 
-  /// From the sums over ranks of Share::sums.
+  /// Computes the figures from Share::sums, summed over ranks.
   virtual std::vector<Figure> figures(std::span<const double>) const { return {}; }
-  /// Looks at the loss of an update (completed ones, ascending; the mean over ranks): a warning, where learning seems
-  /// to have failed.
+  /// Takes the number of completed updates (ascending) and the loss (mean over ranks). Returns a warning if learning
+  /// seems to have failed.
   virtual std::optional<std::string> watch(std::int64_t, double) { return {}; }
 
-  /// The state that a checkpoint is to hold. Collective; the same on all ranks.
+  /// Adds the state that a checkpoint must hold. Collective; the same on all ranks.
   virtual void save(checkpoint::NamedState&) const {}
-  /// Takes it back, on any number of ranks; `update`: completed updates. Error(file) where it does not fit.
+  /// Restores that state, on any number of ranks, after so many completed updates. Error(file) if it does not fit.
   virtual void restore(const checkpoint::NamedState&, std::int64_t) {}
 
-  /// Memory that it holds beside what it borrows in an update.
+  /// Memory that the method holds, without what it borrows during an update.
   virtual std::size_t bytes() const { return 0; }
-  /// Planned: as after many updates.
+  /// For planning memory: sets the state's sizes to those after many updates.
   virtual void assume_filled() {}
 };
 
 struct Kind {
   const char* name;  ///< the value of method.kind
   nn::MakeHeads (*heads)(const config::Config& config);
-  /// Error(input), agreed, for settings that cannot be.
+  /// Error(input), agreed, for impossible settings.
   std::unique_ptr<Method> (*make)(const Parts& parts);
-  /// What the run meets, for settings that are allowed and hardly meant: lines "key = value: why".
+  /// Warns of settings that are allowed but probably not intended: lines "key = value: why".
   std::vector<std::string> (*doubts)(const config::Config& config, std::int64_t images, std::int64_t updates);
-  /// The teacher is a second set of parameters and running statistics, of trunk and so many of the heads. It starts as
-  /// the student, follows it with a momentum, and runs on batch statistics. Negative: none is held.
+  /// The teacher is a second set of parameters and running statistics, for the trunk and the first `teacher_heads`
+  /// heads. It starts equal to the student, follows it with a momentum, and uses batch statistics. Negative: none.
   int teacher_heads = -1;
 };
 
-/// The kind that method.kind names; Error(input), agreed, where there is none.
+/// The kind that method.kind names; Error(input), agreed, if there is none.
 const Kind& kind(const config::Config& config);
 /// Trunk and heads.
 nn::Model make_model(const config::Config& config);

@@ -22,10 +22,11 @@ struct Architecture {
   std::int64_t features() const { return stages.back().width; }
 };
 
-/// Squeeze-excitation width of a block: a quarter of the block's INPUT width, half to even (method.md 1.2).
+/// Squeeze-excitation width: a quarter of the block's INPUT width, rounded half to even (method.md 1.2).
 std::int64_t squeeze_width(std::int64_t input_width);
 
-/// The five numbers of a preset filled in; a model without one as it is. Error(input) for an unknown preset.
+/// Fills in the five numbers of the model's preset. Returns a model without a preset unchanged. Error(input) for an
+/// unknown preset.
 config::Model with_numbers(config::Model model);
 
 /// Error(input) for an unknown preset or numbers outside the preconditions of method.md 1.1.

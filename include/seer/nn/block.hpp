@@ -29,9 +29,9 @@ class Block {
   /// `prefix`: "trunk_output.block1.block1-0"
   Block(ParameterTable& parameters, ParameterTable& buffers, const std::string& prefix, const BlockShape& shape);
 
-  /// x: [n, h, w, width_in]; fills saved, whose `out` is [n, h', w', width]. In eval mode only `out` is kept.
+  /// x: [n, h, w, width_in]; saved.out: [n, h', w', width]. Keeps only `out` if no backward pass follows.
   void forward(const Context& ctx, device::Tensor x, Saved& saved, Keep keep = Keep::all) const;
-  /// d_out is consumed (written over). Frees what it has used of `saved`. Returns d_x.
+  /// Overwrites d_out. Frees the tensors of `saved` after their last use. Returns d_x.
   device::Loan backward(const Context& ctx, device::Loan d_out, Saved& saved) const;
 
   const BlockShape& shape() const { return shape_; }

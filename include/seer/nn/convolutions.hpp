@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The convolutions that a trunk consists of, found by running it on a planned machine.
+// Lists the convolutions of a trunk by running it on a planned machine.
 #pragma once
 
 #include <cstdint>
@@ -11,11 +11,11 @@ namespace seer::nn {
 
 struct Convolution {
   dnn::ConvShape shape;
-  std::int64_t count = 1;  ///< how often the trunk has it
+  std::int64_t count = 1;  ///< how often it occurs in the trunk
 };
 
-/// Those of a forward pass over `images` images of size x size pixels, distinct, in the order of their first use. The
-/// first one reads the images.
+/// Returns the distinct convolutions of a forward pass over `images` images of size x size pixels, in the order of
+/// their first use. The first one reads the images.
 std::vector<Convolution> convolutions(const Chain& trunk, std::int64_t images, std::int64_t size);
 
 }  // namespace seer::nn

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Trunk and heads with the tables of their tensors: everything that depends on the configuration of the model alone.
+// The trunk and heads with the tables of their tensors: everything that depends only on the model's configuration.
 #pragma once
 
 #include <cstdint>
@@ -13,18 +13,18 @@
 
 namespace seer::nn {
 
-/// Chains of which the first takes the trunk's features, and each other one what the one before it puts out.
+/// The first chain takes the trunk's features; each later one takes the output of the one before it.
 using Heads = std::vector<std::unique_ptr<Chain>>;
-/// Makes the heads on a trunk of so many features.
+/// Makes the heads for a trunk with this number of features.
 using MakeHeads = std::function<Heads(std::int64_t features, ParameterTable& parameters, ParameterTable& buffers)>;
 
-/// The heads that config::Head describes: the projector, and behind it, where head.prototypes is not 0, the prototypes,
-/// which stay as they are in the first `frozen_updates` updates. Nothing where head.dims is empty.
+/// The heads that config::Head describes: the projector, followed by the prototypes if head.prototypes is not 0. The
+/// prototypes do not change in the first `frozen_updates` updates. No heads if head.dims is empty.
 MakeHeads projection_heads(const config::Head& head, std::int64_t frozen_updates = 0);
 
 class Model {
  public:
-  /// Error(input) for a trunk that config::Model does not describe, and what making the heads refuses.
+  /// Error(input) if config::Model does not describe a trunk. Also throws the errors of make_heads.
   explicit Model(const config::Model& model, const MakeHeads& make_heads = {});
 
   const ParameterTable& parameters() const { return parameters_; }
@@ -32,16 +32,16 @@ class Model {
   const Chain& trunk() const { return *trunk_; }
   const Heads& heads() const { return heads_; }
 
-  /// Where the parameters of each segment begin in a block, those of the trunk and then those of the heads; at last
-  /// where the last one's end.
+  /// Offsets in a block at which the parameters of each segment begin, for the trunk and then the heads; then the end
+  /// of the last segment's.
   std::vector<std::int64_t> segment_begins() const;
-  /// What a segment of the whole that is none of the trunk's is: segment `segment` of heads()[head].
+  /// Segment `segment` of heads()[head]. head_segment() finds it for a segment, past the trunk's, of the whole model.
   struct HeadSegment {
     std::size_t head = 0, segment = 0;
   };
   HeadSegment head_segment(std::size_t of_all) const;
 
-  /// Starting values of both blocks (method.md 1.3, 2): parameters drawn by name, running mean 0 and variance 1.
+  /// Fills both blocks (method.md 1.3, 2): parameters drawn at random by name, running mean 0 and variance 1.
   void initialize(std::uint64_t seed, float* parameters, float* buffers) const;
 
  private:

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Parameters as named ranges of flat blocks: a table of names, shapes and offsets; values, gradients and momentum are
-// separate blocks of the same layout (so a shard is a range, and an update is one pass).
+// Parameters as named ranges of flat blocks: a table of names, shapes and offsets. Values, gradients and momentum are
+// separate blocks with the same layout, so a shard is a range and an update is one pass.
 #pragma once
 
 #include <cstdint>
@@ -21,8 +21,8 @@ enum class Init {
 struct Treatment {
   bool decay = true;                ///< weight decay pulls it towards zero
   bool trust = true;                ///< LARS scales its gradient by the ratio of its norms
-  bool unit_rows = false;           ///< a matrix whose rows are brought to length one after every update
-  std::int64_t frozen_updates = 0;  ///< so many updates, the run's first, leave it as it is
+  bool unit_rows = false;           ///< a matrix whose rows are normalised to length one after every update
+  std::int64_t frozen_updates = 0;  ///< it does not change in this many first updates of the run
 };
 
 struct Parameter {
@@ -53,8 +53,8 @@ class ParameterTable {
   std::int64_t block_elems_ = 0;
 };
 
-/// Fills a block. Every tensor has its own stream keyed by (seed, name): the same values on every rank, whatever else
-/// the model holds.
+/// Fills a block. Every tensor has a random stream keyed by (seed, name), so its values are the same on every rank and
+/// do not depend on the rest of the model.
 void initialize(const ParameterTable& table, std::uint64_t seed, float* block);
 void initialize(const Parameter& parameter, std::uint64_t seed, float* values);
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The projection head (method.md 2): linear layers with ReLU between them (optionally BatchNorm before the ReLU), and,
-// where it is wanted, rows of length one at the end. It runs once on the features of all crops. Each linear layer is a
-// segment.
+// The projection head (method.md 2): linear layers with ReLU between them, optional BatchNorm before each ReLU, and
+// optional normalisation of the output rows to length one. It runs once on the features of all crops. Each linear layer
+// is a segment.
 #pragma once
 
 #include <string>
@@ -21,7 +21,7 @@ class Projector final : public Chain {
     Rows rows = Rows::unit;
     std::string name = "head";
   };
-  /// Registers <name>.<i>.weight|bias, and <name>.<i>.norm.* with BatchNorm. Error(input) where dims does not begin
+  /// Registers <name>.<i>.weight|bias, and <name>.<i>.norm.* with BatchNorm. Error(input) if dims does not begin
   /// with `features` or has fewer than two entries.
   Projector(const Options& options, std::int64_t features, ParameterTable& parameters, ParameterTable& buffers);
 

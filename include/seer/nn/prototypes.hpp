@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// SwAV's prototypes (method.md 2): a linear layer without bias, whose rows have length one. One segment.
+// SwAV's prototypes (method.md 2): a linear layer without bias whose weight rows have length one. One segment.
 #pragma once
 
 #include <vector>
@@ -11,7 +11,7 @@ namespace seer::nn {
 
 class Prototypes final : public Chain {
  public:
-  /// Registers prototypes.weight [count, dim], which the first `frozen_updates` updates leave as it is.
+  /// Registers prototypes.weight [count, dim], which does not change in the first `frozen_updates` updates.
   Prototypes(std::int64_t count, std::int64_t dim, std::int64_t frozen_updates, ParameterTable& parameters);
 
   const std::vector<std::int64_t>& segment_begins() const override { return begins_; }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The convolution, BatchNorm and ReLU that a trunk begins with.
+// The convolution, BatchNorm and ReLU at the start of a trunk.
 #pragma once
 
 #include <string>
@@ -14,9 +14,9 @@ class Stem {
   struct Shape {
     std::int64_t width = 0, kernel = 3, stride = 2;
   };
-  /// What is kept from the forward to the backward pass.
+  /// Kept from the forward to the backward pass.
   struct Saved {
-    device::Tensor images;  ///< in the type of the activations: the caller's, or `rounded`
+    device::Tensor images;  ///< in the type of the activations: the caller's tensor or `rounded`
     device::Loan rounded, convolved, out;
     BatchNormLayer::Saved bn;
   };
@@ -26,9 +26,9 @@ class Stem {
   Stem(ParameterTable& parameters, ParameterTable& buffers, const std::string& convolution, const std::string& norm,
        const Shape& shape);
 
-  /// images: [n, h, w, 3], float, which must stay until the backward pass; saved.out: [n, h', w', width].
+  /// images: [n, h, w, 3], float; must stay until the backward pass; saved.out: [n, h', w', width].
   void forward(const Context& ctx, device::Tensor images, Saved& saved, Keep keep) const;
-  /// d_out is consumed (written over). d_images, where it has memory, is written.
+  /// Overwrites d_out. Writes d_images, if that has memory.
   void backward(const Context& ctx, device::Loan d_out, Saved& saved, device::Tensor d_images) const;
 
  private:

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The kinds of trunk. Each is one file in src/nn/trunks that defines a TrunkKind of the file's name; CMake lists them.
+// The kinds of trunk. Each is one file in src/nn/trunks that defines a TrunkKind named like it; CMake lists the files.
 #pragma once
 
 #include <memory>
@@ -14,23 +14,23 @@ namespace seer::nn {
 
 struct TrunkKind {
   const char* name;  ///< the value of model.trunk
-  /// Registers the trunk's tensors by torchvision's names. Error(input) where the model's keys describe no such trunk.
-  /// The chain takes images [n, h, w, 3] in float and puts out features [n, width()]; in eval mode its pass ends
-  /// without tensors but those that are to stay.
+  /// Registers the trunk's tensors under torchvision's names. Error(input) if the model's keys describe no such trunk.
+  /// The chain maps images [n, h, w, 3], float, to features [n, width()]. If no backward pass follows, its pass ends
+  /// holding only the outputs of PassOptions::outputs.
   std::unique_ptr<Chain> (*make)(const config::Model& model, ParameterTable& parameters, ParameterTable& buffers);
   /// The first words of its tensors' names, such as "stem".
   std::vector<std::string> roots;
-  /// Models with a preset that weights can be recognised as, the likeliest of equals first.
+  /// The preset models to compare weights with when their architecture is unknown; the first match is used.
   std::vector<config::Model> (*presets)();
-  /// What an export notes of the architecture beside the model's keys: name and value.
+  /// Name and value of each fact that an export records about the architecture besides the model's keys.
   std::vector<std::pair<std::string, std::string>> (*metadata)(const config::Model& model);
-  /// Python that makes torchvision's net of this architecture: lines that end in `model = ...`.
+  /// Python lines that build torchvision's network of this architecture as `model`.
   std::string (*python)(const config::Model& model);
 };
 
 const std::vector<const TrunkKind*>& trunk_kinds();
 std::vector<std::string> trunk_names();
-/// The kind that model.trunk names; Error(input), agreed, where there is none.
+/// The kind that model.trunk names; Error(input), agreed, if there is none.
 const TrunkKind& trunk_kind(const config::Model& model);
 
 std::unique_ptr<Chain> make_trunk(const config::Model& model, ParameterTable& parameters, ParameterTable& buffers);

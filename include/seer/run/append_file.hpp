@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A file that only grows, record by record: each is there whole or not at all.
+// A file that only grows, record by record. Each record is there whole or not at all.
 #pragma once
 
 #include <string>
@@ -11,20 +11,19 @@ class AppendFile {
  public:
   enum class Start { append, must_be_new };
 
-  /// Error(file), now and later, with this remedy.
+  /// Error(file), here and in the calls below; its text ends with `remedy`.
   AppendFile(std::string path, Start start, std::string remedy);
   ~AppendFile();
   AppendFile(AppendFile&& other) noexcept;
   AppendFile(const AppendFile&) = delete;
   AppendFile& operator=(const AppendFile&) = delete;
 
-  /// With must_be_new: false where a file of this name was there.
+  /// False if Start::must_be_new was given and the file existed already.
   bool is_open() const { return descriptor_ >= 0; }
   const std::string& path() const { return path_; }
-  /// Error(file). What a failed write left behind is cut off again, so that the next record does not follow half of
-  /// one.
+  /// Error(file). A failed write is cut off again, so that the next record does not follow half of one.
   void append(std::string_view record);
-  /// The same, on the disk when it returns.
+  /// The same, and the record is on the disk when it returns.
   void append_durably(std::string_view record);
 
  private:

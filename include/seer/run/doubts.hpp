@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Settings that are allowed and hardly meant.
+// Finds settings that are allowed but probably not intended.
 #pragma once
 
 #include <cstdint>
@@ -11,16 +11,16 @@
 
 namespace seer::run {
 
-/// What the settings meet.
+/// The run that the settings are for.
 struct Setting {
-  std::uint64_t images = 0;  ///< of the data set
-  std::int64_t updates = 0;  ///< of the run
+  std::uint64_t images = 0;  ///< in the data set
+  std::int64_t updates = 0;  ///< in the run
   std::int64_t ranks = 1;
-  std::optional<double> job_ends_s{};  ///< from now, where the scheduler tells
+  std::optional<double> job_ends_s{};  ///< from now, if the scheduler says so
 };
 
-/// A line for each setting that never takes effect in this run, or that makes no sense with this data set or batch:
-/// key, value, and the limit it is beyond.
+/// Returns a line for each setting that never takes effect in this run, or that makes no sense with this data set or
+/// batch: key, value, and the limit that it exceeds.
 std::vector<std::string> doubts(const config::Config& config, const Setting& run);
 
 }  // namespace seer::run

@@ -3,9 +3,9 @@
 // skips the run reloads its last good checkpoint; after `guard.max_reloads` reloads it stops. Overflows under a loss
 // scale above 1 are not counted: the scale is halved each time, so if the scale was the cause, they end by themselves.
 //
-// Decisions depend only on values that are equal on all ranks, so all ranks decide alike. Files are the root's:
-// run_dir/skipped.jsonl, one object for every skipped update and every reload, appended to; run_dir/bad_numbers.txt,
-// the account of a run that was given up.
+// Decisions depend only on values that are equal on all ranks, so all ranks decide alike. Only the root writes files:
+// run_dir/skipped.jsonl gets one object for every skipped update and every reload; run_dir/bad_numbers.txt is the
+// report of a run that gave up.
 #pragma once
 
 #include <cstdint>
@@ -19,13 +19,14 @@
 
 namespace seer::run {
 
-/// Mean and standard deviation of the losses, exponentially weighted: the last `updates` count for most of it.
+/// Mean and standard deviation of the losses, exponentially weighted: the last `updates` losses have most of the
+/// weight.
 class LossWindow {
  public:
   explicit LossWindow(std::int64_t updates) : updates_(static_cast<double>(updates)) {}
   void add(double loss);
-  /// Whether `loss` is above the mean by more than `z` deviations. Never before the window has been filled once. A
-  /// deviation counts as a thousandth of the mean at least: a loss that hardly moves has no outliers.
+  /// True if `loss` is above the mean by more than `z` deviations; false until `updates` losses were seen. A deviation
+  /// is at least a thousandth of the mean, so a loss that hardly moves has no outliers.
   bool outlier(double loss, double z) const;
 
   /// Losses seen, mean, variance.
@@ -40,25 +41,25 @@ class Guard {
  public:
   enum class Next : std::uint8_t {
     go_on,
-    reload,  ///< the last good checkpoint's values; the numbers of updates, and so data and schedule, run on
+    reload,  ///< load the last good checkpoint; updates, and so data and schedule, count on
   };
 
-  /// `from`: what the run goes on from, if it does.
+  /// `from`: the checkpoint that the run continues, if any.
   Guard(const config::Config& config, bool root, const std::optional<checkpoint::State>& from = {});
 
   /// For Learner::refuse_losses.
   bool refuses(double loss) const;
 
-  /// After every update; `completed` counts it. Error(numerics), agreed, when another reload than the allowed ones
-  /// would be wanted; Error(device), agreed, where a rank's second pass gave other bits and guard.replay_action is
-  /// "stop".
+  /// Call after every update; `completed` includes it. Error(numerics), agreed, if more reloads than allowed would be
+  /// needed; Error(device), agreed, if the second pass of a rank gave other bits and guard.replay_action is "stop".
   Next observe(std::int64_t completed, const train::Learner::Outcome& outcome);
-  /// The checkpoint `folder` is loaded.
+  /// Call after the checkpoint `folder` was loaded.
   void reloaded(std::int64_t completed, const std::string& folder);
-  /// Error(numerics), agreed: the report, and why no more is tried.
+  /// Error(numerics), agreed, with the report and `why`: ends the run.
   [[noreturn]] void give_up(const std::string& why);
 
-  /// False while updates are bad: a checkpoint written then would be the one to go back to, and undo nothing.
+  /// False while updates are bad. A checkpoint written then would be the one to reload, and a reload would undo
+  /// nothing.
   bool trusts() const { return in_a_row_ == 0; }
 
   void save(checkpoint::State& state) const;
@@ -73,7 +74,7 @@ class Guard {
   const bool root_;
   LossWindow window_;
   std::int64_t in_a_row_ = 0, reloads_ = 0;
-  std::vector<std::string> account_;  ///< of this start of the run: every bad update and every reload
+  std::vector<std::string> account_;  ///< every bad update and reload since this start
 };
 
 /// "not finite (loss nan, gradient norm nan), first in the gradient of stem.0.weight on rank 3 (node7); images of the

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A point of a run at which it waits, for tests that disturb runs: nobody has to guess how fast the machine is.
+// Makes a run wait at a chosen update, for tests that disturb runs: they need not guess how fast the machine is.
 #pragma once
 
 #include <cstdint>
@@ -11,12 +11,12 @@ namespace seer::run {
 
 class Pause {
  public:
-  /// Collective. The environment variable SEER_PAUSE_AFTER of rank 0 says after which update; 0: before the first one.
-  /// Error(input), agreed, where it holds no such number.
+  /// Collective. Rank 0's environment variable SEER_PAUSE_AFTER is the update to wait after; 0: before the first one.
+  /// Error(input), agreed, if it is no such number.
   Pause(const comm::Communicator& comm, const std::string& run_dir);
 
-  /// Collective after that update, else nothing: once all ranks are here, rank 0 writes <run_dir>/PAUSED (a line for
-  /// each rank: its number and its process), and every rank waits until that file is gone. Error(file), agreed.
+  /// At that update: collective. Once all ranks are here, rank 0 writes <run_dir>/PAUSED (one line per rank: its number
+  /// and its process), and every rank waits until that file is gone. Error(file), agreed. At others: does nothing.
   void after(std::int64_t update) const;
 
  private:

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The run folder while a run uses it: its lock, its configuration, log and records. What the file system does to it in
-// mid-run is a warning, never the end: nothing here is needed to go on.
+// The run folder during a run: its lock, configuration, log and records. A failure of the file system is a warning and
+// never ends it: nothing here is needed to go on.
 #pragma once
 
 #include <cstdint>
@@ -16,24 +16,23 @@
 
 namespace seer::run {
 
-/// The root works, the other ranks wait at the collectives; both hold one.
+/// All ranks hold one. The root does the work, the others wait in the collectives.
 class RunFolder {
  public:
-  /// Collective: makes the folder, takes its lock, starts the log.
-  /// Error(input) where another run uses it, Error(file).
+  /// Collective. Makes the folder, takes its lock, starts the log. Error(input) if another run uses it, Error(file).
   RunFolder(const config::Config& config, const comm::Communicator& comm, const PretrainOptions& options);
 
-  /// Collective, once the start is certain: with --resume never moves earlier checkpoints aside; writes config.toml,
-  /// opens the records of a run that goes on after so many updates. Error(file).
+  /// Collective. Call once the start is certain: with --resume never, moves earlier checkpoints aside. Writes
+  /// config.toml and opens the records of a run that continues after `completed` updates. Error(file).
   void open_records(std::int64_t completed);
 
-  /// Between updates. Error(input), on the root alone, where another run has taken the folder over. One that was
-  /// deleted is made again, with a warning.
+  /// Call between updates. Error(input), on the root only, if another run has taken over the folder. Makes a deleted
+  /// folder again, with a warning.
   void tend(std::int64_t completed);
 
-  /// A record that cannot be written is lost, with a warning.
+  /// If a record cannot be written, it is lost, with a warning.
   void write(const UpdateRecord& record);
-  /// A whole file, as write().
+  /// Writes a whole file; fails like write().
   void write(const std::string& name, const std::string& text);
 
  private:
@@ -47,7 +46,7 @@ class RunFolder {
   const config::Config& config_;
   const comm::Communicator& comm_;
   bool anew_;
-  std::optional<RunLock> lock_;  // the root's, as all below
+  std::optional<RunLock> lock_;  // root only, as all below
   std::optional<Metrics> metrics_;
   std::optional<EventFile> events_;
   bool deleted_ = false;

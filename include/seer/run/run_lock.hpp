@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// One run at a time in a run folder. run_dir/lock holds who uses it (docs/formats.md) under a lock of the file system
-// (flock), which ends with the process however it ends. Where that lock does not reach other nodes, a heartbeat tells
-// the living from the dead: a thread touches the file every few seconds.
+// Allows one run at a time in a run folder. run_dir/lock says who uses it (docs/formats.md). A lock of the file system
+// (flock) protects it, and ends with the process, however that ends. Where flock does not reach other nodes, a
+// heartbeat shows whether the owner is alive: a thread touches the file every few seconds.
 #pragma once
 
 #include <chrono>
@@ -11,12 +11,12 @@
 
 namespace seer::run {
 
-/// Who uses a run folder: one process, told from any other, now or later, here or elsewhere.
+/// The process that uses a run folder. The fields distinguish it from any other, on any machine, now or later.
 struct LockOwner {
   std::string host;
   std::int64_t pid = 0;
-  std::string machine;       ///< boot id and process namespace: equal where process numbers mean the same
-  std::int64_t ticks = 0;    ///< when the process started, by its machine's clock: numbers come again
+  std::string machine;       ///< boot id and process namespace: where these are equal, pids mean the same
+  std::int64_t ticks = 0;    ///< when the process started, by its machine's clock: pids are reused
   std::string job;           ///< SLURM_JOB_ID, or ""
   std::int64_t restart = 0;  ///< SLURM_RESTART_COUNT
   std::int64_t started = 0;  ///< seconds since 1970
@@ -33,29 +33,29 @@ class RunLock {
   struct Options {
     LockOwner self = LockOwner::self();
     std::chrono::milliseconds beat = std::chrono::seconds(5);
-    /// A file that nobody has touched for so long has no living owner.
+    /// If nobody has touched the file for this long, no owner is alive.
     std::chrono::milliseconds stale = std::chrono::seconds(60);
-    /// How long another node may take to see what was written, where flock may not reach it.
+    /// How long another node may take to see a write, if flock may not reach it.
     std::chrono::milliseconds settle = std::chrono::seconds(2);
-    /// False: as on a file system that has no flock.
+    /// False: behave as on a file system without flock.
     bool use_flock = true;
   };
 
-  /// Takes run_dir/lock. Error(input), naming the owner and the age of its last sign of life, where a living run has
-  /// it. That of a dead one is taken over with a warning. Where only a heartbeat can tell, waits until it has beaten,
-  /// or for as long as `stale`. Error(file) where the file cannot be made.
+  /// Takes run_dir/lock. Error(input) if a living run has it, naming the owner and the age of its last sign of life.
+  /// Takes over the lock of a dead run, with a warning. If only a heartbeat can tell, waits until it beats, at most
+  /// `stale`. Error(file) if the file cannot be made.
   explicit RunLock(const std::string& run_dir);
   RunLock(const std::string& run_dir, const Options& options);
-  /// Gives the folder back, if it is still ours.
+  /// Releases the folder, if it is still ours.
   ~RunLock();
   RunLock(const RunLock&) = delete;
   RunLock& operator=(const RunLock&) = delete;
 
-  /// Between updates. Error(input) where another run has taken the folder: this one must write nothing more there.
-  /// True: the file is gone, and the folder perhaps; then retake(). Looks at the file where neither this nor the thread
-  /// has done so for a second.
+  /// Call between updates. Error(input) if another run has taken the folder: this run must write nothing more there.
+  /// Returns true if the file, and perhaps the folder, is gone: then call retake(). Reads the file if neither this nor
+  /// the thread has done so for a second.
   bool vanished() const;
-  /// After the folder was made again. Error(input) where another run was faster, Error(file).
+  /// Call after the folder was made again. Error(input) if another run was faster, Error(file).
   void retake();
 
  private:

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// When a run saves, and what becomes of it: the state put together, written beside the training, read back, older
-// checkpoints deleted, and a file system that fails for a while survived.
+// Decides when a run saves, and does it: collects the state, writes it beside the training, reads it back, deletes
+// older checkpoints, and survives a file system that fails for a while.
 #pragma once
 
 #include <cstdint>
@@ -25,40 +25,40 @@ namespace seer::run {
 
 class Saver {
  public:
-  /// Adds to a state what neither the learner nor the configuration knows: images seen, shards, schedule.
+  /// Adds to a state what neither the learner nor the configuration has: images seen, shards, schedule.
   using Describe = std::function<void(checkpoint::State&)>;
 
-  /// Collective. Everything is the caller's, and outlives this; `local` is null without checkpoint.local_dir.
+  /// Collective. All arguments must outlive this; `local` is null without checkpoint.local_dir.
   Saver(const config::Config& config, const comm::Communicator& comm, train::Phases& phases, TrafficLedger& traffic,
         train::Learner& learner, const checkpoint::LocalSets* local, Describe describe);
 
-  /// Tells that a checkpoint of so many updates is there already: the one that the run goes on from.
+  /// There is a checkpoint of `update` updates already: the one that the run continues.
   void resumed(std::int64_t update);
 
-  /// Collective, after every update: saves where checkpoint.every_updates, or local_every_updates, says so; what is due
-  /// while the run does not trust itself (Guard::trusts) comes with the first update after that.
+  /// Collective. Call after every update: saves if checkpoint.every_updates or local_every_updates says so. While the
+  /// run does not trust itself (Guard::trusts), saves are postponed to the first update after that.
   void after_update(std::int64_t completed, bool trusted = true);
-  /// Collective: saves now, unless these updates are saved already. With checkpoint.async the values are copied and
-  /// written after this has returned; only what an earlier save still writes is waited for. False if it is known now
-  /// that they are not saved. A file system that fails is a warning, up to checkpoint.max_failures times in a row, then
-  /// Error(file), the same on all ranks; of what is written asynchronously all ranks learn that at the next save.
+  /// Collective. Saves now, unless these updates are saved already. With checkpoint.async the values are copied, and
+  /// written after the return; only an earlier save that is still being written is waited for. Returns false if the
+  /// save is known to have failed. A failing file system is a warning, up to checkpoint.max_failures times in a row,
+  /// then Error(file), the same on all ranks; with checkpoint.async all ranks learn of a failure at the next save.
   bool save(std::int64_t completed);
-  /// Collective: waits until nothing is being written; to be called before checkpoints are read while training.
+  /// Collective. Waits until nothing is being written. Call before checkpoints are read during training.
   void settle();
-  /// Collective, once the loop is over, done or stopped: settles, and saves unless that is done. Here a failure is
-  /// tried again for a few seconds, then is Error(file): to end as done, or as ready to be started again, would claim a
-  /// checkpoint that is not there.
+  /// Collective. Call once the loop is over, done or stopped: settles, and saves unless that is done. Retries a failure
+  /// for a few seconds, then Error(file): ending as complete, or as ready to restart, would claim a checkpoint that
+  /// does not exist.
   void finish(std::int64_t completed);
 
-  /// Saves that failed since the last one that did not.
+  /// Failed saves since the last successful one.
   std::int64_t failures_in_a_row() const { return failures_; }
-  /// Of the copy.
+  /// Bytes of the copy.
   std::int64_t bytes_held() const { return snapshot_.bytes_held(); }
-  /// Of the writing threads.
+  /// Messages of the writing threads.
   const std::vector<comm::Traffic>& traffic() const { return background_.traffic(); }
 
  private:
-  /// What is to be written, or being written.
+  /// A save to do, or in progress.
   struct Job {
     std::int64_t update = 0;
     bool shared = false, local = false;  ///< to log.run_dir, to checkpoint.local_dir
@@ -84,16 +84,16 @@ class Saver {
   const checkpoint::LocalSets* local_;
   Describe describe_;
   CheckpointInterval interval_;
-  Clock since_;                ///< the last update
+  Clock since_;                ///< since the last update
   Job job_;                    ///< the save in progress, or the last one
   Job put_off_{};              ///< a save postponed because recent updates were bad (Guard::trusts)
   bool told_ = true;           ///< the outcome of job_ has been reported
   double writing_s_ = 0;       ///< seconds that the last finished save ran beside the training
   std::int64_t saved_ = -1;    ///< updates of the newest checkpoint
   std::int64_t failures_ = 0;  ///< in a row
-  // Of the writing thread, to be read when it has finished:
+  // Written by the writing thread; read when it has finished:
   std::optional<Error> local_failure_;
-  std::string written_;  ///< folder
+  std::string written_;  ///< folder of the checkpoint
   checkpoint::Snapshot snapshot_;
   checkpoint::Background background_;  // last: its thread uses the others
 };

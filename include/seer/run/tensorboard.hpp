@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// TensorBoard event files: a sequence of TFRecords, each holding one serialised Event (src/train/event.proto). A
-// TFRecord is uint64 length, masked CRC32C of these 8 bytes, the bytes, masked CRC32C of the bytes; all little-endian.
+// TensorBoard event files: a sequence of TFRecords, each with one serialised Event (src/run/event.proto). A TFRecord is
+// uint64 length, masked CRC32C of these 8 bytes, the bytes, masked CRC32C of the bytes; all little-endian.
 #pragma once
 
 #include <cstdint>
@@ -13,27 +13,26 @@
 
 namespace seer::run {
 
-/// CRC-32C (Castagnoli, RFC 3720 appendix B.4): of "123456789" it is 0xe3069283.
+/// CRC-32C (Castagnoli, RFC 3720 appendix B.4); that of "123456789" is 0xe3069283.
 std::uint32_t crc32c(std::string_view bytes);
-/// As TFRecords store it, so that a CRC of data that holds CRCs stays useful: rotated right by 15 bits, plus
-/// 0xa282ead8.
+/// The form in TFRecords, which keeps a CRC of data with CRCs in it useful: rotated right by 15 bits, plus 0xa282ead8.
 std::uint32_t masked_crc32c(std::string_view bytes);
 
 /// run_dir/events.out.tfevents.<seconds>.<host>: a new file for each start of a run. Root rank only.
 class EventFile {
  public:
-  /// Tells TensorBoard where this run begins, so that points of later updates, which a killed run left in an older
-  /// file, are not shown. Error(file).
+  /// Tells TensorBoard where this run begins. It then hides points of later updates that a killed run left in an older
+  /// file. Error(file).
   EventFile(const std::string& run_dir, std::int64_t resumed_update);
 
-  /// All scalars of the record but `update`, which is the step. Tags are grouped as "loss/...", "time/..." and so on.
-  /// Error(file); then nothing of the record is there.
+  /// Writes all scalars of the record except `update`, which is the step. Tags are grouped as "train/...", "time/..."
+  /// and so on. Error(file); then no part of the record is in the file.
   void write(const UpdateRecord& record);
   const std::string& path() const { return file_->path(); }
 
  private:
   void append(const std::string& event);
-  std::optional<AppendFile> file_;  ///< always there once this is made
+  std::optional<AppendFile> file_;  ///< always set after construction
 };
 
 }  // namespace seer::run

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a run's collectives carried: for updates, set-up and checkpoints apart. Calls and payload as comm::Traffic
-// counts them.
+// Counts the messages of a run's collectives, separately for updates, set-up and checkpoints. Calls and payload are as
+// comm::Traffic counts them.
 #pragma once
 
 #include <cstdint>
@@ -22,10 +22,10 @@ class TrafficLedger {
     comm::Traffic traffic;
   };
 
-  /// `counters`: all communicators' counts so far, with nothing under way (Learner::traffic).
+  /// `counters` returns the counts of all communicators so far, with no work in progress (Learner::traffic).
   explicit TrafficLedger(std::function<std::vector<comm::Traffic>()> counters) : counters_(std::move(counters)) {}
 
-  /// Attributes everything that was counted since the last call to `use`.
+  /// Attributes all counts since the last call to `use`.
   void close(Use use);
   /// Sums by use, communicator and kind, in this order.
   std::vector<Row> rows() const;
@@ -37,10 +37,10 @@ class TrafficLedger {
   std::map<std::pair<Use, Counter>, comm::Traffic> sums_;
 };
 
-/// The table beside that of the phases: calls and MiB of an update. "" where nothing was sent.
+/// The table beside that of the phases: calls and MiB per update. "" if nothing was sent.
 std::string to_table(const std::vector<TrafficLedger::Row>& rows, std::int64_t updates);
 
-/// traffic.json (docs/formats.md). `logged`: how many of the updates were logged, whose messages are longer.
+/// traffic.json (docs/formats.md). `logged`: number of logged updates; their messages are longer.
 std::string to_json(const std::vector<TrafficLedger::Row>& rows, std::int64_t updates, std::int64_t logged, int ranks);
 
 }  // namespace seer::run

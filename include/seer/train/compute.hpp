@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The device, the queue and the library (dnn) that a configuration asks for.
+// Makes the device queue and the library (dnn) that a configuration asks for.
 #pragma once
 
 #include <cstddef>
@@ -13,18 +13,18 @@
 
 namespace seer::train {
 
-/// Collective. Where `parallel.device` makes the run compute. Error(device), agreed, if there is no such device.
+/// Collective. Returns where the run computes, by `parallel.device`. Error(device), agreed, if there is no such device.
 device::Space agreed_space(const config::Config& config, const comm::Communicator& comm);
 
-/// Collective. A queue where parallel.device is or means a device; null: the host's, or a planned one.
+/// Collective. Returns a queue if the run computes on a device; null on the host and on a planned machine.
 std::unique_ptr<device::DeviceQueue> make_queue(const config::Config& config, const comm::Communicator& comm);
 
-/// Collective. Error(input), agreed, where some rank's cannot compute in this precision. On a device all ranks use the
-/// root's choice of engines, which it keeps in the run folder.
+/// Collective. Error(input), agreed, if some rank cannot compute in the configured precision. On a device, all ranks
+/// use the root's choice of engines, which the root keeps in the run folder.
 std::shared_ptr<dnn::Backend> make_backend(const config::Config& config, const comm::Communicator& comm);
 
-/// What a device's packed copies of weights may take: all of them are kept, but where parameters come and go with each
-/// use a GiB.
+/// Limit in bytes for packed copies of weights on a device. There is none, except with shard = "parameters", where
+/// parameters come and go with each use: then it is 1 GiB.
 std::size_t packed_weights_limit(const config::Config& config);
 
 }  // namespace seer::train

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Faults that were ordered by the configuration ([faults]), to rehearse what the guard does about real ones.
+// Injects the faults that the configuration orders ([faults]), to rehearse how the guard handles real ones.
 #pragma once
 
 #include <cstdint>
@@ -12,12 +12,12 @@ namespace seer::train {
 
 class Faults {
  public:
-  /// On a planned communicator: none.
+  /// On a planned communicator, there are no faults.
   Faults(const config::Faults& config, const comm::Communicator& comm);
 
-  /// `gradient`: one element of this rank's own, before it is summed. Every update that is listed is struck whenever it
-  /// is computed, as a bad batch would be: with NaN in both passes of a replay, with a flipped bit (the lowest) in the
-  /// second alone. `update` counts from 1.
+  /// `gradient`: one element of this rank's own gradient, before the sum over ranks. A listed update is struck each
+  /// time it is computed, as a bad batch would be: NaN in both passes of a replay; the flip of the lowest bit in the
+  /// second pass only. `update` counts from 1.
   void strike(device::Queue& queue, std::int64_t update, bool second_pass, float* gradient) const;
 
  private:

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// Parameters, gradients and momentum as flat blocks, whole or sharded over ranks (method.md 7.1), and the collectives
-// that keep them together, run beside the computation.
+// Parameters, gradients and momentum as flat blocks, whole or sharded over ranks (method.md 7.1). The collectives that
+// keep them together run beside the computation.
 //
-// The blocks are cut into buckets of whole segments (stem, blocks, layers of the head). In a group of G
-// ranks, rank r owns the r-th part of every bucket, balanced to the element, so a tensor may be split. Groups hold
-// replicas of each other. Without sharding G is 1, and everything below is the same.
+// The blocks are cut into buckets of whole segments (stem, blocks, layers of the head). In a group of G ranks, rank r
+// owns the r-th part of every bucket. Parts are balanced to the element, so a tensor may be split. Groups are replicas
+// of each other. Without sharding G is 1, and everything below is the same.
 //
-// What is gathered for a while, parameters of other ranks or gradients not yet summed, lies in two slots that buckets
-// take turns in: one is worked on while the other is on its way.
+// Data that is gathered for a short time (parameters of other ranks, gradients not yet summed) lies in two slots, which
+// the buckets use in turn: one is worked on while the other is in transit.
 #pragma once
 
 #include <cstdint>
@@ -27,11 +27,11 @@
 
 namespace seer::train {
 
-/// What is split over a group; each includes the one before.
+/// What is split over a group. Each value includes the one before.
 enum class Sharding : std::uint8_t {
   none,
   optimizer,   ///< momentum
-  gradients,   ///< and gradients: no rank holds more than a bucket or two of foreign ones
+  gradients,   ///< and gradients: a rank holds at most two buckets that it does not own
   parameters,  ///< and parameters: gathered just before a segment needs them, dropped after it
 };
 
@@ -39,80 +39,81 @@ class FlatState {
  public:
   enum class Direction : std::int8_t { forward = 1, backward = -1 };
 
-  /// Whose parameters are asked for.
+  /// Which set of parameters is used.
   enum class Which : bool { student, teacher };
 
-  /// Collective. The blocks lie where `queue` works. With a teacher, a second set of parameters. Error(input) for a
-  /// shard group that does not divide the ranks; Error(device), agreed, for what the node's or the device's memory
-  /// cannot hold.
+  /// Collective. The blocks lie in the memory of `queue`. With a teacher, there is a second set of parameters.
+  /// Error(input) for a shard group that does not divide the ranks; Error(device), agreed, if the memory of the node or
+  /// device is too small.
   FlatState(const config::Config& config, const comm::Communicator& comm, const nn::Model& model, Phases& phases,
             const device::Queue& queue, bool teacher = false);
 
-  /// Starting values, of student and teacher. `tensor` is called for every tensor in the table's order, on every rank.
+  /// Sets the starting values of student and teacher. Calls `tensor` for every tensor in the table's order, on every
+  /// rank.
   void fill(const std::function<void(const nn::Parameter&, float* values)>& tensor);
 
-  /// Those of the trunk, then those of the head.
+  /// Number of segments: first those of the trunk, then those of the heads.
   std::size_t segments() const { return bucket_of_.size(); }
 
-  /// Whether gradients are summed over ranks as they are closed.
+  /// Whether close_gradients() sums over ranks.
   enum class Sums : bool { no, yes };
 
-  // Of one update, in this order. ----------------------------------------------------------------------------------
-  /// Without sums: for passes that are made for comparison, after which the update begins anew.
+  // One update calls these in this order. ---------------------------------------------------------------------------
+  /// Without sums: for passes that only serve a comparison. After them the update begins anew.
   void begin_update(Sums sums = Sums::yes);
-  /// From here on need() is about these. Waits for what is still being gathered.
+  /// Selects the parameters that need() fetches from here on. Waits for gathers in progress.
   void use(Which which);
-  /// teacher = momentum * teacher + (1 - momentum) * student, after step(). Waits for what is still being gathered.
+  /// Call after step(): teacher = momentum * teacher + (1 - momentum) * student. Waits for gathers in progress.
   void follow(double momentum);
-  /// Lets ctx point to the parameters of a segment; those of the next one in this direction are fetched meanwhile.
+  /// Makes ctx point to the parameters of a segment, and starts to fetch those of the next one in this direction.
   void need(nn::Context& ctx, std::size_t segment, Direction direction);
   /// The segment's parameters are not needed again in this direction.
   void drop(std::size_t segment, Direction direction);
-  /// Lets ctx point to where a segment's gradients are accumulated.
+  /// Makes ctx point to where the gradients of a segment are accumulated.
   void open_gradients(nn::Context& ctx, std::size_t segment);
-  /// The segment's gradients are complete on this rank: their sum over ranks begins. Norms of the buckets whose sum
-  /// has arrived meanwhile are taken.
+  /// The segment's gradients are complete on this rank: starts their sum over ranks. Takes the norms of the buckets
+  /// whose sum has arrived meanwhile.
   void close_gradients(std::size_t segment);
-  /// Where no rank has a larger gradient, the sums over ranks are finite.
+  /// Returns a limit: if no rank has a larger gradient, the sums over ranks are finite.
   float most_gradient() const;
-  /// Waits for the sums that are still on their way, taking norms as they arrive. Returns the norm of all gradients
-  /// that take part in the update; not finite if they are not. Changes nothing, and need not be asked for.
+  /// Optional. Waits for the sums in progress and takes norms as they arrive. Returns the norm of all gradients that
+  /// take part in the update; not finite if they are not. Changes no values.
   double gradient_norm();
-  /// Parameters -= ... on every owner, each bucket when its sum has arrived (sharded: all but the first one, and then
-  /// that one); then back to all, and waited for where they are needed. Returns gradient_norm().
-  /// Error(device) if that is not finite.
+  /// Parameters -= ... on every owner: updates each bucket when its sum has arrived (sharded: all buckets but the
+  /// first, then the first). Then starts to gather the parameters to all ranks; they are waited for where they are
+  /// needed. Returns gradient_norm(). Error(device) if that is not finite.
   double step(double lr);
-  /// Instead of step(): parameters and momentum stay to the bit. Only rows that are to have length one and do not, as
-  /// before the first update, are brought to it.
+  /// Instead of step(): parameters and momentum keep every bit. Only rows that must have length one and do not, as
+  /// before the first update, are normalised.
   void skip();
 
   Optimizer& optimizer() { return optimizer_; }
-  /// What the blocks and their staging hold.
+  /// Adds the bytes of the blocks and their staging.
   void add_to(Footprint& footprint) const;
 
-  // Checkpoints and tests. -----------------------------------------------------------------------------------------
-  /// This rank's part of every tensor of "model", "momentum" and, with one, "teacher"; over all ranks each element
-  /// once. Of a device: copies of what it holds now, which stay in place.
+  // For checkpoints and tests. ---------------------------------------------------------------------------------------
+  /// This rank's part of every tensor of "model", "momentum" and, if there is a teacher, "teacher". Over all ranks each
+  /// element occurs once. On a device, slabs are copies of the current values on the host; their addresses stay.
   std::vector<checkpoint::Slab> slabs();
-  /// Collective, after the slabs were filled.
+  /// Collective. Call after the slabs were filled: shares their values with all ranks.
   void share_loaded();
-  /// Collective: the whole block, on every rank.
+  /// Collective: returns the whole block on every rank.
   std::vector<float> whole_parameters();
   std::vector<float> whole_gradients();  ///< of the last update, averaged over ranks
-  /// Of the communicators "shard" (a group), "replicas" (the same part in all groups) and "norms" (a group again).
-  /// Waits for what is still under way.
+  /// Messages of the communicators "shard" (a group), "replicas" (the same part in all groups) and "norms" (a group
+  /// again). Waits for work in progress.
   std::vector<comm::Traffic> traffic();
 
  private:
   struct Bucket {
     std::int64_t begin = 0, end = 0;          ///< in the block
-    std::int64_t own_begin = 0, own_end = 0;  ///< of it, this rank's part
-    std::int64_t packed = 0;                  ///< where that is in arrays that hold own parts alone
+    std::int64_t own_begin = 0, own_end = 0;  ///< this rank's part of it
+    std::int64_t packed = 0;                  ///< where own_begin is in arrays that hold own parts only
     std::size_t first_segment = 0, last_segment = 0;
-    std::size_t first_tensor = 0, last_tensor = 0;  ///< of the table, the last one not included
+    std::size_t first_tensor = 0, last_tensor = 0;  ///< in the table; the last one excluded
     Optimizer::Part part;
-    std::vector<const nn::Parameter*> unit_rows;  ///< its tensors that are treated so
-    bool gathered = false;                        ///< parameters mode: they lie in its slot, or are on their way there
+    std::vector<const nn::Parameter*> unit_rows;  ///< tensors with Treatment::unit_rows
+    bool gathered = false;                        ///< parameters mode: they are in its slot, or in transit
     comm::Stream::Ticket gather = 0, sum = 0;
     std::int64_t elems() const { return end - begin; }
     std::int64_t own_elems() const { return own_end - own_begin; }
@@ -125,14 +126,14 @@ class FlatState {
   float* own_parameters(const Bucket& b);
   float* own_momenta(const Bucket& b) { return momenta_.f32() + b.packed; }
   float* own_gradients(const Bucket& b);
-  /// All of the bucket: in the block, or in its slot.
+  /// The whole bucket: in the block, or in its slot.
   float* whole_parameters_of(const Bucket& b);
   float* whole_gradients_of(const Bucket& b);
   void fetch(Bucket& b);
   void post_gather(Bucket& b);
   void forget_gathered();
   float* own_teacher(const Bucket& b);
-  /// Pointers to this rank's part of a bucket, and where its slabs are: of parameters, momenta, teacher.
+  /// Parameters, momenta, teacher: pointers to this rank's part of a bucket, and to where the slabs see it.
   std::vector<std::pair<float*, float*>> parts(const Bucket& b);
   void measure_down_to(std::size_t bucket);
   void measure_arrived();
@@ -149,19 +150,20 @@ class FlatState {
   const nn::ParameterTable* table_;
   Phases* phases_;
   Sharding sharding_;
-  DType wire_;  ///< gradients travel as this
+  DType wire_;  ///< type of gradients in messages
   device::Queue queue_;
   comm::BlockCommunicator group_, replicas_, norms_;
   std::vector<Bucket> buckets_;
   std::vector<std::size_t> bucket_of_;
   std::int64_t own_elems_ = 0;
   Optimizer optimizer_;
-  /// Buckets from these on: complete on this rank; summed, own part's norms taken; norms summed over the group.
+  /// Buckets from these on are: complete on this rank; summed, with norms of the own part; with norms summed over the
+  /// group.
   std::size_t closed_ = 0, measured_ = 0, known_ = 0;
   device::Buffer parameters_, gradients_, own_gradients_, momenta_, teacher_;
   Which which_ = Which::student;
   device::Buffer parameter_slots_[2], gradient_slots_[2];
-  device::PinnedBuffer mirror_;  ///< of a device's own parts, one kind after the other, from the first slabs() on
+  device::PinnedBuffer mirror_;  ///< device: host copies of the own parts, kind by kind; made by slabs()
   std::uint64_t version_ = 1;
   Sums sums_ = Sums::yes;
   double exposed_ms_ = 0;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Crops that were made on the host, brought to where the learner computes.
+// Copies crops that were made on the host to where the learner computes.
 #pragma once
 
 #include <cstddef>
@@ -14,12 +14,12 @@ namespace seer::train {
 
 class ImageUpload {
  public:
-  /// The batch with its images in the queue's space: itself where they are there already. Else by way of pinned memory,
-  /// behind what the queue holds; the host's copies may be changed when this returns. Two sets take turns, so that one
-  /// is filled while the other's update may still be under way; what the call before the last returned must be done
-  /// with. Good until the call after the next.
+  /// Returns the batch with its images in the queue's space: the same batch if they are there already. Else copies them
+  /// through pinned memory, after the work that is in the queue; the host's images may change once this returns. Two
+  /// sets take turns, so one can be filled while the update with the other still runs. The update with the batch before
+  /// the last must have finished. The result is valid until the call after the next.
   const data::Batch& bring(device::Queue& queue, const data::Batch& batch);
-  /// In the queue's space.
+  /// Bytes in the queue's space.
   std::size_t bytes() const;
 
  private:

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// LARS or SGD over the flat blocks (method.md 5.1). Each tensor is treated as it was registered (nn::Treatment).
+// LARS or SGD over the flat blocks (method.md 5.1). Each tensor is treated as registered (nn::Treatment).
 //
-// Norms, flags and the rule lie where the queue's kernels are, and an update waits for nothing; read_squares() brings
+// Norms, flags and the rule lie in the queue's memory, so an update does not wait for the host. read_squares() copies
 // the norms to the host.
 #pragma once
 
@@ -19,41 +19,42 @@ namespace seer::train {
 
 class Optimizer {
  public:
-  /// A stretch of the blocks that is updated at a time: consecutive tensors, each cut to what this rank holds of it.
+  /// A part of the blocks that is updated at once: consecutive tensors, each cut to what this rank holds of it.
   struct Part {
     std::size_t first_tensor = 0;
-    kernels::FlatRanges ranges;  ///< relative to the stretch's begin
+    kernels::FlatRanges ranges;  ///< relative to the begin of the part
   };
 
-  /// Its queue is the one that all calls are given.
+  /// `queue`: the one that all calls get.
   Optimizer(const config::Optimizer& config, const nn::ParameterTable& table, const device::Queue& queue);
 
-  /// The tensors that [begin, end) of the block touches.
+  /// The tensors in [begin, end) of the block.
   Part part(const nn::ParameterTable& table, std::int64_t begin, std::int64_t end) const;
 
-  /// Number of the update that follows, from 0. Tensors that are frozen in it take no part: no decay, no momentum.
+  /// Number of the next update, from 0. Tensors that are frozen in it take no part: no decay, no momentum.
   void set_update(std::int64_t update);
 
-  /// The gradients lie in memory multiplied by this (the loss scale): norms, LARS and step divide by it.
+  /// The gradients in memory are multiplied by `scale` (the loss scale): norms, LARS and step divide by it.
   void set_gradient_scale(double scale) { rule_.gradient_factor = static_cast<float>(1 / scale); }
 
-  /// Squared norms of this part's tensors, as far as this rank holds them. Pointers are to the part's begin.
+  /// Takes squared norms of this part's tensors, as far as this rank holds them. Pointers are to the begin of the part.
   void measure(device::Queue& queue, const Part& part, const float* gradients, const float* parameters);
-  /// Squared norms of the tensors [first, last) as one message where the queue works, to be summed over the ranks that
-  /// hold the other parts.
+  /// Packs the squared norms of the tensors [first, last) into one message in the queue's memory, to be summed over the
+  /// ranks that hold the other parts.
   std::span<double> pack_squares(device::Queue& queue, std::size_t first, std::size_t last);
-  /// Takes them back from there.
+  /// Copies them back from the message.
   void unpack_squares(device::Queue& queue, std::size_t first, std::size_t last);
   void forget_squares(device::Queue& queue);
-  /// Before gradient_norm() and not_finite() are asked. Waits for a device.
+  /// Call before gradient_norm() and not_finite(). Waits for a device.
   void read_squares(device::Queue& queue);
-  /// sqrt of the sum of squares of all gradients, those of frozen tensors left out. Not finite: the gradients are not.
+  /// Square root of the sum of squares of all gradients, except frozen tensors. Not finite if the gradients are not.
   double gradient_norm() const;
-  /// The first tensor, as the backward pass comes by them, whose summed gradient is not finite; "" if all are.
+  /// Name of the first tensor, in the order of the backward pass, whose summed gradient is not finite; "" if all are
+  /// finite.
   std::string not_finite() const;
-  /// Of the steps that follow. On a device the one before has been waited for.
+  /// Sets the rate of the next steps. On a device, the previous step must have finished.
   void set_rate(device::Queue& queue, double lr);
-  /// Momenta and parameters updated in place. Needs the squares of the same gradients.
+  /// Updates momenta and parameters in place. Needs the squares of the same gradients.
   void step(device::Queue& queue, const Part& part, const float* gradients, float* momenta, float* parameters);
 
  private:
@@ -68,10 +69,10 @@ class Optimizer {
   std::vector<std::string> names_;
   std::vector<nn::Treatment> treatments_;
   std::vector<std::uint8_t> flags_;                  ///< kernels::RangeFlag of each tensor
-  device::Mirrored<kernels::UpdateRule> sent_rule_;  ///< what step() goes by
+  device::Mirrored<kernels::UpdateRule> sent_rule_;  ///< what step() uses
   device::Mirrored<std::uint8_t> sent_flags_;
   device::Mirrored<double> squares_;
-  device::Buffer message_;  ///< squares of some tensors
+  device::Buffer message_;  ///< squares of some tensors, for a sum over ranks
 };
 
 }  // namespace seer::train

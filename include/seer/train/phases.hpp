@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Where the time of an update goes, phase by phase. Exclusive times: what is timed inside another phase (a BatchNorm
-// synchronisation inside the forward pass) counts for the inner one alone, so the rows of the table add up to the wall
-// time. On a device they are times of its queue. A phase in which the device waits for the host (data, for instance)
-// counts the time in which the queue is empty.
+// Measures the time of each phase of an update. Times are exclusive: a phase inside another (BatchNorm synchronisation
+// in the forward pass) counts only as the inner one, so the rows of the table add up to the wall time. On a device,
+// these are times of its queue. A phase in which the device waits for the host (for data, say) counts the time while
+// the queue is empty.
 #pragma once
 
 #include <array>
@@ -39,7 +39,7 @@ const char* name_of(Phase phase);
 struct PhaseTimes {
   std::array<double, kPhases> ms{};
   double wall_ms = 0;
-  double hidden_ms = 0;  ///< communication that ran beside the phases above, not part of the wall time
+  double hidden_ms = 0;  ///< communication beside the phases above, not part of the wall time
   std::int64_t updates = 0;
   double hidden_per_update_ms() const { return updates == 0 ? 0 : hidden_ms / static_cast<double>(updates); }
   /// Mean ms of an update; 0 before the first.
@@ -47,18 +47,19 @@ struct PhaseTimes {
   double step_ms() const;
 };
 
-/// Mean ms per update over the ranks, and the fastest and slowest rank's. The last row is the whole update.
+/// Mean ms per update over the ranks, and that of the fastest and of the slowest rank. The last row is the whole
+/// update.
 struct PhaseSummary {
   std::array<double, kPhases + 1> min_ms{}, mean_ms{}, max_ms{};
-  double hidden_ms = 0;  ///< mean communication behind other phases
+  double hidden_ms = 0;  ///< mean communication hidden behind other phases
   std::int64_t updates = 0;
   int ranks = 1;
 };
 
-/// Used by the thread that runs the step loop alone.
+/// Only for the thread that runs the step loop.
 class Phases {
  public:
-  /// Ends its phase when destroyed. Timers nest, and end in the reverse of the order in which they began.
+  /// Ends its phase when destroyed. Timers nest, and end in reverse order.
   class Timer {
    public:
     ~Timer();
@@ -74,33 +75,33 @@ class Phases {
     double began_ms_;
     Timer* outer_;
     double inner_ms_ = 0;
-    comm::Doing before_;  ///< what the watchdog was told before
+    comm::Doing before_;  ///< the watchdog's state before this timer
     int exceptions_;
   };
 
-  /// By the clock of a planned machine, where one is given.
+  /// `planned`: the clock of a planned machine; null: the host's clock.
   explicit Phases(const device::Ledger* planned = nullptr) : planned_(planned) { restart(); }
 
-  /// From here on by events in this device queue; by the host's clock again with a queue of the host.
+  /// From now on, measures by events in this device queue; with a host queue, by the host's clock again.
   void measure_on(const device::Queue& queue);
 
-  /// Of the clock that all of this goes by.
+  /// Time of the clock in use.
   double now_ms() const { return planned_ != nullptr ? planned_->now_ms() : clock_.ms(); }
 
   [[nodiscard]] Timer time(Phase phase) { return Timer(*this, phase); }
-  /// For time that was measured elsewhere; taken off the timer that is running, if any.
+  /// Adds time that was measured elsewhere. The running timer, if any, does not count it.
   void add(Phase phase, double ms);
-  /// Communication that nobody waited for.
+  /// Adds communication that nobody waited for.
   void add_hidden(double ms) { current_.hidden_ms += ms; }
-  /// Closes an update: its wall time runs from the end of the one before (the first: from construction or restart());
-  /// what no phase claimed becomes `other`.
+  /// Ends an update. Its wall time begins at the end of the one before (the first: at construction or restart()). Time
+  /// that no phase claimed becomes `other`.
   void end_update();
-  /// Forgets what was timed since the last end_update(), e.g. set-up before the first update.
+  /// Forgets the time since the last end_update(), e.g. set-up before the first update.
   void restart();
 
-  /// Since construction.
+  /// Sums since construction.
   const PhaseTimes& total() const { return total_; }
-  /// Since the last call of this function: for a line of metrics.
+  /// Sums since the last call of this function: for a line of metrics.
   PhaseTimes take_interval();
 
  private:
@@ -116,10 +117,10 @@ class Phases {
   Timer* running_ = nullptr;
 };
 
-/// Collective. Every rank has done the same number of updates.
+/// Collective. Every rank must have done the same number of updates.
 PhaseSummary reduce(const PhaseTimes& times, const comm::Communicator& comm);
 
-/// The table at the end of a run: ms per update, share of the wall time, fastest and slowest rank. Ends without a
+/// The table at the end of a run: ms per update, share of the wall time, fastest and slowest rank. Without a final
 /// newline.
 std::string to_table(const PhaseSummary& summary);
 

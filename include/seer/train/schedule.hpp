@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Learning rates (method.md 5.2): pure functions of the update, but for `plateau`, whose state is checkpointed.
+// Learning rates (method.md 5.2): pure functions of the update, except `plateau`, whose state is in checkpoints.
 #pragma once
 
 #include <cstdint>
@@ -11,15 +11,15 @@
 
 namespace seer::train {
 
-/// Length of a run over `images` images: schedule.total_updates, or those of schedule.epochs. `ahead`: by how many
-/// images the run is ahead of updates times batch, because its batch was another once. Error(input): epochs that are
-/// none.
+/// Number of updates of a run over `images` images: schedule.total_updates, or that of schedule.epochs. `ahead`: how
+/// many more images the run has seen than updates times batch, because its batch size was changed. Error(input) if the
+/// epochs make less than one update.
 std::int64_t total_updates(const config::Config& config, std::uint64_t images, std::int64_t ahead);
 
-/// Where that comes from: "schedule.epochs = 20".
+/// The key that sets the length: "schedule.epochs = 20".
 std::string length_text(const config::Config& config);
 
-/// Where a cosine of another length goes on from the rate it had.
+/// The update and rate from which a cosine of a new length continues.
 struct KeptRate {
   std::int64_t update = 0;
   double rate = 0;
@@ -27,20 +27,19 @@ struct KeptRate {
 
 class Schedule {
  public:
-  /// Error(input) where the numbers contradict each other (warm-up longer than the run, milestones not ascending).
+  /// Error(input) if the numbers contradict each other (warm-up longer than the run, milestones not ascending).
   Schedule(const config::Schedule& schedule, std::int64_t total_updates, std::optional<KeptRate> kept = {});
 
   /// Rate of 0-based update t. Warm-up: linear from lr_start to lr_peak (which it does not reach). Then
-  ///   cosine:    final + (peak - final)/2 (1 + cos(pi t / total)), t counted from the run's start: it is NOT
-  ///   restarted,
-  ///              so the rate drops at the end of the warm-up, as in the released recipe; from a kept rate on
+  ///   cosine:    final + (peak - final)/2 (1 + cos(pi t / total)), t counted from the run's start: NOT restarted, so
+  ///              the rate drops at the end of the warm-up, as in the released recipe; from a kept rate on
   ///              final + (rate - final)/2 (1 + cos(pi (t - update) / (total - update)));
   ///   plateau:   peak times plateau_factor^n, not below plateau_minimum;
   ///   multistep: peak times milestone_factor for each milestone reached.
   double lr(std::int64_t update) const;
 
-  /// The loss of an update, averaged over ranks (equal on all). Only `plateau` listens, after the warm-up: when the
-  /// mean of a window of updates is not below (1 - threshold) of the best window before, the rate is cut.
+  /// Takes the loss of an update, averaged over ranks (equal on all). Only `plateau` uses it, after the warm-up: it
+  /// cuts the rate if the mean loss of a window of updates is not below (1 - threshold) of the best window before.
   void observe(std::int64_t update, double loss);
   /// The plateau's state for checkpoints: factor, best window, sum and count of the open window.
   std::vector<double> state() const;

@@ -39,8 +39,8 @@ void require_driver() {
   if (driver == 0) {
     throw Error(ExitCode::device,
                 fmt::format("no CUDA driver on this node; wanted one for CUDA {}", version_text(runtime)),
-                "start on a node with devices (sbatch --gpus-per-node), in containers with --nv or --gpus all; the "
-                "host alone is what the host build is for (cmake --preset host-release)");
+                "start on a node with devices (sbatch --gpus-per-node), in containers with --nv or --gpus all; to "
+                "run without devices, use the host build (cmake --preset host-release)");
   }
   if (driver / 1000 < runtime / 1000) {
     throw Error(ExitCode::device,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// BYOL (method.md 10): a predictor on each crop's projection is to point where a teacher's projection of the same
-// image's other crops points. The teacher follows the student with a momentum.
+// BYOL (method.md 10): trains a predictor to turn each crop's projection towards the teacher's projections of the same
+// image's other crops. The teacher follows the student with a momentum.
 #include <fmt/format.h>
 
 #include <cmath>
@@ -36,7 +36,7 @@ class Byol final : public Method {
     auto queue = step.context.queue;
     const auto predictions = step.outputs[1], projections = step.teacher;
     const auto rows = predictions.rows(), crops = rows / images_;
-    // The teacher's projections are not of length one.
+    // The teacher's projections do not have length one yet.
     const auto targets = step.context.pool->tensor(projections.shape);
     const auto norms = step.context.pool->tensor({rows, 1, 1, 1});
     kernels::l2_normalize(queue, projections, *targets, norms->f32());

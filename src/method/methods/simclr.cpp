@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// SimCLR (method.md 9): every crop's embedding is to be nearer to those of the same image's other crops than to those
-// of all other images of all ranks.
+// SimCLR (method.md 9): pulls every crop's embedding towards those of the same image's other crops and away from those
+// of the other images of all ranks.
 #include <fmt/format.h>
 
 #include <cmath>
@@ -15,7 +15,7 @@
 namespace seer::method {
 namespace {
 
-/// Equal embeddings give each of the other rows the same share.
+/// With equal embeddings, each of the other rows has the same share of the sum.
 CollapseWatch collapse(const config::Config& c, std::int64_t crops) {
   const auto others = static_cast<double>(crops * c.data.global_batch - 1), positives = static_cast<double>(crops - 1);
   return {std::log(others / positives), 0,
@@ -81,7 +81,7 @@ class Simclr final : public Method {
   double temperature_;
   std::int64_t images_, crops_;
   CollapseWatch watch_;
-  device::Mirrored<double> numbers_;  ///< of this rank: summed loss, rows whose nearest other row is a positive
+  device::Mirrored<double> numbers_;  ///< this rank's summed loss, and rows whose nearest other row is a positive
   Share share_;
 };
 
@@ -98,7 +98,7 @@ std::unique_ptr<Method> make(const Parts& parts) {
 std::vector<std::string> doubts(const config::Config& c, std::int64_t, std::int64_t updates) {
   config::Doubts out(updates);
   out.when(c.data.global_batch == 1, "data.global_batch", c.data.global_batch,
-           "there is no other image to be told from: nothing is learned");
+           "each image needs another one to differ from: nothing is learned");
   return out.lines;
 }
 

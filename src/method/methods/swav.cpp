@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // SwAV (method.md 3): codes by Sinkhorn over all ranks, and the loss of predicting each crop's code from the others.
-// One body for the host and for devices: the whole of it is put into the queue, and its numbers are read with one wait.
+// Host and devices share the code: it queues all work and then reads the results with a single wait.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -20,7 +20,7 @@ namespace {
 
 class Swav final : public Method {
  public:
-  /// Error(input) as EmbeddingQueue.
+  /// Error(input) from EmbeddingQueue.
   explicit Swav(const Parts& parts);
 
   const Share& loss(const Step& step) override;
@@ -33,14 +33,14 @@ class Swav final : public Method {
   void assume_filled() override { embeddings_.assume_full(); }
 
  private:
-  /// What the host reads of an update, as it lies in numbers_.
+  /// The numbers of an update that the host reads; pointers into numbers_.
   struct Numbers {
-    double* loss;        ///< of each crop, summed over images and weighted
-    double* entropy;     ///< of each assigned crop's codes, summed over images
-    double* total;       ///< of each assigned crop: sum of its exponentials, over all ranks
-    double* empty;       ///< of each assigned crop: whether a prototype has no share
-    double* trouble;     ///< 1: the assignment met what only repairs mend
-    double* prediction;  ///< of each prototype
+    double* loss;        ///< per crop: summed over images and weighted
+    double* entropy;     ///< per assigned crop: entropy of its codes, summed over images
+    double* total;       ///< per assigned crop: sum of its exponentials over all ranks
+    double* empty;       ///< per assigned crop: 1 if some prototype has no share
+    double* trouble;     ///< 1: the assignment needs repairs
+    double* prediction;  ///< per prototype: predicted share, summed over rows
   };
   Numbers numbers(double* begin) const;
   enum class Repairs : bool { no, yes };
@@ -62,14 +62,14 @@ class Swav final : public Method {
   std::int64_t images_, crops_, prototypes_;
   EmbeddingQueue embeddings_;
   CollapseWatch watch_;
-  std::unique_ptr<nn::Pass> stored_pass_;  ///< of the queue's scores
-  device::Repeated repeated_;              ///< on a device: pieces of the assignment and the loss
+  std::unique_ptr<nn::Pass> stored_pass_;  ///< for the scores of the queue
+  device::Repeated repeated_;              ///< on a device: recorded pieces of the assignment and the loss
   device::Mirrored<double> numbers_;
-  device::Buffer largest_;  ///< of each assigned crop's scores
+  device::Buffer largest_;  ///< per assigned crop: its largest score
 
-  // Of one call; kept for their memory.
+  // Used within one call; members only to reuse their memory.
   std::vector<device::Loan> loans_;
-  std::vector<device::Tensor> inputs_, codes_;  ///< of the assigned crops: [rows, prototypes]
+  std::vector<device::Tensor> inputs_, codes_;  ///< per assigned crop: [rows, prototypes]
   Share share_;
 };
 
@@ -98,7 +98,7 @@ Swav::Numbers Swav::numbers(double* begin) const {
   return at;
 }
 
-/// The assignment's inputs: the batch's rows of every assigned crop, with the queue's below them.
+/// Collects the assignment's inputs: for every assigned crop the batch's rows, followed by the queue's.
 void Swav::collect(const nn::Context& ctx, device::Tensor scores) {
   auto& pool = *ctx.pool;
   loans_.clear();
@@ -118,8 +118,8 @@ void Swav::collect(const nn::Context& ctx, device::Tensor scores) {
   }
 }
 
-/// Sinkhorn (method.md 3.2) on all assigned crops at once, so that their messages travel together. From inputs_ into
-/// codes_. A device runs what lies between two messages as one recorded piece of work.
+/// Sinkhorn (method.md 3.2): computes codes_ from inputs_. All assigned crops run together, so that they share
+/// messages. A device runs the work between two messages as one recorded piece.
 void Swav::assign(const device::GraphKey& key, double* prototype_sums, Repairs repairs) {
   const auto& q = codes_;
   const std::size_t crops = assigned(), k = static_cast<std::size_t>(prototypes_);
@@ -135,7 +135,7 @@ void Swav::assign(const device::GraphKey& key, double* prototype_sums, Repairs r
     kernels::sinkhorn_prototype_sums(work_, q[a], prototype_sums + a * k);
   };
 
-  // One maximum over all ranks for each crop: a shift that differs from row to row or rank to rank changes the result.
+  // One maximum per crop, over all ranks: a shift that differed between rows or ranks would change the result.
   piece(0, [&](std::size_t a) { kernels::maximum(work_, inputs_[a], largest_.f32() + a); });
   comm_->all_reduce(work_, std::span(largest_.f32(), crops), comm::Op::max);
   piece(1, [&](std::size_t a) {
@@ -170,8 +170,8 @@ void Swav::assign(const device::GraphKey& key, double* prototype_sums, Repairs r
   }
 }
 
-/// Adds a little to every entry of a crop in which some prototype has no share at all (method.md 3.2 step 5). All ranks
-/// see the same sums, and so do the same.
+/// If some prototype has no share at all in a crop, adds a little to every entry of that crop (method.md 3.2 step 5).
+/// Returns true if it changed a crop. All ranks see the same sums, so they decide alike.
 bool Swav::add_to_empty(double* prototype_sums) {
   const std::size_t k = static_cast<std::size_t>(prototypes_);
   for (std::size_t a = 0; a < assigned(); ++a) {
@@ -186,7 +186,7 @@ bool Swav::add_to_empty(double* prototype_sums) {
   return std::any_of(empty, empty + assigned(), [](double e) { return e != 0; });
 }
 
-/// Every crop predicts the codes of the other assigned crops (method.md 3.3). `code_sum` has room for their sum.
+/// Every crop predicts the codes of the other assigned crops (method.md 3.3). `code_sum`: scratch for their sum.
 void Swav::losses(device::Tensor scores, device::Tensor code_sum, device::Tensor d_scores, double weight) {
   const auto at = numbers(numbers_.on_queue());
   const auto temperature = static_cast<float>(config_.temperature);
@@ -223,13 +223,13 @@ const Share& Swav::loss(const Step& step) {
   const auto code_sum = pool.tensor({images_, 1, 1, prototypes_});
   const double weight = step.gradient_scale / (static_cast<double>(images_) * comm_->size() *
                                                static_cast<double>(assigned()) * static_cast<double>(crops_ - 1));
-  // Repairs wait for the queue and are rarely needed: only an assignment that met trouble is made again with them.
+  // Repairs are rarely needed and must wait for the queue. So the first try has none; on trouble the second has them.
   for (const auto repairs : {Repairs::no, Repairs::yes}) {
     device::GraphKey key;
     for (const auto& t : inputs_) key.add(t);
     for (const auto& t : codes_) key.add(t);
     key.add(scores).add(d_scores).add(*prototype_sums).add(*code_sum).add(weight);
-    kernels::fill(work_, numbers_.view(), 0);  // a double of zero is two floats of zero
+    kernels::fill(work_, numbers_.view(), 0);  // two zero floats are one zero double
     assign(key, static_cast<double*>(prototype_sums->data), repairs);
     repeated_.run(work_, key.add(5), [&] { losses(scores, *code_sum, d_scores, weight); });
     numbers_.fetch(work_);
@@ -242,7 +242,7 @@ const Share& Swav::loss(const Step& step) {
   return share_;
 }
 
-/// Loss; then, for the figures, the mean entropy of this rank's codes and the mean predicted distribution.
+/// Sets share_: the loss, and for the figures the mean code entropy and the mean predicted distribution of this rank.
 void Swav::read_numbers(double gradient_scale) {
   share_.loss = 0;
   share_.sums.clear();
@@ -279,7 +279,7 @@ void Swav::save(checkpoint::NamedState& state) const {
 void Swav::restore(const checkpoint::NamedState& state, std::int64_t update) {
   const auto queue = state.tensors.find("queue");
   if (queue == state.tensors.end()) return;
-  const auto place = state.numbers.find("queue_place");  // older checkpoints do not tell it
+  const auto place = state.numbers.find("queue_place");  // missing in older checkpoints
   embeddings_.restore(queue->second.values, state.numbers.at("queue_filled"),
                       place == state.numbers.end() ? -1 : place->second, update);
 }
@@ -295,7 +295,7 @@ std::unique_ptr<Method> make(const Parts& parts) {
 std::vector<std::string> doubts(const config::Config& c, std::int64_t images, std::int64_t updates) {
   config::Doubts out(updates);
   const auto batch = c.data.global_batch;
-  const auto rows = c.swav.queue_length / batch * batch;  // of the queue
+  const auto rows = c.swav.queue_length / batch * batch;  // used queue rows
   if (c.data.source == "shards") {
     out.when(
         batch <= images && rows + batch > images, "swav.queue_length", c.swav.queue_length,

@@ -83,7 +83,7 @@ std::vector<std::pair<std::string, std::string>> metadata(const config::Model& m
           {"se_ratio", "0.25"}};
 }
 
-// Networks that torchvision has by name, with its own width rule.
+// Presets for which torchvision has a function, under its width rule.
 constexpr std::array<std::pair<const char*, const char*>, 8> kTorchvision = {{{"400mf", "400mf"},
                                                                               {"800mf", "800mf"},
                                                                               {"1.6gf", "1_6gf"},
@@ -109,7 +109,7 @@ std::string python(const config::Model& model) {
                         "group_width={}, se_ratio=0.25))\n",
                         m.depth, m.w0, m.wa, m.wm, m.group_width);
   }
-  // Widths by the rule of pycls and SEER.
+  // The widths follow the rule of pycls and SEER, so they must be listed.
   const std::vector<int> twos(stages.depths.size(), 2);
   const std::vector<std::string> ones(stages.depths.size(), "1.0");
   return import + fmt::format(

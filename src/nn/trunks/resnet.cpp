@@ -16,12 +16,12 @@ namespace {
 
 constexpr std::int64_t kStemWidth = 64;
 
-/// 7x7 convolution with stride 2, BatchNorm, ReLU, max pooling; or, for small images, a 3x3 convolution alone.
+/// 7x7 convolution with stride 2, BatchNorm, ReLU, max pooling. For small images: 3x3 convolution, BatchNorm, ReLU.
 class PooledStem {
  public:
   struct Saved {
     Stem::Saved stem;
-    device::Shape before;  ///< of what is pooled
+    device::Shape before;  ///< shape of the pooling's input
     device::Loan places, out;
   };
 
@@ -65,7 +65,7 @@ class PooledStem {
 struct Preset {
   const char* name;
   std::array<std::int64_t, 4> depths;
-  std::int64_t groups, width_per_group;  ///< of the 3x3 convolution in the first stage; 0: blocks of two convolutions
+  std::int64_t groups, width_per_group;  ///< of the first stage's 3x3 convolution; 0: blocks of two convolutions
 };
 constexpr std::array kPresets = {
     Preset{"18", {2, 2, 2, 2}, 1, 0},           Preset{"34", {3, 4, 6, 3}, 1, 0},
@@ -81,7 +81,7 @@ const Preset& preset_of(const config::Model& model) {
     if (model.preset == preset.name) return preset;
     names += (names.empty() ? "" : " ") + std::string(preset.name);
   }
-  throw Error(ExitCode::input, fmt::format("model.preset \"{}\" is no ResNet", model.preset), "known presets: " + names)
+  throw Error(ExitCode::input, fmt::format("model.preset \"{}\" is not known", model.preset), "known presets: " + names)
       .as_agreed();
 }
 
