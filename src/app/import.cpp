@@ -88,6 +88,10 @@ Run add_import(CLI::App& command) {
   command.add_option("--width-rule", model.width_rule, "How widths fit groups; differs for 800mf, 4.0gf, 8gf")
       ->check(CLI::IsMember({"pycls", "torchvision"}))
       ->capture_default_str();
+  command
+      .add_option("--stem", model.stem, "Stem, if the trunk has a choice: small is a 3x3 convolution without pooling")
+      ->check(CLI::IsMember({"standard", "small"}))
+      ->capture_default_str();
   command.add_option("--depth", model.depth, "Instead of a preset: number of blocks");
   command.add_option("--w0", model.w0, "Initial width");
   command.add_option("--wa", model.wa, "Slope of the width");

@@ -68,6 +68,7 @@ Comparison compare(const std::string& stored, const Config& now) {
   const auto was = values(before), is = values(here), usual = values(standard);
   for (const auto& line : here) {
     const auto path = line.path();
+    if (!unused_because(*line.key(), now).empty()) continue;
     const auto found = was.find(path);
     const bool no_crops = found == was.end() && line.section() == "crops";
     if (found == was.end() && !no_crops) {

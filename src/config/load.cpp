@@ -387,7 +387,7 @@ void Loader::check_model() {
   for (const auto* name : kNumbers) {
     if (failed_.contains(std::string("model.") + name)) return;
   }
-  if (failed_.contains("model.preset")) return;
+  if (failed_.contains("model.preset") || failed_.contains("model.trunk")) return;
   const auto nonzero = [&](const std::string& name) {
     const std::string text = write(find_key("model", name)->field(config_, 0));
     return text != "0" && text != "0.0";
@@ -408,7 +408,7 @@ void Loader::check_model() {
   }
   if (!model.preset.empty()) {
     for (const auto* name : kNumbers) {
-      if (!nonzero(name)) continue;
+      if (!nonzero(name) || !has_numbers) continue;  // check_idle() refuses those of other trunks
       return complain(
           fmt::format("{}: found a number beside model.preset = {}, allowed either a preset or, with preset "
                       "= \"\", all of depth, w0, wa, wm, group_width",
@@ -452,15 +452,10 @@ void Loader::check_idle() {
   // A complete configuration lists the keys of all methods and trunks, so keys of the others are allowed at their
   // defaults.
   Config copy = c, standard;
-  const auto& kinds = find_key("method", "kind")->rule.choices;
   for (const auto& key : keys()) {
-    const auto& trunks = key.rule.trunks;
-    const bool other_method = key.section != c.method.kind && std::ranges::find(kinds, key.section) != kinds.end();
-    const bool other_trunk = !trunks.empty() && std::ranges::find(trunks, c.model.trunk) == trunks.end();
-    if (!other_method && !other_trunk) continue;
+    const auto because = unused_because(key, c);
+    if (because.empty()) continue;
     const auto found = write(key.field(copy, 0)), usual = write(key.field(standard, 0));
-    const auto because =
-        other_method ? "method.kind = " + quote(c.method.kind) : "model.trunk = " + quote(c.model.trunk);
     idle(found != usual, key.path().c_str(), found, fmt::format("{} where {}", usual, because).c_str());
   }
   const auto flip = c.faults.flip_update, replay = c.guard.replay_every;

@@ -133,7 +133,7 @@ std::vector<Key> make_keys() {
     rule.trunks = {"resnet"};
     return rule;
   };
-  Section(k, "model", &Config::model, Change::meaning)
+  Section(k, "model", &Config::model, Change::tensors)
       .key("trunk", &Model::trunk, one_of(trunks, {"vit"}), "family of the trunk")
       .key("preset", &Model::preset, one_of(preset_choices), "the trunk by name; \"\" with the five numbers below")
       .key("width_rule", &Model::width_rule, regnety(one_of({"pycls", "torchvision"})),
@@ -148,10 +148,10 @@ std::vector<Key> make_keys() {
            "\"small\": a 3x3 convolution without stride and without pooling, for small images")
       .key("init_from", &Model::init_from, path("a path or \"\"", true),
            "weights file, checkpoint or run folder that a new run starts from; \"\": random", Change::free);
-  Section(k, "method", &Config::method, Change::meaning)
+  Section(k, "method", &Config::method, Change::tensors)
       .key("kind", &Method::kind, one_of({"swav", "simclr", "byol"}, {"dino", "sigreg", "visreg", "supervised"}),
            "training method, whose keys stand in the section of its name");
-  Section(k, "head", &Config::head, Change::meaning)
+  Section(k, "head", &Config::head, Change::tensors)
       .key("dims", &Head::dims, list(between(1, kMillion), 2),
            "widths of the projection head; the first is the trunk's last width")
       .key("batchnorm", &Head::batchnorm, any(), "BatchNorm after every linear layer but the last")
@@ -167,11 +167,11 @@ std::vector<Key> make_keys() {
       .key("queue_length", &Swav::queue_length, at_least(0), "embeddings kept for the codes, over all ranks; 0: none")
       .key("queue_start_update", &Swav::queue_start_update, at_least(0), "first update that fills the queue");
   Section(k, "simclr", &Config::simclr, Change::meaning)
-      .key("temperature", &Simclr::temperature, above(0), "of the similarities of embeddings");
+      .key("temperature", &Simclr::temperature, between(0.001, 1000), "of the similarities of embeddings");
   Section(k, "byol", &Config::byol, Change::meaning)
       .key("momentum", &Byol::momentum, between(0, 1),
            "of the teacher at the begin of the run; it rises to 1 as a cosine")
-      .key("hidden", &Byol::hidden, between(1, 1e6), "width of the predictor's hidden layer", Change::meaning);
+      .key("hidden", &Byol::hidden, between(1, 1e6), "width of the predictor's hidden layer", Change::tensors);
   k.push_back(crop_key("count", &Crops::count, between(1, 1000), "crops of this kind an image"));
   k.push_back(crop_key("size", &Crops::size, between(8, 16384), "side in pixels"));
   k.push_back(crop_key("scale", &Crops::scale, pair(above_to(0, 1)), "least and greatest part of the image's area"));
@@ -359,6 +359,15 @@ const Key* find_key(const std::string& section, const std::string& name) {
     if (key.section == section && key.name == name) return &key;
   }
   return nullptr;
+}
+std::string unused_because(const Key& key, const Config& config) {
+  const auto& kinds = find_key("method", "kind")->rule.choices;
+  if (key.section != config.method.kind && std::ranges::find(kinds, key.section) != kinds.end()) {
+    return "method.kind = " + quote(config.method.kind);
+  }
+  const auto& trunks = key.rule.trunks;
+  const bool used = trunks.empty() || std::ranges::find(trunks, config.model.trunk) != trunks.end();
+  return used ? "" : "model.trunk = " + quote(config.model.trunk);
 }
 
 const Key* Key::overridden() const {

@@ -71,6 +71,9 @@ const std::vector<Key>& keys();
 const std::vector<std::string>& sections();
 /// The row of section.name, or nullptr.
 const Key* find_key(const std::string& section, const std::string& name);
+/// Why this configuration does not use the key: "method.kind = \"swav\""; "" if it does. Each section of a method
+/// belongs to that method alone; some keys of [model] belong to some trunks alone.
+std::string unused_because(const Key& key, const Config& config);
 
 /// The path of the known key nearest to section.name: edit distance of the names, one more for another section.
 std::string nearest_key(const std::string& section, const std::string& name);

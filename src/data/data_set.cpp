@@ -145,8 +145,8 @@ void leave_out_unnamed_labels(Opened& opened) {
   std::size_t count = 0;
   for (std::size_t i = 0; i < opened.shards.size(); ++i) {
     auto& shard = opened.shards[i];
-    if (shard.label_offset == 0 || !opened.lists[opened.list_of[i]].empty()) continue;
-    shard.label_offset = 0;
+    if (!shard.has_labels() || !opened.lists[opened.list_of[i]].empty()) continue;
+    shard.label_offset = shard.target_begin_offset = shard.target_offset = 0;
     if (count++ == 0) first = &shard;
   }
   if (count == 0) return;
@@ -272,12 +272,8 @@ const std::vector<ShardInfo>& DataSet::shards() const {
 const std::vector<std::string>& DataSet::classes() const {
   return impl_->classes;
 }
-bool DataSet::has_targets() const {
-  return has_labels() ||
-         std::any_of(impl_->shards.begin(), impl_->shards.end(), [](const auto& s) { return s.target_offset != 0; });
-}
 bool DataSet::has_labels() const {
-  return std::any_of(impl_->shards.begin(), impl_->shards.end(), [](const auto& s) { return s.label_offset != 0; });
+  return std::ranges::any_of(impl_->shards, [](const auto& s) { return s.has_labels(); });
 }
 
 std::int64_t DataSet::max_pixels() const {
@@ -343,25 +339,24 @@ void require_intact(const ImagePlace& place, std::span<const std::uint8_t> bytes
               "the shard is damaged: see how far with seer inspect --verify, and take another copy");
 }
 
+std::int32_t DataSet::renumbered(std::uint32_t shard, std::uint64_t image, std::int32_t label, bool optional) const {
+  const auto& places = impl_->maps[impl_->list_of[shard]];
+  const auto highest = static_cast<std::int64_t>(places.size()) - 1;
+  if (label < (optional ? -1 : 0) || (!places.empty() && label > highest)) {
+    throw Error(ExitCode::file,
+                fmt::format("{}: image {} has {} {}, wanted {}{}", impl_->shards[shard].path, image,
+                            optional ? "label" : "target", label, optional ? "-1" : "0",
+                            places.empty() ? " or more" : fmt::format(" to {}", highest)),
+                "the shard is damaged: pack it again");
+  }
+  return label < 0 || places.empty() ? label : places[static_cast<std::size_t>(label)];
+}
+
 std::vector<std::int32_t> DataSet::labels(std::uint64_t first, std::uint64_t count) const {
-  std::vector<std::int32_t> out(count, -1);
-  std::uint64_t at = 0;
-  impl_->each_part(first, count, [&](std::uint32_t shard, std::uint64_t begin, std::uint64_t part) {
-    const auto& info = impl_->shards[shard];
-    const auto& places = impl_->maps[impl_->list_of[shard]];
-    const auto highest = static_cast<std::int64_t>(places.size()) - 1;
-    if (info.label_offset != 0) read(shard, info.label_offset + begin * 4, part * 4, out.data() + at);
-    for (std::uint64_t i = 0; i < part; ++i) {
-      auto& label = out[at + i];
-      if (label < -1 || (!places.empty() && label > highest)) {
-        throw Error(ExitCode::file,
-                    fmt::format("{}: image {} has label {}, wanted -1 to {}", info.path, begin + i, label, highest),
-                    "the shard is damaged: pack it again");
-      }
-      if (label >= 0 && !places.empty()) label = places[static_cast<std::size_t>(label)];
-    }
-    at += part;
-  });
+  std::vector<std::int32_t> out;
+  out.reserve(count);
+  const auto all = targets(first, count);
+  for (std::size_t i = 0; i < count; ++i) out.push_back(all.of(i).size() == 1 ? all.of(i).front() : -1);
   return out;
 }
 
@@ -369,34 +364,31 @@ Targets DataSet::targets(std::uint64_t first, std::uint64_t count) const {
   Targets out;
   impl_->each_part(first, count, [&](std::uint32_t shard, std::uint64_t begin, std::uint64_t part) {
     const auto& info = impl_->shards[shard];
-    if (info.target_offset == 0) {
-      for (const auto label : labels(impl_->first[shard] + begin, part)) {
+    std::vector<std::int32_t> values;
+    if (info.target_begin_offset == 0) {
+      values.assign(part, -1);
+      if (info.label_offset != 0) read(shard, info.label_offset + begin * 4, part * 4, values.data());
+      for (std::uint64_t i = 0; i < part; ++i) {
+        const auto label = renumbered(shard, begin + i, values[i], true);
         out.add(std::span(&label, label < 0 ? 0U : 1U));
       }
       return;
     }
-    const auto damaged = [&](std::uint64_t image, const std::string& what) {
-      throw Error(ExitCode::file, fmt::format("{}: image {} has {}", info.path, image, what),
-                  "the shard is damaged: pack it again");
-    };
     std::vector<std::uint64_t> begins(part + 1);
     read(shard, info.target_begin_offset + begin * 8, begins.size() * 8, begins.data());
     for (std::uint64_t i = 0; i < part; ++i) {
       if (begins[i] > begins[i + 1] || begins[i + 1] > info.targets) {
-        damaged(begin + i, fmt::format("targets {} to {} of {}", begins[i], begins[i + 1], info.targets));
+        throw Error(ExitCode::file,
+                    fmt::format("{}: image {} has targets {} to {} of {}", info.path, begin + i, begins[i],
+                                begins[i + 1], info.targets),
+                    "the shard is damaged: pack it again");
       }
     }
-    std::vector<std::int32_t> values(begins.back() - begins.front());
+    values.resize(begins.back() - begins.front());
     read(shard, info.target_offset + begins.front() * 4, values.size() * 4, values.data());
-    const auto& places = impl_->maps[impl_->list_of[shard]];
     for (std::uint64_t i = 0; i < part; ++i) {
       const auto of = std::span(values).subspan(begins[i] - begins.front(), begins[i + 1] - begins[i]);
-      for (auto& target : of) {
-        if (target < 0 || target >= std::ssize(places)) {
-          damaged(begin + i, fmt::format("target {}, wanted 0 to {}", target, std::ssize(places) - 1));
-        }
-        target = places[static_cast<std::size_t>(target)];
-      }
+      for (auto& target : of) target = renumbered(shard, begin + i, target, false);
       out.add(of);
     }
   });

@@ -20,7 +20,7 @@ const PlaceCache::Block& PlaceCache::block_of(std::uint64_t image) {
   } else {
     const auto count = std::min(block_images_, data_.images() - first);
     blocks_.push_front(
-        {number, data_.places(first, count), data_.has_targets() ? data_.targets(first, count) : Targets()});
+        {number, data_.places(first, count), data_.has_labels() ? data_.targets(first, count) : Targets()});
     by_number_[number] = blocks_.begin();
     if (blocks_.size() > kept_) {
       by_number_.erase(blocks_.back().number);

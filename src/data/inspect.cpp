@@ -178,7 +178,7 @@ void inspect_images(const DataSet& set, bool verify, ordered_json& out) {
   out["image_bytes_range"] = bytes.json();
   out["width_range"] = width.json();
   out["height_range"] = height.json();
-  if (set.has_targets()) {
+  if (set.has_labels()) {
     ordered_json counts = ordered_json::object();
     for (std::size_t c = 0; c < set.classes().size(); ++c) counts[set.classes()[c]] = per_class[c];
     out["images_per_class"] = counts;
@@ -225,13 +225,13 @@ Found look_at(const std::string& path, bool verify, const comm::Communicator& al
   auto& out = found.json;
   out = {{"file", path},
          {"kind", "shard"},
-         {"version", info.target_offset != 0 ? kTargetsVersion : kShardVersion},
+         {"version", info.target_begin_offset != 0 ? kTargetsVersion : kShardVersion},
          {"file_bytes", info.file_bytes},
          {"images", info.images},
          {"encoded_bytes", info.pixels_bytes},
          {"classes", info.classes},
          {"labels", info.label_offset != 0}};
-  if (info.target_offset != 0) out["targets"] = info.targets;
+  if (info.target_begin_offset != 0) out["targets"] = info.targets;
   if (!info.set.id.empty())
     out["set"] = {{"id", info.set.id}, {"number", info.set.number}, {"shards", info.set.shards}};
   if (info.set.max_pixels > 0) out["max_pixels"] = info.set.max_pixels;
@@ -294,7 +294,8 @@ std::string inspect_folder(const std::string& folder, bool verify, const comm::C
     } catch (const Error& error) {
       if (error.code() != ExitCode::file) throw;
       files.push_back({{"file", path}, {"kind", "unreadable"}});
-      add_problem(path, error.what());
+      const std::string what = error.what();  // most begin with the path
+      add_problem(path, what.starts_with(path + ": ") ? what.substr(path.size() + 2) : what);
       refused = true;
     }
   }

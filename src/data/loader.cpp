@@ -162,7 +162,7 @@ struct ShardLoader::Impl {
       bytes_read += static_cast<std::int64_t>(worker.encoded.size());
       good = decodes(worker.encoded, other, index, worker);
       if (attempt == 0) ++slot.replaced;
-      if (good && data.has_targets()) slot.targets[static_cast<std::size_t>(image)] = data.targets(index, 1).values;
+      if (good && data.has_labels()) slot.targets[static_cast<std::size_t>(image)] = data.targets(index, 1).values;
     }
   }
 

@@ -38,6 +38,16 @@ void want_length(const h5::File& file, const char* name, const h5::Description& 
   }
 }
 
+void want_range(const h5::File& file, const char* name, std::uint64_t images, std::uint64_t wanted, const char* of) {
+  std::uint64_t first = 0, last = 0;
+  file.read(name, h5::Type::u64, 0, 1, &first);
+  file.read(name, h5::Type::u64, images, 1, &last);
+  if (first != 0 || last != wanted) {
+    fail(file.path(),
+         fmt::format("{} runs from {} to {}, wanted 0 to {} (the length of {})", name, first, last, wanted, of));
+  }
+}
+
 std::uint64_t positive(const h5::File& file, const char* name, std::int64_t least) {
   const auto value = file.get_int("/", name);
   if (value < least) fail(file.path(), fmt::format("attribute {} is {}, wanted at least {}", name, value, least));
@@ -94,8 +104,13 @@ ShardInfo check_shard(const h5::File& file) {
     want_length(file, "/images/target_begin", begin, info.images + 1, "one more than /images/width");
     info.target_begin_offset = begin.file_offset;
     const auto target = array(file, "/images/target", h5::Type::i32, "int32");
+    if (info.label_offset != 0) fail(file.path(), "has both /images/label and /images/target, wanted one of them");
     info.targets = target.dims[0];
     info.target_offset = target.file_offset;
+    want_range(file, "/images/target_begin", info.images, info.targets, "/images/target");
+  }
+  if (version == kShardVersion && file.exists("/images/target")) {
+    fail(file.path(), fmt::format("has /images/target, which shards of version {} do not have", version));
   }
   if (file.exists("/images/name")) {
     const auto [names, length] = file.describe_strings("/images/name");
@@ -106,13 +121,7 @@ ShardInfo check_shard(const h5::File& file) {
   }
   if (file.has("/", "classes")) info.classes = file.get_strings("/", "classes");
   info.set = read_mark(file);
-  std::uint64_t first = 0, last = 0;
-  file.read("/images/offset", h5::Type::u64, 0, 1, &first);
-  file.read("/images/offset", h5::Type::u64, info.images, 1, &last);
-  if (first != 0 || last != info.pixels_bytes) {
-    fail(file.path(), fmt::format("/images/offset runs from {} to {}, wanted 0 to {} (the length of /images/bytes)",
-                                  first, last, info.pixels_bytes));
-  }
+  want_range(file, "/images/offset", info.images, info.pixels_bytes, "/images/bytes");
   return info;
 }
 

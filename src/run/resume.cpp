@@ -16,11 +16,6 @@
 namespace seer::run {
 namespace {
 
-/// Keys that decide which tensors there are: no checkpoint with another value can be loaded.
-bool shapes_tensors(const std::string& key) {
-  return (key.starts_with("model.") && key != "model.init_from") || key.starts_with("head.") || key == "method.kind";
-}
-
 bool covered(const std::vector<std::string>& names, const std::string& key) {
   return std::ranges::any_of(names, [&](const auto& name) { return config::covers(name, key); });
 }
@@ -37,12 +32,12 @@ void check_settings(const config::Config& config, const PretrainOptions& options
   for (const auto& d : comparison.differences) {
     const auto line = fmt::format("{} is {}, was {}", d.key, d.is, d.was);
     all += "\n  " + line;
-    if (d.change != config::Change::meaning) continue;
+    if (d.change != config::Change::meaning && d.change != config::Change::tensors) continue;
     if (covered(allowed, d.key)) {
       changed += (changed.empty() ? "" : ", ") + d.key;
     } else {
       refused += (refused.empty() ? "" : "; ") + line;
-      fits = fits && !shapes_tensors(d.key);
+      fits = fits && d.change != config::Change::tensors;
       names += (names.empty() ? "" : ",") + d.key;
     }
   }

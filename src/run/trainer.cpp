@@ -124,6 +124,7 @@ Run::Run(const config::Config& config, const comm::Communicator& comm, const Pre
   start_ = data_start_.update;
   source_ = data::open_source(config, comm, data_start_, learner_->device_queue(), std::move(shards));
   total_ = train::total_updates(config, source_->images(), images_seen(0));
+  learner_->set_length(total_);
   if (from) {
     warn_of_other_shards(*from, *source_);
     schedule_.emplace(schedule_from(*from, config, total_, source_->images(), options));

@@ -101,7 +101,8 @@ Learner::Learner(const config::Config& config, const comm::Communicator& comm, P
       kept_teacher_buffers_(teacher_buffers_.bytes(), queue_.space),
       probe_(model_, state_.most_gradient(), queue_),
       faults_(config.faults, comm),
-      world_(comm::BlockCommunicator::over(comm, queue_)) {
+      world_(comm::BlockCommunicator::over(comm, queue_)),
+      length_(config.schedule.total_updates) {
   for (const auto& crops : config.crops) crops_ += crops.count;
   const int group = group_size(config, comm);
   if (group > 1)
@@ -337,7 +338,7 @@ Learner::Outcome Learner::update(const data::Batch& given, std::int64_t update, 
   } else {
     out.grad_norm = state_.step(lr);
     method_->accept();
-    if (taught) state_.follow(method_->teacher_momentum(update));
+    if (taught) state_.follow(method_->teacher_momentum(update, length_));
   }
   loss_scale_.observe(std::isfinite(out.loss) && std::isfinite(out.grad_norm));
   return out;

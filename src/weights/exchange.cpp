@@ -89,7 +89,8 @@ std::string fitting_options(const Shapes& shapes) {
       if (parameters != wanted.size() || !std::ranges::all_of(wanted, is)) continue;
       const config::Model usual;
       return (model.trunk == usual.trunk ? "" : "--trunk " + model.trunk + " ") + "--preset " + model.preset +
-             (model.width_rule == usual.width_rule ? "" : " --width-rule " + model.width_rule);
+             (model.width_rule == usual.width_rule ? "" : " --width-rule " + model.width_rule) +
+             (model.stem == usual.stem ? "" : " --stem " + model.stem);
     }
   }
   return "";
@@ -119,6 +120,7 @@ std::optional<config::Model> recorded_model(const SafetensorsFile& file, const s
       }
     }
   });
+  require_known(model, path);
   return model;
 }
 

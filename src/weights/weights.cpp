@@ -108,6 +108,7 @@ Weights architecture_of(const File& file) {
         value = parse_dims(file.get_string("/", name), path);
       }
     });
+    require_known(w.model, path);
     for (const auto* key : kAbout) {
       if (file.has("/", key)) w.about[key] = file.get_string("/", key);
     }
@@ -137,6 +138,24 @@ Tensors read_group(const File& file, const std::string& group) {
     out.emplace(name, std::move(tensor));
   }
   return out;
+}
+
+/// The head begins with the trunk's width, so that a head for another width shows as a mismatch.
+nn::Model model_of(const config::Model& model, config::Head head) {
+  if (!head.dims.empty()) head.dims.front() = nn::Model(model).trunk().width();
+  return nn::Model(model, nn::projection_heads(head));
+}
+
+/// A checkpoint also holds the heads that only its method's training needs, such as a predictor. Removes them.
+void drop_other_heads(Weights& weights) {
+  const auto model = model_of(weights.model, weights.head);
+  const auto keep = [](Tensors& tensors, const nn::ParameterTable& table) {
+    std::erase_if(tensors, [&](const auto& tensor) {
+      return std::ranges::none_of(table.entries(), [&](const auto& entry) { return entry.name == tensor.first; });
+    });
+  };
+  keep(weights.parameters, model.parameters());
+  keep(weights.buffers, model.buffers());
 }
 
 // Path of the HDF5 file; `path` may be a checkpoint folder.
@@ -180,10 +199,16 @@ void infer_head(const Shapes& shapes, const std::string& path, config::Head& hea
   }
 }
 
+void require_known(const config::Model& model, const std::string& path) {
+  try {
+    const nn::Model made(model);
+  } catch (const Error& error) {
+    throw Error(ExitCode::file, fmt::format("{}: its architecture: {}", path, error.what()), error.remedy());
+  }
+}
+
 std::string compare_with_architecture(const Shapes& shapes, const config::Model& model, const config::Head& head) {
-  auto fitting = head;  // with the trunk's width, so that a head for another width shows as a mismatch
-  if (!fitting.dims.empty()) fitting.dims.front() = nn::Model(model).trunk().width();
-  const nn::Model wanted(model, nn::projection_heads(fitting));
+  const auto wanted = model_of(model, head);
   std::string mismatch;
   std::vector<std::string> missing, unexpected;
   std::map<std::string, bool> known;
@@ -225,6 +250,7 @@ Weights read_weights(const std::string& path) {
   weights.parameters = read_group(file, "/model");
   weights.buffers = read_group(file, "/buffers");
   weights.classifier = read_group(file, "/classifier");
+  if (file.get_string("/", "format") == kCheckpoint) drop_other_heads(weights);
   Shapes shapes;
   for (const auto* tensors : {&weights.parameters, &weights.buffers}) {
     for (const auto& [name, tensor] : *tensors) shapes[name] = tensor.shape;

@@ -42,6 +42,19 @@ TEST(Compare, EveryDifferenceIsListedOnceWithItsMeaning) {
   EXPECT_EQ(back.stored->crops, now.crops);
 }
 
+TEST(Compare, KeysThatTheNewConfigurationDoesNotUseAreNoDifference) {
+  Config before, now;
+  before.swav.epsilon = 0.02;
+  now.method.kind = "simclr";
+  now.byol.hidden = 8;
+  const auto found = compare(to_toml(before), now);
+  ASSERT_EQ(found.differences.size(), 1U);
+  EXPECT_EQ(found.differences[0].key, "method.kind");
+  EXPECT_EQ(found.differences[0].change, Change::tensors);
+  before.method.kind = now.method.kind = "byol";
+  EXPECT_EQ(find(compare(to_toml(before), now), "byol.hidden").change, Change::tensors);
+}
+
 TEST(Compare, PathsAndKeysThatDependOnThemAreReadAsTheyWereWritten) {
   Config before;
   before.checkpoint.local_dir = "/local/$USER/%h";

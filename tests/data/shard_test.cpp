@@ -166,7 +166,7 @@ TEST(Shard, ImagesMayHaveSeveralTargets) {
   const auto world = comm::Communicator::world();
   const auto set = DataSet::open(folder.path(), world);
   EXPECT_EQ(set.classes(), (std::vector<std::string>{"cat", "dog", "horse", "cow"}));
-  EXPECT_TRUE(set.has_targets());
+  EXPECT_TRUE(set.has_labels());
   const auto all = set.targets(0, 6);
   ASSERT_EQ(all.images(), 6U);
   const std::vector<std::vector<std::int32_t>> found = {{}, {0}, {1}, {1, 3}, {}, {2}};
@@ -174,7 +174,16 @@ TEST(Shard, ImagesMayHaveSeveralTargets) {
     EXPECT_EQ(std::vector<std::int32_t>(all.of(i).begin(), all.of(i).end()), found[i]) << i;
   }
   EXPECT_EQ(set.targets(4, 2).values, std::vector<std::int32_t>{2});
-  EXPECT_EQ(set.labels(3, 3), (std::vector<std::int32_t>{-1, -1, -1})) << "no single label";
+  EXPECT_TRUE(DataSet::open(folder / "b.h5", world).has_labels());
+  EXPECT_EQ(set.labels(2, 4), (std::vector<std::int32_t>{1, -1, -1, 2})) << "a single target is the label";
+
+  // Without names of classes targets stay as stored; beside shards with names their meaning is unknown.
+  ShardWriter nameless(folder / "d.h5", entries, {});
+  for (std::uint64_t i = 0; i < 3; ++i) nameless.append(image_bytes(i));
+  nameless.finish();
+  nameless.publish();
+  EXPECT_EQ(DataSet::open(folder / "d.h5", world).targets(0, 3).values, (std::vector<std::int32_t>{0, 2, 1}));
+  EXPECT_TRUE(DataSet::open((folder / "a.h5") + "," + (folder / "d.h5"), world).targets(3, 3).values.empty());
 
   // A target or a range that cannot be.
   auto broken = entries;
@@ -191,6 +200,14 @@ TEST(Shard, ImagesMayHaveSeveralTargets) {
     file.write("/images/target_begin", Type::u64, 1, 1, &begin);
   }
   EXPECT_NE(error_of([&] { damaged.targets(0, 3); }).find("image 0 has targets 0 to 9 of 3"), std::string::npos);
+  const auto begins_at = [&](std::uint64_t begin, std::uint64_t place) {
+    auto file = h5::File::open(folder / "c.h5", nullptr, true);
+    file.write("/images/target_begin", Type::u64, place, 1, &begin);
+    file.close();
+    return error_of([&] { DataSet::open(folder / "c.h5", world); });
+  };
+  EXPECT_NE(begins_at(2, 3).find("target_begin runs from 0 to 2, wanted 0 to 3"), std::string::npos);
+  EXPECT_NE(begins_at(1, 0).find("target_begin runs from 1 to 2, wanted 0 to 3"), std::string::npos);
 }
 
 TEST(Shard, LabelsOutsideTheClassesAreFound) {

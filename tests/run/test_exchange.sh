@@ -26,6 +26,29 @@ expect 3 'seer import photos.safetensors photos.h5' seer eval knn photos.safeten
 expect 3 'seer import photos.safetensors photos.h5' \
   seer pretrain tiny.toml --set log.run_dir=other --set model.init_from=photos.safetensors
 
+# Heads that only a method's own training needs, here a predictor, are not handed on.
+sed -e '/^\[swav\]/,/^\[\[crops/{/^\[\[crops/!d}' tiny.toml >byol.toml
+expect 0 'done: 5 updates' seer pretrain byol.toml --set method.kind=byol --set log.run_dir=byol --set 'crops=[{count=2,size=16}]'
+expect 0 'model = RegNet' seer export byol byol.safetensors
+expect 0 'head 64-64-32, 0 prototypes' seer import byol.safetensors byol.h5
+
+# The options that fit a file without metadata are named; they are all that is needed.
+expect 0 'done: 5 updates' seer pretrain tiny.toml --set log.run_dir=small \
+  --set model.trunk=resnet --set model.preset=18 --set model.stem=small --set 'head.dims=[512,8]' --set checkpoint.keep_last=1
+expect 0 'resnet' seer export small small.safetensors
+python3 - <<'PY'
+import json, struct
+data = open("small.safetensors", "rb").read()
+n = struct.unpack("<Q", data[:8])[0]
+header = json.loads(data[8 : 8 + n])
+del header["__metadata__"]
+text = json.dumps(header).encode()
+open("plain.safetensors", "wb").write(struct.pack("<Q", len(text)) + text + data[8 + n :])
+PY
+expect 3 'its shapes are those of --trunk resnet --preset 18 --stem small' \
+  seer import plain.safetensors small.h5 --trunk resnet --preset 18
+expect 0 'small.h5: ' seer import plain.safetensors small.h5 --trunk resnet --preset 18 --stem small
+
 # The same weights under other tools' names come back equal, byte for byte.
 cat >files.py <<'PY'
 import json, re, struct, sys, zipfile, zlib

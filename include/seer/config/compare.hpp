@@ -13,7 +13,8 @@ namespace seer::config {
 /// What a changed value of a key means for a resumed run. The table of keys sets it for each key.
 enum class Change {
   free,     ///< the same run, with other paths, ranks, memory, logs or monitoring
-  meaning,  ///< a different run: network, loss, images, step
+  meaning,  ///< a different run: loss, images, step
+  tensors,  ///< a different run with other parameters, so that no checkpoint fits
   length,   ///< another number of updates, which changes the learning rate
 };
 
@@ -23,7 +24,7 @@ struct Difference {
 };
 
 struct Comparison {
-  std::vector<Difference> differences;  ///< in the order of the keys
+  std::vector<Difference> differences;  ///< of keys that the new configuration uses, in the order of the keys
   /// "section.key = value" for each key that only one side's version knows. For keys unknown to the stored version,
   /// only values that differ from the default: the default stands for the behaviour before the key existed.
   std::vector<std::string> unknown;

@@ -41,6 +41,8 @@ struct ShardInfo {
   std::uint64_t target_begin_offset = 0;              ///< uint64 [images + 1], 0: none
   std::vector<std::string> classes;                   ///< empty: none
   SetMark set;
+
+  bool has_labels() const { return label_offset != 0 || target_begin_offset != 0; }
 };
 
 /// Opens a shard and checks every length, range and product against the file's size, first in a child process with
@@ -96,10 +98,8 @@ class DataSet {
   const std::vector<ShardInfo>& shards() const;
   /// The class names of all shards in order of appearance, each name once.
   const std::vector<std::string>& classes() const;
-  /// Whether images have labels, at most one each.
+  /// Whether some shard has labels or targets.
   bool has_labels() const;
-  /// Whether images have labels or several targets.
-  bool has_targets() const;
   /// The largest number of pixels that the shards' packs allowed for an image.
   std::int64_t max_pixels() const;
 
@@ -110,7 +110,8 @@ class DataSet {
   void read(std::uint32_t shard, std::uint64_t offset, std::uint64_t bytes, void* out) const;
   /// Reads one encoded image. Does not compare its checksum.
   ImagePlace read_image(std::uint64_t index, std::vector<std::uint8_t>& out) const;
-  /// Labels of [first, first + count) as indices into classes(); -1: none.
+  /// Labels of [first, first + count) as indices into classes(), or as stored if no shard names classes. -1: no label,
+  /// or several targets. Error(file).
   std::vector<std::int32_t> labels(std::uint64_t first, std::uint64_t count) const;
   /// Classes of [first, first + count) as indices into classes(): several, one (the label) or none per image.
   /// Error(file).
@@ -121,6 +122,8 @@ class DataSet {
  private:
   struct Impl;
   explicit DataSet(Impl* impl);
+  /// A stored label or target as an index into classes(). Error(file) if it is none.
+  std::int32_t renumbered(std::uint32_t shard, std::uint64_t image, std::int32_t label, bool optional) const;
   Impl* impl_ = nullptr;
 };
 

@@ -63,8 +63,9 @@ class Method {
   /// The update was applied: the method's state may change.
   virtual void accept() {}
 
-  /// If there is a teacher (Kind::teacher_heads): its momentum when it follows the student after this update.
-  virtual double teacher_momentum(std::int64_t) const { return 1; }
+  /// If there is a teacher (Kind::teacher_heads): its momentum when it follows the student after update `update` (from
+  /// 0) of a run of `updates`.
+  virtual double teacher_momentum(std::int64_t /*update*/, std::int64_t /*updates*/) const { return 1; }
 
   /// Computes the figures from Share::sums, summed over ranks.
   virtual std::vector<Figure> figures(std::span<const double>) const { return {}; }

@@ -80,6 +80,8 @@ class Learner {
   struct Asked {
     bool stop = false, checkpoint = false;
   };
+  /// Sets the length of the run. Until it is set: schedule.total_updates.
+  void set_length(std::int64_t updates) { length_ = updates; }
   void take_requests(std::function<Asked()> asked) { asked_ = std::move(asked); }
   /// Skips updates for whose loss (mean over ranks) `refused` returns true. It must return the same on all ranks.
   void refuse_losses(std::function<bool(double loss)> refused) { refused_ = std::move(refused); }
@@ -155,6 +157,7 @@ class Learner {
   std::function<bool(double)> refused_;
   std::unique_ptr<GroupReduction> group_;
   comm::BlockCommunicator world_;
+  std::int64_t length_;  ///< of the run, in updates
   std::unique_ptr<method::Method> method_;
   std::vector<std::unique_ptr<nn::Pass>> passes_;          ///< trunk, one per crop resolution
   std::vector<std::unique_ptr<nn::Pass>> teacher_passes_;  ///< trunk and heads; empty without a teacher

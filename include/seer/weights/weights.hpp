@@ -47,6 +47,9 @@ using Shapes = std::map<std::string, std::vector<std::int64_t>>;
 /// Infers head and prototypes from the tensors. Without a head dims become empty; without prototypes their number
 /// becomes 0. Error(file) if the width of a layer does not match that of the next.
 void infer_head(const Shapes& shapes, const std::string& path, config::Head& head);
+/// Error(file) if this version has no such trunk, which is the one that `path` names.
+void require_known(const config::Model& model, const std::string& path);
+
 /// Compares the tensors' names and shapes with the architecture. Returns "" or one text with the first mismatch (both
 /// shapes) and the missing and unexpected names.
 std::string compare_with_architecture(const Shapes& shapes, const config::Model& model, const config::Head& head);

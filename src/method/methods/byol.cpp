@@ -2,7 +2,9 @@
 // BYOL (method.md 10): trains a predictor to turn each crop's projection towards the teacher's projections of the same
 // image's other crops. The teacher follows the student with a momentum.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 
@@ -21,12 +23,17 @@ class Byol final : public Method {
  public:
   explicit Byol(const Parts& parts)
       : config_(parts.config.byol),
-        updates_(parts.config.schedule.total_updates),
         images_(parts.images),
         numbers_(1, parts.queue.space),
         all_images_(parts.images * parts.ranks.size()) {
-    if (parts.config.crops.front().count < 2 || parts.config.crops.front().size != parts.config.crops.back().size) {
-      throw Error(ExitCode::input, "byol wants crops of one size, two or more of an image",
+    const auto& crops = parts.config.crops;
+    const auto other_size = [&](const auto& c) { return c.size != crops.front().size; };
+    if (parts.crops < 2 || std::ranges::any_of(crops, other_size)) {
+      std::vector<std::string> found;
+      for (const auto& c : crops) found.push_back(fmt::format("{} of {} pixels", c.count, c.size));
+      throw Error(ExitCode::input,
+                  fmt::format("[[crops]]: found {}; method.kind = \"byol\" needs two or more crops of one size",
+                              fmt::join(found, ", ")),
                   "use one table [[crops]] with count = 2, or several of the same size")
           .as_agreed();
     }
@@ -36,6 +43,7 @@ class Byol final : public Method {
     auto queue = step.context.queue;
     const auto predictions = step.outputs[1], projections = step.teacher;
     const auto rows = predictions.rows(), crops = rows / images_;
+    ensure(projections.rows() == rows, "byol: the teacher's crops are not the student's");
     // The teacher's projections do not have length one yet.
     const auto targets = step.context.pool->tensor(projections.shape);
     const auto norms = step.context.pool->tensor({rows, 1, 1, 1});
@@ -49,8 +57,8 @@ class Byol final : public Method {
     return share_;
   }
 
-  double teacher_momentum(std::int64_t update) const override {
-    const double progress = std::min(1.0, static_cast<double>(update) / static_cast<double>(updates_));
+  double teacher_momentum(std::int64_t update, std::int64_t updates) const override {
+    const double progress = std::min(1.0, static_cast<double>(update) / static_cast<double>(updates));
     return 1 - (1 - config_.momentum) * (std::cos(std::numbers::pi * progress) + 1) / 2;
   }
   std::vector<Figure> figures(std::span<const double>) const override { return {}; }
@@ -58,7 +66,7 @@ class Byol final : public Method {
 
  private:
   config::Byol config_;
-  std::int64_t updates_, images_;
+  std::int64_t images_;
   device::Mirrored<double> numbers_;
   std::int64_t all_images_;
   Share share_;

@@ -110,6 +110,10 @@ class ResNet final : public ConvTrunk<PooledStem, ResidualBlock> {
 };
 
 std::unique_ptr<Chain> make(const config::Model& model, ParameterTable& parameters, ParameterTable& buffers) {
+  if (model.stem != "standard" && model.stem != "small") {
+    throw Error(ExitCode::input, fmt::format("model.stem \"{}\" is not known", model.stem), "known: standard, small")
+        .as_agreed();
+  }
   return std::make_unique<ResNet>(preset_of(model), model.stem == "small", parameters, buffers);
 }
 

@@ -107,6 +107,39 @@ TEST(ByolTraining, IsTheReferencesWithSmallerBatchNormGroups) {
   expect_golden(config, "bn_groups_" + std::to_string(world().size()));
 }
 
+TEST(ByolTraining, TheMomentumRisesOverTheLengthOfTheRun) {
+  Byol usual(byol_config({"none", 0})), set(byol_config({"none", 0}));
+  auto other = byol_config({"none", 0});
+  other.schedule.total_updates = 1000;
+  Byol longer(other);
+  longer.learner.set_length(20);
+  set.learner.set_length(2);
+  for (std::int64_t t = 0; t < 2; ++t) {
+    for (auto* byol : {&usual, &set, &longer}) byol->update(t, 0.2);
+  }
+  EXPECT_EQ(usual.of("teacher"), longer.of("teacher"));
+  EXPECT_EQ(usual.of("model"), set.of("model"));
+  EXPECT_NE(usual.of("teacher"), set.of("teacher"));
+}
+
+TEST(ByolTraining, CropsHaveOneSizeAndAreTwoOrMore) {
+  auto config = byol_config({"none", 0});
+  config.crops = {{1, 32, {0.14, 1.0}}, {1, 32, {0.14, 1.0}}};
+  EXPECT_NO_THROW(Byol{config});
+  for (const std::vector<config::Crops>& crops : {std::vector<config::Crops>{{1, 32, {0.14, 1.0}}},
+                                                  {{2, 32, {0.14, 1.0}}, {2, 16, {0.14, 1.0}}},
+                                                  {{2, 32, {0.14, 1.0}}, {2, 16, {0.14, 1.0}}, {1, 32, {0.14, 1.0}}}}) {
+    config.crops = crops;
+    try {
+      Byol refused(config);
+      FAIL() << crops.size();
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::input);
+      EXPECT_TRUE(error.agreed());
+    }
+  }
+}
+
 // Student, teacher and both running statistics, put into another learner of another sharding, go on alike.
 TEST(ByolTraining, ATeacherIsPartOfTheCheckpoint) {
   for (const char* shard : {"none", "parameters"}) {
