@@ -29,7 +29,7 @@ struct EvalBatch {
   std::int64_t images = 0;
   device::Tensor pixels;               ///< [images, side, side, 3] float on the host
   std::vector<std::uint64_t> indices;  ///< indices in the data set, ascending
-  std::vector<std::int32_t> labels;    ///< -1: none
+  std::vector<std::int32_t> labels;    ///< -1: no label, or several targets
   std::vector<std::uint8_t> bad;       ///< 1: the image does not decode; its pixels are 0, the mean colour
 };
 

@@ -23,7 +23,7 @@ struct SilenceLimits {
 class Watchdog {
  public:
   /// Collective over the whole world. Removes files of an earlier start from <run folder>/hang. Watches the progress
-  /// that all threads report; the stack it writes is that of the calling thread.
+  /// that all threads report. In a hang it writes the stack of the thread that called this constructor.
   Watchdog(const comm::Communicator& world, const std::string& run_dir, SilenceLimits limits);
   ~Watchdog();
   Watchdog(const Watchdog&) = delete;
