@@ -17,17 +17,6 @@ struct Constant {
   KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t) const { return value; }
 };
 
-struct Share {
-  const float* a;
-  float top;
-  double factor;
-  template <class Visit>
-  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
-    visit.elements(a);
-  }
-  KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t k) const { return exponential(a[k] - top, factor); }
-};
-
 struct RowContrast {
   float* products;
   std::int64_t columns, images, crops, first;
@@ -41,7 +30,7 @@ struct RowContrast {
     const std::int64_t self = first + row, same = first + row % images;
     team.write(1, Constant{kNever}, a + self);  // a row is not compared with itself
     const float most = team.max(columns, Value<>{a});
-    const double sum = team.sum(columns, Share{a, most, inv_temperature});
+    const double sum = team.sum(columns, Exponential{a, most, inv_temperature});
     if (!team.leads()) return;
     double positive = 0;
     float best = kNever;

@@ -2,6 +2,7 @@
 // Formulas along a row, shared by several kernels (row_team.hpp).
 #pragma once
 
+#include "exponential.hpp"
 #include "row_team.hpp"
 
 namespace seer::kernels {
@@ -60,6 +61,18 @@ struct Kept {
     const T value = body(team, row);
     if (team.leads()) values[row] = value;
   }
+};
+
+/// exp((a - top) * factor)
+struct Exponential {
+  const float* a;
+  float top;
+  double factor;
+  template <class Visit>
+  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+    visit.elements(a);
+  }
+  KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t k) const { return exponential(a[k] - top, factor); }
 };
 
 }  // namespace seer::kernels

@@ -5,7 +5,6 @@
 #include <cmath>
 #include <limits>
 
-#include "exponential.hpp"
 #include "row_formulas.hpp"
 
 namespace seer::kernels {
@@ -19,18 +18,6 @@ struct RowMaximum {
   KOKKOS_INLINE_FUNCTION float operator()(const Team& team, std::int64_t row) const {
     return team.max(k_count, Value<>{s + row * k_count});
   }
-};
-
-/// exp((a - top) * factor)
-struct Exponential {
-  const float* a;
-  float top;
-  double factor;
-  template <class Visit>
-  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
-    visit.elements(a);
-  }
-  KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t k) const { return exponential(a[k] - top, factor); }
 };
 
 struct RowExponentials {

@@ -242,7 +242,7 @@ TEST_F(LoaderMpi, BatchesCarryTargets) {
   EXPECT_GT(world_.all_reduce(replaced, comm::Op::sum), 0);
 }
 
-// Two tables of one size, of which the second has an augmentation of its own: only its crops change.
+// Two tables have crops of one size, and the second overrides [augment]. The override changes only its own crops.
 TEST_F(LoaderMpi, ATableOfCropsMayHaveItsOwnAugmentation) {
   write();
   config_.crops = {{1, 16, {0.14, 1.0}}, {1, 16, {0.14, 1.0}}};
