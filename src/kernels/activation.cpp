@@ -23,10 +23,7 @@ template <class Formula>
 struct InPlace {
   const float* x;
   Formula formula;
-  template <class Visit>
-  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
-    visit.elements(x);
-  }
+  KOKKOS_FORCEINLINE_FUNCTION void fields(auto& visit) { visit.elements(x); }
   KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t, std::int64_t i, std::int64_t) const {
     return formula(x[i]);
   }
@@ -47,8 +44,7 @@ struct Scaled {
 
 template <class Formula>
 void in_place(Queue& queue, const char* label, const Tensor& x, const Formula& formula) {
-  launch::need_f32(x);
-  launch::on_space(queue, [&]<class Space>() {
+  launch::on_floats(queue, {x}, {2 * x.bytes()}, [&]<class Space>() {
     launch::map<Space>(queue, label, launch::flat(x.elems()), x.f32(), InPlace<Formula>{x.f32(), formula});
   });
 }
@@ -57,10 +53,7 @@ template <class T>
 struct SumTerm {
   using Element = T;
   const T* x;
-  template <class Visit>
-  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
-    visit.elements(x);
-  }
+  KOKKOS_FORCEINLINE_FUNCTION void fields(auto& visit) { visit.elements(x); }
   std::array<const T*, 1> inputs() const { return {x}; }
   KOKKOS_FORCEINLINE_FUNCTION Terms operator()(std::int64_t, std::int64_t i, std::int64_t) const {
     return {x[i], 0, 0, 0};
@@ -89,10 +82,7 @@ struct Spread {
   const float* pooled;
   std::int64_t width;
   float inv_pixels;
-  template <class Visit>
-  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
-    visit.images(pooled);
-  }
+  KOKKOS_FORCEINLINE_FUNCTION void fields(auto& visit) { visit.images(pooled); }
   KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t image, std::int64_t, std::int64_t k) const {
     return pooled[image * width + k] * inv_pixels;
   }
@@ -100,11 +90,7 @@ struct Spread {
 
 struct SigmoidBackward {
   const float *y, *d_y;
-  template <class Visit>
-  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
-    visit.elements(y);
-    visit.elements(d_y);
-  }
+  KOKKOS_FORCEINLINE_FUNCTION void fields(auto& visit) { visit.elements(y, d_y); }
   KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t, std::int64_t i, std::int64_t) const {
     return d_y[i] * y[i] * (1.0F - y[i]);
   }
@@ -113,11 +99,7 @@ struct SigmoidBackward {
 template <class T>
 struct Sum {
   const T *a, *b;
-  template <class Visit>
-  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
-    visit.elements(a);
-    visit.elements(b);
-  }
+  KOKKOS_FORCEINLINE_FUNCTION void fields(auto& visit) { visit.elements(a, b); }
   KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t, std::int64_t i, std::int64_t) const { return a[i] + b[i]; }
 };
 
@@ -125,10 +107,7 @@ struct Sum {
 template <class T>
 struct Converted {
   const T* x;
-  template <class Visit>
-  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
-    visit.elements(x);
-  }
+  KOKKOS_FORCEINLINE_FUNCTION void fields(auto& visit) { visit.elements(x); }
   KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t, std::int64_t i, std::int64_t) const { return x[i]; }
 };
 
@@ -144,10 +123,9 @@ struct ConvertedRows {
   }
 };
 
-struct Constant {
+struct Filled {
   float value;
-  template <class Visit>
-  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit&) {}
+  KOKKOS_FORCEINLINE_FUNCTION void fields(auto&) {}
   KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t, std::int64_t, std::int64_t) const { return value; }
 };
 
@@ -155,11 +133,7 @@ struct Constant {
 struct Followed {
   const float *teacher, *student;
   double momentum;
-  template <class Visit>
-  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
-    visit.elements(teacher);
-    visit.elements(student);
-  }
+  KOKKOS_FORCEINLINE_FUNCTION void fields(auto& visit) { visit.elements(teacher, student); }
   KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t, std::int64_t i, std::int64_t) const {
     return static_cast<float>(momentum * static_cast<double>(teacher[i]) +
                               (1 - momentum) * static_cast<double>(student[i]));
@@ -170,8 +144,7 @@ struct UnitRow {
   const float* src;
   float *dst, *norms;
   std::int64_t c;
-  template <class Team>
-  KOKKOS_INLINE_FUNCTION void operator()(const Team& team, std::int64_t row) const {
+  KOKKOS_INLINE_FUNCTION void operator()(const auto& team, std::int64_t row) const {
     const float* a = src + row * c;
     float* b = dst + row * c;
     const double norm = std::sqrt(team.sum(c, Square{a}));
@@ -183,10 +156,7 @@ struct UnitRow {
 
 struct OverFloor {
   const float* x;
-  template <class Visit>
-  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
-    visit.elements(x);
-  }
+  KOKKOS_FORCEINLINE_FUNCTION void fields(auto& visit) { visit.elements(x); }
   KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t k) const {
     return static_cast<float>(wide(x[k]) / kNormFloor);
   }
@@ -196,11 +166,7 @@ struct OverFloor {
 struct Across {
   const float *unit, *gradient;
   double along, factor;
-  template <class Visit>
-  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
-    visit.elements(unit);
-    visit.elements(gradient);
-  }
+  KOKKOS_FORCEINLINE_FUNCTION void fields(auto& visit) { visit.elements(unit, gradient); }
   KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t k) const {
     return static_cast<float>((wide(gradient[k]) - wide(unit[k]) * along) * factor);
   }
@@ -210,8 +176,7 @@ struct UnitRowBackward {
   const float *unit, *norms, *gradient;
   float* dst;
   std::int64_t c;
-  template <class Team>
-  KOKKOS_INLINE_FUNCTION void operator()(const Team& team, std::int64_t row) const {
+  KOKKOS_INLINE_FUNCTION void operator()(const auto& team, std::int64_t row) const {
     const float *u = unit + row * c, *g = gradient + row * c;
     float* d = dst + row * c;
     const double norm = static_cast<double>(norms[row]);
@@ -227,28 +192,22 @@ struct UnitRowBackward {
 }  // namespace
 
 void relu(Queue& queue, const Tensor& x) {
-  if (queue.only_plans(2 * x.bytes(), x.dtype)) return;
   in_place(queue, "kernels/relu", x, Rectified{});
 }
 
 void sigmoid(Queue& queue, const Tensor& x) {
-  if (queue.only_plans(2 * x.bytes(), x.dtype)) return;
   in_place(queue, "kernels/sigmoid", x, Sigmoid{});
 }
 
 void sigmoid_backward(Queue& queue, const Tensor& y, const Tensor& d_y) {
-  if (queue.only_plans(3 * y.bytes(), y.dtype)) return;
-  launch::need_f32(y);
-  launch::on_space(queue, [&]<class Space>() {
+  launch::on_floats(queue, {y}, {3 * y.bytes()}, [&]<class Space>() {
     launch::map<Space>(queue, "kernels/sigmoid_backward", launch::flat(y.elems()), d_y.f32(),
                        SigmoidBackward{y.f32(), d_y.f32()});
   });
 }
 
 void bias_gradient(Queue& queue, const Tensor& d_y, float* d_bias) {
-  if (queue.only_plans(d_y.bytes(), d_y.dtype, 2)) return;
-  launch::need_f32(d_y);
-  launch::on_space(queue, [&]<class Space>() {
+  launch::on_floats(queue, {d_y}, {d_y.bytes(), 2}, [&]<class Space>() {
     Scratch scratch(queue);
     launch::reduce<Space, 1>(queue, "kernels/bias_gradient", scratch, launch::layout_of<Space>(d_y), false,
                              SumTerm<float>{d_y.f32()}, AddedToBias{d_bias});
@@ -256,9 +215,8 @@ void bias_gradient(Queue& queue, const Tensor& d_y, float* d_bias) {
 }
 
 void global_average_pool(Queue& queue, const Tensor& x, const Tensor& pooled) {
-  if (queue.only_plans(x.bytes(), x.dtype, 2)) return;
   launch::need_f32(pooled);
-  launch::on_elements(queue, {x}, [&]<class Space, class T>() {
+  launch::on_elements(queue, {x}, {x.bytes(), 2}, [&]<class Space, class T>() {
     Scratch scratch(queue);
     const Layout layout = launch::layout_of<Space>(x, true);
     launch::reduce<Space, 1>(queue, "kernels/global_average_pool", scratch, layout, true,
@@ -268,9 +226,8 @@ void global_average_pool(Queue& queue, const Tensor& x, const Tensor& pooled) {
 }
 
 void global_average_pool_backward(Queue& queue, const Tensor& d_pooled, const Tensor& d_x) {
-  if (queue.only_plans(d_x.bytes(), d_x.dtype)) return;
   launch::need_f32(d_pooled);
-  launch::on_elements(queue, {d_x}, [&]<class Space, class T>() {
+  launch::on_elements(queue, {d_x}, {d_x.bytes()}, [&]<class Space, class T>() {
     Scratch scratch(queue);
     const Layout layout = launch::layout_of<Space>(d_x, true);
     const float* values = launch::repeated<Space>(queue, scratch, layout, layout.segments, d_pooled.f32());
@@ -282,17 +239,13 @@ void global_average_pool_backward(Queue& queue, const Tensor& d_pooled, const Te
 }
 
 void l2_normalize(Queue& queue, const Tensor& x, const Tensor& y, float* norms) {
-  if (queue.only_plans(3 * x.bytes(), x.dtype)) return;
-  launch::need_f32(x);
-  launch::on_space(queue, [&]<class Space>() {
+  launch::on_floats(queue, {x}, {3 * x.bytes()}, [&]<class Space>() {
     launch::rows<Space>(queue, "kernels/l2_normalize", x.rows(), UnitRow{x.f32(), y.f32(), norms, x.shape.c});
   });
 }
 
 void l2_normalize_backward(Queue& queue, const Tensor& y, const float* norms, const Tensor& d_y, const Tensor& d_x) {
-  if (queue.only_plans(4 * y.bytes(), y.dtype)) return;
-  launch::need_f32(y);
-  launch::on_space(queue, [&]<class Space>() {
+  launch::on_floats(queue, {y}, {4 * y.bytes()}, [&]<class Space>() {
     launch::rows<Space>(queue, "kernels/l2_normalize_backward", y.rows(),
                         UnitRowBackward{y.f32(), norms, d_y.f32(), d_x.f32(), y.shape.c});
   });
@@ -312,10 +265,9 @@ void copy(Queue& queue, const Tensor& src, const Tensor& dst) {
 }
 
 void cast(Queue& queue, const Tensor& src, const Tensor& dst) {
-  if (queue.only_plans(src.bytes() + dst.bytes(), src.dtype)) return;
   if (src.dtype == dst.dtype) return copy(queue, src, dst);
   ensure(src.elems() == dst.elems(), "cast between tensors of different sizes");
-  launch::on_elements(queue, {src}, [&]<class Space, class From>() {
+  launch::on_elements(queue, {src}, {src.bytes() + dst.bytes()}, [&]<class Space, class From>() {
     launch::with_element(dst.dtype, [&]<class To>() {
       launch::map<Space>(queue, "kernels/cast", launch::flat(src.elems()), launch::elements<To>(dst),
                          Converted<From>{launch::elements<From>(src)}, launch::Result::fresh);
@@ -326,8 +278,7 @@ void cast(Queue& queue, const Tensor& src, const Tensor& dst) {
 void cast_rows(Queue& queue, const Tensor& src, std::int64_t src_stride, const Tensor& dst, std::int64_t dst_stride,
                std::int64_t rows, std::int64_t elems) {
   const auto bytes = rows * elems * static_cast<std::int64_t>(dtype_bytes(src.dtype) + dtype_bytes(dst.dtype));
-  if (queue.only_plans(bytes, src.dtype)) return;
-  launch::on_elements(queue, {src}, [&]<class Space, class From>() {
+  launch::on_elements(queue, {src}, {bytes}, [&]<class Space, class From>() {
     launch::with_element(dst.dtype, [&]<class To>() {
       launch::loop<Space>(queue, "kernels/cast_rows", rows * elems,
                           ConvertedRows<From, To>{launch::elements<From>(src), launch::elements<To>(dst), elems,
@@ -337,31 +288,26 @@ void cast_rows(Queue& queue, const Tensor& src, std::int64_t src_stride, const T
 }
 
 void add(Queue& queue, const Tensor& src, const Tensor& dst) {
-  if (queue.only_plans(src.bytes() + 2 * dst.bytes(), src.dtype)) return;
-  launch::on_elements(queue, {src, dst}, [&]<class Space, class T>() {
+  launch::on_elements(queue, {src, dst}, {src.bytes() + 2 * dst.bytes()}, [&]<class Space, class T>() {
     T* sum = launch::elements<T>(dst);
     launch::map<Space>(queue, "kernels/add", launch::flat(src.elems()), sum, Sum<T>{sum, launch::elements<T>(src)});
   });
 }
 
 void scale(Queue& queue, const Tensor& x, float factor) {
-  if (queue.only_plans(2 * x.bytes(), x.dtype)) return;
   in_place(queue, "kernels/scale", x, Scaled{factor});
 }
 
 void follow(Queue& queue, const Tensor& src, double momentum, const Tensor& dst) {
-  if (queue.only_plans(src.bytes() + 2 * dst.bytes())) return;
-  launch::need_f32(src);
-  launch::on_space(queue, [&]<class Space>() {
+  launch::on_floats(queue, {src}, {src.bytes() + 2 * dst.bytes()}, [&]<class Space>() {
     launch::map<Space>(queue, "kernels/follow", launch::flat(src.elems()), dst.f32(),
                        Followed{dst.f32(), src.f32(), momentum});
   });
 }
 
 void fill(Queue& queue, const Tensor& x, float value) {
-  if (queue.only_plans(x.bytes(), x.dtype)) return;
-  launch::on_elements(queue, {x}, [&]<class Space, class T>() {
-    launch::map<Space>(queue, "kernels/fill", launch::flat(x.elems()), launch::elements<T>(x), Constant{value});
+  launch::on_elements(queue, {x}, {x.bytes()}, [&]<class Space, class T>() {
+    launch::map<Space>(queue, "kernels/fill", launch::flat(x.elems()), launch::elements<T>(x), Filled{value});
   });
 }
 

@@ -19,8 +19,7 @@ struct Gradient {
   const float *gate, *d_pooled;  // [images, width]
   std::int64_t width;
   float inv_pixels;
-  template <class Visit>
-  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+  KOKKOS_FORCEINLINE_FUNCTION void fields(auto& visit) {
     visit.elements(d_y);
     if constexpr (F == Form::gate) {
       visit.images(gate);
@@ -41,8 +40,7 @@ struct BackwardTerms {
   const T* x;
   Normalised bn;
   Gradient<F, T> gradient;
-  template <class Visit>
-  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+  KOKKOS_FORCEINLINE_FUNCTION void fields(auto& visit) {
     visit.elements(x);
     bn.fields(visit);
     gradient.fields(visit);
@@ -62,8 +60,7 @@ struct BackwardApply {
   Normalised bn;
   Gradient<F, T> gradient;
   const float *mean_gradient, *slope;
-  template <class Visit>
-  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+  KOKKOS_FORCEINLINE_FUNCTION void fields(auto& visit) {
     visit.elements(x);
     bn.fields(visit);
     gradient.fields(visit);
@@ -82,10 +79,8 @@ struct GateTerm {
   using Element = T;
   const T *x, *d_y;
   Normalised bn;
-  template <class Visit>
-  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
-    visit.elements(x);
-    visit.elements(d_y);
+  KOKKOS_FORCEINLINE_FUNCTION void fields(auto& visit) {
+    visit.elements(x, d_y);
     bn.fields(visit);
   }
   std::array<const T*, 2> inputs() const { return {x, d_y}; }
@@ -97,11 +92,7 @@ struct GateTerm {
 template <class T>
 struct ReluMask {
   const T *out, *d_out;
-  template <class Visit>
-  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
-    visit.elements(out);
-    visit.elements(d_out);
-  }
+  KOKKOS_FORCEINLINE_FUNCTION void fields(auto& visit) { visit.elements(out, d_out); }
   KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t, std::int64_t i, std::int64_t) const {
     return out[i] > 0.0F ? static_cast<float>(d_out[i]) : 0.0F;
   }
@@ -112,11 +103,8 @@ struct AddReluTerms {
   using Element = T;
   const T *out, *d_out, *x, *shortcut;
   const float *mean, *shortcut_mean;
-  template <class Visit>
-  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
-    visit.elements(out);
-    visit.elements(d_out);
-    visit.elements(x);
+  KOKKOS_FORCEINLINE_FUNCTION void fields(auto& visit) {
+    visit.elements(out, d_out, x);
     visit.channels(mean);
     if constexpr (kShortcut) {
       visit.elements(shortcut);
@@ -226,9 +214,8 @@ Gradient<F, T> gradient_of(const Queue& queue, Scratch& scratch, const Layout& l
 }  // namespace
 
 void gate_backward(Queue& queue, const Tensor& x, const BatchNorm& bn, const Tensor& d_y, const Tensor& d_gate) {
-  if (queue.only_plans(x.bytes() + d_y.bytes(), x.dtype, 2)) return;
   launch::need_f32(d_gate);
-  launch::on_elements(queue, {x, d_y}, [&]<class Space, class T>() {
+  launch::on_elements(queue, {x, d_y}, {x.bytes() + d_y.bytes(), 2}, [&]<class Space, class T>() {
     Scratch scratch(queue);
     const Layout layout = launch::layout_of<Space>(x, true);
     const Normalised norm = normalised<Space>(queue, scratch, layout, bn);
@@ -239,8 +226,7 @@ void gate_backward(Queue& queue, const Tensor& x, const BatchNorm& bn, const Ten
 }
 
 void relu_backward(Queue& queue, const Tensor& out, const Tensor& d_out) {
-  if (queue.only_plans(out.bytes() + 2 * d_out.bytes(), out.dtype)) return;
-  launch::on_elements(queue, {out, d_out}, [&]<class Space, class T>() {
+  launch::on_elements(queue, {out, d_out}, {out.bytes() + 2 * d_out.bytes()}, [&]<class Space, class T>() {
     T* gradient = launch::elements<T>(d_out);
     launch::map<Space>(queue, "kernels/relu_backward", launch::flat(out.elems()), gradient,
                        ReluMask<T>{launch::elements<T>(out), gradient});
@@ -249,8 +235,7 @@ void relu_backward(Queue& queue, const Tensor& out, const Tensor& d_out) {
 
 void batchnorm_backward_sums(Queue& queue, const Tensor& x, const BatchNorm& bn, const BatchNormGradient& g,
                              double* sums) {
-  if (queue.only_plans(x.bytes() + g.d_y.bytes(), x.dtype, 2)) return;
-  launch::on_elements(queue, {x, g.d_y}, [&]<class Space, class T>() {
+  launch::on_elements(queue, {x, g.d_y}, {x.bytes() + g.d_y.bytes(), 2}, [&]<class Space, class T>() {
     on_form(g, [&]<Form F>() {
       Scratch scratch(queue);
       const Layout layout = launch::layout_of<Space>(x, F == Form::gate);
@@ -264,36 +249,35 @@ void batchnorm_backward_sums(Queue& queue, const Tensor& x, const BatchNorm& bn,
 
 void add_relu_backward_sums(Queue& queue, const Tensor& out, const Tensor& d_out, const Tensor& x, const BatchNorm& bn,
                             double* sums, const Tensor* shortcut, const BatchNorm* shortcut_bn, double* shortcut_sums) {
-  if (queue.only_plans(out.bytes() + 2 * d_out.bytes() + x.bytes() + (shortcut != nullptr ? shortcut->bytes() : 0),
-                       out.dtype, 2))
-    return;
   ensure(shortcut == nullptr || (shortcut_bn != nullptr && shortcut_sums != nullptr),
          "a normalised shortcut needs its statistics and sums");
-  launch::on_elements(queue, {out, d_out, x, shortcut != nullptr ? *shortcut : x}, [&]<class Space, class T>() {
-    const T *values = launch::elements<T>(x), *after = launch::elements<T>(out);
-    T* gradient = launch::elements<T>(d_out);
-    Scratch scratch(queue);
-    const Layout layout = launch::layout_of<Space>(x);
-    const std::int64_t c = layout.c;
-    const float* mean = launch::repeated<Space>(queue, scratch, layout, 1, bn.mean);
-    if (shortcut == nullptr) {
-      launch::reduce<Space, 2, true>(queue, "kernels/add_relu_backward_sums", scratch, layout, false,
-                                     AddReluTerms<false, T>{after, gradient, values, nullptr, mean, nullptr},
-                                     PackedSums{sums, c}, gradient);
-      return;
-    }
-    const float* second = launch::repeated<Space>(queue, scratch, layout, 1, shortcut_bn->mean);
-    launch::reduce<Space, 3, true>(
-        queue, "kernels/add_relu_backward_sums_shortcut", scratch, layout, false,
-        AddReluTerms<true, T>{after, gradient, values, launch::elements<T>(*shortcut), mean, second},
-        PackedSumsOfBoth{sums, shortcut_sums, c}, gradient);
-  });
+  launch::on_elements(
+      queue, {out, d_out, x, shortcut != nullptr ? *shortcut : x},
+      {out.bytes() + 2 * d_out.bytes() + x.bytes() + (shortcut != nullptr ? shortcut->bytes() : 0), 2},
+      [&]<class Space, class T>() {
+        const T *values = launch::elements<T>(x), *after = launch::elements<T>(out);
+        T* gradient = launch::elements<T>(d_out);
+        Scratch scratch(queue);
+        const Layout layout = launch::layout_of<Space>(x);
+        const std::int64_t c = layout.c;
+        const float* mean = launch::repeated<Space>(queue, scratch, layout, 1, bn.mean);
+        if (shortcut == nullptr) {
+          launch::reduce<Space, 2, true>(queue, "kernels/add_relu_backward_sums", scratch, layout, false,
+                                         AddReluTerms<false, T>{after, gradient, values, nullptr, mean, nullptr},
+                                         PackedSums{sums, c}, gradient);
+          return;
+        }
+        const float* second = launch::repeated<Space>(queue, scratch, layout, 1, shortcut_bn->mean);
+        launch::reduce<Space, 3, true>(
+            queue, "kernels/add_relu_backward_sums_shortcut", scratch, layout, false,
+            AddReluTerms<true, T>{after, gradient, values, launch::elements<T>(*shortcut), mean, second},
+            PackedSumsOfBoth{sums, shortcut_sums, c}, gradient);
+      });
 }
 
 void batchnorm_parameter_gradients(Queue& queue, std::int64_t c, const double* local_sums, const float* inv_std,
                                    float* d_gamma, float* d_beta) {
-  if (queue.only_plans(0)) return;
-  launch::on_space(queue, [&]<class Space>() {
+  launch::on_space(queue, {0}, [&]<class Space>() {
     launch::loop<Space>(queue, "kernels/batchnorm_parameter_gradients", c,
                         ParameterGradients{local_sums, inv_std, d_gamma, d_beta, c});
   });
@@ -301,20 +285,20 @@ void batchnorm_parameter_gradients(Queue& queue, std::int64_t c, const double* l
 
 void batchnorm_backward_apply(Queue& queue, const Tensor& x, const BatchNorm& bn, const BatchNormGradient& g,
                               const double* sums, double rows, const Tensor& d_x) {
-  if (queue.only_plans(x.bytes() + g.d_y.bytes() + d_x.bytes(), x.dtype, 2)) return;
-  launch::on_elements(queue, {x, g.d_y, d_x}, [&]<class Space, class T>() {
-    on_form(g, [&]<Form F>() {
-      Scratch scratch(queue);
-      const Layout layout = launch::layout_of<Space>(x, F == Form::gate);
-      const Normalised norm = normalised<Space>(queue, scratch, layout, bn);
-      const Gradient<F, T> gradient = gradient_of<Space, F, T>(queue, scratch, layout, x, g);
-      const auto [mean_gradient, slope] = launch::channel_values<Space>(
-          queue, scratch, layout, 1, MeanGradient{sums, rows}, Slope{bn, sums, layout.c, rows});
-      launch::map<Space>(queue, "kernels/batchnorm_backward_apply", layout, launch::elements<T>(d_x),
-                         BackwardApply<F, T>{launch::elements<T>(x), norm, gradient, mean_gradient, slope},
-                         launch::result_kind(d_x, x, g.d_y));
-    });
-  });
+  launch::on_elements(
+      queue, {x, g.d_y, d_x}, {x.bytes() + g.d_y.bytes() + d_x.bytes(), 2}, [&]<class Space, class T>() {
+        on_form(g, [&]<Form F>() {
+          Scratch scratch(queue);
+          const Layout layout = launch::layout_of<Space>(x, F == Form::gate);
+          const Normalised norm = normalised<Space>(queue, scratch, layout, bn);
+          const Gradient<F, T> gradient = gradient_of<Space, F, T>(queue, scratch, layout, x, g);
+          const auto [mean_gradient, slope] = launch::channel_values<Space>(
+              queue, scratch, layout, 1, MeanGradient{sums, rows}, Slope{bn, sums, layout.c, rows});
+          launch::map<Space>(queue, "kernels/batchnorm_backward_apply", layout, launch::elements<T>(d_x),
+                             BackwardApply<F, T>{launch::elements<T>(x), norm, gradient, mean_gradient, slope},
+                             launch::result_kind(d_x, x, g.d_y));
+        });
+      });
 }
 
 }  // namespace seer::kernels

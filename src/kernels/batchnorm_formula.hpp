@@ -20,8 +20,7 @@ struct GammaOverDeviation {
 struct Normalised {
   const float *mean, *scale, *beta;
   GammaOverDeviation make_scale;  ///< makes scale on a device
-  template <class Visit>
-  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+  KOKKOS_FORCEINLINE_FUNCTION void fields(auto& visit) {
     visit.channels(mean);
     visit.channels(scale, make_scale);
     visit.channels(beta);

@@ -17,8 +17,7 @@ struct ShiftedMoments {
   const T* x;
   const float* shift;
   launch::detail::Given<T> first_row;  ///< makes the shift on a device
-  template <class Visit>
-  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+  KOKKOS_FORCEINLINE_FUNCTION void fields(auto& visit) {
     visit.elements(x);
     visit.channels(shift, first_row);
   }
@@ -87,8 +86,7 @@ template <Relu R, class T>
 struct Apply {
   const T* x;
   Normalised bn;
-  template <class Visit>
-  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+  KOKKOS_FORCEINLINE_FUNCTION void fields(auto& visit) {
     visit.elements(x);
     bn.fields(visit);
   }
@@ -103,8 +101,7 @@ struct ReluTerm {
   using Element = T;
   const T* x;
   Normalised bn;
-  template <class Visit>
-  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+  KOKKOS_FORCEINLINE_FUNCTION void fields(auto& visit) {
     visit.elements(x);
     bn.fields(visit);
   }
@@ -120,8 +117,7 @@ struct ReluGate {
   Normalised bn;
   const float* gate;
   std::int64_t width;
-  template <class Visit>
-  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+  KOKKOS_FORCEINLINE_FUNCTION void fields(auto& visit) {
     visit.elements(x);
     bn.fields(visit);
     visit.images(gate);
@@ -135,10 +131,8 @@ template <class T>
 struct AddRelu {
   const T *x, *shortcut;
   Normalised bn;
-  template <class Visit>
-  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
-    visit.elements(x);
-    visit.elements(shortcut);
+  KOKKOS_FORCEINLINE_FUNCTION void fields(auto& visit) {
+    visit.elements(x, shortcut);
     bn.fields(visit);
   }
   KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t, std::int64_t i, std::int64_t k) const {
@@ -150,10 +144,8 @@ template <class T>
 struct AddNormalisedRelu {
   const T *x, *shortcut;
   Normalised bn, shortcut_bn;
-  template <class Visit>
-  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
-    visit.elements(x);
-    visit.elements(shortcut);
+  KOKKOS_FORCEINLINE_FUNCTION void fields(auto& visit) {
+    visit.elements(x, shortcut);
     bn.fields(visit);
     shortcut_bn.fields(visit);
   }
@@ -165,8 +157,7 @@ struct AddNormalisedRelu {
 }  // namespace
 
 void batchnorm_sums(Queue& queue, const Tensor& x, double* sums) {
-  if (queue.only_plans(x.bytes(), x.dtype, 2)) return;
-  launch::on_elements(queue, {x}, [&]<class Space, class T>() {
+  launch::on_elements(queue, {x}, {x.bytes(), 2}, [&]<class Space, class T>() {
     Scratch scratch(queue);
     const Layout layout = launch::layout_of<Space>(x);
     const std::int64_t c = layout.c;
@@ -183,8 +174,7 @@ void batchnorm_sums(Queue& queue, const Tensor& x, double* sums) {
 
 void batchnorm_statistics(Queue& queue, std::int64_t c, const double* sums, float eps, float* mean, float* inv_std,
                           float momentum, float* running_mean, float* running_var) {
-  if (queue.only_plans(0)) return;
-  launch::on_space(queue, [&]<class Space>() {
+  launch::on_space(queue, {0}, [&]<class Space>() {
     launch::loop<Space>(queue, "kernels/batchnorm_statistics", c,
                         Statistics{sums, c, static_cast<double>(eps), static_cast<double>(momentum), mean, inv_std,
                                    running_mean, running_var});
@@ -193,16 +183,14 @@ void batchnorm_statistics(Queue& queue, std::int64_t c, const double* sums, floa
 
 void batchnorm_from_running(Queue& queue, std::int64_t c, const float* running_mean, const float* running_var,
                             float eps, float* mean, float* inv_std) {
-  if (queue.only_plans(0)) return;
-  launch::on_space(queue, [&]<class Space>() {
+  launch::on_space(queue, {0}, [&]<class Space>() {
     launch::loop<Space>(queue, "kernels/batchnorm_from_running", c,
                         FromRunning{running_mean, running_var, static_cast<double>(eps), mean, inv_std});
   });
 }
 
 void batchnorm_apply(Queue& queue, const Tensor& x, const BatchNorm& bn, Relu relu, const Tensor& y) {
-  if (queue.only_plans(x.bytes() + y.bytes(), x.dtype)) return;
-  launch::on_elements(queue, {x, y}, [&]<class Space, class T>() {
+  launch::on_elements(queue, {x, y}, {x.bytes() + y.bytes()}, [&]<class Space, class T>() {
     Scratch scratch(queue);
     const Layout layout = launch::layout_of<Space>(x);
     const Normalised norm = normalised<Space>(queue, scratch, layout, bn);
@@ -217,9 +205,8 @@ void batchnorm_apply(Queue& queue, const Tensor& x, const BatchNorm& bn, Relu re
 }
 
 void batchnorm_relu_pool(Queue& queue, const Tensor& x, const BatchNorm& bn, const Tensor& pooled) {
-  if (queue.only_plans(x.bytes(), x.dtype, 2)) return;
   launch::need_f32(pooled);
-  launch::on_elements(queue, {x}, [&]<class Space, class T>() {
+  launch::on_elements(queue, {x}, {x.bytes(), 2}, [&]<class Space, class T>() {
     Scratch scratch(queue);
     const Layout layout = launch::layout_of<Space>(x, true);
     const Normalised norm = normalised<Space>(queue, scratch, layout, bn);
@@ -230,9 +217,8 @@ void batchnorm_relu_pool(Queue& queue, const Tensor& x, const BatchNorm& bn, con
 }
 
 void batchnorm_relu_gate(Queue& queue, const Tensor& x, const BatchNorm& bn, const Tensor& gate, const Tensor& y) {
-  if (queue.only_plans(x.bytes() + y.bytes(), x.dtype)) return;
   launch::need_f32(gate);
-  launch::on_elements(queue, {x, y}, [&]<class Space, class T>() {
+  launch::on_elements(queue, {x, y}, {x.bytes() + y.bytes()}, [&]<class Space, class T>() {
     Scratch scratch(queue);
     const Layout layout = launch::layout_of<Space>(x, true);
     const Normalised norm = normalised<Space>(queue, scratch, layout, bn);
@@ -245,8 +231,7 @@ void batchnorm_relu_gate(Queue& queue, const Tensor& x, const BatchNorm& bn, con
 
 void batchnorm_add_relu(Queue& queue, const Tensor& x, const BatchNorm& bn, const Tensor& shortcut,
                         const BatchNorm* shortcut_bn, const Tensor& y) {
-  if (queue.only_plans(x.bytes() + shortcut.bytes() + y.bytes(), x.dtype)) return;
-  launch::on_elements(queue, {x, shortcut, y}, [&]<class Space, class T>() {
+  launch::on_elements(queue, {x, shortcut, y}, {x.bytes() + shortcut.bytes() + y.bytes()}, [&]<class Space, class T>() {
     const T *values = launch::elements<T>(x), *other = launch::elements<T>(shortcut);
     Scratch scratch(queue);
     const Layout layout = launch::layout_of<Space>(x);

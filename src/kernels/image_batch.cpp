@@ -166,10 +166,7 @@ struct Down {
 
 struct Luma {
   const std::uint32_t* in;
-  template <class Visit>
-  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
-    visit.elements(in);
-  }
+  KOKKOS_FORCEINLINE_FUNCTION void fields(auto& visit) { visit.elements(in); }
   KOKKOS_FORCEINLINE_FUNCTION double operator()(std::int64_t i) const {
     const Rgb c = unpacked(in[i]);
     return static_cast<double>(formula::luma(c.r, c.g, c.b));
@@ -179,8 +176,7 @@ struct Luma {
 /// Mean luma of the crops with a contrast change. The sums are of integers, so their order does not matter.
 struct Level {
   Made m;
-  template <class Team>
-  KOKKOS_INLINE_FUNCTION void operator()(const Team& team, std::int64_t crop) const {
+  KOKKOS_INLINE_FUNCTION void operator()(const auto& team, std::int64_t crop) const {
     const CropJob& job = m.batch.jobs[crop];
     if (contrast_at(job) == job.changes) return;
     const std::int64_t count = m.batch.size * m.batch.size;
@@ -298,11 +294,10 @@ std::size_t crop_scratch_bytes(std::int64_t crops, std::int64_t size, const Crop
 }
 
 void make_crops(device::Queue& queue, const CropBatch& batch) {
-  if (queue.only_plans(batch.crops * batch.size * batch.size * 12)) return;
-  ensure(batch.scratch != nullptr || batch.crops == 0, "crops are made in a scratch");
-  Made m{};
-  cut(m, batch);
-  launch::on_space(queue, [&]<class Space>() {
+  launch::on_space(queue, {batch.crops * batch.size * batch.size * 12}, [&]<class Space>() {
+    ensure(batch.scratch != nullptr || batch.crops == 0, "crops are made in a scratch");
+    Made m{};
+    cut(m, batch);
     launch::loop<Space>(queue, "kernels/crop_weights", batch.crops * 2 * batch.size, Weights{m});
     launch::loop<Space>(queue, "kernels/crop_across", batch.room.rows * batch.size, Across{m});
     launch::loop<Space>(queue, "kernels/crop_down", m.pixels(), Down{m});

@@ -45,6 +45,12 @@ using Host = Kokkos::DefaultHostExecutionSpace;
 template <class Space>
 constexpr bool kOnDevice = std::is_same_v<Space, Device>;
 
+/// What a kernel costs: bytes read and written, and launches on a device.
+struct Cost {
+  std::int64_t bytes = 0;
+  int launches = 1;
+};
+
 /// Calls run.operator()<Space>() with the execution space of the queue: the one switch between back ends.
 template <class Run>
 decltype(auto) on_space(const Queue& queue, Run&& run) {
@@ -57,6 +63,12 @@ decltype(auto) on_space(const Queue& queue, Run&& run) {
   const device::StandInAccess access(queue);
 #endif
   return run.template operator()<Host>();
+}
+
+/// The same for a kernel. On a planned machine, records its cost instead.
+template <class Run>
+void on_space(const Queue& queue, const Cost& cost, Run&& run) {
+  if (!queue.only_plans(cost.bytes, DType::f32, cost.launches)) on_space(queue, std::forward<Run>(run));
 }
 
 #if defined(SEER_KERNELS_CUDA)
@@ -93,6 +105,13 @@ inline void need_f32(const Tensor& tensor) {
   ensure(tensor.data != nullptr || tensor.elems() == 0, "a kernel was given an empty tensor");
 }
 
+/// on_space for a kernel that works on these tensors of floats.
+template <class Run>
+void on_floats(const Queue& queue, std::initializer_list<Tensor> tensors, const Cost& cost, Run&& run) {
+  for (const Tensor& tensor : tensors) need_f32(tensor);
+  on_space(queue, cost, std::forward<Run>(run));
+}
+
 /// Calls run.operator()<T>() with the C++ type of elements of `type`: the one switch between types. Formulas read the
 /// elements as floats and return floats.
 template <class Run>
@@ -108,10 +127,12 @@ decltype(auto) with_element(DType type, Run&& run) {
   }
 }
 
-/// Calls run.operator()<Space, T>() for tensors that all have the same element type.
+/// Calls run.operator()<Space, T>() for tensors that all have the same element type. On a planned machine, records the
+/// cost instead.
 template <class Run>
-decltype(auto) on_elements(const Queue& queue, std::initializer_list<Tensor> tensors, Run&& run) {
+void on_elements(const Queue& queue, std::initializer_list<Tensor> tensors, const Cost& cost, Run&& run) {
   const DType type = tensors.begin()->dtype;
+  if (queue.only_plans(cost.bytes, type, cost.launches)) return;
   for (const Tensor& tensor : tensors) {
     ensure(tensor.dtype == type, "a kernel was given tensors of different types");
     ensure(tensor.data != nullptr || tensor.elems() == 0, "a kernel was given an empty tensor");
@@ -119,9 +140,7 @@ decltype(auto) on_elements(const Queue& queue, std::initializer_list<Tensor> ten
     device::expect_reached(queue, tensor.data, "a kernel");
 #endif
   }
-  return on_space(queue, [&]<class Space>() -> decltype(auto) {
-    return with_element(type, [&]<class T>() -> decltype(auto) { return run.template operator()<Space, T>(); });
-  });
+  on_space(queue, [&]<class Space>() { with_element(type, [&]<class T>() { run.template operator()<Space, T>(); }); });
 }
 
 template <class T>

@@ -43,13 +43,10 @@ constexpr int kMostInputs = 4, kMostParameters = 8;
 /// Checks that all pointers indexed by element are aligned for vectors.
 struct Aligned {
   bool yes = true;
-  template <class T>
-  KOKKOS_FORCEINLINE_FUNCTION void elements(const T*& p) {
-    yes = yes && reinterpret_cast<std::uintptr_t>(p) % 16 == 0;
+  KOKKOS_FORCEINLINE_FUNCTION void elements(const auto*&... p) {
+    yes = yes && ((reinterpret_cast<std::uintptr_t>(p) % 16 == 0) && ...);
   }
-  KOKKOS_FORCEINLINE_FUNCTION void channels(const float*&) {}
-  template <class Make>
-  KOKKOS_FORCEINLINE_FUNCTION void channels(const float*&, const Make&) {}
+  KOKKOS_FORCEINLINE_FUNCTION void channels(const auto&...) {}
   KOKKOS_FORCEINLINE_FUNCTION void images(const float*&) {}
   KOKKOS_FORCEINLINE_FUNCTION void segments(const float*&) {}
 };
@@ -72,13 +69,11 @@ struct ParameterReader {
   int k;
   float (*values)[V];
   int used = 0;
-  template <class T>
-  KOKKOS_FORCEINLINE_FUNCTION void elements(const T*&) {}
+  KOKKOS_FORCEINLINE_FUNCTION void elements(const auto*&...) {}
   KOKKOS_FORCEINLINE_FUNCTION void channels(const float*& p) {
     read(p, [from = p](int channel) { return from[channel]; });
   }
-  template <class Make>
-  KOKKOS_FORCEINLINE_FUNCTION void channels(const float*& p, const Make& make) {
+  KOKKOS_FORCEINLINE_FUNCTION void channels(const float*& p, const auto& make) {
     read(p, [&make](int channel) { return make(0, channel); });
   }
   KOKKOS_FORCEINLINE_FUNCTION void images(const float*& p) {
@@ -90,8 +85,7 @@ struct ParameterReader {
   }
 
  private:
-  template <class Value>
-  KOKKOS_FORCEINLINE_FUNCTION void read(const float*& p, const Value& value) {
+  KOKKOS_FORCEINLINE_FUNCTION void read(const float*& p, const auto& value) {
     const int count = static_cast<int>(c);
     int channel = k % count;
 #pragma unroll
@@ -125,8 +119,14 @@ struct ElementReader {
   int count;
   unsigned char (*values)[V * kBytes];
   int used = 0;
+  KOKKOS_FORCEINLINE_FUNCTION void elements(const auto*&... p) { (element(p), ...); }
+  KOKKOS_FORCEINLINE_FUNCTION void channels(const auto&...) {}
+  KOKKOS_FORCEINLINE_FUNCTION void images(const float*&) {}
+  KOKKOS_FORCEINLINE_FUNCTION void segments(const float*&) {}
+
+ private:
   template <class T>
-  KOKKOS_FORCEINLINE_FUNCTION void elements(const T*& p) {
+  KOKKOS_FORCEINLINE_FUNCTION void element(const T*& p) {
     T* const local = reinterpret_cast<T*>(values[used++]);
     if (count == V) {
       read_vector<V>(p + i, local);
@@ -142,11 +142,6 @@ struct ElementReader {
     }
     p = local;
   }
-  KOKKOS_FORCEINLINE_FUNCTION void channels(const float*&) {}
-  template <class Make>
-  KOKKOS_FORCEINLINE_FUNCTION void channels(const float*&, const Make&) {}
-  KOKKOS_FORCEINLINE_FUNCTION void images(const float*&) {}
-  KOKKOS_FORCEINLINE_FUNCTION void segments(const float*&) {}
 };
 
 /// Uses an explicit store instruction for 16 bytes: compilers would merge the two branches and write single elements.

@@ -4,18 +4,10 @@
 #include <cmath>
 #include <limits>
 
-#include "exponential.hpp"
 #include "row_formulas.hpp"
 
 namespace seer::kernels {
 namespace {
-
-struct Constant {
-  float value;
-  template <class Visit>
-  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit&) {}
-  KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t) const { return value; }
-};
 
 struct RowContrast {
   float* products;
@@ -23,8 +15,7 @@ struct RowContrast {
   double inv_temperature;
   float *log_all, *log_positive;
   double *loss, *hits;  // per row
-  template <class Team>
-  KOKKOS_INLINE_FUNCTION void operator()(const Team& team, std::int64_t row) const {
+  KOKKOS_INLINE_FUNCTION void operator()(const auto& team, std::int64_t row) const {
     constexpr float kNever = -std::numeric_limits<float>::infinity();
     float* a = products + row * columns;
     const std::int64_t self = first + row, same = first + row % images;
@@ -48,29 +39,13 @@ struct RowContrast {
   }
 };
 
-struct Sum {
-  const double* values;
-  std::int64_t count;
-  double* out;
-  template <class Team>
-  KOKKOS_INLINE_FUNCTION void operator()(const Team& team, std::int64_t which) const {
-    const double sum = team.sum_in_order(count, Value<double>{values + which * count});
-    if (team.leads()) out[which] = sum;
-  }
-};
-
 struct Attraction {
   const float *a, *log_all, *log_positive;  // per column
   std::int64_t self, images, same, end;     // the row's own column; first and end of its image's columns
   float own_all, own_positive;              // values of the row
   double inv_temperature;
   float weight;
-  template <class Visit>
-  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
-    visit.elements(a);
-    visit.elements(log_all);
-    visit.elements(log_positive);
-  }
+  KOKKOS_FORCEINLINE_FUNCTION void fields(auto& visit) { visit.elements(a, log_all, log_positive); }
   KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t k, std::int64_t place) const {
     const float s = static_cast<float>(wide(a[k]) * inv_temperature);
     float pull = exponential(s - own_all) + exponential(s - log_all[k]);
@@ -86,8 +61,7 @@ struct RowAttraction {
   std::int64_t columns, images, crops, first;
   double inv_temperature;
   float weight;
-  template <class Team>
-  KOKKOS_INLINE_FUNCTION void operator()(const Team& team, std::int64_t row) const {
+  KOKKOS_INLINE_FUNCTION void operator()(const auto& team, std::int64_t row) const {
     float* a = products + row * columns;
     const std::int64_t self = first + row, same = first + row % images;
     team.write(columns,
@@ -101,24 +75,20 @@ struct RowAttraction {
 
 void ntxent_sums(Queue& queue, const Tensor& products, const Contrast& contrast, float* log_all, float* log_positive,
                  double* sums) {
-  if (queue.only_plans(products.bytes(), DType::f32, 2)) return;
-  launch::need_f32(products);
-  launch::on_space(queue, [&]<class Space>() {
+  launch::on_floats(queue, {products}, {products.bytes(), 2}, [&]<class Space>() {
     launch::Scratch scratch(queue);
     const auto rows = products.rows();
     double* of_rows = scratch.get<double>(2 * rows);
     launch::rows<Space>(queue, "kernels/ntxent_sums", rows,
                         RowContrast{products.f32(), products.shape.c, contrast.images, contrast.crops, contrast.first,
                                     1 / wide(contrast.temperature), log_all, log_positive, of_rows, of_rows + rows});
-    launch::rows<Space>(queue, "kernels/ntxent_total", 2, Sum{of_rows, rows, sums});
+    launch::rows<Space>(queue, "kernels/total", 2, Total{of_rows, sums, rows});
   });
 }
 
 void ntxent_gradient(Queue& queue, const Tensor& products, const Contrast& contrast, const float* log_all,
                      const float* log_positive, double weight) {
-  if (queue.only_plans(2 * products.bytes())) return;
-  launch::need_f32(products);
-  launch::on_space(queue, [&]<class Space>() {
+  launch::on_floats(queue, {products}, {2 * products.bytes()}, [&]<class Space>() {
     launch::rows<Space>(queue, "kernels/ntxent_gradient", products.rows(),
                         RowAttraction{products.f32(), log_all, log_positive, products.shape.c, contrast.images,
                                       contrast.crops, contrast.first, 1 / wide(contrast.temperature),

@@ -82,8 +82,7 @@ struct PieceSquares {
   const float* x;
   const Piece* piece;
   double* partial;
-  template <class Team>
-  KOKKOS_INLINE_FUNCTION void operator()(const Team& team, std::int64_t i) const {
+  KOKKOS_INLINE_FUNCTION void operator()(const auto& team, std::int64_t i) const {
     const float* part = x + piece[i].begin;
     const double sum = team.sum(piece[i].end - piece[i].begin, Square{part});
     if (team.leads()) partial[i] = sum;
@@ -94,12 +93,7 @@ struct PieceSquares {
 struct Moved {
   const float *g, *m, *p;
   float scale, decay, rate, keep;
-  template <class Visit>
-  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
-    visit.elements(g);
-    visit.elements(m);
-    visit.elements(p);
-  }
+  KOKKOS_FORCEINLINE_FUNCTION void fields(auto& visit) { visit.elements(g, m, p); }
   KOKKOS_FORCEINLINE_FUNCTION launch::Pair operator()(std::int64_t k) const {
     const float step = keep * m[k] + (scale * g[k] + decay * p[k]);
     return {step, p[k] - rate * step};
@@ -113,8 +107,7 @@ struct Step {
   const UpdateRule* rule;
   const float* gradients;
   float *momenta, *parameters;
-  template <class Team>
-  KOKKOS_INLINE_FUNCTION void operator()(const Team& team, std::int64_t i) const {
+  KOKKOS_INLINE_FUNCTION void operator()(const auto& team, std::int64_t i) const {
     const Piece part = piece[i];
     const unsigned flag = flags != nullptr ? flags[part.range] : 0U;
     if ((flag & kSkipped) != 0) return;
@@ -132,8 +125,7 @@ struct Step {
 struct RangeSquares {
   const double* partial;
   const std::int64_t* first;
-  template <class Team>
-  KOKKOS_INLINE_FUNCTION double operator()(const Team& team, std::int64_t range) const {
+  KOKKOS_INLINE_FUNCTION double operator()(const auto& team, std::int64_t range) const {
     return team.sum_in_order(first[range + 1] - first[range], Value<double>{partial + first[range]});
   }
 };
@@ -141,18 +133,14 @@ struct RangeSquares {
 /// FirstFound: the first piece with a match, and from it the index of the match.
 struct Found {
   const std::int64_t* places;
-  template <class Visit>
-  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
-    visit.elements(places);
-  }
+  KOKKOS_FORCEINLINE_FUNCTION void fields(auto& visit) { visit.elements(places); }
   KOKKOS_FORCEINLINE_FUNCTION bool operator()(std::int64_t k) const { return places[k] >= 0; }
 };
 struct FirstFound {
   const std::int64_t* places;
   std::int64_t count, piece_elems;
   std::int64_t* place;
-  template <class Team>
-  KOKKOS_INLINE_FUNCTION void operator()(const Team& team, std::int64_t) const {
+  KOKKOS_INLINE_FUNCTION void operator()(const auto& team, std::int64_t) const {
     const std::int64_t piece = team.first(count, Found{places});
     if (team.leads()) *place = piece < 0 ? -1 : piece * piece_elems + places[piece];
   }
@@ -162,8 +150,7 @@ struct UnitRow {
   float* data;
   std::int64_t c;
   double tolerance;
-  template <class Team>
-  KOKKOS_INLINE_FUNCTION void operator()(const Team& team, std::int64_t row) const {
+  KOKKOS_INLINE_FUNCTION void operator()(const auto& team, std::int64_t row) const {
     float* a = data + row * c;
     const double norm = std::sqrt(team.sum(c, Square{a}));
     if (std::abs(norm - 1) < tolerance) return;
@@ -175,10 +162,7 @@ struct UnitRow {
 struct Beyond {
   const float* x;
   std::uint32_t most;
-  template <class Visit>
-  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
-    visit.elements(x);
-  }
+  KOKKOS_FORCEINLINE_FUNCTION void fields(auto& visit) { visit.elements(x); }
   KOKKOS_FORCEINLINE_FUNCTION bool operator()(std::int64_t k) const { return magnitude(x[k]) > most; }
 };
 
@@ -187,8 +171,7 @@ struct FirstBeyond {
   std::int64_t* found;
   std::int64_t count, piece_elems;
   std::uint32_t most;  ///< magnitude
-  template <class Team>
-  KOKKOS_INLINE_FUNCTION void operator()(const Team& team, std::int64_t i) const {
+  KOKKOS_INLINE_FUNCTION void operator()(const auto& team, std::int64_t i) const {
     const float* part = x + i * piece_elems;
     const std::int64_t left = count - i * piece_elems;
     const std::int64_t place = team.first(left < piece_elems ? left : piece_elems, Beyond{part, most});
@@ -221,8 +204,7 @@ FlatRanges::FlatRanges(device::Space space, std::span<const Range> ranges)
 }
 
 void squared_norms(Queue& queue, const FlatRanges& ranges, const float* x, double* squares) {
-  if (queue.only_plans(4 * FlatTables::elems(ranges), DType::f32, 2)) return;
-  launch::on_space(queue, [&]<class Space>() {
+  launch::on_space(queue, {4 * FlatTables::elems(ranges), 2}, [&]<class Space>() {
     Scratch scratch(queue);
     const FlatTables tables(ranges);
     const std::int64_t count = FlatTables::count(ranges);
@@ -236,8 +218,7 @@ void squared_norms(Queue& queue, const FlatRanges& ranges, const float* x, doubl
 void optimizer_update(Queue& queue, const FlatRanges& ranges, const std::uint8_t* flags,
                       const double* parameter_squares, const double* gradient_squares, const UpdateRule* rule,
                       const float* gradients, float* momenta, float* parameters) {
-  if (queue.only_plans(20 * FlatTables::elems(ranges))) return;
-  launch::on_space(queue, [&]<class Space>() {
+  launch::on_space(queue, {20 * FlatTables::elems(ranges)}, [&]<class Space>() {
     launch::rows<Space>(queue, "kernels/optimizer_update", FlatTables::count(ranges),
                         Step{FlatTables(ranges).pieces, flags, parameter_squares, gradient_squares, rule, gradients,
                              momenta, parameters});
@@ -245,8 +226,7 @@ void optimizer_update(Queue& queue, const FlatRanges& ranges, const std::uint8_t
 }
 
 void first_beyond(Queue& queue, const float* x, std::int64_t count, float limit, std::int64_t* place) {
-  if (queue.only_plans(4 * count, DType::f32, 2)) return;
-  launch::on_space(queue, [&]<class Space>() {
+  launch::on_space(queue, {4 * count, 2}, [&]<class Space>() {
     Scratch scratch(queue);
     constexpr std::int64_t kElems = kPieceElems<Space>;
     const std::int64_t pieces = (count + kElems - 1) / kElems;
@@ -257,9 +237,7 @@ void first_beyond(Queue& queue, const float* x, std::int64_t count, float limit,
 }
 
 void normalize_rows(Queue& queue, const Tensor& matrix, float tolerance) {
-  if (queue.only_plans(3 * matrix.bytes())) return;
-  launch::need_f32(matrix);
-  launch::on_space(queue, [&]<class Space>() {
+  launch::on_floats(queue, {matrix}, {3 * matrix.bytes()}, [&]<class Space>() {
     launch::rows<Space>(queue, "kernels/normalize_rows", matrix.rows(),
                         UnitRow{matrix.f32(), matrix.shape.c, static_cast<double>(tolerance)});
   });

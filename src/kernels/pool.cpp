@@ -55,8 +55,7 @@ struct FromWindows {
 }  // namespace
 
 void max_pool(device::Queue& queue, const device::Tensor& x, const device::Tensor& pooled, std::uint8_t* places) {
-  if (queue.only_plans(x.bytes() + pooled.bytes() + pooled.elems(), x.dtype)) return;
-  launch::on_elements(queue, {x, pooled}, [&]<class Space, class T>() {
+  launch::on_elements(queue, {x, pooled}, {x.bytes() + pooled.bytes() + pooled.elems()}, [&]<class Space, class T>() {
     launch::channels<Space>(queue, "kernels/max_pool", pooled.rows(), x.shape.c,
                             LargestOfWindow<T>{launch::elements<T>(x), launch::elements<T>(pooled), places, x.shape.h,
                                                x.shape.w, pooled.shape.h, pooled.shape.w, x.shape.c});
@@ -65,12 +64,13 @@ void max_pool(device::Queue& queue, const device::Tensor& x, const device::Tenso
 
 void max_pool_backward(device::Queue& queue, const device::Tensor& d_pooled, const std::uint8_t* places,
                        const device::Tensor& d_x) {
-  if (queue.only_plans(d_x.bytes() + d_pooled.bytes() + d_pooled.elems(), d_x.dtype)) return;
-  launch::on_elements(queue, {d_pooled, d_x}, [&]<class Space, class T>() {
-    launch::channels<Space>(queue, "kernels/max_pool_backward", d_x.rows(), d_x.shape.c,
+  launch::on_elements(queue, {d_pooled, d_x}, {d_x.bytes() + d_pooled.bytes() + d_pooled.elems()},
+                      [&]<class Space, class T>() {
+                        launch::channels<Space>(
+                            queue, "kernels/max_pool_backward", d_x.rows(), d_x.shape.c,
                             FromWindows<T>{launch::elements<T>(d_pooled), places, launch::elements<T>(d_x), d_x.shape.h,
                                            d_x.shape.w, d_pooled.shape.h, d_pooled.shape.w, d_x.shape.c});
-  });
+                      });
 }
 
 }  // namespace seer::kernels

@@ -120,10 +120,7 @@ namespace detail {
 struct Boundary {
   int elems = -1;
   bool same = true;
-  template <class T>
-  KOKKOS_FORCEINLINE_FUNCTION void elements(const T*& p) {
-    found(p);
-  }
+  KOKKOS_FORCEINLINE_FUNCTION void elements(const auto*&... p) { (found(p), ...); }
   template <class T>
   KOKKOS_FORCEINLINE_FUNCTION void found(const T* p) {
     const auto address = reinterpret_cast<std::uintptr_t>(p);

@@ -17,10 +17,7 @@ using launch::Terms;
 struct ColumnTerm {
   using Element = float;
   const float* q;
-  template <class Visit>
-  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
-    visit.elements(q);
-  }
+  KOKKOS_FORCEINLINE_FUNCTION void fields(auto& visit) { visit.elements(q); }
   std::array<const float*, 1> inputs() const { return {q}; }
   KOKKOS_FORCEINLINE_FUNCTION Terms operator()(std::int64_t, std::int64_t i, std::int64_t) const {
     return {q[i], 0, 0, 0};
@@ -33,8 +30,7 @@ struct PredictionTerm {
   const float* scores;
   const float *largest, *reciprocal;
   double inv_temperature;
-  template <class Visit>
-  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
+  KOKKOS_FORCEINLINE_FUNCTION void fields(auto& visit) {
     visit.elements(scores);
     visit.segments(largest);
     visit.segments(reciprocal);
@@ -62,26 +58,11 @@ struct AddedSum {
 struct Raised {
   const float* data;
   float value;
-  template <class Visit>
-  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
-    visit.elements(data);
-  }
+  KOKKOS_FORCEINLINE_FUNCTION void fields(auto& visit) { visit.elements(data); }
   KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t, std::int64_t i, std::int64_t) const {
     return data[i] + value;
   }
 };
-
-/// *out = factor * the sum of body(team, row) over rows, added in order.
-template <class Body>
-void sum_over_rows(Queue& queue, const char* label, std::int64_t count, const Body& body, double* out,
-                   double factor = 1) {
-  launch::on_space(queue, [&]<class Space>() {
-    Scratch scratch(queue);
-    double* sums = scratch.get<double>(count);
-    launch::rows<Space>(queue, label, count, Kept<Body, double>{body, sums});
-    launch::rows<Space>(queue, "kernels/total", 1, Total{sums, out, count, factor});
-  });
-}
 
 /// *out = the largest of body(team, row) over rows.
 template <class Space, class Body>
@@ -95,9 +76,7 @@ void max_over_rows(Queue& queue, Scratch& scratch, const char* label, std::int64
 }  // namespace
 
 void maximum(Queue& queue, const Tensor& scores, float* largest) {
-  if (queue.only_plans(scores.bytes(), DType::f32, 2)) return;
-  launch::need_f32(scores);
-  launch::on_space(queue, [&]<class Space>() {
+  launch::on_floats(queue, {scores}, {scores.bytes(), 2}, [&]<class Space>() {
     Scratch scratch(queue);
     max_over_rows<Space>(queue, scratch, "kernels/maximum", scores.rows(), RowMaximum{scores.f32(), scores.shape.c},
                          largest);
@@ -106,17 +85,13 @@ void maximum(Queue& queue, const Tensor& scores, float* largest) {
 
 void sinkhorn_exponentials(Queue& queue, const Tensor& scores, const float* maximum, float epsilon, const Tensor& q,
                            double* sum) {
-  if (queue.only_plans(scores.bytes() + q.bytes(), DType::f32, 2)) return;
-  launch::need_f32(scores);
-  sum_over_rows(queue, "kernels/sinkhorn_exponentials", scores.rows(),
+  sum_over_rows(queue, "kernels/sinkhorn_exponentials", {scores, q},
                 RowExponentials{scores.f32(), q.f32(), scores.shape.c, 1.0 / wide(epsilon), 60 * epsilon, maximum},
                 sum);
 }
 
 void sinkhorn_repair(Queue& queue, const Tensor& q, double* sum) {
-  if (queue.only_plans(3 * q.bytes(), DType::f32, 4)) return;
-  launch::need_f32(q);
-  launch::on_space(queue, [&]<class Space>() {
+  launch::on_floats(queue, {q}, {3 * q.bytes(), 4}, [&]<class Space>() {
     Scratch scratch(queue);
     const std::int64_t k_count = q.shape.c, count = q.rows();
     float* largest = scratch.get<float>(1);
@@ -130,17 +105,13 @@ void sinkhorn_repair(Queue& queue, const Tensor& q, double* sum) {
 }
 
 void sinkhorn_divide(Queue& queue, const Tensor& q, const double* sum, double* trouble) {
-  if (queue.only_plans(2 * q.bytes())) return;
-  launch::need_f32(q);
-  launch::on_space(queue, [&]<class Space>() {
+  launch::on_floats(queue, {q}, {2 * q.bytes()}, [&]<class Space>() {
     launch::rows<Space>(queue, "kernels/sinkhorn_divide", q.rows(), RowDivide{q.f32(), sum, trouble, q.shape.c});
   });
 }
 
 void sinkhorn_prototype_sums(Queue& queue, const Tensor& q, double* sums) {
-  if (queue.only_plans(q.bytes(), DType::f32, 2)) return;
-  launch::need_f32(q);
-  launch::on_space(queue, [&]<class Space>() {
+  launch::on_floats(queue, {q}, {q.bytes(), 2}, [&]<class Space>() {
     Scratch scratch(queue);
     launch::reduce<Space, 1>(queue, "kernels/sinkhorn_prototype_sums", scratch, launch::layout_of<Space>(q), false,
                              ColumnTerm{q.f32()}, PrototypeSum{sums});
@@ -148,59 +119,46 @@ void sinkhorn_prototype_sums(Queue& queue, const Tensor& q, double* sums) {
 }
 
 void sinkhorn_add(Queue& queue, const Tensor& q, float value) {
-  if (queue.only_plans(2 * q.bytes())) return;
-  launch::need_f32(q);
-  launch::on_space(queue, [&]<class Space>() {
+  launch::on_floats(queue, {q}, {2 * q.bytes()}, [&]<class Space>() {
     launch::map<Space>(queue, "kernels/sinkhorn_add", launch::flat(q.elems()), q.f32(), Raised{q.f32(), value});
   });
 }
 
 void sinkhorn_scale(Queue& queue, const Tensor& q, const double* factors, double row_target) {
-  if (queue.only_plans(2 * q.bytes())) return;
-  launch::need_f32(q);
-  launch::on_space(queue, [&]<class Space>() {
+  launch::on_floats(queue, {q}, {2 * q.bytes()}, [&]<class Space>() {
     launch::rows<Space>(queue, "kernels/sinkhorn_scale", q.rows(), RowScale{q.f32(), factors, q.shape.c, row_target});
   });
 }
 
 void sinkhorn_any_empty(Queue& queue, const double* sums, std::int64_t k, double* empty) {
-  if (queue.only_plans(0)) return;
-  launch::on_space(queue, [&]<class Space>() {
+  launch::on_space(queue, {0}, [&]<class Space>() {
     launch::rows<Space>(queue, "kernels/sinkhorn_any_empty", 1, AnyEmpty{sums, k, empty});
   });
 }
 
 void sinkhorn_factors(Queue& queue, double* sums, std::int64_t k, double* trouble) {
-  if (queue.only_plans(0)) return;
-  launch::on_space(queue, [&]<class Space>() {
+  launch::on_space(queue, {0}, [&]<class Space>() {
     launch::rows<Space>(queue, "kernels/sinkhorn_factors", 1, Factors{sums, k, trouble});
   });
 }
 
 void sinkhorn_harden(Queue& queue, const Tensor& q) {
-  if (queue.only_plans(2 * q.bytes())) return;
-  launch::need_f32(q);
-  launch::on_space(queue, [&]<class Space>() {
+  launch::on_floats(queue, {q}, {2 * q.bytes()}, [&]<class Space>() {
     launch::rows<Space>(queue, "kernels/sinkhorn_harden", q.rows(), RowHarden{q.f32(), q.shape.c});
   });
 }
 
 void swav_cross_entropy(Queue& queue, const Tensor& scores, const Tensor& code_sum, int codes, float temperature,
                         double weight, const Tensor& d_scores, double* loss) {
-  if (queue.only_plans(scores.bytes() + code_sum.bytes() + d_scores.bytes(), DType::f32, 2)) return;
-  launch::need_f32(scores);
-  launch::need_f32(code_sum);
   const double inv_temperature = 1.0 / wide(temperature), codes_f = codes, slope = weight * inv_temperature;
   sum_over_rows(
-      queue, "kernels/swav_cross_entropy", scores.rows(),
+      queue, "kernels/swav_cross_entropy", {scores, code_sum, d_scores},
       RowCrossEntropy{scores.f32(), code_sum.f32(), d_scores.f32(), scores.shape.c, inv_temperature, codes_f, slope},
       loss, weight);
 }
 
 void add_predictions(Queue& queue, const Tensor& scores, float temperature, double* prediction) {
-  if (queue.only_plans(scores.bytes(), DType::f32, 3)) return;
-  launch::need_f32(scores);
-  launch::on_space(queue, [&]<class Space>() {
+  launch::on_floats(queue, {scores}, {scores.bytes(), 3}, [&]<class Space>() {
     Scratch scratch(queue);
     const float* s = scores.f32();
     const std::int64_t k_count = scores.shape.c, count = scores.rows();
@@ -217,9 +175,7 @@ void add_predictions(Queue& queue, const Tensor& scores, float temperature, doub
 }
 
 void row_entropies(Queue& queue, const Tensor& q, double* sum) {
-  if (queue.only_plans(q.bytes(), DType::f32, 2)) return;
-  launch::need_f32(q);
-  sum_over_rows(queue, "kernels/row_entropies", q.rows(), RowEntropy{q.f32(), q.shape.c}, sum);
+  sum_over_rows(queue, "kernels/row_entropies", {q}, RowEntropy{q.f32(), q.shape.c}, sum);
 }
 
 }  // namespace seer::kernels

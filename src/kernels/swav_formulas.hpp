@@ -14,8 +14,7 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 struct RowMaximum {
   const float* s;
   std::int64_t k_count;
-  template <class Team>
-  KOKKOS_INLINE_FUNCTION float operator()(const Team& team, std::int64_t row) const {
+  KOKKOS_INLINE_FUNCTION float operator()(const auto& team, std::int64_t row) const {
     return team.max(k_count, Value<>{s + row * k_count});
   }
 };
@@ -27,8 +26,7 @@ struct RowExponentials {
   double factor;
   float reach;
   const float* maximum;
-  template <class Team>
-  KOKKOS_INLINE_FUNCTION double operator()(const Team& team, std::int64_t row) const {
+  KOKKOS_INLINE_FUNCTION double operator()(const auto& team, std::int64_t row) const {
     const float* a = s + row * k_count;
     // A row so far below the maximum that all its entries would underflow in float is shifted up until its largest
     // entry is exp(-60). Its share of the first prototype sums stays negligible, and later steps scale rows anyway.
@@ -40,18 +38,14 @@ struct RowExponentials {
 
 struct Finite {
   const float* b;
-  template <class Visit>
-  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
-    visit.elements(b);
-  }
+  KOKKOS_FORCEINLINE_FUNCTION void fields(auto& visit) { visit.elements(b); }
   KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t k) const { return b[k] < kInfinity ? b[k] : -kInfinity; }
 };
 
 struct RowLargestFinite {
   const float* q;
   std::int64_t k_count;
-  template <class Team>
-  KOKKOS_INLINE_FUNCTION float operator()(const Team& team, std::int64_t row) const {
+  KOKKOS_INLINE_FUNCTION float operator()(const auto& team, std::int64_t row) const {
     return team.max(k_count, Finite{q + row * k_count});
   }
 };
@@ -59,10 +53,7 @@ struct RowLargestFinite {
 struct Repaired {
   const float* b;
   float instead;
-  template <class Visit>
-  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
-    visit.elements(b);
-  }
+  KOKKOS_FORCEINLINE_FUNCTION void fields(auto& visit) { visit.elements(b); }
   KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t k) const { return b[k] == kInfinity ? instead : b[k]; }
 };
 
@@ -71,8 +62,7 @@ struct RowRepair {
   float* q;
   std::int64_t k_count;
   const float* largest;
-  template <class Team>
-  KOKKOS_INLINE_FUNCTION double operator()(const Team& team, std::int64_t row) const {
+  KOKKOS_INLINE_FUNCTION double operator()(const auto& team, std::int64_t row) const {
     float* b = q + row * k_count;
     return team.sum(k_count, Repaired{b, *largest < 0 ? kInfinity : *largest}, b);
   }
@@ -82,20 +72,13 @@ struct RowRepair {
 struct Share {
   const float* a;
   const double* f;
-  template <class Visit>
-  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
-    visit.elements(a);
-    visit.elements(f);
-  }
+  KOKKOS_FORCEINLINE_FUNCTION void fields(auto& visit) { visit.elements(a, f); }
   KOKKOS_FORCEINLINE_FUNCTION double operator()(std::int64_t k) const { return wide(a[k]) * f[k]; }
 };
 struct ShareOfTarget {
   Share share;
   double target;
-  template <class Visit>
-  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
-    share.fields(visit);
-  }
+  KOKKOS_FORCEINLINE_FUNCTION void fields(auto& visit) { share.fields(visit); }
   KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t k) const { return static_cast<float>(share(k) * target); }
 };
 
@@ -104,8 +87,7 @@ struct RowScale {
   const double* factors;
   std::int64_t k_count;
   double row_target;
-  template <class Team>
-  KOKKOS_INLINE_FUNCTION void operator()(const Team& team, std::int64_t row) const {
+  KOKKOS_INLINE_FUNCTION void operator()(const auto& team, std::int64_t row) const {
     float* a = data + row * k_count;
     const Share share{a, factors};
     const double sum = team.sum(k_count, share);
@@ -118,27 +100,18 @@ constexpr double kWideInfinity = std::numeric_limits<double>::infinity();
 struct Reciprocal {
   const double* f;
   double k_total;
-  template <class Visit>
-  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
-    visit.elements(f);
-  }
+  KOKKOS_FORCEINLINE_FUNCTION void fields(auto& visit) { visit.elements(f); }
   KOKKOS_FORCEINLINE_FUNCTION double operator()(std::int64_t k) const { return 1.0 / (k_total * f[k]); }
 };
 struct FiniteFactor {
   const double* f;
-  template <class Visit>
-  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
-    visit.elements(f);
-  }
+  KOKKOS_FORCEINLINE_FUNCTION void fields(auto& visit) { visit.elements(f); }
   KOKKOS_FORCEINLINE_FUNCTION double operator()(std::int64_t k) const { return f[k] < kWideInfinity ? f[k] : 0.0; }
 };
 struct RepairedFactor {
   const double* f;
   double largest;
-  template <class Visit>
-  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
-    visit.elements(f);
-  }
+  KOKKOS_FORCEINLINE_FUNCTION void fields(auto& visit) { visit.elements(f); }
   KOKKOS_FORCEINLINE_FUNCTION double operator()(std::int64_t k) const {
     return f[k] == kWideInfinity || f[k] == -kWideInfinity ? largest : f[k];
   }
@@ -147,10 +120,7 @@ struct RepairedFactor {
 struct Times {
   const float* x;
   float factor;
-  template <class Visit>
-  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
-    visit.elements(x);
-  }
+  KOKKOS_FORCEINLINE_FUNCTION void fields(auto& visit) { visit.elements(x); }
   KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t k) const { return x[k] * factor; }
 };
 /// Divides by the sum of all entries. Reports an infinite or NaN sum as trouble.
@@ -159,8 +129,7 @@ struct RowDivide {
   const double* total;
   double* trouble;
   std::int64_t k_count;
-  template <class Team>
-  KOKKOS_INLINE_FUNCTION void operator()(const Team& team, std::int64_t row) const {
+  KOKKOS_INLINE_FUNCTION void operator()(const auto& team, std::int64_t row) const {
     const double sum = *total;
     float* a = data + row * k_count;
     team.write(k_count, Times{a, static_cast<float>(1 / sum)}, a);
@@ -168,12 +137,9 @@ struct RowDivide {
   }
 };
 
-struct Nothing {
+struct IsZero {
   const double* s;
-  template <class Visit>
-  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
-    visit.elements(s);
-  }
+  KOKKOS_FORCEINLINE_FUNCTION void fields(auto& visit) { visit.elements(s); }
   KOKKOS_FORCEINLINE_FUNCTION bool operator()(std::int64_t k) const { return s[k] == 0.0; }
 };
 
@@ -182,9 +148,8 @@ struct Factors {
   double* sums;
   std::int64_t count;
   double* trouble;
-  template <class Team>
-  KOKKOS_INLINE_FUNCTION void operator()(const Team& team, std::int64_t) const {
-    if (team.first(count, Nothing{sums}) >= 0 && team.leads()) *trouble = 1;
+  KOKKOS_INLINE_FUNCTION void operator()(const auto& team, std::int64_t) const {
+    if (team.first(count, IsZero{sums}) >= 0 && team.leads()) *trouble = 1;
     team.write(count, Reciprocal{sums, static_cast<double>(count)}, sums);
     const double most = team.max(count, FiniteFactor{sums});
     team.write(count, RepairedFactor{sums, most > 0.0 ? most : 0.0}, sums);
@@ -195,9 +160,8 @@ struct AnyEmpty {
   const double* sums;
   std::int64_t count;
   double* empty;
-  template <class Team>
-  KOKKOS_INLINE_FUNCTION void operator()(const Team& team, std::int64_t) const {
-    const std::int64_t place = team.first(count, Nothing{sums});
+  KOKKOS_INLINE_FUNCTION void operator()(const auto& team, std::int64_t) const {
+    const std::int64_t place = team.first(count, IsZero{sums});
     if (team.leads()) *empty = place >= 0 ? 1 : 0;
   }
 };
@@ -205,16 +169,12 @@ struct AnyEmpty {
 struct Equal {
   const float* a;
   float value;
-  template <class Visit>
-  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
-    visit.elements(a);
-  }
+  KOKKOS_FORCEINLINE_FUNCTION void fields(auto& visit) { visit.elements(a); }
   KOKKOS_FORCEINLINE_FUNCTION bool operator()(std::int64_t k) const { return a[k] == value; }
 };
 struct OneAt {
   std::int64_t best;
-  template <class Visit>
-  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit&) {}
+  KOKKOS_FORCEINLINE_FUNCTION void fields(auto&) {}
   KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t, std::int64_t place) const {
     return place == best ? 1.0F : 0.0F;
   }
@@ -223,8 +183,7 @@ struct OneAt {
 struct RowHarden {
   float* data;
   std::int64_t k_count;
-  template <class Team>
-  KOKKOS_INLINE_FUNCTION void operator()(const Team& team, std::int64_t row) const {
+  KOKKOS_INLINE_FUNCTION void operator()(const auto& team, std::int64_t row) const {
     float* a = data + row * k_count;
     const float most = team.max(k_count, Value<>{a});
     const std::int64_t best = team.first(k_count, Equal{a, most});
@@ -235,33 +194,22 @@ struct RowHarden {
 struct ScoreGradient {
   const float *d, *q;
   float softmax, target;
-  template <class Visit>
-  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
-    visit.elements(d);
-    visit.elements(q);
-  }
+  KOKKOS_FORCEINLINE_FUNCTION void fields(auto& visit) { visit.elements(d, q); }
   KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t k) const { return softmax * d[k] - target * q[k]; }
 };
 
 struct RowCrossEntropy {
   const float *s, *code;
-  float* gradient;  // null if no gradient is wanted
+  float* gradient;
   std::int64_t k_count;
   double inv_temperature, codes, slope;
-  template <class Team>
-  KOKKOS_INLINE_FUNCTION double operator()(const Team& team, std::int64_t row) const {
+  KOKKOS_INLINE_FUNCTION double operator()(const auto& team, std::int64_t row) const {
     const float *a = s + row * k_count, *q = code + row * k_count;
-    float* d = gradient + (gradient != nullptr ? row * k_count : 0);
+    float* d = gradient + row * k_count;
     const float largest = team.max(k_count, Value<>{a});
-    const Exponential exponentials{a, largest, inv_temperature};
-    double sum = 0;
-    if (gradient != nullptr) {
-      sum = team.sum(k_count, exponentials, d);
-      const float softmax = static_cast<float>(slope * codes / sum), target = static_cast<float>(slope);
-      team.write(k_count, ScoreGradient{d, q, softmax, target}, d);
-    } else {
-      sum = team.sum(k_count, exponentials);
-    }
+    const double sum = team.sum(k_count, Exponential{a, largest, inv_temperature}, d);
+    const float softmax = static_cast<float>(slope * codes / sum), target = static_cast<float>(slope);
+    team.write(k_count, ScoreGradient{d, q, softmax, target}, d);
     const double cross = team.sum(k_count, Product{q, a});
     return codes * (wide(largest) * inv_temperature + std::log(sum)) - cross * inv_temperature;
   }
@@ -272,8 +220,7 @@ struct RowSoftmaxSums {
   std::int64_t k_count;
   double inv_temperature;
   float *largest, *reciprocal;
-  template <class Team>
-  KOKKOS_INLINE_FUNCTION void operator()(const Team& team, std::int64_t row) const {
+  KOKKOS_INLINE_FUNCTION void operator()(const auto& team, std::int64_t row) const {
     const float* a = s + row * k_count;
     const float most = team.max(k_count, Value<>{a});
     const double sum = team.sum(k_count, Exponential{a, most, inv_temperature});
@@ -286,24 +233,9 @@ struct RowSoftmaxSums {
 
 struct EntropyTerm {
   const float* a;
-  template <class Visit>
-  KOKKOS_FORCEINLINE_FUNCTION void fields(Visit& visit) {
-    visit.elements(a);
-  }
+  KOKKOS_FORCEINLINE_FUNCTION void fields(auto& visit) { visit.elements(a); }
   KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t k) const {
     return a[k] >= std::numeric_limits<float>::min() ? -a[k] * logarithm(a[k]) : 0.0F;
-  }
-};
-
-struct Total {
-  const double* values;
-  double* out;
-  std::int64_t count;
-  double factor;
-  template <class Team>
-  KOKKOS_INLINE_FUNCTION void operator()(const Team& team, std::int64_t) const {
-    const double sum = team.sum_in_order(count, Value<double>{values});
-    if (team.leads()) *out = factor * sum;
   }
 };
 
@@ -311,8 +243,7 @@ struct Largest {
   const float* values;
   float* out;
   std::int64_t count;
-  template <class Team>
-  KOKKOS_INLINE_FUNCTION void operator()(const Team& team, std::int64_t) const {
+  KOKKOS_INLINE_FUNCTION void operator()(const auto& team, std::int64_t) const {
     const float most = team.max(count, Value<>{values});
     if (team.leads()) *out = most;
   }
@@ -321,8 +252,7 @@ struct Largest {
 struct RowEntropy {
   const float* data;
   std::int64_t k_count;
-  template <class Team>
-  KOKKOS_INLINE_FUNCTION double operator()(const Team& team, std::int64_t row) const {
+  KOKKOS_INLINE_FUNCTION double operator()(const auto& team, std::int64_t row) const {
     return team.sum(k_count, EntropyTerm{data + row * k_count});
   }
 };

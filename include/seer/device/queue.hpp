@@ -16,8 +16,8 @@ struct Queue {
   static Queue planned(Ledger& ledger) { return {.space = Space::planned, .ledger = &ledger}; }
   /// A planned queue, or the host's queue if there is no ledger.
   static Queue of(Ledger* ledger) { return ledger != nullptr ? planned(*ledger) : Queue{}; }
-  /// First line of every kernel: on a planned machine, records the bytes it would read and write and the number of
-  /// launches on a device, and returns true.
+  /// On a planned machine, records the bytes that a kernel would read and write and its launches on a device, and
+  /// returns true: the kernel must not run. Launchers call it (kernels/launch.hpp).
   bool only_plans(std::int64_t bytes, DType dtype = DType::f32, int launches = 1) const {
     if (space != Space::planned) return false;
     ledger->work({.dtype = dtype, .bytes = static_cast<double>(bytes), .launches = launches});

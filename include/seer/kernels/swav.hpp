@@ -43,8 +43,8 @@ void sinkhorn_harden(Queue& queue, const Tensor& q);
 
 /// Cross-entropy of one crop's scores s [b, k], at temperature t, against the codes of the other assigned crops
 /// (method.md 3.3). code_sum[b, k] is the sum of those codes, `codes` their number (each row of a code sums to 1).
-/// *loss = weight * sum over b of (codes * logsumexp(s / t) - sum over k of code_sum * s / t). If d_scores is not
-/// empty, it becomes the gradient of *loss, weight / t * (codes * softmax(s / t) - code_sum).
+/// *loss = weight * sum over b of (codes * logsumexp(s / t) - sum over k of code_sum * s / t). d_scores becomes
+/// the gradient of *loss, weight / t * (codes * softmax(s / t) - code_sum).
 void swav_cross_entropy(Queue& queue, const Tensor& scores, const Tensor& code_sum, int codes, float temperature,
                         double weight, const Tensor& d_scores, double* loss);
 
