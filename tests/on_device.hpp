@@ -12,8 +12,9 @@
 #include "device_support.hpp"
 #include "golden.hpp"
 #include "seer/base/error.hpp"
-#include "seer/comm/device_communicator.hpp"
+#include "seer/comm/block_communicator.hpp"
 #include "seer/device/binding.hpp"
+#include "seer/device/device_queue.hpp"
 #include "seer/device/session.hpp"
 #include "seer/device/stand_in.hpp"
 
@@ -26,7 +27,8 @@ class OnDevice : public testing::Test {
     SEER_NEEDS_DEVICE();
     if (!device::kernels_need_device()) GTEST_SKIP() << "not run: this build's Kokkos has no Cuda";
     try {
-      comm::DeviceCommunicator tried(comm::Communicator::world());
+      device::DeviceQueue own;
+      comm::BlockCommunicator tried(comm::Communicator::world(), own.queue());
     } catch (const Error& error) {
       if (!error.agreed()) throw;
       GTEST_SKIP() << "not run: " << error.message();

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // seer bench checkpoint: saves and loads a given number of bytes, compared with plain writes of the same bytes in the
 // same run. Also saves beside other work: how long that work stops, and how much slower it is meanwhile.
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -10,16 +9,20 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "options.hpp"
 #include "seer/app/command.hpp"
-#include "seer/app/config_file.hpp"
 #include "seer/base/clock.hpp"
 #include "seer/base/error.hpp"
 #include "seer/base/random.hpp"
 #include "seer/checkpoint/background.hpp"
 #include "seer/checkpoint/checkpoint.hpp"
+#include "seer/checkpoint/manifest.hpp"
+#include "seer/checkpoint/raw.hpp"
 #include "seer/method/method.hpp"
 
 namespace seer::app {
@@ -37,27 +40,17 @@ struct Options {
 };
 
 struct Timings {
-  double plain_s = 0, save_s = 0, verify_s = 0, load_s = 0;
-  double stall_s = 0, beside_s = 0;  ///< saving beside work: until that continues; until it is written
-  double work_share = 0;             ///< speed of the work while saving, relative to its speed alone
+  std::map<std::string, double> seconds;  ///< by the name in the JSON output
+  double work_share = 0;                  ///< speed of work beside a save, relative to its speed alone
 };
 
 // The best that any program can do: every rank writes its bytes to its own file and syncs it.
 void write_plainly(const std::string& path, const std::vector<float>& values) {
-  const int fd = open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-  if (fd < 0) throw Error(ExitCode::file, fmt::format("cannot create {}: {}", path, std::strerror(errno)));
-  const auto* at = reinterpret_cast<const char*>(values.data());
-  auto left = values.size() * sizeof(float);
-  bool failed = false;
-  while (left > 0 && !failed) {
-    const auto n = write(fd, at, std::min<std::size_t>(left, std::size_t{1} << 30));
-    failed = n <= 0 && errno != EINTR;
-    if (n > 0) at += n, left -= static_cast<std::size_t>(n);
-  }
-  failed = failed || fsync(fd) != 0;
-  const int error = errno;
-  close(fd);
-  if (failed) throw Error(ExitCode::file, fmt::format("cannot write {}: {}", path, std::strerror(error)));
+  std::ofstream file(path, std::ios::binary);
+  file.write(reinterpret_cast<const char*>(values.data()), static_cast<std::streamsize>(values.size() * sizeof(float)));
+  file.close();
+  if (!file) throw Error(ExitCode::file, fmt::format("cannot write {}: {}", path, std::strerror(errno)));
+  checkpoint::RawFile(path).sync();
 }
 
 // Seconds of the slowest rank for `step`, which all ranks call.
@@ -102,40 +95,37 @@ Timings measure(const comm::Communicator& world, const Options& options, const s
     for (std::int64_t at = 0; at < total; at += kTensor) {
       const auto n = std::min(kTensor, total - at);
       const auto b = std::clamp(begin - at, std::int64_t{0}, n), e = std::clamp(end - at, std::int64_t{0}, n);
-      out.push_back({"model",
-                     fmt::format("tensor{:06d}", at / kTensor),
-                     {n},
-                     b < e ? data.data() + (at + b - begin) : nullptr,
-                     b,
-                     e});
+      float* const part = b < e ? data.data() + (at + b - begin) : nullptr;
+      out.push_back({"model", fmt::format("tensor{:06d}", at / kTensor), {n}, part, b, e});
     }
     return out;
   };
   checkpoint::State state;
   state.update = 1;
   // Plain writes and saves alternate, and the best of each counts: disk speed changes from minute to minute.
-  constexpr double kNever = 1e30;
-  Timings best{kNever, kNever, kNever, kNever, kNever, kNever, 0};
+  Timings best;
+  const auto keep = [&](const std::string& name, double seconds) {
+    const auto [least, first] = best.seconds.try_emplace(name, seconds);
+    least->second = std::min(least->second, seconds);
+  };
   checkpoint::Background background(world, true);
   checkpoint::Snapshot snapshot;
   snapshot.take(slabs(values));  // allocates the memory before the first timed save
   Work work;
-  const auto keep = [](double& least, double seconds) { least = std::min(least, seconds); };
   const auto plain = fmt::format("{}/plain.{}", folder, world.rank());
   std::string saved;
   std::optional<std::string> valid;
   for (std::int64_t i = 0; i < options.rounds; ++i) {
-    keep(best.plain_s,
-         timed(world, [&] { comm::agree(world, "plain writes", [&] { write_plainly(plain, values); }); }));
+    keep("plain", timed(world, [&] { comm::agree(world, "plain writes", [&] { write_plainly(plain, values); }); }));
     fs::remove(plain);
     if (world.is_root()) fs::remove_all(folder + "/checkpoints");
-    keep(best.save_s, timed(world, [&] { saved = checkpoint::save(world, folder, slabs(values), state); }));
-    keep(best.verify_s, timed(world, [&] { valid = checkpoint::find_valid(world, folder); }));
-    keep(best.load_s, timed(world, [&] { checkpoint::load(world, saved, slabs(found), true); }));
+    keep("save", timed(world, [&] { saved = checkpoint::save(world, folder, slabs(values), state); }));
+    keep("verify", timed(world, [&] { valid = checkpoint::find_valid(world, folder); }));
+    keep("load", timed(world, [&] { checkpoint::load(world, saved, slabs(found), true); }));
     if (world.is_root()) fs::remove_all(folder + "/checkpoints");
     world.barrier();
     const double quiet = work.rate([](double seconds) { return seconds > 0.3; });
-    keep(best.stall_s, timed(world, [&] {
+    keep("async_stall", timed(world, [&] {
            snapshot.take(slabs(values));
            background.start([&](const comm::Communicator& comm) {
              saved = checkpoint::save(comm, folder, snapshot.slabs(), state);
@@ -144,7 +134,7 @@ Timings measure(const comm::Communicator& world, const Options& options, const s
     const double beside = work.rate([&](double) { return background.finished(); });
     const auto outcome = background.wait();
     if (outcome.error) throw Error(*outcome.error);
-    keep(best.beside_s, world.all_reduce(outcome.seconds, comm::Op::max));
+    keep("async_write", world.all_reduce(outcome.seconds, comm::Op::max));
     best.work_share = std::max(best.work_share, world.all_reduce(beside / quiet, comm::Op::min));
   }
   comm::agree(world, "comparing",
@@ -160,39 +150,32 @@ std::int64_t bytes_of(const config::Config& config) {
 
 void report(const Options& options, int ranks, const Timings& t) {
   const auto rate = [&](double seconds) { return static_cast<double>(options.bytes) / seconds * 1e-9; };
+  const double save_over_plain = t.seconds.at("plain") / t.seconds.at("save");
   if (options.json) {
-    const nlohmann::json out = {{"bytes", options.bytes},
-                                {"ranks", ranks},
-                                {"plain_s", t.plain_s},
-                                {"save_s", t.save_s},
-                                {"verify_s", t.verify_s},
-                                {"load_s", t.load_s},
-                                {"async_stall_s", t.stall_s},
-                                {"async_write_s", t.beside_s},
-                                {"async_work_share", t.work_share},
-                                {"plain_gb_per_s", rate(t.plain_s)},
-                                {"save_gb_per_s", rate(t.save_s)},
-                                {"verify_gb_per_s", rate(t.verify_s)},
-                                {"load_gb_per_s", rate(t.load_s)},
-                                {"async_write_gb_per_s", rate(t.beside_s)},
-                                {"save_over_plain", t.plain_s / t.save_s}};
+    nlohmann::json out = {{"bytes", options.bytes},
+                          {"ranks", ranks},
+                          {"async_work_share", t.work_share},
+                          {"save_over_plain", save_over_plain}};
+    for (const auto& [name, seconds] : t.seconds) {
+      out[name + "_s"] = seconds;
+      if (name != "async_stall") out[name + "_gb_per_s"] = rate(seconds);
+    }
     fmt::print("{}\n", out.dump(1));
     return;
   }
   fmt::print("checkpoint of {} bytes, {} ranks, in {}\n", options.bytes, ranks, options.dir);
-  for (const auto& [name, seconds] : {std::pair("write(2) + fsync", t.plain_s),
-                                      {"save", t.save_s},
-                                      {"verify", t.verify_s},
-                                      {"load", t.load_s},
-                                      {"save beside work", t.beside_s},
-                                      {"  its copy", t.stall_s}}) {
-    fmt::print("  {:<18}{:9.3f} s {:8.3f} GB/s\n", name, seconds, rate(seconds));
-  }
+  for (const auto& [label, name] : {std::pair("write(2) + fsync", "plain"),
+                                    {"save", "save"},
+                                    {"verify", "verify"},
+                                    {"load", "load"},
+                                    {"save beside work", "async_write"},
+                                    {"  its copy", "async_stall"}})
+    fmt::print("  {:<18}{:9.3f} s {:8.3f} GB/s\n", label, t.seconds.at(name), rate(t.seconds.at(name)));
   fmt::print(
       "  save runs at {:.2f} of the speed of plain writes, one file a rank;\n"
       "  verify and load read what the page cache holds;\n"
       "  beside a save, work in each rank's own thread runs at {:.2f} of its speed\n",
-      t.plain_s / t.save_s, t.work_share);
+      save_over_plain, t.work_share);
 }
 
 }  // namespace
@@ -200,39 +183,27 @@ void report(const Options& options, int ranks, const Timings& t) {
 Run add_bench_checkpoint(CLI::App& command) {
   auto options = std::make_shared<Options>();
   command.add_option("--bytes", options->bytes, "Size of the checkpoint")
-      ->check(CLI::Range(std::int64_t{1024}, std::int64_t{1} << 50))
-      ->capture_default_str();
+      ->check(CLI::Range(std::int64_t{1024}, std::int64_t{1} << 50));
   command.add_option("--config", options->config, "Configuration file: the size of its model's checkpoints instead");
-  command.add_option("--set", options->set, "Override for --config: section.key=value")
-      ->take_all()
-      ->allow_extra_args(false);
-  command.add_option("--dir", options->dir, "Where: a folder on the file system in question")->capture_default_str();
-  command.add_option("--rounds", options->rounds, "Measurements, of which the best counts")
-      ->check(CLI::Range(1, 1000))
-      ->capture_default_str();
+  add_set(command, options->set, "Override for --config: section.key=value");
+  command.add_option("--dir", options->dir, "Where: a folder on the file system in question");
+  command.add_option("--rounds", options->rounds, "Measurements, of which the best counts")->check(CLI::Range(1, 1000));
   command.add_flag("--json", options->json, "Figures as JSON");
   return [options](const comm::Communicator& world) {
     if (!options->config.empty()) options->bytes = bytes_of(load_config(world, options->config, options->set));
     // The root's process id is in the name, so that simultaneous runs do not collide.
     std::string folder = fmt::format("{}/seer-bench-checkpoint-{}", options->dir, getpid());
     world.broadcast(folder);
-    const auto remove = [&] {
+    const std::shared_ptr<void> remover(nullptr, [&](void*) {
       std::error_code ec;
       if (world.is_root()) fs::remove_all(folder, ec);
-    };
-    Timings timings;
-    try {
-      comm::agree(world, "creating the folder", [&] {
-        std::error_code ec;
-        if (world.is_root()) fs::create_directories(folder, ec);
-        if (ec) throw Error(ExitCode::file, fmt::format("cannot create {}: {}", folder, ec.message()));
-      });
-      timings = measure(world, *options, folder);
-    } catch (...) {
-      remove();
-      throw;
-    }
-    remove();
+    });
+    comm::agree(world, "creating the folder", [&] {
+      std::error_code ec;
+      if (world.is_root()) fs::create_directories(folder, ec);
+      if (ec) throw Error(ExitCode::file, fmt::format("cannot create {}: {}", folder, ec.message()));
+    });
+    const auto timings = measure(world, *options, folder);
     if (world.is_root()) report(*options, world.size(), timings);
     return 0;
   };

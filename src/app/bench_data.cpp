@@ -9,11 +9,11 @@
 #include <string>
 #include <vector>
 
+#include "options.hpp"
 #include "seer/app/command.hpp"
-#include "seer/app/config_file.hpp"
 #include "seer/base/clock.hpp"
 #include "seer/base/error.hpp"
-#include "seer/data/loader.hpp"
+#include "seer/data/source.hpp"
 
 namespace seer::app {
 namespace {
@@ -32,11 +32,12 @@ struct Measured {
   double read_ms = 0, decode_ms = 0, augment_ms = 0, other_ms = 0;
   std::int64_t bytes_held = 0;  ///< maximum over ranks
   double images_per_s() const { return static_cast<double>(images) / seconds; }
+  double mb_read_per_s() const { return static_cast<double>(bytes_read) / seconds / 1e6; }
   double images_per_s_core() const { return images_per_s() / static_cast<double>(threads); }
 };
 
 Measured measure(const comm::Communicator& world, const config::Config& config, const Options& options) {
-  auto source = data::open_source(config, world, 0);
+  auto source = data::open_source(config, world);
   auto* const loader = dynamic_cast<data::ShardLoader*>(source.get());
   if (loader == nullptr) {
     throw Error(ExitCode::input, "data.source = \"crops\" has no loader to measure", "use data.source = \"shards\"")
@@ -48,10 +49,9 @@ Measured measure(const comm::Communicator& world, const config::Config& config, 
   const auto before = loader->times();
   const Clock clock;
   for (std::int64_t i = 0; i < options.updates; ++i) loader->next();
-  const double seconds = clock.seconds();
+  Measured m{.seconds = clock.seconds()};
   const auto after = loader->times();
-  Measured m;
-  m.seconds = world.all_reduce(seconds, comm::Op::max);
+  m.seconds = world.all_reduce(m.seconds, comm::Op::max);
   m.images = world.all_reduce(after.images - before.images, comm::Op::sum);
   m.threads = world.all_reduce(static_cast<std::int64_t>(loader->threads()), comm::Op::sum);
   m.bytes_read = world.all_reduce(after.bytes_read - before.bytes_read, comm::Op::sum);
@@ -79,7 +79,7 @@ void print(const Measured& m, const config::Config& config, int ranks, bool json
                                 {"decode_ms_per_image", each(m.decode_ms)},
                                 {"augment_ms_per_image", each(m.augment_ms)},
                                 {"other_ms_per_image", each(m.other_ms)},
-                                {"mb_read_per_s", static_cast<double>(m.bytes_read) / m.seconds / 1e6},
+                                {"mb_read_per_s", m.mb_read_per_s()},
                                 {"bytes_held", m.bytes_held},
                                 {"bad_images", m.bad_images}};
     fmt::print("{}\n", out.dump(2));
@@ -87,10 +87,8 @@ void print(const Measured& m, const config::Config& config, int ranks, bool json
   }
   fmt::print("{} images in {:.2f} s on {} ranks with {} reader threads in all\n", m.images, m.seconds, ranks,
              m.threads);
-  fmt::print("images/s        {:10.1f}\n", m.images_per_s());
-  fmt::print("images/s a core {:10.1f}\n", m.images_per_s_core());
-  fmt::print("read            {:10.3f} ms an image ({:.1f} MB/s in all)\n", each(m.read_ms),
-             static_cast<double>(m.bytes_read) / m.seconds / 1e6);
+  fmt::print("images/s        {:10.1f}\nimages/s a core {:10.1f}\n", m.images_per_s(), m.images_per_s_core());
+  fmt::print("read            {:10.3f} ms an image ({:.1f} MB/s in all)\n", each(m.read_ms), m.mb_read_per_s());
   fmt::print("decode          {:10.3f} ms an image\n", each(m.decode_ms));
   fmt::print("augment         {:10.3f} ms an image\n", each(m.augment_ms));
   fmt::print("other           {:10.3f} ms an image (waiting, sharing a core)\n", each(m.other_ms));
@@ -103,17 +101,10 @@ void print(const Measured& m, const config::Config& config, int ranks, bool json
 Run add_bench_data(CLI::App& command) {
   auto options = std::make_shared<Options>();
   command.add_option("config", options->config, "Configuration file (TOML); default: SEER's crops, shards/*.h5");
-  command.add_option("--set", options->set, "Override: section.key=value")->take_all()->allow_extra_args(false);
-  command.add_option("--updates", options->updates, "Batches to time")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  command.add_option("--warmup", options->warmup, "Batches before")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
+  add_set(command, options->set);
+  command.add_option("--updates", options->updates, "Batches to time")->check(CLI::PositiveNumber);
+  command.add_option("--warmup", options->warmup, "Batches before")->check(CLI::NonNegativeNumber);
   command.add_flag("--json", options->json, "One JSON object instead of the table");
-  command.footer(
-      "Examples:\n  seer bench data --set data.shards=photos --set data.global_batch=64 --set data.reader_threads=1\n"
-      "  mpirun -n 2 seer bench data run.toml --json\n");
   return [options](const comm::Communicator& world) {
     const auto config = load_config(world, options->config, options->set);
     const auto measured = measure(world, config, *options);

@@ -6,24 +6,20 @@
 #include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
-#include <optional>
-#include <utility>
 
+#include "options.hpp"
 #include "seer/app/command.hpp"
-#include "seer/app/config_file.hpp"
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
-#include "seer/base/random.hpp"
 #include "seer/config/machine.hpp"
-#include "seer/device/copy.hpp"
-#include "seer/device/device_queue.hpp"
 #include "seer/device/session.hpp"
 #include "seer/plan/plan.hpp"
-#include "seer/run/traffic.hpp"
+#include "seer/plan/trial.hpp"
+#include "seer/run/records.hpp"
 #include "seer/train/compute.hpp"
 #include "seer/train/learner.hpp"
 #include "seer/train/memory_plan.hpp"
-#include "seer/train/schedule.hpp"
+#include "seer/train/optimizer.hpp"
 
 namespace seer::app {
 namespace {
@@ -33,38 +29,6 @@ struct Options {
   std::vector<std::string> set;
   std::int64_t updates = 10, warmup = 2;
   bool json = false;
-};
-
-/// Normally distributed crops in the configuration's shapes, in the memory where the learner computes.
-struct RandomBatch {
-  data::Batch batch;
-  std::vector<device::Buffer> storage;
-
-  RandomBatch(const config::Config& config, std::int64_t images, int rank, device::Space space) {
-    std::optional<device::DeviceQueue> queue;
-    if (space == device::Space::device) queue.emplace();
-    batch.images = images;
-    int first = 0;
-    for (const auto& crops : config.crops) {
-      const auto count = static_cast<int>(crops.count);
-      const device::Shape shape{count * images, crops.size, crops.size, 3};
-      auto buffer = device::Buffer::floats(static_cast<std::size_t>(shape.elems()));
-      Random random(0, Purpose::test, static_cast<std::uint64_t>(rank), static_cast<std::uint32_t>(first));
-      for (std::int64_t i = 0; i < shape.elems(); ++i) buffer.f32()[i] = static_cast<float>(random.normal());
-      if (!batch.groups.empty() && batch.groups.back().size == crops.size) {
-        throw Error(ExitCode::input, "two [[crops]] of the same size follow each other", "merge them into one");
-      }
-      if (queue) {
-        device::Buffer there(buffer.bytes(), space);
-        device::copy(queue->queue(), buffer.data(), device::Space::host, there.data(), space, buffer.bytes());
-        queue->queue().wait();
-        buffer = std::move(there);
-      }
-      batch.groups.push_back({crops.size, first, count, {.data = buffer.data(), .shape = shape, .space = space}});
-      storage.push_back(std::move(buffer));
-      first += count;
-    }
-  }
 };
 
 /// Share of the machine file's peak: the model's arithmetic, as `seer plan` counts it, over the measured time.
@@ -81,8 +45,8 @@ int run(const Options& options, const comm::Communicator& world) {
   const auto free_before = device::available_bytes(device::Space::device);
   train::Phases phases;
   train::Learner learner(config, world, phases, train::plan_memory(config, world), train::make_backend(config, world));
-  RandomBatch random(config, learner.images_per_rank(), world.rank(), learner.space());
-  for (std::int64_t t = 0; t < options.warmup; ++t) learner.update(random.batch, t, 0.1);
+  const plan::MadeUpBatch crops(config, world, learner.space());
+  for (std::int64_t t = 0; t < options.warmup; ++t) learner.update(crops.batch, t, 0.1);
   world.barrier();
   run::TrafficLedger traffic([&learner] { return learner.traffic(); });
   traffic.close(run::TrafficLedger::Use::set_up);
@@ -90,7 +54,7 @@ int run(const Options& options, const comm::Communicator& world) {
   std::vector<double> step_ms;
   for (std::int64_t t = 0; t < options.updates; ++t) {
     const Clock clock;
-    learner.update(random.batch, options.warmup + t, 0.1);
+    learner.update(crops.batch, options.warmup + t, 0.1);
     phases.end_update();
     step_ms.push_back(clock.ms());
   }
@@ -126,9 +90,8 @@ int run(const Options& options, const comm::Communicator& world) {
                           {"device_bytes", device_bytes},
                           {"activation_bytes", learner.activation_peak_bytes()},
                           {"parameters", learner.model().parameters().parameter_count()}};
-    for (std::size_t p = 0; p < train::kPhases; ++p) {
+    for (std::size_t p = 0; p < train::kPhases; ++p)
       out[std::string(train::name_of(static_cast<train::Phase>(p))) + "_ms"] = summary.mean_ms[p];
-    }
     if (share > 0) out["peak_share"] = share;
     out["traffic"] =
         nlohmann::json::parse(run::to_json(messages, options.updates, /*logged=*/0, world.size()))["traffic"];
@@ -152,16 +115,11 @@ int run(const Options& options, const comm::Communicator& world) {
 Run add_bench_step(CLI::App& command) {
   auto options = std::make_shared<Options>();
   command.add_option("config", options->config, "Configuration file (TOML)")->required();
-  command.add_option("--set", options->set, "Override: section.key=value")->take_all()->allow_extra_args(false);
+  add_set(command, options->set);
   command.add_option("--machine", options->machine, "Machine file: also the share of its peak");
-  command.add_option("--updates", options->updates, "Updates to time")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  command.add_option("--warmup", options->warmup, "Updates before")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
+  command.add_option("--updates", options->updates, "Updates to time")->check(CLI::PositiveNumber);
+  command.add_option("--warmup", options->warmup, "Updates before")->check(CLI::NonNegativeNumber);
   command.add_flag("--json", options->json, "One JSON object instead of tables");
-  command.footer("  mpirun -n 2 seer bench step inputs/bench_400mf.toml --updates 10");
   return [options](const comm::Communicator& world) { return run(*options, world); };
 }
 

@@ -6,7 +6,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
-#include "endings.hpp"
+#include "options.hpp"
 #include "seer/app/command.hpp"
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
@@ -47,11 +47,10 @@ void export_weights(const Options& options, const comm::Communicator& alone) {
     log::info("this file does not record how pixels were normalised, so the export does not either");
   log::info(fmt::format("{}: {} parameters and {} buffers with {}'s names", options.out, weights.parameters.size(),
                         weights.buffers.size(), options.names));
-  if (naming == weights::Naming::torchvision) {
+  if (naming == weights::Naming::torchvision)
     log::info("Python that loads it:\n\n" + weights::python_lines(options.out, weights));
-  } else if (!weights.classifier.empty()) {
+  else if (!weights.classifier.empty())
     log::info("fc.* is left out: VISSL's trunk has no classifier");
-  }
 }
 
 }  // namespace
@@ -62,8 +61,7 @@ Run add_export(CLI::App& command) {
       ->required();
   command.add_option("OUT.safetensors", options->out, "File to write")->required();
   command.add_option("--names", options->names, "Names of the trunk's tensors")
-      ->check(CLI::IsMember({"torchvision", "vissl"}))
-      ->capture_default_str();
+      ->check(CLI::IsMember({"torchvision", "vissl"}));
   return [options](const comm::Communicator& world) {
     const auto alone = world.split(world.rank());
     comm::agree(world, "export", [&] {

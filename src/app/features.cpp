@@ -5,10 +5,8 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
-#include <memory>
 
-#include "endings.hpp"
-#include "eval_options.hpp"
+#include "options.hpp"
 #include "seer/app/command.hpp"
 #include "seer/base/clock.hpp"
 #include "seer/base/log.hpp"
@@ -23,8 +21,8 @@ struct Options {
 
 int run(const Options& options, const comm::Communicator& world) {
   refuse_misleading(options.out, "HDF5");
-  auto extractor = eval::FeatureExtractor::load(world, options.weights, layer_of(options.choices));
-  extractor.compute_on(options.choices.device);
+  auto extractor =
+      eval::FeatureExtractor::load(world, options.weights, layer_of(options.choices), options.choices.device);
   const auto data = data::DataSet::open(options.shards, world);
   const auto reading = reading_of(options.choices);
   if (options.choices.recalibrate > 0) {
@@ -33,7 +31,7 @@ int run(const Options& options, const comm::Communicator& world) {
   }
   const Clock clock;
   eval::FeatureFileWriter file(world, options.out, extractor.info(data, reading));
-  const auto bad = extractor.run(world, data, reading, [&](const eval::FeatureRows& rows) { file.write(rows); });
+  const auto bad = extractor.run(world, data, reading, [&](const eval::FeatureTable& rows) { file.write(rows); });
   file.close();
   if (bad > 0)
     log::warn(fmt::format("{} of {} images did not decode; their rows are marked in /bad", bad, data.images()));
@@ -60,12 +58,6 @@ Run add_features(CLI::App& command) {
           "Shards that --recalibrate-batchnorm takes its images from (default: those of the features). Tables that "
           "are compared need the same")
       ->needs("--recalibrate-batchnorm");
-  command.footer(
-      "  mpirun -n 4 seer features weights.h5 shards/train -o features.h5\n"
-      "  seer features runs/demo 'shards/*.h5' -o f.h5 --layer head --recalibrate-batchnorm 2000\n"
-      "  seer features runs/demo shards/test -o t.h5 --recalibrate-batchnorm 2000 --recalibrate-from shards/train\n"
-      "Rows are in the order of the data set. Images of other sizes than 224 need --resize and --crop: for 32-pixel\n"
-      "images trained on whole, --resize 32 --crop 32.");
   return [options](const comm::Communicator& world) { return run(*options, world); };
 }
 

@@ -5,15 +5,17 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
 #include "seer/app/command.hpp"
 #include "seer/base/error.hpp"
 #include "seer/checkpoint/checkpoint.hpp"
 #include "seer/checkpoint/manifest.hpp"
-#include "seer/data/inspect.hpp"
-#include "seer/weights/safetensors.hpp"
+#include "seer/data/shard.hpp"
+#include "seer/weights/exchange.hpp"
 
 namespace seer::app {
 namespace {
@@ -28,8 +30,7 @@ struct Options {
 
 ordered_json inspect_checkpoint(const std::string& folder, bool verify, const comm::Communicator& alone) {
   ordered_json out = {{"file", folder}, {"kind", "checkpoint"}};
-  const std::string problem = verify ? checkpoint::verify(folder) : "";
-  if (!problem.empty()) {
+  if (const std::string problem = verify ? checkpoint::verify(folder) : ""; !problem.empty()) {
     out["verified"] = false;
     out["problem"] = problem;
     return out;
@@ -46,68 +47,60 @@ ordered_json inspect_checkpoint(const std::string& folder, bool verify, const co
   return out;
 }
 
-ordered_json inspect_safetensors(const std::string& path) {
+ordered_json inspect_safetensors(const std::string& path, bool verify) {
   const weights::SafetensorsFile file(path);
   ordered_json tensors = ordered_json::array();
   std::int64_t values = 0;
   for (const auto& [name, entry] : file.entries()) {
-    std::int64_t count = 1;
-    for (auto n : entry.shape) count *= n;
-    values += count;
+    values += std::accumulate(entry.shape.begin(), entry.shape.end(), std::int64_t{1}, std::multiplies());
     tensors.push_back(
         {{"name", name}, {"type", entry.type}, {"shape", entry.shape}, {"bytes", entry.end - entry.begin}});
   }
-  return {
+  ordered_json out = {
       {"file", path}, {"kind", "safetensors"}, {"metadata", file.metadata()}, {"values", values}, {"tensors", tensors}};
+  if (verify) out.update({{"verified", false}, {"problem", data::kNothingToCompare}});
+  return out;
 }
 
 ordered_json inspect(const Options& o, const comm::Communicator& alone) {
   std::error_code error;
   if (!fs::exists(o.path, error)) throw Error(ExitCode::file, fmt::format("{}: no such file or folder", o.path));
   if (!fs::is_directory(o.path, error)) {
-    if (o.path.ends_with(".safetensors")) {
-      auto out = inspect_safetensors(o.path);
-      if (o.verify) {
-        out["verified"] = false;
-        out["problem"] = data::kNothingToCompare;
-      }
-      return out;
-    }
+    if (o.path.ends_with(".safetensors")) return inspect_safetensors(o.path, o.verify);
     return ordered_json::parse(data::inspect_hdf5(o.path, o.verify, alone));
   }
-  if (fs::exists(o.path + "/manifest.json", error) || fs::exists(o.path + "/state.h5", error)) {
+  if (fs::exists(o.path + "/manifest.json", error) || fs::exists(o.path + "/state.h5", error))
     return inspect_checkpoint(o.path, o.verify, alone);
-  }
   return ordered_json::parse(data::inspect_folder(o.path, o.verify, alone));
 }
 
-// For people: one line per value, and one line per object of a list.
-void print(const ordered_json& j, int indent = 0) {
+std::string plain(const ordered_json& value) {
+  return value.is_string() ? value.get<std::string>() : value.dump();
+}
+
+/// For people: one line per value, and one line per object of a list.
+std::string text_of(const ordered_json& j, const std::string& pad = "") {
+  std::string out;
   for (const auto& [key, value] : j.items()) {
-    const std::string pad(static_cast<std::size_t>(indent), ' ');
     if (value.is_object() && !value.empty()) {
-      std::fputs(fmt::format("{}{}:\n", pad, key).c_str(), stdout);
-      print(value, indent + 2);
+      out += fmt::format("{}{}:\n", pad, key) + text_of(value, pad + "  ");
     } else if (value.is_array() && !value.empty() && value[0].is_object()) {
-      std::fputs(fmt::format("{}{}: {}\n", pad, key, value.size()).c_str(), stdout);
+      out += fmt::format("{}{}: {}\n", pad, key, value.size());
       for (const auto& item : value) {
         if (item.contains("file")) {
-          print(item, indent + 2);
+          out += text_of(item, pad + "  ");
           continue;
         }
-        std::string line = pad + "  " + item.value("name", "");
-        for (const auto& [k, v] : item.items()) {
-          if (k != "name" && !(v.is_object() && v.empty()))
-            line += fmt::format("  {}", v.is_string() ? v.get<std::string>() : v.dump());
-        }
-        std::fputs((line + "\n").c_str(), stdout);
+        out += pad + "  " + item.value("name", "");
+        for (const auto& [k, v] : item.items())
+          if (k != "name" && !(v.is_object() && v.empty())) out += "  " + plain(v);
+        out += "\n";
       }
     } else {
-      std::fputs(
-          fmt::format("{}{:<20} {}\n", pad, key, value.is_string() ? value.get<std::string>() : value.dump()).c_str(),
-          stdout);
+      out += fmt::format("{}{:<20} {}\n", pad, key, plain(value));
     }
   }
+  return out;
 }
 
 }  // namespace
@@ -127,18 +120,15 @@ Run add_inspect(CLI::App& command) {
       if (!world.is_root()) return;
       options->path = checkpoint::resolve(options->path);
       const ordered_json found = inspect(*options, alone);
-      if (options->json) {
-        std::fputs((found.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n").c_str(), stdout);
-      } else {
-        print(found);
-      }
+      const auto text =
+          options->json ? found.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n" : text_of(found);
+      std::fputs(text.c_str(), stdout);
       std::fflush(stdout);
-      if (!found.value("verified", true) || found.contains("problem")) {
+      if (!found.value("verified", true) || found.contains("problem"))
         throw Error(ExitCode::file,
                     fmt::format("{}: {}", options->path, found.value("problem", "checksums do not agree")),
                     found.value("problem", "") == data::kNothingToCompare ? "leave out --verify"
                                                                           : "use another copy, or write it again");
-      }
     });
     return 0;
   };

@@ -20,66 +20,16 @@
 #include "seer/base/build_info.hpp"
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
-#include "seer/base/open_files.hpp"
 #include "seer/base/streams.hpp"
-#include "seer/comm/failure.hpp"
+#include "seer/comm/ending.hpp"
 #include "seer/comm/launcher.hpp"
 #include "seer/config/config.hpp"
-#include "seer/config/nearest.hpp"
 #include "seer/device/binding.hpp"
 #include "seer/device/session.hpp"
-#include "seer/watch/crash.hpp"
 #include "seer/watch/signals.hpp"
 
 namespace seer::app {
 namespace {
-
-struct Command {
-  const char* name;
-  const char* summary;
-  Run (*add)(CLI::App&);
-  const char* examples;
-};
-
-constexpr Command kCommands[] = {
-    {"pack", "Folders, archives or lists of images -> HDF5 shards; all ranks share the work", add_pack,
-     "Examples:\n"
-     "  mpirun -n 4 seer pack photos/ -o shards\n"
-     "  seer pack photos.tar.gz -o shards/train --labels folder --split train\n"},
-    {"synth", "Procedural labelled images -> HDF5 shards (the embedded default data)", add_synth,
-     "Examples:\n"
-     "  seer synth -o shards/train --classes 10 --images 5000 --size 96 --seed 1\n"},
-    {"inspect", "What a shard, checkpoint or weights file holds", add_inspect,
-     "Examples:\n"
-     "  seer inspect shards/train-00000.h5\n"
-     "  seer inspect runs/demo/checkpoints/update-00001000 --json\n"},
-    {"pretrain", "Pre-training without labels; starts, or resumes by itself", add_pretrain,
-     "Examples:\n"
-     "  mpirun -n 2 seer pretrain inputs/tiny.toml\n"
-     "  mpirun -n 2 seer pretrain inputs/demo.toml --set data.global_batch=256 --set crops.1.count=6\n"
-     "Keys of the file and of --set: seer --help-config\n"},
-    {"eval", "How good features are: knn", add_eval,
-     "Examples:\n"
-     "  seer eval knn runs/demo/checkpoints/update-00001000 --train 'shards/train/*.h5' --test 'shards/test/*.h5'\n"},
-    {"features", "Checkpoint or weights + shards -> HDF5 table of features", add_features,
-     "Examples:\n"
-     "  mpirun -n 4 seer features weights.h5 shards/train -o features.h5\n"},
-    {"import", "safetensors (names of torchvision, timm, transformers, VISSL ...) -> weights file", add_import,
-     "Examples:\n"
-     "  seer import regnet_y_400mf.safetensors weights.h5 --preset 400mf\n"},
-    {"export", "Checkpoint or weights -> safetensors", add_export,
-     "Examples:\n"
-     "  seer export runs/demo/checkpoints/update-00001000 trunk.safetensors --names torchvision\n"},
-    {"plan", "Memory and time of a job on a machine, before any node is booked", add_plan,
-     "Examples:\n"
-     "  seer plan inputs/seer_256gf.toml --machine inputs/machines/dgx_h100.toml --ranks 64\n"
-     "  mpirun -n 2 seer plan --calibrate mine.toml\n"
-     "  seer plan inputs/bench_8gf.toml --machine mine.toml --ranks 2 --set parallel.recompute=auto\n"},
-    {"bench", "Speed of the parts: conv, step, data, comm, checkpoint", add_bench,
-     "Examples:\n"
-     "  seer bench conv --json\n"
-     "  mpirun -n 4 seer bench comm\n"},
-};
 
 /// Ends the program because of this error. Returns the exit code if all ranks come here; else does not return.
 int end_with(const Error& error, const comm::Communicator& world) {
@@ -124,7 +74,7 @@ void require_devices(const std::optional<Error>& refusal, const comm::Communicat
     if (refusal) throw *refusal;
   });
   if (device::bound_device() < 0) return;
-  device::set_sharing(device::shared_device(world.all_gather(log::host_name() + " " + device::device_id())));
+  device::sharing() = device::shared_device(world.all_gather(log::host_name() + " " + device::device_id()));
 }
 
 /// Checks the number of threads of a rank that computes. No warning with --json.
@@ -141,7 +91,7 @@ void require_output(std::string_view command) {
   const int error = streams::output_error();
   if (error == 0 || error == EPIPE) return;
   throw Error(ExitCode::file, "cannot write standard output: " + std::generic_category().message(error),
-              "the result is not complete; send it where there is space");
+              "the result is not complete; write it to a disk with free space");
 }
 
 int run_command(const Run& run, std::span<char* const> arguments, const std::optional<Error>& refusal,
@@ -171,15 +121,13 @@ std::string wrong_command(const CLI::App& at, const std::string& path) {
   std::vector<std::string> names;
   for (const auto* sub : at.get_subcommands([](const CLI::App*) { return true; })) names.push_back(sub->get_name());
   const auto words = at.remaining();
-  std::string text;
-  if (words.empty()) {
-    text = "no " + kind + of + " is given";
-  } else if (words.front().starts_with("-")) {
-    text = "unknown option \"" + words.front() + "\"" + of;
-  } else {
-    text = "unknown " + kind + " \"" + words.front() + "\"" + of;
+  std::string text = "no " + kind + of + " is given";
+  if (!words.empty()) {
+    const bool option = words.front().starts_with("-");
+    text = "unknown " + (option ? "option" : kind) + " \"" + words.front() + "\"" + of;
     const auto meant = config::nearest(words.front(), names);
-    if (config::edit_distance(words.front(), meant) <= 1 + meant.size() / 4) text += ", did you mean " + meant + "?";
+    const bool close = config::edit_distance(words.front(), meant) <= 1 + meant.size() / 4;
+    if (!option && close) text += ", did you mean " + meant + "?";
   }
   text += "; " + kind + "s:";
   for (const auto& name : names) text += " " + name;
@@ -216,7 +164,7 @@ int main(int argc, char** argv) {
   const comm::MpiSession mpi(argc, argv);
   const auto world = comm::Communicator::world();
   log::start(world.rank(), world.size());
-  if (std::any_of(argv, argv + argc, [](std::string_view word) { return word == "--json"; })) log::to_standard_error();
+  if (given(arguments, "--json")) log::to_standard_error();
   raise_open_file_limit();  // after MPI's start, whose child processes close every possible file descriptor
   watch::catch_crashes();
 
@@ -225,18 +173,9 @@ int main(int argc, char** argv) {
   app.add_flag_callback(
       "--help-config", [] { throw CLI::CallForVersion(config::describe_keys(), 0); },
       "Every key of a configuration file with default, range and meaning");
-  app.require_subcommand(1);
-  app.footer("seer COMMAND --help tells more of a command, with examples. mpirun -n R seer ... runs it on R ranks.");
+  app.footer("seer COMMAND --help describes a command, with examples. mpirun -n R seer ... runs it on R ranks.");
 
-  std::vector<std::pair<CLI::App*, Run>> commands;
-  for (const auto& command : kCommands) {
-    auto* sub = app.add_subcommand(command.name, command.summary);
-    sub->footer("");  // a sub-command would inherit the program's footer
-    auto run = command.add(*sub);
-    expand_homes(*sub);
-    if (sub->get_footer().empty()) sub->footer(command.examples);
-    commands.emplace_back(sub, std::move(run));
-  }
+  const auto run = add_commands(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -246,10 +185,7 @@ int main(int argc, char** argv) {
     if (foreign->first) log::error(foreign->error.message());
     return static_cast<int>(foreign->error.code());
   }
-  for (const auto& [sub, run] : commands) {
-    if (sub->parsed()) return run_command(run, arguments, refusal, world);
-  }
-  return static_cast<int>(ExitCode::internal);  // unreachable: require_subcommand
+  return run_command(run, arguments, refusal, world);
 }
 
 }  // namespace

@@ -7,11 +7,10 @@
 #include <CLI/CLI.hpp>
 #include <memory>
 
-#include "endings.hpp"
-#include "existing_option.hpp"
+#include "options.hpp"
 #include "seer/app/command.hpp"
 #include "seer/base/log.hpp"
-#include "seer/base/utf8.hpp"
+#include "seer/base/names.hpp"
 
 namespace seer::app {
 namespace {
@@ -59,14 +58,14 @@ Run add_pack(CLI::App& command) {
       .add_option("SRC", options->sources,
                   "Folders (with all below; links are followed, each file is taken once), .tar archives (.gz .zst .xz\n"
                   ".bz2; also archives inside folders, and inside archives), text files with one path a line, images")
-      ->required();
+      ->required()
+      ->default_str("");
   command.add_option("-o,--output", options->folder, "Folder for the shards and rejects.jsonl")->required();
   command
       .add_option("--labels", *labels,
                   "folder: an image's class is its folder's name, or the archive's where it lies in no folder of an\n"
                   "archive; none: no labels")
-      ->check(CLI::IsMember({"folder", "none"}))
-      ->capture_default_str();
+      ->check(CLI::IsMember({"folder", "none"}));
   command
       .add_option(
           "--split", options->split,
@@ -77,14 +76,11 @@ Run add_pack(CLI::App& command) {
   command.add_flag("--hidden", options->hidden,
                    "Take hidden files and folders, too: names with a leading dot, __MACOSX, @eaDir, $RECYCLE.BIN, ...");
   command.add_option("--shard-bytes", options->shard_bytes, "Encoded bytes of a shard at most")
-      ->check(CLI::Range(std::uint64_t{1}, std::uint64_t{1} << 50))
-      ->capture_default_str();
+      ->check(CLI::Range(std::uint64_t{1}, std::uint64_t{1} << 50));
   command.add_option("--min-side", options->min_side, "Refuse images whose shorter side has fewer pixels")
-      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 30))
-      ->capture_default_str();
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 30));
   command.add_option("--max-pixels", options->max_pixels, "Refuse images that declare more pixels")
-      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 40))
-      ->capture_default_str();
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 40));
   command.add_flag("--reject-duplicates", options->reject_duplicates,
                    "Refuse files whose bytes came before (with --append: or are in the folder)");
   add_existing(command, options->existing);

@@ -10,13 +10,12 @@
 #include <memory>
 #include <utility>
 
+#include "options.hpp"
 #include "seer/app/command.hpp"
-#include "seer/app/config_file.hpp"
 #include "seer/base/build_info.hpp"
+#include "seer/base/clock.hpp"
 #include "seer/base/error.hpp"
-#include "seer/base/eta.hpp"
 #include "seer/base/log.hpp"
-#include "seer/config/machine.hpp"
 #include "seer/device/session.hpp"
 #include "seer/plan/calibrate.hpp"
 
@@ -81,8 +80,9 @@ std::string compared(const plan::Report& r, double measured_ms) {
     text += fmt::format("; explained by products at {:.2f} of the machine file's rates, the rest as planned",
                         r.product_s / (s - rest));
   } else {
-    text += fmt::format("; shorter than the {:.4g} ms planned for all but products: the machine file does not fit it",
-                        1e3 * rest);
+    text += fmt::format(
+        "; shorter than the {:.4g} ms planned for everything but products: the machine file does not fit this time",
+        1e3 * rest);
   }
   return text + "\n";
 }
@@ -136,50 +136,40 @@ Run add_plan(CLI::App& command) {
   auto options = std::make_shared<Options>();
   auto* calibrate =
       command.add_option("--calibrate", options->calibrate, "Measure this machine and write its file instead");
-  // Planning and measuring exclude each other.
-  command.add_option("config", options->config, "Configuration file (TOML)")->excludes(calibrate);
-  command.add_option("--set", options->set, "Override: section.key=value")
-      ->take_all()
-      ->allow_extra_args(false)
-      ->excludes(calibrate);
-  command.add_option("--machine", options->machine, "Machine file (inputs/machines/*.toml)")->excludes(calibrate);
-  command.add_option("--ranks", options->ranks, "Ranks of the job")
-      ->check(CLI::Range(1, 1 << 24))
-      ->excludes(calibrate)
-      ->capture_default_str();
+  command.add_option("config", options->config, "Configuration file (TOML)");
+  add_set(command, options->set);
+  command.add_option("--machine", options->machine, "Machine file (inputs/machines/*.toml)");
+  command.add_option("--ranks", options->ranks, "Ranks of the job")->check(CLI::Range(1, 1 << 24));
   command.add_option("--per-node", options->per_node, "Ranks on a node (default: the machine's)")
       ->check(CLI::Range(1, 1 << 24))
-      ->excludes(calibrate);
+      ->default_str("");
   command
       .add_option("--images", options->images,
                   "Images of the data set, for schedule.epochs (default: those of data.shards, where they are here)")
       ->check(CLI::Range(std::uint64_t{1}, std::uint64_t{1} << 50))
-      ->excludes(calibrate);
+      ->default_str("");
   auto* measured =
       command.add_option("--measured-ms", options->measured_ms, "A measured time of an update, to compare with")
           ->check(CLI::Range(1e-3, 1e9))
-          ->excludes(calibrate);
-  auto* roofline =
-      command
-          .add_flag("--roofline", options->roofline, "Also the work by kind beside what peak and memory allow at best")
-          ->excludes(calibrate);
+          ->default_str("");
+  auto* roofline = command.add_flag("--roofline", options->roofline,
+                                    "Also the work by kind beside what peak and memory allow at best");
   command.add_option("--target", options->target, "With --roofline: share of the peak that is aimed at")
       ->check(CLI::Range(0.001, 1.0))
-      ->needs(roofline)
-      ->capture_default_str();
+      ->needs(roofline);
   command.add_flag("--json", options->json, "One JSON object instead of tables")
       ->excludes(measured)
-      ->excludes(roofline)
-      ->excludes(calibrate);
+      ->excludes(roofline);
+  // Planning and measuring exclude each other.
+  for (auto* option : command.get_options())
+    if (option != calibrate && option != command.get_help_ptr()) option->excludes(calibrate);
   command.add_option("--shards", options->measure.shards, "With --calibrate: a data set to measure the loader on")
       ->needs(calibrate);
   command.add_option("--folder", options->measure.folder, "With --calibrate: where the file system is measured")
-      ->needs(calibrate)
-      ->capture_default_str();
+      ->needs(calibrate);
   command.add_option("--seconds", options->measure.seconds, "With --calibrate: for each figure")
       ->check(CLI::Range(0.001, 60.0))
-      ->needs(calibrate)
-      ->capture_default_str();
+      ->needs(calibrate);
   return [options](const comm::Communicator& world) { return run(*options, world); };
 }
 

@@ -3,10 +3,10 @@
 #include <CLI/CLI.hpp>
 #include <memory>
 
+#include "options.hpp"
 #include "seer/app/command.hpp"
-#include "seer/app/config_file.hpp"
 #include "seer/run/trainer.hpp"
-#include "seer/train/precision.hpp"
+#include "seer/train/compute.hpp"
 
 namespace seer::app {
 
@@ -18,26 +18,20 @@ Run add_pretrain(CLI::App& command) {
   };
   auto options = std::make_shared<Options>();
   command.add_option("config", options->config, "Configuration file (TOML); every key: seer --help-config")->required();
-  command.add_option("--set", options->set, "Override: section.key=value")->take_all()->allow_extra_args(false);
+  add_set(command, options->set);
   command
       .add_option("--resume", options->run.resume, "auto, never, or a checkpoint folder (of a run folder its newest)")
-      ->take_last()
-      ->capture_default_str();
+      ->take_last();
   command
       .add_option("--allow-change", options->run.allow_changes,
                   "Go on though these keys or sections (KEY[,KEY...]) are not the checkpoint's")
       ->delimiter(',')
       ->take_all()
-      ->allow_extra_args(false);
+      ->allow_extra_args(false)
+      ->default_str("");
   command.add_flag("--allow-batch-change", options->run.allow_batch_change,
                    "Go on with another data.global_batch than the checkpoint's; learning rates stay as configured");
   command.add_flag("--verbose", options->run.verbose, "Print every key of the configuration");
-  command.footer(
-      "Starts or goes on by itself: the newest complete checkpoint of log.run_dir is looked for first.\n"
-      "  mpirun -n 2 seer pretrain inputs/demo.toml\n"
-      "  mpirun -n 2 seer pretrain inputs/demo.toml --set schedule.total_updates=100 --set log.run_dir=runs/try\n"
-      "Exit code 75: stopped by a signal (SIGTERM, SIGUSR1, SIGHUP, ...), log.walltime or a file STOP in the run\n"
-      "folder, with a checkpoint written; start it again.");
   return [options](const comm::Communicator& world) {
     const auto config = load_config(world, options->config, options->set);
     train::warn_if_slower(config, world);

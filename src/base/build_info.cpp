@@ -2,10 +2,7 @@
 #include "seer/base/build_info.hpp"
 
 namespace seer {
-std::string version() {
-  return SEER_VERSION;
-}
 std::string build_info() {
-  return std::string("seer ") + SEER_VERSION + " (" SEER_COMPILER ", " SEER_BUILD_TYPE ")";
+  return "seer " SEER_VERSION " (" SEER_COMPILER ", " SEER_BUILD_TYPE ")";
 }
 }  // namespace seer

@@ -11,7 +11,7 @@ std::uint64_t checksum(const void* data, std::size_t bytes) {
   return XXH3_64bits(data, bytes);
 }
 
-Checksum::Checksum() : state_(XXH3_createState()) {
+Checksum::Checksum() : state_(XXH3_createState(), [](XXH3_state_s* state) { XXH3_freeState(state); }) {
   if (!state_) throw std::bad_alloc();
   XXH3_64bits_reset(state_.get());
 }
@@ -23,9 +23,4 @@ void Checksum::add(const void* data, std::size_t bytes) {
 std::uint64_t Checksum::value() const {
   return XXH3_64bits_digest(state_.get());
 }
-
-void Checksum::Free::operator()(XXH3_state_s* state) const {
-  XXH3_freeState(state);
-}
-
 }  // namespace seer

@@ -5,26 +5,23 @@
 
 #include <algorithm>
 #include <array>
+#include <deque>
 #include <mutex>
 #include <string_view>
-#include <utility>
 
-#include "seer/base/error_stack.hpp"
-#include "seer/base/open_files.hpp"
+#include "seer/base/streams.hpp"
 
 namespace seer {
 namespace {
 
-/// The stacks of the last errors; a new one overwrites the oldest.
+/// The stacks of the last errors, newest first.
 struct Stacks {
   struct Entry {
     std::string what, where;
-    std::array<void*, 48> frames{};
-    int depth = 0;
+    std::vector<void*> frames;
   };
   std::mutex mutex;
-  std::array<Entry, 16> entries;
-  std::size_t made = 0;
+  std::deque<Entry> entries;
 };
 Stacks& stacks() {
   static auto* const s = new Stacks;  // never destroyed: errors may be made until the process ends
@@ -32,12 +29,12 @@ Stacks& stacks() {
 }
 
 void remember_stack(const std::string& what, const std::string& where) {
+  std::array<void*, 48> frames;
+  const int depth = backtrace(frames.data(), static_cast<int>(frames.size()));
   auto& s = stacks();
   const std::lock_guard lock(s.mutex);
-  auto& entry = s.entries[s.made++ % s.entries.size()];
-  entry.what = what;
-  entry.where = where;
-  entry.depth = backtrace(entry.frames.data(), static_cast<int>(entry.frames.size()));
+  if (s.entries.size() == 16) s.entries.pop_back();
+  s.entries.push_front({what, where, std::vector<void*>(frames.begin(), frames.begin() + depth)});
 }
 
 }  // namespace
@@ -60,14 +57,9 @@ Error::Error(ExitCode code, const std::string& what, std::string remedy, std::so
 std::vector<void*> stack_of(const Error& error) {
   auto& s = stacks();
   const std::lock_guard lock(s.mutex);
-  const std::size_t known = std::min(s.made, s.entries.size());
-  for (std::size_t back = 1; back <= known; ++back) {
-    const auto& entry = s.entries[(s.made - back) % s.entries.size()];
-    if (entry.what == error.what() && entry.where == error.where()) {
-      return {entry.frames.begin(), entry.frames.begin() + entry.depth};
-    }
-  }
-  return {};
+  const auto found = std::ranges::find_if(
+      s.entries, [&](const auto& entry) { return entry.what == error.what() && entry.where == error.where(); });
+  return found == s.entries.end() ? std::vector<void*>() : found->frames;
 }
 
 std::string Error::message() const {

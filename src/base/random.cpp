@@ -3,6 +3,7 @@
 
 #include <Random123/philox.h>
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 
@@ -17,18 +18,13 @@ Random::Random(std::uint64_t seed, Purpose purpose, std::uint64_t a, std::uint32
               (static_cast<std::uint32_t>(purpose) << 24) ^ b};
 }
 
-void Random::refill() {
-  r123::Philox4x32 philox;
-  r123::Philox4x32::ctr_type counter = {{counter_[0], counter_[1], counter_[2], counter_[3]}};
-  r123::Philox4x32::key_type key = {{key_[0], key_[1]}};
-  auto block = philox(counter, key);
-  for (int i = 0; i < 4; ++i) block_[i] = block[i];
-  ++counter_[0];
-  used_ = 0;
-}
-
 std::uint32_t Random::bits() {
-  if (used_ == 4) refill();
+  if (used_ == 4) {
+    const auto block = r123::Philox4x32()({{counter_[0], counter_[1], counter_[2], counter_[3]}}, {{key_[0], key_[1]}});
+    std::copy(block.begin(), block.end(), block_.begin());
+    ++counter_[0];
+    used_ = 0;
+  }
   return block_[used_++];
 }
 

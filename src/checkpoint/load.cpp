@@ -3,96 +3,87 @@
 // and HDF5 opens a file only after its checksums have been verified.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
 
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
-#include "seer/checkpoint/checkpoint.hpp"
-#include "seer/checkpoint/folders.hpp"
+#include "seer/base/random.hpp"
 #include "seer/checkpoint/manifest.hpp"
 #include "seer/checkpoint/raw.hpp"
-#include "seer/h5/file.hpp"
 #include "state.hpp"
 
 namespace seer::checkpoint {
 namespace fs = std::filesystem;
 namespace {
 
-std::string shape_text(const std::vector<std::int64_t>& shape) {
-  return fmt::format("[{}]", fmt::join(shape, ", "));
-}
-
-// Returns the manifest on every rank. Only the root reads it: a thousand ranks would overload the file system.
-Manifest share_manifest(const comm::Communicator& comm, const std::string& folder) {
-  std::string text;
-  comm::agree(comm, "reading the checkpoint's manifest", [&] {
-    if (!comm.is_root()) return;
-    read_manifest(folder);
-    text = read_manifest_text(folder);
-  });
+/// Reads the manifest on every rank and, if `bytes`, verifies the checkpoint's bytes together: rank r reads share
+/// r + shift, which rank r + shift (about) has written. Returns "" or the first problem, the same on all ranks. Only
+/// the root reads the file of the manifest: a thousand ranks would overload the file system.
+std::string verify_together(const comm::Communicator& comm, const std::string& folder, Manifest& manifest,
+                            int shift = 0, bool bytes = true) {
+  std::string text, problem;
+  if (comm.is_root()) problem = problem_of([&] { text = to_json(read_manifest(folder)); });
+  comm.broadcast(problem);
   comm.broadcast(text);
-  return parse_manifest(text, folder + "/manifest.json");
-}
-
-// Returns the first problem that any rank finds in its share; the same on all ranks. Rank r reads share r + shift,
-// which rank r + shift (about) has written.
-std::string verify_together(const comm::Communicator& comm, const std::string& folder, const Manifest& manifest,
-                            int shift = 0) {
+  if (!problem.empty()) return problem;
+  manifest = parse_manifest(text, folder + "/manifest.json");
+  if (!bytes) return "";
   const int part = (comm.rank() + shift) % comm.size();
-  for (const auto& problem : comm.all_gather(verify_share(folder, manifest, part, comm.size()))) {
-    if (!problem.empty()) return problem;
-  }
-  return "";
+  const auto problems = comm.all_gather(problem_of([&] { verify_share(folder, manifest, part, comm.size()); }));
+  const auto first = std::ranges::find_if(problems, [](const auto& found) { return !found.empty(); });
+  return first == problems.end() ? "" : *first;
 }
 
-// Root only: reads the values of /state and checks them against the manifest.
+/// Root only: reads the values of /state and checks them against the manifest.
 State verified_state(const std::string& folder, const Manifest& manifest) {
   const std::string path = folder + "/state.h5";
   auto state = read_state(h5::File::open(path));
-  if (state_checksum(state) != manifest.state_xxh3 || state.update != manifest.update) {
-    throw Error(ExitCode::file, fmt::format("{}: /state is not what its manifest describes", path));
-  }
+  if (state_checksum(state) != manifest.state_xxh3 || state.update != manifest.update)
+    throw Error(ExitCode::file, fmt::format("{}: the values in /state differ from the manifest", path));
   return state;
 }
 
 void read_slab(const RawFile& file, const std::string& folder, const Manifest& manifest, const Slab& slab) {
   const auto* tensor = manifest.find(slab.group, slab.name);
-  if (tensor == nullptr) {
-    throw Error(
-        ExitCode::file,
-        fmt::format("{} holds no /{}/{} (wanted with shape {})", folder, slab.group, slab.name, shape_text(slab.shape)),
-        "was the checkpoint written with another [model] or [head]?");
-  }
-  if (tensor->shape != slab.shape) {
+  if (tensor == nullptr || tensor->shape != slab.shape)
     throw Error(ExitCode::file,
-                fmt::format("{}: /{}/{} has shape {}, wanted {}", folder, slab.group, slab.name,
-                            shape_text(tensor->shape), shape_text(slab.shape)),
+                fmt::format("{}: /{}/{} {}, wanted shape {}", folder, slab.group, slab.name,
+                            tensor == nullptr ? "is missing" : "has shape " + shape_text(tensor->shape),
+                            shape_text(slab.shape)),
                 "was the checkpoint written with another [model] or [head]?");
-  }
   ensure(slab.begin >= 0 && slab.begin <= slab.end && slab.end <= tensor->elements(), "a slab lies outside its tensor");
   file.read(tensor->offset_bytes + static_cast<std::uint64_t>(slab.begin) * sizeof(float), slab.data,
             static_cast<std::uint64_t>(slab.end - slab.begin) * sizeof(float));
-}
-
-// Checks a folder against its manifest. Returns "" or the problem.
-std::string look(const std::string& folder) {
-  try {
-    read_manifest(folder);
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "";
 }
 
 void warn_skipped(const std::string& folder, const std::string& problem) {
   log::warn(fmt::format("checkpoint {} is not used: {}; trying the one before it", folder, problem));
 }
 
+/// Collective. Copies the root's state to every rank, bit for bit.
+void share(const comm::Communicator& comm, State& state) {
+  auto packed = comm.is_root() ? pack(state) : "";
+  comm.broadcast(packed);
+  if (!comm.is_root()) unpack(packed, state);
+  for (auto& [name, tensor] : state.method.tensors)
+    comm.broadcast(tensor.values.data(), tensor.values.size() * sizeof(float));
+}
+
+/// A different row for every rank, so that mixed-up places in the file are noticed.
+std::vector<float> row_of(int rank) {
+  constexpr std::size_t kRow = 4099;
+  Random random(0, Purpose::rehearsal, static_cast<std::uint64_t>(rank));
+  std::vector<float> row(kRow);
+  for (auto& value : row) value = static_cast<float>(random.uniform(-1, 1));
+  return row;
+}
+
 }  // namespace
 
 std::optional<std::string> find_latest(const std::string& run_dir) {
-  for (const auto& folder : list_folders(run_dir)) {
-    const auto problem = look(folder);
+  for (const auto& [update, folder] : list_folders(run_dir)) {
+    const auto problem = problem_of([&folder = folder] { read_manifest(folder); });
     if (problem.empty()) return folder;
     warn_skipped(folder, problem);
   }
@@ -103,56 +94,41 @@ std::string resolve(const std::string& path) {
   std::error_code error;
   if (!fs::is_directory(checkpoints_folder(path), error)) return path;
   if (auto latest = find_latest(path)) return *std::move(latest);
-  throw Error(ExitCode::file, fmt::format("{}: a run folder without a complete checkpoint", path),
+  throw Error(ExitCode::file, fmt::format("{} is a run folder without a complete checkpoint", path),
               "let the run reach its first checkpoint, or name a weights file");
 }
 
 std::optional<std::string> find_valid(const comm::Communicator& comm, const std::string& run_dir) {
-  std::vector<std::string> candidates;  // newest first; on the root only
-  std::int64_t left = 0;
+  Folders candidates;  // on the root only
   comm::agree(comm, "looking for checkpoints", [&] {
     if (!comm.is_root()) return;
     clear_leftovers(checkpoints_folder(run_dir));
-    for (const auto& folder : list_folders(run_dir)) candidates.push_back(folder);
+    candidates = list_folders(run_dir);
   });
-  left = static_cast<std::int64_t>(candidates.size());
-  comm.broadcast(&left, sizeof left);
-  for (std::int64_t i = 0; i < left; ++i) {
-    std::string folder = comm.is_root() ? candidates[static_cast<std::size_t>(i)] : "";
+  auto count = static_cast<std::int64_t>(candidates.size());
+  comm.broadcast(&count, sizeof count);
+  for (std::int64_t i = 0; i < count; ++i) {
+    std::string folder = comm.is_root() ? candidates[static_cast<std::size_t>(i)].second : "";
     comm.broadcast(folder);
-    std::string problem;
-    if (comm.is_root()) problem = look(folder);
-    comm.broadcast(problem);
-    if (problem.empty()) {
-      try {
-        problem = verify_together(comm, folder, share_manifest(comm, folder));
-      } catch (const Error& e) {
-        if (!e.agreed()) throw;
-        problem = e.what();
-      }
-    }
+    Manifest manifest;
+    const auto problem = verify_together(comm, folder, manifest);
     if (problem.empty()) return folder;
     if (comm.is_root()) warn_skipped(folder, problem);
   }
   // A folder gets this name only when it is complete, so a folder without a manifest is damaged too.
-  if (left > 0) {
+  if (count > 0)
     throw Error(ExitCode::file,
-                fmt::format("none of the {} checkpoints in {} can be used; the reasons are named above", left,
-                            checkpoints_folder(run_dir).string()),
+                fmt::format("no checkpoint in {} can be used: all {} are damaged or incomplete; the warnings above "
+                            "give the reasons",
+                            checkpoints_folder(run_dir).string(), count),
                 "move them away, or start a new run with --resume never")
         .as_agreed();
-  }
   return std::nullopt;
 }
 
 void verify_or_discard(const comm::Communicator& comm, const std::string& folder) {
-  std::string problem;
-  try {
-    problem = verify_together(comm, folder, share_manifest(comm, folder), comm.size() / 2);
-  } catch (const Error& e) {
-    if (!e.agreed()) throw;
-    problem = e.what();
-  }
+  Manifest manifest;
+  const auto problem = verify_together(comm, folder, manifest, comm.size() / 2);
   if (problem.empty()) return;
   if (comm.is_root()) discard(folder);
   throw Error(ExitCode::file, "a checkpoint reads back differently: " + problem,
@@ -161,26 +137,20 @@ void verify_or_discard(const comm::Communicator& comm, const std::string& folder
 }
 
 std::string verify(const std::string& folder) {
-  try {
+  return problem_of([&] {
     const auto manifest = read_manifest(folder);
-    auto problem = verify_share(folder, manifest, 0, 1);
-    if (problem.empty()) verified_state(folder, manifest);
-    return problem;
-  } catch (const Error& e) {
-    return e.what();
-  }
+    verify_share(folder, manifest, 0, 1);
+    verified_state(folder, manifest);
+  });
 }
 
 State load(const comm::Communicator& comm, const std::string& folder, const std::vector<Slab>& slabs, bool verified) {
-  const auto manifest = share_manifest(comm, folder);
-  if (!verified) {
-    const auto problem = verify_together(comm, folder, manifest);
-    if (!problem.empty()) {
-      throw Error(ExitCode::file, "damaged checkpoint: " + problem,
-                  "use an earlier one; --resume auto finds the newest that is whole")
-          .as_agreed();
-    }
-  }
+  Manifest manifest;
+  const auto problem = verify_together(comm, folder, manifest, 0, !verified);
+  if (!problem.empty())
+    throw Error(ExitCode::file, "this checkpoint cannot be used: " + problem,
+                "name another one; --resume auto finds the newest that is whole")
+        .as_agreed();
   State state;
   comm::agree(comm, "reading the checkpoint's state", [&] {
     if (comm.is_root()) state = verified_state(folder, manifest);
@@ -191,6 +161,43 @@ State load(const comm::Communicator& comm, const std::string& folder, const std:
     for (const auto& slab : slabs) read_slab(file, folder, manifest, slab);
   });
   return state;
+}
+
+void rehearse(const comm::Communicator& comm, const std::string& run_dir) {
+  // If checkpoints/ is a link, rehearse where it leads.
+  const auto home = checkpoints_folder(run_dir);
+  const fs::path scratch = (fs::is_symlink(home) ? home : fs::path(run_dir)) / ".rehearsal";
+  const auto remove = [&] {
+    std::error_code ec;
+    if (comm.is_root()) fs::remove_all(scratch, ec);
+  };
+  auto written = row_of(comm.rank());
+  const auto n = static_cast<std::int64_t>(written.size());
+  const auto slab = [&](std::vector<float>& row, int place) {
+    return std::vector<Slab>{{"model", "rehearsal", {comm.size(), n}, row.data(), place * n, (place + 1) * n}};
+  };
+  State state;
+  state.update = 1;
+  state.ranks = comm.size();
+  state.method.tensors["rehearsal"] = {{n}, row_of(-1)};
+  try {
+    const auto folder = save(comm, scratch, slab(written, comm.rank()), state);
+    // Each rank reads what its neighbour wrote, since its own data might come from its own cache.
+    const int neighbour = (comm.rank() + 1) % comm.size();
+    std::vector<float> read(written.size());
+    const auto found = load(comm, folder, slab(read, neighbour));
+    comm::agree(comm, "checking the rehearsal of a checkpoint", [&] {
+      if (read != row_of(neighbour) || tensor_values(found) != tensor_values(state))
+        throw Error(ExitCode::file, fmt::format("a checkpoint written under {} reads back differently", run_dir),
+                    "this file system does not show one node what another has written: try another log.run_dir");
+    });
+  } catch (const Error& e) {
+    remove();
+    const Error failure(e.code(), fmt::format("rehearsal of a checkpoint failed: {}", e.what()), e.remedy());
+    throw e.agreed() ? failure.at(e.where()).as_agreed() : failure.at(e.where());
+  }
+  remove();
+  comm.barrier();
 }
 
 }  // namespace seer::checkpoint

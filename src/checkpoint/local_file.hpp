@@ -3,12 +3,7 @@
 // last; its presence means that the former is complete.
 #pragma once
 
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <string>
-#include <vector>
-
+#include "seer/base/error.hpp"
 #include "seer/checkpoint/checkpoint.hpp"
 
 namespace seer::checkpoint {
@@ -21,6 +16,7 @@ struct LocalSlab {
   std::vector<std::int64_t> shape;
   std::int64_t begin = 0, end = 0;
   std::uint64_t offset_bytes = 0;  ///< where element `begin` lies in the file
+  std::uint64_t bytes() const { return static_cast<std::uint64_t>(end - begin) * sizeof(float); }
 };
 
 struct LocalManifest {
@@ -39,40 +35,16 @@ LocalManifest parse_local_manifest(const std::string& text, const std::string& p
 std::string local_part(const std::string& folder, std::int64_t rank);
 /// Reads the manifest of `part` and compares it with the size of the file. Error(file).
 LocalManifest read_local_manifest(const std::string& part);
-/// Reads every byte. Returns "" or the first problem.
-std::string verify_local(const std::string& part);
 
-/// The contents of a rank's file, gathered piece by piece from the arguments' memory.
-class LocalContents {
- public:
-  /// Keeps pointers into all arguments.
-  LocalContents(const std::vector<Slab>& slabs, const std::vector<std::uint8_t>& state, const std::vector<float>& queue,
-                LocalManifest& manifest);
-  /// The next bytes of the file, at most kLocalPieceBytes; empty at its end. Adds their checksum to the manifest.
-  std::span<const std::byte> next();
-
- private:
-  void add(const void* data, std::uint64_t bytes);
-  LocalManifest& manifest_;
-  std::vector<std::span<const std::byte>> stretches_;
-  std::size_t stretch_ = 0, within_ = 0;
-  std::vector<std::byte> piece_;
-};
-
-/// A file being written. It remembers its first failure, so that the exchange with other ranks can run to its end.
-class LocalOutput {
- public:
-  explicit LocalOutput(std::string path);
-  ~LocalOutput();
-  LocalOutput(const LocalOutput&) = delete;
-  LocalOutput& operator=(const LocalOutput&) = delete;
-  void write(std::span<const std::byte> bytes);
-  /// Syncs. Error(file) if this or an earlier write failed.
-  void finish();
-
- private:
-  std::string path_;
-  int fd_ = -1, error_ = 0;
-};
+/// Does the step unless an earlier one has failed, and remembers its failure, so that the exchange with other ranks can
+/// run to its end.
+void attempt(std::optional<Error>& failure, const auto& step) {
+  if (failure) return;
+  try {
+    step();
+  } catch (const Error& e) {
+    failure = e;
+  }
+}
 
 }  // namespace seer::checkpoint

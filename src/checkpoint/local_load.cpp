@@ -5,12 +5,9 @@
 
 #include <algorithm>
 #include <map>
-#include <memory>
 #include <nlohmann/json.hpp>
 
 #include "local_file.hpp"
-#include "seer/base/error.hpp"
-#include "seer/checkpoint/folders.hpp"
 #include "seer/checkpoint/local.hpp"
 #include "seer/checkpoint/raw.hpp"
 #include "state.hpp"
@@ -71,59 +68,39 @@ std::vector<LocalManifest> manifests_of_all(const comm::Communicator& comm, cons
 // Checks that every wanted element is in some part, and that the tensors have the wanted shapes.
 void check_wishes(const std::vector<LocalManifest>& parts, const std::vector<Slab>& slabs) {
   std::map<Key, std::vector<const LocalSlab*>> offers;
-  for (const auto& part : parts) {
+  for (const auto& part : parts)
     for (const auto& slab : part.slabs) offers[{slab.group, slab.name}].push_back(&slab);
-  }
   for (const auto& slab : slabs) {
     std::int64_t found = 0;
     std::string other;
     for (const auto* offer : offers[{slab.group, slab.name}]) {
-      if (offer->shape != slab.shape) other = fmt::format("[{}]", fmt::join(offer->shape, ", "));
+      if (offer->shape != slab.shape) other = shape_text(offer->shape);
       found += std::max<std::int64_t>(0, std::min(offer->end, slab.end) - std::max(offer->begin, slab.begin));
     }
     const bool there = slab.begin == slab.end || found == slab.end - slab.begin;
     if (there && other.empty()) continue;
     throw Error(
         ExitCode::file,
-        fmt::format("the local copy has {} of /{}/{}, wanted shape [{}]", other.empty() ? "not all" : "shape " + other,
-                    slab.group, slab.name, fmt::join(slab.shape, ", ")),
+        fmt::format("the local copy has {} of /{}/{}, wanted shape {}", other.empty() ? "not all" : "shape " + other,
+                    slab.group, slab.name, shape_text(slab.shape)),
         "was it written with another [model] or [head]?");
   }
 }
 
-/// The parts on this rank's node. Each is opened when first read.
-class Parts {
- public:
-  explicit Parts(std::string folder) : folder_(std::move(folder)) {}
-  void read(std::size_t part, std::uint64_t offset, void* to, std::uint64_t bytes) {
-    auto& file = files_[part];
-    if (!file) file = std::make_unique<RawFile>(local_part(folder_, static_cast<std::int64_t>(part)) + ".bin");
-    file->read(offset, to, bytes);
-  }
-
- private:
-  std::string folder_;
-  std::map<std::size_t, std::unique_ptr<RawFile>> files_;
-};
-
 }  // namespace
 
 State LocalSets::load(const comm::Communicator& comm, const Found& set, const std::vector<Slab>& slabs) const {
-  const auto folder = fmt::format("{}/{}", folder_, folder_name(set.update));
+  const auto folder = set_folder(set.update);
   const auto parts = manifests_of_all(comm, nodes_, set, folder);
   comm::agree(comm, "looking through a local copy", [&] { check_wishes(parts, slabs); });
   const auto wishes = wishes_of_all(comm, slabs);
-  const auto has = [&](int node, std::size_t part) {
-    return std::find(set.nodes[part].begin(), set.nodes[part].end(), node) != set.nodes[part].end();
-  };
-  Parts files(folder);
   std::optional<Error> failure;
-  const auto attempt = [&](const auto& step) {
-    try {
-      step();
-    } catch (const Error& e) {
-      if (!failure) failure = e;
-    }
+  std::map<std::size_t, RawFile> files;  // parts on this rank's node, each opened when it is first read
+  const auto read = [&](std::size_t part, std::uint64_t offset, void* to, std::uint64_t bytes) {
+    attempt(failure, [&] {
+      const auto path = local_part(folder, static_cast<std::int64_t>(part)) + ".bin";
+      files.try_emplace(part, path).first->second.read(offset, to, bytes);
+    });
   };
 
   // All ranks go through the transfers in the same order. So both ranks of the first unfinished transfer can always
@@ -137,7 +114,7 @@ State LocalSets::load(const comm::Communicator& comm, const Found& set, const st
       for (const auto& wish : wanted->second) {
         const auto begin = std::max(slab.begin, wish.begin), end = std::min(slab.end, wish.end);
         if (begin >= end) continue;
-        const bool near = has(nodes_.node_of(wish.rank), p);
+        const bool near = std::ranges::find(set.nodes[p], nodes_.node_of(wish.rank)) != set.nodes[p].end();
         if (comm.rank() != wish.rank && (near || comm.rank() != sender)) continue;
         constexpr auto kPieceFloats = static_cast<std::int64_t>(kLocalPieceBytes / sizeof(float));
         for (auto at = begin; at < end; at += kPieceFloats) {
@@ -145,13 +122,13 @@ State LocalSets::load(const comm::Communicator& comm, const Found& set, const st
           const auto offset = slab.offset_bytes + static_cast<std::uint64_t>(at - slab.begin) * sizeof(float);
           const auto bytes = count * sizeof(float);
           if (near) {
-            attempt([&] { files.read(p, offset, wish.data + (at - wish.begin), bytes); });
+            read(p, offset, wish.data + (at - wish.begin), bytes);
           } else if (comm.rank() == wish.rank) {
             const comm::Incoming in{sender, std::as_writable_bytes(std::span(wish.data + (at - wish.begin), count))};
             comm::exchange(comm, {}, std::span(&in, 1));
           } else {
             staged.resize(count);
-            attempt([&] { files.read(p, offset, staged.data(), bytes); });
+            read(p, offset, staged.data(), bytes);
             const comm::Outgoing out{wish.rank, std::as_bytes(std::span(staged))};
             comm::exchange(comm, std::span(&out, 1), {});
           }
@@ -161,13 +138,11 @@ State LocalSets::load(const comm::Communicator& comm, const Found& set, const st
   }
 
   const int teller = nodes_.leader_of(set.nodes[0].front());
-  std::vector<std::uint8_t> packed(parts[0].state_bytes);
+  std::string packed(parts[0].state_bytes, '\0');
   std::vector<float> values(parts[0].queue_bytes / sizeof(float));
   if (comm.rank() == teller) {
-    attempt([&] {
-      files.read(0, 0, packed.data(), packed.size());
-      files.read(0, packed.size(), values.data(), parts[0].queue_bytes);
-    });
+    read(0, 0, packed.data(), packed.size());
+    read(0, packed.size(), values.data(), parts[0].queue_bytes);
   }
   comm::agree(comm, "reading a local copy", [&] {
     if (failure) throw Error(*failure);

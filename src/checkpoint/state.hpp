@@ -3,10 +3,7 @@
 // group of state.h5.
 #pragma once
 
-#include <cstdint>
 #include <span>
-#include <string>
-#include <vector>
 
 #include "seer/checkpoint/checkpoint.hpp"
 #include "seer/h5/file.hpp"
@@ -14,15 +11,13 @@
 namespace seer::checkpoint {
 
 /// Packs everything except the values of the method's tensors. Bit-exact.
-std::vector<std::uint8_t> pack(const State& state);
+std::string pack(const State& state);
 /// The inverse. Gives the method's tensors their sizes, but not their values.
-void unpack(const std::vector<std::uint8_t>& bytes, State& state);
+void unpack(const std::string& bytes, State& state);
 /// The values of the method's tensors, concatenated in the order of their names.
 std::vector<float> tensor_values(const State& state);
 /// The inverse, for an unpacked state. Error(file) if the number of values differs.
 void set_tensor_values(State& state, std::span<const float> values);
-/// Collective. Copies the root's state to every rank, bit for bit.
-void share(const comm::Communicator& comm, State& state);
 /// XXH3 of all values of the state, including the method's tensors and the configuration.
 std::uint64_t state_checksum(const State& state);
 /// Writes /state with its values, format, version, config and build. Serial.

@@ -5,9 +5,9 @@
 
 #include <algorithm>
 #include <climits>
+#include <numeric>
 #include <utility>
 
-#include "host_pointer.hpp"
 #include "record.hpp"
 #include "seer/base/error.hpp"
 
@@ -25,27 +25,14 @@ void check(int status, const char* call, std::source_location where) {
 namespace {
 
 MPI_Op mpi_op(Op op) {
-  switch (op) {
-    case Op::sum:
-      return MPI_SUM;
-    case Op::max:
-      return MPI_MAX;
-    case Op::min:
-      return MPI_MIN;
-  }
-  return MPI_SUM;
+  return op == Op::sum ? MPI_SUM : op == Op::max ? MPI_MAX : MPI_MIN;
 }
 
-// Long messages go in pieces: MPI 3 counts in ints, and Open MPI makes a copy of what it sums.
-template <class T>
-void all_reduce_pieces(MPI_Comm comm, std::span<T> values, MPI_Datatype type, Op op) {
-  constexpr std::size_t kPiece = Communicator::kStagingBytes / sizeof(T);
-  expect_host(values.data());
-  for (std::size_t at = 0; at < values.size(); at += kPiece) {
-    const auto count = std::min(kPiece, values.size() - at);
-    check(MPI_Allreduce(MPI_IN_PLACE, values.data() + at, static_cast<int>(count), type, mpi_op(op), comm),
-          "MPI_Allreduce");
-  }
+void check_groups(int ranks, int group_size) {
+  if (group_size >= 1 && ranks % group_size == 0) return;
+  throw Error(ExitCode::input, fmt::format("{} ranks cannot be divided into groups of {}", ranks, group_size),
+              "use a group size that divides the number of ranks")
+      .as_agreed();
 }
 
 }  // namespace
@@ -59,7 +46,15 @@ MpiSession::~MpiSession() {
   MPI_Finalize();
 }
 
+Communicator::Record::~Record() {
+  if (trace != nullptr) release(trace);
+  int finalized = 0;
+  MPI_Finalized(&finalized);
+  if (comm != MPI_COMM_NULL && finalized == 0) MPI_Comm_free(&comm);
+}
+
 Communicator::Communicator(MPI_Comm comm, std::string name) : comm_(comm), record_(std::make_shared<Record>()) {
+  record_->comm = comm;
   record_->name = std::move(name);
   check(MPI_Comm_set_errhandler(comm_, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
   check(MPI_Comm_rank(comm_, &rank_), "MPI_Comm_rank");
@@ -67,25 +62,6 @@ Communicator::Communicator(MPI_Comm comm, std::string name) : comm_(comm), recor
   if (size_ == 1) return;
   record_->trace = trace_of(comm_);
   rename(record_->trace, record_->name);
-}
-
-Communicator::Communicator(Communicator&& other) noexcept {
-  *this = std::move(other);
-}
-
-Communicator& Communicator::operator=(Communicator&& other) noexcept {
-  std::swap(comm_, other.comm_);
-  std::swap(rank_, other.rank_);
-  std::swap(size_, other.size_);
-  std::swap(record_, other.record_);
-  return *this;
-}
-
-Communicator::~Communicator() {
-  if (comm_ == MPI_COMM_NULL) return;
-  int finalized = 0;
-  MPI_Finalized(&finalized);
-  if (finalized == 0) MPI_Comm_free(&comm_);
 }
 
 Communicator Communicator::world() {
@@ -111,6 +87,11 @@ bool Communicator::only_plans(Kind kind, std::size_t bytes) const {
   return true;
 }
 
+std::optional<Mark> Communicator::enter(Kind kind, std::size_t bytes) const {
+  if (only_plans(kind, bytes)) return std::nullopt;
+  return std::optional<Mark>(std::in_place, record_->trace, name_of(kind), bytes);
+}
+
 device::Ledger* Communicator::ledger() const {
   return record_ ? record_->ledger : nullptr;
 }
@@ -134,35 +115,29 @@ Communicator Communicator::planned_part(int size, int node_ranks) const {
   return planned(size, node_ranks, *ledger()).named("part");
 }
 
-std::vector<Traffic> Communicator::traffic() const {
+const char* name_of(device::Message::Kind kind) {
   constexpr const char* names[] = {"all_reduce", "reduce_scatter", "all_gather", "broadcast", "barrier"};
+  return names[static_cast<std::size_t>(kind)];
+}
+
+std::vector<Traffic> Communicator::traffic() const {
   std::vector<Traffic> out;
   if (!record_) return out;
   for (std::size_t k = 0; k < record_->kinds.size(); ++k) {
     const auto& of_kind = record_->kinds[k];
-    if (of_kind.calls > 0) out.push_back({record_->name, names[k], size_, of_kind.calls, of_kind.bytes});
+    if (of_kind.calls == 0) continue;
+    out.push_back({record_->name, name_of(static_cast<Kind>(k)), size_, of_kind.calls, of_kind.bytes});
   }
   return out;
 }
 
 Communicator Communicator::split(int color) const {
-  ensure(ledger() == nullptr, "a planned communicator cannot tell the colors of other ranks");
+  ensure(ledger() == nullptr, "split() of a planned communicator: the colors of other ranks are not known");
   const Mark mark(record_->trace, "split", 0);
   MPI_Comm comm = MPI_COMM_NULL;
   check(MPI_Comm_split(comm_, color, rank_, &comm), "MPI_Comm_split");
   return Communicator(comm);
 }
-
-namespace {
-
-void check_groups(int ranks, int group_size) {
-  if (group_size >= 1 && ranks % group_size == 0) return;
-  throw Error(ExitCode::input, fmt::format("{} ranks cannot be cut into groups of {}", ranks, group_size),
-              "use a group size that divides the number of ranks")
-      .as_agreed();
-}
-
-}  // namespace
 
 Communicator Communicator::split_groups(int group_size) const {
   check_groups(size_, group_size);
@@ -189,35 +164,40 @@ Communicator Communicator::node() const {
 }
 
 void Communicator::barrier() const {
-  if (only_plans(Kind::barrier, 0)) return;
-  const Mark mark(record_->trace, "barrier", 0);
-  check(MPI_Barrier(comm_), "MPI_Barrier");
+  const auto mark = enter(Kind::barrier, 0);
+  if (mark) check(MPI_Barrier(comm_), "MPI_Barrier");
 }
 
+// Long messages go in pieces: MPI 3 counts in ints, and Open MPI makes a copy of what it sums.
+template <class T>
+void Communicator::all_reduce_pieces(std::span<T> values, MPI_Datatype type, Op op) const {
+  const auto mark = enter(Kind::all_reduce, values.size_bytes());
+  if (!mark) return;
+  expect_host(values.data());
+  constexpr std::size_t kPiece = kStagingBytes / sizeof(T);
+  for (std::size_t at = 0; at < values.size(); at += kPiece) {
+    const auto count = static_cast<int>(std::min(kPiece, values.size() - at));
+    check(MPI_Allreduce(MPI_IN_PLACE, values.data() + at, count, type, mpi_op(op), comm_), "MPI_Allreduce");
+  }
+}
 void Communicator::all_reduce(std::span<float> values, Op op) const {
-  if (only_plans(Kind::all_reduce, values.size_bytes())) return;
-  const Mark mark(record_->trace, "all_reduce", values.size_bytes());
-  all_reduce_pieces(comm_, values, MPI_FLOAT, op);
+  all_reduce_pieces(values, MPI_FLOAT, op);
 }
 void Communicator::all_reduce(std::span<double> values, Op op) const {
-  if (only_plans(Kind::all_reduce, values.size_bytes())) return;
-  const Mark mark(record_->trace, "all_reduce", values.size_bytes());
-  all_reduce_pieces(comm_, values, MPI_DOUBLE, op);
+  all_reduce_pieces(values, MPI_DOUBLE, op);
 }
 void Communicator::all_reduce(std::span<std::int64_t> values, Op op) const {
-  if (only_plans(Kind::all_reduce, values.size_bytes())) return;
-  const Mark mark(record_->trace, "all_reduce", values.size_bytes());
-  all_reduce_pieces(comm_, values, MPI_INT64_T, op);
+  all_reduce_pieces(values, MPI_INT64_T, op);
 }
 
 void Communicator::broadcast(void* data, std::size_t bytes, int root) const {
-  if (only_plans(Kind::broadcast, bytes)) return;
-  const Mark mark(record_->trace, "broadcast", bytes);
+  const auto mark = enter(Kind::broadcast, bytes);
+  if (!mark) return;
   expect_host(data);
   constexpr std::size_t kPiece = std::size_t{1} << 30;  // MPI 3 counts in ints
   for (std::size_t at = 0; at < bytes; at += kPiece) {
-    const auto count = std::min(kPiece, bytes - at);
-    check(MPI_Bcast(static_cast<char*>(data) + at, static_cast<int>(count), MPI_BYTE, root, comm_), "MPI_Bcast");
+    const auto count = static_cast<int>(std::min(kPiece, bytes - at));
+    check(MPI_Bcast(static_cast<char*>(data) + at, count, MPI_BYTE, root, comm_), "MPI_Bcast");
   }
 }
 
@@ -230,32 +210,28 @@ void Communicator::broadcast(std::string& text, int root) const {
 
 std::vector<std::string> Communicator::all_gather(const std::string& mine) const {
   const auto lengths = all_gather(static_cast<std::int64_t>(mine.size()));
-  std::vector<int> counts, places;
-  std::int64_t total = 0;
-  for (auto length : lengths) {
-    counts.push_back(static_cast<int>(length));
-    places.push_back(static_cast<int>(total));
-    total += length;
-  }
+  const auto total = std::accumulate(lengths.begin(), lengths.end(), std::int64_t{0});
   ensure(total <= INT_MAX, "all_gather of more than 2 GiB");
-  if (only_plans(Kind::all_gather, static_cast<std::size_t>(total))) return std::vector(lengths.size(), mine);
-  const Mark mark(record_->trace, "all_gather", static_cast<std::size_t>(total));
+  const auto mark = enter(Kind::all_gather, static_cast<std::size_t>(total));
+  if (!mark) return std::vector(lengths.size(), mine);
+  const std::vector<int> counts(lengths.begin(), lengths.end());
+  std::vector<int> places(counts.size());
+  std::exclusive_scan(counts.begin(), counts.end(), places.begin(), 0);
   std::string all(static_cast<std::size_t>(total), '\0');
   check(MPI_Allgatherv(mine.data(), static_cast<int>(mine.size()), MPI_BYTE, all.data(), counts.data(), places.data(),
                        MPI_BYTE, comm_),
         "MPI_Allgatherv");
   std::vector<std::string> out;
-  for (int r = 0; r < size_; ++r) {
+  for (std::size_t r = 0; r < counts.size(); ++r)
     out.push_back(all.substr(static_cast<std::size_t>(places[r]), static_cast<std::size_t>(counts[r])));
-  }
   return out;
 }
 
 void Communicator::all_gather(std::span<const float> mine, std::span<float> out) const {
   ensure(out.size() == mine.size() * static_cast<std::size_t>(size_), "all_gather: output of another size");
   ensure(mine.size() <= INT_MAX, "all_gather of more elements than MPI 3 can count");
-  if (only_plans(Kind::all_gather, out.size_bytes())) return;
-  const Mark mark(record_->trace, "all_gather", out.size_bytes());
+  const auto mark = enter(Kind::all_gather, out.size_bytes());
+  if (!mark) return;
   expect_host(mine.data());
   expect_host(out.data());
   const auto count = static_cast<int>(mine.size());
@@ -264,9 +240,8 @@ void Communicator::all_gather(std::span<const float> mine, std::span<float> out)
 
 std::vector<std::int64_t> Communicator::all_gather(std::int64_t mine) const {
   std::vector<std::int64_t> out(static_cast<std::size_t>(size_), mine);
-  if (only_plans(Kind::all_gather, out.size() * sizeof out[0])) return out;
-  const Mark mark(record_->trace, "all_gather", out.size() * sizeof out[0]);
-  check(MPI_Allgather(&mine, 1, MPI_INT64_T, out.data(), 1, MPI_INT64_T, comm_), "MPI_Allgather");
+  const auto mark = enter(Kind::all_gather, out.size() * sizeof out[0]);
+  if (mark) check(MPI_Allgather(&mine, 1, MPI_INT64_T, out.data(), 1, MPI_INT64_T, comm_), "MPI_Allgather");
   return out;
 }
 

@@ -7,17 +7,22 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <atomic>
 #include <csignal>
 #include <cstdio>
 #include <cstring>
+#include <exception>
 #include <filesystem>
+#include <new>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
+#include "seer/base/thread.hpp"
 #include "seer/comm/communicator.hpp"
+#include "seer/comm/progress.hpp"
 #include "seer/comm/stack.hpp"
 
 namespace seer::comm {
@@ -30,12 +35,6 @@ std::atomic<bool (*)()> may_spare{nullptr};
 char trace_path[4096] = "";
 char who[512] = "rank 0/1";
 
-void copy(char* to, std::size_t room, const std::string& text) {
-  const auto length = std::min(room - 1, text.size());
-  std::memcpy(to, text.data(), length);
-  to[length] = '\0';
-}
-
 void on_alarm(int) {
   const auto spare = may_spare.load();
   if (spare != nullptr && spare()) {
@@ -45,6 +44,13 @@ void on_alarm(int) {
   if (const char* text = last_words) [[maybe_unused]]
     const auto n = ::write(STDERR_FILENO, text, std::strlen(text));
   _exit(code);
+}
+
+[[noreturn]] void end_with(const std::string& message, int exit_code, std::span<void* const> frames) {
+  begin_ending(exit_code);
+  log::error(message);
+  write_trace(message.c_str(), frames);
+  end_all(exit_code);
 }
 
 }  // namespace
@@ -94,12 +100,12 @@ const char* identity() {
 }
 
 void know_identity() {
-  copy(who, sizeof who, fmt::format("rank {}/{} on {}", log::rank(), log::ranks(), log::host_name()));
+  *fmt::format_to_n(who, sizeof who - 1, "rank {}/{} on {}", log::rank(), log::ranks(), log::host_name()).out = '\0';
 }
 
 void leave_traces_in(const std::string& run_dir) {
   know_identity();
-  copy(trace_path, sizeof trace_path, fmt::format("{}/error.{}.txt", run_dir, log::rank()));
+  *fmt::format_to_n(trace_path, sizeof trace_path - 1, "{}/error.{}.txt", run_dir, log::rank()).out = '\0';
 }
 
 void forget_old_traces(const std::string& run_dir) {
@@ -122,14 +128,66 @@ void write_trace(const char* message, std::span<void* const> frames, const void*
   if (file < 0) return;
   (SafeText() << who << "\n").write_to(file);
   [[maybe_unused]] const auto n = ::write(file, message, std::strlen(message));
-  (SafeText() << "\n\nexecutable's build id " << build_id() << "\nstack (addr2line -Cfe FILE OFFSET tells lines):\n")
+  (SafeText() << "\n\nexecutable's build id " << build_id()
+              << "\nstack (addr2line -Cfe FILE OFFSET prints a frame's line):\n")
       .write_to(file);
-  if (frames.empty()) {
+  if (frames.empty())
     write_stack(file, context);
-  } else {
-    write_frames(file, frames.data(), static_cast<int>(frames.size()));
-  }
+  else
+    write_frames(file, frames);
   ::close(file);
+}
+
+std::thread start_watching_thread(const std::string& what, const std::function<void()>& run) {
+  sigset_t others, before;
+  sigfillset(&others);
+  for (const int signal : kCrashes) sigdelset(&others, signal);
+  pthread_sigmask(SIG_SETMASK, &others, &before);
+  auto thread = start_thread(what, run);
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  return thread;
+}
+
+void leave_trace_of(const Error& error) {
+  write_trace(error.message().c_str(), stack_of(error));
+}
+
+Error out_of_memory() {
+  return Error(ExitCode::device, "out of memory", "use more ranks, a smaller batch or a smaller model");
+}
+
+void agree(const Communicator& comm, const std::string& name, const std::function<void()>& phase) {
+  std::optional<Error> mine;
+  try {
+    phase();
+  } catch (const Error& e) {
+    mine = e;
+  } catch (const std::bad_alloc&) {
+    mine = out_of_memory();
+  } catch (const std::exception& e) {
+    mine = Error(ExitCode::internal, e.what());
+  }
+  // One reduction in the good case: the lowest failing rank, or size() if there is none.
+  const auto first = comm.all_reduce(std::int64_t{mine ? comm.rank() : comm.size()}, Op::min);
+  if (first == comm.size()) return;
+  const auto failures = comm.all_reduce(std::int64_t{mine ? 1 : 0}, Op::sum);
+  std::int64_t exit_code = mine ? static_cast<std::int64_t>(mine->code()) : 0;
+  std::string what = mine ? mine->what() : "", remedy = mine ? mine->remedy() : "";
+  std::string place = mine ? mine->where() : "";
+  const int root = static_cast<int>(first);
+  comm.broadcast(&exit_code, sizeof exit_code, root);
+  for (auto* text : {&what, &remedy, &place}) comm.broadcast(*text, root);
+  if (comm.size() > 1 && failures < comm.size())
+    what += fmt::format(" (rank {}; {} of {} ranks failed in: {})", root, failures, comm.size(), name);
+  throw Error(static_cast<ExitCode>(exit_code), what, remedy).at(place).as_agreed();
+}
+
+void die(const std::string& message, int exit_code) {
+  end_with(message, exit_code, {});
+}
+
+void die_of(const Error& error) {
+  end_with(error.message() + doing_text(), static_cast<int>(error.code()), stack_of(error));
 }
 
 }  // namespace seer::comm

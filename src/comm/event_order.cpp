@@ -17,9 +17,8 @@ EventOrder::~EventOrder() {
     } catch (...) {  // the next use of the device reports it
     }
   }
-  for (auto* spans : {&jobs_, &stalls_}) {
+  for (auto* spans : {&jobs_, &stalls_})
     for (const auto& span : *spans) give_back(span);
-  }
   for (const auto event : free_) source_->drop(event);
   source_->drop(ready_);
 }
@@ -32,9 +31,8 @@ EventOrder::Event EventOrder::take() {
 }
 
 void EventOrder::give_back(Span span) {
-  for (const auto event : {span.from, span.to}) {
+  for (const auto event : {span.from, span.to})
     if (event != nullptr) free_.push_back(event);
-  }
 }
 
 /// Collects the times of spans that the device has passed, and frees their events for reuse.

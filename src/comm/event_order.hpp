@@ -8,9 +8,11 @@
 #include <exception>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "fifo.hpp"
+#include "seer/device/device_queue.hpp"
 #include "seer/device/queue.hpp"
 
 namespace seer::comm {
@@ -20,6 +22,12 @@ class EventSource {
  public:
   enum class Lane : std::uint8_t { compute, aside };
   using Event = void*;
+  EventSource() = default;
+  /// If `beside`, jobs get a queue of high priority: a collective's few thread blocks come before the next kernel's
+  /// many, because other ranks wait for them.
+  EventSource(const device::Queue& compute, bool beside) : compute_(compute), aside_(compute) {
+    if (beside) aside_ = own_.emplace(device::DeviceQueue::Priority::high).queue();
+  }
   virtual ~EventSource() = default;
   virtual Event make() = 0;
   virtual void drop(Event event) noexcept = 0;
@@ -31,9 +39,16 @@ class EventSource {
   /// Time between two events that are reached.
   virtual double ms(Event from, Event to) = 0;
   /// The queue where jobs put their work.
-  virtual device::Queue aside() const = 0;
+  const device::Queue& aside() const { return aside_; }
   /// Blocks the caller until the aside queue is empty.
-  virtual void finish() = 0;
+  virtual void finish() { aside_.wait(); }
+
+ protected:
+  const device::Queue& queue(Lane lane) const { return lane == Lane::compute ? compute_ : aside_; }
+
+ private:
+  device::Queue compute_, aside_;
+  std::optional<device::DeviceQueue> own_;
 };
 
 /// One thread only.

@@ -15,6 +15,7 @@ class Fifo {
   std::size_t size() const { return items_.size() - first_; }
   T& front() { return items_[first_]; }
   T& operator[](std::size_t i) { return items_[first_ + i]; }
+  void reserve(std::size_t items) { items_.reserve(items); }
   void push_back(T item) {
     // Reuse the places of removed items before allocating more.
     if (items_.size() == items_.capacity() && first_ > 0) {

@@ -30,17 +30,9 @@ constexpr Launcher kLaunchers[] = {
     {"", "PALS_RANKID", "PALS (mpiexec of Cray)", kMpirun},
     {"", "ALPS_APP_PE", "aprun", kMpirun},
     {"SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "srun",
-     "use srun --mpi=pmix (srun --mpi=list names what this Slurm has), or mpirun inside the job"},
+     "use srun --mpi=pmix (srun --mpi=list shows what this Slurm supports), or mpirun inside the job"},
     {"", "PMIX_RANK", "a launcher with PMIx", kMpirun},
 };
-
-/// -1 if the variable is not set or is not a number.
-int number(const char* text) {
-  int value = -1;
-  const std::string_view all = text != nullptr ? text : "";
-  const auto [end, error] = std::from_chars(all.data(), all.data() + all.size(), value);
-  return error == std::errc() && end == all.data() + all.size() ? value : -1;
-}
 
 std::string mpi_library() {
   char text[MPI_MAX_LIBRARY_VERSION_STRING] = "";
@@ -52,6 +44,13 @@ std::string mpi_library() {
 
 }  // namespace
 
+int number(const char* text) {
+  int value = -1;
+  const std::string_view all = text != nullptr ? text : "";
+  const auto [end, error] = std::from_chars(all.data(), all.data() + all.size(), value);
+  return error == std::errc() && end == all.data() + all.size() ? value : -1;
+}
+
 std::optional<ForeignLaunch> foreign_launch(const device::Environment& environment) {
   for (const auto& launcher : kLaunchers) {
     const int size = *launcher.size != '\0' ? number(environment(launcher.size)) : -1;
@@ -62,7 +61,7 @@ std::optional<ForeignLaunch> foreign_launch(const device::Environment& environme
     return ForeignLaunch{
         Error(
             ExitCode::input,
-            fmt::format("{} started {} processes ({}), but MPI ({}) finds this one alone", launcher.name,
+            fmt::format("{} started {} processes ({}), but MPI ({}) knows only this one", launcher.name,
                         size > 1 ? std::to_string(size) : "several", which, mpi_library()),
             fmt::format("{}; to run independent processes, each with its own files, unset {}", launcher.remedy, which)),
         rank < 1 || size < 1};
@@ -72,11 +71,10 @@ std::optional<ForeignLaunch> foreign_launch(const device::Environment& environme
 
 std::string launch_hint(const device::Environment& environment) {
 #if defined(OPEN_MPI)
-  for (const char* known : {"PMIX_NAMESPACE", "OMPI_COMM_WORLD_SIZE"}) {
+  for (const char* known : {"PMIX_NAMESPACE", "OMPI_COMM_WORLD_SIZE"})
     if (environment(known) != nullptr) return "";
-  }
   if (environment("SLURM_STEP_ID") == nullptr || number(environment("SLURM_PROCID")) != 0) return "";
-  return "note: srun started this without PMIx; should Open MPI fail to start now, use srun --mpi=pmix, or mpirun";
+  return "note: srun started this process without PMIx; if Open MPI now fails to start, use srun --mpi=pmix or mpirun";
 #else
   static_cast<void>(environment);
   return "";

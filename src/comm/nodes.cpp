@@ -4,13 +4,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 #include <climits>
 #include <cstdlib>
-#include <cstring>
+#include <map>
 
 #include "record.hpp"
 #include "seer/base/error.hpp"
+#include "seer/comm/launcher.hpp"
 
 namespace seer::comm {
 namespace {
@@ -21,12 +21,9 @@ constexpr int kTag = 4711;
 int simulated_ranks() {
   const char* text = std::getenv("SEER_RANKS_PER_NODE");
   if (text == nullptr) return 0;
-  int ranks = 0;
-  const char* end = text + std::strlen(text);
-  const auto [stop, error] = std::from_chars(text, end, ranks);
-  if (error == std::errc() && stop == end && ranks > 0) return ranks;
-  throw Error(ExitCode::input, fmt::format("SEER_RANKS_PER_NODE is \"{}\", wanted a number of ranks", text),
-              "unset it, except to let several nodes be played on one machine");
+  if (const int ranks = number(text); ranks > 0) return ranks;
+  throw Error(ExitCode::input, fmt::format("SEER_RANKS_PER_NODE is \"{}\"; it must be a positive number", text),
+              "unset it; it only serves to simulate several nodes on one machine");
 }
 
 }  // namespace
@@ -34,50 +31,34 @@ int simulated_ranks() {
 Nodes::Nodes(const Communicator& comm) {
   int simulated = 0;
   agree(comm, "finding the nodes", [&] { simulated = simulated_ranks(); });
-  std::int64_t first = comm.rank();
-  if (simulated > 0) {
-    first -= first % simulated;
-  } else {
-    first = comm.node().all_reduce(first, Op::min);
+  const std::int64_t me = comm.rank();
+  const auto first = simulated > 0 ? me - me % simulated : comm.node().all_reduce(me, Op::min);
+  std::map<std::int64_t, int> nodes;  // by first rank
+  for (const auto first_of_rank : comm.all_gather(first)) {
+    const auto node = nodes.try_emplace(first_of_rank, count()).first->second;
+    if (node == count()) ranks_.emplace_back();
+    ranks_[static_cast<std::size_t>(node)].push_back(static_cast<int>(node_of_.size()));
+    node_of_.push_back(node);
   }
-  const auto firsts = comm.all_gather(first);
-  std::vector<std::int64_t> distinct;  // the first rank of each node, ascending
-  for (int rank = 0; rank < comm.size(); ++rank) {
-    if (firsts[static_cast<std::size_t>(rank)] == rank) distinct.push_back(rank);
-  }
-  ranks_.resize(distinct.size());
-  for (int rank = 0; rank < comm.size(); ++rank) {
-    const auto at = std::lower_bound(distinct.begin(), distinct.end(), firsts[static_cast<std::size_t>(rank)]);
-    node_of_.push_back(static_cast<int>(at - distinct.begin()));
-    ranks_[static_cast<std::size_t>(node_of_.back())].push_back(rank);
-  }
-}
-
-int Nodes::place_of(int rank) const {
-  const auto& ranks = ranks_of(node_of(rank));
-  return static_cast<int>(std::lower_bound(ranks.begin(), ranks.end(), rank) - ranks.begin());
 }
 
 int Nodes::partner_of(int rank) const {
   if (count() == 1) return rank;
+  const auto& here = ranks_of(node_of(rank));
+  const auto place = static_cast<std::size_t>(std::ranges::lower_bound(here, rank) - here.begin());
   const auto& next = ranks_of((node_of(rank) + 1) % count());
-  return next[static_cast<std::size_t>(place_of(rank)) % next.size()];
+  return next[place % next.size()];
 }
 
 void exchange(const Communicator& comm, std::span<const Outgoing> out, std::span<const Incoming> in) {
   std::vector<MPI_Request> requests;
-  for (const auto& [from, bytes] : in) {
+  const auto start = [&](const auto& call, auto bytes, int rank, const char* name) {
     ensure(bytes.size() <= INT_MAX, "a message of more bytes than MPI 3 can count");
-    check(MPI_Irecv(bytes.data(), static_cast<int>(bytes.size()), MPI_BYTE, from, kTag, comm.mpi(),
-                    &requests.emplace_back()),
-          "MPI_Irecv");
-  }
-  for (const auto& [to, bytes] : out) {
-    ensure(bytes.size() <= INT_MAX, "a message of more bytes than MPI 3 can count");
-    check(MPI_Isend(bytes.data(), static_cast<int>(bytes.size()), MPI_BYTE, to, kTag, comm.mpi(),
-                    &requests.emplace_back()),
-          "MPI_Isend");
-  }
+    const auto count = static_cast<int>(bytes.size());
+    check(call(bytes.data(), count, MPI_BYTE, rank, kTag, comm.mpi(), &requests.emplace_back()), name);
+  };
+  for (const auto& [from, bytes] : in) start(MPI_Irecv, bytes, from, "MPI_Irecv");
+  for (const auto& [to, bytes] : out) start(MPI_Isend, bytes, to, "MPI_Isend");
   check(MPI_Waitall(static_cast<int>(requests.size()), requests.data(), MPI_STATUSES_IGNORE), "MPI_Waitall");
 }
 

@@ -5,6 +5,7 @@
 #include <elf.h>
 #include <execinfo.h>
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <link.h>
 #include <sys/auxv.h>
 #include <ucontext.h>
@@ -12,6 +13,7 @@
 
 #include <atomic>
 #include <cerrno>
+#include <charconv>
 #include <chrono>
 #include <csignal>
 #include <cstring>
@@ -41,13 +43,8 @@ int read_build_id(dl_phdr_info* info, std::size_t, void*) {
       const char* const name = at + sizeof note;
       const char* const id = name + (note.n_namesz + 3) / 4 * 4;
       if (note.n_type == NT_GNU_BUILD_ID && note.n_descsz <= 64) {
-        constexpr const char* digits = "0123456789abcdef";
-        for (unsigned b = 0; b < note.n_descsz; ++b) {
-          const auto byte = static_cast<unsigned char>(id[b]);
-          executable_id[2 * b] = digits[byte >> 4];
-          executable_id[2 * b + 1] = digits[byte & 15];
-        }
-        executable_id[2 * note.n_descsz] = '\0';
+        const auto* const bytes = reinterpret_cast<const unsigned char*>(id);
+        *fmt::format_to(executable_id, "{:02x}", fmt::join(bytes, bytes + note.n_descsz, "")) = '\0';
         return 1;
       }
       at = id + (note.n_descsz + 3) / 4 * 4;
@@ -91,9 +88,8 @@ bool follows_call(int memory, std::uintptr_t address) {
   unsigned char code[7];
   if (pread(memory, code, sizeof code, static_cast<off_t>(address - sizeof code)) != sizeof code) return false;
   if (code[2] == 0xe8) return true;
-  for (int length = 2; length <= 7; ++length) {  // ff /2: through a register or memory
+  for (int length = 2; length <= 7; ++length)  // ff /2: through a register or memory
     if (code[7 - length] == 0xff && (code[8 - length] >> 3 & 7) == 2) return true;
-  }
   return false;
 }
 
@@ -109,9 +105,8 @@ std::uintptr_t interrupted_stack(int memory, const void* context) {
   std::uintptr_t words[64];
   for (std::uintptr_t at = place; at < place + (16 << 10); at += sizeof words) {
     if (pread(memory, words, sizeof words, static_cast<off_t>(at)) != static_cast<ssize_t>(sizeof words)) break;
-    for (const auto word : words) {
+    for (const auto word : words)
       if (on_main_stack(word)) return word & ~std::uintptr_t{7};
-    }
   }
   return place;
 }
@@ -150,27 +145,15 @@ SafeText& SafeText::operator<<(const char* text) {
 }
 
 SafeText& SafeText::operator<<(std::int64_t value) {
-  char digits[24];
-  char* at = digits + sizeof digits - 1;
-  *at = '\0';
-  auto rest = value < 0 ? std::uint64_t{0} - static_cast<std::uint64_t>(value) : static_cast<std::uint64_t>(value);
-  do {
-    *--at = static_cast<char>('0' + rest % 10);
-    rest /= 10;
-  } while (rest > 0);
-  if (value < 0) *--at = '-';
-  return *this << at;
+  char digits[24] = "";
+  std::to_chars(std::begin(digits), std::end(digits), value);
+  return *this << digits;
 }
 
 SafeText& SafeText::hex(std::uintptr_t value) {
-  char digits[24];
-  char* at = digits + sizeof digits - 1;
-  *at = '\0';
-  do {
-    *--at = "0123456789abcdef"[value & 15];
-    value >>= 4;
-  } while (value > 0);
-  return *this << "0x" << at;
+  char digits[24] = "";
+  std::to_chars(std::begin(digits), std::end(digits), value, 16);
+  return *this << "0x" << digits;
 }
 
 void SafeText::write_to(int file) const {
@@ -192,19 +175,18 @@ const char* build_id() {
   return executable_id;
 }
 
-void write_frames(int file, void* const* frames, int depth) {
-  for (int i = 0; i < depth; ++i) write_frame(file, i, frames[i]);
+void write_frames(int file, std::span<void* const> frames) {
+  for (int number = 0; void* const at : frames) write_frame(file, number++, at);
 }
 
 void write_stack(int file, [[maybe_unused]] const void* context) {
   void* frames[kMostFrames];
   const int depth = backtrace(frames, kMostFrames);
-  write_frames(file, frames, depth);
+  write_frames(file, {frames, static_cast<std::size_t>(depth)});
 #if defined(__x86_64__)
   Dl_info info{};
-  if (context != nullptr && depth > 0 && dladdr(frames[depth - 1], &info) == 0) {
+  if (context != nullptr && depth > 0 && dladdr(frames[depth - 1], &info) == 0)
     write_return_addresses(file, depth, context);
-  }
 #endif
 }
 
@@ -216,9 +198,8 @@ bool write_stack_of(pthread_t thread, const std::string& path) {
   wanted_in = file;
   bool sent = pthread_kill(thread, stack_signal()) == 0;
   const auto until = std::chrono::steady_clock::now() + kAnswer;
-  while (sent && !answered && std::chrono::steady_clock::now() < until) {
+  while (sent && !answered && std::chrono::steady_clock::now() < until)
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
-  }
   // Take the request back. If the thread is writing at this moment, the file stays open.
   const bool taken_back = wanted_in.exchange(-1) >= 0;
   if (taken_back || answered) ::close(file);

@@ -8,7 +8,6 @@
 #include <mutex>
 #include <thread>
 #include <utility>
-#include <vector>
 
 #include "event_order.hpp"
 #include "seer/base/clock.hpp"
@@ -16,21 +15,11 @@
 #include "seer/base/thread.hpp"
 
 namespace seer::comm {
-namespace {
-
-bool many_threads_may_call() {
-  int level = MPI_THREAD_SINGLE;
-  MPI_Query_thread(&level);
-  return level == MPI_THREAD_MULTIPLE;
-}
-
-}  // namespace
 
 struct Stream::Impl {
   std::mutex mutex;
   std::condition_variable posted, finished;
-  std::vector<std::function<void()>> jobs;  ///< pending from `next` on; cleared when all have run, so its memory stays
-  std::size_t next = 0;
+  Fifo<std::function<void()>> jobs;
   Ticket given = 0, done = 0;
   std::exception_ptr error;
   double busy_ms = 0;
@@ -40,7 +29,7 @@ struct Stream::Impl {
   std::unique_ptr<EventOrder> order;  ///< on a device
 
   /// Call with the lock held; it is released while the job runs. After an error, later jobs do not run.
-  void run(std::function<void()> job, std::unique_lock<std::mutex>& lock) {
+  void run(const std::function<void()>& job, std::unique_lock<std::mutex>& lock) {
     const bool skip = error != nullptr;
     lock.unlock();
     const Clock clock;
@@ -61,14 +50,11 @@ struct Stream::Impl {
   void loop() {
     std::unique_lock lock(mutex);
     for (;;) {
-      posted.wait(lock, [this] { return stop || next < jobs.size(); });
-      if (next == jobs.size()) return;
-      auto job = std::move(jobs[next++]);
-      if (next == jobs.size()) {
-        jobs.clear();
-        next = 0;
-      }
-      run(std::move(job), lock);
+      posted.wait(lock, [this] { return stop || !jobs.empty(); });
+      if (jobs.empty()) return;
+      const auto job = std::move(jobs.front());
+      jobs.pop_front();
+      run(job, lock);
     }
   }
 };
@@ -81,9 +67,10 @@ Stream::Stream(bool threaded, device::Ledger* ledger, const device::Queue& compu
   if (!threaded) return;
   impl_->ledger = ledger;
   impl_->jobs.reserve(1024);  // more than an update posts
-  if (ledger == nullptr && many_threads_may_call()) {
+  int level = MPI_THREAD_SINGLE;
+  MPI_Query_thread(&level);
+  if (ledger == nullptr && level == MPI_THREAD_MULTIPLE)
     impl_->thread = start_thread("a thread beside the training", [impl = impl_.get()] { impl->loop(); });
-  }
 }
 
 Stream::~Stream() {
@@ -114,7 +101,7 @@ Stream::Ticket Stream::post(std::function<void()> job) {
     impl_->jobs.push_back(std::move(job));
     impl_->posted.notify_one();
   } else {
-    impl_->run(std::move(job), lock);
+    impl_->run(job, lock);
   }
   return ticket;
 }
@@ -135,12 +122,7 @@ bool Stream::done(Ticket ticket) const {
 
 void Stream::wait_all() {
   if (impl_->order) return impl_->order->wait_all();
-  Ticket last = 0;
-  {
-    const std::lock_guard lock(impl_->mutex);
-    last = impl_->given;
-  }
-  wait(last);
+  wait(impl_->given);
 }
 
 double Stream::take_busy_ms() {

@@ -1,26 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "seer/config/machine.hpp"
 
-#include <fmt/format.h>
-
-#define TOML_EXCEPTIONS 1
-#include <toml++/toml.h>
-
-#include <algorithm>
 #include <cmath>
-#include <fstream>
-#include <functional>
 #include <sstream>
 
-#include "seer/base/error.hpp"
-#include "seer/base/utf8.hpp"
+#include "schema.hpp"
+#include "toml_file.hpp"
 
 namespace seer::config {
 namespace {
 
-struct Key {
-  const char* section;  ///< "" : top level
-  const char* name;
+struct Number {
+  const char* path;
   double* value;
   double lowest = 0, highest = 1e30;
   bool needed = true;
@@ -29,194 +20,145 @@ struct Key {
 constexpr double kMostBytes = 1e18;  // byte counts are converted to integers
 
 /// Every number of a machine, in the order of the file.
-std::vector<Key> keys_of(Machine& m) {
-  return {{"memory", "rank_bytes", &m.rank_bytes, 1, kMostBytes},
-          {"memory", "reserved_bytes", &m.reserved_bytes, 0, kMostBytes},
-          {"memory", "bytes_per_s", &m.bytes_per_s, 1},
-          {"memory", "efficiency", &m.efficiency, 1e-3, 2},
-          {"memory", "cache_bytes", &m.cache_bytes, 0, kMostBytes, false},
-          {"memory", "cache_speedup", &m.cache_speedup, 0.1, 1000, false},
-          {"memory", "half_speedup", &m.half_speedup, 0.01, 100, false},
-          {"memory", "launch_s", &m.launch_s, 0, 1},
-          {"memory", "host_link_bytes_per_s", &m.host_link_bytes_per_s, 1, 1e30, false},
-          {"peak", "fp32", &m.fp32, 1},
-          {"peak", "bf16", &m.bf16, 1},
-          {"peak", "fp16_o1", &m.fp16_o1, 1},
-          {"network.node", "latency_s", &m.node.latency_s, 0, 1},
-          {"network.node", "bytes_per_s", &m.node.bytes_per_s, 1},
-          {"network.cluster", "latency_s", &m.cluster.latency_s, 0, 1},
-          {"network.cluster", "bytes_per_s", &m.cluster.bytes_per_s, 1},
-          {"network", "overlap", &m.overlap, 0, 1, false},
-          {"network", "reduce_scatter_speedup", &m.reduce_scatter_speedup, 0.01, 100, false},
-          {"network", "straggle", &m.straggle, 0, 100, false},
-          {"network", "meeting_s", &m.meeting_s, 0, 1, false},
-          {"storage", "read_bytes_per_s", &m.read_bytes_per_s, 1},
-          {"storage", "write_bytes_per_s", &m.write_bytes_per_s, 1},
-          {"data", "decode_pixels_per_s", &m.decode_pixels_per_s, 1},
-          {"data", "crop_pixels_per_s", &m.crop_pixels_per_s, 1},
-          {"data", "mean_image_pixels", &m.mean_image_pixels, 1},
-          {"data", "mean_image_bytes", &m.mean_image_bytes, 1, kMostBytes},
-          {"data", "reader_cores", &m.reader_cores, 0, 1e6, false},
-          {"data", "measured", &m.data_measured, 0, 1, false},
-          {"failures", "per_node_per_day", &m.failures_per_node_per_day, 0, 1000}};
+std::vector<Number> numbers_of(Machine& m) {
+  return {{"memory.rank_bytes", &m.rank_bytes, 1, kMostBytes},
+          {"memory.reserved_bytes", &m.reserved_bytes, 0, kMostBytes},
+          {"memory.bytes_per_s", &m.bytes_per_s, 1},
+          {"memory.efficiency", &m.efficiency, 1e-3, 2},
+          {"memory.cache_bytes", &m.cache_bytes, 0, kMostBytes, false},
+          {"memory.cache_speedup", &m.cache_speedup, 0.1, 1000, false},
+          {"memory.half_speedup", &m.half_speedup, 0.01, 100, false},
+          {"memory.launch_s", &m.launch_s, 0, 1},
+          {"memory.host_link_bytes_per_s", &m.host_link_bytes_per_s, 1, 1e30, false},
+          {"peak.fp32", &m.fp32, 1},
+          {"peak.bf16", &m.bf16, 1},
+          {"peak.fp16_o1", &m.fp16_o1, 1},
+          {"network.node.latency_s", &m.node.latency_s, 0, 1},
+          {"network.node.bytes_per_s", &m.node.bytes_per_s, 1},
+          {"network.cluster.latency_s", &m.cluster.latency_s, 0, 1},
+          {"network.cluster.bytes_per_s", &m.cluster.bytes_per_s, 1},
+          {"network.overlap", &m.overlap, 0, 1, false},
+          {"network.reduce_scatter_speedup", &m.reduce_scatter_speedup, 0.01, 100, false},
+          {"network.straggle", &m.straggle, 0, 100, false},
+          {"network.meeting_s", &m.meeting_s, 0, 1, false},
+          {"storage.read_bytes_per_s", &m.read_bytes_per_s, 1},
+          {"storage.write_bytes_per_s", &m.write_bytes_per_s, 1},
+          {"data.decode_pixels_per_s", &m.decode_pixels_per_s, 1},
+          {"data.crop_pixels_per_s", &m.crop_pixels_per_s, 1},
+          {"data.mean_image_pixels", &m.mean_image_pixels, 1},
+          {"data.mean_image_bytes", &m.mean_image_bytes, 1, kMostBytes},
+          {"data.reader_cores", &m.reader_cores, 0, 1e6, false},
+          {"data.measured", &m.data_measured, 0, 1, false},
+          {"failures.per_node_per_day", &m.failures_per_node_per_day, 0, 1000}};
 }
 
-std::string path_of(const char* section, const char* name) {
-  return *section == 0 ? name : fmt::format("{}.{}", section, name);
-}
-
+/// Reads keys of one table, and knows afterwards which nobody has read. In messages, paths begin with `prefix`.
 class Reader {
  public:
-  Reader(const toml::table& root, std::string file) : root_(root), file_(std::move(file)) {}
+  Reader(const toml::table& table, std::string file, std::string prefix, std::vector<std::string>& errors)
+      : table_(table), file_(std::move(file)), prefix_(std::move(prefix)), errors_(errors) {}
 
-  void number(const toml::table& table, const char* name, const std::string& path, double& value, double lowest,
-              double highest, bool needed) {
-    known_.push_back(path);
-    const auto* node = table.get(name);
-    if (node == nullptr) {
-      if (needed) complain(0, fmt::format("{} is missing", path));
-      return;
-    }
-    const auto found = node->value<double>();
-    if (!found || !(*found >= lowest && *found <= highest)) {
-      complain(node->source().begin.line, fmt::format("{}: wanted a number from {:g} to {:g}", path, lowest, highest));
-      return;
-    }
-    value = *found;
+  void number(const std::string& path, double& value, double lowest, double highest, bool needed = true) {
+    read<double>(path, value, needed, fmt::format("a number from {:g} to {:g}", lowest, highest),
+                 [&](double found) { return found >= lowest && found <= highest; });
   }
-
-  void count(const toml::table& table, const char* name, std::int64_t& value) {
+  void count(const std::string& path, std::int64_t& value) {
     constexpr double kMost = 1e6;
     double found = 1;
-    number(table, name, name, found, 1, kMost, true);
+    read<double>(path, found, true, fmt::format("a whole number from 1 to {:g}", kMost),
+                 [&](double x) { return x >= 1 && x <= kMost && x == std::floor(x); });
     value = static_cast<std::int64_t>(found);
-    if (found == std::floor(found)) return;
-    complain(table.get(name)->source().begin.line,
-             fmt::format("{}: wanted a whole number from 1 to {:g}", name, kMost));
   }
-
-  void text(const toml::table& table, const char* name, const std::string& path, std::string& value,
-            const std::vector<std::string>& allowed, bool needed) {
-    known_.push_back(path);
-    const auto* node = table.get(name);
-    if (node == nullptr) {
-      if (needed) complain(0, fmt::format("{} is missing", path));
-      return;
-    }
-    const auto found = node->value<std::string>();
-    if (!found || (!allowed.empty() && std::find(allowed.begin(), allowed.end(), *found) == allowed.end())) {
-      complain(node->source().begin.line,
-               fmt::format("{}: wanted {}", path,
-                           allowed.empty() ? "a text" : "one of " + fmt::format("{}", fmt::join(allowed, ", "))));
-      return;
-    }
-    value = *found;
-  }
-
-  const toml::table& section(const std::string& path) {
-    const toml::table* at = &root_;
-    std::istringstream parts(path);
-    static const toml::table kEmpty;
-    for (std::string part; std::getline(parts, part, '.');) {
-      known_.push_back(part);
-      const auto* next = at->get(part);
-      if (next == nullptr || next->as_table() == nullptr) return kEmpty;
-      at = next->as_table();
-    }
-    return *at;
+  void text(const std::string& path, std::string& value, const std::vector<std::string>& allowed, bool needed = true) {
+    read<std::string>(path, value, needed,
+                      allowed.empty() ? "a text" : fmt::format("one of {}", fmt::join(allowed, ", ")),
+                      [&](const std::string& found) { return allowed.empty() || contains(allowed, found); });
   }
 
   void known(const std::string& path) { known_.push_back(path); }
-  void unknown_keys(const toml::table& table, const std::string& prefix) {
-    for (const auto& [key, node] : table) {
-      const std::string path = prefix.empty() ? std::string(key.str()) : prefix + "." + std::string(key.str());
-      if (const auto* inner = node.as_table()) {
-        unknown_keys(*inner, path);
-      } else if (std::find(known_.begin(), known_.end(), path) == known_.end()) {
-        complain(key.source().begin.line, fmt::format("{} is not known", path));
-      }
-    }
-  }
+  void refuse_others() { refuse_others(table_, ""); }
 
-  void complain(std::size_t line, const std::string& what) {
-    errors_.push_back(line == 0 ? fmt::format("{}: {}", file_, what) : fmt::format("{}:{}: {}", file_, line, what));
-  }
-  void finish() const {
-    if (errors_.empty()) return;
-    throw Error(ExitCode::input, fmt::format("{}", fmt::join(errors_, "\n")),
-                "inputs/machines/ has complete machine files; `seer plan --calibrate FILE` writes one");
+  void complain(const toml::node* node, const std::string& what) {
+    errors_.push_back(node == nullptr ? fmt::format("{}: {}", file_, what)
+                                      : fmt::format("{}:{}: {}", file_, node->source().begin.line, what));
   }
 
  private:
-  const toml::table& root_;
-  std::string file_;
-  std::vector<std::string> known_, errors_;
-};
-
-void read_rates(Reader& reader, const toml::table& root, Machine& machine) {
-  reader.known("rates");
-  const auto* node = root.get("rates");
-  const auto* list = node == nullptr ? nullptr : node->as_array();
-  if (list == nullptr || list->empty()) {
-    reader.complain(0, "no [[rates]]: wanted the achieved share of the peak for pointwise, grouped, dense and gemm");
-    return;
+  template <class T>
+  void read(const std::string& path, T& value, bool needed, const std::string& wanted, const auto& good) {
+    known(path);
+    const auto* node = table_.at_path(path).node();
+    const auto found = node == nullptr ? std::nullopt : node->template value<T>();
+    if (found && good(*found))
+      value = *found;
+    else if (node != nullptr)
+      complain(node, fmt::format("{}{}: wanted {}", prefix_, path, wanted));
+    else if (needed)
+      complain(nullptr, fmt::format("{}{} is missing", prefix_, path));
   }
-  for (const auto& entry : *list) {
-    const auto* table = entry.as_table();
-    if (table == nullptr) {
-      reader.complain(entry.source().begin.line, "rates: wanted tables, [[rates]]");
-      continue;
+  void refuse_others(const toml::table& table, const std::string& parent) {
+    for (const auto& [key, node] : table) {
+      const auto path = parent + std::string(key.str());
+      if (const auto* inner = node.as_table())
+        refuse_others(*inner, path + ".");
+      else if (!contains(known_, path))
+        complain(&node, fmt::format("{}{} is not known", prefix_, path));
     }
-    MachineRate rate;
-    reader.text(*table, "kind", "rates.kind", rate.kind, {"pointwise", "grouped", "dense", "gemm"}, true);
-    reader.text(*table, "precision", "rates.precision", rate.precision, {"fp32", "bf16", "fp16_o1"}, true);
-    reader.number(*table, "width", "rates.width", rate.width, 1, 1e6, true);
-    reader.number(*table, "forward", "rates.forward", rate.forward, 1e-6, 2, true);
-    reader.number(*table, "backward_data", "rates.backward_data", rate.backward_data, 1e-6, 2, true);
-    reader.number(*table, "backward_weights", "rates.backward_weights", rate.backward_weights, 1e-6, 2, true);
-    reader.unknown_keys(*table, "rates");
-    machine.rates.push_back(rate);
   }
-}
+
+  const toml::table& table_;
+  std::string file_, prefix_;
+  std::vector<std::string>& errors_;
+  std::vector<std::string> known_;
+};
 
 }  // namespace
 
-double Machine::peak(const std::string& precision) const {
-  return precision == "bf16" ? bf16 : precision == "fp16_o1" ? fp16_o1 : fp32;
-}
-
 Machine load_machine(const std::string& path) {
-  std::ifstream file(path);
-  if (!file) {
+  const auto content = read_file(path);
+  if (!content) {
     throw Error(ExitCode::input, fmt::format("cannot read the machine file {}", path),
                 "give one of inputs/machines/*.toml, or write one with `seer plan --calibrate FILE`");
   }
-  std::ostringstream content;
-  content << file.rdbuf();
-  std::string text = content.str();
-  if (const auto wrong = remove_byte_order_mark(text); !wrong.empty()) {
-    throw Error(ExitCode::input, fmt::format("{}: {}", path, wrong));
-  }
-  toml::table root;
-  try {
-    root = toml::parse(text, path);
-  } catch (const toml::parse_error& error) {
-    throw Error(ExitCode::input, fmt::format("{}:{}: {}", path, error.source().begin.line, error.description()), "");
-  }
+  const auto root = parse_toml(*content, path);
   Machine machine;
-  Reader reader(root, path);
-  reader.text(root, "name", "name", machine.name, {}, true);
-  reader.text(root, "backend", "backend", machine.backend, {"host", "device"}, false);
-  reader.text(root, "processor", "processor", machine.processor, {}, false);
-  reader.count(root, "ranks_per_node", machine.ranks_per_node);
-  reader.count(root, "cores_per_rank", machine.cores_per_rank);
-  for (const auto& key : keys_of(machine)) {
-    reader.number(reader.section(key.section), key.name, path_of(key.section, key.name), *key.value, key.lowest,
-                  key.highest, key.needed);
+  std::vector<std::string> errors;
+  Reader reader(root, path, "", errors);
+  reader.text("name", machine.name, {});
+  reader.text("backend", machine.backend, {"host", "device"}, false);
+  reader.text("processor", machine.processor, {}, false);
+  reader.count("ranks_per_node", machine.ranks_per_node);
+  reader.count("cores_per_rank", machine.cores_per_rank);
+  for (const auto& n : numbers_of(machine)) reader.number(n.path, *n.value, n.lowest, n.highest, n.needed);
+  reader.known("rates");
+  const auto* list = root["rates"].as_array();
+  if (list == nullptr || list->empty()) {
+    reader.complain(
+        nullptr,
+        "[[rates]] are missing: wanted the achieved fraction of the peak for pointwise, grouped, dense and gemm");
+    list = nullptr;
   }
-  read_rates(reader, root, machine);
-  reader.unknown_keys(root, "");
-  reader.finish();
+  for (std::size_t i = 0; list != nullptr && i < list->size(); ++i) {
+    const auto& entry = (*list)[i];
+    if (!entry.is_table()) {
+      reader.complain(&entry, "rates: wanted tables, [[rates]]");
+      continue;
+    }
+    auto& rate = machine.rates.emplace_back();
+    Reader row(*entry.as_table(), path, "rates.", errors);
+    row.text("kind", rate.kind, {"pointwise", "grouped", "dense", "gemm"});
+    row.text("precision", rate.precision, {"fp32", "bf16", "fp16_o1"});
+    row.number("width", rate.width, 1, 1e6);
+    row.number("forward", rate.forward, 1e-6, 2);
+    row.number("backward_data", rate.backward_data, 1e-6, 2);
+    row.number("backward_weights", rate.backward_weights, 1e-6, 2);
+    row.refuse_others();
+  }
+  reader.refuse_others();
+  if (!errors.empty()) {
+    throw Error(ExitCode::input, fmt::format("{}", fmt::join(errors, "\n")),
+                "inputs/machines/ has complete machine files; `seer plan --calibrate FILE` writes one");
+  }
   return machine;
 }
 
@@ -228,12 +170,14 @@ std::string to_toml(const Machine& machine, const std::string& comment) {
                      machine.name, machine.backend, machine.processor, machine.ranks_per_node, machine.cores_per_rank);
   Machine copy = machine;
   std::string section;
-  for (const auto& key : keys_of(copy)) {
-    if (section != key.section) {
-      section = key.section;
+  for (const auto& number : numbers_of(copy)) {
+    const std::string path = number.path;
+    const auto dot = path.rfind('.');
+    if (section != path.substr(0, dot)) {
+      section = path.substr(0, dot);
       out += fmt::format("[{}]\n", section);
     }
-    out += fmt::format("{} = {:.6g}\n", key.name, *key.value);
+    out += fmt::format("{} = {:.6g}\n", path.substr(dot + 1), *number.value);
   }
   for (const auto& rate : machine.rates) {
     out += fmt::format(

@@ -35,11 +35,16 @@ kernels::Box draw_box(Random& random, const CropKind& kind, const std::vector<do
   return {(width - w) / 2, (height - h) / 2, w, h};
 }
 
+}  // namespace
+
 std::array<float, 3> floats(const std::vector<double>& values) {
   return {static_cast<float>(values[0]), static_cast<float>(values[1]), static_cast<float>(values[2])};
 }
 
-}  // namespace
+double strength_of(const config::Augment& augment, kernels::Colour change) {
+  return std::array{augment.brightness, augment.contrast, augment.saturation,
+                    augment.hue}[static_cast<std::size_t>(change)];
+}
 
 std::vector<CropKind> crop_kinds(const config::Config& config) {
   std::vector<CropKind> kinds;
@@ -79,14 +84,12 @@ void apply_crop(const Image& image, const CropPlan& plan, const CropKind& kind, 
   auto& planes = scratch.planes;
   kernels::crop_resize(image.rgb.data(), image.width * 3, plan.box, kind.size, kind.size, plan.flip, scratch.image,
                        planes);
-  if (plan.jitter) {
-    for (const Jitter step : plan.order) {
-      // A configured strength of zero switches the step off, as in torchvision.
-      if (step == Jitter::brightness && augment.brightness > 0) kernels::adjust_brightness(planes, plan.brightness);
-      if (step == Jitter::contrast && augment.contrast > 0) kernels::adjust_contrast(planes, plan.contrast);
-      if (step == Jitter::saturation && augment.saturation > 0) kernels::adjust_saturation(planes, plan.saturation);
-      if (step == Jitter::hue && augment.hue > 0) kernels::adjust_hue(planes, plan.hue);
-    }
+  for (const auto step : plan.order) {
+    if (!plan.jitter || strength_of(augment, step) <= 0) continue;
+    if (step == kernels::Colour::brightness) kernels::adjust_brightness(planes, plan.brightness);
+    if (step == kernels::Colour::contrast) kernels::adjust_contrast(planes, plan.contrast);
+    if (step == kernels::Colour::saturation) kernels::adjust_saturation(planes, plan.saturation);
+    if (step == kernels::Colour::hue) kernels::adjust_hue(planes, plan.hue);
   }
   if (plan.grey) kernels::grey(planes);
   if (plan.blur && plan.radius > 0) kernels::gaussian_blur(planes, plan.radius, scratch.image);
@@ -109,21 +112,17 @@ void center_crop(const Image& image, std::int64_t resize, std::int64_t crop, Aug
   const kernels::Box part{std::max<std::int64_t>(0, left), std::max<std::int64_t>(0, top), std::min(crop, width),
                           std::min(crop, height)};
   const kernels::Box all{0, 0, image.width, image.height};
-  if (part.width == crop && part.height == crop) {
-    kernels::crop_resize_part(image.rgb.data(), image.width * 3, all, width, height, part, scratch.image, out);
-    return;
-  }
-  auto& seen = scratch.planes;
+  const bool padded = part.width < crop || part.height < crop;
+  auto& seen = padded ? scratch.planes : out;
   kernels::crop_resize_part(image.rgb.data(), image.width * 3, all, width, height, part, scratch.image, seen);
+  if (!padded) return;
   out.reshape(crop, crop);
   std::fill(out.bytes.begin(), out.bytes.end(), std::uint8_t{0});
   const std::int64_t x = std::max<std::int64_t>(0, -left), y = std::max<std::int64_t>(0, -top);
-  for (int c = 0; c < 3; ++c) {
-    for (std::int64_t row = 0; row < part.height; ++row) {
+  for (int c = 0; c < 3; ++c)
+    for (std::int64_t row = 0; row < part.height; ++row)
       std::memcpy(out.plane(c) + (y + row) * out.stride + x, seen.plane(c) + row * seen.stride,
                   static_cast<std::size_t>(part.width));
-    }
-  }
 }
 
 }  // namespace seer::data

@@ -1,146 +1,49 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
+#include <cstdio>
 #include <filesystem>
-#include <map>
-#include <memory>
 #include <mutex>
-#include <span>
-#include <type_traits>
 #include <unordered_map>
 
+#include "packed.hpp"
 #include "seer/base/checksum.hpp"
-#include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
-#include "seer/base/open_files.hpp"
+#include "seer/base/streams.hpp"
 #include "seer/comm/progress.hpp"
-#include "seer/data/shard.hpp"
 #include "shard_set.hpp"
 
 namespace seer::data {
+
+static void fields(Packed& bytes, ShardInfo& s) {
+  bytes(s.path, s.file_bytes, s.images, s.pixels_offset, s.pixels_bytes, s.offset_offset, s.width_offset,
+        s.height_offset, s.checksum_offset, s.label_offset, s.targets, s.target_offset, s.target_begin_offset,
+        s.classes, s.set.id, s.set.shards, s.set.number, s.set.max_pixels);
+}
+
 namespace {
-
-// Maximum number of shards kept open. At most a quarter of the files that the process may still open, which leaves room
-// for other data sets, checkpoints, logs and MPI.
-constexpr std::size_t kMaxOpenFiles = 256;
-std::size_t files_to_hold() {
-  return std::clamp<std::size_t>(spare_open_files() / 4, 1, kMaxOpenFiles);
-}
-
-struct Descriptor {
-  explicit Descriptor(const std::string& path) : fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
-    if (fd < 0) throw Error(ExitCode::file, fmt::format("{}: {}", path, std::strerror(errno)));
-  }
-  ~Descriptor() { ::close(fd); }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int fd;
-};
-
-// Packs what rank 0 found into bytes for the other ranks.
-class Packer {
- public:
-  void number(std::uint64_t v) { bytes_.append(reinterpret_cast<const char*>(&v), sizeof v); }
-  void text(const std::string& v) {
-    number(v.size());
-    bytes_ += v;
-  }
-  std::string& bytes() { return bytes_; }
-
- private:
-  std::string bytes_;
-};
-
-class Unpacker {
- public:
-  explicit Unpacker(const std::string& bytes) : bytes_(bytes) {}
-  std::uint64_t number() {
-    std::uint64_t v = 0;
-    ensure(at_ + sizeof v <= bytes_.size(), "shard list of another length");
-    std::memcpy(&v, bytes_.data() + at_, sizeof v);
-    at_ += sizeof v;
-    return v;
-  }
-  std::string text() {
-    const auto length = number();
-    ensure(length <= bytes_.size() - at_, "shard list of another length");
-    at_ += length;
-    return bytes_.substr(at_ - length, length);
-  }
-
- private:
-  const std::string& bytes_;
-  std::size_t at_ = 0;
-};
-
-template <class F>
-void each_number(ShardInfo& s, F&& f) {
-  for (auto* n : {&s.file_bytes, &s.images, &s.pixels_offset, &s.pixels_bytes, &s.offset_offset, &s.width_offset,
-                  &s.height_offset, &s.checksum_offset, &s.label_offset, &s.targets, &s.target_offset,
-                  &s.target_begin_offset, &s.set.shards, &s.set.number, &s.set.max_pixels}) {
-    f(*n);
-  }
-}
 
 /// Shards without their classes, and each distinct list of classes once.
 struct Opened {
   std::vector<ShardInfo> shards;
   std::vector<std::uint64_t> list_of;  ///< per shard: index into lists
   std::vector<std::vector<std::string>> lists;
+
+  void add(ShardInfo shard) {
+    const auto list = std::find(lists.begin(), lists.end(), shard.classes);
+    list_of.push_back(static_cast<std::uint64_t>(list - lists.begin()));
+    if (list == lists.end()) lists.push_back(std::move(shard.classes));
+    shard.classes.clear();
+    shards.push_back(std::move(shard));
+  }
 };
-
-std::string to_bytes(Opened& opened) {
-  Packer out;
-  out.number(opened.shards.size());
-  for (std::size_t i = 0; i < opened.shards.size(); ++i) {
-    auto& s = opened.shards[i];
-    out.text(s.path);
-    out.text(s.set.id);
-    each_number(s, [&](std::uint64_t& n) { out.number(n); });
-    out.number(opened.list_of[i]);
-  }
-  out.number(opened.lists.size());
-  for (const auto& list : opened.lists) {
-    out.number(list.size());
-    for (const auto& c : list) out.text(c);
-  }
-  return std::move(out.bytes());
-}
-
-Opened from_bytes(const std::string& bytes) {
-  Unpacker in(bytes);
-  Opened opened;
-  opened.shards.resize(in.number());
-  for (auto& s : opened.shards) {
-    s.path = in.text();
-    s.set.id = in.text();
-    each_number(s, [&](std::uint64_t& n) { n = in.number(); });
-    opened.list_of.push_back(in.number());
-  }
-  opened.lists.resize(in.number());
-  for (auto& list : opened.lists) {
-    list.resize(in.number());
-    for (auto& c : list) c = in.text();
-  }
-  return opened;
-}
-
-void take(ShardInfo shard, std::map<std::vector<std::string>, std::uint64_t>& known, Opened& out) {
-  const auto [list, is_new] = known.emplace(std::move(shard.classes), out.lists.size());
-  if (is_new) out.lists.push_back(list->first);
-  shard.classes.clear();
-  out.list_of.push_back(list->second);
-  out.shards.push_back(std::move(shard));
-}
 
 /// If any shard has class names, drops the labels of shards without: their meaning is unknown.
 void leave_out_unnamed_labels(Opened& opened) {
-  if (std::all_of(opened.lists.begin(), opened.lists.end(), [](const auto& list) { return list.empty(); })) return;
+  if (std::ranges::all_of(opened.lists, [](const auto& list) { return list.empty(); })) return;
   const ShardInfo* first = nullptr;
   std::size_t count = 0;
   for (std::size_t i = 0; i < opened.shards.size(); ++i) {
@@ -150,7 +53,7 @@ void leave_out_unnamed_labels(Opened& opened) {
     if (count++ == 0) first = &shard;
   }
   if (count == 0) return;
-  log::warn(fmt::format("{}{}: the labels have no names of classes, unlike those of other shards: they are not used",
+  log::warn(fmt::format("{}{}: the labels have no class names, but other shards have them: these labels are not used",
                         first->path, count > 1 ? fmt::format(" and {} more shards", count - 1) : ""));
 }
 
@@ -159,11 +62,14 @@ Opened open_all(const std::string& pattern, const comm::Communicator& alone) {
   std::vector<std::string> paths;
   for (const auto& c : chosen) paths.push_back(c.path);
   Opened opened;
-  std::map<std::vector<std::string>, std::uint64_t> known;
-  read_shard_infos(paths, alone, [&](ShardInfo info) { take(std::move(info), known, opened); });
+  read_shard_infos(paths, alone, [&](ShardInfo info) { opened.add(std::move(info)); });
   check_sets(opened.shards, chosen);
   leave_out_unnamed_labels(opened);
   return opened;
+}
+
+[[noreturn]] void damaged(const std::string& what) {
+  fail(what, "the shard is damaged: pack it again");
 }
 
 }  // namespace
@@ -189,12 +95,14 @@ struct DataSet::Impl {
   std::vector<std::vector<std::int32_t>> maps;  // per list of classes: label -> index into `classes`
   std::vector<std::uint64_t> list_of;           // per shard: index into maps
   std::vector<std::uint64_t> first;             // index of each shard's first image, and the total
-  const std::size_t max_open_files = files_to_hold();
+  // At most a quarter of the files that the process may still open: other data sets, checkpoints, logs and MPI open
+  // some.
+  const std::size_t max_open_files = std::clamp<std::size_t>(spare_open_files() / 4, 1, 256);
   mutable std::mutex mutex;
-  mutable std::vector<std::shared_ptr<Descriptor>> files;
+  mutable std::vector<std::shared_ptr<std::FILE>> files;
   mutable std::size_t open_files = 0, clock_hand = 0;
 
-  std::shared_ptr<Descriptor> file(std::uint32_t shard) const {
+  std::shared_ptr<std::FILE> file(std::uint32_t shard) const {
     const std::lock_guard lock(mutex);
     if (!files[shard]) {
       // Clock replacement: the hand goes round and drops the next open file. Readers that still use it keep it open.
@@ -205,7 +113,10 @@ struct DataSet::Impl {
           --open_files;
         }
       }
-      files[shard] = std::make_shared<Descriptor>(shards[shard].path);
+      const auto& path = shards[shard].path;
+      auto* const opened = std::fopen(path.c_str(), "rbe");
+      if (opened == nullptr) fail(fmt::format("{}: {}", path, std::strerror(errno)));
+      files[shard].reset(opened, [](std::FILE* file) { std::fclose(file); });
       ++open_files;
     }
     return files[shard];
@@ -213,6 +124,17 @@ struct DataSet::Impl {
 
   std::uint32_t shard_of(std::uint64_t index) const {
     return static_cast<std::uint32_t>(std::upper_bound(first.begin(), first.end(), index) - first.begin() - 1);
+  }
+
+  /// A stored label (least: -1) or target (least: 0) as an index into `classes`. Error(file) if it is none.
+  std::int32_t renumbered(std::uint32_t shard, std::uint64_t image, std::int32_t label, std::int32_t least) const {
+    const auto& places = maps[list_of[shard]];
+    const auto highest = static_cast<std::int64_t>(places.size()) - 1;
+    if (label < least || (!places.empty() && label > highest))
+      damaged(fmt::format("{}: image {} has {} {}, wanted {}{}", shards[shard].path, image,
+                          least < 0 ? "label" : "target", label, least,
+                          places.empty() ? " or more" : fmt::format(" to {}", highest)));
+    return label < 0 || places.empty() ? label : places[static_cast<std::size_t>(label)];
   }
 
   // Calls f(shard, first image within it, count) for each shard that [begin, begin + count) touches.
@@ -229,38 +151,27 @@ struct DataSet::Impl {
   }
 };
 
-DataSet::DataSet(Impl* impl) : impl_(impl) {}
-DataSet::DataSet(DataSet&& other) noexcept : impl_(std::exchange(other.impl_, nullptr)) {}
-DataSet& DataSet::operator=(DataSet&& other) noexcept {
-  std::swap(impl_, other.impl_);
-  return *this;
-}
-DataSet::~DataSet() {
-  delete impl_;
-}
-
 DataSet::DataSet(ShardInfo shard) {
   Opened opened;
-  std::map<std::vector<std::string>, std::uint64_t> known;
-  take(std::move(shard), known, opened);
-  impl_ = new Impl(std::move(opened));
+  opened.add(std::move(shard));
+  impl_ = std::make_shared<Impl>(std::move(opened));
 }
 
 DataSet DataSet::open(const std::string& pattern, const comm::Communicator& comm) {
   // Only rank 0 reads the metadata, through MPI-IO on a communicator of one rank, and shares it: a thousand ranks that
   // open a thousand shards would overload a parallel file system.
   const comm::Communicator alone = comm.split(comm.rank());
-  std::string bytes;
+  Opened opened;
   comm::agree(comm, "opening the data set", [&] {
     if (!comm.is_root()) return;
-    auto opened = open_all(pattern, alone);
-    std::uint64_t images = 0;
-    for (const auto& s : opened.shards) images += s.images;
-    if (images == 0) throw Error(ExitCode::file, fmt::format("\"{}\": the shards hold no images", pattern));
-    bytes = to_bytes(opened);
+    opened = open_all(pattern, alone);
+    if (std::ranges::all_of(opened.shards, [](const auto& s) { return s.images == 0; }))
+      fail(fmt::format("\"{}\": the shards hold no images", pattern));
   });
-  comm.broadcast(bytes);
-  return DataSet(new Impl(from_bytes(bytes)));
+  share(comm, opened.shards, opened.list_of, opened.lists);
+  DataSet set;
+  set.impl_ = std::make_shared<Impl>(std::move(opened));
+  return set;
 }
 
 std::uint64_t DataSet::images() const {
@@ -277,25 +188,24 @@ bool DataSet::has_labels() const {
 }
 
 std::int64_t DataSet::max_pixels() const {
-  std::uint64_t most = 0;
+  std::int64_t most = 0;
   for (const auto& s : impl_->shards)
-    most = std::max(most, s.set.max_pixels > 0 ? s.set.max_pixels : std::uint64_t{kUsualMaxPixels});
-  return static_cast<std::int64_t>(most);
+    most = std::max(most, s.set.max_pixels > 0 ? static_cast<std::int64_t>(s.set.max_pixels) : kUsualMaxPixels);
+  return most;
 }
 
 void DataSet::read(std::uint32_t shard, std::uint64_t offset, std::uint64_t bytes, void* out) const {
-  const comm::Reading reading(impl_->shards[shard].path);
+  const auto& path = impl_->shards[shard].path;
+  const comm::Reading reading(path);
   const auto file = impl_->file(shard);
   auto* to = static_cast<char*>(out);
   while (bytes > 0) {
-    const auto n = ::pread(file->fd, to, bytes, static_cast<off_t>(offset));
+    const auto n = ::pread(::fileno(file.get()), to, bytes, static_cast<off_t>(offset));
     if (n < 0 && errno == EINTR) continue;
-    const auto& path = impl_->shards[shard].path;
-    if (n < 0) throw Error(ExitCode::file, fmt::format("{}: reading at {}: {}", path, offset, std::strerror(errno)));
-    if (n == 0) {
-      throw Error(ExitCode::file, fmt::format("{}: ends {} bytes early (at {})", path, bytes, offset),
-                  "it was cut off or replaced after it was opened");
-    }
+    if (n < 0) fail(fmt::format("{}: reading at {}: {}", path, offset, std::strerror(errno)));
+    if (n == 0)
+      fail(fmt::format("{}: ends {} bytes early (at {})", path, bytes, offset),
+           "it was cut off or replaced after it was opened");
     to += n;
     offset += static_cast<std::uint64_t>(n);
     bytes -= static_cast<std::uint64_t>(n);
@@ -307,17 +217,12 @@ std::vector<ImagePlace> DataSet::places(std::uint64_t first, std::uint64_t count
   out.reserve(count);
   impl_->each_part(first, count, [&](std::uint32_t shard, std::uint64_t begin, std::uint64_t part) {
     const auto& info = impl_->shards[shard];
-    std::vector<std::uint64_t> offsets(part + 1);
-    read(shard, info.offset_offset + begin * 8, offsets.size() * 8, offsets.data());
-    std::vector<std::uint64_t> sums(part);
-    read(shard, info.checksum_offset + begin * 8, part * 8, sums.data());
+    const auto offsets = read_values<std::uint64_t>(shard, info.offset_offset, begin, part + 1);
+    const auto sums = read_values<std::uint64_t>(shard, info.checksum_offset, begin, part);
     for (std::uint64_t i = 0; i < part; ++i) {
-      if (offsets[i] > offsets[i + 1] || offsets[i + 1] > info.pixels_bytes) {
-        throw Error(ExitCode::file,
-                    fmt::format("{}: image {} lies at [{}, {}) of {} bytes", info.path, begin + i, offsets[i],
-                                offsets[i + 1], info.pixels_bytes),
-                    "the shard is damaged: pack it again");
-      }
+      if (offsets[i] > offsets[i + 1] || offsets[i + 1] > info.pixels_bytes)
+        damaged(fmt::format("{}: image {} lies at [{}, {}) of {} bytes", info.path, begin + i, offsets[i],
+                            offsets[i + 1], info.pixels_bytes));
       out.push_back({shard, info.pixels_offset + offsets[i], offsets[i + 1] - offsets[i], sums[i]});
     }
   });
@@ -333,28 +238,13 @@ ImagePlace DataSet::read_image(std::uint64_t index, std::vector<std::uint8_t>& o
 
 void require_intact(const ImagePlace& place, std::span<const std::uint8_t> bytes) {
   const auto found = checksum(bytes.data(), bytes.size());
-  if (found == place.checksum) return;
-  throw Error(ExitCode::file,
-              fmt::format("its bytes have the checksum {:016x}, {:016x} when packed", found, place.checksum),
-              "the shard is damaged: see how far with seer inspect --verify, and take another copy");
-}
-
-std::int32_t DataSet::renumbered(std::uint32_t shard, std::uint64_t image, std::int32_t label, bool optional) const {
-  const auto& places = impl_->maps[impl_->list_of[shard]];
-  const auto highest = static_cast<std::int64_t>(places.size()) - 1;
-  if (label < (optional ? -1 : 0) || (!places.empty() && label > highest)) {
-    throw Error(ExitCode::file,
-                fmt::format("{}: image {} has {} {}, wanted {}{}", impl_->shards[shard].path, image,
-                            optional ? "label" : "target", label, optional ? "-1" : "0",
-                            places.empty() ? " or more" : fmt::format(" to {}", highest)),
-                "the shard is damaged: pack it again");
-  }
-  return label < 0 || places.empty() ? label : places[static_cast<std::size_t>(label)];
+  if (found != place.checksum)
+    fail(fmt::format("its bytes have the checksum {:016x}; it was {:016x} when packed", found, place.checksum),
+         "the shard is damaged: check it with seer inspect --verify, and use another copy");
 }
 
 std::vector<std::int32_t> DataSet::labels(std::uint64_t first, std::uint64_t count) const {
   std::vector<std::int32_t> out;
-  out.reserve(count);
   const auto all = targets(first, count);
   for (std::size_t i = 0; i < count; ++i) out.push_back(all.of(i).size() == 1 ? all.of(i).front() : -1);
   return out;
@@ -364,31 +254,24 @@ Targets DataSet::targets(std::uint64_t first, std::uint64_t count) const {
   Targets out;
   impl_->each_part(first, count, [&](std::uint32_t shard, std::uint64_t begin, std::uint64_t part) {
     const auto& info = impl_->shards[shard];
-    std::vector<std::int32_t> values;
     if (info.target_begin_offset == 0) {
-      values.assign(part, -1);
-      if (info.label_offset != 0) read(shard, info.label_offset + begin * 4, part * 4, values.data());
+      const auto labels = info.label_offset != 0 ? read_values<std::int32_t>(shard, info.label_offset, begin, part)
+                                                 : std::vector<std::int32_t>(part, -1);
       for (std::uint64_t i = 0; i < part; ++i) {
-        const auto label = renumbered(shard, begin + i, values[i], true);
+        const auto label = impl_->renumbered(shard, begin + i, labels[i], -1);
         out.add(std::span(&label, label < 0 ? 0U : 1U));
       }
       return;
     }
-    std::vector<std::uint64_t> begins(part + 1);
-    read(shard, info.target_begin_offset + begin * 8, begins.size() * 8, begins.data());
-    for (std::uint64_t i = 0; i < part; ++i) {
-      if (begins[i] > begins[i + 1] || begins[i + 1] > info.targets) {
-        throw Error(ExitCode::file,
-                    fmt::format("{}: image {} has targets {} to {} of {}", info.path, begin + i, begins[i],
-                                begins[i + 1], info.targets),
-                    "the shard is damaged: pack it again");
-      }
-    }
-    values.resize(begins.back() - begins.front());
-    read(shard, info.target_offset + begins.front() * 4, values.size() * 4, values.data());
+    const auto begins = read_values<std::uint64_t>(shard, info.target_begin_offset, begin, part + 1);
+    for (std::uint64_t i = 0; i < part; ++i)
+      if (begins[i] > begins[i + 1] || begins[i + 1] > info.targets)
+        damaged(fmt::format("{}: image {} has targets {} to {} of {}", info.path, begin + i, begins[i], begins[i + 1],
+                            info.targets));
+    auto values = read_values<std::int32_t>(shard, info.target_offset, begins.front(), begins.back() - begins.front());
     for (std::uint64_t i = 0; i < part; ++i) {
       const auto of = std::span(values).subspan(begins[i] - begins.front(), begins[i + 1] - begins[i]);
-      for (auto& target : of) target = renumbered(shard, begin + i, target, false);
+      for (auto& target : of) target = impl_->renumbered(shard, begin + i, target, 0);
       out.add(of);
     }
   });

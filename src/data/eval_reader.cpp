@@ -3,47 +3,31 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <numeric>
 
-#include "fetch.hpp"
 #include "pipeline.hpp"
-#include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
-#include "seer/data/augment.hpp"
-#include "seer/device/memory.hpp"
 
 namespace seer::data {
-namespace {
 
-struct Slot {
-  EvalBatch batch;
-  device::Buffer memory;
-  std::vector<ImagePlace> places;
-  Fetch fetch;
-  std::vector<std::int64_t> order;
-};
-
-struct Worker {
-  Image image;
-  kernels::Planes planes;
-  AugmentScratch scratch;
-};
-
-std::int64_t batches(std::uint64_t images, std::int64_t batch) {
-  return static_cast<std::int64_t>((images + static_cast<std::uint64_t>(batch) - 1) /
-                                   static_cast<std::uint64_t>(batch));
-}
-
-void squash(const Image& image, std::int64_t side, AugmentScratch& scratch, float* out) {
+void raw_pixels(const Image& image, std::int64_t side, AugmentScratch& scratch, float* out) {
   kernels::crop_resize(image.rgb.data(), image.width * 3, {0, 0, image.width, image.height}, side, side,
                        kernels::Flip::no, scratch.image, scratch.planes);
   kernels::to_unit_range(scratch.planes, out);
 }
 
-}  // namespace
-
 struct EvalReader::Impl {
+  struct Slot {
+    EvalBatch batch;
+    device::Buffer memory;
+    Fetch fetch;
+  };
+  struct Worker {
+    Image image;
+    kernels::Planes planes;
+    AugmentScratch scratch;
+  };
+
   Impl(const DataSet& data_in, std::uint64_t first_in, std::uint64_t last_in, const EvalOptions& options_in)
       : data(data_in),
         first(first_in),
@@ -54,16 +38,12 @@ struct EvalReader::Impl {
         workers(static_cast<std::size_t>(std::max<std::int64_t>(options.threads, 1))) {
     if (options.max_pixels == 0) options.max_pixels = data.max_pixels();
     ensure(options.batch > 0 && side > 0 && last <= data.images(), "evaluation reader: sizes and range");
-    for (int c = 0; c < 3; ++c) {
-      mean[c] = static_cast<float>(options.normalisation.mean[static_cast<std::size_t>(c)]);
-      std[c] = static_cast<float>(options.normalisation.std[static_cast<std::size_t>(c)]);
-    }
     for (auto& slot : slots) {
       slot.memory = device::Buffer::floats(static_cast<std::size_t>(options.batch * side * side * 3));
       slot.batch.pixels.data = slot.memory.data();
     }
     pipeline = std::make_unique<Pipeline>(
-        workers.size(), slots.size(), 0, batches(last - first, options.batch),
+        workers.size(), slots.size(), 0, (static_cast<std::int64_t>(last - first) + options.batch - 1) / options.batch,
         Pipeline::Work{[this](std::int64_t batch, std::size_t slot) { return prepare(batch, slot); },
                        [this](std::size_t slot, std::int64_t job, std::size_t worker) { run(slot, job, worker); }});
   }
@@ -79,19 +59,18 @@ struct EvalReader::Impl {
     std::iota(batch.indices.begin(), batch.indices.end(), begin);
     batch.labels = data.labels(begin, count);
     batch.bad.assign(count, 0);
-    slot.places = data.places(begin, count);
-    slot.order = slot.fetch.plan(slot.places);
+    slot.fetch.plan(data.places(begin, count));
     return batch.images;
   }
 
   void run(std::size_t slot_index, std::int64_t job, std::size_t worker_index) {
     Slot& slot = slots[slot_index];
     Worker& worker = workers[worker_index];
-    const std::int64_t image = slot.order[static_cast<std::size_t>(job)];
+    const std::int64_t image = slot.fetch.image(job);
     const auto tensor = slot.batch.pixels.slice(image, 1);
     const auto encoded = slot.fetch.bytes(data, image);
     try {
-      require_intact(slot.places[static_cast<std::size_t>(image)], encoded);
+      require_intact(slot.fetch.place(image), encoded);
       decode(encoded, options.max_pixels, worker.image);
     } catch (const Error& error) {
       if (error.code() != ExitCode::file) throw;
@@ -103,22 +82,18 @@ struct EvalReader::Impl {
       return;
     }
     slot.fetch.release(image);
-    if (options.raw_side > 0) {
-      squash(worker.image, side, worker.scratch, tensor.f32());
-      return;
-    }
+    if (options.raw_side > 0) return raw_pixels(worker.image, side, worker.scratch, tensor.f32());
     center_crop(worker.image, options.resize, options.crop, worker.scratch, worker.planes);
-    kernels::normalise(worker.planes, mean, std, tensor.f32());
+    const auto& normal = options.normalisation;
+    kernels::normalise(worker.planes, floats(normal.mean).data(), floats(normal.std).data(), tensor.f32());
   }
 
   const DataSet& data;
   std::uint64_t first, last;
   EvalOptions options;
   std::int64_t side;
-  float mean[3] = {}, std[3] = {};
   std::vector<Slot> slots;
   std::vector<Worker> workers;
-  std::int64_t bad = 0;
   std::unique_ptr<Pipeline> pipeline;  // last: its threads use everything above
 };
 
@@ -131,17 +106,8 @@ const EvalBatch* EvalReader::next() {
   const auto slot = impl_->pipeline->next();
   if (!slot) return nullptr;
   const auto& batch = impl_->slots[*slot].batch;
-  impl_->bad += std::accumulate(batch.bad.begin(), batch.bad.end(), std::int64_t{0});
+  bad_images_ += std::accumulate(batch.bad.begin(), batch.bad.end(), std::int64_t{0});
   return &batch;
-}
-
-std::int64_t EvalReader::bad_images() const {
-  return impl_->bad;
-}
-
-void raw_pixels(const Image& image, std::int64_t side, float* out) {
-  AugmentScratch scratch;
-  squash(image, side, scratch, out);
 }
 
 }  // namespace seer::data

@@ -4,27 +4,28 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
+#include <string_view>
 
 #include "image_codecs.hpp"
-#include "seer/base/error.hpp"
 
 namespace seer::data {
 namespace {
 
 struct Codec {
+  ImageKind kind;
   ImageHeader (*header)(Bytes);
   void (*decode)(Bytes, std::int64_t, Image&);
 };
 
 const Codec* codec_of(Bytes b) {
-  static constexpr Codec kJpeg{jpeg_header, decode_jpeg}, kPng{png_header, decode_png}, kWebp{webp_header, decode_webp};
-  auto starts = [&](std::size_t at, const char* with, std::size_t length) {
-    return b.size() >= at + length && std::memcmp(b.data() + at, with, length) == 0;
-  };
-  if (starts(0, "\xFF\xD8\xFF", 3)) return &kJpeg;
-  if (starts(0, "\x89PNG\r\n\x1A\n", 8)) return &kPng;
-  if (starts(0, "RIFF", 4) && starts(8, "WEBP", 4)) return &kWebp;
+  static constexpr Codec kJpeg{ImageKind::jpeg, jpeg_header, decode_jpeg}, kPng{ImageKind::png, png_header, decode_png},
+      kWebp{ImageKind::webp, webp_header, decode_webp};
+  const std::string_view start(reinterpret_cast<const char*>(b.data()), std::min<std::size_t>(b.size(), 12));
+  if (start.starts_with("\xFF\xD8\xFF")) return &kJpeg;
+  if (start.starts_with("\x89PNG\r\n\x1A\n")) return &kPng;
+  if (start.starts_with("RIFF") && start.ends_with("WEBP")) return &kWebp;
   return nullptr;
 }
 
@@ -47,17 +48,7 @@ void orient(const Image& in, int orientation, Image& out) {
 }  // namespace
 
 const char* name_of(ImageKind kind) {
-  switch (kind) {
-    case ImageKind::jpeg:
-      return "JPEG";
-    case ImageKind::png:
-      return "PNG";
-    case ImageKind::webp:
-      return "WebP";
-    case ImageKind::unknown:
-      break;
-  }
-  return "unknown";
+  return std::array{"unknown", "JPEG", "PNG", "WebP"}[static_cast<std::size_t>(kind)];
 }
 
 void broken(ImageKind kind, const std::string& why) {
@@ -70,9 +61,8 @@ void not_supported(const std::string& what) {
 
 void check_size(ImageKind kind, std::int64_t width, std::int64_t height, std::int64_t max_pixels) {
   if (width < 1 || height < 1) broken(kind, fmt::format("declares {} x {} pixels", width, height));
-  if (width > max_pixels / height) {
+  if (width > max_pixels / height)
     broken(kind, fmt::format("declares {} x {} pixels, over the limit of {}", width, height, max_pixels));
-  }
 }
 
 void reshape(Image& image, std::int64_t width, std::int64_t height) {
@@ -83,19 +73,47 @@ void reshape(Image& image, std::int64_t width, std::int64_t height) {
   image.rgb.resize(bytes);
 }
 
+std::uint32_t number_in(Bytes b, std::size_t at, std::size_t bytes, bool little) {
+  std::uint32_t v = 0;
+  for (std::size_t i = 0; i < bytes; ++i) v |= std::uint32_t{b[at + (little ? i : bytes - 1 - i)]} << (8 * i);
+  return v;
+}
+
+// EXIF 2.32: a TIFF directory, tag 0x0112.
+int exif_orientation(Bytes tiff) {
+  // The prefix used in JPEG. PNG and WebP should not have it, but some of their writers add it.
+  if (tiff.size() >= 6 && std::memcmp(tiff.data(), "Exif\0", 5) == 0) tiff = tiff.subspan(6);
+  if (tiff.size() < 8) return 1;
+  const bool little = tiff[0] == 'I' && tiff[1] == 'I';
+  if (!little && (tiff[0] != 'M' || tiff[1] != 'M')) return 1;
+  if (number_in(tiff, 2, 2, little) != 42) return 1;
+  const std::size_t directory = number_in(tiff, 4, 4, little);
+  if (directory > tiff.size() - 2) return 1;
+  const std::size_t entries = number_in(tiff, directory, 2, little);
+  for (std::size_t i = 0; i < entries; ++i) {
+    const std::size_t at = directory + 2 + 12 * i;
+    if (at + 12 > tiff.size()) return 1;
+    if (number_in(tiff, at, 2, little) != 0x0112) continue;
+    const auto type = number_in(tiff, at + 2, 2, little);
+    const auto value = number_in(tiff, at + 8, type == 1 ? 1 : type == 3 ? 2 : type == 4 ? 4 : 0, little);
+    return value >= 1 && value <= 8 ? static_cast<int>(value) : 1;
+  }
+  return 1;
+}
+
 ImageHeader read_header(Bytes bytes) {
   const auto* codec = codec_of(bytes);
   if (codec == nullptr) return {};
   auto header = codec->header(bytes);
+  header.kind = codec->kind;
   if (header.orientation >= 5) std::swap(header.width, header.height);
   return header;
 }
 
 void decode(Bytes bytes, std::int64_t max_pixels, Image& out) {
   const auto* codec = codec_of(bytes);
-  if (codec == nullptr) {
+  if (codec == nullptr)
     throw Error(ExitCode::file, bytes.empty() ? "empty (0 bytes)" : "not a JPEG, PNG or WebP image");
-  }
   const int orientation = codec->header(bytes).orientation;
   if (orientation == 1) return codec->decode(bytes, max_pixels, out);
   thread_local Image stored;  // reused: most photos taken with a phone are turned

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// The image codecs, one per file. Each decodes the picture as stored (EXIF not applied) and checks its size first.
-// Private to image*.cpp, jpeg_plain.cpp and the device decoder.
+// The image codecs. Each decodes the picture as stored (EXIF not applied) and checks its size first.
+// Private to image*.cpp and the device decoder.
 #pragma once
 
 #include <optional>
-#include <span>
 #include <string>
 
 #include "seer/data/image.hpp"
@@ -28,11 +27,8 @@ int exif_orientation(Bytes exif);
 
 ImageHeader jpeg_header(Bytes bytes);
 void decode_jpeg(Bytes bytes, std::int64_t max_pixels, Image& out);
-/// Size of a JPEG that all decoders interpret alike: baseline, one scan, grey or YCbCr, upright, not cut off.
-struct PlainJpeg {
-  std::int64_t width = 0, height = 0;
-};
-std::optional<PlainJpeg> plain_jpeg(Bytes bytes);
+/// The header of a JPEG that all decoders interpret alike: baseline, one scan, grey or YCbCr, upright, not cut off.
+std::optional<ImageHeader> plain_jpeg(Bytes bytes);
 ImageHeader png_header(Bytes bytes);
 void decode_png(Bytes bytes, std::int64_t max_pixels, Image& out);
 ImageHeader webp_header(Bytes bytes);

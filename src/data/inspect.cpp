@@ -1,19 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "seer/data/inspect.hpp"
 
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <limits>
+#include <array>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <optional>
+#include <numeric>
 #include <set>
 
-#include "seer/base/error.hpp"
 #include "seer/data/image.hpp"
-#include "seer/data/shard.hpp"
-#include "seer/h5/trial.hpp"
 #include "shard_set.hpp"
 
 namespace seer::data {
@@ -27,94 +23,63 @@ constexpr std::uint64_t kBlock_images = 1024;
 constexpr std::size_t kMaxDamaged = 20;
 
 const char* name_of(h5::Type type) {
-  switch (type) {
-    case h5::Type::u8:
-      return "uint8";
-    case h5::Type::i32:
-      return "int32";
-    case h5::Type::u32:
-      return "uint32";
-    case h5::Type::i64:
-      return "int64";
-    case h5::Type::u64:
-      return "uint64";
-    case h5::Type::f32:
-      return "float32";
-    case h5::Type::f64:
-      return "float64";
-  }
-  return "other";
-}
-
-template <class Call>
-bool try_put(ordered_json& out, Call&& call) {
-  try {
-    out = call();
-    return true;
-  } catch (const Error&) {
-    return false;  // the attribute has another type
-  }
+  return std::array{
+      "uint8", "int32", "uint32", "int64", "uint64", "float32", "float64"}[static_cast<std::size_t>(type)];
 }
 
 ordered_json attributes(const h5::File& file, const std::string& object) {
   ordered_json out = ordered_json::object();
   for (const auto& name : file.attributes(object)) {
     ordered_json& value = out[name];
-    if (!try_put(value, [&] { return file.get_string(object, name); }) &&
-        !try_put(value, [&] { return file.get_int(object, name); }) &&
-        !try_put(value, [&] { return file.get_double(object, name); }) &&
-        !try_put(value, [&] { return file.get_strings(object, name); })) {
+    const auto put = [&](const auto& get) {
+      try {
+        value = get();
+        return true;
+      } catch (const Error&) {
+        return false;  // the attribute has another type
+      }
+    };
+    if (!put([&] { return file.get_string(object, name); }) && !put([&] { return file.get_int(object, name); }) &&
+        !put([&] { return file.get_double(object, name); }) && !put([&] { return file.get_strings(object, name); }))
       value = "(of another type)";
-    }
   }
   return out;
 }
 
-/// Walks a file of unknown origin. Depth and number of objects are limited, since groups can contain themselves.
-class Walker {
- public:
-  explicit Walker(const h5::File& file) : file_(file) {}
+bool is_shard(const h5::File& file) try {
+  return file.has("/", "format") && file.get_string("/", "format") == kShardFormat;
+} catch (const Error&) {
+  return false;  // it is not a text
+}
 
-  ordered_json walk() {
-    ordered_json out;
-    out["attributes"] = attributes(file_, "/");
-    visit("/", 0);
-    out["groups"] = groups_;
-    out["datasets"] = datasets_;
-    if (parameters_ > 0) out["parameters"] = parameters_;
-    return out;
-  }
-
- private:
-  void visit(const std::string& group, int depth) {
-    for (const auto& name : file_.list(group)) {
-      const std::string path = (group == "/" ? "" : group) + fmt::format("/{}", name);
-      if (++objects_ > kMaxObjects || depth > kMaxDepth) {
-        throw Error(ExitCode::file, fmt::format("{}: more than {} objects or {} levels of groups", file_.path(),
-                                                kMaxObjects, kMaxDepth));
-      }
-      const auto own = attributes(file_, path);
-      if (file_.is_group(path)) {
-        groups_.push_back({{"name", path}, {"attributes", own}});
-        visit(path, depth + 1);
-        continue;
-      }
-      const auto d = file_.describe(path);
-      std::uint64_t count = 1;
-      for (auto n : d.dims) count *= n;
-      if (path.starts_with("/model/")) parameters_ += count;
-      ordered_json set = {
-          {"name", path}, {"type", d.type ? name_of(*d.type) : "other"}, {"shape", d.dims}, {"bytes", d.bytes}};
-      if (!own.empty()) set["attributes"] = own;
-      datasets_.push_back(std::move(set));
-    }
-  }
-
-  const h5::File& file_;
-  ordered_json groups_ = ordered_json::array(), datasets_ = ordered_json::array();
-  std::size_t objects_ = 0;
-  std::uint64_t parameters_ = 0;
+/// What a file of unknown origin holds.
+struct Contents {
+  ordered_json groups = ordered_json::array(), datasets = ordered_json::array();
+  std::size_t objects = 0;
+  std::uint64_t parameters = 0;
 };
+
+/// Adds what lies below a group. Depth and number of objects are limited, since groups can contain themselves.
+void visit(const h5::File& file, const std::string& group, int depth, Contents& out) {
+  for (const auto& name : file.list(group)) {
+    const std::string path = (group == "/" ? "" : group) + fmt::format("/{}", name);
+    if (++out.objects > kMaxObjects || depth > kMaxDepth)
+      fail(fmt::format("{}: more than {} objects or {} levels of groups", file.path(), kMaxObjects, kMaxDepth));
+    const auto own = attributes(file, path);
+    if (file.is_group(path)) {
+      out.groups.push_back({{"name", path}, {"attributes", own}});
+      visit(file, path, depth + 1, out);
+      continue;
+    }
+    const auto d = file.describe(path);
+    if (path.starts_with("/model/"))
+      out.parameters += std::accumulate(d.dims.begin(), d.dims.end(), std::uint64_t{1}, std::multiplies<>());
+    ordered_json set = {
+        {"name", path}, {"type", d.type ? name_of(*d.type) : "other"}, {"shape", d.dims}, {"bytes", d.bytes}};
+    if (!own.empty()) set["attributes"] = own;
+    out.datasets.push_back(std::move(set));
+  }
+}
 
 struct Range {
   std::uint64_t low = ~std::uint64_t{0}, high = 0;
@@ -157,9 +122,8 @@ void inspect_images(const DataSet& set, bool verify, ordered_json& out) {
     const auto count = std::min(kBlock_images, set.images() - first);
     const auto places = set.places(first, count);
     const auto targets = set.targets(first, count);
-    std::vector<std::uint32_t> widths(count), heights(count);
-    set.read(0, info.width_offset + 4 * first, 4 * count, widths.data());
-    set.read(0, info.height_offset + 4 * first, 4 * count, heights.data());
+    const auto widths = set.read_values<std::uint32_t>(0, info.width_offset, first, count);
+    const auto heights = set.read_values<std::uint32_t>(0, info.height_offset, first, count);
     for (std::uint64_t i = 0; i < count; ++i) {
       bytes.add(places[i].bytes);
       width.add(widths[i]);
@@ -170,9 +134,9 @@ void inspect_images(const DataSet& set, bool verify, ordered_json& out) {
       if (!verify) continue;
       image.resize(places[i].bytes);
       set.read(0, places[i].offset, places[i].bytes, image.data());
-      if (const auto problem = problem_of(places[i], image, widths[i], heights[i]); !problem.empty()) {
-        if (++damaged <= kMaxDamaged) first_damaged.push_back({{"image", first + i}, {"problem", problem}});
-      }
+      const auto problem = problem_of(places[i], image, widths[i], heights[i]);
+      if (!problem.empty() && ++damaged <= kMaxDamaged)
+        first_damaged.push_back({{"image", first + i}, {"problem", problem}});
     }
   }
   out["image_bytes_range"] = bytes.json();
@@ -203,24 +167,20 @@ struct Found {
 
 Found look_at(const std::string& path, bool verify, const comm::Communicator& alone) {
   const std::string other = h5::trial(path, [&](const h5::File& file) {
-    if (file.has("/", "format")) {
-      ordered_json format;
-      if (try_put(format, [&] { return file.get_string("/", "format"); }) && format == kShardFormat)
-        return std::string();
-    }
-    ordered_json out = {{"file", path}, {"kind", "hdf5"}};
-    out.update(Walker(file).walk());
+    if (is_shard(file)) return std::string();
+    ordered_json out = {{"file", path}, {"kind", "hdf5"}, {"attributes", attributes(file, "/")}};
+    Contents contents;
+    visit(file, "/", 0, contents);
+    out.update({{"groups", contents.groups}, {"datasets", contents.datasets}});
+    if (contents.parameters > 0) out["parameters"] = contents.parameters;
     return text(out);
   });
   if (!other.empty()) {
     Found found{ordered_json::parse(other), std::nullopt};
-    if (verify) {
-      found.json["verified"] = false;
-      found.json["problem"] = kNothingToCompare;
-    }
+    if (verify) found.json.update({{"verified", false}, {"problem", kNothingToCompare}});
     return found;
   }
-  Found found{{}, read_shard_info(path, &alone)};
+  Found found{{}, read_shard_info(path, alone)};
   const ShardInfo& info = *found.shard;
   auto& out = found.json;
   out = {{"file", path},
@@ -243,20 +203,23 @@ Found look_at(const std::string& path, bool verify, const comm::Communicator& al
 
 // Describes the sets that the shards belong to.
 ordered_json sets_of(const std::vector<ShardInfo>& shards) {
-  std::map<std::string, std::pair<std::set<std::uint64_t>, std::uint64_t>> sets;  // numbers, images
-  std::map<std::string, const SetMark*> marks;
+  struct Sum {
+    std::set<std::uint64_t> numbers;
+    std::uint64_t shards = 0, images = 0;
+  };
+  std::map<std::string, Sum> sets;
   for (const auto& shard : shards) {
     if (shard.set.id.empty()) continue;
-    marks[shard.set.id] = &shard.set;
-    sets[shard.set.id].first.insert(shard.set.number);
-    sets[shard.set.id].second += shard.images;
+    auto& sum = sets[shard.set.id];
+    sum.numbers.insert(shard.set.number);
+    sum.shards = shard.set.shards;
+    sum.images += shard.images;
   }
   ordered_json out = ordered_json::array();
-  for (const auto& [id, mark] : marks) {
+  for (const auto& [id, sum] : sets)
     out.push_back({{"name", id},
-                   {"shards", fmt::format("{} of {} shards", sets[id].first.size(), mark->shards)},
-                   {"images", sets[id].second}});
-  }
+                   {"shards", fmt::format("{} of {} shards", sum.numbers.size(), sum.shards)},
+                   {"images", sum.images}});
   return out;
 }
 
@@ -275,9 +238,10 @@ std::string inspect_folder(const std::string& folder, bool verify, const comm::C
     problems.push_back({{"file", file}, {"problem", what}});
   };
   const auto paths = shards_in(folder);
-  if (paths.empty()) want_finished(folder);
-  if (paths.empty())
-    throw Error(ExitCode::file, fmt::format("{}: neither a checkpoint nor a folder of *.h5 files", folder));
+  if (paths.empty()) {
+    want_finished(folder);
+    fail(fmt::format("{}: neither a checkpoint nor a folder of *.h5 files", folder));
+  }
   std::uint64_t images = 0;
   for (const auto& path : paths) {
     try {
@@ -288,7 +252,7 @@ std::string inspect_folder(const std::string& folder, bool verify, const comm::C
         images += found.shard->images;
         shards.push_back(std::move(*found.shard));
         chosen.push_back({path, true});
-        if (!found.json.value("verified", true)) add_problem(path, "its images are not what was packed");
+        if (!found.json.value("verified", true)) add_problem(path, "its images differ from what was packed");
       }
       files.push_back(std::move(found.json));
     } catch (const Error& error) {
@@ -310,11 +274,10 @@ std::string inspect_folder(const std::string& folder, bool verify, const comm::C
   ordered_json out = {{"file", folder}, {"kind", "folder"}, {"images", images}, {"sets", sets_of(shards)}};
   if (verify) out["verified"] = problems.empty();
   if (!problems.empty()) out["problems"] = problems;
-  if (refused || (verify && !problems.empty())) {
+  if (refused || (verify && !problems.empty()))
     out["problem"] = fmt::format("{} of {} files: {}: {}{}", problems.size(), paths.size(),
                                  problems[0]["file"].get<std::string>(), problems[0]["problem"].get<std::string>(),
                                  problems.size() > 1 ? "; the others are named above" : "");
-  }
   out["files"] = files;
   return text(out);
 }

@@ -1,28 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "seer/data/loader.hpp"
+#include "seer/data/source.hpp"
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <unistd.h>
 
-#include <atomic>
 #include <filesystem>
+#include <fstream>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <set>
-#include <utility>
 
 #include "device_feed.hpp"
-#include "fetch.hpp"
 #include "pipeline.hpp"
+#include "seer/base/checksum.hpp"
 #include "seer/base/clock.hpp"
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
+#include "seer/base/names.hpp"
 #include "seer/base/random.hpp"
-#include "seer/base/utf8.hpp"
-#include "seer/data/augment.hpp"
-#include "seer/data/sampler.hpp"
-#include "seer/device/memory.hpp"
 
 namespace seer::data {
 namespace {
@@ -33,10 +27,8 @@ constexpr std::uint32_t kReplacementTries = 32;  // consecutive bad replacements
 struct Slot {
   Batch batch;
   device::Buffer memory;
-  std::vector<ImagePlace> places;
   std::vector<std::vector<std::int32_t>> targets;  // per image
   Fetch fetch;
-  std::vector<std::int64_t> order;  // job -> image of the batch
   std::atomic<std::int64_t> replaced{0};
   // Images that the device will decode, after all others are decoded.
   struct Claim {
@@ -56,18 +48,18 @@ struct Worker {
   std::int64_t counted = 0;  // this worker's bytes as counted in worker_bytes
 };
 
-}  // namespace
-
-struct ShardLoader::Impl {
-  Impl(const config::Config& config_in, DataSet data_in, int rank_in, int ranks, std::size_t threads_in, Start start_in,
-       std::shared_ptr<DeviceParts> parts_in)
+class Loader final : public ShardLoader {
+ public:
+  Loader(const config::Config& config_in, DataSet data_in, int rank_in, int ranks, std::size_t threads_in,
+         Start start_in, Labels labels_in, std::shared_ptr<DeviceParts> parts_in)
       : config(config_in),
         start(start_in),
+        labels(labels_in),
         data(std::move(data_in)),
         sampler(data.images(), static_cast<std::uint64_t>(config.data.seed),
                 static_cast<std::uint64_t>(config.data.block_images),
                 static_cast<std::uint64_t>(config.data.window_blocks)),
-        places(data, sampler.block_images(), static_cast<std::size_t>(2 * config.data.window_blocks)),
+        places(data, sampler.block_images(), static_cast<std::size_t>(2 * config.data.window_blocks), labels),
         kinds(crop_kinds(config)),
         rank(rank_in),
         images_here(config.data.global_batch / ranks),
@@ -83,25 +75,50 @@ struct ShardLoader::Impl {
         for (auto& slot : slots) slot.claims.resize(static_cast<std::size_t>(images_here));
         decoding.resize(static_cast<std::size_t>(images_here));
       }
-      memory_bytes = feed->pinned_bytes();
-      return;
-    }
-    for (auto& slot : slots) {
-      slot.batch.images = images_here;
-      slot.batch.groups = crop_groups(config.crops, images_here);
-      std::size_t bytes = 0;
-      for (const auto& group : slot.batch.groups)
-        bytes += (static_cast<std::size_t>(group.images.bytes()) + 63) / 64 * 64;
-      slot.memory = device::Buffer(bytes);
-      memory_bytes += static_cast<std::int64_t>(bytes);
-      char* at = static_cast<char*>(slot.memory.data());
-      for (auto& group : slot.batch.groups) {
-        group.images.data = at;
-        at += (static_cast<std::size_t>(group.images.bytes()) + 63) / 64 * 64;
+    } else {
+      for (auto& slot : slots) {
+        slot.batch.images = images_here;
+        slot.batch.groups = crop_groups(config.crops, images_here);
+        slot.memory = allocate(slot.batch.groups, 64, device::Space::host);
       }
     }
+    Pipeline::Work work{[this](std::int64_t update, std::size_t slot) { return prepare(update, slot); },
+                        [this](std::size_t slot, std::int64_t job, std::size_t worker) { run(slot, job, worker); }};
+    if (parts && parts->decoder) work.finish = [this](std::size_t slot, std::size_t worker) { finish(slot, worker); };
+    pipeline = std::make_unique<Pipeline>(workers.size(), slots.size(), start.update,
+                                          std::numeric_limits<std::int64_t>::max(), std::move(work));
   }
 
+  const Batch& next() override {
+    if (feed) return next_on_device();
+    Slot& slot = slots[pipeline->next().value()];
+    complete(slot);
+    return slot.batch;
+  }
+
+  std::uint64_t images() const override { return data.images(); }
+  std::vector<ShardIdentity> shards() const override {
+    std::vector<ShardIdentity> out;
+    for (const auto& shard : data.shards())
+      out.push_back({utf8_name(std::filesystem::path(shard.path).filename().string()),
+                     static_cast<std::int64_t>(shard.file_bytes), static_cast<std::int64_t>(shard.images)});
+    return out;
+  }
+  std::int64_t bad_images() const override { return bad; }
+  std::int64_t bytes_held() const override {
+    std::int64_t bytes = (feed ? feed->pinned_bytes() : 0) + places.bytes() + worker_bytes;
+    for (const auto& slot : slots) bytes += static_cast<std::int64_t>(slot.memory.bytes()) + slot.fetch.bytes_held();
+    return bytes;
+  }
+  std::int64_t device_bytes_held() const override { return feed ? feed->device_bytes() : 0; }
+  std::int64_t images_as_crops() const override { return as_crops; }
+  LoaderTimes times() const override {
+    const auto ms = [](const std::atomic<std::int64_t>& ns) { return static_cast<double>(ns.load()) * 1e-6; };
+    return {images_done, bytes_read, ms(read_ns), ms(decode_ns), ms(augment_ns), pixels};
+  }
+  std::size_t threads() const override { return workers.size(); }
+
+ private:
   /// Global position, in the infinite sequence, of an image of this rank's part of update `update`.
   std::uint64_t position(std::int64_t update, std::int64_t image) const {
     return static_cast<std::uint64_t>(start.position(update, config.data.global_batch) + rank * images_here + image);
@@ -110,19 +127,17 @@ struct ShardLoader::Impl {
   std::int64_t prepare(std::int64_t update, std::size_t slot_index) {
     Slot& slot = slots[slot_index];
     slot.batch.update = update;
-    slot.batch.replaced = 0;
     slot.replaced = 0;
-    slot.batch.positions.resize(static_cast<std::size_t>(images_here));
-    slot.places.resize(static_cast<std::size_t>(images_here));
+    slot.batch.positions.clear();
+    std::vector<ImagePlace> places_here;
     slot.targets.resize(static_cast<std::size_t>(images_here));
     for (std::int64_t i = 0; i < images_here; ++i) {
-      const std::uint64_t index = sampler.image(position(update, i));
-      slot.batch.positions[static_cast<std::size_t>(i)] = index;
-      slot.places[static_cast<std::size_t>(i)] = places.place(index);
+      const std::uint64_t index = slot.batch.positions.emplace_back(sampler.image(position(update, i)));
+      places_here.push_back(places.place(index));
       const auto targets = places.targets(index);
       slot.targets[static_cast<std::size_t>(i)].assign(targets.begin(), targets.end());
     }
-    slot.order = slot.fetch.plan(slot.places);
+    slot.fetch.plan(std::move(places_here));
     slot.claimed = 0;
     if (feed) feed->staging(slot_index).start();
     return images_here;
@@ -131,7 +146,7 @@ struct ShardLoader::Impl {
   void run(std::size_t slot_index, std::int64_t job, std::size_t worker_index) {
     Slot& slot = slots[slot_index];
     Worker& worker = workers[worker_index];
-    const std::int64_t image = slot.order[static_cast<std::size_t>(job)];
+    const std::int64_t image = slot.fetch.image(job);
     const Clock clock;
     const auto encoded = slot.fetch.bytes(data, image);
     add(read_ns, clock);
@@ -147,12 +162,13 @@ struct ShardLoader::Impl {
   void load(Slot& slot, std::int64_t image, std::span<const std::uint8_t> encoded, Worker& worker) {
     const std::uint64_t place = position(slot.batch.update, image);
     std::uint64_t& index = slot.batch.positions[static_cast<std::size_t>(image)];
-    bool good = decodes(encoded, slot.places[static_cast<std::size_t>(image)], index, worker);
+    bool good = decodes(encoded, slot.fetch.place(image), index, worker);
     slot.fetch.release(image);
     for (std::uint32_t attempt = 0; !good; ++attempt) {
       if (attempt == kReplacementTries)
-        throw Error(ExitCode::file, fmt::format("{} images drawn in place of a bad one do not decode either", attempt),
-                    "check the data set with `seer inspect`");
+        throw Error(ExitCode::file,
+                    fmt::format("found a bad image; the {} images drawn to replace it are bad too", attempt),
+                    "check the data set with `seer inspect --verify`");
       // The position keys the random draw, so the replacement is the same for any rank count and in a resumed run.
       index = Random(static_cast<std::uint64_t>(config.data.seed), Purpose::replacement, place, attempt)
                   .below(data.images());
@@ -162,35 +178,30 @@ struct ShardLoader::Impl {
       bytes_read += static_cast<std::int64_t>(worker.encoded.size());
       good = decodes(worker.encoded, other, index, worker);
       if (attempt == 0) ++slot.replaced;
-      if (good && data.has_labels()) slot.targets[static_cast<std::size_t>(image)] = data.targets(index, 1).values;
+      if (good && labels == Labels::read) slot.targets[static_cast<std::size_t>(image)] = data.targets(index, 1).values;
     }
   }
 
-  CropPlan plan(const Slot& slot, std::int64_t image, int crop, std::int64_t width, std::int64_t height) const {
-    return plan_crop(kinds[static_cast<std::size_t>(crop)], width, height, static_cast<std::uint64_t>(config.data.seed),
-                     position(slot.batch.update, image), static_cast<std::uint32_t>(crop));
-  }
-  void plan_all(const Slot& slot, std::int64_t image, std::int64_t width, std::int64_t height, Worker& worker) const {
+  /// Draws the plans of all crops of an image of this size.
+  void plan(const Slot& slot, std::int64_t image, std::int64_t width, std::int64_t height, Worker& worker) const {
     worker.plans.clear();
-    for (int crop = 0; crop < static_cast<int>(kinds.size()); ++crop)
-      worker.plans.push_back(plan(slot, image, crop, width, height));
+    for (const auto& kind : kinds)
+      worker.plans.push_back(plan_crop(kind, width, height, static_cast<std::uint64_t>(config.data.seed),
+                                       position(slot.batch.update, image),
+                                       static_cast<std::uint32_t>(worker.plans.size())));
   }
 
   /// Makes crops of the worker's image, or stages it for the device, which then makes the crops.
   void deliver(std::size_t slot_index, std::int64_t image, Worker& worker) {
     const Slot& slot = slots[slot_index];
     const Clock clock;
-    if (feed) {
-      plan_all(slot, image, worker.image.width, worker.image.height, worker);
-      feed->staging(slot_index).add(image, worker.image, worker.plans, worker.scratch);
-    } else {
-      for (const auto& group : slot.batch.groups) {
-        for (int c = 0; c < group.count; ++c) {
-          const auto crop = group.first_crop + c;
-          const auto drawn = plan(slot, image, crop, worker.image.width, worker.image.height);
-          const auto out = group.images.slice(c * images_here + image, 1);
-          apply_crop(worker.image, drawn, kinds[static_cast<std::size_t>(crop)], worker.scratch, out.f32());
-        }
+    plan(slot, image, worker.image.width, worker.image.height, worker);
+    if (feed) feed->staging(slot_index).add(image, worker.image, worker.plans, worker.scratch);
+    for (const auto& group : slot.batch.groups) {  // none if there is a feed
+      for (int c = 0; c < group.count; ++c) {
+        const auto crop = static_cast<std::size_t>(group.first_crop + c);
+        const auto out = group.images.slice(c * images_here + image, 1);
+        apply_crop(worker.image, worker.plans[crop], kinds[crop], worker.scratch, out.f32());
       }
     }
     add(augment_ns, clock);
@@ -205,15 +216,11 @@ struct ShardLoader::Impl {
     Slot& slot = slots[slot_index];
     Worker& worker = workers[worker_index];
     const Clock clock;
-    try {
-      require_intact(slot.places[static_cast<std::size_t>(image)], encoded);
-    } catch (const Error& error) {
-      if (error.code() != ExitCode::file) throw;
-      return false;  // load() meets the error again and reports it
-    }
+    if (checksum(encoded.data(), encoded.size()) != slot.fetch.place(image).checksum)
+      return false;  // load() reports it
     const auto size = parts->decoder->takes(encoded, config.data.max_pixels, worker_index);
     if (!size) return false;
-    plan_all(slot, image, size->width, size->height, worker);
+    plan(slot, image, size->width, size->height, worker);
     const auto at = feed->staging(slot_index).claim(image, size->width, size->height, worker.plans);
     if (at) slot.claims[slot.claimed++] = {image, *at, *size};
     add(decode_ns, clock);
@@ -306,15 +313,10 @@ struct ShardLoader::Impl {
     if (!reported.insert(index).second) return;
     log::warn(fmt::format("bad image replaced: {}: {}", where, reason));
     if (!std::filesystem::is_directory(config.log.run_dir)) return;
-    // Each line is one write, since several ranks append to the same file.
-    const std::string line = nlohmann::json{{"image", index}, {"where", where}, {"reason", reason}}.dump(
-                                 -1, ' ', false, nlohmann::json::error_handler_t::replace) +
-                             "\n";
-    const int file =
-        ::open((config.log.run_dir + "/rejects.jsonl").c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-    if (file < 0) return;
-    [[maybe_unused]] const auto written = ::write(file, line.data(), line.size());
-    ::close(file);
+    const auto line = nlohmann::json{{"image", index}, {"where", where}, {"reason", reason}}.dump(
+        -1, ' ', false, nlohmann::json::error_handler_t::replace);
+    // Short lines are one write each, since several ranks append to the same file.
+    std::ofstream(config.log.run_dir + "/rejects.jsonl", std::ios::app) << line + "\n";
   }
 
   static void add(std::atomic<std::int64_t>& sum, const Clock& clock) {
@@ -323,6 +325,7 @@ struct ShardLoader::Impl {
 
   config::Config config;
   Start start;
+  Labels labels;
   DataSet data;
   Sampler sampler;
   PlaceCache places;
@@ -330,7 +333,6 @@ struct ShardLoader::Impl {
   std::int64_t rank, images_here;
   std::vector<Slot> slots;
   std::vector<Worker> workers;
-  std::int64_t memory_bytes = 0;
   std::atomic<std::int64_t> worker_bytes{0}, bad{0}, images_done{0}, pixels{0}, bytes_read{0}, read_ns{0}, decode_ns{0},
       augment_ns{0};
   std::set<std::uint64_t> reported;
@@ -344,66 +346,12 @@ struct ShardLoader::Impl {
   std::unique_ptr<Pipeline> pipeline;  // last: its threads use everything above
 };
 
-ShardLoader::ShardLoader(const config::Config& config, DataSet data, int rank, int ranks, std::size_t threads,
-                         Start start, std::shared_ptr<DeviceParts> parts)
-    : impl_(std::make_unique<Impl>(config, std::move(data), rank, ranks, threads, start, std::move(parts))) {
-  auto* const impl = impl_.get();
-  Pipeline::Work work{[impl](std::int64_t update, std::size_t slot) { return impl->prepare(update, slot); },
-                      [impl](std::size_t slot, std::int64_t job, std::size_t worker) { impl->run(slot, job, worker); }};
-  if (impl->parts && impl->parts->decoder)
-    work.finish = [impl](std::size_t slot, std::size_t worker) { impl->finish(slot, worker); };
-  impl_->pipeline = std::make_unique<Pipeline>(threads, impl_->slots.size(), start.update,
-                                               std::numeric_limits<std::int64_t>::max(), std::move(work));
-}
+}  // namespace
 
-ShardLoader::~ShardLoader() = default;
-
-const Batch& ShardLoader::next() {
-  if (impl_->feed) return impl_->next_on_device();
-  Slot& slot = impl_->slots[impl_->pipeline->next().value()];
-  Impl::complete(slot);
-  return slot.batch;
-}
-
-std::uint64_t ShardLoader::images() const {
-  return impl_->data.images();
-}
-
-std::vector<ShardIdentity> ShardLoader::shards() const {
-  std::vector<ShardIdentity> out;
-  for (const auto& shard : impl_->data.shards()) {
-    out.push_back({utf8_name(std::filesystem::path(shard.path).filename().string()),
-                   static_cast<std::int64_t>(shard.file_bytes), static_cast<std::int64_t>(shard.images)});
-  }
-  return out;
-}
-
-std::int64_t ShardLoader::bad_images() const {
-  return impl_->bad;
-}
-
-std::int64_t ShardLoader::bytes_held() const {
-  std::int64_t bytes = impl_->memory_bytes + impl_->places.bytes() + impl_->worker_bytes;
-  for (const auto& slot : impl_->slots) bytes += slot.fetch.bytes_held();
-  return bytes;
-}
-
-std::int64_t ShardLoader::device_bytes_held() const {
-  return impl_->feed ? impl_->feed->device_bytes() : 0;
-}
-
-std::int64_t ShardLoader::images_as_crops() const {
-  return impl_->as_crops;
-}
-
-LoaderTimes ShardLoader::times() const {
-  const auto ms = [](const std::atomic<std::int64_t>& ns) { return static_cast<double>(ns.load()) * 1e-6; };
-  return {impl_->images_done,   impl_->bytes_read,     ms(impl_->read_ns),
-          ms(impl_->decode_ns), ms(impl_->augment_ns), impl_->pixels};
-}
-
-std::size_t ShardLoader::threads() const {
-  return impl_->workers.size();
+std::unique_ptr<ShardLoader> open_shards(const config::Config& config, DataSet data, int rank, int ranks,
+                                         std::size_t threads, Start start, Labels labels,
+                                         std::shared_ptr<DeviceParts> parts) {
+  return std::make_unique<Loader>(config, std::move(data), rank, ranks, threads, start, labels, std::move(parts));
 }
 
 }  // namespace seer::data

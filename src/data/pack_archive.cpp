@@ -1,54 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "pack_archive.hpp"
+#include "pack_parts.hpp"
 
 #include <archive.h>
 #include <archive_entry.h>
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
 
 namespace seer::data {
-namespace {
-
-void free_archive(archive* a) {
-  archive_read_free(a);
-}
-
-}  // namespace
 
 /// Where the archive's own bytes come from.
 struct ArchiveReader::Input {
   explicit Input(ArchiveReader& reader) : outer(&reader), buffer(std::size_t{1} << 16) {}
-  explicit Input(const std::string& path)
-      : fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC)), buffer(std::size_t{1} << 20) {
-    struct stat info {};
-    if (fd < 0 || ::fstat(fd, &info) != 0) {
-      const std::string why = std::strerror(errno);
-      if (fd >= 0) ::close(fd);
-      throw BrokenArchive(why);
-    }
-    file_bytes = info.st_size;
+  explicit Input(const std::string& path) : file(path, std::ios::binary), buffer(std::size_t{1} << 20) {
+    if (!file) throw BrokenArchive(std::strerror(errno));
+    std::error_code error;
+    file_bytes = static_cast<la_int64_t>(std::filesystem::file_size(path, error));
+    if (error) throw BrokenArchive(error.message());
   }
-  ~Input() {
-    if (fd >= 0) ::close(fd);
-  }
-  Input(const Input&) = delete;
-  Input& operator=(const Input&) = delete;
 
   static la_ssize_t read(archive* a, void* self, const void** out) {
     auto& in = *static_cast<Input*>(self);
     *out = in.buffer.data();
     if (in.outer == nullptr) {
-      la_ssize_t n = 0;
-      do n = ::read(in.fd, in.buffer.data(), in.buffer.size());
-      while (n < 0 && errno == EINTR);
-      if (n < 0) archive_set_error(a, errno, "%s", std::strerror(errno));
-      return n;
+      in.file.read(reinterpret_cast<char*>(in.buffer.data()), static_cast<std::streamsize>(in.buffer.size()));
+      if (!in.file.bad()) return in.file.gcount();
+      archive_set_error(a, errno, "%s", std::strerror(errno));
+      return -1;
     }
     try {
       return static_cast<la_ssize_t>(in.outer->read(in.buffer));
@@ -61,37 +43,28 @@ struct ArchiveReader::Input {
   // Never skips beyond the end, unlike libarchive's own file reader: a cut-off archive would then look complete.
   static la_int64_t skip(archive*, void* self, la_int64_t wanted) {
     auto& in = *static_cast<Input*>(self);
-    if (in.outer != nullptr) return 0;
-    const auto here = ::lseek(in.fd, 0, SEEK_CUR);
-    const auto step = here < 0 ? 0 : std::clamp<la_int64_t>(in.file_bytes - here, 0, wanted);
-    return step > 0 && ::lseek(in.fd, step, SEEK_CUR) >= 0 ? step : 0;
+    if (in.outer != nullptr || !in.file) return 0;
+    const auto step = std::clamp<la_int64_t>(in.file_bytes - in.file.tellg(), 0, wanted);
+    return in.file.seekg(step, std::ios::cur) ? step : 0;
   }
 
   ArchiveReader* outer = nullptr;
-  int fd = -1;
+  std::ifstream file;
   la_int64_t file_bytes = 0;
   std::vector<std::uint8_t> buffer;
 };
 
-ArchiveReader::ArchiveReader(const std::string& path)
-    : input_(std::make_unique<Input>(path)), archive_(archive_read_new(), free_archive) {
-  open();
-}
-
-ArchiveReader::ArchiveReader(ArchiveReader& outer)
-    : input_(std::make_unique<Input>(outer)), archive_(archive_read_new(), free_archive) {
-  open();
-}
-
+ArchiveReader::ArchiveReader(const std::string& path) : ArchiveReader(std::make_unique<Input>(path)) {}
+ArchiveReader::ArchiveReader(ArchiveReader& outer) : ArchiveReader(std::make_unique<Input>(outer)) {}
 ArchiveReader::~ArchiveReader() = default;
 
-void ArchiveReader::open() {
+ArchiveReader::ArchiveReader(std::unique_ptr<Input> input)
+    : input_(std::move(input)), archive_(archive_read_new(), [](archive* a) { archive_read_free(a); }) {
   // Only filters that need no external program.
   for (auto* filter :
        {archive_read_support_filter_gzip, archive_read_support_filter_bzip2, archive_read_support_filter_xz,
-        archive_read_support_filter_lzma, archive_read_support_filter_zstd, archive_read_support_filter_compress}) {
+        archive_read_support_filter_lzma, archive_read_support_filter_zstd, archive_read_support_filter_compress})
     filter(archive_.get());
-  }
   archive_read_support_format_tar(archive_.get());
   archive_read_support_format_empty(archive_.get());
   check(archive_read_open2(archive_.get(), input_.get(), nullptr, Input::read, Input::skip, nullptr));
@@ -103,7 +76,7 @@ void ArchiveReader::check(int status) const {
   throw BrokenArchive(why != nullptr ? why : "unknown");
 }
 
-bool ArchiveReader::next(Entry& out) {
+bool ArchiveReader::next(Candidate& out) {
   do {
     const int status = archive_read_next_header(archive_.get(), &entry_);
     if (status == ARCHIVE_EOF) return false;
@@ -117,13 +90,12 @@ bool ArchiveReader::next(Entry& out) {
   bytes_ = out.bytes = static_cast<std::uint64_t>(std::max<std::int64_t>(0, archive_entry_size(entry_)));
   at_ = block_at_ = block_bytes_ = 0;
   out.refusal.clear();
-  if (const char* first = archive_entry_hardlink(entry_); first != nullptr) {
+  if (const char* first = archive_entry_hardlink(entry_); first != nullptr)
     out.refusal = fmt::format("repeated: a hard link to {} in the same archive", first);
-  } else if (archive_entry_filetype(entry_) == AE_IFLNK) {
+  else if (archive_entry_filetype(entry_) == AE_IFLNK)
     out.refusal = "unreadable: a link inside the archive";
-  } else if (archive_entry_filetype(entry_) != AE_IFREG) {
+  else if (archive_entry_filetype(entry_) != AE_IFREG)
     out.refusal = "unreadable: not a regular file";
-  }
   return true;
 }
 

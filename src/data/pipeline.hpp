@@ -1,19 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
-// Worker threads prepare batches ahead in a ring of slots, which are filled and returned in order. The pipeline knows
-// nothing about images: the training loader and the evaluation reader define how to prepare a batch and run its jobs.
+// What the training loader and the evaluation reader share: worker threads that prepare batches ahead, and reading the
+// encoded images of a batch.
 #pragma once
 
+#include <algorithm>
+#include <atomic>
 #include <condition_variable>
-#include <cstdint>
+#include <deque>
 #include <exception>
-#include <functional>
+#include <list>
 #include <mutex>
-#include <optional>
 #include <thread>
-#include <vector>
+#include <unordered_map>
+
+#include "seer/data/source.hpp"
 
 namespace seer::data {
 
+/// Worker threads prepare batches ahead in a ring of slots, which are filled and returned in order. The pipeline knows
+/// nothing about images: its users define how to prepare a batch and run its jobs.
 class Pipeline {
  public:
   struct Work {
@@ -28,9 +33,7 @@ class Pipeline {
   /// For batches [first, end). The threads start at once.
   Pipeline(std::size_t threads, std::size_t slots, std::int64_t first, std::int64_t end, Work work);
   /// Waits only for the jobs that are running.
-  ~Pipeline();
-  Pipeline(const Pipeline&) = delete;
-  Pipeline& operator=(const Pipeline&) = delete;
+  ~Pipeline() { stop_threads(); }
 
   /// Gives back the slot of the last call and waits for the next batch; nullopt after the last one. Rethrows the error
   /// of the batch's first failed job.
@@ -54,8 +57,8 @@ class Pipeline {
   bool complete(const Slot& slot) const {
     return slot.stage == Stage::filling && slot.done == slot.jobs && !slot.finishing;
   }
-  void give_back_locked();
   void stop_threads();
+  std::size_t number_of(const Slot& slot) const { return static_cast<std::size_t>(&slot - slots_.data()); }
   Slot& slot_of(std::int64_t batch) { return slots_[static_cast<std::size_t>(batch) % slots_.size()]; }
   /// The oldest slot with a job that no thread has taken.
   Slot* open_slot();
@@ -68,6 +71,72 @@ class Pipeline {
   std::mutex mutex_;
   std::condition_variable for_workers_, for_caller_;
   std::vector<std::thread> threads_;
+};
+
+/// Places and classes of images, read from the shards' tables one block at a time. Keeps the most recently used blocks,
+/// since a sampler's window touches few. One thread at a time.
+class PlaceCache {
+ public:
+  PlaceCache(const DataSet& data, std::uint64_t block_images, std::size_t blocks_kept, Labels labels)
+      : data_(data), block_images_(block_images), kept_(blocks_kept), labels_(labels) {}
+  ImagePlace place(std::uint64_t image) { return block_of(image).places[image % block_images_]; }
+  /// The image's classes, none if labels are not read; valid until the next call of place() or targets().
+  std::span<const std::int32_t> targets(std::uint64_t image) {
+    if (labels_ == Labels::ignore) return {};
+    return block_of(image).targets.of(image % block_images_);
+  }
+  std::int64_t bytes() const {
+    return static_cast<std::int64_t>(std::min(kept_ * block_images_, data_.images()) * kImageBytes);
+  }
+  /// Bytes held per image: its place, the begin of its classes, and one class.
+  static constexpr std::size_t kImageBytes = sizeof(ImagePlace) + sizeof(std::uint64_t) + sizeof(std::int32_t);
+
+ private:
+  struct Block {
+    std::uint64_t number = 0;
+    std::vector<ImagePlace> places;
+    Targets targets;
+  };
+  const Block& block_of(std::uint64_t image);
+  const DataSet& data_;
+  std::uint64_t block_images_;
+  std::size_t kept_;
+  Labels labels_;
+  std::list<Block> blocks_;  // most recent first
+  std::unordered_map<std::uint64_t, std::list<Block>::iterator> by_number_;
+};
+
+/// Fetches the encoded images of one batch with few large reads: images that lie close together in a shard share one
+/// read. One thread calls plan(); many may call bytes() and release().
+class Fetch {
+ public:
+  /// `places`: of images 0, 1, ... of the batch.
+  void plan(std::vector<ImagePlace> places);
+  const ImagePlace& place(std::int64_t image) const { return places_[static_cast<std::size_t>(image)]; }
+  /// The images in file order: process them in this order.
+  std::int64_t image(std::int64_t number) const { return order_[static_cast<std::size_t>(number)]; }
+  /// Returns the encoded image. The first caller of a shared read does the read, others wait for it. Error(file) if the
+  /// read fails.
+  std::span<const std::uint8_t> bytes(const DataSet& data, std::int64_t image);
+  /// Says that the image's bytes are no longer needed. The last release of a shared read frees its memory.
+  void release(std::int64_t image);
+  /// Bytes of this batch that are in memory now.
+  std::int64_t bytes_held() const { return held_.load(std::memory_order_relaxed); }
+
+ private:
+  struct Read {
+    std::uint32_t shard = 0;
+    std::uint64_t offset = 0, bytes = 0;
+    std::int64_t users = 0;
+    std::vector<std::uint8_t> buffer;
+    bool done = false;
+    std::mutex mutex;
+  };
+  std::vector<ImagePlace> places_;
+  std::vector<std::int64_t> order_;
+  std::deque<Read> reads_;
+  std::vector<Read*> read_of_;  // per image
+  std::atomic<std::int64_t> held_{0};
 };
 
 }  // namespace seer::data

@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "seer/data/sampler.hpp"
-
 #include <algorithm>
 #include <bit>
 
-#include "seer/base/error.hpp"
 #include "seer/base/random.hpp"
+#include "seer/data/source.hpp"
 
 namespace seer::data {
 namespace {
@@ -29,39 +27,32 @@ int half_bits(std::uint64_t n) {
   return std::max(1, (static_cast<int>(std::bit_width(n - 1)) + 1) / 2);
 }
 
-std::uint64_t round_value(std::uint64_t half, std::uint64_t key, int round, std::uint64_t mask) {
-  return mix(half ^ derive(key, static_cast<std::uint64_t>(round))) & mask;
+/// One pass of a Feistel network over two halves of `bits` bits, with the round keys first, first + step, ...
+std::uint64_t feistel(std::uint64_t value, int bits, std::uint64_t key, int first, int step) {
+  const std::uint64_t mask = (std::uint64_t{1} << bits) - 1;
+  std::uint64_t left = value >> bits, right = value & mask;
+  for (int round = 0; round < kRounds; ++round) {
+    const auto round_key = derive(key, static_cast<std::uint64_t>(first + step * round));
+    left = std::exchange(right, left ^ (mix(right ^ round_key) & mask));
+  }
+  return (left << bits) | right;
 }
 
 }  // namespace
 
 std::uint64_t permute(std::uint64_t value, std::uint64_t n, std::uint64_t key) {
-  const int half = half_bits(n);
-  const std::uint64_t mask = (std::uint64_t{1} << half) - 1;
-  do {
-    std::uint64_t left = value >> half, right = value & mask;
-    for (int round = 0; round < kRounds; ++round) {
-      const std::uint64_t next = left ^ round_value(right, key, round, mask);
-      left = right;
-      right = next;
-    }
-    value = (left << half) | right;
-  } while (value >= n);
+  const int bits = half_bits(n);
+  do value = feistel(value, bits, key, 0, 1);
+  while (value >= n);
   return value;
 }
 
 std::uint64_t permute_back(std::uint64_t value, std::uint64_t n, std::uint64_t key) {
-  const int half = half_bits(n);
-  const std::uint64_t mask = (std::uint64_t{1} << half) - 1;
-  do {
-    std::uint64_t left = value >> half, right = value & mask;
-    for (int round = kRounds - 1; round >= 0; --round) {
-      const std::uint64_t previous = right ^ round_value(left, key, round, mask);
-      right = left;
-      left = previous;
-    }
-    value = (left << half) | right;
-  } while (value >= n);
+  // With the halves exchanged and the keys in the opposite order, the network is its own inverse.
+  const int bits = half_bits(n);
+  const auto exchanged = [bits](std::uint64_t v) { return v >> bits | (v & ((std::uint64_t{1} << bits) - 1)) << bits; };
+  do value = exchanged(feistel(exchanged(value), bits, key, kRounds - 1, -1));
+  while (value >= n);
   return value;
 }
 

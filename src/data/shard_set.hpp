@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// One pack makes one set of shards. Each shard records its set, and <name>.manifest.json in the same folder lists the
-// files of a name (docs/formats.md). Private to the module.
+// Finds the files that data.shards, --train and similar options name, and checks the sets that they form. One pack
+// makes one set of shards. Each shard records its set, and <name>.manifest.json in the same folder lists the files of a
+// name (docs/formats.md). Private to the module.
 #pragma once
 
 #include <cstdint>
@@ -9,10 +10,29 @@
 #include <utility>
 #include <vector>
 
+#include "seer/base/error.hpp"
 #include "seer/data/shard.hpp"
-#include "shard_list.hpp"
 
 namespace seer::data {
+
+/// Throws Error(file).
+[[noreturn]] inline void fail(const std::string& what, std::string remedy = "",
+                              std::source_location where = std::source_location::current()) {
+  throw Error(ExitCode::file, what, std::move(remedy), where);
+}
+
+struct ChosenShard {
+  std::string path;
+  bool by_folder = false;  ///< its folder was named; else the file itself, or a pattern that it matches
+};
+
+/// Returns the files sorted by path, each once. The text is a folder (its *.h5), a file or a glob, or several of these
+/// separated by commas. A comma within a name is written as "\,", unless the name is the whole text. Error(file) if
+/// there is nothing of a name.
+std::vector<ChosenShard> find_shards(const std::string& text);
+
+/// The *.h5 files of a folder, sorted, without hidden ones. Error(file).
+std::vector<std::string> shards_in(const std::string& folder);
 
 struct Manifest {
   struct File {
@@ -23,12 +43,12 @@ struct Manifest {
   std::vector<File> files;  ///< if complete: all files of the name; else those that the pack keeps
 };
 
-/// "<folder>/<name>.manifest.json"
-std::string manifest_path(const std::string& folder, const std::string& name);
 /// Returns nothing if there is no manifest. Error(file) if it cannot be parsed.
 std::optional<Manifest> read_manifest(const std::string& folder, const std::string& name);
 /// Replaces an earlier manifest atomically. The new one is on disk when this returns. Error(file).
 void write_manifest(const std::string& folder, const std::string& name, const Manifest& manifest);
+/// Replaces a file atomically: its content is on disk before it gets its name. Error(file).
+void replace_file(const std::string& path, const std::string& content);
 
 /// Error(file) if a manifest in this folder says that a pack did not finish, even if there are no shards.
 void want_finished(const std::string& folder);

@@ -5,10 +5,8 @@
 #include <fmt/format.h>
 
 #include <charconv>
-#include <cstdlib>
 #include <map>
 #include <system_error>
-#include <utility>
 
 #include "seer/base/error.hpp"
 #include "seer/device/session.hpp"
@@ -16,16 +14,6 @@
 
 namespace seer::device {
 namespace {
-
-/// Set once, before there are other threads.
-std::string& shared_by() {
-  static std::string who;
-  return who;
-}
-
-// mpirun's own variables come first: inside a Slurm job, its ranks inherit the SLURM_LOCALID of the job's script.
-constexpr const char* kLocalRanks[] = {"OMPI_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID",
-                                       "PMI_LOCAL_RANK", "SLURM_LOCALID"};
 
 /// Parses the whole text; -1 if it is not a number.
 int number_of(std::string_view text) {
@@ -36,36 +24,30 @@ int number_of(std::string_view text) {
 
 }  // namespace
 
-Launch read_launch() {
-  return read_launch([](const char* name) -> const char* { return std::getenv(name); });
-}
-
-Launch read_launch(const Environment& environment) {
-  Launch launch;
-  for (const char* name : kLocalRanks) {
+int local_rank(const Environment& environment) {
+  // mpirun's own variables come first: inside a Slurm job, its ranks inherit the SLURM_LOCALID of the job's script.
+  for (const char* name : {"OMPI_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID",
+                           "PMI_LOCAL_RANK", "SLURM_LOCALID"}) {
     const char* value = environment(name);
     if (value == nullptr) continue;
-    launch.local_rank = number_of(value);
-    launch.source = name;
-    if (launch.local_rank < 0) {
-      throw Error(ExitCode::device,
-                  fmt::format("{}=\"{}\"; wanted the rank's place on its node, 0 or more", name, value),
-                  "start ranks with mpirun or srun, or unset it");
-    }
-    break;
+    const int rank = number_of(value);
+    if (rank >= 0) return rank;
+    throw Error(ExitCode::device,
+                fmt::format("{}=\"{}\"; wanted the number of the rank on its node (0 or more)", name, value),
+                "start ranks with mpirun or srun, or unset it");
   }
-  return launch;
+  return -1;
 }
 
-int device_for(const Launch& launch, int visible_devices) {
+int device_for(int local_rank, int visible_devices) {
   if (visible_devices < 1) {
-    throw Error(ExitCode::device, "no device is visible; wanted one a rank",
-                "ask the scheduler for devices (--gpus-per-node) and look at CUDA_VISIBLE_DEVICES; to run without "
+    throw Error(ExitCode::device, "no device is visible; every rank needs one",
+                "request devices from the scheduler (--gpus-per-node) and check CUDA_VISIBLE_DEVICES; to run without "
                 "devices, use the host build (cmake --preset host-release)");
   }
-  if (launch.local_rank < 0) return 0;  // started without a launcher: the only rank
+  if (local_rank < 0) return 0;  // started without a launcher: the only rank
   // If only one is visible, each rank may see a different one. The ranks find out when they compare their devices.
-  return launch.local_rank % visible_devices;
+  return local_rank % visible_devices;
 }
 
 bool has_code_for(std::string_view architectures, int capability) {
@@ -112,33 +94,31 @@ std::string shared_device(std::span<const std::string> ids) {
   for (std::size_t rank = 0; rank < ids.size(); ++rank) {
     const auto [at, is_new] = first.emplace(ids[rank], rank);
     if (!is_new)
-      return fmt::format("ranks {} and {} share the device {}; wanted one a rank", at->second, rank, ids[rank]);
+      return fmt::format("ranks {} and {} share the device {}; every rank needs its own", at->second, rank, ids[rank]);
   }
   return "";
 }
 
-void set_sharing(std::string who) {
-  shared_by() = std::move(who);
-}
-const std::string& sharing() {
-  return shared_by();
+std::string& sharing() {
+  static std::string who;
+  return who;
 }
 
 Space chosen_space(std::string_view wanted) {
 #if defined(SEER_CUDA)
   const bool built = kernels_need_device();
-  const char* const missing = "this build's Kokkos has no Cuda, so no kernel runs on a device";
-  const char* const remedy = "set Kokkos_ROOT to one built with Kokkos_ENABLE_CUDA, or parallel.device = \"host\"";
+  const char* const missing = "Kokkos was built without CUDA, so kernels cannot run on a device";
+  const char* const remedy = "set Kokkos_ROOT to a Kokkos with Kokkos_ENABLE_CUDA, or set parallel.device = \"host\"";
 #else
   const bool built = has_stand_in();
   const char* const missing = "this is a host build";
-  const char* const remedy = "use the device build (-DSEER_CUDA=ON, docs/device.md), or parallel.device = \"auto\"";
+  const char* const remedy = "use a device build (-DSEER_CUDA=ON, docs/device.md), or set parallel.device = \"auto\"";
 #endif
   const bool there = built && bound_device() >= 0;
   if (wanted == "host" || (wanted == "auto" && !there)) return Space::host;
   if (there && !sharing().empty()) {
     throw Error(ExitCode::device, sharing(),
-                "start as many ranks a node as it has devices, or compute on the host: parallel.device = \"host\"");
+                "start one rank per device, or compute on the host: parallel.device = \"host\"");
   }
   if (there) return Space::device;
   if (!built) throw Error(ExitCode::input, fmt::format("parallel.device = \"device\": {}", missing), remedy);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "seer/device/queue_clock.hpp"
+#include "seer/device/device_queue.hpp"
 
 #include <utility>
 
@@ -12,51 +12,40 @@
 namespace seer::device {
 namespace {
 
+using Event = std::unique_ptr<void, void (*)(void*)>;
+
 #if defined(SEER_CUDA)
-void* make_event() {
+Event make_event() {
   make_current();
   cudaEvent_t event = nullptr;
   check(cudaEventCreate(&event), "cudaEventCreate");
-  return event;
+  return {event, [](void* made) { cudaEventDestroy(static_cast<cudaEvent_t>(made)); }};
 }
-void drop_event(void* event) {
-  cudaEventDestroy(static_cast<cudaEvent_t>(event));
-}
-void record(void* event, const Queue& queue) {
+void record(const Event& event, const Queue& queue) {
   make_current();
-  check(cudaEventRecord(static_cast<cudaEvent_t>(event), stream_of(queue)), "cudaEventRecord");
+  check(cudaEventRecord(static_cast<cudaEvent_t>(event.get()), stream_of(queue)), "cudaEventRecord");
 }
-double ms_between(void* from, void* to) {
+double ms_between(const Event& from, const Event& to) {
   float ms = 0;
-  check(cudaEventElapsedTime(&ms, static_cast<cudaEvent_t>(from), static_cast<cudaEvent_t>(to)),
+  check(cudaEventElapsedTime(&ms, static_cast<cudaEvent_t>(from.get()), static_cast<cudaEvent_t>(to.get())),
         "cudaEventElapsedTime");
   return static_cast<double>(ms);
 }
 #else
 // The stand-in's work is done when it is submitted, so an event is just a time.
-const Clock& since_start() {
-  static const Clock clock;
-  return clock;
+Event make_event() {
+  return {new double(0), [](void* made) { delete static_cast<double*>(made); }};
 }
-void* make_event() {
-  return new double(0);
+void record(const Event& event, const Queue&) {
+  static const Clock since_start;
+  *static_cast<double*>(event.get()) = since_start.ms();
 }
-void drop_event(void* event) {
-  delete static_cast<double*>(event);
-}
-void record(void* event, const Queue&) {
-  *static_cast<double*>(event) = since_start().ms();
-}
-double ms_between(void* from, void* to) {
-  return *static_cast<double*>(to) - *static_cast<double*>(from);
+double ms_between(const Event& from, const Event& to) {
+  return *static_cast<double*>(to.get()) - *static_cast<double*>(from.get());
 }
 #endif
 
 }  // namespace
-
-QueueClock::~QueueClock() {
-  for (void* event : events_) drop_event(event);
-}
 
 void QueueClock::mark(int label) {
   ensure(queue_.space == Space::device, "marks go into device queues");

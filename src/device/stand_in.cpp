@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
+// The stand-in, and what a host build has in place of src/device/cuda.
 #include "seer/device/stand_in.hpp"
 
 #if !defined(SEER_CUDA)
 
 #include <fmt/format.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
+#include <bit>
 #include <cstdlib>
 #include <cstring>
 #include <map>
@@ -16,50 +18,40 @@
 #include <string_view>
 #include <vector>
 
+#include "device_memory.hpp"
 #include "seer/base/error.hpp"
+#include "seer/device/binding.hpp"
+#include "seer/device/device_queue.hpp"
+#include "seer/device/graph.hpp"
 
 namespace seer::device {
 namespace {
 
-std::atomic<int> alive{0};
-
 /// Only addresses are reserved: the system provides memory at the first touch.
 constexpr std::size_t kReservedBytes = std::size_t{1} << 36;
-constexpr std::size_t kAlign = 256, kPage = std::size_t{2} << 20;
+constexpr std::size_t kLeastBlock = 256;
 
-/// The memory is one range of addresses, so that one call opens or closes all of it.
+/// The memory is one range of addresses, so that one call opens or closes all of it. Blocks are powers of two.
 struct Memory {
   std::mutex mutex;
   char* base = nullptr;
-  std::size_t used = 0;                     ///< from the base; multiples of kPage
-  std::map<std::size_t, std::size_t> free;  ///< begin and bytes, below `used`
-  std::map<std::size_t, std::size_t> lent;
+  std::size_t used = 0;                            ///< from the base
+  std::map<std::size_t, std::vector<char*>> free;  ///< by size
+  std::map<void*, std::size_t> lent;               ///< sizes
   int open = 0;
+  std::map<const char*, std::size_t> pinned;  ///< blocks of host memory
 
   void reserve() {
     if (base != nullptr) return;
     void* place = mmap(nullptr, kReservedBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (place == MAP_FAILED) throw Error(ExitCode::device, "no addresses for the stand-in for a device");
+    if (place == MAP_FAILED) throw Error(ExitCode::device, "cannot reserve addresses for the stand-in device");
     madvise(place, kReservedBytes, MADV_HUGEPAGE);  // fewer pages to open and close
     base = static_cast<char*>(place);
   }
   void protect() {
-    if (used > 0) mprotect(base, used, open > 0 ? PROT_READ | PROT_WRITE : PROT_NONE);
-  }
-  void give_back(std::size_t begin, std::size_t bytes) {
-    auto after = free.lower_bound(begin);
-    if (after != free.end() && begin + bytes == after->first) {
-      bytes += after->second;
-      after = free.erase(after);
-    }
-    if (after != free.begin()) {
-      const auto before = std::prev(after);
-      if (before->first + before->second == begin) {
-        before->second += bytes;
-        return;
-      }
-    }
-    free.emplace(begin, bytes);
+    constexpr std::size_t kHugePage = std::size_t{2} << 20;  // splitting one would cost time at every call
+    if (used > 0)
+      mprotect(base, (used + kHugePage - 1) / kHugePage * kHugePage, open > 0 ? PROT_READ | PROT_WRITE : PROT_NONE);
   }
 };
 
@@ -85,59 +77,48 @@ struct Stream {
     std::memcpy(arrival.bytes.data(), from, bytes);
   }
   void arrive() {
-    for (std::size_t i = 0; i < count; ++i) {
+    for (std::size_t i = 0; i < count; ++i)
       std::memcpy(arrivals[i].to, arrivals[i].bytes.data(), arrivals[i].bytes.size());
-    }
     count = 0;
   }
 };
 
-struct Pinned {
-  std::mutex mutex;
-  std::map<const char*, std::size_t> blocks;
-};
-Pinned& pinned() {
-  static auto* const made = new Pinned;
-  return *made;
-}
-
 bool is_pinned(const void* data, std::size_t bytes) {
   const auto* address = static_cast<const char*>(data);
-  auto& all = pinned();
-  const std::lock_guard lock(all.mutex);
-  auto found = all.blocks.upper_bound(address);
-  if (found == all.blocks.begin()) return false;
+  auto& m = memory();
+  const std::lock_guard lock(m.mutex);
+  auto found = m.pinned.upper_bound(address);
+  if (found == m.pinned.begin()) return false;
   --found;
   return address + bytes <= found->first + found->second;
 }
 
 void need() {
-  ensure(has_stand_in(), "work on device memory was asked for in a host build");
+  ensure(has_stand_in(), "a host build has no device memory");
 }
 
 }  // namespace
 
-StandIn::StandIn() {
-  ++alive;
-}
-StandIn::~StandIn() {
-  --alive;
-}
-
-bool has_stand_in() {
-  return alive > 0;
-}
-
-bool stand_in_by_environment() {
+int bind_device() {
   const char* wanted = std::getenv("SEER_STAND_IN_DEVICE");
   const std::string_view text = wanted == nullptr ? "" : wanted;
-  if (text.empty() || text == "0") return false;
+  if (text.empty() || text == "0") return -1;
   if (text != "1") {
     throw Error(ExitCode::input, fmt::format("SEER_STAND_IN_DEVICE=\"{}\"; wanted 0 or 1", text),
-                "1 computes on the stand-in for a device, 0 or nothing on the host");
+                "1: compute on the stand-in device; 0 or empty: compute on the host");
   }
   static const StandIn for_good;
-  return true;
+  return 0;
+}
+
+int bound_device() {
+  return has_stand_in() ? 0 : -1;
+}
+std::string device_id() {
+  return has_stand_in() ? fmt::format("stand-in {}", getpid()) : "";
+}
+std::string describe_device() {
+  return has_stand_in() ? "a stand-in device for tests: computes on the host, in separate memory" : "";
 }
 
 void StandInAccess::open() {
@@ -161,65 +142,49 @@ bool on_stand_in(const void* data) {
 }
 
 void expect_reached(const Queue& queue, const void* data, std::string_view what) {
-  if (alive == 0 || data == nullptr || queue.space == Space::planned) return;
+  if (!has_stand_in() || data == nullptr || queue.space == Space::planned) return;
   if (on_stand_in(data) == (queue.space == Space::device)) return;
   throw Error(ExitCode::internal,
               fmt::format("{}: {} memory was given to a {} queue", what, on_stand_in(data) ? "device" : "host",
                           queue.space == Space::device ? "device" : "host"));
 }
 
-void* stand_in_allocate(std::size_t bytes) {
+void* device_allocate(std::size_t bytes) {
   need();
   auto& m = memory();
   const std::lock_guard lock(m.mutex);
   m.reserve();
-  const std::size_t wanted = (bytes + kAlign - 1) / kAlign * kAlign;
-  auto found = std::find_if(m.free.begin(), m.free.end(), [&](const auto& part) { return part.second >= wanted; });
-  if (found == m.free.end()) {
-    const std::size_t more = (wanted + kPage - 1) / kPage * kPage;
-    if (more > kReservedBytes - m.used) {
-      throw Error(ExitCode::device,
-                  fmt::format("out of device memory: {} bytes wanted in one block, {} free of {}", bytes,
-                              kReservedBytes - m.used, kReservedBytes),
-                  "use a smaller batch");
-    }
-    const auto begin = m.used;
-    m.used += more;
+  const std::size_t size = std::bit_ceil(std::max(bytes, kLeastBlock));
+  auto& free = m.free[size];
+  if (free.empty()) {
+    if (size > kReservedBytes - m.used) return nullptr;
+    free.push_back(m.base + m.used);
+    m.used += size;
     m.protect();
-    m.give_back(begin, more);
-    found = std::find_if(m.free.begin(), m.free.end(), [&](const auto& part) { return part.second >= wanted; });
   }
-  const auto [begin, size] = *found;
-  m.free.erase(found);
-  if (size > wanted) m.free.emplace(begin + wanted, size - wanted);
-  m.lent.emplace(begin, wanted);
-  return m.base + begin;
+  char* const data = free.back();
+  free.pop_back();
+  m.lent.emplace(data, size);
+  return data;
 }
 
-void stand_in_free(void* data) noexcept {
-  if (data == nullptr) return;
+void device_free(void* data) noexcept {
   auto& m = memory();
   const std::lock_guard lock(m.mutex);
-  const auto found = m.lent.find(static_cast<std::size_t>(static_cast<char*>(data) - m.base));
-  if (found == m.lent.end()) return;
-  m.give_back(found->first, found->second);
-  m.lent.erase(found);
+  const auto block = m.lent.extract(data);
+  if (block) m.free[block.mapped()].push_back(static_cast<char*>(data));
 }
 
-void* stand_in_stream() {
-  need();
-  return new Stream;
+void device_zero(void* data, std::size_t bytes) {
+  const StandInAccess access(Space::device);
+  std::memset(data, 0, bytes);
 }
 
-void stand_in_drop(void* stream) noexcept {
-  auto* const mine = static_cast<Stream*>(stream);
-  if (mine == nullptr) return;
-  mine->arrive();
-  delete mine;
+SystemMemory device_memory() {
+  return host_memory();
 }
 
-void stand_in_copy(const Queue& queue, const void* from, Space from_space, void* to, Space to_space,
-                   std::size_t bytes) {
+void device_copy(const Queue& queue, const void* from, Space from_space, void* to, Space to_space, std::size_t bytes) {
   need();
   ensure(on_stand_in(from) == (from_space == Space::device) && on_stand_in(to) == (to_space == Space::device),
          "a copy names another memory space than its pointer lies in");
@@ -229,25 +194,57 @@ void stand_in_copy(const Queue& queue, const void* from, Space from_space, void*
     stream->add(to, from, bytes);
     return;
   }
-  if (stream != nullptr)
-    stream->arrive();  // `from` may wait for an arrival, and a copy to memory that is not pinned blocks anyway
+  if (stream != nullptr) stream->arrive();  // `from` may wait for an arrival; copies to memory not pinned block anyway
   std::memcpy(to, from, bytes);
 }
 
-void stand_in_wait(const Queue& queue) {
-  if (queue.stream != nullptr) static_cast<Stream*>(queue.stream)->arrive();
+void Queue::wait() const {
+  if (space == Space::device && stream != nullptr) static_cast<Stream*>(stream)->arrive();
 }
 
-void stand_in_pin(const void* data, std::size_t bytes) {
-  auto& all = pinned();
-  const std::lock_guard lock(all.mutex);
-  all.blocks[static_cast<const char*>(data)] = bytes;
+DeviceQueue::DeviceQueue(Priority) {
+  if (!has_stand_in())
+    throw Error(ExitCode::device, "a host build has no device queues", "configure with -DSEER_CUDA=ON");
+  queue_ = {.space = Space::device, .stream = new Stream, .ledger = nullptr};
+}
+DeviceQueue::~DeviceQueue() {
+  queue_.wait();
+  delete static_cast<Stream*>(queue_.stream);
+}
+void DeviceQueue::follow(const Queue&) {}  // the other queue's work is done already
+
+PinnedBuffer::PinnedBuffer(std::size_t bytes) : bytes_(bytes) {
+  if (bytes == 0) return;
+  data_.reset(std::calloc(bytes, 1));
+  if (data_ == nullptr) {
+    throw Error(ExitCode::device, fmt::format("out of host memory: cannot allocate a block of {} bytes", bytes),
+                "use a smaller batch, smaller crops or more ranks");
+  }
+  auto& m = memory();
+  const std::lock_guard lock(m.mutex);
+  m.pinned[static_cast<const char*>(data())] = bytes;
+}
+void PinnedBuffer::Free::operator()(void* data) const noexcept {
+  auto& m = memory();
+  const std::lock_guard lock(m.mutex);
+  m.pinned.erase(static_cast<const char*>(data));
+  std::free(data);
 }
 
-void stand_in_unpin(const void* data) noexcept {
-  auto& all = pinned();
-  const std::lock_guard lock(all.mutex);
-  all.blocks.erase(static_cast<const char*>(data));
+// A host build records nothing, and so has nothing to replay.
+void Graph::replay(Queue&) const {
+  ensure(false, "a recording was replayed in a host build");
+}
+Recording::Recording(Queue& queue) : queue_(queue) {
+  throw Error(ExitCode::device, "a host build cannot record work", "configure with -DSEER_CUDA=ON");
+}
+Recording::~Recording() = default;
+Graph Recording::end() {
+  ensure(open_, "a recording was ended in a host build");
+  return {};
+}
+bool records(const Queue&) {
+  return false;
 }
 
 }  // namespace seer::device

@@ -30,23 +30,19 @@ int cores() {
 /// Starts `count` threads that are alive at the same time. Throws Error(device) naming the first that the system
 /// refuses.
 void try_threads(int count) {
-  std::promise<void> end;
-  const auto ended = end.get_future().share();
-  std::vector<std::thread> threads;
-  const auto join_all = [&] {
-    end.set_value();
-    for (auto& thread : threads) thread.join();
-  };
-  try {
-    for (int i = 1; i < count; ++i) {  // the first is the process's own
-      threads.push_back(
-          start_thread(fmt::format("thread {} of the {} of OMP_NUM_THREADS", i + 1, count), [ended] { ended.wait(); }));
+  struct Waiting {
+    std::promise<void> end;
+    std::vector<std::thread> threads;
+    ~Waiting() {
+      end.set_value();
+      for (auto& thread : threads) thread.join();
     }
-  } catch (const Error&) {
-    join_all();
-    throw;
+  } waiting;
+  const auto ended = waiting.end.get_future().share();
+  for (int i = 1; i < count; ++i) {  // the first is the process's own
+    waiting.threads.push_back(
+        start_thread(fmt::format("thread {} of {} (OMP_NUM_THREADS)", i + 1, count), [ended] { ended.wait(); }));
   }
-  join_all();
 }
 
 }  // namespace
@@ -65,9 +61,10 @@ int thread_count(const char* name, const char* value, int most) {
   // OpenMP accepts a list with one number per level of nesting: "4,2".
   const bool number = error == std::errc() && rest.find_first_not_of("0123456789, \t") == std::string_view::npos;
   if (number && count >= 1 && count <= most) return count;
-  throw Error(ExitCode::input,
-              fmt::format("{} is \"{}\", allowed 1 to {} on this node of {} cores", name, value, most, cores()),
-              "set it to the cores that each rank has, or unset it (one thread a rank)");
+  throw Error(
+      ExitCode::input,
+      fmt::format("{} is \"{}\"; allowed: 1 to {} on this node, which has {} cores", name, value, most, cores()),
+      "set it to the number of cores per rank, or unset it (one thread per rank)");
 }
 
 std::string require_threads() {
@@ -76,19 +73,17 @@ std::string require_threads() {
   try_threads(threads);
   // Libraries wait for every thread of a team, so they would wait forever for threads that OpenMP does not create.
   const bool teams = omp_get_max_active_levels() > 0;
+  const char* const limit = teams ? "OMP_THREAD_LIMIT" : "OMP_MAX_ACTIVE_LEVELS";
   if (const int most = teams ? omp_get_thread_limit() : 1; most < threads) {
-    throw Error(ExitCode::input,
-                fmt::format("OMP_NUM_THREADS is {}, and {} allows {}", threads,
-                            teams ? "OMP_THREAD_LIMIT" : "OMP_MAX_ACTIVE_LEVELS", most),
-                fmt::format("unset {}, or set OMP_NUM_THREADS to {}",
-                            teams ? "OMP_THREAD_LIMIT" : "OMP_MAX_ACTIVE_LEVELS", most));
+    throw Error(ExitCode::input, fmt::format("OMP_NUM_THREADS is {}, but {} allows only {}", threads, limit, most),
+                fmt::format("unset {}, or set OMP_NUM_THREADS to {}", limit, most));
   }
   cpu_set_t mine;
   CPU_ZERO(&mine);
   if (sched_getaffinity(0, sizeof mine, &mine) != 0 || threads <= CPU_COUNT(&mine)) return "";
   return fmt::format(
-      "OMP_NUM_THREADS is {}, and a rank may run on {} cores: its threads wait for each other; set it to {}, or let "
-      "ranks have more cores (mpirun --map-by slot:PE={} or --bind-to none, srun --cpus-per-task={})",
+      "OMP_NUM_THREADS is {}, but a rank has only {} cores, so its threads wait for each other; set it to {}, or give "
+      "each rank more cores (mpirun --map-by slot:PE={} or --bind-to none, srun --cpus-per-task={})",
       threads, CPU_COUNT(&mine), CPU_COUNT(&mine), threads, threads);
 }
 

@@ -7,8 +7,7 @@
 #include <algorithm>
 #include <array>
 
-#include "ahead.hpp"
-#include "simd.hpp"
+#include "bands.hpp"
 
 namespace seer::dnn::direct {
 
@@ -74,17 +73,15 @@ void tile(const TileArgs& args, const float* in, float* out) {
 }
 
 using Tile = void (*)(const TileArgs&, const float*, float*);
+using Tiles = std::array<Tile, kMostPixels + 1>;  // by number of pixels
 
 template <int V, int... P>
-constexpr std::array<Tile, kMostPixels + 1> tiles_of(std::integer_sequence<int, P...>) {
+constexpr Tiles tiles_of(std::integer_sequence<int, P...>) {
   return {nullptr, (P + 1 <= most_pixels(V) ? &tile<V, (P + 1 <= most_pixels(V) ? P + 1 : 1)> : nullptr)...};
 }
 
-constexpr std::array<std::array<Tile, kMostPixels + 1>, kMostVectors + 1> kTiles = {
-    std::array<Tile, kMostPixels + 1>{}, tiles_of<1>(std::make_integer_sequence<int, kMostPixels>()),
-    tiles_of<2>(std::make_integer_sequence<int, kMostPixels>()),
-    tiles_of<3>(std::make_integer_sequence<int, kMostPixels>()),
-    tiles_of<4>(std::make_integer_sequence<int, kMostPixels>())};
+constexpr auto kPixels = std::make_integer_sequence<int, kMostPixels>();
+constexpr Tiles kTiles[] = {{}, tiles_of<1>(kPixels), tiles_of<2>(kPixels), tiles_of<3>(kPixels), tiles_of<4>(kPixels)};
 
 /// Splits n into the fewest parts of at most `most`, as equal as possible. begin(i): first element of part i.
 struct Split {
@@ -95,17 +92,13 @@ struct Split {
 
 constexpr std::int64_t kWeightsInL1 = 16 << 10;   // bytes of weights that stay in the first-level cache with a row
 constexpr std::int64_t kCompactInL2 = 192 << 10;  // bytes of the compact buffer
-constexpr std::int64_t kImageInL2 = 384 << 10;    // bytes of all channels of a band
-constexpr std::int64_t kAllWeightsInL2 = 256 << 10;
-constexpr std::int64_t kSetChannels = 64;  // channels of narrow groups copied together
+constexpr std::int64_t kSetChannels = 64;         // channels of narrow groups copied together
+constexpr std::int64_t kLargestKernel = 8;        // side
 
 std::int64_t band_units(const Geometry& g, std::int64_t set) {
   const std::int64_t compact_row = g.compact_row() * set * (g.group_in / kBlock) * 4;
   const std::int64_t image_row = std::max(g.in_w * g.in_c, g.out_step * g.out_step * g.out_w * g.out_c) * 4;
-  const std::int64_t rows = std::min(kCompactInL2 / compact_row, kImageInL2 / image_row);
-  const std::int64_t units = std::clamp<std::int64_t>((rows - (g.last_row - g.first_row)) / g.row_step, 1, g.units);
-  const std::int64_t bands = (g.units + units - 1) / units;
-  return (g.units + bands - 1) / bands;
+  return g.band_units(std::min(kCompactInL2 / compact_row, kImageInL2 / image_row));
 }
 
 /// Layout: [group][tile of channels][pass][tap][input channel][channels of the tile].
@@ -139,18 +132,12 @@ void run_pass(const Geometry& g, const Pass& pass, std::int64_t unit, std::int64
               const float* compact, const float* weights, int vectors, float* out, Ahead& ahead_in, Ahead& ahead_out) {
   const std::int64_t blocks = g.group_in / kBlock;
   const std::int64_t tap_floats = g.group_in * vectors * kBlock;
-  const auto taps = static_cast<std::int64_t>(pass.taps.size());
   // Wide groups: a few taps at a time over the whole band keep their weights in the first-level cache.
-  const Split chunks(taps, std::max<std::int64_t>(1, kWeightsInL1 / (tap_floats * 4)));
+  const Split chunks(std::ssize(pass.taps), std::max<std::int64_t>(1, kWeightsInL1 / (tap_floats * 4)));
   const Split pixels(pass.columns, most_pixels(vectors));
-  std::array<std::int64_t, kLargestKernel * kLargestKernel> offsets;
-  for (std::int64_t t = 0; t < taps; ++t) {
-    const Tap& tap = pass.taps[static_cast<std::size_t>(t)];
-    offsets[static_cast<std::size_t>(t)] = (tap.row - g.first_row) * g.compact_row() + tap.column * kBlock;
-  }
   for (std::int64_t chunk = 0; chunk < chunks.parts; ++chunk) {
     const std::int64_t first = chunks.begin(chunk);
-    const TileArgs args{.taps = offsets.data() + first,
+    const TileArgs args{.taps = pass.offsets.data() + first,
                         .tap_count = chunks.begin(chunk + 1) - first,
                         .blocks = blocks,
                         .block_stride = rows * g.compact_row(),
@@ -171,8 +158,17 @@ void run_pass(const Geometry& g, const Pass& pass, std::int64_t unit, std::int64
   }
 }
 
+}  // namespace
+
+bool can_run(const ConvShape& s) {
+  const std::int64_t in = s.c_in / s.groups, out = s.c_out / s.groups;
+  return kVectors && s.groups * in == s.c_in && s.groups * out == s.c_out && in % kBlock == 0 && out % kBlock == 0 &&
+         s.kernel > 1 && s.kernel <= kLargestKernel && s.kernel >= s.stride && s.pad < s.kernel;
+}
+
 // Measured on a Zen 4 core (`seer bench conv`). oneDNN always computes 16 channels at a time, so others waste some.
-bool faster(Direction direction, const ConvShape& s) {
+bool fits(Direction direction, const ConvShape& s) {
+  if (s.groups == 1 || !can_run(s)) return false;
   const std::int64_t width = s.c_out / s.groups;
   const std::int64_t image_bytes = 4 * s.h * s.w * s.c_in;
   const bool strided = s.stride > 1;
@@ -184,18 +180,6 @@ bool faster(Direction direction, const ConvShape& s) {
   if (width > 8 || direction == Direction::backward_weights) return true;
   // Width 8: the library's unrolled code is a little better while the image is in the cache.
   return strided && image_bytes > 1250000;
-}
-
-}  // namespace
-
-bool can_run(const ConvShape& s) {
-  const std::int64_t in = s.c_in / s.groups, out = s.c_out / s.groups;
-  return kVectors && s.groups * in == s.c_in && s.groups * out == s.c_out && in % kBlock == 0 && out % kBlock == 0 &&
-         s.kernel > 1 && s.kernel <= kLargestKernel && s.kernel >= s.stride && s.pad < s.kernel;
-}
-
-bool fits(Direction direction, const ConvShape& s) {
-  return s.groups > 1 && can_run(s) && faster(direction, s);
 }
 
 // Everything that packing depends on. Not the image: all crop sizes share a copy.
@@ -219,8 +203,9 @@ void Conv::run(Direction direction, const ConvShape& s, const float* input, Weig
   // groups have many weights: these stay in the cache while all images pass.
   const bool groups_outside = weight_bytes > kAllWeightsInL2;
   const std::int64_t set = groups_outside ? 1 : std::clamp<std::int64_t>(kSetChannels / g.group_in, 1, g.groups);
-  const std::int64_t sets = (g.groups + set - 1) / set;
-  const std::int64_t band = band_units(g, set), bands = (g.units + band - 1) / band;
+  const std::int64_t band = band_units(g, set);
+  const Parts parts{
+      .end = g.groups, .set = set, .images = s.n, .units = g.units, .band = band, .sets_outside = groups_outside};
   const std::int64_t blocks = g.group_in / kBlock;
   const std::int64_t compact_floats = g.band_rows(band) * g.compact_row() * blocks * set;
   const auto stride = static_cast<std::size_t>((compact_floats + 63) / 64 * 64);
@@ -228,41 +213,28 @@ void Conv::run(Direction direction, const ConvShape& s, const float* input, Weig
       static_cast<float*>(compact_.need(stride * sizeof(float) * static_cast<std::size_t>(omp_get_max_threads())));
   if (space_ == device::Space::planned) return;
   const Split tiles(g.group_out / kBlock, kMostVectors);
-  const std::int64_t area = s.kernel * s.kernel, tasks = s.n * bands * sets;
+  const std::int64_t area = s.kernel * s.kernel, tasks = parts.count();
 
   std::int64_t tiles_of_task = 0;
   for (const Pass& pass : g.passes) {
     tiles_of_task +=
-        band * set * tiles.parts * Split(pass.columns, most_pixels(static_cast<int>(tiles.begin(1)))).parts;
+        parts.band * set * tiles.parts * Split(pass.columns, most_pixels(static_cast<int>(tiles.begin(1)))).parts;
   }
-  const bool ask_ahead = s.n * 4 * (g.in_h * g.in_w * g.in_c + g.out_h * g.out_w * g.out_c) > kAheadFrom;
-
-  struct Task {
-    std::int64_t first, last, n, unit, count;  // groups [first, last), image n, band
-  };
-  const auto place_of = [&](std::int64_t task) {
-    const std::int64_t first = (groups_outside ? task / (s.n * bands) : task % sets) * set;
-    const std::int64_t place = groups_outside ? task % (s.n * bands) : task / sets;
-    const std::int64_t unit = place % bands * band;
-    return Task{first, std::min(first + set, g.groups), place / bands, unit, std::min(band, g.units - unit)};
-  };
+  const bool ask_ahead = asks_ahead(g, s.n);
 
 #pragma omp parallel for schedule(static)
   for (std::int64_t task = 0; task < tasks; ++task) {
-    const Task at = place_of(task);
+    const Part at = parts.at(task);
     const std::int64_t rows = g.band_rows(at.count);
     float* mine = compact + static_cast<std::size_t>(omp_get_thread_num()) * stride;
     fill_compact(g, input + at.n * g.in_h * g.in_w * g.in_c, at.first * g.group_in, (at.last - at.first) * blocks,
                  at.unit, at.count, mine);
     Ahead ahead_in, ahead_out;
     if (ask_ahead && task + 1 < tasks) {
-      const Task next = place_of(task + 1);
-      const std::int64_t top = std::max<std::int64_t>(0, next.unit * g.row_step + g.first_row);
-      const std::int64_t bottom = std::min(next.unit * g.row_step + g.first_row + g.band_rows(next.count), g.in_h);
+      const Part next = parts.at(task + 1);
       const std::int64_t out_top = next.unit * g.out_step;
       const std::int64_t out_bottom = std::min(out_top + next.count * g.out_step, g.out_h);
-      ahead_in = Ahead(input + (next.n * g.in_h + top) * g.in_w * g.in_c + next.first * g.group_in,
-                       (bottom - top) * g.in_w, (next.last - next.first) * g.group_in, g.in_c, tiles_of_task);
+      ahead_in = ahead_of_input(g, next, input, g.group_in, tiles_of_task);
       ahead_out =
           Ahead(output + (next.n * g.out_h + out_top) * g.out_w * g.out_c + next.first * g.group_out,
                 (out_bottom - out_top) * g.out_w, (next.last - next.first) * g.group_out, g.out_c, tiles_of_task);
@@ -275,7 +247,7 @@ void Conv::run(Direction direction, const ConvShape& s, const float* input, Weig
         for (const Pass& pass : g.passes) {
           run_pass(g, pass, at.unit, std::min(at.unit + at.count, pass.rows), rows, mine, tile_weights, vectors, out,
                    ahead_in, ahead_out);
-          tile_weights += static_cast<std::int64_t>(pass.taps.size()) * g.group_in * vectors * kBlock;
+          tile_weights += std::ssize(pass.taps) * g.group_in * vectors * kBlock;
         }
       }
     }

@@ -15,14 +15,12 @@
 #include <cstdint>
 #include <vector>
 
-#include "direction.hpp"
 #include "packed_weights.hpp"
 #include "seer/dnn/backend.hpp"
 
 namespace seer::dnn::direct {
 
-constexpr std::int64_t kBlock = 8;          ///< channels of a block: one 256-bit vector
-constexpr std::int64_t kLargestKernel = 8;  ///< largest side of a kernel
+constexpr std::int64_t kBlock = 8;  ///< channels of a block: one 256-bit vector
 
 /// Position of one weight's pixel relative to a result's pixel, in the compact buffer.
 struct Tap {
@@ -36,6 +34,7 @@ struct Pass {
   std::int64_t first_row = 0, first_column = 0;
   std::int64_t rows = 0, columns = 0;
   std::vector<Tap> taps{};
+  std::vector<std::int64_t> offsets{};  ///< of the taps in the compact buffer, from a result's first pixel, in floats
 };
 
 /// How an image is copied to the compact buffer, and where results go.
@@ -55,6 +54,8 @@ struct Geometry {
   std::int64_t band_rows(std::int64_t units_of_band) const {
     return (units_of_band - 1) * row_step + last_row - first_row + 1;
   }
+  /// Units of a band of at most `most_rows` rows (one unit at least), so that all bands are about equal.
+  std::int64_t band_units(std::int64_t most_rows) const;
 };
 
 Geometry forward_geometry(const ConvShape& shape);

@@ -2,8 +2,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "direct_conv.hpp"
-#include "simd.hpp"
+#include "bands.hpp"
 
 namespace seer::dnn::direct {
 
@@ -13,7 +12,19 @@ std::int64_t floor_div(std::int64_t a, std::int64_t b) {
   return a >= 0 ? a / b : -((-a + b - 1) / b);
 }
 
-void finish_rows(Geometry& g) {
+Geometry between(const device::Shape& in, const device::Shape& out, std::int64_t groups) {
+  return {.in_h = in.h,
+          .in_w = in.w,
+          .in_c = in.c,
+          .out_h = out.h,
+          .out_w = out.w,
+          .out_c = out.c,
+          .group_in = in.c / groups,
+          .group_out = out.c / groups,
+          .groups = groups};
+}
+
+void finish(Geometry& g) {
   g.first_row = g.passes.front().taps.front().row;
   g.last_row = g.first_row;
   for (const Pass& pass : g.passes) {
@@ -23,21 +34,16 @@ void finish_rows(Geometry& g) {
       g.last_row = std::max(g.last_row, tap.row);
     }
   }
+  for (Pass& pass : g.passes)
+    for (const Tap& tap : pass.taps)
+      pass.offsets.push_back((tap.row - g.first_row) * g.compact_row() + tap.column * kBlock);
 }
 
 }  // namespace
 
 // dst[oy, ox] += src[oy * stride + ky - pad, ox * stride + kx - pad] * w[ky, kx]
 Geometry forward_geometry(const ConvShape& s) {
-  Geometry g{.in_h = s.h,
-             .in_w = s.w,
-             .in_c = s.c_in,
-             .out_h = s.out_h(),
-             .out_w = s.out_w(),
-             .out_c = s.c_out,
-             .group_in = s.c_in / s.groups,
-             .group_out = s.c_out / s.groups,
-             .groups = s.groups};
+  Geometry g = between(s.src(), s.dst(), s.groups);
   g.phases = s.stride;
   g.row_step = s.stride;
   g.left = -floor_div(-s.pad, s.stride);
@@ -51,21 +57,13 @@ Geometry forward_geometry(const ConvShape& s) {
     }
   }
   g.passes.push_back(std::move(pass));
-  finish_rows(g);
+  finish(g);
   return g;
 }
 
 // d_src[y, x] += d_dst[(y + pad - ky) / stride, (x + pad - kx) / stride] * w[ky, kx] if both divisions are exact
 Geometry backward_data_geometry(const ConvShape& s) {
-  Geometry g{.in_h = s.out_h(),
-             .in_w = s.out_w(),
-             .in_c = s.c_out,
-             .out_h = s.h,
-             .out_w = s.w,
-             .out_c = s.c_in,
-             .group_in = s.c_out / s.groups,
-             .group_out = s.c_in / s.groups,
-             .groups = s.groups};
+  Geometry g = between(s.dst(), s.src(), s.groups);
   g.out_step = s.stride;
   // Pixels that a tap of any pass may need left of the image's first pixel and right of its last.
   g.left = -floor_div(s.pad - (s.kernel - 1), s.stride);
@@ -86,8 +84,14 @@ Geometry backward_data_geometry(const ConvShape& s) {
       g.passes.push_back(std::move(pass));
     }
   }
-  finish_rows(g);
+  finish(g);
   return g;
+}
+
+std::int64_t Geometry::band_units(std::int64_t most_rows) const {
+  const std::int64_t most = std::clamp<std::int64_t>((most_rows - (last_row - first_row)) / row_step, 1, units);
+  const std::int64_t bands = (units + most - 1) / most;
+  return (units + bands - 1) / bands;
 }
 
 void fill_compact(const Geometry& g, const float* image, std::int64_t channel, std::int64_t blocks, std::int64_t unit,
@@ -95,9 +99,8 @@ void fill_compact(const Geometry& g, const float* image, std::int64_t channel, s
   const std::int64_t rows = g.band_rows(count), row_floats = g.compact_row(), block_floats = rows * row_floats;
   const std::int64_t top = unit * g.row_step + g.first_row;
   const auto clear = [&](float* to, std::int64_t pixels) {
-    for (std::int64_t block = 0; block < blocks; ++block) {
+    for (std::int64_t block = 0; block < blocks; ++block)
       std::memset(to + block * block_floats, 0, static_cast<std::size_t>(pixels * kBlock) * sizeof(float));
-    }
   };
   for (std::int64_t r = 0; r < rows; ++r) {
     const std::int64_t y = top + r;
@@ -117,9 +120,8 @@ void fill_compact(const Geometry& g, const float* image, std::int64_t channel, s
         // All channels of a pixel at once: whole cache lines, in memory order.
         const float* from = row + ((j - g.left) * g.phases + phase) * g.in_c;
         float* pixel = to + j * kBlock;
-        for (std::int64_t block = 0; block < blocks; ++block) {
+        for (std::int64_t block = 0; block < blocks; ++block)
           store(pixel + block * block_floats, load(from + block * kBlock));
-        }
       }
     }
   }

@@ -10,9 +10,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "ahead.hpp"
-#include "direct_conv.hpp"
-#include "simd.hpp"
+#include "bands.hpp"
 
 namespace seer::dnn::direct {
 
@@ -22,8 +20,6 @@ constexpr int kTaps = kRegisters >= 32 ? 3 : 1;        // taps at a time if a gr
 constexpr int kWidestTile = kRegisters >= 32 ? 3 : 1;  // vectors of results at a time in wider groups
 constexpr std::int64_t kSetBlocks = 8;                 // most blocks that are copied together: whole cache lines
 constexpr std::int64_t kCompactInL2 = 256 << 10;       // bytes of their compact band
-constexpr std::int64_t kImageInL2 = 384 << 10;
-constexpr std::int64_t kAllWeightsInL2 = 256 << 10;
 
 struct BandArgs {
   const float* x;  ///< compact buffer, first pixel of the first row
@@ -82,39 +78,22 @@ void accumulate_band(const BandArgs& args, const std::int64_t* taps, float* to, 
 }
 
 /// All taps and all results of one block of input channels, over one band. `to`: [tap][8][group_out].
-void accumulate_block(const Geometry& g, const BandArgs& band, float* to) {
-  const Pass& pass = g.passes.front();
-  const auto count = static_cast<std::int64_t>(pass.taps.size());
-  std::int64_t offsets[kLargestKernel * kLargestKernel];
-  for (std::int64_t t = 0; t < count; ++t) {
-    const Tap& tap = pass.taps[static_cast<std::size_t>(t)];
-    offsets[t] = (tap.row - g.first_row) * g.compact_row() + tap.column * kBlock;
-  }
-  const std::int64_t tap_stride = kBlock * g.group_out;
+void accumulate_block(const Geometry& g, BandArgs args, float* to) {
+  const std::int64_t* offsets = g.passes.front().offsets.data();
+  const std::int64_t count = std::ssize(g.passes.front().taps), tap_stride = kBlock * g.group_out;
   std::int64_t vectors = g.group_out / kBlock;
-  BandArgs args = band;
   // Three vectors at a time, but 4 as 2 + 2 rather than 3 + 1.
-  for (; vectors > 0;) {
+  while (vectors > 0) {
     const std::int64_t v = kWidestTile < 3 ? 1 : vectors == 4 ? 2 : std::min<std::int64_t>(vectors, 3);
     for (std::int64_t t = 0; t < count;) {
       float* place = to + t * tap_stride;
-      if (v == 1 && t + kTaps <= count) {
-        accumulate_band<kTaps, 1>(args, offsets + t, place, tap_stride, g.group_out);
-        t += kTaps;
-        continue;
-      }
-      switch (v) {
-        case 1:
-          accumulate_band<1, 1>(args, offsets + t, place, tap_stride, g.group_out);
-          break;
-        case 2:
-          accumulate_band<1, 2>(args, offsets + t, place, tap_stride, g.group_out);
-          break;
-        default:
-          accumulate_band<1, 3>(args, offsets + t, place, tap_stride, g.group_out);
-          break;
-      }
-      ++t;
+      const bool several = v == 1 && t + kTaps <= count;
+      const auto accumulate = several  ? accumulate_band<kTaps, 1>
+                              : v == 1 ? accumulate_band<1, 1>
+                              : v == 2 ? accumulate_band<1, 2>
+                                       : accumulate_band<1, 3>;
+      accumulate(args, offsets + t, place, tap_stride, g.group_out);
+      t += several ? kTaps : 1;
     }
     args.dy += v * kBlock;
     to += v * kBlock;
@@ -124,8 +103,8 @@ void accumulate_block(const Geometry& g, const BandArgs& band, float* to) {
 
 /// Number of times that accumulate_block passes over a row.
 std::int64_t steps_of_row(const Geometry& g) {
-  const auto taps = static_cast<std::int64_t>(g.passes.front().taps.size());
-  return std::max<std::int64_t>(1, g.group_out / kBlock / kWidestTile) * std::max<std::int64_t>(1, taps / kTaps);
+  return std::max<std::int64_t>(1, g.group_out / kBlock / kWidestTile) *
+         std::max<std::int64_t>(1, std::ssize(g.passes.front().taps) / kTaps);
 }
 
 /// [tap][8][group_out] to (part of) OIHW. kArea: the number of taps if known at compile time, else 0.
@@ -136,21 +115,12 @@ void unpack(const float* from, const Geometry& g, std::int64_t taps, bool add, f
     for (std::int64_t o = 0; o < g.group_out; ++o) {
       const float* value = from + i * g.group_out + o;
       float* place = to + (o * g.group_in + i) * area;
-      if (add) {
+      if (add)
         for (std::int64_t t = 0; t < area; ++t) place[t] += value[t * tap_stride];
-      } else {
+      else
         for (std::int64_t t = 0; t < area; ++t) place[t] = value[t * tap_stride];
-      }
     }
   }
-}
-
-std::int64_t band_units(const Geometry& g) {
-  const std::int64_t rows =
-      std::min(kCompactInL2 / (g.compact_row() * kSetBlocks * 4), kImageInL2 / (g.in_w * g.in_c * 4));
-  const std::int64_t units = std::clamp<std::int64_t>((rows - (g.last_row - g.first_row)) / g.row_step, 1, g.units);
-  const std::int64_t bands = (g.units + units - 1) / units;
-  return (g.units + bands - 1) / bands;
 }
 
 }  // namespace
@@ -164,15 +134,15 @@ void Conv::run_weights(const ConvShape& s, const float* src, const float* d_dst,
   const std::int64_t set = blocks <= kSetBlocks
                                ? kSetBlocks / blocks * blocks
                                : (blocks + (blocks - 1) / kSetBlocks) / ((blocks - 1) / kSetBlocks + 1);
-  const std::int64_t band = band_units(g);
+  const std::int64_t band =
+      g.band_units(std::min(kCompactInL2 / (g.compact_row() * kSetBlocks * 4), kImageInL2 / (g.in_w * g.in_c * 4)));
   const auto stride = static_cast<std::size_t>((g.band_rows(band) * g.compact_row() * kSetBlocks + 63) / 64 * 64);
   const auto threads = static_cast<std::size_t>(omp_get_max_threads());
   auto* compact = static_cast<float*>(compact_.need(stride * sizeof(float) * threads));
   auto* gradient = static_cast<float*>(gradient_.need(static_cast<std::size_t>(s.weight_elems()) * sizeof(float)));
   if (space_ == device::Space::planned) return;
 
-  const bool ask_ahead = s.n * 4 * (g.in_h * g.in_w * g.in_c + g.out_h * g.out_w * g.out_c) > kAheadFrom;
-  const bool images_inside = s.weight_elems() * 4 > kAllWeightsInL2;
+  const bool ask_ahead = asks_ahead(g, s.n);
 
 #pragma omp parallel
   {
@@ -182,30 +152,21 @@ void Conv::run_weights(const ConvShape& s, const float* src, const float* d_dst,
     std::memset(gradient + begin * task_floats, 0,
                 static_cast<std::size_t>((end - begin) * task_floats) * sizeof(float));
 
-    // A step: some tasks that are copied together, in one band. With few weights, all steps of a band follow each
-    // other, so that the band is read once. With many weights, all bands of a set follow each other, so that its sums
-    // stay cached.
-    const std::int64_t sets = (end - begin + set - 1) / set, bands = (g.units + band - 1) / band;
-    struct Step {
-      std::int64_t first, last, n, unit, count;
-    };
-    const auto step_at = [&](std::int64_t index) {
-      const std::int64_t first = begin + (images_inside ? index / (s.n * bands) : index % sets) * set;
-      const std::int64_t place = images_inside ? index % (s.n * bands) : index / sets;
-      const std::int64_t unit = place % bands * band;
-      return Step{first, std::min(first + set, end), place / bands, unit, std::min(band, g.units - unit)};
-    };
-    for (std::int64_t index = 0; index < sets * s.n * bands; ++index) {
-      const Step at = step_at(index);
+    const Parts steps{.begin = begin,
+                      .end = end,
+                      .set = set,
+                      .images = s.n,
+                      .units = g.units,
+                      .band = band,
+                      .sets_outside = s.weight_elems() * 4 > kAllWeightsInL2};
+    for (std::int64_t index = 0; index < steps.count(); ++index) {
+      const Part at = steps.at(index);
       Ahead next_x, next_dy;
-      if (ask_ahead && index + 1 < sets * s.n * bands) {
-        const Step next = step_at(index + 1);
-        const std::int64_t top = std::max<std::int64_t>(0, next.unit * g.row_step + g.first_row);
-        const std::int64_t bottom = std::min(next.unit * g.row_step + g.first_row + g.band_rows(next.count), g.in_h);
+      if (ask_ahead && index + 1 < steps.count()) {
+        const Part next = steps.at(index + 1);
         const std::int64_t group = next.first / blocks, end_group = (next.last - 1) / blocks + 1;
         const std::int64_t parts = at.count * (at.last - at.first) * steps_of_row(g);
-        next_x = Ahead(src + (next.n * g.in_h + top) * g.in_w * g.in_c + next.first * kBlock, (bottom - top) * g.in_w,
-                       (next.last - next.first) * kBlock, g.in_c, parts);
+        next_x = ahead_of_input(g, next, src, kBlock, parts);
         next_dy = Ahead(d_dst + (next.n * g.out_h + next.unit) * g.out_w * g.out_c + group * g.group_out,
                         next.count * g.out_w, (end_group - group) * g.group_out, g.out_c, parts);
       }
@@ -228,11 +189,7 @@ void Conv::run_weights(const ConvShape& s, const float* src, const float* d_dst,
     for (std::int64_t task = begin; task < end; ++task) {
       const float* from = gradient + task * task_floats;
       float* to = d_weight + (task / blocks * g.group_out * g.group_in + task % blocks * kBlock) * area;
-      if (area == 9) {
-        unpack<9>(from, g, area, accumulate == Accumulate::yes, to);
-      } else {
-        unpack<0>(from, g, area, accumulate == Accumulate::yes, to);
-      }
+      (area == 9 ? unpack<9> : unpack<0>)(from, g, area, accumulate == Accumulate::yes, to);
     }
   }
 }

@@ -6,7 +6,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <unordered_map>
+#include <map>
+#include <utility>
 
 #include "seer/device/memory.hpp"
 #include "seer/dnn/backend.hpp"
@@ -43,24 +44,18 @@ class PackedWeights {
 
   /// `layout` identifies the order (equal orders share a copy) and determines `bytes`.
   void* get(Weights weights, int layout, std::size_t bytes, const Pack& pack) {
-    if (weights.version != 0) {
-      const Key key{weights.data, layout};
-      auto found = kept_.find(key);
-      if (found == kept_.end() && kept_bytes_ + bytes <= limit_bytes_) {
-        found = kept_.emplace(key, Kept{device::Buffer(bytes, space_), 0}).first;
-        kept_bytes_ += bytes;
-      }
-      if (found != kept_.end()) {
-        if (found->second.version != weights.version) {
-          found->second.version = 0;  // remains 0 if packing throws
-          if (space_ != device::Space::planned) pack(found->second.memory.data());
-          found->second.version = weights.version;
-        }
-        return found->second.memory.data();
-      }
+    const Key key{weights.data, layout};
+    auto found = weights.version != 0 ? kept_.find(key) : kept_.end();
+    if (found == kept_.end() && weights.version != 0 && kept_bytes_ + bytes <= limit_bytes_) {
+      found = kept_.emplace(key, Kept{device::Buffer(bytes, space_), 0}).first;
+      kept_bytes_ += bytes;
     }
-    void* memory = temporary_.need(bytes);
+    Kept* const kept = found != kept_.end() ? &found->second : nullptr;
+    if (kept != nullptr && kept->version == weights.version) return kept->memory.data();
+    if (kept != nullptr) kept->version = 0;  // remains 0 if packing throws
+    void* const memory = kept != nullptr ? kept->memory.data() : temporary_.need(bytes);
     if (space_ != device::Space::planned) pack(memory);
+    if (kept != nullptr) kept->version = weights.version;
     return memory;
   }
 
@@ -74,21 +69,12 @@ class PackedWeights {
   std::size_t held_bytes() const { return kept_bytes_ + temporary_.bytes(); }
 
  private:
-  struct Key {
-    const void* data;
-    int layout;
-    bool operator==(const Key&) const = default;
-  };
-  struct KeyHash {
-    std::size_t operator()(const Key& key) const {
-      return std::hash<const void*>()(key.data) * 31 + static_cast<std::size_t>(key.layout);
-    }
-  };
+  using Key = std::pair<const void*, int>;
   struct Kept {
     device::Buffer memory;
     std::uint64_t version;
   };
-  std::unordered_map<Key, Kept, KeyHash> kept_;
+  std::map<Key, Kept> kept_;
   device::Space space_;
   std::size_t kept_bytes_ = 0;
   std::size_t limit_bytes_ = std::size_t{1} << 30;

@@ -3,31 +3,23 @@
 #include <cstddef>
 #include <map>
 
-#include "planned_work.hpp"
-#include "seer/dnn/backend.hpp"
-#include "seer/dnn/packed_bytes.hpp"
+#include "describe.hpp"
+#include "padded_widths.hpp"
+#include "seer/dnn/device_backend.hpp"
 
 namespace seer::dnn {
 namespace {
 
 class PlannedBackend final : public Backend {
  public:
-  void conv_forward(device::Queue& queue, const ConvShape& shape, device::Tensor src, Weights weight,
-                    device::Tensor) override {
-    packed_bytes_[weight.data] = packed_weight_bytes(shape, src.dtype);
-    queue.ledger->work(work_of(Direction::forward, shape, src.dtype));
-  }
-  void conv_backward_data(device::Queue& queue, const ConvShape& shape, device::Tensor d_dst, Weights,
-                          device::Tensor) override {
-    queue.ledger->work(work_of(Direction::backward_data, shape, d_dst.dtype));
+  void conv(device::Queue& queue, Direction direction, const ConvShape& shape, device::Tensor input, Weights weight,
+            device::Tensor) override {
+    if (direction == Direction::forward) packed_bytes_[weight.data] = packed_weight_bytes(shape, input.dtype);
+    queue.ledger->work(work_of(direction, shape, input.dtype));
   }
   void conv_backward_weights(device::Queue& queue, const ConvShape& shape, device::Tensor src, device::Tensor, float*,
                              Accumulate) override {
     queue.ledger->work(work_of(Direction::backward_weights, shape, src.dtype));
-  }
-  void gemm(device::Queue& queue, std::int64_t m, std::int64_t n, std::int64_t k, const float*, Transpose, const float*,
-            Transpose, float*, Accumulate, const float*) override {
-    queue.ledger->work(work_of(m, n, k, DType::f32));
   }
   void gemm(device::Queue& queue, std::int64_t m, std::int64_t n, std::int64_t k, DType type, const void*, Transpose,
             const void*, Transpose, float*, Accumulate, const float*) override {
@@ -52,6 +44,12 @@ class PlannedBackend final : public Backend {
 
 std::unique_ptr<Backend> make_planned_backend() {
   return std::make_unique<PlannedBackend>();
+}
+
+std::size_t packed_weight_bytes(const ConvShape& shape, DType type) {
+  if (weights_used_in_place(shape, type)) return 0;
+  const bool padded = type != DType::f32 && PaddedWidths(shape).needed();
+  return packed_copy_bytes(shape, type, false) + (padded ? packed_copy_bytes(shape, type, true) : 0);
 }
 
 }  // namespace seer::dnn

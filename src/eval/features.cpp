@@ -9,24 +9,24 @@
 #include <cstring>
 #include <filesystem>
 #include <map>
+#include <nlohmann/json.hpp>
+#include <span>
 #include <utility>
 
 #include "seer/base/checksum.hpp"
 #include "seer/base/clock.hpp"
 #include "seer/base/error.hpp"
-#include "seer/base/eta.hpp"
 #include "seer/base/log.hpp"
+#include "seer/base/random.hpp"
 #include "seer/checkpoint/checkpoint.hpp"
+#include "seer/comm/block_communicator.hpp"
 #include "seer/device/binding.hpp"
 #include "seer/device/copy.hpp"
 #include "seer/device/device_queue.hpp"
-#include "seer/device/pinned.hpp"
+#include "seer/device/mirrored.hpp"
 #include "seer/dnn/device_backend.hpp"
-#include "seer/nn/batchnorm.hpp"
+#include "seer/nn/layers.hpp"
 #include "seer/nn/model.hpp"
-
-#include "sample_reader.hpp"
-#include "share.hpp"
 
 namespace seer::eval {
 namespace {
@@ -41,13 +41,12 @@ void copy_block(const std::map<std::string, weights::HostTensor>& tensors, const
                 const std::string& source, float* block) {
   for (const auto& entry : table.entries()) {
     const auto found = tensors.find(entry.name);
-    if (found == tensors.end()) {
-      throw Error(ExitCode::file, fmt::format("{}: no tensor \"{}\", wanted one of shape [{}]", source, entry.name,
+    if (found == tensors.end() || found->second.shape != entry.shape) {
+      throw Error(ExitCode::file, fmt::format("{}: tensor \"{}\" {}; the model needs shape [{}]", source, entry.name,
+                                              found == tensors.end()
+                                                  ? "is missing"
+                                                  : fmt::format("has shape [{}]", fmt::join(found->second.shape, ", ")),
                                               fmt::join(entry.shape, ", ")));
-    }
-    if (found->second.shape != entry.shape) {
-      throw Error(ExitCode::file, fmt::format("{}: \"{}\" has shape [{}], the model wants [{}]", source, entry.name,
-                                              fmt::join(found->second.shape, ", "), fmt::join(entry.shape, ", ")));
     }
     std::copy(found->second.values.begin(), found->second.values.end(), block + entry.offset);
   }
@@ -64,68 +63,98 @@ std::string fingerprint(const weights::Weights& weights) {
   return fmt::format("{:016x}", sum.value());
 }
 
-std::string time_left(const Eta& eta) {
-  const auto seconds = eta.seconds_left();
-  return seconds && *seconds > 0 ? fmt::format(", {} left", duration_text(*seconds)) : "";
+/// Sums BatchNorm statistics over all ranks.
+class GroupSum : public nn::StatisticsReduction {
+ public:
+  /// Collective.
+  GroupSum(const comm::Communicator& comm, const device::Queue& queue) : comm_(comm.duplicate(), queue) {}
+  void sum(device::Queue& queue, double* values, std::size_t count) override {
+    comm_.all_reduce(queue, std::span(values, count));
+  }
+  int size() const override { return comm_.size(); }
+
+ private:
+  comm::BlockCommunicator comm_;
+};
+
+/// Draws one image from each of `wanted` equal ranges of the data set, in random order: data sets are often sorted by
+/// class, and BatchNorm needs representative batches.
+std::vector<std::uint64_t> drawn_evenly(std::uint64_t images, std::int64_t wanted) {
+  std::vector<std::uint64_t> out;
+  Random random(0, Purpose::recalibration);
+  const double stretch = static_cast<double>(images) / static_cast<double>(wanted);
+  for (std::int64_t i = 0; i < wanted; ++i) {
+    const double at = (static_cast<double>(i) + random.uniform()) * stretch;
+    out.push_back(std::min(static_cast<std::uint64_t>(at), images - 1));
+  }
+  for (std::size_t i = out.size(); i > 1; --i) std::swap(out[i - 1], out[random.below(i)]);
+  return out;
+}
+
+/// Reads the images' pixels into `values`. Returns them as a tensor [n, side, side, 3].
+device::Tensor read_images(const data::DataSet& data, std::span<const std::uint64_t> images, data::EvalOptions options,
+                           std::vector<float>& values) {
+  options.batch = options.batches_ahead = options.threads = 1;
+  device::Tensor out;
+  values.clear();
+  for (const auto index : images) {
+    data::EvalReader reader(data, index, index + 1, options);
+    const auto* image = reader.next();
+    ensure(image != nullptr && image->images == 1, "the evaluation reader gives one image of a range of one");
+    values.insert(values.end(), image->pixels.f32(), image->pixels.f32() + image->pixels.elems());
+    out = image->pixels;
+  }
+  out.data = values.data();
+  out.shape.n = static_cast<std::int64_t>(images.size());
+  return out;
 }
 
 }  // namespace
 
 struct FeatureExtractor::Impl {
-  Impl(const config::Model& model_config, const config::Head& head_config, Layer wanted, std::string from)
+  Impl(const config::Model& model_config, const config::Head& head_config, Layer wanted, std::string from,
+       const std::string& on)
       : config_model(model_config),
         config_head(head_config),
         layer(wanted),
         source(std::move(from)),
         model(config_model, nn::projection_heads(head_for(config_head, layer))),
+        wanted_device(on),
+        space(device::chosen_space(on)),
         parameters(device::Buffer::floats(static_cast<std::size_t>(model.parameters().block_elems()))),
-        buffers(device::Buffer::floats(static_cast<std::size_t>(model.buffers().block_elems()))) {
+        buffers(static_cast<std::size_t>(model.buffers().block_elems()), space),
+        pool(space) {
     recipe.recalibration_images = 0;
     recipe.recalibration_data = "none";
-    if (layer == Layer::head && model.heads().empty()) {
-      throw Error(ExitCode::input, fmt::format("{}: has no head, so --layer head cannot be had", source),
-                  "use --layer trunk");
-    }
-  }
-
-  /// Chooses host or device on the first call and prepares to compute there; later calls do nothing.
-  void start() {
-    if (dnn != nullptr) return;
-    const auto space = device::chosen_space(wanted_device);
+    if (layer == Layer::head && model.heads().empty())
+      throw Error(ExitCode::input, fmt::format("{} has no head", source), "use --layer trunk");
     if (space == device::Space::device) {
       own_queue = std::make_unique<device::DeviceQueue>();
       queue = own_queue->queue();
-      on_device.parameters = device::Buffer(parameters.bytes(), space);
-      on_device.buffers = device::Buffer(buffers.bytes(), space);
-      device::copy(queue, parameters.data(), device::Space::host, on_device.parameters.data(), space,
-                   parameters.bytes());
-      send_buffers();
     }
-    pool = std::make_unique<device::Pool>(space);
+  }
+
+  /// The first call moves the parameters to the memory where the queue works; later calls do nothing.
+  void start() {
+    if (dnn != nullptr) return;
     // Do not choose algorithms by measured time: batch sizes differ between ranks, and features should not depend on
     // timing.
     dnn = dnn::make_backend(space, {.deterministic = true, .measured = false});
-  }
-
-  /// Copy the running statistics to the device, and back.
-  void send_buffers() {
-    if (own_queue == nullptr) return;
-    device::copy(queue, buffers.data(), device::Space::host, on_device.buffers.data(), queue.space, buffers.bytes());
+    if (space == device::Space::host) return;
+    device::Buffer there(parameters.bytes(), space);
+    device::copy(queue, parameters.data(), device::Space::host, there.data(), space, parameters.bytes());
+    buffers.send(queue);
     queue.wait();
-  }
-  void fetch_buffers() {
-    if (own_queue == nullptr) return;
-    device::copy(queue, on_device.buffers.data(), queue.space, buffers.data(), device::Space::host, buffers.bytes());
-    queue.wait();
+    parameters = std::move(there);
   }
 
   nn::Context context(nn::Mode mode, nn::StatisticsReduction* group = nullptr) {
     nn::Context ctx;
     ctx.dnn = dnn.get();
-    ctx.pool = pool.get();
+    ctx.pool = &pool;
     ctx.queue = queue;
-    ctx.parameters = own_queue != nullptr ? on_device.parameters.f32() : parameters.f32();
-    ctx.buffers = own_queue != nullptr ? on_device.buffers.f32() : buffers.f32();
+    ctx.parameters = parameters.f32();
+    ctx.buffers = buffers.on_queue();
     ctx.version = 1;  // parameters never change here
     ctx.mode = mode;
     ctx.group = group;
@@ -152,16 +181,13 @@ struct FeatureExtractor::Impl {
 
   /// Returns the pixels in the memory where the queue works, copied there if necessary.
   device::Tensor bring(device::Tensor pixels) {
-    if (pixels.space == queue.space) return pixels;
+    if (space == device::Space::host) return pixels;
     const auto bytes = static_cast<std::size_t>(pixels.bytes());
-    if (on_device.pixels.bytes() < bytes) {
-      on_device.pixels = device::Buffer(bytes, queue.space);
-      pinned_pixels = device::PinnedBuffer(bytes);
-    }
-    std::memcpy(pinned_pixels.data(), pixels.data, bytes);
-    device::copy(queue, pinned_pixels.data(), device::Space::host, on_device.pixels.data(), queue.space, bytes);
-    pixels.data = on_device.pixels.data();
-    pixels.space = queue.space;
+    if (on_device.bytes() < bytes) on_device = device::Mirrored<char>(bytes, space);
+    std::memcpy(on_device.on_host(), pixels.data, bytes);
+    on_device.send(queue, bytes);
+    pixels.data = on_device.on_queue();
+    pixels.space = space;
     return pixels;
   }
 
@@ -169,15 +195,15 @@ struct FeatureExtractor::Impl {
   void forward(const nn::Context& ctx, device::Tensor pixels, float* out) {
     const auto trunk_pass = model.trunk().make_pass();
     const auto n = pixels.shape.n;
-    if (layer == Layer::trunk && own_queue == nullptr) {
+    if (layer == Layer::trunk && space == device::Space::host) {
       model.trunk().forward_all(ctx, pixels, *trunk_pass, {.data = out, .shape = {n, 1, 1, dimension()}});
       return;
     }
-    auto rows = pool->tensor({n, 1, 1, model.trunk().width()});
+    auto rows = pool.tensor({n, 1, 1, model.trunk().width()});
     model.trunk().forward_all(ctx, bring(pixels), *trunk_pass, *rows);
     if (layer == Layer::head) {
       const auto& projector = *model.heads()[0];
-      auto embeddings = pool->tensor({n, 1, 1, projector.width()});
+      auto embeddings = pool.tensor({n, 1, 1, projector.width()});
       projector.forward_all(ctx, *rows, *projector.make_pass(), *embeddings);
       rows = std::move(embeddings);
     }
@@ -192,73 +218,68 @@ struct FeatureExtractor::Impl {
   Recipe recipe;
   config::Augment normalisation;
   nn::Model model;
-  device::Buffer parameters, buffers;  ///< on the host
-  std::string wanted_device = "auto";
+  std::string wanted_device;
+  device::Space space;
   std::unique_ptr<device::DeviceQueue> own_queue;  ///< null: computes on the host
   device::Queue queue;
-  struct {
-    device::Buffer parameters, buffers, pixels;
-  } on_device;
-  device::PinnedBuffer pinned_pixels;
+  device::Buffer parameters;  ///< on the host until start()
+  device::Mirrored<float> buffers;
+  device::Mirrored<char> on_device;  ///< pixels
   std::unique_ptr<dnn::Backend> dnn;
-  std::unique_ptr<device::Pool> pool;
+  device::Pool pool;
 };
 
-namespace {
-
-std::int64_t first_non_finite(const std::vector<float>& values) {
-  const auto found = std::find_if(values.begin(), values.end(), [](float x) { return !std::isfinite(x); });
-  return found == values.end() ? -1 : found - values.begin();
-}
-
-}  // namespace
-
-FeatureExtractor::FeatureExtractor(const weights::Weights& weights, Layer layer, const std::string& source)
-    : impl_(std::make_unique<Impl>(weights.model, weights.head, layer, source)) {
+FeatureExtractor::FeatureExtractor(const weights::Weights& weights, Layer layer, const std::string& source,
+                                   const std::string& device)
+    : impl_(std::make_shared<Impl>(weights.model, weights.head, layer, source, device)) {
   copy_block(weights.parameters, impl_->model.parameters(), source, impl_->parameters.f32());
-  copy_block(weights.buffers, impl_->model.buffers(), source, impl_->buffers.f32());
+  copy_block(weights.buffers, impl_->model.buffers(), source, impl_->buffers.on_host());
   impl_->recipe.weights = fingerprint(weights);
 }
 
 FeatureExtractor::FeatureExtractor(const config::Model& model, const config::Head& head, std::uint64_t seed,
-                                   Layer layer)
-    : impl_(std::make_unique<Impl>(model, head, layer, "random initialisation")) {
-  impl_->model.initialize(seed, impl_->parameters.f32(), impl_->buffers.f32());
+                                   Layer layer, const std::string& device)
+    : impl_(std::make_shared<Impl>(model, head, layer, "random initialisation", device)) {
+  impl_->model.initialize(seed, impl_->parameters.f32(), impl_->buffers.on_host());
   impl_->recipe.weights = fmt::format("random, seed {}", seed);
 }
 
-FeatureExtractor::FeatureExtractor(FeatureExtractor&&) noexcept = default;
-FeatureExtractor& FeatureExtractor::operator=(FeatureExtractor&&) noexcept = default;
-FeatureExtractor::~FeatureExtractor() = default;
+FeatureExtractor FeatureExtractor::untrained(std::uint64_t seed) const {
+  return {impl_->config_model, impl_->config_head, seed, impl_->layer, impl_->wanted_device};
+}
 
-FeatureExtractor FeatureExtractor::load(const comm::Communicator& comm, const std::string& path, Layer layer) {
-  std::unique_ptr<FeatureExtractor> mine;
+FeatureExtractor FeatureExtractor::load(const comm::Communicator& comm, const std::string& path, Layer layer,
+                                        const std::string& device) {
+  std::shared_ptr<Impl> impl;
   std::string file, architecture;
+  comm::agree(comm, "choosing the device", [&] { device::chosen_space(device); });
   comm::agree(comm, "read weights", [&] {
     if (!comm.is_root()) return;
     file = checkpoint::resolve(path);
     const auto weights = weights::read_weights(file);
-    mine = std::make_unique<FeatureExtractor>(weights, layer, file);
-    mine->impl_->read_origin(file, weights.about);
-    architecture = architecture_text(weights.model, weights.head);
+    impl = FeatureExtractor(weights, layer, file, device).impl_;
+    impl->read_origin(file, weights.about);
+    nlohmann::json out;
+    config::visit_architecture(weights.model, weights.head, [&](auto* name, const auto& value) { out[name] = value; });
+    architecture = out.dump();
   });
   comm.broadcast(file);
   comm.broadcast(architecture);
   comm::agree(comm, "make the model", [&] {
     if (comm.is_root()) return;
-    const auto [model, head] = parse_architecture(architecture);
-    mine = std::make_unique<FeatureExtractor>(FeatureExtractor(std::make_unique<Impl>(model, head, layer, file)));
+    const auto in = nlohmann::json::parse(architecture);
+    config::Model model;
+    config::Head head;
+    config::visit_architecture(model, head, [&](auto* name, auto& value) { in.at(name).get_to(value); });
+    impl = std::make_shared<Impl>(model, head, layer, file, device);
   });
-  broadcast_block(comm, mine->impl_->parameters.data(), mine->impl_->parameters.bytes());
-  broadcast_block(comm, mine->impl_->buffers.data(), mine->impl_->buffers.bytes());
-  auto& recipe = mine->impl_->recipe;
-  auto& normalisation = mine->impl_->normalisation;
-  comm.broadcast(recipe.weights);
-  comm.broadcast(&recipe.update, sizeof recipe.update);
-  for (auto* values : {&normalisation.mean, &normalisation.std}) {
+  comm.broadcast(impl->parameters.data(), impl->parameters.bytes());
+  comm.broadcast(impl->buffers.on_host(), impl->buffers.bytes());
+  comm.broadcast(impl->recipe.weights);
+  comm.broadcast(&impl->recipe.update, sizeof impl->recipe.update);
+  for (auto* values : {&impl->normalisation.mean, &impl->normalisation.std})
     comm.broadcast(values->data(), values->size() * sizeof(double));
-  }
-  return std::move(*mine);
+  return FeatureExtractor(std::move(impl));
 }
 
 void FeatureExtractor::recalibrate(const comm::Communicator& comm, const data::DataSet& data, std::int64_t images,
@@ -266,75 +287,65 @@ void FeatureExtractor::recalibrate(const comm::Communicator& comm, const data::D
   auto& impl = *impl_;
   comm::agree(comm, "choosing the device", [&] { impl.start(); });
   GroupSum group(comm, impl.queue);
-  SampleReader reader(comm, data, images, impl.normalised(options));
-  Eta eta(static_cast<double>(reader.batches()));
-  const auto elems = static_cast<std::size_t>(impl.model.buffers().block_elems());
-  std::vector<double> sums(elems, 0.0);
-  std::vector<float> unused;
-  std::int64_t batches = 0;
+  const auto wanted = std::min(images, static_cast<std::int64_t>(data.images()));
+  comm::agree(comm, "BatchNorm statistics", [&] {
+    if (wanted >= comm.size()) return;
+    throw Error(ExitCode::input, fmt::format("BatchNorm statistics: {} images for {} ranks", wanted, comm.size()),
+                "use at least one image a rank");
+  });
+  const auto batch = std::min(wanted, std::max<std::int64_t>(options.batch, comm.size())), batches = wanted / batch;
+  const auto order = drawn_evenly(data.images(), wanted);
+  const auto size = static_cast<std::uint64_t>(batch);
+  const auto begin = slice_begin(size, comm.rank(), comm.size()), end = slice_begin(size, comm.rank() + 1, comm.size());
+  Eta eta(static_cast<double>(batches));
+  const std::span<float> statistics(impl.buffers.on_host(), impl.buffers.size());
+  std::vector<double> sums(statistics.size(), 0.0);
+  std::vector<float> pixels, unused;
   const auto ctx = impl.context(nn::Mode::train, &group);
-  while (const device::Tensor* pixels = reader.next()) {
+  for (std::int64_t b = 0; b < batches; ++b) {
+    const auto part = std::span(order).subspan(static_cast<std::uint64_t>(b) * size + begin, end - begin);
+    const auto tensor = read_images(data, part, impl.normalised(options), pixels);
     // A layer stores (1 - m) old + m batch. With old = 0 this is m times the batch statistic.
-    std::fill_n(impl.buffers.f32(), elems, 0.0F);
-    impl.send_buffers();
-    unused.resize(static_cast<std::size_t>(pixels->shape.n * impl.dimension()));
-    impl.forward(ctx, *pixels, unused.data());
-    impl.fetch_buffers();
-    for (std::size_t i = 0; i < elems; ++i) sums[i] += static_cast<double>(impl.buffers.f32()[i]);
+    std::ranges::fill(statistics, 0.0F);
+    impl.buffers.send(impl.queue);
+    unused.resize(static_cast<std::size_t>(tensor.shape.n * impl.dimension()));
+    impl.forward(ctx, tensor, unused.data());
+    impl.buffers.fetch(impl.queue);
+    impl.queue.wait();
+    for (std::size_t i = 0; i < sums.size(); ++i) sums[i] += static_cast<double>(statistics[i]);
     eta.done(1);
-    log::progress(fmt::format("BatchNorm statistics of {} from {}: batch {}/{}{}", impl.source, describe(data),
-                              ++batches, reader.batches(), time_left(eta)));
+    log::progress(fmt::format("BatchNorm statistics of {} from {}: batch {}/{}{}", impl.source, describe(data), b + 1,
+                              batches, time_left(eta)));
   }
   log::finish_progress();
   const double scale = 1.0 / (static_cast<double>(nn::BatchNormLayer::kMomentum) * static_cast<double>(batches));
-  for (std::size_t i = 0; i < elems; ++i) impl.buffers.f32()[i] = static_cast<float>(sums[i] * scale);
-  impl.send_buffers();
-  impl.pool->trim();
+  for (std::size_t i = 0; i < sums.size(); ++i) statistics[i] = static_cast<float>(sums[i] * scale);
+  impl.buffers.send(impl.queue);
+  impl.queue.wait();
+  impl.pool.trim();
   ImageSetSum set;
   set.add(my_checksums(data, comm));
   impl.recipe.recalibration_data = set.fingerprint(comm);
-  impl.recipe.recalibration_images = reader.images();
+  impl.recipe.recalibration_images = batches * batch;
 }
 
 std::int64_t FeatureExtractor::run(const comm::Communicator& comm, const data::DataSet& data,
                                    const data::EvalOptions& options, const Sink& sink) {
   auto& impl = *impl_;
-  std::int64_t bad = 0;
-  comm::agree(comm, "features", [&] {
-    const std::uint64_t first = slice_begin(data.images(), comm.rank(), comm.size());
-    const std::uint64_t last = slice_begin(data.images(), comm.rank() + 1, comm.size());
-    if (first == last) return;
+  const auto features_of = [&](const data::EvalBatch& batch) {
     impl.start();
-    data::EvalReader reader(data, first, last, impl.normalised(options));
-    const auto ctx = impl.context(nn::Mode::eval);
-    std::vector<float> values;
-    std::uint64_t done = 0;
-    const Clock clock;
-    Eta eta(static_cast<double>(last - first));
-    while (const auto* batch = reader.next()) {
-      values.resize(static_cast<std::size_t>(batch->images * impl.dimension()));
-      impl.forward(ctx, batch->pixels, values.data());
-      if (const auto at = first_non_finite(values); at >= 0) {
-        throw Error(ExitCode::numerics,
-                    fmt::format("{}: features of image {} are not finite", impl.source,
-                                batch->indices[static_cast<std::size_t>(at / impl.dimension())]),
-                    "these weights have diverged; take an earlier checkpoint");
-      }
-      const auto count = static_cast<std::uint64_t>(batch->images);
-      const auto sums = checksums(data, first + done, count);
-      sink({first + done, count, values.data(), batch->labels.data(), batch->indices.data(), batch->bad.data(),
-            sums.data()});
-      done += count;
-      eta.done(static_cast<double>(count));
-      log::progress(fmt::format("features of {} by {}: {}/{} images, {:.1f} images/s{}", describe(data), impl.source,
-                                std::min(done * static_cast<std::uint64_t>(comm.size()), data.images()), data.images(),
-                                static_cast<double>(done) * comm.size() / clock.seconds(), time_left(eta)));
-    }
-    bad = reader.bad_images();
-    ensure(done == last - first, "the evaluation reader handed out every image of its slice");
-  });
-  log::finish_progress();
-  return comm.all_reduce(bad, comm::Op::sum);
+    std::vector<float> values(static_cast<std::size_t>(batch.images * impl.dimension()));
+    impl.forward(impl.context(nn::Mode::eval), batch.pixels, values.data());
+    const auto bad = std::ranges::find_if(values, [](float x) { return !std::isfinite(x); });
+    if (bad != values.end())
+      throw Error(ExitCode::numerics,
+                  fmt::format("{}: features of image {} are not finite", impl.source,
+                              batch.indices[static_cast<std::size_t>((bad - values.begin()) / impl.dimension())]),
+                  "these weights have diverged; take an earlier checkpoint");
+    return values;
+  };
+  return for_each_batch(comm, data, impl.normalised(options),
+                        fmt::format("features of {} by {}", describe(data), impl.source), features_of, sink);
 }
 
 FeatureTable FeatureExtractor::table(const comm::Communicator& comm, const data::DataSet& data,
@@ -342,63 +353,17 @@ FeatureTable FeatureExtractor::table(const comm::Communicator& comm, const data:
   FeatureTable out;
   out.info = info(data, options);
   out.first = slice_begin(data.images(), comm.rank(), comm.size());
-  run(comm, data, options, [&](const FeatureRows& rows) { out.append(rows); });
+  run(comm, data, options, [&](const FeatureTable& rows) { out.append(rows); });
   return out;
-}
-
-FeatureTable pixel_table(const comm::Communicator& comm, const data::DataSet& data, std::int64_t side,
-                         const data::EvalOptions& options) {
-  FeatureTable out;
-  out.info = {.source = "raw pixels",
-              .data = describe(data),
-              .layer = "pixels",
-              .recipe = {.weights = "none",
-                         .resize = side,
-                         .crop = side,
-                         .mean = "0 0 0",
-                         .std = "1 1 1",
-                         .recalibration_images = 0,
-                         .recalibration_data = "none",
-                         .precision = "fp32"},
-              .classes = data.classes(),
-              .images = data.images(),
-              .dimension = side * side * 3};
-  out.first = slice_begin(data.images(), comm.rank(), comm.size());
-  comm::agree(comm, "raw pixels", [&] {
-    const std::uint64_t last = slice_begin(data.images(), comm.rank() + 1, comm.size());
-    if (out.first == last) return;
-    data::EvalOptions raw = options;
-    raw.raw_side = side;
-    data::EvalReader reader(data, out.first, last, raw);
-    Eta eta(static_cast<double>(last - out.first));
-    while (const auto* batch = reader.next()) {
-      const auto count = static_cast<std::uint64_t>(batch->images);
-      const auto sums = checksums(data, out.first + out.rows(), count);
-      out.append({out.first + out.rows(), count, batch->pixels.f32(), batch->labels.data(), batch->indices.data(),
-                  batch->bad.data(), sums.data()});
-      eta.done(static_cast<double>(count));
-      log::progress(fmt::format("raw pixels of {}: {}/{} images{}", out.info.data,
-                                std::min(out.rows() * static_cast<std::uint64_t>(comm.size()), data.images()),
-                                data.images(), time_left(eta)));
-    }
-  });
-  return out;
-}
-
-std::string describe(const data::DataSet& data) {
-  const auto& shards = data.shards();
-  return shards.size() == 1 ? shards.front().path
-                            : fmt::format("{} and {} more shards", shards.front().path, shards.size() - 1);
-}
-
-void FeatureExtractor::compute_on(const std::string& device) {
-  ensure(impl_->dnn == nullptr, "where to compute is said before the first forward pass");
-  impl_->wanted_device = device;
 }
 
 FeatureInfo FeatureExtractor::info(const data::DataSet& data, const data::EvalOptions& options) const {
   auto recipe = impl_->recipe;
-  recipe.read_with(impl_->normalised(options));
+  recipe.resize = options.resize;
+  recipe.crop = options.crop;
+  recipe.mean = fmt::format("{}", fmt::join(impl_->normalisation.mean, " "));
+  recipe.std = fmt::format("{}", fmt::join(impl_->normalisation.std, " "));
+  recipe.precision = "fp32";
   return {.source = impl_->source,
           .data = describe(data),
           .layer = impl_->layer == Layer::head ? "head" : "trunk",
@@ -408,7 +373,6 @@ FeatureInfo FeatureExtractor::info(const data::DataSet& data, const data::EvalOp
           .dimension = impl_->dimension()};
 }
 
-FeatureExtractor::FeatureExtractor(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 std::int64_t FeatureExtractor::dimension() const {
   return impl_->dimension();
 }
@@ -418,11 +382,8 @@ const std::string& FeatureExtractor::source() const {
 const config::Model& FeatureExtractor::model() const {
   return impl_->config_model;
 }
-const config::Head& FeatureExtractor::head() const {
-  return impl_->config_head;
-}
 const float* FeatureExtractor::buffers() const {
-  return impl_->buffers.f32();
+  return impl_->buffers.on_host();
 }
 
 }  // namespace seer::eval

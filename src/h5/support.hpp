@@ -4,8 +4,6 @@
 
 #include <mutex>
 #include <source_location>
-#include <string>
-#include <vector>
 
 #include "seer/base/error.hpp"
 #include "seer/h5/file.hpp"
@@ -16,19 +14,9 @@ namespace seer::h5 {
 /// here that calls HDF5 holds this lock, as in HDF5's own thread-safe build. Waiting for other ranks under the lock
 /// (collective calls) is safe, because only one thread of a process makes collective calls.
 class Lock {
- public:
-  Lock() : held_(mutex()) {}
-
- private:
-  static std::recursive_mutex& mutex();
-  const std::lock_guard<std::recursive_mutex> held_;
+  static inline std::recursive_mutex mutex_;
+  const std::lock_guard<std::recursive_mutex> held_{mutex_};
 };
-
-/// Turns off HDF5's printing of its error stack. Once would be enough, but another library may have switched it on
-/// again.
-inline void quiet() {
-  H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
-}
 
 /// Returns HDF5's own reason for the last failure.
 std::string reason();
@@ -43,13 +31,18 @@ hid_t check(hid_t id, const std::string& path, const std::string& what,
 /// True if `object` exists. Throws Error(file) for soft and external links on the way, which would lead out of what we
 /// checked.
 bool reachable(hid_t file, const std::string& path, const std::string& object);
+/// Throws Error(file) unless `link` is a hard link.
+void expect_inside(H5L_type_t link, const std::string& path, const std::string& object);
 Id open_object(hid_t file, const std::string& path, const std::string& object);
+/// The properties of links to new objects: their names are UTF-8.
+Id utf8_links(const std::string& path);
 
-/// Returns UTF-8 as it is, other bytes as utf8_name() gives them: file names can be any bytes.
-std::string text_of(const std::string& bytes);
-std::vector<std::string> texts_of(std::vector<std::string> values);
-/// text_type() is a fixed-length UTF-8 string type; padded() pads strings with zeros to that length, one after another.
-Id text_type(std::size_t bytes, const std::string& path);
-std::string padded(const std::vector<std::string>& values, std::size_t length);
+/// Texts as HDF5 stores them: a fixed-length UTF-8 type, and their bytes one after another, each padded with zeros to
+/// the longest. Bytes that are not UTF-8 (file names can be any bytes) become what utf8_name() makes of them.
+struct FixedTexts {
+  FixedTexts(std::vector<std::string> texts, const std::string& path);
+  Id type;
+  std::string bytes;
+};
 
 }  // namespace seer::h5

@@ -1,6 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "seer/h5/trial.hpp"
-
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/resource.h>
@@ -17,6 +15,7 @@
 
 #include "seer/base/error.hpp"
 #include "seer/comm/progress.hpp"
+#include "seer/h5/file.hpp"
 
 namespace seer::h5 {
 namespace {
@@ -92,15 +91,10 @@ class Child {
   /// Returns the next answer; "" if no more come.
   std::string answer() {
     std::uint64_t length = 0;
-    std::string text;
-    if (!receive(&length, sizeof length)) return "";
-    for (std::uint64_t at = 0; at < length;) {  // in pieces: the length may be wrong
-      const auto piece = std::min<std::uint64_t>(length - at, kPiece_bytes);
-      text.resize(at + piece);
-      if (!receive(text.data() + at, piece)) return "";
-      at += piece;
-    }
-    return text;
+    const auto head = receive(sizeof length);
+    head.copy(reinterpret_cast<char*>(&length), sizeof length);
+    const auto text = receive(length);
+    return head.size() < sizeof length || text.size() < length ? "" : text;
   }
   /// Waits for the child. Returns the signal that ended it, or 0.
   int end() {
@@ -115,27 +109,28 @@ class Child {
   }
 
  private:
-  static constexpr std::uint64_t kPiece_bytes = 65536;
-  bool receive(void* out, std::size_t bytes) const {
-    for (std::size_t at = 0; at < bytes;) {
-      const auto n = ::read(from_, static_cast<char*>(out) + at, bytes - at);
+  /// Reads that many bytes, or fewer if no more come. In pieces, because the number may be wrong.
+  std::string receive(std::uint64_t bytes) const {
+    std::string text;
+    while (text.size() < bytes) {
+      char piece[65536];
+      const auto n = ::read(from_, piece, std::min<std::size_t>(bytes - text.size(), sizeof piece));
       if (n < 0 && errno == EINTR) continue;
-      if (n <= 0) return false;
-      at += static_cast<std::size_t>(n);
+      if (n <= 0) break;
+      text.append(piece, static_cast<std::size_t>(n));
     }
-    return true;
+    return text;
   }
   int from_ = -1;
   pid_t process_ = 0;
 };
 
 [[noreturn]] void fail_of(const std::string& path, int signal) {
-  throw Error(
-      ExitCode::file,
-      signal == SIGALRM
-          ? fmt::format("{}: HDF5 did not finish reading its metadata within {} s", path, kTimeLimit_s)
-          : fmt::format("{}: HDF5 crashed on its metadata ({})", path, signal != 0 ? strsignal(signal) : "no answer"),
-      "the file is damaged or made to do harm: do not use it");
+  const auto what = signal == SIGALRM ? fmt::format("did not finish reading the metadata within {} s", kTimeLimit_s)
+                                      : fmt::format("crashed while it read the metadata ({})",
+                                                    signal != 0 ? strsignal(signal) : "no answer");
+  throw Error(ExitCode::file, fmt::format("{}: HDF5 {}", path, what),
+              "the file is damaged or malicious: do not use it");
 }
 
 }  // namespace
@@ -155,9 +150,7 @@ void trial_each(const std::vector<std::string>& paths, const std::function<std::
       }
       std::istringstream parts(answer.substr(1));
       std::string what, remedy, where;
-      std::getline(parts, what, '\0');
-      std::getline(parts, remedy, '\0');
-      std::getline(parts, where, '\0');
+      for (auto* part : {&what, &remedy, &where}) std::getline(parts, *part, '\0');
       throw Error(ExitCode::file, what, remedy).at(where);
     }
     child.end();

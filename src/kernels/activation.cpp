@@ -1,11 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "seer/kernels/activation.hpp"
 
-#include <array>
-#include <cmath>
 #include <cstring>
 
-#include "exponential.hpp"
 #include "row_formulas.hpp"
 #include "seer/device/copy.hpp"
 
@@ -14,20 +11,6 @@ namespace {
 
 using launch::Layout;
 using launch::Scratch;
-using launch::Terms;
-
-constexpr double kNormFloor = 1e-12;  // method.md 2: x / max(|x|, 1e-12)
-
-/// x[i] = formula(x[i]) for every element.
-template <class Formula>
-struct InPlace {
-  const float* x;
-  Formula formula;
-  KOKKOS_FORCEINLINE_FUNCTION void fields(auto& visit) { visit.elements(x); }
-  KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t, std::int64_t i, std::int64_t) const {
-    return formula(x[i]);
-  }
-};
 
 struct Rectified {
   KOKKOS_FORCEINLINE_FUNCTION float operator()(float v) const { return v < 0.0F ? 0.0F : v; }
@@ -35,47 +18,6 @@ struct Rectified {
 
 struct Sigmoid {
   KOKKOS_FORCEINLINE_FUNCTION float operator()(float v) const { return 1.0F / (1.0F + exponential(v, -1.0)); }
-};
-
-struct Scaled {
-  float factor;
-  KOKKOS_FORCEINLINE_FUNCTION float operator()(float v) const { return v * factor; }
-};
-
-template <class Formula>
-void in_place(Queue& queue, const char* label, const Tensor& x, const Formula& formula) {
-  launch::on_floats(queue, {x}, {2 * x.bytes()}, [&]<class Space>() {
-    launch::map<Space>(queue, label, launch::flat(x.elems()), x.f32(), InPlace<Formula>{x.f32(), formula});
-  });
-}
-
-template <class T>
-struct SumTerm {
-  using Element = T;
-  const T* x;
-  KOKKOS_FORCEINLINE_FUNCTION void fields(auto& visit) { visit.elements(x); }
-  std::array<const T*, 1> inputs() const { return {x}; }
-  KOKKOS_FORCEINLINE_FUNCTION Terms operator()(std::int64_t, std::int64_t i, std::int64_t) const {
-    return {x[i], 0, 0, 0};
-  }
-};
-
-/// Adds the sums to d_bias.
-struct AddedToBias {
-  float* d_bias;
-  KOKKOS_FORCEINLINE_FUNCTION void operator()(std::int64_t, std::int64_t k, const double (&sum)[1]) const {
-    d_bias[k] += static_cast<float>(sum[0]);
-  }
-};
-
-/// Writes the mean over each image's pixels.
-struct Mean {
-  float* out;
-  std::int64_t c;
-  double pixels;
-  KOKKOS_FORCEINLINE_FUNCTION void operator()(std::int64_t image, std::int64_t k, const double (&sum)[1]) const {
-    out[image * c + k] = static_cast<float>(sum[0] / pixels);
-  }
 };
 
 struct Spread {
@@ -101,14 +43,6 @@ struct Sum {
   const T *a, *b;
   KOKKOS_FORCEINLINE_FUNCTION void fields(auto& visit) { visit.elements(a, b); }
   KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t, std::int64_t i, std::int64_t) const { return a[i] + b[i]; }
-};
-
-/// Converts elements from one type to another.
-template <class T>
-struct Converted {
-  const T* x;
-  KOKKOS_FORCEINLINE_FUNCTION void fields(auto& visit) { visit.elements(x); }
-  KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t, std::int64_t i, std::int64_t) const { return x[i]; }
 };
 
 /// Converts element i of rows with gaps between them.
@@ -140,26 +74,8 @@ struct Followed {
   }
 };
 
-struct UnitRow {
-  const float* src;
-  float *dst, *norms;
-  std::int64_t c;
-  KOKKOS_INLINE_FUNCTION void operator()(const auto& team, std::int64_t row) const {
-    const float* a = src + row * c;
-    float* b = dst + row * c;
-    const double norm = std::sqrt(team.sum(c, Square{a}));
-    const double factor = 1.0 / (norm > kNormFloor ? norm : kNormFloor);
-    if (team.leads()) norms[row] = static_cast<float>(norm);
-    team.write(c, Stretched{a, factor}, b);
-  }
-};
-
 struct OverFloor {
-  const float* x;
-  KOKKOS_FORCEINLINE_FUNCTION void fields(auto& visit) { visit.elements(x); }
-  KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t k) const {
-    return static_cast<float>(wide(x[k]) / kNormFloor);
-  }
+  KOKKOS_FORCEINLINE_FUNCTION float operator()(float v) const { return static_cast<float>(wide(v) / kNormFloor); }
 };
 
 /// The part of the gradient that is orthogonal to the row.
@@ -180,10 +96,8 @@ struct UnitRowBackward {
     const float *u = unit + row * c, *g = gradient + row * c;
     float* d = dst + row * c;
     const double norm = static_cast<double>(norms[row]);
-    if (norm < kNormFloor) {  // the divisor was the constant floor: no projection
-      team.write(c, OverFloor{g}, d);
-      return;
-    }
+    if (norm < kNormFloor)  // the divisor was the constant floor: no projection
+      return team.write(c, Each{g, OverFloor{}}, d);
     const double along = team.sum(c, Product{u, g});
     team.write(c, Across{u, g, along, 1.0 / norm}, d);
   }
@@ -210,7 +124,7 @@ void bias_gradient(Queue& queue, const Tensor& d_y, float* d_bias) {
   launch::on_floats(queue, {d_y}, {d_y.bytes(), 2}, [&]<class Space>() {
     Scratch scratch(queue);
     launch::reduce<Space, 1>(queue, "kernels/bias_gradient", scratch, launch::layout_of<Space>(d_y), false,
-                             SumTerm<float>{d_y.f32()}, AddedToBias{d_bias});
+                             launch::SumTerm<float>{d_y.f32()}, launch::Added<float>{d_bias});
   });
 }
 
@@ -220,8 +134,8 @@ void global_average_pool(Queue& queue, const Tensor& x, const Tensor& pooled) {
     Scratch scratch(queue);
     const Layout layout = launch::layout_of<Space>(x, true);
     launch::reduce<Space, 1>(queue, "kernels/global_average_pool", scratch, layout, true,
-                             SumTerm<T>{launch::elements<T>(x)},
-                             Mean{pooled.f32(), layout.c, static_cast<double>(x.shape.h * x.shape.w)});
+                             launch::SumTerm<T>{launch::elements<T>(x)},
+                             launch::Mean{pooled.f32(), layout.c, static_cast<double>(x.shape.h * x.shape.w)});
   });
 }
 
@@ -255,9 +169,8 @@ void copy(Queue& queue, const Tensor& src, const Tensor& dst) {
   if (queue.only_plans(src.bytes() + dst.bytes(), src.dtype)) return;
   ensure(src.elems() == dst.elems() && src.dtype == dst.dtype, "copy between tensors of different sizes");
   if (src.data == dst.data || src.elems() == 0) return;
-  if (queue.space == device::Space::device) {
+  if (queue.space == device::Space::device)
     return device::copy(queue, src.data, src.space, dst.data, dst.space, static_cast<std::size_t>(src.bytes()));
-  }
   using Bytes = Kokkos::View<char*, launch::Host::memory_space, Kokkos::MemoryTraits<Kokkos::Unmanaged>>;
   const auto count = static_cast<std::size_t>(src.bytes());
   Kokkos::deep_copy(launch::space_of<launch::Host>(queue), Bytes(static_cast<char*>(dst.data), count),
@@ -270,7 +183,7 @@ void cast(Queue& queue, const Tensor& src, const Tensor& dst) {
   launch::on_elements(queue, {src}, {src.bytes() + dst.bytes()}, [&]<class Space, class From>() {
     launch::with_element(dst.dtype, [&]<class To>() {
       launch::map<Space>(queue, "kernels/cast", launch::flat(src.elems()), launch::elements<To>(dst),
-                         Converted<From>{launch::elements<From>(src)}, launch::Result::fresh);
+                         Value<From>{launch::elements<From>(src)}, launch::Result::fresh);
     });
   });
 }

@@ -1,6 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <array>
-
 #include "batchnorm_formula.hpp"
 
 namespace seer::kernels {
@@ -112,26 +110,16 @@ struct AddReluTerms {
     }
   }
   auto inputs() const {
-    if constexpr (kShortcut) {
+    if constexpr (kShortcut)
       return std::array<const T*, 4>{out, d_out, x, shortcut};
-    } else {
+    else
       return std::array<const T*, 3>{out, d_out, x};
-    }
   }
   KOKKOS_FORCEINLINE_FUNCTION Terms operator()(std::int64_t, std::int64_t i, std::int64_t k) const {
     const float g = out[i] > 0.0F ? static_cast<float>(d_out[i]) : 0.0F;
     Terms terms{g, g * (x[i] - mean[k]), 0, g};
     if constexpr (kShortcut) terms.c = g * (shortcut[i] - shortcut_mean[k]);
     return terms;
-  }
-};
-
-/// Writes the sum of each image's terms.
-struct ImageSum {
-  float* out;
-  std::int64_t c;
-  KOKKOS_FORCEINLINE_FUNCTION void operator()(std::int64_t image, std::int64_t k, const double (&sum)[1]) const {
-    out[image * c + k] = static_cast<float>(sum[0]);
   }
 };
 
@@ -221,7 +209,7 @@ void gate_backward(Queue& queue, const Tensor& x, const BatchNorm& bn, const Ten
     const Normalised norm = normalised<Space>(queue, scratch, layout, bn);
     launch::reduce<Space, 1>(queue, "kernels/gate_backward", scratch, layout, true,
                              GateTerm<T>{launch::elements<T>(x), launch::elements<T>(d_y), norm},
-                             ImageSum{d_gate.f32(), layout.c});
+                             launch::Mean{d_gate.f32(), layout.c, 1});
   });
 }
 

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <array>
 #include <cmath>
 
 #include "batchnorm_formula.hpp"
@@ -72,16 +71,6 @@ struct FromRunning {
   }
 };
 
-/// Writes the mean over each image's pixels.
-struct Mean {
-  float* out;
-  std::int64_t c;
-  double pixels;
-  KOKKOS_FORCEINLINE_FUNCTION void operator()(std::int64_t image, std::int64_t k, const double (&sum)[1]) const {
-    out[image * c + k] = static_cast<float>(sum[0] / pixels);
-  }
-};
-
 template <Relu R, class T>
 struct Apply {
   const T* x;
@@ -127,23 +116,12 @@ struct ReluGate {
   }
 };
 
-template <class T>
+/// `Shortcut`: Normalised, or Unchanged.
+template <class T, class Shortcut>
 struct AddRelu {
   const T *x, *shortcut;
   Normalised bn;
-  KOKKOS_FORCEINLINE_FUNCTION void fields(auto& visit) {
-    visit.elements(x, shortcut);
-    bn.fields(visit);
-  }
-  KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t, std::int64_t i, std::int64_t k) const {
-    return rectified(bn(x[i], k) + shortcut[i]);
-  }
-};
-
-template <class T>
-struct AddNormalisedRelu {
-  const T *x, *shortcut;
-  Normalised bn, shortcut_bn;
+  Shortcut shortcut_bn;
   KOKKOS_FORCEINLINE_FUNCTION void fields(auto& visit) {
     visit.elements(x, shortcut);
     bn.fields(visit);
@@ -152,6 +130,10 @@ struct AddNormalisedRelu {
   KOKKOS_FORCEINLINE_FUNCTION float operator()(std::int64_t, std::int64_t i, std::int64_t k) const {
     return rectified(bn(x[i], k) + shortcut_bn(shortcut[i], k));
   }
+};
+struct Unchanged {
+  KOKKOS_FORCEINLINE_FUNCTION void fields(auto&) {}
+  KOKKOS_FORCEINLINE_FUNCTION float operator()(float x, std::int64_t) const { return x; }
 };
 
 }  // namespace
@@ -162,8 +144,7 @@ void batchnorm_sums(Queue& queue, const Tensor& x, double* sums) {
     const Layout layout = launch::layout_of<Space>(x);
     const std::int64_t c = layout.c;
     const double rows = static_cast<double>(x.rows());
-    const T* first =
-        launch::elements<T>(x);  // moments about each channel's first value: no cancellation where mean >> deviation
+    const T* first = launch::elements<T>(x);  // moments about it: no cancellation where mean >> deviation
     const float* shift = nullptr;
     if (!launch::kOnDevice<Space> && x.rows() > 0) shift = launch::repeated<Space>(queue, scratch, layout, 1, first);
     launch::reduce<Space, 2>(queue, "kernels/batchnorm_sums", scratch, layout, false,
@@ -194,13 +175,12 @@ void batchnorm_apply(Queue& queue, const Tensor& x, const BatchNorm& bn, Relu re
     Scratch scratch(queue);
     const Layout layout = launch::layout_of<Space>(x);
     const Normalised norm = normalised<Space>(queue, scratch, layout, bn);
-    if (relu == Relu::yes) {
+    if (relu == Relu::yes)
       launch::map<Space>(queue, "kernels/batchnorm_relu", layout, launch::elements<T>(y),
                          Apply<Relu::yes, T>{launch::elements<T>(x), norm}, launch::result_kind(y, x));
-    } else {
+    else
       launch::map<Space>(queue, "kernels/batchnorm_apply", layout, launch::elements<T>(y),
                          Apply<Relu::no, T>{launch::elements<T>(x), norm}, launch::result_kind(y, x));
-    }
   });
 }
 
@@ -212,7 +192,7 @@ void batchnorm_relu_pool(Queue& queue, const Tensor& x, const BatchNorm& bn, con
     const Normalised norm = normalised<Space>(queue, scratch, layout, bn);
     launch::reduce<Space, 1>(queue, "kernels/batchnorm_relu_pool", scratch, layout, true,
                              ReluTerm<T>{launch::elements<T>(x), norm},
-                             Mean{pooled.f32(), layout.c, static_cast<double>(x.shape.h * x.shape.w)});
+                             launch::Mean{pooled.f32(), layout.c, static_cast<double>(x.shape.h * x.shape.w)});
   });
 }
 
@@ -238,11 +218,11 @@ void batchnorm_add_relu(Queue& queue, const Tensor& x, const BatchNorm& bn, cons
     const Normalised norm = normalised<Space>(queue, scratch, layout, bn);
     if (shortcut_bn == nullptr) {
       launch::map<Space>(queue, "kernels/batchnorm_add_relu", layout, launch::elements<T>(y),
-                         AddRelu<T>{values, other, norm}, launch::result_kind(y, x, shortcut));
+                         AddRelu<T, Unchanged>{values, other, norm, {}}, launch::result_kind(y, x, shortcut));
     } else {
       const Normalised second = normalised<Space>(queue, scratch, layout, *shortcut_bn);
       launch::map<Space>(queue, "kernels/batchnorm_add_normalised_relu", layout, launch::elements<T>(y),
-                         AddNormalisedRelu<T>{values, other, norm, second}, launch::result_kind(y, x, shortcut));
+                         AddRelu<T, Normalised>{values, other, norm, second}, launch::result_kind(y, x, shortcut));
     }
   });
 }

@@ -6,7 +6,7 @@
 #include <algorithm>
 
 #include "image_formulas.hpp"
-#include "row_team.hpp"
+#include "row_formulas.hpp"
 
 namespace seer::kernels {
 namespace {
@@ -85,11 +85,7 @@ struct Across {
     std::int64_t crop = 0, end = m.batch.crops;
     while (end - crop > 1) {
       const std::int64_t middle = (crop + end) / 2;
-      if (m.batch.first[middle] <= row) {
-        crop = middle;
-      } else {
-        end = middle;
-      }
+      (m.batch.first[middle] <= row ? crop : end) = middle;
     }
     const CropJob& job = m.batch.jobs[crop];
     const Taps taps = m.taps[crop * 2 * size + x];
@@ -107,30 +103,19 @@ struct Across {
   }
 };
 
-KOKKOS_FORCEINLINE_FUNCTION void change(const CropJob& job, Colour step, std::int32_t level, Rgb& c) {
-  switch (step) {
-    case Colour::brightness:
-      c = {formula::blend(0, c.r, job.brightness), formula::blend(0, c.g, job.brightness),
-           formula::blend(0, c.b, job.brightness)};
-      break;
-    case Colour::contrast:
-      c = {formula::blend(level, c.r, job.contrast), formula::blend(level, c.g, job.contrast),
-           formula::blend(level, c.b, job.contrast)};
-      break;
-    case Colour::saturation: {
-      const std::int32_t grey = formula::luma(c.r, c.g, c.b);
-      c = {formula::blend(grey, c.r, job.saturation), formula::blend(grey, c.g, job.saturation),
-           formula::blend(grey, c.b, job.saturation)};
-      break;
-    }
-    case Colour::hue: {
-      std::int32_t hue = 0, saturation = 0;
-      const std::int32_t high = c.r > c.g ? c.r : c.g, value = high > c.b ? high : c.b;
-      formula::to_hue_saturation(c.r, c.g, c.b, hue, saturation);
-      formula::from_hue_saturation((hue + job.hue) & 255, saturation, value, c.r, c.g, c.b);
-      break;
-    }
-  }
+KOKKOS_FORCEINLINE_FUNCTION Rgb blend(std::int32_t from, const Rgb& to, float factor) {
+  return {formula::blend(from, to.r, factor), formula::blend(from, to.g, factor), formula::blend(from, to.b, factor)};
+}
+
+KOKKOS_FORCEINLINE_FUNCTION Rgb changed(const CropJob& job, Colour step, std::int32_t level, Rgb c) {
+  if (step == Colour::brightness) return blend(0, c, job.brightness);
+  if (step == Colour::contrast) return blend(level, c, job.contrast);
+  if (step == Colour::saturation) return blend(formula::luma(c.r, c.g, c.b), c, job.saturation);
+  std::int32_t hue = 0, saturation = 0;
+  const std::int32_t high = c.r > c.g ? c.r : c.g, value = high > c.b ? high : c.b;
+  formula::to_hue_saturation(c.r, c.g, c.b, hue, saturation);
+  formula::from_hue_saturation((hue + job.hue) & 255, saturation, value, c.r, c.g, c.b);
+  return c;
 }
 
 /// Index of the contrast change, which needs the whole crop as input; job.changes if there is none.
@@ -159,16 +144,14 @@ struct Down {
     }
     Rgb c{formula::resampled(r), formula::resampled(g), formula::resampled(b)};
     const std::int32_t steps = contrast_at(job);
-    for (std::int32_t step = 0; step < steps; ++step) change(job, job.order[step], 0, c);
+    for (std::int32_t step = 0; step < steps; ++step) c = changed(job, job.order[step], 0, c);
     m.a[item] = packed(c);
   }
 };
 
 struct Luma {
-  const std::uint32_t* in;
-  KOKKOS_FORCEINLINE_FUNCTION void fields(auto& visit) { visit.elements(in); }
-  KOKKOS_FORCEINLINE_FUNCTION double operator()(std::int64_t i) const {
-    const Rgb c = unpacked(in[i]);
+  KOKKOS_FORCEINLINE_FUNCTION double operator()(std::uint32_t pixel) const {
+    const Rgb c = unpacked(pixel);
     return static_cast<double>(formula::luma(c.r, c.g, c.b));
   }
 };
@@ -180,7 +163,7 @@ struct Level {
     const CropJob& job = m.batch.jobs[crop];
     if (contrast_at(job) == job.changes) return;
     const std::int64_t count = m.batch.size * m.batch.size;
-    const double sum = team.sum(count, Luma{m.a + crop * count});
+    const double sum = team.sum(count, Each{m.a + crop * count, Luma{}});
     if (team.leads()) m.level[crop] = formula::mean_level(static_cast<std::int64_t>(sum), count);
   }
 };
@@ -195,7 +178,7 @@ struct Tone {
     if (step == job.changes && !job.grey) return;
     const std::int32_t level = step < job.changes ? m.level[crop] : 0;
     Rgb c = unpacked(m.a[item]);
-    for (; step < job.changes; ++step) change(job, job.order[step], level, c);
+    for (; step < job.changes; ++step) c = changed(job, job.order[step], level, c);
     if (job.grey) c.r = c.g = c.b = formula::luma(c.r, c.g, c.b);
     m.a[item] = packed(c);
   }
@@ -215,22 +198,18 @@ struct Blur {
     const auto reach = static_cast<std::int32_t>(job.blur_box.reach);
     const std::int64_t step = kDown ? m.batch.size : 1;
     const std::uint32_t* const line = in + item - at * step;
-    std::uint32_t r = 0, g = 0, b = 0, far_r = 0, far_g = 0, far_b = 0;
-    for (std::int32_t k = at - reach; k <= at + reach; ++k) {
+    const auto add = [&](std::int32_t k, std::uint32_t(&sums)[3]) {
       const std::uint32_t pixel = line[(k < 0 ? 0 : (k > last ? last : k)) * step];
-      r += pixel & 255U;
-      g += pixel >> 8 & 255U;
-      b += pixel >> 16 & 255U;
-    }
-    for (const std::int32_t k : {at - reach - 1, at + reach + 1}) {
-      const std::uint32_t pixel = line[(k < 0 ? 0 : (k > last ? last : k)) * step];
-      far_r += pixel & 255U;
-      far_g += pixel >> 8 & 255U;
-      far_b += pixel >> 16 & 255U;
-    }
-    const std::uint32_t near = job.blur_box.weight, beyond = job.blur_box.far_weight;
-    out[item] = packed({formula::boxed(r, far_r, near, beyond), formula::boxed(g, far_g, near, beyond),
-                        formula::boxed(b, far_b, near, beyond)});
+      for (int c = 0; c < 3; ++c) sums[c] += pixel >> (8 * c) & 255U;
+    };
+    std::uint32_t inner[3] = {}, outer[3] = {};
+    for (std::int32_t k = at - reach; k <= at + reach; ++k) add(k, inner);
+    add(at - reach - 1, outer);
+    add(at + reach + 1, outer);
+    const auto boxed = [&](int c) {
+      return formula::boxed(inner[c], outer[c], job.blur_box.weight, job.blur_box.far_weight);
+    };
+    out[item] = packed({boxed(0), boxed(1), boxed(2)});
   }
 };
 

@@ -13,6 +13,7 @@
 
 #include <Kokkos_Core.hpp>
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <deque>
 #include <initializer_list>
@@ -116,15 +117,10 @@ void on_floats(const Queue& queue, std::initializer_list<Tensor> tensors, const 
 /// elements as floats and return floats.
 template <class Run>
 decltype(auto) with_element(DType type, Run&& run) {
-  switch (type) {
-    case DType::bf16:
-      return run.template operator()<BFloat16>();
-    case DType::f16:
-      return run.template operator()<Float16>();
-    default:
-      ensure(type == DType::f32, "a kernel was given a tensor of bytes");
-      return run.template operator()<float>();
-  }
+  if (type == DType::bf16) return run.template operator()<BFloat16>();
+  if (type == DType::f16) return run.template operator()<Float16>();
+  ensure(type == DType::f32, "a kernel was given a tensor of bytes");
+  return run.template operator()<float>();
 }
 
 /// Calls run.operator()<Space, T>() for tensors that all have the same element type. On a planned machine, records the
@@ -168,9 +164,8 @@ class Scratch {
       ++arena_.block;
       arena_.used = 0;
     }
-    if (arena_.block == arena_.blocks.size()) {
+    if (arena_.block == arena_.blocks.size())
       arena_.blocks.emplace_back(std::max(bytes, std::size_t{1} << 18), queue_.space);
-    }
     T* data = reinterpret_cast<T*>(static_cast<char*>(arena_.blocks[arena_.block].data()) + arena_.used);
     arena_.used += bytes;
     return data;
@@ -234,16 +229,44 @@ inline Layout flat(std::int64_t elems) {
 
 /// `fresh` if a kernel's result does not overlap its inputs.
 enum class Result : bool { over_input, fresh };
-inline Result result_kind(const Tensor& out, const Tensor& a) {
-  return out.data == a.data ? Result::over_input : Result::fresh;
-}
-inline Result result_kind(const Tensor& out, const Tensor& a, const Tensor& b) {
-  return out.data == b.data ? Result::over_input : result_kind(out, a);
+inline Result result_kind(const Tensor& out, const auto&... inputs) {
+  return ((out.data == inputs.data) || ...) ? Result::over_input : Result::fresh;
 }
 
 /// The result of a reducing formula for one element: up to three terms to sum per channel, and a value to store.
 struct Terms {
   float a = 0, b = 0, c = 0, store = 0;
+};
+
+/// The elements themselves.
+template <class T>
+struct SumTerm {
+  using Element = T;
+  const T* x;
+  KOKKOS_FORCEINLINE_FUNCTION void fields(auto& visit) { visit.elements(x); }
+  std::array<const T*, 1> inputs() const { return {x}; }
+  KOKKOS_FORCEINLINE_FUNCTION Terms operator()(std::int64_t, std::int64_t i, std::int64_t) const {
+    return {x[i], 0, 0, 0};
+  }
+};
+
+/// Finishes a sum: adds it to the channel's value.
+template <class T>
+struct Added {
+  T* values;
+  KOKKOS_FORCEINLINE_FUNCTION void operator()(std::int64_t, std::int64_t k, const double (&sum)[1]) const {
+    values[k] += static_cast<T>(sum[0]);
+  }
+};
+
+/// Finishes a sum over each image: writes sum / pixels.
+struct Mean {
+  float* out;
+  std::int64_t c;
+  double pixels;
+  KOKKOS_FORCEINLINE_FUNCTION void operator()(std::int64_t image, std::int64_t k, const double (&sum)[1]) const {
+    out[image * c + k] = static_cast<float>(sum[0] / pixels);
+  }
 };
 
 }  // namespace seer::kernels::launch
@@ -317,20 +340,17 @@ const float* channel_values(const Queue& queue, Scratch& scratch, const Layout& 
   return values;
 }
 
-/// Two such arrays; on a device in one launch.
+/// Two such arrays, made together.
 template <class Space, class First, class Second>
 std::pair<const float*, const float*> channel_values(const Queue& queue, Scratch& scratch, const Layout& layout,
                                                      std::int64_t segments, const First& first, const Second& second) {
-  if constexpr (kOnDevice<Space>) {
-    const std::int64_t c = layout.c;
-    float *const a = scratch.get<float>(segments * c), *const b = scratch.get<float>(segments * c);
+  const std::int64_t c = layout.c, stride = stride_of<Space>(layout);
+  float *const a = scratch.get<float>(segments * stride), *const b = scratch.get<float>(segments * stride);
+  for (std::int64_t at = 0; at < stride; at += c) {
     channels<Space>(queue, "kernels/channel_values", segments, c,
-                    detail::TwoChannelValues<First, Second>{{first, a, c, 0}, {second, b, c, 0}});
-    return {a, b};
-  } else {
-    const float* const a = channel_values<Space>(queue, scratch, layout, segments, first);
-    return {a, channel_values<Space>(queue, scratch, layout, segments, second)};
+                    detail::TwoChannelValues<First, Second>{{first, a, stride, at}, {second, b, stride, at}});
   }
+  return {a, b};
 }
 
 /// The same for existing values. Returns `values` itself if nothing must be repeated or converted.

@@ -132,13 +132,11 @@ struct ElementReader {
       read_vector<V>(p + i, local);
     } else {
 #pragma unroll
-      for (int j = 0; j < V; ++j) {
-        if (j < count) {
+      for (int j = 0; j < V; ++j)
+        if (j < count)
           local[j] = p[i + j];
-        } else {
+        else
           local[j] = 0.0F;
-        }
-      }
     }
     p = local;
   }
@@ -159,9 +157,8 @@ KOKKOS_FORCEINLINE_FUNCTION void write(const T* from, T* to, int count) {
     read_vector<V>(from, to);
   } else {
 #pragma unroll
-    for (int j = 0; j < V; ++j) {
+    for (int j = 0; j < V; ++j)
       if (j < count) to[j] = from[j];
-    }
   }
 }
 
@@ -191,13 +188,12 @@ bool vectors_fit(const Layout& layout, Formula formula, const void* out) {
 template <class T, class Formula, class Run>
 void with_vectors(const Layout& layout, const Formula& formula, const void* out, const Run& run) {
   constexpr int kMost = static_cast<int>(16 / sizeof(T));
-  if (vectors_fit<kMost>(layout, formula, out)) {
+  if (vectors_fit<kMost>(layout, formula, out))
     run.template operator()<kMost>();
-  } else if (vectors_fit<kMost / 2>(layout, formula, out)) {
+  else if (vectors_fit<kMost / 2>(layout, formula, out))
     run.template operator()<kMost / 2>();
-  } else {
+  else
     run.template operator()<1>();
-  }
 }
 
 /// One thread of map(): V elements of every `groups`-th wide row, two rows at a time to have more loads in flight.

@@ -37,9 +37,8 @@ inline Tiling tile(const Layout& layout, bool join_segments) {
   Tiling tiling;
   tiling.rows = std::max<std::int64_t>(kTileElems / std::max<std::int64_t>(layout.width(), 1), 256);
   tiling.per_segment = std::max<std::int64_t>((layout.wide_rows() + tiling.rows - 1) / tiling.rows, 1);
-  if (join_segments && tiling.per_segment == 1) {
+  if (join_segments && tiling.per_segment == 1)
     tiling.segments = std::max<std::int64_t>(tiling.rows / std::max<std::int64_t>(layout.wide_rows(), 1), 1);
-  }
   const std::int64_t groups = (layout.segments + tiling.segments - 1) / tiling.segments;
   tiling.count = layout.elems == 0 ? 0 : groups * tiling.per_segment;
   return tiling;
@@ -53,11 +52,9 @@ inline void stream_out(const T* from, T* to, std::int64_t count) {
   constexpr std::int64_t kSize = sizeof(T), kLine = 64 / kSize, kVector = 16 / kSize;
   const std::int64_t head = static_cast<std::int64_t>((64 - reinterpret_cast<std::uintptr_t>(to) % 64) % 64) / kSize;
   for (; i < std::min(head, count); ++i) to[i] = from[i];
-  for (; i + kLine <= count; i += kLine) {
-    for (std::int64_t j = 0; j < kLine; j += kVector) {
+  for (; i + kLine <= count; i += kLine)
+    for (std::int64_t j = 0; j < kLine; j += kVector)
       _mm_stream_ps(reinterpret_cast<float*>(to + i + j), _mm_loadu_ps(reinterpret_cast<const float*>(from + i + j)));
-    }
-  }
 #endif
   for (; i < count; ++i) to[i] = from[i];
 }
@@ -111,11 +108,10 @@ void host_map(const Queue& queue, const char* label, const Layout& layout, T* ou
               Result result) {
   const detail::Tiling tiling = detail::tile(layout, false);
   if (result == Result::fresh &&
-      layout.segments * layout.elems * static_cast<std::int64_t>(sizeof(T)) >= detail::kStreamBytes) {
+      layout.segments * layout.elems * static_cast<std::int64_t>(sizeof(T)) >= detail::kStreamBytes)
     loop<Host>(queue, label, tiling.count, detail::HostMap<true, Formula, T>{formula, out, layout, tiling});
-  } else {
+  else
     loop<Host>(queue, label, tiling.count, detail::HostMap<false, Formula, T>{formula, out, layout, tiling});
-  }
 }
 
 namespace detail {
@@ -151,9 +147,7 @@ struct HostReduce {
       std::fill_n(run, N * width, 0.0F);
       const std::int64_t stop = std::min(row + kRun, end);
       for (; row + kUnroll <= std::min(stop, full); row += kUnroll) four(segment, base + row * width, run);
-      for (; row < stop; ++row) {
-        one(segment, base + row * width, std::min(width, layout.elems - row * width), run);
-      }
+      for (; row < stop; ++row) one(segment, base + row * width, std::min(width, layout.elems - row * width), run);
 #pragma omp simd
       for (std::int64_t k = 0; k < N * width; ++k) total[k] += static_cast<double>(run[k]);
     }
@@ -211,9 +205,8 @@ struct HostFinish {
     double sums[N] = {};
     const double* part = partial + segment * items * N * width + channel;
     for (std::int64_t item = 0; item < items; ++item) {
-      for (int n = 0; n < N; ++n, part += width) {
+      for (int n = 0; n < N; ++n, part += width)
         for (std::int64_t copy = 0; copy < copies; ++copy) sums[n] += part[copy * c];
-      }
     }
     finish(segment, channel, sums);
   }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "seer/kernels/optimizer.hpp"
 
+#include <bit>
 #include <cmath>
-#include <cstring>
 #include <vector>
 
 #include "row_formulas.hpp"
@@ -21,25 +21,6 @@ struct Piece {
 /// Smaller on a device, which runs many teams of many threads.
 template <class Space>
 constexpr std::int64_t kPieceElems = std::int64_t{1} << (launch::kOnDevice<Space> ? 14 : 16);
-
-/// The pieces of all ranges.
-template <class Space>
-std::vector<Piece> cut(std::span<const Range> ranges) {
-  constexpr std::int64_t kElems = kPieceElems<Space>;
-  std::vector<Piece> pieces;
-  for (std::size_t i = 0; i < ranges.size(); ++i) {
-    for (std::int64_t begin = ranges[i].begin; begin < ranges[i].end; begin += kElems) {
-      pieces.push_back({begin, std::min(begin + kElems, ranges[i].end), static_cast<std::int64_t>(i)});
-    }
-  }
-  return pieces;
-}
-
-std::int64_t elems(std::span<const Range> ranges) {
-  std::int64_t sum = 0;
-  for (const auto& range : ranges) sum += range.end - range.begin;
-  return sum;
-}
 
 /// g' = scale * g + decay * p for the elements of one range.
 struct Coefficients {
@@ -61,21 +42,20 @@ KOKKOS_INLINE_FUNCTION Coefficients coefficients(const UpdateRule& rule, double 
 }  // namespace
 /// The contents of FlatRanges: the pieces of all ranges in order; the first piece of each range, and their number.
 struct FlatTables {
-  const Piece* pieces;
-  const std::int64_t* first;
   explicit FlatTables(const FlatRanges& of)
       : pieces(static_cast<const Piece*>(of.tables_.data())),
-        first(static_cast<const std::int64_t*>(of.tables_.data()) + of.pieces_ * 3) {}
-  static std::int64_t count(const FlatRanges& of) { return of.pieces_; }
-  static std::int64_t elems(const FlatRanges& of) { return of.elems_; }
+        first(static_cast<const std::int64_t*>(of.tables_.data()) + of.pieces_ * 3),
+        count(of.pieces_),
+        elems(of.elems_) {}
+  const Piece* pieces;
+  const std::int64_t* first;
+  std::int64_t count, elems;  ///< pieces; elements of all ranges
 };
 namespace {
 
 /// Bits of the magnitude. They have the same order as the magnitudes, with infinity and then NaN above all.
 KOKKOS_FORCEINLINE_FUNCTION std::uint32_t magnitude(float x) {
-  std::uint32_t bits;
-  std::memcpy(&bits, &x, sizeof bits);
-  return bits & 0x7fffffffU;
+  return std::bit_cast<std::uint32_t>(x) & 0x7fffffffU;
 }
 
 struct PieceSquares {
@@ -84,7 +64,7 @@ struct PieceSquares {
   double* partial;
   KOKKOS_INLINE_FUNCTION void operator()(const auto& team, std::int64_t i) const {
     const float* part = x + piece[i].begin;
-    const double sum = team.sum(piece[i].end - piece[i].begin, Square{part});
+    const double sum = team.sum(piece[i].end - piece[i].begin, Each{part, Square{}});
     if (team.leads()) partial[i] = sum;
   }
 };
@@ -132,38 +112,21 @@ struct RangeSquares {
 
 /// FirstFound: the first piece with a match, and from it the index of the match.
 struct Found {
-  const std::int64_t* places;
-  KOKKOS_FORCEINLINE_FUNCTION void fields(auto& visit) { visit.elements(places); }
-  KOKKOS_FORCEINLINE_FUNCTION bool operator()(std::int64_t k) const { return places[k] >= 0; }
+  KOKKOS_FORCEINLINE_FUNCTION bool operator()(std::int64_t place) const { return place >= 0; }
 };
 struct FirstFound {
   const std::int64_t* places;
   std::int64_t count, piece_elems;
   std::int64_t* place;
   KOKKOS_INLINE_FUNCTION void operator()(const auto& team, std::int64_t) const {
-    const std::int64_t piece = team.first(count, Found{places});
+    const std::int64_t piece = team.first(count, Each{places, Found{}});
     if (team.leads()) *place = piece < 0 ? -1 : piece * piece_elems + places[piece];
   }
 };
 
-struct UnitRow {
-  float* data;
-  std::int64_t c;
-  double tolerance;
-  KOKKOS_INLINE_FUNCTION void operator()(const auto& team, std::int64_t row) const {
-    float* a = data + row * c;
-    const double norm = std::sqrt(team.sum(c, Square{a}));
-    if (std::abs(norm - 1) < tolerance) return;
-    const double factor = 1.0 / (norm > 1e-12 ? norm : 1e-12);  // method.md 2, prototype normalisation
-    team.write(c, Stretched{a, factor}, a);
-  }
-};
-
 struct Beyond {
-  const float* x;
   std::uint32_t most;
-  KOKKOS_FORCEINLINE_FUNCTION void fields(auto& visit) { visit.elements(x); }
-  KOKKOS_FORCEINLINE_FUNCTION bool operator()(std::int64_t k) const { return magnitude(x[k]) > most; }
+  KOKKOS_FORCEINLINE_FUNCTION bool operator()(float x) const { return magnitude(x) > most; }
 };
 
 struct FirstBeyond {
@@ -174,7 +137,7 @@ struct FirstBeyond {
   KOKKOS_INLINE_FUNCTION void operator()(const auto& team, std::int64_t i) const {
     const float* part = x + i * piece_elems;
     const std::int64_t left = count - i * piece_elems;
-    const std::int64_t place = team.first(left < piece_elems ? left : piece_elems, Beyond{part, most});
+    const std::int64_t place = team.first(left < piece_elems ? left : piece_elems, Each{part, Beyond{most}});
     if (team.leads()) found[i] = place;
   }
 };
@@ -182,21 +145,21 @@ struct FirstBeyond {
 }  // namespace
 
 FlatRanges::FlatRanges(device::Space space, std::span<const Range> ranges)
-    : ranges_(static_cast<std::int64_t>(ranges.size())), elems_(elems(ranges)) {
+    : ranges_(static_cast<std::int64_t>(ranges.size())) {
+  for (const Range& range : ranges) elems_ += range.end - range.begin;
   Queue queue{.space = space};
-  if (space == device::Space::planned) {
-    return;  // a planned queue reads no tables
-  }
+  if (space == device::Space::planned) return;  // a planned queue reads no tables
   launch::on_space(queue, [&]<class Space>() {
-    const std::vector<Piece> pieces = cut<Space>(ranges);
-    pieces_ = static_cast<std::int64_t>(pieces.size());
-    std::vector<std::int64_t> table;
-    for (const Piece& piece : pieces) table.insert(table.end(), {piece.begin, piece.end, piece.range});
-    std::size_t next = 0;
-    for (std::int64_t range = 0; range <= ranges_; ++range) {
-      while (next < pieces.size() && pieces[next].range < range) ++next;
-      table.push_back(static_cast<std::int64_t>(next));
+    constexpr std::int64_t kElems = kPieceElems<Space>;
+    std::vector<std::int64_t> table, first;
+    for (std::int64_t i = 0; const Range& range : ranges) {
+      first.push_back(pieces_);
+      for (std::int64_t begin = range.begin; begin < range.end; begin += kElems, ++pieces_)
+        table.insert(table.end(), {begin, std::min(begin + kElems, range.end), i});
+      ++i;
     }
+    first.push_back(pieces_);
+    table.insert(table.end(), first.begin(), first.end());
     tables_ = device::Buffer(table.size() * sizeof(std::int64_t), space);
     device::copy(queue, table.data(), device::Space::host, tables_.data(), space, tables_.bytes());
     queue.wait();
@@ -204,12 +167,11 @@ FlatRanges::FlatRanges(device::Space space, std::span<const Range> ranges)
 }
 
 void squared_norms(Queue& queue, const FlatRanges& ranges, const float* x, double* squares) {
-  launch::on_space(queue, {4 * FlatTables::elems(ranges), 2}, [&]<class Space>() {
+  const FlatTables tables(ranges);
+  launch::on_space(queue, {4 * tables.elems, 2}, [&]<class Space>() {
     Scratch scratch(queue);
-    const FlatTables tables(ranges);
-    const std::int64_t count = FlatTables::count(ranges);
-    double* partial = scratch.get<double>(count);
-    launch::rows<Space>(queue, "kernels/squared_norms", count, PieceSquares{x, tables.pieces, partial});
+    double* partial = scratch.get<double>(tables.count);
+    launch::rows<Space>(queue, "kernels/squared_norms", tables.count, PieceSquares{x, tables.pieces, partial});
     launch::rows<Space>(queue, "kernels/squares_of_ranges", ranges.ranges(),
                         Kept<RangeSquares, double>{{partial, tables.first}, squares});
   });
@@ -218,10 +180,11 @@ void squared_norms(Queue& queue, const FlatRanges& ranges, const float* x, doubl
 void optimizer_update(Queue& queue, const FlatRanges& ranges, const std::uint8_t* flags,
                       const double* parameter_squares, const double* gradient_squares, const UpdateRule* rule,
                       const float* gradients, float* momenta, float* parameters) {
-  launch::on_space(queue, {20 * FlatTables::elems(ranges)}, [&]<class Space>() {
-    launch::rows<Space>(queue, "kernels/optimizer_update", FlatTables::count(ranges),
-                        Step{FlatTables(ranges).pieces, flags, parameter_squares, gradient_squares, rule, gradients,
-                             momenta, parameters});
+  const FlatTables tables(ranges);
+  launch::on_space(queue, {20 * tables.elems}, [&]<class Space>() {
+    launch::rows<Space>(
+        queue, "kernels/optimizer_update", tables.count,
+        Step{tables.pieces, flags, parameter_squares, gradient_squares, rule, gradients, momenta, parameters});
   });
 }
 
@@ -239,7 +202,7 @@ void first_beyond(Queue& queue, const float* x, std::int64_t count, float limit,
 void normalize_rows(Queue& queue, const Tensor& matrix, float tolerance) {
   launch::on_floats(queue, {matrix}, {3 * matrix.bytes()}, [&]<class Space>() {
     launch::rows<Space>(queue, "kernels/normalize_rows", matrix.rows(),
-                        UnitRow{matrix.f32(), matrix.shape.c, static_cast<double>(tolerance)});
+                        UnitRow{matrix.f32(), matrix.f32(), nullptr, matrix.shape.c, wide(tolerance)});
   });
 }
 

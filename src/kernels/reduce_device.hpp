@@ -28,9 +28,8 @@ inline Deal deal(const Grid& grid, bool per_segment) {
   const std::int64_t most = up(grid.wide_rows, d.down), wanted = up(kTeams, d.pieces * grid.segments);
   d.parts = std::clamp<std::int64_t>(std::max(wanted, up(most, kRowsOfThread)), 1, std::min(most, kMostParts));
   d.rows = up(grid.wide_rows, d.parts);
-  if (!per_segment && d.parts == 1) {
+  if (!per_segment && d.parts == 1)
     d.joined = std::clamp<std::int64_t>(d.pieces * grid.segments / kTeams, 1, up(kRowsOfThread, most));
-  }
   d.groups = up(grid.segments, d.joined);
   return d;
 }
@@ -138,9 +137,8 @@ struct DeviceFinish {
       for (std::int64_t item = thread; item < items; item += kThreads) {
         const double* const part = partial + (segment * items + item) * N * width + channel;
 #pragma unroll
-        for (int n = 0; n < N; ++n) {
+        for (int n = 0; n < N; ++n)
           for (std::int64_t copy = 0; copy < copies; ++copy) sums[n] += part[n * width + copy * c];
-        }
       }
     }
     auto* const shared = static_cast<double*>(team.team_scratch(0).get_shmem(int{kSharedBytes}));
@@ -149,9 +147,8 @@ struct DeviceFinish {
     team.team_barrier();
     if (thread != 0 || channel >= c) return;
 #pragma unroll
-    for (int n = 0; n < N; ++n) {
+    for (int n = 0; n < N; ++n)
       for (int other = 1; other < kThreads; ++other) sums[n] += shared[n * kTeam + other * kLanes + lane];
-    }
     finish(segment, channel, sums);
   }
 };

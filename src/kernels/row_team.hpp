@@ -20,11 +20,10 @@ namespace detail {
 
 template <class Formula>
 KOKKOS_FORCEINLINE_FUNCTION auto value_at(const Formula& f, std::int64_t k, [[maybe_unused]] std::int64_t place) {
-  if constexpr (std::is_invocable_v<const Formula&, std::int64_t, std::int64_t>) {
+  if constexpr (std::is_invocable_v<const Formula&, std::int64_t, std::int64_t>)
     return f(k, place);
-  } else {
+  else
     return f(k);
-  }
 }
 template <class Formula>
 using ValueOf = std::decay_t<decltype(value_at(std::declval<const Formula&>(), 0, 0))>;
@@ -105,9 +104,8 @@ struct HostRow {
 #pragma omp simd reduction(| : any)
       for (std::int64_t k = begin; k < end; ++k) any |= static_cast<std::int32_t>(f(k));
       if (any == 0) continue;
-      for (std::int64_t k = begin; k < end; ++k) {
+      for (std::int64_t k = begin; k < end; ++k)
         if (f(k)) return k;
-      }
     }
     return -1;
   }
@@ -122,11 +120,12 @@ struct Boundary {
   bool same = true;
   KOKKOS_FORCEINLINE_FUNCTION void elements(const auto*&... p) { (found(p), ...); }
   template <class T>
-  KOKKOS_FORCEINLINE_FUNCTION void found(const T* p) {
+  KOKKOS_FORCEINLINE_FUNCTION Boundary& found(const T* p) {
     const auto address = reinterpret_cast<std::uintptr_t>(p);
     const int before = static_cast<int>((16 - address % 16) % 16 / sizeof(T));
     same = same && (elems < 0 || elems == before);
     elems = before;
+    return *this;
   }
 };
 
@@ -142,9 +141,7 @@ struct DeviceRow {
   KOKKOS_FORCEINLINE_FUNCTION bool leads() const { return team.team_rank() == 0; }
   template <class Formula, class T>
   KOKKOS_FORCEINLINE_FUNCTION void write(std::int64_t count, const Formula& formula, T* out) const {
-    detail::Boundary boundary;
-    boundary.found(out);
-    places(count, formula, boundary, [=]<int V>(const Formula& f, std::int64_t k, int there) {
+    places(count, formula, detail::Boundary{}.found(out), [=]<int V>(const Formula& f, std::int64_t k, int there) {
       alignas(16) T kept[V];
 #pragma unroll
       for (int j = 0; j < V; ++j) kept[j] = detail::value_at(f, j, k + j);
@@ -154,9 +151,7 @@ struct DeviceRow {
   }
   template <class Formula>
   KOKKOS_FORCEINLINE_FUNCTION void write(std::int64_t count, const Formula& formula, float* a, float* b) const {
-    detail::Boundary boundary;
-    boundary.found(a);
-    boundary.found(b);
+    const auto boundary = detail::Boundary{}.found(a).found(b);
     places(count, formula, boundary, [=]<int V>(const Formula& f, std::int64_t k, int there) {
       alignas(16) float first[V], second[V];
 #pragma unroll
@@ -191,9 +186,7 @@ struct DeviceRow {
   template <class Formula>
   KOKKOS_FORCEINLINE_FUNCTION double sum(std::int64_t count, const Formula& formula, float* out) const {
     double total = 0;
-    detail::Boundary boundary;
-    boundary.found(out);
-    places(count, formula, boundary, [&]<int V>(const Formula& f, std::int64_t k, int there) {
+    places(count, formula, detail::Boundary{}.found(out), [&]<int V>(const Formula& f, std::int64_t k, int there) {
       alignas(16) float kept[V];
 #pragma unroll
       for (int j = 0; j < V; ++j) {

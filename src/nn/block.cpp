@@ -1,71 +1,109 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "seer/nn/block.hpp"
 
-#include <array>
+#include <fmt/format.h>
 
 #include "seer/kernels/activation.hpp"
-#include "seer/nn/product.hpp"
 
 namespace seer::nn {
-namespace {
 
-device::Shape out_shape(const dnn::ConvShape& conv) {
-  return {conv.n, conv.out_h(), conv.out_w(), conv.c_out};
+SqueezeExcitation::SqueezeExcitation(ParameterTable& parameters, const std::string& prefix, std::int64_t width,
+                                     std::int64_t squeezed) {
+  const auto add = [&](const std::string& name, std::int64_t in, std::int64_t out) -> Linear {
+    return {in, out, parameters.add_convolution(name + ".weight", out, in, 1),
+            parameters.add(name + ".bias", {out}, Init::uniform_fan, static_cast<double>(in))};
+  };
+  squeeze_ = add(prefix + ".fc1", width, squeezed);
+  excite_ = add(prefix + ".fc2", squeezed, width);
 }
 
-std::int64_t add_conv(ParameterTable& parameters, const std::string& name, std::int64_t c_out, std::int64_t c_in_group,
-                      std::int64_t kernel) {
-  return parameters.add(name, {c_out, c_in_group, kernel, kernel}, Init::conv_normal,
-                        static_cast<double>(kernel * kernel * c_out));
+void SqueezeExcitation::forward(const Context& ctx, device::Tensor x, const kernels::BatchNorm& bn, Saved& s) const {
+  const auto n = x.shape.n;
+  s.pooled = ctx.pool->tensor({n, 1, 1, squeeze_.in});
+  kernels::batchnorm_relu_pool(ctx.queue, x, bn, *s.pooled);
+  s.hidden = ctx.pool->tensor({n, 1, 1, squeeze_.out});
+  squeeze_.forward(ctx, *s.pooled, *s.hidden);
+  kernels::relu(ctx.queue, *s.hidden);
+  s.gate = ctx.pool->tensor({n, 1, 1, excite_.out});
+  excite_.forward(ctx, *s.hidden, *s.gate);
+  kernels::sigmoid(ctx.queue, *s.gate);
 }
 
-}  // namespace
+device::Loan SqueezeExcitation::backward(const Context& ctx, device::Tensor x, const kernels::BatchNorm& bn,
+                                         device::Tensor d_y, const Saved& s) const {
+  const auto d_gate = ctx.pool->tensor(s.gate->shape);
+  kernels::gate_backward(ctx.queue, x, bn, d_y, *d_gate);
+  kernels::sigmoid_backward(ctx.queue, *s.gate, *d_gate);
+  excite_.backward_weights(ctx, *s.hidden, *d_gate);
+  const auto d_hidden = ctx.pool->tensor(s.hidden->shape);
+  excite_.backward_data(ctx, *d_gate, *d_hidden);
+  kernels::relu_backward(ctx.queue, *s.hidden, *d_hidden);
+  squeeze_.backward_weights(ctx, *s.pooled, *d_hidden);
+  auto d_pooled = ctx.pool->tensor(s.pooled->shape);
+  squeeze_.backward_data(ctx, *d_hidden, *d_pooled);
+  return d_pooled;
+}
 
-Block::Block(ParameterTable& parameters, ParameterTable& buffers, const std::string& prefix, const BlockShape& shape)
-    : shape_(shape) {
-  // Registers the tensors in torchvision's order.
-  const auto w = shape.width, r = shape.squeeze;
-  if (shape.projected()) {
-    weight_projection_ = add_conv(parameters, prefix + ".proj.0.weight", w, shape.width_in, 1);
-    bn_projection_ = BatchNormLayer(parameters, buffers, prefix + ".proj.1", w);
+Block::Block(ParameterTable& parameters, ParameterTable& buffers, const std::string& prefix, const Shape& s)
+    : projected_(s.width_in != s.width || s.stride != 1), squeezes_(s.squeezed > 0) {
+  // Tensors are registered in torchvision's order.
+  const auto project = [&](const std::string& name) {
+    if (!projected_) return;
+    projection_ = ConvNorm(parameters, buffers, name + ".0", name + ".1",
+                           {.c_in = s.width_in, .c_out = s.width, .stride = s.stride});
+  };
+  const auto set = [&](std::size_t i, const dnn::ConvShape& shape) {
+    last_ = i;
+    const auto names =
+        squeezes_ ? std::array{fmt::format("{}.f.{}.0", prefix, "abc"[i]), fmt::format("{}.f.{}.1", prefix, "abc"[i])}
+                  : std::array{fmt::format("{}.conv{}", prefix, i + 1), fmt::format("{}.bn{}", prefix, i + 1)};
+    layers_[i] = ConvNorm(parameters, buffers, names[0], names[1], shape);
+  };
+  const auto inner = s.inner_width;
+  if (squeezes_) project(prefix + ".proj");
+  if (inner == 0) {
+    set(0, {.c_in = s.width_in, .c_out = s.width, .kernel = 3, .stride = s.stride});
+    set(1, {.c_in = s.width, .c_out = s.width, .kernel = 3});
+  } else {
+    set(0, {.c_in = s.width_in, .c_out = inner});
+    set(1, {.c_in = inner, .c_out = inner, .kernel = 3, .stride = s.stride, .groups = s.groups});
+    if (squeezes_) squeeze_ = SqueezeExcitation(parameters, prefix + ".f.se", inner, s.squeezed);
+    set(2, {.c_in = inner, .c_out = s.width});
   }
-  weight_a_ = add_conv(parameters, prefix + ".f.a.0.weight", w, shape.width_in, 1);
-  bn_a_ = BatchNormLayer(parameters, buffers, prefix + ".f.a.1", w);
-  weight_b_ = add_conv(parameters, prefix + ".f.b.0.weight", w, shape.group_width, 3);
-  bn_b_ = BatchNormLayer(parameters, buffers, prefix + ".f.b.1", w);
-  squeeze_weight_ = add_conv(parameters, prefix + ".f.se.fc1.weight", r, w, 1);
-  squeeze_bias_ = parameters.add(prefix + ".f.se.fc1.bias", {r}, Init::uniform_fan, static_cast<double>(w));
-  excite_weight_ = add_conv(parameters, prefix + ".f.se.fc2.weight", w, r, 1);
-  excite_bias_ = parameters.add(prefix + ".f.se.fc2.bias", {w}, Init::uniform_fan, static_cast<double>(r));
-  weight_c_ = add_conv(parameters, prefix + ".f.c.0.weight", w, w, 1);
-  bn_c_ = BatchNormLayer(parameters, buffers, prefix + ".f.c.1", w);
+  if (!squeezes_) project(prefix + ".downsample");
 }
 
-dnn::ConvShape Block::conv_a(device::Shape x) const {
-  return {.n = x.n, .h = x.h, .w = x.w, .c_in = shape_.width_in, .c_out = shape_.width};
+void Block::activate(const Context& ctx, Saved& s, std::size_t i) const {
+  s.activated[i] = ctx.activation(s.convolved[i]->shape);
+  if (gates(i))
+    kernels::batchnorm_relu_gate(ctx.queue, *s.convolved[i], bn(ctx, s, i), *s.squeeze.gate, *s.activated[i]);
+  else
+    kernels::batchnorm_apply(ctx.queue, *s.convolved[i], bn(ctx, s, i), kernels::Relu::yes, *s.activated[i]);
 }
-dnn::ConvShape Block::conv_b(device::Shape x) const {
-  return {.n = x.n,
-          .h = x.h,
-          .w = x.w,
-          .c_in = shape_.width,
-          .c_out = shape_.width,
-          .kernel = 3,
-          .stride = shape_.stride,
-          .pad = 1,
-          .groups = shape_.width / shape_.group_width};
-}
-dnn::ConvShape Block::conv_c(device::Shape x) const {
-  return {.n = x.n, .h = x.h, .w = x.w, .c_in = shape_.width, .c_out = shape_.width};
-}
-dnn::ConvShape Block::conv_projection(device::Shape x) const {
-  return {.n = x.n, .h = x.h, .w = x.w, .c_in = shape_.width_in, .c_out = shape_.width, .stride = shape_.stride};
+
+/// Everything before the sum with the shortcut. Gives the same bits when run again in replay mode.
+void Block::convolve(const Context& ctx, Saved& s) const {
+  using Part = BatchNormLayer::Part;
+  for (std::size_t i = 0; i < last_; ++i) {
+    s.convolved[i] = layers_[i].convolve(ctx, source(s, i));
+    BatchNormLayer::compute_statistics(ctx, std::array{Part{&layers_[i].bn(), &s.bn[i], *s.convolved[i]}});
+    if (gates(i)) squeeze_.forward(ctx, *s.convolved[i], bn(ctx, s, i), s.squeeze);
+    activate(ctx, s, i);
+  }
+  s.convolved[last_] = layers_[last_].convolve(ctx, source(s, last_));
+  if (projected_) s.projection = projection_.convolve(ctx, s.x);
+  const std::array parts{Part{&layers_[last_].bn(), &s.bn[last_], *s.convolved[last_]},
+                         Part{&projection_.bn(), &s.bn_projection, *s.projection}};
+  BatchNormLayer::compute_statistics(ctx, ends(parts));
 }
 
 void Block::forward(const Context& ctx, device::Tensor x, Saved& s, Keep keep) const {
   s.x = x;
-  branches(ctx, s);
-  join(ctx, s);
+  convolve(ctx, s);
+  s.out = ctx.activation(s.convolved[last_]->shape);
+  const auto shortcut = projected_ ? projection_.bn().view(ctx, s.bn_projection) : kernels::BatchNorm{};
+  kernels::batchnorm_add_relu(ctx.queue, *s.convolved[last_], bn(ctx, s, last_), projected_ ? *s.projection : s.x,
+                              projected_ ? &shortcut : nullptr, *s.out);
   if (!ctx.keeps()) {
     auto out = std::move(s.out);
     s = Saved{};
@@ -73,183 +111,66 @@ void Block::forward(const Context& ctx, device::Tensor x, Saved& s, Keep keep) c
     return;
   }
   if (keep == Keep::all) return;
-  s.a_out.release();
-  s.b_out.release();
+  for (auto& activated : s.activated) activated.release();
   if (keep == Keep::convolutions) return;
-  for (auto* dropped : {&s.a, &s.b, &s.pooled, &s.hidden, &s.gate, &s.c, &s.projection}) dropped->release();
-}
-
-/// Everything before the sum with the shortcut. Gives the same bits when run again in replay mode.
-void Block::branches(const Context& ctx, Saved& s) const {
-  auto queue = ctx.queue;
-  const auto a = conv_a(s.x.shape);
-  s.a = ctx.activation(out_shape(a));
-  ctx.dnn->conv_forward(queue, a, s.x, ctx.weights(weight_a_), *s.a);
-  BatchNormLayer::compute_statistics(ctx, std::array{BatchNormLayer::Part{&bn_a_, &s.bn_a, *s.a}});
-  activate_a(ctx, s);
-
-  const auto b = conv_b(s.a_out->shape);
-  s.b = ctx.activation(out_shape(b));
-  ctx.dnn->conv_forward(queue, b, *s.a_out, ctx.weights(weight_b_), *s.b);
-  BatchNormLayer::compute_statistics(ctx, std::array{BatchNormLayer::Part{&bn_b_, &s.bn_b, *s.b}});
-  squeeze_excite(ctx, s);
-  gate_b(ctx, s);
-
-  const auto c = conv_c(s.b_out->shape);
-  s.c = ctx.activation(out_shape(c));
-  ctx.dnn->conv_forward(queue, c, *s.b_out, ctx.weights(weight_c_), *s.c);
-  if (shape_.projected()) {
-    const auto p = conv_projection(s.x.shape);
-    s.projection = ctx.activation(out_shape(p));
-    ctx.dnn->conv_forward(queue, p, s.x, ctx.weights(weight_projection_), *s.projection);
-    BatchNormLayer::compute_statistics(
-        ctx, std::array{BatchNormLayer::Part{&bn_c_, &s.bn_c, *s.c},
-                        BatchNormLayer::Part{&bn_projection_, &s.bn_projection, *s.projection}});
-  } else {
-    BatchNormLayer::compute_statistics(ctx, std::array{BatchNormLayer::Part{&bn_c_, &s.bn_c, *s.c}});
-  }
-}
-
-void Block::join(const Context& ctx, Saved& s) const {
-  auto queue = ctx.queue;
-  s.out = ctx.activation(s.c->shape);
-  if (shape_.projected()) {
-    const auto shortcut_bn = bn_projection_.view(ctx, s.bn_projection);
-    kernels::batchnorm_add_relu(queue, *s.c, bn_c_.view(ctx, s.bn_c), *s.projection, &shortcut_bn, *s.out);
-  } else {
-    kernels::batchnorm_add_relu(queue, *s.c, bn_c_.view(ctx, s.bn_c), s.x, nullptr, *s.out);
-  }
-}
-
-void Block::activate_a(const Context& ctx, Saved& s) const {
-  auto queue = ctx.queue;
-  s.a_out = ctx.activation(s.a->shape);
-  kernels::batchnorm_apply(queue, *s.a, bn_a_.view(ctx, s.bn_a), kernels::Relu::yes, *s.a_out);
-}
-
-void Block::gate_b(const Context& ctx, Saved& s) const {
-  auto queue = ctx.queue;
-  s.b_out = ctx.activation(s.b->shape);
-  kernels::batchnorm_relu_gate(queue, *s.b, bn_b_.view(ctx, s.bn_b), *s.gate, *s.b_out);
-}
-
-// pooled = mean(relu(bn(b))); hidden = relu(W1 pooled + b1); gate = sigmoid(W2 hidden + b2).
-void Block::squeeze_excite(const Context& ctx, Saved& s) const {
-  auto queue = ctx.queue;
-  const auto n = s.b->shape.n, w = shape_.width, r = shape_.squeeze;
-  const auto bn = bn_b_.view(ctx, s.bn_b);
-  s.pooled = ctx.pool->tensor({n, 1, 1, w});
-  kernels::batchnorm_relu_pool(queue, *s.b, bn, *s.pooled);
-  s.hidden = ctx.pool->tensor({n, 1, 1, r});
-  product(ctx, n, r, w, s.pooled->f32(), dnn::Transpose::no, ctx.at(squeeze_weight_), dnn::Transpose::yes,
-          s.hidden->f32(), dnn::Accumulate::no, ctx.at(squeeze_bias_));
-  kernels::relu(queue, *s.hidden);
-  s.gate = ctx.pool->tensor({n, 1, 1, w});
-  product(ctx, n, w, r, s.hidden->f32(), dnn::Transpose::no, ctx.at(excite_weight_), dnn::Transpose::yes, s.gate->f32(),
-          dnn::Accumulate::no, ctx.at(excite_bias_));
-  kernels::sigmoid(queue, *s.gate);
-}
-
-// Returns d_pooled [n, w]: the gradient that reaches relu(bn(b)) through the gate.
-device::Loan Block::squeeze_excite_backward(const Context& ctx, device::Tensor d_b_out, Saved& s) const {
-  auto queue = ctx.queue;
-  const auto n = s.b->shape.n, w = shape_.width, r = shape_.squeeze;
-  const auto d_gate = ctx.pool->tensor({n, 1, 1, w});
-  kernels::gate_backward(queue, *s.b, bn_b_.view(ctx, s.bn_b), d_b_out, *d_gate);
-  kernels::sigmoid_backward(queue, *s.gate, *d_gate);
-
-  product(ctx, w, r, n, d_gate->f32(), dnn::Transpose::yes, s.hidden->f32(), dnn::Transpose::no,
-          ctx.grad(excite_weight_), dnn::Accumulate::yes);
-  kernels::bias_gradient(queue, *d_gate, ctx.grad(excite_bias_));
-  const auto d_hidden = ctx.pool->tensor({n, 1, 1, r});
-  product(ctx, n, r, w, d_gate->f32(), dnn::Transpose::no, ctx.at(excite_weight_), dnn::Transpose::no, d_hidden->f32());
-  kernels::relu_backward(queue, *s.hidden, *d_hidden);
-
-  product(ctx, r, w, n, d_hidden->f32(), dnn::Transpose::yes, s.pooled->f32(), dnn::Transpose::no,
-          ctx.grad(squeeze_weight_), dnn::Accumulate::yes);
-  kernels::bias_gradient(queue, *d_hidden, ctx.grad(squeeze_bias_));
-  auto d_pooled = ctx.pool->tensor({n, 1, 1, w});
-  product(ctx, n, w, r, d_hidden->f32(), dnn::Transpose::no, ctx.at(squeeze_weight_), dnn::Transpose::no,
-          d_pooled->f32());
-  return d_pooled;
+  for (auto& convolved : s.convolved) convolved.release();
+  s.projection.release();
+  s.squeeze = {};
 }
 
 device::Loan Block::backward(const Context& ctx, device::Loan d_out, Saved& s) const {
-  auto queue = ctx.queue;
-  const auto w = shape_.width;
-  const bool projected = shape_.projected();
-  if (!s.c) {
-    Context again = ctx;
-    again.mode = Mode::replay;
-    branches(again, s);
-  }
-  const auto scratch = sums_scratch(ctx, 4 * w);
-  double* sums = doubles(scratch);
+  using Part = BatchNormLayer::BackwardPart;
+  if (!s.convolved[last_]) convolve(ctx.replay(), s);
+  const auto width = layers_[last_].width();
+  const auto scratch = sums_scratch(ctx, 4 * width);
+  double* const sums = doubles(scratch);
+  double* const projection_sums = sums + 2 * width;
 
   // Backward through the last ReLU: d_out becomes the gradient of the sum, which both branches share.
-  const auto bn_c = bn_c_.view(ctx, s.bn_c);
-  device::Loan d_c = ctx.activation(s.c->shape);
-  if (projected) {
-    const auto bn_p = bn_projection_.view(ctx, s.bn_projection);
-    const auto projection = *s.projection;
-    kernels::add_relu_backward_sums(queue, *s.out, *d_out, *s.c, bn_c, sums, &projection, &bn_p, sums + 2 * w);
-    BatchNormLayer::reduce_backward(
-        ctx, std::array{BatchNormLayer::BackwardPart{&bn_c_, &s.bn_c, sums},
-                        BatchNormLayer::BackwardPart{&bn_projection_, &s.bn_projection, sums + 2 * w}});
-    kernels::batchnorm_backward_apply(queue, *s.c, bn_c, {.d_y = *d_out}, sums, s.bn_c.rows, *d_c);
-    kernels::batchnorm_backward_apply(queue, projection, bn_p, {.d_y = *d_out}, sums + 2 * w, s.bn_projection.rows,
-                                      *d_out);
+  const auto last_bn = bn(ctx, s, last_);
+  device::Loan d = ctx.activation(s.convolved[last_]->shape);
+  const auto* const projection = projected_ ? &*s.projection : nullptr;
+  const auto shortcut = projected_ ? projection_.bn().view(ctx, s.bn_projection) : kernels::BatchNorm{};
+  kernels::add_relu_backward_sums(ctx.queue, *s.out, *d_out, *s.convolved[last_], last_bn, sums, projection, &shortcut,
+                                  projection_sums);
+  BatchNormLayer::reduce_backward(ctx, ends(std::array{Part{&layers_[last_].bn(), &s.bn[last_], sums},
+                                                       Part{&projection_.bn(), &s.bn_projection, projection_sums}}));
+  kernels::batchnorm_backward_apply(ctx.queue, *s.convolved[last_], last_bn, {.d_y = *d_out}, sums, s.bn[last_].rows,
+                                    *d);
+  if (projected_) {
+    kernels::batchnorm_backward_apply(ctx.queue, *projection, shortcut, {.d_y = *d_out}, projection_sums,
+                                      s.bn_projection.rows, *d_out);
     s.projection.release();
-  } else {
-    kernels::add_relu_backward_sums(queue, *s.out, *d_out, *s.c, bn_c, sums, nullptr, nullptr, nullptr);
-    BatchNormLayer::reduce_backward(ctx, std::array{BatchNormLayer::BackwardPart{&bn_c_, &s.bn_c, sums}});
-    kernels::batchnorm_backward_apply(queue, *s.c, bn_c, {.d_y = *d_out}, sums, s.bn_c.rows, *d_c);
   }
-  s.c.release();
   s.out.release();
 
-  if (!s.b_out) gate_b(ctx, s);
-  const auto c = conv_c(s.b_out->shape);
-  ctx.dnn->conv_backward_weights(queue, c, *s.b_out, *d_c, ctx.grad(weight_c_), dnn::Accumulate::yes);
-  s.b_out.release();
-  device::Loan d_b = ctx.activation(s.b->shape);
-  ctx.dnn->conv_backward_data(queue, c, *d_c, ctx.weights(weight_c_), *d_b);
-  d_c.release();
-
-  {
-    const auto d_pooled = squeeze_excite_backward(ctx, *d_b, s);
-    bn_b_.backward(ctx, s.bn_b, *s.b,
-                   {.d_y = *d_b, .relu = kernels::Relu::yes, .gate = s.gate->f32(), .d_pooled = d_pooled->f32()}, *d_b);
+  // d: gradient of the output of layer i's convolution.
+  for (std::size_t i = last_;; --i) {
+    s.convolved[i].release();
+    if (i > 0 && !s.activated[i - 1]) activate(ctx, s, i - 1);
+    const auto x = source(s, i);
+    layers_[i].backward_weights(ctx, x, *d);
+    if (i > 0) s.activated[i - 1].release();
+    d = layers_[i].backward_data(ctx, *d, x.shape);
+    if (i == 0) break;
+    kernels::BatchNormGradient gradient{.d_y = *d, .relu = kernels::Relu::yes};
+    device::Loan d_pooled;
+    if (gates(i - 1)) {
+      d_pooled = squeeze_.backward(ctx, *s.convolved[i - 1], bn(ctx, s, i - 1), *d, s.squeeze);
+      gradient.gate = s.squeeze.gate->f32();
+      gradient.d_pooled = d_pooled->f32();
+    }
+    layers_[i - 1].bn().backward(ctx, s.bn[i - 1], *s.convolved[i - 1], gradient, *d);
   }
-  s.b.release();
 
-  if (!s.a_out) activate_a(ctx, s);
-  const auto b = conv_b(s.a_out->shape);
-  ctx.dnn->conv_backward_weights(queue, b, *s.a_out, *d_b, ctx.grad(weight_b_), dnn::Accumulate::yes);
-  s.a_out.release();
-  device::Loan d_a = ctx.activation(s.a->shape);
-  ctx.dnn->conv_backward_data(queue, b, *d_b, ctx.weights(weight_b_), *d_a);
-  d_b.release();
-
-  bn_a_.backward(ctx, s.bn_a, *s.a, {.d_y = *d_a, .relu = kernels::Relu::yes}, *d_a);
-  s.a.release();
-
-  const auto a = conv_a(s.x.shape);
-  ctx.dnn->conv_backward_weights(queue, a, s.x, *d_a, ctx.grad(weight_a_), dnn::Accumulate::yes);
-  device::Loan d_x = ctx.activation(s.x.shape);
-  ctx.dnn->conv_backward_data(queue, a, *d_a, ctx.weights(weight_a_), *d_x);
-  d_a.release();
-
-  if (projected) {
-    const auto p = conv_projection(s.x.shape);
-    ctx.dnn->conv_backward_weights(queue, p, s.x, *d_out, ctx.grad(weight_projection_), dnn::Accumulate::yes);
-    const device::Loan d_shortcut = ctx.activation(s.x.shape);
-    ctx.dnn->conv_backward_data(queue, p, *d_out, ctx.weights(weight_projection_), *d_shortcut);
-    kernels::add(queue, *d_shortcut, *d_x);
+  if (projected_) {
+    projection_.backward_weights(ctx, s.x, *d_out);
+    const auto d_shortcut = projection_.backward_data(ctx, *d_out, s.x.shape);
+    kernels::add(ctx.queue, *d_shortcut, *d);
   } else {
-    kernels::add(queue, *d_out, *d_x);
+    kernels::add(ctx.queue, *d_out, *d);
   }
-  return d_x;
+  return d;
 }
 
 }  // namespace seer::nn

@@ -1,9 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A trunk of a stem, blocks, and the mean over the image at the end. The stem and every block are its segments.
-//
-// Stem and Block have a type `Saved`, which holds the output `out` and the tensors for the backward pass, and
-//   Stem::forward(ctx, images, saved, keep), Stem::backward(ctx, loan of d_out, saved, d_images);
-//   Block::forward(ctx, x, saved, keep), Block::backward(ctx, loan of d_out, saved), which returns the loan of d_x.
+// A trunk of a stem, blocks, and the mean over the image at the end.
 #pragma once
 
 #include <algorithm>
@@ -12,16 +8,95 @@
 #include <vector>
 
 #include "seer/kernels/activation.hpp"
-#include "seer/nn/chain.hpp"
-#include "seer/nn/parameter.hpp"
+#include "seer/kernels/pool.hpp"
+#include "seer/nn/block.hpp"
 
 namespace seer::nn {
 
-template <class Stem, class Block>
-class ConvTrunk : public Chain {
+/// The start of a trunk: convolution, BatchNorm, ReLU and, in ResNet, max pooling.
+class Stem {
  public:
-  const std::vector<std::int64_t>& segment_begins() const override { return begins_; }
-  std::int64_t width() const override { return width_; }
+  /// Kept from the forward to the backward pass.
+  struct Saved {
+    device::Tensor images;  ///< in the type of the activations: the caller's tensor or `rounded`
+    device::Loan rounded, convolved, out;
+    BatchNormLayer::Saved bn;
+    device::Shape unpooled;  ///< shape of the pooling's input
+    device::Loan places;     ///< of the maxima
+  };
+
+  Stem() = default;
+  Stem(const ConvNorm& layer, bool pools) : layer_(layer), pools_(pools) {}
+
+  /// images: [n, h, w, 3], float; must stay until the backward pass; saved.out: [n, h', w', width].
+  void forward(const Context& ctx, device::Tensor images, Saved& s, Keep keep) const {
+    s.images = images;
+    if (images.dtype != ctx.compute) {
+      s.rounded = ctx.activation(images.shape);
+      kernels::cast(ctx.queue, images, *s.rounded);
+      s.images = *s.rounded;
+    }
+    convolve(ctx, s);
+    s.out = ctx.activation(s.convolved->shape);
+    kernels::batchnorm_apply(ctx.queue, *s.convolved, layer_.bn().view(ctx, s.bn), kernels::Relu::yes, *s.out);
+    if (keep == Keep::input || !ctx.keeps()) s.convolved.release();
+    if (!pools_) return;
+    const auto unpooled = std::move(s.out);
+    s.unpooled = unpooled->shape;
+    const auto& [n, h, w, c] = s.unpooled;
+    s.out = ctx.activation({n, kernels::max_pooled(h), kernels::max_pooled(w), c});
+    s.places = ctx.pool->bytes(static_cast<std::size_t>(s.out->elems()));
+    kernels::max_pool(ctx.queue, *unpooled, *s.out, static_cast<std::uint8_t*>(s.places->data));
+    if (!ctx.keeps()) s.places.release();
+  }
+
+  /// Overwrites d_out. Writes d_images, if that has memory.
+  void backward(const Context& ctx, device::Loan d_out, Saved& s, device::Tensor d_images) const {
+    if (pools_) {
+      auto d_unpooled = ctx.activation(s.unpooled);
+      kernels::max_pool_backward(ctx.queue, *d_out, static_cast<const std::uint8_t*>(s.places->data), *d_unpooled);
+      d_out = std::move(d_unpooled);
+    }
+    if (!s.convolved) convolve(ctx.replay(), s);
+    const auto& d = *d_out;
+    layer_.bn().backward(ctx, s.bn, *s.convolved, {.d_y = d, .relu = kernels::Relu::yes}, d);
+    layer_.backward_weights(ctx, s.images, d);
+    if (!d_images) return;
+    const auto d_rounded = layer_.backward_data(ctx, d, d_images.shape);
+    kernels::cast(ctx.queue, *d_rounded, d_images);
+  }
+
+ private:
+  /// Gives the same bits when run again in replay mode.
+  void convolve(const Context& ctx, Saved& s) const {
+    s.convolved = layer_.convolve(ctx, s.images);
+    BatchNormLayer::compute_statistics(ctx, std::array{BatchNormLayer::Part{&layer_.bn(), &s.bn, *s.convolved}});
+  }
+
+  ConvNorm layer_;
+  bool pools_ = false;
+};
+
+/// The stem and every block are its segments.
+class ConvTrunk final : public Chain {
+ public:
+  // Build it in this order, in which torchvision registers the tensors. Stem and blocks are registered in `parameters`.
+  explicit ConvTrunk(const ParameterTable& parameters) { end_segment(parameters); }
+  void set_stem(const ParameterTable& parameters, const Stem& stem) {
+    stem_ = stem;
+    taps_.push_back({"stem", 0});
+    end_segment(parameters);
+  }
+  void add_block(const ParameterTable& parameters, const Block& block) {
+    blocks_.push_back(block);
+    end_segment(parameters);
+  }
+  /// Ends a stage, "res2" to "res5", after the block added last.
+  void end_stage(std::int64_t width) {
+    taps_.push_back({"res" + std::to_string(taps_.size() + 1), blocks_.size()});
+    width_ = width;
+  }
+
   std::vector<Tap> taps() const override { return taps_; }
   std::unique_ptr<nn::Pass> make_pass(PassOptions options) const override {
     auto pass = std::make_unique<Pass>();
@@ -32,7 +107,6 @@ class ConvTrunk : public Chain {
   void forward(const Context& ctx, std::size_t segment, device::Tensor images, nn::Pass& of,
                device::Tensor features) const override {
     auto& pass = static_cast<Pass&>(of);
-    auto queue = ctx.queue;
     const auto& choices = pass.options.keep;
     const auto keep = choices.empty() ? Keep::all : choices.at(segment);
     if (segment == 0) {
@@ -44,17 +118,16 @@ class ConvTrunk : public Chain {
     blocks_[segment - 1].forward(ctx, *below, pass.blocks[segment - 1], keep);
     if (!ctx.keeps() && !pass.stays(segment - 1)) below.release();
     if (segment + 1 < segments()) return;
-    kernels::global_average_pool(queue, *pass.out(segment), features);
+    kernels::global_average_pool(ctx.queue, *pass.out(segment), features);
     if (!ctx.keeps()) pass.clear_eval();
   }
 
   void backward(const Context& ctx, std::size_t segment, device::Tensor d_features, nn::Pass& of,
                 device::Tensor d_images) const override {
     auto& pass = static_cast<Pass&>(of);
-    auto queue = ctx.queue;
     if (segment + 1 == segments()) {
       pass.d_out = ctx.activation(pass.out(segment)->shape);
-      kernels::global_average_pool_backward(queue, d_features, *pass.d_out);
+      kernels::global_average_pool_backward(ctx.queue, d_features, *pass.d_out);
     }
     if (segment > 0) {
       pass.d_out = blocks_[segment - 1].backward(ctx, std::move(pass.d_out), pass.blocks[segment - 1]);
@@ -64,29 +137,10 @@ class ConvTrunk : public Chain {
     pass.clear();
   }
 
- protected:
-  // Call these in the order in which torchvision registers the tensors.
-  void set_stem(const ParameterTable& before, const auto& make) {
-    begins_.push_back(before.block_elems());
-    stem_ = make();
-    taps_.push_back({"stem", 0});
-    begins_.push_back(before.block_elems());
-  }
-  template <class... Args>
-  void add_block(ParameterTable& parameters, ParameterTable& buffers, Args&&... args) {
-    blocks_.emplace_back(parameters, buffers, std::forward<Args>(args)...);
-    begins_.push_back(parameters.block_elems());
-  }
-  /// Ends a stage, "res2" to "res5", after the block added last.
-  void end_stage(std::int64_t width) {
-    taps_.push_back({"res" + std::to_string(taps_.size() + 1), blocks_.size()});
-    width_ = width;
-  }
-
  private:
   struct Pass final : nn::Pass {
-    typename Stem::Saved stem;
-    std::vector<typename Block::Saved> blocks;
+    Stem::Saved stem;
+    std::vector<Block::Saved> blocks;
     device::Loan d_out;  ///< gradient of the output of the segment whose backward pass comes next
     PassOptions options;
 
@@ -96,7 +150,7 @@ class ConvTrunk : public Chain {
     }
     device::Tensor gradient() const override { return *d_out; }
     bool stays(std::size_t segment) const {
-      return std::find(options.outputs.begin(), options.outputs.end(), segment) != options.outputs.end();
+      return std::ranges::find(options.outputs, segment) != options.outputs.end();
     }
     /// Returns every tensor to the pool; keeps the memory of the list.
     void clear() {
@@ -113,9 +167,7 @@ class ConvTrunk : public Chain {
     }
   };
 
-  std::vector<std::int64_t> begins_;
   std::vector<Tap> taps_;
-  std::int64_t width_ = 0;
   Stem stem_;
   std::vector<Block> blocks_;
 };

@@ -26,12 +26,6 @@ const Parameter& ParameterTable::find(const std::string& name) const {
   return *found;
 }
 
-std::int64_t ParameterTable::parameter_count() const {
-  std::int64_t count = 0;
-  for (const auto& p : entries_) count += p.elems;
-  return count;
-}
-
 void initialize(const Parameter& p, std::uint64_t seed, float* values) {
   if (p.init == Init::zero || p.init == Init::one) {
     std::fill_n(values, p.elems, p.init == Init::one ? 1.0F : 0.0F);

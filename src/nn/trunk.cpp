@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "seer/nn/trunk.hpp"
 
-#include <fmt/format.h>
+#include <algorithm>
 
-#include "seer/base/error.hpp"
+#include "seer/device/ledger.hpp"
 
 namespace seer::nn {
 
@@ -29,16 +29,54 @@ std::vector<std::string> trunk_names() {
 }
 
 const TrunkKind& trunk_kind(const config::Model& model) {
-  for (const auto* kind : trunk_kinds()) {
+  for (const auto* kind : trunk_kinds())
     if (model.trunk == kind->name) return *kind;
-  }
-  throw Error(ExitCode::input, fmt::format("model.trunk = \"{}\" is not known", model.trunk),
-              fmt::format("known trunks: {}", fmt::join(trunk_names(), ", ")))
-      .as_agreed();
+  throw config::unknown("model.trunk", model.trunk, trunk_names());
 }
 
-std::unique_ptr<Chain> make_trunk(const config::Model& model, ParameterTable& parameters, ParameterTable& buffers) {
-  return trunk_kind(model).make(model, parameters, buffers);
+namespace {
+
+class Recorder final : public dnn::Backend {
+ public:
+  std::vector<Convolution> found;
+
+  void conv(device::Queue&, dnn::Direction direction, const dnn::ConvShape& shape, device::Tensor, dnn::Weights,
+            device::Tensor) override {
+    if (direction != dnn::Direction::forward) return;
+    const auto same = std::ranges::find(found, shape, &Convolution::shape);
+    if (same != found.end())
+      ++same->count;
+    else
+      found.push_back({shape});
+  }
+  void conv_backward_weights(device::Queue&, const dnn::ConvShape&, device::Tensor, device::Tensor, float*,
+                             dnn::Accumulate) override {}
+  void gemm(device::Queue&, std::int64_t, std::int64_t, std::int64_t, DType, const void*, dnn::Transpose, const void*,
+            dnn::Transpose, float*, dnn::Accumulate, const float*) override {}
+  bool supports(DType) override { return true; }
+  void set_packed_weights_limit(std::size_t) override {}
+  std::size_t held_bytes() const override { return 0; }
+  std::string describe() const override { return "recorder"; }
+};
+
+}  // namespace
+
+std::vector<Convolution> convolutions(const Chain& trunk, std::int64_t images, std::int64_t size) {
+  device::NullLedger ledger;
+  device::Pool pool(device::Space::planned);
+  const auto block = device::Buffer(1, device::Space::planned);
+  Recorder recorder;
+  const Context ctx{.dnn = &recorder,
+                    .pool = &pool,
+                    .queue = device::Queue::planned(ledger),
+                    .parameters = block.f32(),
+                    .buffers = block.f32(),
+                    .mode = Mode::eval};
+  const auto pixels = pool.tensor({images, size, size, 3});
+  const auto features = pool.tensor({images, 1, 1, trunk.width()});
+  const auto pass = trunk.make_pass();
+  trunk.forward_all(ctx, *pixels, *pass, *features);
+  return std::move(recorder.found);
 }
 
 }  // namespace seer::nn

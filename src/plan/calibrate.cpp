@@ -3,7 +3,6 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -11,27 +10,22 @@
 #include <cmath>
 #include <cstring>
 #include <functional>
-#include <vector>
+#include <memory>
+#include <utility>
 
 #include "seer/base/clock.hpp"
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
-#include "seer/device/memory.hpp"
 #include "seer/device/session.hpp"
-#include "seer/dnn/backend.hpp"
 #include "seer/kernels/activation.hpp"
 #include "seer/kernels/batchnorm.hpp"
-#include "seer/plan/simulation.hpp"
-#include "seer/train/memory_plan.hpp"
+#include "seer/plan/plan.hpp"
+#include "seer/plan/trial.hpp"
+#include "seer/train/compute.hpp"
+#include "seer/train/learner.hpp"
 
 namespace seer::plan {
 namespace {
-
-double median(std::vector<double> values) {
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
-}
 
 /// Seconds of a call: the median over calls, of the slowest rank. If ranks share cores, the median of means over
 /// several time slices: a call that no other rank interrupts would show the speed of a whole core.
@@ -62,89 +56,57 @@ class Stopwatch {
   double seconds_, window_s_;
 };
 
-/// A tensor of small numbers.
-struct Values {
-  device::Buffer memory;
-  device::Tensor tensor;
-  Values(device::Shape shape, DType type)
-      : memory(static_cast<std::size_t>(shape.elems()) * dtype_bytes(type)), tensor{memory.data(), shape, type} {
-    device::Queue queue;
-    if (type == DType::f32) {
-      for (std::int64_t i = 0; i < shape.elems(); ++i) {
-        tensor.f32()[i] = static_cast<float>((i * 2654435761U) >> 8 & 0xffff) * 0x1p-16F - 0.5F;
-      }
-    } else {
-      kernels::fill(queue, tensor, 0.25F);
-    }
-  }
-};
-
-const char* precision_of(DType type) {
-  return type == DType::bf16 ? "bf16" : type == DType::f16 ? "fp16_o1" : "fp32";
-}
-
-double gemm_flops(const Stopwatch& time, dnn::Backend& backend, DType type, std::int64_t side) {
-  const Values a({side, 1, 1, side}, type), b({side, 1, 1, side}, type);
-  const Values c({side, 1, 1, side}, DType::f32);
+/// FLOP/s of [m, k] times [k, n].
+double gemm_flops(const Stopwatch& time, dnn::Backend& backend, DType type, std::int64_t m, std::int64_t n,
+                  std::int64_t k) {
   device::Queue queue;
+  const Values a(queue, {m, 1, 1, k}, type), b(queue, {n, 1, 1, k}, type);
+  const auto c = device::Buffer::floats(static_cast<std::size_t>(m * n));
   const double s = time([&] {
-    backend.gemm(queue, side, side, side, type, a.tensor.data, dnn::Transpose::no, b.tensor.data, dnn::Transpose::yes,
-                 c.tensor.f32());
+    backend.gemm(queue, m, n, k, type, a.tensor.data, dnn::Transpose::no, b.tensor.data, dnn::Transpose::yes, c.f32());
   });
-  return 2 * std::pow(static_cast<double>(side), 3) / s;
+  return 2 * static_cast<double>(m * n * k) / s;
 }
 
 config::MachineRate conv_rate(const Stopwatch& time, dnn::Backend& backend, const config::Machine& machine, DType type,
                               double peak, const char* kind, const dnn::ConvShape& s, std::int64_t width) {
-  const Values src({s.n, s.h, s.w, s.c_in}, type), d_dst({s.n, s.out_h(), s.out_w(), s.c_out}, type);
-  const Values dst(d_dst.tensor.shape, type), d_src(src.tensor.shape, type);
-  const Values weight({1, 1, 1, s.weight_elems()}, DType::f32), d_weight({1, 1, 1, s.weight_elems()}, DType::f32);
   device::Queue queue;
-  // A new version at every call, as after every update: packing is part of the time.
-  std::uint64_t version = 0;
-  const double flops = 2 * static_cast<double>(s.macs());
+  ConvTrial trial(queue, backend, s, type);
   // The plan itself adds this time for the weights.
   const double weights_s =
       Simulation(machine, 1).seconds(device::Work{.bytes = 2.0 * 4 * static_cast<double>(s.weight_elems())});
   config::MachineRate rate{.kind = kind, .precision = precision_of(type), .width = static_cast<double>(width)};
-  const auto share = [&](const std::function<void()>& call) {
-    const double whole_s = time(call);
-    return flops / std::max(whole_s - weights_s, whole_s / 2) / peak;
-  };
-  rate.forward = share([&] {
-    backend.conv_forward(queue, s, src.tensor, {weight.tensor.data, ++version}, dst.tensor);
-  });
-  rate.backward_data = share([&] {
-    backend.conv_backward_data(queue, s, d_dst.tensor, {weight.tensor.data, ++version}, d_src.tensor);
-  });
-  rate.backward_weights = share([&] {
-    backend.conv_backward_weights(queue, s, src.tensor, d_dst.tensor, d_weight.tensor.f32(), dnn::Accumulate::yes);
-  });
-  backend.set_packed_weights_limit(0);  // later tensors may get the same addresses, so drop the packed copies
-  backend.set_packed_weights_limit(std::size_t{1} << 30);
+  for (std::size_t d = 0; d < kShares.size(); ++d) {
+    const double whole_s = time([&] { trial.call(static_cast<device::Work::Direction>(d)); });
+    rate.*kShares[d] = 2 * static_cast<double>(s.macs()) / std::max(whole_s - weights_s, whole_s / 2) / peak;
+  }
   return rate;
 }
 
 /// A stage's first block has stride 2 and the same arithmetic. Assumes one in four, as in the recipes.
 config::MachineRate mixed(config::MachineRate straight, const config::MachineRate& strided) {
-  const auto mix = [](double& share, double other) { share = 4 / (3 / share + 1 / other); };
-  mix(straight.forward, strided.forward);
-  mix(straight.backward_data, strided.backward_data);
-  mix(straight.backward_weights, strided.backward_weights);
+  for (const auto share : kShares) straight.*share = 4 / (3 / straight.*share + 1 / strided.*share);
   return straight;
 }
 
-/// A shared machine may be slower just while the peak is measured: the best rate of all becomes the peak.
-void raise_peak(config::Machine& machine, const char* precision, double& peak) {
-  double best = 1;
-  for (const auto& r : machine.rates) {
-    if (r.precision == precision) best = std::max({best, r.forward, r.backward_data, r.backward_weights});
-  }
-  peak *= best;
+void divide_shares(config::Machine& machine, const char* precision, double by) {
   for (auto& r : machine.rates) {
     if (r.precision != precision) continue;
-    for (double* share : {&r.forward, &r.backward_data, &r.backward_weights}) *share /= best;
+    for (const auto share : kShares) r.*share /= by;
   }
+}
+
+double& peak_of(config::Machine& machine, DType type) {
+  return type == DType::f32 ? machine.fp32 : type == DType::bf16 ? machine.bf16 : machine.fp16_o1;
+}
+
+/// A shared machine may be slower just while the peak is measured: the best rate of all becomes the peak.
+void raise_peak(config::Machine& machine, DType type) {
+  double best = 1;
+  for (const auto& r : machine.rates)
+    if (r.precision == precision_of(type)) best = std::max({best, r.forward, r.backward_data, r.backward_weights});
+  peak_of(machine, type) *= best;
+  divide_shares(machine, precision_of(type), best);
 }
 
 /// Widths at RegNetY's resolutions. Those of 400MF, not multiples of 16, are slower than others near them. The number
@@ -152,12 +114,12 @@ void raise_peak(config::Machine& machine, const char* precision, double& peak) {
 void measure_products(const Stopwatch& time, dnn::Backend& backend, config::Machine& machine) {
   constexpr std::int64_t kImages = 12;
   for (const DType type : {DType::f32, DType::bf16, DType::f16}) {
-    double& peak = type == DType::f32 ? machine.fp32 : type == DType::bf16 ? machine.bf16 : machine.fp16_o1;
+    double& peak = peak_of(machine, type);
     if (!backend.supports(type)) {
       peak = machine.bf16;  // such a run is refused at set-up anyway
       continue;
     }
-    peak = std::max(gemm_flops(time, backend, type, 768), gemm_flops(time, backend, type, 768));
+    peak = std::max(gemm_flops(time, backend, type, 768, 768, 768), gemm_flops(time, backend, type, 768, 768, 768));
     struct At {
       std::int64_t width, side;
     };
@@ -169,16 +131,10 @@ void measure_products(const Stopwatch& time, dnn::Backend& backend, config::Mach
     }
     for (const std::int64_t width : {8, 16, 24, 56, 112, 232, 328}) {
       log::progress(fmt::format("{} grouped {}", precision_of(type), width));
-      const std::int64_t channels = std::max<std::int64_t>(width, 224 / width * width);
+      const std::int64_t c = std::max<std::int64_t>(width, 224 / width * width);
       const std::int64_t side = width >= 24 && width < 100 ? 28 : 14;
-      dnn::ConvShape s{.n = kImages,
-                       .h = side,
-                       .w = side,
-                       .c_in = channels,
-                       .c_out = channels,
-                       .kernel = 3,
-                       .pad = 1,
-                       .groups = channels / width};
+      dnn::ConvShape s{
+          .n = kImages, .h = side, .w = side, .c_in = c, .c_out = c, .kernel = 3, .pad = 1, .groups = c / width};
       const auto straight = conv_rate(time, backend, machine, type, peak, "grouped", s, width);
       s.h = s.w = 2 * side;
       s.stride = 2;
@@ -189,17 +145,10 @@ void measure_products(const Stopwatch& time, dnn::Backend& backend, config::Mach
     machine.rates.push_back(conv_rate(time, backend, machine, type, peak, "dense", stem, 3));
     for (const std::int64_t width : {16, 64, 256, 1024}) {
       // A layer of the head: few rows; the weights come from memory.
-      const Values a({width, 1, 1, 2048}, type), b({1024, 1, 1, 2048}, type);
-      const Values c({width, 1, 1, 1024}, DType::f32);
-      device::Queue queue;
-      const double s = time([&] {
-        backend.gemm(queue, width, 1024, 2048, type, a.tensor.data, dnn::Transpose::no, b.tensor.data,
-                     dnn::Transpose::yes, c.tensor.f32());
-      });
-      const double share = 2.0 * static_cast<double>(width) * 1024 * 2048 / s / peak;
+      const double share = gemm_flops(time, backend, type, width, 1024, 2048) / peak;
       machine.rates.push_back({"gemm", precision_of(type), static_cast<double>(width), share, share, share});
     }
-    raise_peak(machine, precision_of(type), peak);
+    raise_peak(machine, type);
   }
   log::finish_progress();
 }
@@ -208,12 +157,12 @@ void measure_products(const Stopwatch& time, dnn::Backend& backend, config::Mach
 double stream_bytes_per_s(const Stopwatch& time, std::int64_t elems, DType type = DType::f32) {
   const std::int64_t c = 224;
   const device::Shape shape{1, std::max<std::int64_t>(elems / c, 1), 1, c};
-  const Values x(shape, type), y(shape, type), d_y(shape, type);
+  device::Queue queue;
+  const Values x(queue, shape, type), y(queue, shape, type), d_y(queue, shape, type);
   std::vector<float> one(static_cast<std::size_t>(c), 1.0F), zero(static_cast<std::size_t>(c), 0.0F);
   std::vector<double> sums(static_cast<std::size_t>(1 + 2 * c), 1.0);
   const kernels::BatchNorm bn{zero.data(), one.data(), one.data(), zero.data()};
   const kernels::BatchNormGradient g{.d_y = d_y.tensor, .relu = kernels::Relu::yes};
-  device::Queue queue;
   const auto bytes = static_cast<double>(x.tensor.bytes());
   const double seconds =
       time([&] { kernels::batchnorm_sums(queue, x.tensor, sums.data()); }) +
@@ -231,13 +180,95 @@ void measure_network(const comm::Communicator& world, const Stopwatch& time, con
     machine.node.latency_s =
         time([&] { world.all_reduce(std::span(small)); }) / (2 * std::ceil(std::log2(world.size())));
     const double ring = 2.0 * (world.size() - 1) / world.size();
-    machine.node.bytes_per_s =
-        ring * static_cast<double>(large.size() * sizeof(float)) / time([&] { world.all_reduce(std::span(large)); });
-    const double half = ring / 2 * static_cast<double>(large.size() * sizeof(float));
+    const auto bytes = static_cast<double>(large.size() * sizeof(float));
+    machine.node.bytes_per_s = ring * bytes / time([&] { world.all_reduce(std::span(large)); });
     machine.reduce_scatter_speedup =
-        half / time([&] { world.reduce_scatter_parts(std::span(large)); }) / machine.node.bytes_per_s;
+        ring / 2 * bytes / time([&] { world.reduce_scatter_parts(std::span(large)); }) / machine.node.bytes_per_s;
   }
   machine.cluster = machine.node;
+}
+
+/// A medium-sized network with the crops of most recipes.
+config::Config usual_job(const std::string& precision, int ranks, int images, int bn_group_size) {
+  config::Config config;
+  config.model.preset = "800mf";
+  config.head = {.dims = {768, 512, 512, 128}, .prototypes = 1000};
+  config.crops = {{2, 224, {0.14, 1.0}}, {4, 96, {0.05, 0.14}}};
+  config.data.global_batch = static_cast<std::int64_t>(images) * ranks;
+  config.data.source = "crops";
+  config.parallel.bn_group_size = bn_group_size;
+  config.precision.compute = precision;
+  config.checkpoint.async = false;
+  config.schedule.warmup_updates = 0;
+  config.schedule.total_updates = 1000;
+  return config;
+}
+
+/// Runs updates of a job on made-up pixels.
+class Job {
+ public:
+  Job(config::Config config, const comm::Communicator& world)
+      : config_(std::move(config)),
+        world_(world),
+        learner_(config_, world, phases_, train::plan_memory(config_, world), train::make_backend(config_, world)),
+        crops_(config_, world, device::Space::host) {
+    for (const auto& parameter : learner_.model().parameters().entries())
+      update_ = std::max(update_, parameter.treatment.frozen_updates);  // the job's usual update has no frozen ones
+    update_s();                                                         // plans, packs, touches pages
+  }
+  /// Seconds of the slowest rank.
+  double update_s() {
+    world_.barrier();
+    const Clock clock;
+    learner_.update(crops_.batch, update_++, 0.01);
+    return world_.all_reduce(clock.seconds(), comm::Op::max);
+  }
+
+ private:
+  config::Config config_;
+  const comm::Communicator& world_;
+  train::Phases phases_;
+  train::Learner learner_;
+  MadeUpBatch crops_;
+  std::int64_t update_ = 0;
+};
+
+Report planned(const config::Config& config, const config::Machine& machine, const comm::Communicator& world) {
+  return predict(config, machine, {.ranks = world.size(), .ranks_per_node = world.node().size()});
+}
+
+/// Measured time of convolutions and products in updates of RegNetY-800MF, divided by their planned time on this
+/// machine.
+double products_beside_plan(const config::Machine& machine, const std::string& precision,
+                            const comm::Communicator& world, int updates) {
+  constexpr double kLeast = 0.5, kMost = 2;  // a factor outside these limits has another cause
+  const auto config = usual_job(precision, world.size(), 4, 1);
+  const auto report = planned(config, machine, world);
+  const double others_s = report.step_s - report.product_s;
+  Job job(config, world);
+  std::vector<double> seconds;
+  for (int t = 0; t < updates; ++t) seconds.push_back(job.update_s());
+  return std::clamp((median(seconds) - others_s) / report.product_s, kLeast, kMost);
+}
+
+/// Seconds that a collective costs the waiting ranks in addition to its planned time: the difference between updates of
+/// RegNetY-800MF with and without synchronised BatchNorm. Ranks are never equally fast, and ranks that share a core
+/// take turns.
+double meeting_beside_message_s(const config::Machine& machine, const comm::Communicator& world, int updates) {
+  if (world.size() == 1) return 0;
+  constexpr int kImages = 2;
+  const auto meeting = usual_job("fp32", world.size(), kImages, world.size());
+  const auto apart = usual_job("fp32", world.size(), kImages, 1);
+  const auto calls = [](const Report& report) {
+    double sum = 0;
+    for (const auto& t : report.traffic) sum += t.calls;
+    return sum;
+  };
+  const auto with = planned(meeting, machine, world), without = planned(apart, machine, world);
+  Job meets(meeting, world), stays(apart, world);
+  std::vector<double> more_s;  // alternating: the machine's speed changes from second to second
+  for (int t = 0; t < updates; ++t) more_s.push_back(meets.update_s() - stays.update_s());
+  return std::max(0.0, (median(more_s) - (with.exposed_s - without.exposed_s)) / (calls(with) - calls(without)));
 }
 
 /// Layers measured one by one find more in the cache than in an update, and they do not cover all shapes of a network.
@@ -246,69 +277,42 @@ void correct_by_updates(const comm::Communicator& world, dnn::Backend& backend, 
   machine.meeting_s = meeting_beside_message_s(machine, world, 2 * updates);
   for (const DType type : {DType::f32, DType::bf16}) {
     if (!backend.supports(type)) continue;
-    const char* precision = precision_of(type);
-    const double longer = products_beside_plan(machine, precision, world, updates);
-    for (auto& r : machine.rates) {
-      if (r.precision != precision) continue;
-      for (double* share : {&r.forward, &r.backward_data, &r.backward_weights}) *share /= longer;
-    }
-    raise_peak(machine, precision, type == DType::f32 ? machine.fp32 : machine.bf16);
+    divide_shares(machine, precision_of(type), products_beside_plan(machine, precision_of(type), world, updates));
+    raise_peak(machine, type);
   }
 }
 
-/// The file for measuring storage; always removed.
-class TrialFile {
- public:
-  explicit TrialFile(const std::string& folder) : path_(folder + "/.seer-calibrate") {
-    fd_ = ::open(path_.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    if (fd_ < 0) fail("create");
-  }
-  ~TrialFile() {
-    ::close(fd_);
-    ::unlink(path_.c_str());
-  }
-  TrialFile(const TrialFile&) = delete;
-  TrialFile& operator=(const TrialFile&) = delete;
-
-  void write(const std::vector<char>& block) const {
-    pass("write", block.size(), ::write(fd_, block.data(), block.size()));
-  }
-  void read(std::vector<char>& block, off_t at) const {
-    pass("read", block.size(), ::pread(fd_, block.data(), block.size(), at));
-  }
-  void sync() const {
-    if (::fsync(fd_) != 0) fail("sync");
-    ::posix_fadvise(fd_, 0, 0, POSIX_FADV_DONTNEED);
-  }
-
- private:
-  void pass(const char* what, std::size_t wanted, ssize_t done) const {
-    if (done >= 0 && static_cast<std::size_t>(done) < wanted) errno = ENOSPC;  // as writing the rest would
-    if (done < 0 || static_cast<std::size_t>(done) < wanted) fail(what);
-  }
-  [[noreturn]] void fail(const char* what) const {
-    throw Error(ExitCode::file, fmt::format("cannot {} {}: {}", what, path_, std::strerror(errno)),
-                "give --folder one that you may write to, with 256 MiB free");
-  }
-
-  std::string path_;
-  int fd_ = -1;
-};
-
-/// Measures how fast the root writes and reads a file.
+/// Measures how fast the root writes and reads a file, which is always removed.
 void measure_storage(const comm::Communicator& world, const std::string& folder, config::Machine& machine) {
   comm::agree(world, "measuring the file system", [&] {
     if (!world.is_root()) return;
-    std::vector<char> block(std::size_t{16} << 20, 'x');
     constexpr int kBlocks = 16;
-    const TrialFile file(folder);
-    const Clock writing;
-    for (int i = 0; i < kBlocks; ++i) file.write(block);
-    file.sync();
+    std::vector<char> block(std::size_t{16} << 20, 'x');
     const double bytes = kBlocks * static_cast<double>(block.size());
+    const std::string path = folder + "/.seer-calibrate";
+    const auto require = [&](bool done, const char* what) {
+      if (done) return;
+      throw Error(ExitCode::file, fmt::format("cannot {} {}: {}", what, path, std::strerror(errno)),
+                  "choose a --folder where you may write and 256 MiB are free");
+    };
+    const auto require_block = [&](ssize_t done, const char* what) {
+      if (done >= 0 && static_cast<std::size_t>(done) < block.size()) errno = ENOSPC;  // as writing the rest would
+      require(done == static_cast<ssize_t>(block.size()), what);
+    };
+    const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    require(fd >= 0, "create");
+    const std::shared_ptr<void> remover(nullptr, [&](void*) {
+      ::close(fd);
+      ::unlink(path.c_str());
+    });
+    const Clock writing;
+    for (int i = 0; i < kBlocks; ++i) require_block(::write(fd, block.data(), block.size()), "write");
+    require(::fsync(fd) == 0, "sync");
+    ::posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
     machine.write_bytes_per_s = bytes / writing.seconds();
     const Clock reading;
-    for (int i = 0; i < kBlocks; ++i) file.read(block, i * static_cast<off_t>(block.size()));
+    for (int i = 0; i < kBlocks; ++i)
+      require_block(::pread(fd, block.data(), block.size(), i * static_cast<off_t>(block.size())), "read");
     machine.read_bytes_per_s = bytes / reading.seconds();
   });
 }
@@ -341,13 +345,12 @@ config::Machine calibrate(const comm::Communicator& world, const CalibrateOption
   const auto backend = dnn::make_host_backend();
   constexpr std::int64_t kLarge = std::int64_t{8} << 20, kSmall = std::int64_t{64} << 10;
   machine.bytes_per_s = stream_bytes_per_s(time, kLarge);
-  if (backend->supports(DType::bf16)) {
+  if (backend->supports(DType::bf16))
     machine.half_speedup = stream_bytes_per_s(time, kLarge, DType::bf16) / machine.bytes_per_s;
-  }
   machine.cache_bytes = 4.0 * kSmall * 8;
   machine.cache_speedup = stream_bytes_per_s(time, kSmall) / machine.bytes_per_s;
-  const Values tiny({1, 1, 1, 16}, DType::f32);
   device::Queue queue;
+  const Values tiny(queue, {1, 1, 1, 16}, DType::f32);
   machine.launch_s = time([&] { kernels::fill(queue, tiny.tensor, 0); });
   measure_products(time, *backend, machine);
   measure_network(world, time, machine);

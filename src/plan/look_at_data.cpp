@@ -6,7 +6,7 @@
 
 #include "seer/base/clock.hpp"
 #include "seer/base/error.hpp"
-#include "seer/data/loader.hpp"
+#include "seer/data/source.hpp"
 #include "seer/device/session.hpp"
 #include "seer/plan/calibrate.hpp"
 
@@ -40,7 +40,7 @@ void measure_data(const comm::Communicator& world, const config::Config& config_
   config.data.source = "shards";
   config.data.global_batch = 16L * world.size();
   config.data.reader_threads = 1;
-  const auto source = data::open_source(config, world, 0);
+  const auto source = data::open_source(config, world);
   auto* loader = dynamic_cast<data::ShardLoader*>(source.get());
   double pixels = 0;
   for (const auto& crops : config.crops) pixels += static_cast<double>(crops.count * crops.size * crops.size);
@@ -66,21 +66,20 @@ std::uint64_t look_at_data(const comm::Communicator& world, const config::Config
     comm::agree(world, "looking at the shards", [&] {
       if (!world.is_root()) return;
       const auto data = data::DataSet::open(config.data.shards, alone);
-      if (this_machine && machine.data_measured == 0 && !device::kernels_need_device()) {
+      if (this_machine && machine.data_measured == 0 && !device::kernels_need_device())
         measure_data(alone, config, machine);
-      }
       double bytes = 0;
       for (const auto& shard : data.shards()) bytes += static_cast<double>(shard.pixels_bytes);
       images = data.images();
       machine.mean_image_pixels = mean_pixels(data);
       machine.mean_image_bytes = bytes / static_cast<double>(images);
     });
-    notes.push_back(fmt::format("data: {} images of \"{}\", in the mean {:.0f} pixels and {:.1f} kB", images,
+    notes.push_back(fmt::format("data: {} images of \"{}\", on average {:.0f} pixels and {:.1f} kB", images,
                                 config.data.shards, machine.mean_image_pixels, 1e-3 * machine.mean_image_bytes));
   } catch (const Error& error) {
     if (error.code() != ExitCode::file) throw;
     notes.push_back(
-        fmt::format("data: no shards to look at ({}): the machine file's mean image is assumed, {:.0f} pixels "
+        fmt::format("data: the shards cannot be read ({}): the machine file's mean image is used, {:.0f} pixels "
                     "and {:.1f} kB",
                     error.what(), machine.mean_image_pixels, 1e-3 * machine.mean_image_bytes));
   }
@@ -90,7 +89,7 @@ std::uint64_t look_at_data(const comm::Communicator& world, const config::Config
         "SET measures them");
   }
   if (machine.backend == "host" && !this_machine && !machine.processor.empty()) {
-    notes.push_back(fmt::format("the machine file is of \"{}\", this is \"{}\": times are not of this machine",
+    notes.push_back(fmt::format("the machine file describes \"{}\", this machine is \"{}\": it may take other times",
                                 machine.processor, here.empty() ? "unknown" : here));
   }
   return images;

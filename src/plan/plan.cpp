@@ -8,10 +8,10 @@
 #include <cmath>
 
 #include "seer/base/error.hpp"
-#include "seer/run/checkpoint_interval.hpp"
+#include "seer/run/saver.hpp"
+#include "seer/train/compute.hpp"
 #include "seer/train/learner.hpp"
-#include "seer/train/precision.hpp"
-#include "seer/train/schedule.hpp"
+#include "seer/train/optimizer.hpp"
 
 namespace seer::plan {
 namespace {
@@ -36,9 +36,8 @@ void add_updates(const config::Config& config, const config::Machine& machine, t
   train::Learner learner(config, comm, phases, report.memory, train::planned_backend(topology));
   const auto batch = train::planned_batch(config, topology.ranks);
   std::int64_t after_freezing = 0;
-  for (const auto& p : learner.model().parameters().entries()) {
+  for (const auto& p : learner.model().parameters().entries())
     after_freezing = std::max(after_freezing, p.treatment.frozen_updates);
-  }
   learner.method().assume_filled();
   learner.update(batch, after_freezing, 0.1);
   simulation.restart();
@@ -47,29 +46,11 @@ void add_updates(const config::Config& config, const config::Machine& machine, t
     learner.update(batch, after_freezing + t, 0.1);
     phases.end_update();
   }
-  const auto& totals = simulation.totals();
   report.step_s += times * simulation.elapsed_s();
-  report.product_s += times * totals.product_s;
-  report.stream_s += times * totals.stream_s;
-  report.exposed_s += times * totals.exposed_s;
-  report.hidden_s += times * totals.hidden_s;
-  report.straggle_s += times * totals.meetings_s;
-  report.flops += times * totals.flops;
+  add<Simulation::Totals>(report, simulation.totals(), times);
   for (std::size_t p = 0; p < train::kPhases; ++p) report.phases.ms[p] += times * phases.total().ms[p];
-  for (const auto& t : simulation.traffic()) {
-    auto& sum = row_of(report.traffic, {.name = t.name, .kind = t.kind, .ranks = t.ranks});
-    sum.calls += times * t.calls;
-    sum.bytes += times * t.bytes;
-    sum.seconds += times * t.seconds;
-  }
-  for (const auto& k : simulation.by_kind()) {
-    auto& sum = row_of(report.by_kind, {.kind = k.kind, .direction = k.direction, .dtype = k.dtype});
-    sum.calls += times * k.calls;
-    sum.flops += times * k.flops;
-    sum.bytes += times * k.bytes;
-    sum.seconds += times * k.seconds;
-    sum.roof_s += times * k.roof_s;
-  }
+  for (const auto& row : simulation.traffic()) add_row(report.traffic, row, times);
+  for (const auto& row : simulation.by_kind()) add_row(report.by_kind, row, times);
   report.parameters = learner.model().parameters().parameter_count();
   report.checkpoint_bytes = 4.0 * static_cast<double>(2 * report.parameters + learner.model().buffers().block_elems());
 }
@@ -82,18 +63,15 @@ void simulate(config::Config config, const config::Machine& machine, train::Topo
   config.guard.replay_every = 1;
   if (every != 0) add_updates(config, machine, topology, 1, report);
   const auto count = static_cast<double>(kUpdates) * std::max(1.0, static_cast<double>(every));
-  for (double* sum : {&report.step_s, &report.product_s, &report.stream_s, &report.exposed_s, &report.hidden_s,
-                      &report.straggle_s, &report.flops}) {
-    *sum /= count;
-  }
+  report.step_s /= count;
   for (auto& ms : report.phases.ms) ms /= count;
   report.phases.updates = 1;
-  for (auto& t : report.traffic) {
-    for (double* sum : {&t.calls, &t.bytes, &t.seconds}) *sum /= count;
-  }
-  for (auto& k : report.by_kind) {
-    for (double* sum : {&k.calls, &k.flops, &k.bytes, &k.seconds, &k.roof_s}) *sum /= count;
-  }
+  const auto divide = [&](auto& sums) {
+    for (double* sum : sums.sums()) *sum /= count;
+  };
+  divide(report);
+  std::ranges::for_each(report.traffic, divide);
+  std::ranges::for_each(report.by_kind, divide);
 }
 
 double flops_without_replays(config::Config config, const config::Machine& machine, train::Topology topology) {
@@ -105,22 +83,14 @@ double flops_without_replays(config::Config config, const config::Machine& machi
   return report.flops;
 }
 
-/// Ranks with equal work do not take equal time, and in every update all ranks wait for each other.
-void add_straggle(const config::Machine& machine, Report& report) {
-  if (report.ranks == 1) return;
-  report.straggle_s += machine.straggle * (report.product_s + report.stream_s);
-  report.step_s += report.straggle_s;
-}
-
 void add_data(const config::Config& config, const config::Machine& machine, Report& report) {
-  const double crowding = std::max(1.0, static_cast<double>(std::min(report.ranks, report.ranks / report.nodes)) /
-                                            static_cast<double>(machine.ranks_per_node));
+  const auto beside = report.ranks / report.nodes;
+  const double crowding = std::max(1.0, static_cast<double>(beside) / static_cast<double>(machine.ranks_per_node));
   const bool own_cores = machine.reader_cores > 0;
   const double cores = own_cores ? machine.reader_cores : static_cast<double>(machine.cores_per_rank);
   const double making_s = crowding * static_cast<double>(report.images_per_rank) * data_core_s(config, machine) / cores;
-  const double reading_s =
-      static_cast<double>(config.data.global_batch) * machine.mean_image_bytes / machine.read_bytes_per_s;
   const auto batch = static_cast<double>(config.data.global_batch);
+  const double reading_s = batch * machine.mean_image_bytes / machine.read_bytes_per_s;
   if (config.data.source != "crops") {
     // Images are made ahead of the step. If they use the step's own cores, the step gets slower but does not wait.
     report.making_s = own_cores ? 0 : (1 - machine.overlap) * making_s;
@@ -128,8 +98,7 @@ void add_data(const config::Config& config, const config::Machine& machine, Repo
     report.data_wait_s = std::max(0.0, std::max(making_s, reading_s) - report.step_s);
     report.loader = {.images_per_s = batch / std::max(making_s, reading_s),
                      .wanted_images_per_s = batch / report.step_s,
-                     .cores_of_node = cores * static_cast<double>(std::min<std::int64_t>(machine.ranks_per_node,
-                                                                                         report.ranks / report.nodes)),
+                     .cores_of_node = cores * static_cast<double>(std::min(machine.ranks_per_node, beside)),
                      .reading = reading_s > making_s};
   }
   report.step_s += report.data_wait_s;
@@ -137,9 +106,8 @@ void add_data(const config::Config& config, const config::Machine& machine, Repo
 
 /// Seconds to copy what a rank saves, before it is written beside the training.
 double copying_s(const config::Machine& machine, const Report& report) {
-  if (machine.backend == "host") {  // one read and one write; the other ranks do the same at the same time
+  if (machine.backend == "host")  // one read and one write; the other ranks do the same at the same time
     return 2 * static_cast<double>(report.memory.footprint.checkpoint) / (machine.bytes_per_s * machine.efficiency);
-  }
   // To the host's memory, and one more copy there, assumed to be as fast.
   return 2 * report.checkpoint_bytes / report.ranks / machine.host_link_bytes_per_s;
 }
@@ -188,13 +156,11 @@ std::vector<std::string> suggest(const config::Config& config, train::Topology t
       if (bytes > budget) return false;
       std::vector<std::string> changes;
       const auto& now = changed.parallel;
-      if (now.recompute != config.parallel.recompute) {
+      if (now.recompute != config.parallel.recompute)
         changes.push_back(fmt::format("parallel.recompute = \"{}\"", now.recompute));
-      }
       if (now.shard != config.parallel.shard) changes.push_back(fmt::format("parallel.shard = \"{}\"", now.shard));
-      if (const auto batch = changed.data.global_batch; batch != config.data.global_batch) {
+      if (const auto batch = changed.data.global_batch; batch != config.data.global_batch)
         changes.push_back(fmt::format("data.global_batch = {} ({} images a rank)", batch, batch / topology.ranks));
-      }
       out.push_back(fmt::format("{}: {:.2f} GiB", fmt::join(changes, ", "), static_cast<double>(bytes) / (1 << 30)));
       return true;
     } catch (const Error&) {
@@ -217,7 +183,7 @@ std::vector<std::string> suggest(const config::Config& config, train::Topology t
     }
   }
   if (!out.empty()) return out;
-  return {"nothing of recomputation, sharding or batch makes it fit: more ranks, or a smaller model"};
+  return {"no recomputation, sharding or smaller batch makes it fit: use more ranks or a smaller model"};
 }
 
 /// Throws the Error(input) of the job's own start: a precision that the library lacks, two ranks on a device.
@@ -271,7 +237,9 @@ Report predict(const config::Config& config_in, const config::Machine& machine, 
     report.updates = train::total_updates(config, images, 0);
     train::Schedule(config.schedule, report.updates);  // throws what the job would throw
   }
-  add_straggle(machine, report);
+  // Ranks with equal work do not take equal time, and in every update all ranks wait for each other.
+  if (report.ranks > 1) report.straggle_s += machine.straggle * (report.product_s + report.stream_s);
+  report.step_s += report.straggle_s;
   add_data(config, machine, report);
   add_run(config, machine, report);
   return report;

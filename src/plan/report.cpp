@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Prints a plan as text and as JSON.
+// Prints a plan as text and as JSON, and its work beside the roof given by the machine's peak and memory rate.
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
-#include <map>
 #include <nlohmann/json.hpp>
 
-#include "seer/base/eta.hpp"
+#include "seer/base/clock.hpp"
 #include "seer/plan/plan.hpp"
 
 namespace seer::plan {
@@ -35,24 +34,18 @@ nlohmann::json number(double value) {
   return value;
 }
 
-std::map<nn::Keep, std::int64_t> count(const train::KeepTable& table) {
-  std::map<nn::Keep, std::int64_t> out;
-  for (const auto& row : table) {
-    for (const auto keep : row) ++out[keep];
-  }
-  return out;
-}
-
 std::string memory_table(const Report& r) {
   auto text = fmt::format("memory of a rank{:>22}\n", "GiB");
-  for (const auto& [name, bytes] : train::rows(r.memory.footprint)) {
+  for (const auto& [name, bytes] : train::rows(r.memory.footprint))
     if (bytes > 0) text += fmt::format("  {:<24}{:>12.3f}\n", name, gib(static_cast<double>(bytes)));
-  }
   text +=
       fmt::format("  {:<24}{:>12.3f}  of {:.3f}: {}\n", "peak", gib(static_cast<double>(r.memory.footprint.total())),
                   gib(static_cast<double>(r.budget_bytes)), r.fits ? "fits" : "DOES NOT FIT");
-  const auto kept = count(r.memory.keep);
-  const auto of = [&](nn::Keep keep) { return kept.contains(keep) ? kept.at(keep) : 0; };
+  const auto of = [&](nn::Keep keep) {
+    std::ptrdiff_t count = 0;
+    for (const auto& row : r.memory.keep) count += std::ranges::count(row, keep);
+    return count;
+  };
   text += fmt::format("  recomputed: nothing in {}, cheap passes in {}, all in {} segments and resolutions\n",
                       of(nn::Keep::all), of(nn::Keep::convolutions), of(nn::Keep::input));
   for (const auto& line : r.suggestions) text += "  would fit: " + line + "\n";
@@ -76,10 +69,10 @@ std::string limit_text(const Report& r, const config::Machine& machine) {
   const char* who = machine.backend == "host" ? "ranks" : "devices";
   const double nodes = static_cast<double>(r.nodes), wanted = r.loader.wanted_images_per_s;
   if (r.loader.reading) {
-    return fmt::format("data loading: the file system gives {} images/s, the {} would take {}",
+    return fmt::format("data loading: the file system gives {} images/s, the {} could use {}",
                        rounded(r.loader.images_per_s), who, rounded(wanted));
   }
-  return fmt::format("data loading: the {} cores of a node decode{} {} images/s, its {} would take {}",
+  return fmt::format("data loading: the {} cores of a node decode{} {} images/s, its {} could use {}",
                      rounded(r.loader.cores_of_node), machine.backend == "host" ? " and cut" : "",
                      rounded(r.loader.images_per_s / nodes), who, rounded(wanted / nodes));
 }
@@ -118,19 +111,18 @@ std::string every(double interval_s, const Report& r) {
 }
 
 std::string checkpoints(const Report& r) {
-  auto text = fmt::format("  a checkpoint has {} and takes {}, for which the training stands still {}\n",
+  auto text = fmt::format("  a checkpoint has {} and takes {} to write; training stops for {}\n",
                           bytes_text(r.checkpoint_bytes), duration_text(r.checkpoint_s), duration_text(r.stall_s));
   if (r.interval_s == 0) return text;
   // An interval longer than the run makes no sense.
   const double run_s = r.updates > 0 ? static_cast<double>(r.updates) * r.step_s : HUGE_VAL;
   if (r.interval_s >= run_s) return text + "  failures are so rare that a checkpoint at the end of the run is enough\n";
-  text += fmt::format("  best saved {} (Young/Daly): {} % of the time go to checkpoints and failures\n",
+  text += fmt::format("  best saved {} (Young/Daly): checkpoints and failures take {} % of the time\n",
                       every(r.interval_s, r), rounded(100 * r.lost_share));
-  if (r.relaxed_interval_s >= run_s) {
-    text += fmt::format("  one at the end of the run alone loses less than {} %\n", rounded(100 * kSmallLoss));
-  } else if (r.relaxed_interval_s > r.interval_s) {
+  if (r.relaxed_interval_s >= run_s)
+    text += fmt::format("  one checkpoint at the end of the run loses less than {} %\n", rounded(100 * kSmallLoss));
+  else if (r.relaxed_interval_s > r.interval_s)
     text += fmt::format("  {} loses {} %\n", every(r.relaxed_interval_s, r), rounded(100 * kSmallLoss));
-  }
   return text;
 }
 
@@ -144,6 +136,18 @@ std::string run_table(const Report& r, const config::Config& config) {
   text += checkpoints(r);
   for (const auto& note : r.notes) text += "note: " + note + "\n";
   return text;
+}
+
+bool is_product(const Simulation::KindTotals& k) {
+  return k.kind != device::Work::Kind::stream;
+}
+
+std::string roof_row(const Simulation::KindTotals& k, const std::string& name, double peak, double bytes_per_s) {
+  const double intensity = k.bytes > 0 ? k.flops / k.bytes : 0;
+  return fmt::format("  {:<32}{:>7.0f}{:>10.3f}{:>9.2f}{:>11.1f}{:>9}{:>9.2f}{:>10.2f}{:>9}\n", name, k.calls,
+                     1e-12 * k.flops, 1e-9 * k.bytes, intensity, intensity * bytes_per_s > peak ? "peak" : "memory",
+                     1e3 * k.roof_s, 1e3 * k.seconds,
+                     k.flops > 0 ? fmt::format("{:.3f}", k.flops / k.seconds / peak) : "-");
 }
 
 }  // namespace
@@ -205,9 +209,8 @@ std::string to_json(const Report& r) {
   }
   out["work"] = nlohmann::json::array();
   for (const auto& k : r.by_kind) {
-    constexpr const char* directions[] = {"forward", "backward_data", "backward_weights"};
     out["work"].push_back({{"kind", name_of(k.kind)},
-                           {"direction", directions[static_cast<std::size_t>(k.direction)]},
+                           {"direction", name_of(k.direction)},
                            {"bytes_per_element", dtype_bytes(k.dtype)},
                            {"calls", number(k.calls)},
                            {"flops", k.flops},
@@ -216,6 +219,47 @@ std::string to_json(const Report& r) {
                            {"roof_ms", 1e3 * k.roof_s}});
   }
   return out.dump(2);
+}
+
+std::string to_roofline(const Report& r, const config::Config& config, const config::Machine& machine, double target) {
+  const double peak = machine.peak(config.precision.compute);
+  auto text = fmt::format(
+      "work of an update; the roof: {:.4g} TFLOP/s of {}, {:.4g} TB/s, which meet at {:.0f} FLOP/byte; replays "
+      "counted\n"
+      "  {:<32}{:>7}{:>10}{:>9}{:>11}{:>9}{:>9}{:>10}{:>9}\n",
+      1e-12 * peak, config.precision.compute, 1e-12 * machine.bytes_per_s, peak / machine.bytes_per_s, "kind", "calls",
+      "TFLOP", "GB", "FLOP/byte", "bound", "roof ms", "plan ms", "of peak");
+  Simulation::KindTotals products, streams;
+  auto sorted = r.by_kind;
+  std::ranges::sort(sorted, [](const auto& a, const auto& b) { return a.seconds > b.seconds; });
+  for (const auto& k : sorted) {
+    add(is_product(k) ? products : streams, k);
+    constexpr const char* directions[] = {"forward", "to data", "to weights"};
+    const auto name = is_product(k)
+                          ? fmt::format("{} {}", name_of(k.kind), directions[static_cast<std::size_t>(k.direction)])
+                          : std::string("passes over memory");
+    // Products are compared with the peak of their own precision.
+    text += roof_row(k, fmt::format("{}, {}", name, precision_of(k.dtype)),
+                     is_product(k) ? machine.peak(precision_of(k.dtype)) : peak, machine.bytes_per_s);
+  }
+  text += roof_row(products, "all products", peak, machine.bytes_per_s);
+  text += roof_row(streams, "all passes over memory", peak, machine.bytes_per_s);
+  const double roof_s = products.roof_s + streams.roof_s;
+  text += fmt::format("  an update at the roof: {:.2f} ms, {:.1f} % of the peak; planned: {:.2f} ms, {:.1f} %\n",
+                      1e3 * roof_s, 100 * r.model_flops / roof_s / peak, 1e3 * r.step_s, 100 * r.peak_share);
+  // The target leaves target_s for an update; all but products take rest_s of it. Replayed work counts as work.
+  const double target_s = r.model_flops / (target * peak), rest_s = r.step_s - r.product_s;
+  text += fmt::format("  {:.0f} % of the peak: {:.2f} ms an update; ", 100 * target, 1e3 * target_s);
+  if (rest_s >= target_s) {
+    return text + fmt::format("everything but products takes {:.2f} ms in the plan: no product is fast enough\n",
+                              1e3 * rest_s);
+  }
+  const double needed = products.flops / (target_s - rest_s) / peak, at_roof = products.flops / products.roof_s / peak;
+  return text + fmt::format(
+                    "less {:.2f} ms for everything but products leaves {:.2f}: products at {:.3f} of the peak (planned "
+                    "{:.3f}, "
+                    "at the roof {:.3f})\n",
+                    1e3 * rest_s, 1e3 * (target_s - rest_s), needed, products.flops / r.product_s / peak, at_roof);
 }
 
 }  // namespace seer::plan

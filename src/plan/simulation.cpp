@@ -3,34 +3,14 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <cmath>
-#include <utility>
 
 #include "seer/base/error.hpp"
 
 namespace seer::plan {
-namespace {
 
 using device::Message;
 using device::Work;
-
-const char* precision_of(DType type) {
-  return type == DType::bf16 ? "bf16" : type == DType::f16 ? "fp16_o1" : "fp32";
-}
-
-double of(const config::MachineRate& rate, Work::Direction direction) {
-  switch (direction) {
-    case Work::Direction::forward:
-      return rate.forward;
-    case Work::Direction::backward_data:
-      return rate.backward_data;
-    default:
-      return rate.backward_weights;
-  }
-}
-
-}  // namespace
 
 const char* name_of(Work::Kind kind) {
   constexpr const char* names[] = {"stream", "pointwise", "grouped", "dense", "gemm"};
@@ -40,6 +20,16 @@ const char* name_of(Work::Kind kind) {
 const char* name_of(Message::Kind kind) {
   constexpr const char* names[] = {"all_reduce", "reduce_scatter", "all_gather", "broadcast", "barrier"};
   return names[static_cast<std::size_t>(kind)];
+}
+
+const char* name_of(Work::Direction direction) {
+  constexpr const char* names[] = {"forward", "backward_data", "backward_weights"};
+  return names[static_cast<std::size_t>(direction)];
+}
+
+const char* precision_of(DType type) {
+  constexpr const char* names[] = {"fp32", "bf16", "fp16_o1", "bytes"};
+  return names[static_cast<std::size_t>(type)];
 }
 
 Simulation::Simulation(const config::Machine& machine, int ranks_on_node)
@@ -63,10 +53,11 @@ double Simulation::share(const Work& work) const {
                 "add them (`seer plan --calibrate FILE` measures those of the machine it runs on), or use another "
                 "precision.compute");
   }
-  if (below == nullptr) return of(*above, work.direction);
-  if (above == nullptr || above->width == below->width) return of(*below, work.direction);
+  const auto of_direction = kShares[static_cast<std::size_t>(work.direction)];
+  if (below == nullptr) return above->*of_direction;
+  if (above == nullptr || above->width == below->width) return below->*of_direction;
   const double t = std::log(width / below->width) / std::log(above->width / below->width);
-  return (1 - t) * of(*below, work.direction) + t * of(*above, work.direction);
+  return (1 - t) * below->*of_direction + t * above->*of_direction;
 }
 
 double Simulation::pass_s(double bytes, DType type) const {
@@ -95,25 +86,18 @@ double Simulation::roof_s(const Work& work) const {
 double Simulation::seconds(const Message& message) const {
   const double in_node = std::max(1, message.node_ranks);
   const double nodes = std::max(1.0, std::ceil(message.ranks / in_node));
-  double rounds = 1, volume = 1;  // an all-reduce is a reduce-scatter and an all-gather
+  double rounds = 1, volume = 1;
+  if (message.kind == Message::Kind::all_reduce) rounds = volume = 2;  // a reduce-scatter and an all-gather
   if (message.kind == Message::Kind::reduce_scatter) volume = 1 / machine_.reduce_scatter_speedup;
-  switch (message.kind) {
-    case Message::Kind::all_reduce:
-      rounds = volume = 2;
-      break;
-    case Message::Kind::barrier:
-      rounds = 2;
-      volume = 0;
-      break;
-    default:
-      break;
+  if (message.kind == Message::Kind::barrier) {
+    rounds = 2;
+    volume = 0;
   }
   double latency = rounds * (std::ceil(std::log2(in_node)) * machine_.node.latency_s +
                              std::ceil(std::log2(nodes)) * machine_.cluster.latency_s);
   const bool scattered = message.kind == Message::Kind::reduce_scatter || message.kind == Message::Kind::all_gather;
-  if (scattered && machine_.backend == "device") {  // NCCL has only rings for these
+  if (scattered && machine_.backend == "device")  // NCCL has only rings for these
     latency = (message.ranks - nodes) * machine_.node.latency_s + (nodes - 1) * machine_.cluster.latency_s;
-  }
   const double inside = volume * (in_node - 1) / in_node * message.bytes / machine_.node.bytes_per_s;
   const double between = volume * (nodes - 1) / nodes * message.bytes / in_node / machine_.cluster.bytes_per_s;
   return crowding_ * (latency + inside + between);
@@ -122,36 +106,26 @@ double Simulation::seconds(const Message& message) const {
 void Simulation::work(const Work& work) {
   const double s = seconds(work);
   totals_.flops += work.flops;
-  totals_.bytes += work.bytes;
-  ++totals_.kernels;
-  auto& same = row_of(by_kind_, {.kind = work.kind, .direction = work.direction, .dtype = work.dtype});
-  ++same.calls;
-  same.flops += work.flops;
-  same.bytes += work.bytes;
-  same.seconds += s;
-  same.roof_s += roof_s(work);
-  if (aside_) {
-    aside_s_ += s;
-    return;
-  }
-  now_s_ += s;
-  (work.flops > 0 ? totals_.product_s : totals_.stream_s) += s;
+  add_row(by_kind_, KindTotals{.kind = work.kind,
+                               .direction = work.direction,
+                               .dtype = work.dtype,
+                               .calls = 1,
+                               .flops = work.flops,
+                               .bytes = work.bytes,
+                               .seconds = s,
+                               .roof_s = roof_s(work)});
+  (aside_ ? aside_s_ : now_s_) += s;
+  if (!aside_) (work.flops > 0 ? totals_.product_s : totals_.stream_s) += s;
 }
 
 void Simulation::message(const Message& message) {
   if (message.ranks < 2) return;
   const double s = seconds(message);
-  auto& found = row_of(traffic_, {.name = message.name, .kind = message.kind, .ranks = message.ranks});
-  ++found.calls;
-  found.bytes += message.bytes;
-  found.seconds += s;
-  if (aside_) {
-    aside_s_ += s;
-    return;
-  }
-  now_s_ += s;
+  add_row(traffic_, Traffic{message.name, message.kind, message.ranks, 1, message.bytes, s});
+  (aside_ ? aside_s_ : now_s_) += s;
+  if (aside_) return;
   totals_.exposed_s += s;
-  totals_.meetings_s += crowding_ * machine_.meeting_s;
+  totals_.straggle_s += crowding_ * machine_.meeting_s;
 }
 
 void Simulation::begin_aside() {

@@ -3,19 +3,19 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <thread>
 #include <utility>
 
-#include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
-#include "seer/comm/nodes.hpp"
+#include "seer/checkpoint/raw.hpp"
 
 namespace seer::run {
 namespace {
 
-/// Pauses between the attempts of the last save: long enough for a file server to come back, short enough for a job
-/// that must stop soon.
+/// Between the attempts of the last save: long enough for a file server to come back, short enough for a job's end.
 constexpr std::chrono::seconds kFinalPauses[] = {std::chrono::seconds(1), std::chrono::seconds(5)};
 /// A warning follows if a save waits longer than this for the one before it.
 constexpr double kNoticeable_s = 0.5;
@@ -26,14 +26,37 @@ bool is_survivable(const Error& e) {
 }
 
 std::string remedy_of(const Error& e) {
-  return e.remedy().empty() ? "is the file system of log.run_dir there, writable and not failing?" : e.remedy();
-}
-
-int nodes_of(const comm::Communicator& comm, const checkpoint::LocalSets* local) {
-  return local != nullptr ? local->nodes().count() : comm::Nodes(comm).count();
+  return e.remedy().empty() ? "check that the file system of log.run_dir is there, works and can be written"
+                            : e.remedy();
 }
 
 }  // namespace
+
+double best_interval_s(double cost_s, double writing_s, double mean_time_between_failures_s) {
+  return std::max({std::sqrt(2 * cost_s * mean_time_between_failures_s), cost_s, writing_s});
+}
+
+double lost_share(double cost_s, double writing_s, double interval_s, double mean_time_between_failures_s) {
+  return cost_s / interval_s + (interval_s / 2 + writing_s) / mean_time_between_failures_s;
+}
+
+void CheckpointInterval::add_save(const comm::Communicator& comm, std::int64_t completed, double stall_s,
+                                  double writing_s) {
+  // If writing slowed the updates beside it, that is part of the cost. It is unknown if all updates were beside it.
+  const double slower_s = quiet_.count > 0 && writing_.count > 0 ? writing_.value() - quiet_.value() : 0;
+  const double cost_s = stall_s + std::max(0.0, slower_s) * static_cast<double>(writing_.count);
+  const double update_s =
+      (quiet_.sum + writing_.sum) / static_cast<double>(std::max<std::int64_t>(1, quiet_.count + writing_.count));
+  quiet_ = writing_ = {};
+  last_ = completed;
+  if (!automatic()) return;
+  next_ = completed + kFirstUpdates;  // for a save right after the start: nothing was measured
+  if (update_s > 0) {
+    const double updates = best_interval_s(cost_s, writing_s, mean_time_between_failures_s_) / update_s;
+    next_ = completed + static_cast<std::int64_t>(std::clamp(std::round(updates), 1.0, 1e12));
+  }
+  comm.broadcast(&next_, sizeof next_);
+}
 
 Saver::Saver(const config::Config& config, const comm::Communicator& comm, train::Phases& phases,
              TrafficLedger& traffic, train::Learner& learner, const checkpoint::LocalSets* local, Describe describe)
@@ -44,16 +67,10 @@ Saver::Saver(const config::Config& config, const comm::Communicator& comm, train
       learner_(learner),
       local_(local),
       describe_(std::move(describe)),
-      interval_(config.checkpoint, nodes_of(comm, local), 0),
+      interval_(config.checkpoint, local != nullptr ? local->nodes().count() : comm::Nodes(comm).count()),
       background_(comm, config.checkpoint.async) {
-  if (config.checkpoint.async && !background_.threaded()) {
-    log::warn("checkpoint.async has no effect: this MPI lets one thread call it (no MPI_THREAD_MULTIPLE)");
-  }
-}
-
-void Saver::resumed(std::int64_t update) {
-  saved_ = update;
-  interval_.start_at(update);
+  if (config.checkpoint.async && !background_.threaded())
+    log::warn("checkpoint.async has no effect: this MPI allows calls of one thread only (no MPI_THREAD_MULTIPLE)");
 }
 
 /// True if the nodes' disks get copies now: with every checkpoint, or every checkpoint.local_every_updates.
@@ -68,30 +85,19 @@ void Saver::after_update(std::int64_t completed, bool trusted) {
   if (background_.finished()) tell(background_.outcome(), Tell::all);
   const bool shared = interval_.due(completed) || put_off_.shared;
   const bool local = local_due(completed, shared) || put_off_.local;
-  put_off_ = {};
-  if (!trusted) {
-    put_off_ = {completed, shared, local};
-  } else if (shared || local) {
-    run({completed, shared, local});
-  }
+  put_off_ = trusted ? Job{} : Job{completed, shared, local};
+  if (trusted && (shared || local)) run({completed, shared, local});
   since_.restart();
-}
-
-bool Saver::save(std::int64_t completed) {
-  const bool saved = run({completed, true, local_due(completed, true)});
-  since_.restart();
-  return saved;
 }
 
 bool Saver::run(const Job& job) {
   const Clock clock;
   settle();
-  if (const double waited_s = clock.seconds(); waited_s > kNoticeable_s) {
+  if (const double waited_s = clock.seconds(); waited_s > kNoticeable_s)
     log::warn(
-        fmt::format("a checkpoint was still being written when the next one was due, after {} updates: the "
-                    "training waited for it; lengthen checkpoint.every_updates",
+        fmt::format("the training waited after {} updates, because the checkpoint before was still being written: "
+                    "raise checkpoint.every_updates",
                     job.update));
-  }
   if (job.shared && job.update == saved_) return true;
   begin(job);
   if (!background_.threaded()) {
@@ -102,32 +108,18 @@ bool Saver::run(const Job& job) {
   return true;
 }
 
-void Saver::settle() {
-  const auto failure = collect(Tell::all);
-  if (failure && ++failures_ > config_.checkpoint.max_failures) give_up(*failure);
-}
-
 void Saver::finish(std::int64_t completed) {
-  if (collect(Tell::success)) ++failures_;  // attempt() tries again now
-  auto failure = attempt(completed);
-  for (const auto pause : kFinalPauses) {
+  if (collect(Tell::success)) ++failures_;  // tries again now
+  for (std::size_t i = 0; completed != saved_; ++i) {
+    begin({completed, true, local_due(completed, true)});
+    const auto failure = collect(Tell::success);
     if (!failure) return;
     ++failures_;
-    log::warn(fmt::format("the last checkpoint, after {} updates, cannot be written: {}; tried again in {} s",
-                          completed, failure->what(), pause.count()));
-    std::this_thread::sleep_for(pause);
-    failure = attempt(completed);
+    if (i == std::size(kFinalPauses)) give_up(*failure);
+    log::warn(fmt::format("the last checkpoint, after {} updates, cannot be written: {}; next try in {} s", completed,
+                          failure->what(), kFinalPauses[i].count()));
+    std::this_thread::sleep_for(kFinalPauses[i]);
   }
-  if (!failure) return;
-  ++failures_;
-  give_up(*failure);
-}
-
-/// Returns nothing if these updates are saved now, else the failure of the file system. Throws all other errors.
-std::optional<Error> Saver::attempt(std::int64_t completed) {
-  if (completed == saved_) return std::nullopt;
-  begin({completed, true, local_due(completed, true)});
-  return collect(Tell::success);
 }
 
 /// Training stands still here: takes state and values as they are now. Then starts to write them.
@@ -166,8 +158,7 @@ void Saver::write(const comm::Communicator& comm, const Job& job, const std::vec
   if (comm.is_root()) checkpoint::retain(run_dir, config_.checkpoint.keep_last, config_.checkpoint.keep_every);
 }
 
-/// Waits for the save in progress. Returns nothing if it succeeded, else the failure of the file system. Throws all
-/// other errors.
+/// Waits for the save in progress. Returns the failure of the file system, if any. Throws all other errors.
 std::optional<Error> Saver::collect(Tell what) {
   if (!background_.busy()) return std::nullopt;
   const auto timer = phases_.time(train::Phase::checkpoint);
@@ -188,40 +179,36 @@ std::optional<Error> Saver::collect(Tell what) {
 /// Logs the outcome once, as soon as the root sees it. Ranks act on it once all of them have collected it.
 void Saver::tell(const checkpoint::Background::Outcome& outcome, Tell what) {
   if (std::exchange(told_, true)) return;
-  if (local_failure_) {
+  if (local_failure_)
     log::warn(fmt::format("no copy in checkpoint.local_dir after {} updates: {}; the run goes on", job_.update,
                           local_failure_->what()));
-  }
   if (!job_.shared) return;
   if (!outcome.error) {
     log::info("checkpoint " + written_);
   } else if (what == Tell::all && failures_ < config_.checkpoint.max_failures) {  // else the caller reports it
     log::warn(fmt::format(
-        "no checkpoint after {} updates: {}; {}. The run goes on, {}, and tries again at the next "
-        "interval ({} in a row failed, checkpoint.max_failures = {})",
+        "no checkpoint after {} updates: {}; {}. The run goes on and tries again at the next interval; {} ({} in a row "
+        "failed, checkpoint.max_failures = {})",
         job_.update, outcome.error->what(), remedy_of(*outcome.error),
-        fallback().empty() ? "without any" : fallback() + " is kept", failures_ + 1, config_.checkpoint.max_failures));
+        fallback().empty() ? "until then it has no checkpoint" : fallback() + " is kept", failures_ + 1,
+        config_.checkpoint.max_failures));
   }
 }
 
 /// The last checkpoint, unless it was lost too. The root logs this, so only the root looks.
 std::string Saver::fallback() const {
-  if (saved_ < 0) return "";
-  try {
-    if (comm_.is_root()) checkpoint::resolve(config_.log.run_dir);
-  } catch (const Error&) {
-    return "";
-  }
-  return fmt::format("that after {} updates", saved_);
+  const auto look = [&] { checkpoint::resolve(config_.log.run_dir); };
+  if (saved_ < 0 || (comm_.is_root() && !checkpoint::problem_of(look).empty())) return "";
+  return fmt::format("the checkpoint after {} updates", saved_);
 }
 
 void Saver::give_up(const Error& failure) const {
   throw Error(ExitCode::file,
               fmt::format("{} checkpoints in a row could not be written: {}", failures_, failure.what()),
-              fmt::format("{}; {} what the next start goes on from", remedy_of(failure),
-                          !fallback().empty() ? fallback() + " is whole, and"
-                          : saved_ < 0        ? "the beginning is"
-                                              : "no checkpoint is left that would be"))
+              fmt::format("{}; the next start {}", remedy_of(failure),
+                          !fallback().empty() ? "goes on from " + fallback() + ", which is whole"
+                          : saved_ < 0        ? "begins anew"
+                                              : "finds no checkpoint"))
       .at(failure.where())
       .as_agreed();
 }

@@ -1,57 +1,291 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "seer/run/trainer.hpp"
 
-#include <fmt/format.h>
+#include <unistd.h>
 
+#include <algorithm>
+#include <charconv>
+#include <chrono>
 #include <cstdlib>
 #include <ctime>
 #include <memory>
-#include <optional>
+#include <string_view>
+#include <thread>
 #include <utility>
 
+#include "run_folder.hpp"
 #include "seer/base/build_info.hpp"
-#include "seer/base/error.hpp"
-#include "seer/base/eta.hpp"
-#include "seer/base/log.hpp"
-#include "seer/checkpoint/checkpoint.hpp"
+#include "seer/base/clock.hpp"
 #include "seer/comm/launcher.hpp"
 #include "seer/comm/progress.hpp"
 #include "seer/data/source.hpp"
 #include "seer/device/session.hpp"
-#include "seer/run/doubts.hpp"
 #include "seer/run/guard.hpp"
-#include "seer/run/pause.hpp"
 #include "seer/run/resume.hpp"
-#include "seer/run/run_folder.hpp"
 #include "seer/run/saver.hpp"
-#include "seer/run/traffic.hpp"
 #include "seer/train/compute.hpp"
 #include "seer/train/learner.hpp"
 #include "seer/train/memory_plan.hpp"
+#include "seer/train/optimizer.hpp"
 #include "seer/train/phases.hpp"
-#include "seer/train/schedule.hpp"
 #include "seer/watch/signals.hpp"
 #include "seer/watch/watchdog.hpp"
 
 namespace seer::run {
 namespace {
 
-class Run {
+/// Makes a run wait at a chosen update, for tests that disturb runs: they need not guess how fast the machine is.
+class Pause {
  public:
-  Run(const config::Config& config, const comm::Communicator& comm, const PretrainOptions& options);
-  int loop();
+  /// Collective. Rank 0's environment variable SEER_PAUSE_AFTER is the update to wait after; 0: before the first one.
+  /// Error(input), agreed, if it is no such number.
+  Pause(const comm::Communicator& comm, const std::string& run_dir) : comm_(comm), sign_(run_dir + "/PAUSED") {
+    comm::agree(comm, "reading SEER_PAUSE_AFTER", [&] {
+      const char* const text = std::getenv("SEER_PAUSE_AFTER");
+      if (!comm.is_root() || text == nullptr) return;
+      const std::string_view digits = text;
+      const auto [end, error] = std::from_chars(digits.begin(), digits.end(), update_);
+      if (error == std::errc() && end == digits.end() && update_ >= 0) return;
+      throw Error(ExitCode::input, fmt::format("SEER_PAUSE_AFTER=\"{}\"; wanted the number of an update, or 0", text),
+                  "unset it: it is for tests");
+    });
+    comm.broadcast(&update_, sizeof update_);
+  }
+
+  /// At that update: collective. Once all ranks are here, rank 0 writes <run_dir>/PAUSED (one line per rank: its number
+  /// and its process), and every rank waits until that file is gone. Error(file), agreed. At others: does nothing.
+  void after(std::int64_t update) const {
+    if (update != update_) return;
+    const auto ranks = comm_.all_gather(fmt::format("{} {}\n", comm_.rank(), ::getpid()));
+    comm::agree(comm_, "pausing", [&] {
+      if (!comm_.is_root()) return;
+      const auto text = fmt::format("{}", fmt::join(ranks, ""));
+      checkpoint::replace_file(sign_, [&](const std::string& temporary) { checkpoint::write_text(temporary, text); });
+    });
+    for (std::error_code ignored; std::filesystem::exists(sign_, ignored);) {
+      comm::tell_progress();
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+  }
 
  private:
-  void describe(checkpoint::State& state) const;
-  void reload(std::int64_t completed);
-  std::vector<comm::Traffic> counters();
+  const comm::Communicator& comm_;
+  std::string sign_;
+  std::int64_t update_ = -1;  ///< -1: never
+};
+
+/// Seconds until the end of the job, by Slurm.
+std::optional<double> job_ends_s() {
+  const char* end = std::getenv("SLURM_JOB_END_TIME");
+  if (end == nullptr) return {};
+  return std::strtod(end, nullptr) - static_cast<double>(std::time(nullptr));
+}
+
+/// For the log: how the rate goes on.
+std::string rates_text(const config::Schedule& s, std::int64_t start) {
+  auto text = start < s.warmup_updates
+                  ? fmt::format(", {:.4g} after {} updates of warm-up", s.lr_peak, s.warmup_updates)
+                  : std::string();
+  return text + (s.kind == "cosine" ? fmt::format(", {:.4g} at the end", s.lr_final) : fmt::format("; {}", s.kind));
+}
+
+class Run {
+ public:
+  Run(const config::Config& config, const comm::Communicator& comm, const PretrainOptions& options)
+      : config_(config), comm_(comm), resumes_by_itself_(options.resume == "auto") {
+    const auto limit_s = config::walltime_seconds(config.log.walltime).value_or(0);
+    watch::watch_for_stop(comm.is_root() ? limit_s : 0);  // one clock, so that a stop has one reason
+    // The readers' memory is part of the plan for recompute = "auto".
+    std::optional<data::DataSet> shards;
+    data::Readers readers;
+    if (config.parallel.recompute == "auto" && config.data.source == "shards") {
+      shards.emplace(data::DataSet::open(config.data.shards, comm));
+      readers.image_pixels = data::largest_image_pixels(config, *shards, comm);
+      readers.images = static_cast<std::int64_t>(shards->images());
+    }
+    auto backend = train::make_backend(config, comm);  // first: it may refuse the precision, and takes device memory
+    learner_.emplace(config, comm, phases_, train::plan_memory(config, comm, readers), std::move(backend));
+    traffic_.emplace([this] {
+      auto out = learner_->traffic();
+      if (saver_) out.insert(out.end(), saver_->traffic().begin(), saver_->traffic().end());
+      return out;
+    });
+    folder_.emplace(config, comm, options);
+    comm::leave_traces_in(config.log.run_dir);
+    const auto seconds = [](std::int64_t key) { return static_cast<double>(key); };
+    watchdog_.emplace(comm, config.log.run_dir,
+                      watch::SilenceLimits{seconds(config.log.hang_setup_seconds), seconds(config.log.hang_seconds),
+                                           seconds(config.log.hang_checkpoint_seconds)});
+    if (comm.is_root()) watch::watch_for_files(config.log.run_dir);
+    const auto recomputed =
+        config.parallel.recompute == "auto" ? "recomputed: " + train::to_text(learner_->keep()) + "\n" : "";
+    log::info(fmt::format("{}\n{}\n{} ranks, {} images a rank\n{}\n{}{}", build_info(), device::describe(), comm.size(),
+                          learner_->images_per_rank(), learner_->describe(), recomputed,
+                          config::to_table(config, options.verbose ? config::Rows::all : config::Rows::changed)));
+    local_ = open_local_sets(config, comm, options);
+    saver_.emplace(config, comm, phases_, *traffic_, *learner_, local_.get(),
+                   [this](checkpoint::State& state) { describe(state); });
+    const auto from = resume(config, comm, options, *learner_, local_.get());
+    if (from) data_start_ = {from->update, from->images_seen};
+    start_ = data_start_.update;
+    source_ = data::open_source(config, comm, data_start_, learner_->device_queue(), std::move(shards));
+    total_ = train::total_updates(config, source_->images(), images_seen(0));
+    learner_->set_length(total_);
+    if (from) {
+      warn_of_other_shards(*from, *source_);
+      schedule_.emplace(schedule_from(*from, config, total_, source_->images(), options));
+      saver_->resumed(start_);
+    } else {
+      schedule_.emplace(config.schedule, total_);
+    }
+    eta_.emplace(static_cast<double>(total_ - start_));
+    guard_.emplace(config, comm.is_root(), from);
+    learner_->take_requests([] {
+      return train::Learner::Asked{.stop = watch::stop_requested(), .checkpoint = watch::take_checkpoint_request()};
+    });
+    learner_->refuse_losses([this](double loss) { return guard_->refuses(loss); });
+    // Only now, so that a refused start changes nothing in the run folder.
+    put_newer_aside(config, comm, start_, local_.get());
+    folder_->open_records(start_);
+    if (comm.is_root()) comm::forget_old_traces(config.log.run_dir);
+    log::info(fmt::format("{} images in the data set, {} updates in all ({}), starting at {}", source_->images(),
+                          total_, train::length_text(config), start_));
+    log::info(fmt::format("learning rate {:.4g} now{}", schedule_->lr(start_), rates_text(config.schedule, start_)));
+    for (const auto& line : doubts(config, {source_->images(), total_, comm.size(), job_ends_s()})) log::warn(line);
+  }
+
+  int loop() {
+    std::int64_t t = start_;
+    const Pause pause(comm_, config_.log.run_dir);
+    pause.after(t);
+    if (comm_.all_reduce(watch::stop_requested() ? 1.0 : 0.0, comm::Op::max) > 0) note_stop();  // asked during set-up
+    traffic_->close(TrafficLedger::Use::set_up);
+    phases_.restart();
+    while (t < total_ && stop_reason_.empty()) {
+      comm::tell_update(t);
+      const data::Batch* batch;
+      {
+        const auto timer = phases_.time(train::Phase::data_wait);
+        batch = &source_->next();
+      }
+      const double lr = schedule_->lr(t);
+      const bool log_this = (t + 1) % config_.log.every == 0 || t == start_ || t + 1 == total_;
+      const auto outcome =
+          learner_->update(*batch, t, lr, log_this ? train::Learner::Figures::yes : train::Learner::Figures::no);
+      ++t;
+      if (outcome.loss_counts()) schedule_->observe(t - 1, outcome.loss);
+      skipped_ += outcome.skipped ? 1 : 0;
+      bad_images_ += outcome.bad_images;
+      if (const auto warning = learner_->method().watch(t, outcome.counted_loss())) log::warn(*warning);
+      phases_.end_update();
+      if (log_this) record(t, outcome, lr);
+      if (guard_->observe(t, outcome) == Guard::Next::reload && t < total_) reload(t);
+      folder_->tend(t);
+
+      if (outcome.stop)
+        note_stop();
+      else if (outcome.checkpoint)
+        saver_->save(t);
+      else
+        saver_->after_update(t, guard_->trusts());
+      pause.after(t);
+    }
+    if (t > start_ || stop_reason_.empty()) saver_->finish(t);
+    watch::stop_is_done();
+    finish(t);
+    return static_cast<int>(stop_reason_.empty() ? ExitCode::ok : ExitCode::requeue);
+  }
+
+ private:
+  /// Adds what only the run knows to a checkpoint's state.
+  void describe(checkpoint::State& state) const {
+    state.images_seen = images_seen(state.update);
+    state.shards = source_->shards();
+    state.plateau = schedule_->state();
+    if (const auto& kept = schedule_->kept()) state.kept_rate = {static_cast<double>(kept->update), kept->rate};
+    guard_->save(state);
+  }
+
+  /// Loads the last good checkpoint in the middle of the run. Updates, data and schedule count on from `completed`.
+  void reload(std::int64_t completed) {
+    const auto timer = phases_.time(train::Phase::checkpoint);
+    traffic_->close(TrafficLedger::Use::update);
+    saver_->settle();
+    const auto folder = checkpoint::find_valid(comm_, config_.log.run_dir);
+    if (!folder) guard_->give_up("there is no checkpoint to go back to");
+    const auto state = checkpoint::load(comm_, *folder, learner_->slabs(), true);
+    learner_->share_loaded();
+    learner_->restore(state);
+    guard_->reloaded(completed, *folder);
+    traffic_->close(TrafficLedger::Use::checkpoint);
+  }
+
   std::int64_t images_seen(std::int64_t completed) const {
     return data_start_.position(completed, config_.data.global_batch);
   }
   bool on_device() const { return learner_->space() == device::Space::device; }
-  void note_stop();
-  void record(std::int64_t completed, const train::Learner::Outcome& outcome, double lr);
-  void finish(std::int64_t completed);
+
+  /// Call on all ranks once they know that one of them was asked to stop.
+  void note_stop() { stop_reason_ = watch::stop_reason().empty() ? "another rank's request" : watch::stop_reason(); }
+
+  void record(std::int64_t completed, const train::Learner::Outcome& outcome, double lr) {
+    ++logged_;
+    UpdateRecord r;
+    r.update = completed;
+    r.loss = outcome.loss;
+    r.lr = lr;
+    r.grad_norm = outcome.grad_norm;
+    r.method = config_.method.kind;
+    r.figures = outcome.figures;
+    r.loss_scale = outcome.loss_scale;
+    r.bad_images = bad_images_;
+    r.skipped = skipped_;
+    r.host_bytes = comm_.all_reduce(static_cast<std::int64_t>(device::resident_bytes()), comm::Op::max);
+    if (on_device()) r.device_bytes = comm_.all_reduce(learner_->footprint().total(), comm::Op::max);
+    const auto& times = r.times = phases_.take_interval();
+    r.images_per_s = 1000.0 * static_cast<double>(config_.data.global_batch) / times.step_ms();
+    r.epoch = static_cast<double>(images_seen(completed)) / static_cast<double>(source_->images());
+    // Without the time of checkpoints: when they happen says nothing about the updates to come.
+    eta_->done(static_cast<double>(times.updates),
+               (times.wall_ms - times.ms[static_cast<std::size_t>(train::Phase::checkpoint)]) / 1000);
+    r.eta_s = eta_->seconds_left().value_or(-1);
+    if (!comm_.is_root()) return;
+    folder_->write(r);
+    log::progress(progress_line(r, total_));
+  }
+
+  void finish(std::int64_t completed) {
+    traffic_->close(TrafficLedger::Use::update);
+    const auto summary = reduce(phases_.total(), comm_);
+    const auto peak = comm_.all_reduce(static_cast<std::int64_t>(device::peak_resident_bytes()), comm::Op::max);
+    log::finish_progress();
+    if (completed > start_) log::info(to_table(summary));
+    const auto messages = traffic_->rows();
+    auto memory = learner_->footprint();
+    if (on_device()) {
+      log::info(to_table(memory, memory.total()));  // of the device; the memory of its libraries is unknown
+    } else {
+      memory.data = source_->bytes_held();
+      memory.checkpoint = saver_->bytes_held();
+      log::info(to_table(memory, static_cast<std::int64_t>(device::peak_resident_bytes())));
+    }
+    if (const auto table = to_table(messages, completed - start_); !table.empty()) log::info(table);
+    folder_->write("traffic.json", to_json(messages, completed - start_, logged_, comm_.size()));
+    log::info(fmt::format("peak memory of a rank {:.2f} GiB, of that activations {:.2f} GiB",
+                          static_cast<double>(peak) / (1 << 30),
+                          static_cast<double>(learner_->activation_peak_bytes()) / (1 << 30)));
+    for (const auto& warning : log::warnings()) log::info("  earlier warning: " + warning);
+    if (stop_reason_.empty()) {
+      log::info(fmt::format("done: {} updates", completed));
+    } else {
+      log::info(fmt::format("stopped by {} after {} of {} updates{}: nothing is lost; start {} to go on", stop_reason_,
+                            completed, total_, completed > start_ ? ", checkpoint written" : "",
+                            resumes_by_itself_ ? "the same command again" : "it again without --resume"));
+      if (comm::under_mpirun())
+        log::info(
+            "mpirun may now report a non-zero status or exit code 75: this stop is the cause, nothing has failed");
+    }
+  }
 
   const config::Config& config_;
   const comm::Communicator& comm_;
@@ -72,221 +306,52 @@ class Run {
   bool resumes_by_itself_ = true;
 };
 
-/// Seconds until the end of the job, by Slurm.
-std::optional<double> job_ends_s() {
-  const char* end = std::getenv("SLURM_JOB_END_TIME");
-  if (end == nullptr) return {};
-  return std::strtod(end, nullptr) - static_cast<double>(std::time(nullptr));
-}
-
-/// For the log: how the rate goes on.
-std::string rates_text(const config::Schedule& s, std::int64_t start) {
-  auto text = start < s.warmup_updates
-                  ? fmt::format(", {:.4g} after {} updates of warm-up", s.lr_peak, s.warmup_updates)
-                  : std::string();
-  return text + (s.kind == "cosine" ? fmt::format(", {:.4g} at the end", s.lr_final) : fmt::format("; {}", s.kind));
-}
-
-watch::SilenceLimits limits_of(const config::Log& log) {
-  return {static_cast<double>(log.hang_setup_seconds), static_cast<double>(log.hang_seconds),
-          static_cast<double>(log.hang_checkpoint_seconds)};
-}
-
-Run::Run(const config::Config& config, const comm::Communicator& comm, const PretrainOptions& options)
-    : config_(config), comm_(comm), resumes_by_itself_(options.resume == "auto") {
-  const auto limit_s = config::walltime_seconds(config.log.walltime).value_or(0);
-  watch::watch_for_stop(comm.is_root() ? limit_s : 0);  // one clock, so that a stop has one reason
-  // The readers' memory is part of the plan for recompute = "auto".
-  std::optional<data::DataSet> shards;
-  data::Readers readers;
-  if (config.parallel.recompute == "auto" && config.data.source == "shards") {
-    shards.emplace(data::DataSet::open(config.data.shards, comm));
-    readers.image_pixels = data::largest_image_pixels(config, *shards, comm);
-    readers.images = static_cast<std::int64_t>(shards->images());
-  }
-  auto backend = train::make_backend(config, comm);  // first: it may refuse the precision, and takes device memory
-  learner_.emplace(config, comm, phases_, train::plan_memory(config, comm, readers), std::move(backend));
-  traffic_.emplace([this] { return counters(); });
-  folder_.emplace(config, comm, options);
-  comm::leave_traces_in(config.log.run_dir);
-  watchdog_.emplace(comm, config.log.run_dir, limits_of(config.log));
-  if (comm.is_root()) watch::watch_for_files(config.log.run_dir);
-  const auto recomputed =
-      config.parallel.recompute == "auto" ? "recomputed: " + train::to_text(learner_->keep()) + "\n" : "";
-  log::info(fmt::format("{}\n{}\n{} ranks, {} images a rank\n{}\n{}{}", build_info(), device::describe(), comm.size(),
-                        learner_->images_per_rank(), learner_->describe(), recomputed,
-                        config::to_table(config, options.verbose ? config::Rows::all : config::Rows::changed)));
-  local_ = open_local_sets(config, comm, options);
-  saver_.emplace(config, comm, phases_, *traffic_, *learner_, local_.get(),
-                 [this](checkpoint::State& state) { describe(state); });
-  const auto from = resume(config, comm, options, *learner_, local_.get());
-  if (from) data_start_ = {from->update, from->images_seen};
-  start_ = data_start_.update;
-  source_ = data::open_source(config, comm, data_start_, learner_->device_queue(), std::move(shards));
-  total_ = train::total_updates(config, source_->images(), images_seen(0));
-  learner_->set_length(total_);
-  if (from) {
-    warn_of_other_shards(*from, *source_);
-    schedule_.emplace(schedule_from(*from, config, total_, source_->images(), options));
-    saver_->resumed(start_);
-  } else {
-    schedule_.emplace(config.schedule, total_);
-  }
-  eta_.emplace(static_cast<double>(total_ - start_));
-  guard_.emplace(config, comm.is_root(), from);
-  learner_->take_requests([] {
-    return train::Learner::Asked{.stop = watch::stop_requested(), .checkpoint = watch::take_checkpoint_request()};
-  });
-  learner_->refuse_losses([this](double loss) { return guard_->refuses(loss); });
-  // Only now, so that a refused start changes nothing in the run folder.
-  put_newer_aside(config, comm, start_, local_.get());
-  folder_->open_records(start_);
-  if (comm.is_root()) comm::forget_old_traces(config.log.run_dir);
-  log::info(fmt::format("{} images in the data set, {} updates in all ({}), starting at {}", source_->images(), total_,
-                        train::length_text(config), start_));
-  log::info(fmt::format("learning rate {:.4g} now{}", schedule_->lr(start_), rates_text(config.schedule, start_)));
-  for (const auto& line : doubts(config, {source_->images(), total_, comm.size(), job_ends_s()})) log::warn(line);
-}
-
-/// Adds what only the run knows to a checkpoint's state.
-void Run::describe(checkpoint::State& state) const {
-  state.images_seen = images_seen(state.update);
-  state.shards = shards_of(*source_);
-  state.plateau = schedule_->state();
-  if (const auto& kept = schedule_->kept()) state.kept_rate = {static_cast<double>(kept->update), kept->rate};
-  guard_->save(state);
-}
-
-/// Loads the last good checkpoint in the middle of the run. Updates, and so data and schedule, count on from
-/// `completed`.
-void Run::reload(std::int64_t completed) {
-  const auto timer = phases_.time(train::Phase::checkpoint);
-  traffic_->close(TrafficLedger::Use::update);
-  saver_->settle();
-  const auto folder = checkpoint::find_valid(comm_, config_.log.run_dir);
-  if (!folder) guard_->give_up("there is no checkpoint to go back to");
-  restore(comm_, *folder, *learner_, true);
-  guard_->reloaded(completed, *folder);
-  traffic_->close(TrafficLedger::Use::checkpoint);
-}
-
-/// Messages of all communicators.
-std::vector<comm::Traffic> Run::counters() {
-  auto out = learner_->traffic();
-  if (saver_) out.insert(out.end(), saver_->traffic().begin(), saver_->traffic().end());
-  return out;
-}
-
-void Run::record(std::int64_t completed, const train::Learner::Outcome& outcome, double lr) {
-  ++logged_;
-  UpdateRecord r;
-  r.update = completed;
-  r.loss = outcome.loss;
-  r.lr = lr;
-  r.grad_norm = outcome.grad_norm;
-  r.method = config_.method.kind;
-  r.figures = outcome.figures;
-  r.loss_scale = outcome.loss_scale;
-  r.bad_images = bad_images_;
-  r.skipped = skipped_;
-  r.host_bytes = comm_.all_reduce(static_cast<std::int64_t>(device::resident_bytes()), comm::Op::max);
-  if (on_device()) r.device_bytes = comm_.all_reduce(learner_->footprint().total(), comm::Op::max);
-  const auto times = phases_.take_interval();
-  fill(r, times);
-  r.images_per_s = 1000.0 * static_cast<double>(config_.data.global_batch) / r.step_ms;
-  r.epoch = static_cast<double>(images_seen(completed)) / static_cast<double>(source_->images());
-  // Without the time of checkpoints: when they happen says nothing about the updates to come.
-  eta_->done(static_cast<double>(times.updates),
-             (times.wall_ms - times.ms[static_cast<std::size_t>(train::Phase::checkpoint)]) / 1000);
-  r.eta_s = eta_->seconds_left().value_or(-1);
-  if (!comm_.is_root()) return;
-  folder_->write(r);
-  log::progress(progress_line(r, total_));
-}
-
-/// Call on all ranks once they know that one of them was asked to stop.
-void Run::note_stop() {
-  stop_reason_ = watch::stop_reason().empty() ? "another rank's request" : watch::stop_reason();
-}
-
-int Run::loop() {
-  std::int64_t t = start_;
-  const Pause pause(comm_, config_.log.run_dir);
-  pause.after(t);
-  if (comm_.all_reduce(watch::stop_requested() ? 1.0 : 0.0, comm::Op::max) > 0) note_stop();  // asked during set-up
-  traffic_->close(TrafficLedger::Use::set_up);
-  phases_.restart();
-  while (t < total_ && stop_reason_.empty()) {
-    comm::tell_update(t);
-    const data::Batch* batch;
-    {
-      const auto timer = phases_.time(train::Phase::data_wait);
-      batch = &source_->next();
-    }
-    const double lr = schedule_->lr(t);
-    const bool log_this = (t + 1) % config_.log.every == 0 || t == start_ || t + 1 == total_;
-    const auto outcome =
-        learner_->update(*batch, t, lr, log_this ? train::Learner::Figures::yes : train::Learner::Figures::no);
-    ++t;
-    if (outcome.loss_counts()) schedule_->observe(t - 1, outcome.loss);
-    skipped_ += outcome.skipped ? 1 : 0;
-    bad_images_ += outcome.bad_images;
-    if (const auto warning = learner_->method().watch(t, outcome.counted_loss())) log::warn(*warning);
-    phases_.end_update();
-    if (log_this) record(t, outcome, lr);
-    if (guard_->observe(t, outcome) == Guard::Next::reload && t < total_) reload(t);
-    folder_->tend(t);
-
-    if (outcome.stop) {
-      note_stop();
-    } else if (outcome.checkpoint) {
-      saver_->save(t);
-    } else {
-      saver_->after_update(t, guard_->trusts());
-    }
-    pause.after(t);
-  }
-  if (t > start_ || stop_reason_.empty()) saver_->finish(t);
-  watch::stop_is_done();
-  finish(t);
-  return static_cast<int>(stop_reason_.empty() ? ExitCode::ok : ExitCode::requeue);
-}
-
-void Run::finish(std::int64_t completed) {
-  traffic_->close(TrafficLedger::Use::update);
-  const auto summary = reduce(phases_.total(), comm_);
-  const auto peak = comm_.all_reduce(static_cast<std::int64_t>(device::peak_resident_bytes()), comm::Op::max);
-  log::finish_progress();
-  if (completed > start_) log::info(to_table(summary));
-  const auto messages = traffic_->rows();
-  auto memory = learner_->footprint();
-  if (on_device()) {
-    log::info(to_table(memory, memory.total()));  // of the device; the memory of its libraries is unknown
-  } else {
-    memory.data = source_->bytes_held();
-    memory.checkpoint = saver_->bytes_held();
-    log::info(to_table(memory, static_cast<std::int64_t>(device::peak_resident_bytes())));
-  }
-  if (const auto table = to_table(messages, completed - start_); !table.empty()) log::info(table);
-  folder_->write("traffic.json", to_json(messages, completed - start_, logged_, comm_.size()));
-  log::info(fmt::format("peak memory of a rank {:.2f} GiB, of that activations {:.2f} GiB",
-                        static_cast<double>(peak) / (1 << 30),
-                        static_cast<double>(learner_->activation_peak_bytes()) / (1 << 30)));
-  for (const auto& warning : log::warnings()) log::info("  earlier warning: " + warning);
-  if (stop_reason_.empty()) {
-    log::info(fmt::format("done: {} updates", completed));
-  } else {
-    log::info(fmt::format("stopped by {} after {} of {} updates{}: nothing is lost; start {} to go on", stop_reason_,
-                          completed, total_, completed > start_ ? ", checkpoint written" : "",
-                          resumes_by_itself_ ? "the same command again" : "it again without --resume"));
-    if (comm::under_mpirun()) {
-      log::info(
-          "mpirun may report processes with a non-zero status or exit code 75 now: that is this stop, no failure");
-    }
-  }
-}
-
 }  // namespace
+
+std::vector<std::string> doubts(const config::Config& c, const Setting& run) {
+  method::Doubts out{run.updates};
+  const auto batch = c.data.global_batch, images = static_cast<std::int64_t>(run.images);
+  if (c.data.source == "shards")
+    out.when(
+        batch > images, "data.global_batch", batch,
+        fmt::format("more than the {} images of the data set, so an update contains images more than once", images));
+  const auto group = std::min(c.parallel.bn_group_size, run.ranks);
+  out.when(batch / run.ranks * group == 1, "parallel.bn_group_size", c.parallel.bn_group_size,
+           fmt::format("BatchNorm takes its statistics over a single image (data.global_batch = {} on {} ranks)", batch,
+                       run.ranks));
+  method::kind(c).doubts(c, images, out);
+
+  for (const auto& [key, values] :
+       {std::pair("augment.mean", &c.augment.mean), std::pair("augment.std", &c.augment.std)}) {
+    const double most = *std::max_element(values->begin(), values->end());
+    out.when(most > 2, key, most, "it is for pixels from 0 to 1; this looks like a value for pixels from 0 to 255");
+  }
+  const auto& s = c.schedule;
+  out.when(s.lr_start > s.lr_peak, "schedule.lr_start", s.lr_start, "the rate falls in the warm-up");
+  out.when(s.kind == "cosine" && s.lr_final > s.lr_peak, "schedule.lr_final", s.lr_final, "the rate rises to the end");
+  out.never("schedule.warmup_updates", s.warmup_updates, s.warmup_updates + 1, "schedule.lr_peak is never reached");
+  out.when(s.epochs > 0 && s.total_updates != config::Schedule().total_updates, "schedule.total_updates",
+           s.total_updates, "without effect, schedule.epochs sets the length");
+  if (s.kind == "multistep" && !s.milestones.empty())
+    out.never("schedule.milestones", s.milestones.back(), s.milestones.back() + 1, "never reached");
+  if (s.kind == "plateau") {  // the first window is only the reference for later ones
+    out.never("schedule.plateau_window", s.plateau_window, s.warmup_updates + 2 * s.plateau_window + 1,
+              "the rate is never cut");
+  }
+  const auto& k = c.checkpoint;
+  out.never("checkpoint.every_updates", k.every_updates, k.every_updates, "there is no checkpoint before its end");
+  out.never("checkpoint.local_every_updates", k.local_every_updates, k.local_every_updates,
+            "there is no local copy before its end");
+  out.never("checkpoint.keep_every", k.keep_every, k.keep_every, "without effect");
+  out.never("guard.replay_every", c.guard.replay_every, c.guard.replay_every, "no update is done twice");
+  if (c.guard.loss_z_score > 0)
+    out.never("guard.loss_window", c.guard.loss_window, c.guard.loss_window + 1, "no loss is judged");
+  out.never("log.every", c.log.every, c.log.every, "only the first update and the last are logged");
+  const auto limit_s = config::walltime_seconds(c.log.walltime).value_or(0);
+  out.when(run.job_ends_s && static_cast<double>(limit_s) > *run.job_ends_s, "log.walltime", c.log.walltime,
+           "without effect, the job ends before");
+  return out.lines;
+}
 
 int pretrain(const config::Config& config, const comm::Communicator& comm, const PretrainOptions& options) {
   return Run(config, comm, options).loop();

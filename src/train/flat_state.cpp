@@ -13,8 +13,15 @@
 namespace seer::train {
 namespace {
 
+Sharding sharding_of(const config::Parallel& parallel) {
+  constexpr std::string_view kNames[] = {"none", "optimizer", "gradients", "parameters"};
+  const auto* const found = std::ranges::find(kNames, parallel.shard);
+  ensure(found != std::end(kNames), "parallel.shard has a value that config does not know");
+  return static_cast<Sharding>(found - std::begin(kNames));
+}
+
 int group_size_of(const config::Parallel& parallel, int ranks) {
-  if (parse_sharding(parallel.shard) == Sharding::none) return 1;
+  if (sharding_of(parallel) == Sharding::none) return 1;
   const auto wanted = parallel.shard_group == 0 ? ranks : parallel.shard_group;
   if (wanted > ranks || ranks % wanted != 0) {
     throw Error(ExitCode::input, fmt::format("parallel.shard_group = {} does not divide the {} ranks", wanted, ranks),
@@ -65,22 +72,12 @@ void check_memory(const comm::Communicator& comm, device::Space space, std::size
 
 }  // namespace
 
-Sharding parse_sharding(const std::string& text) {
-  constexpr const char* names[] = {"none", "optimizer", "gradients", "parameters"};
-  for (int i = 0; i < 4; ++i) {
-    if (text == names[i]) return static_cast<Sharding>(i);
-  }
-  throw Error(ExitCode::input, fmt::format("parallel.shard = \"{}\"", text),
-              "use \"none\", \"optimizer\", \"gradients\" or \"parameters\"")
-      .as_agreed();
-}
-
 FlatState::FlatState(const config::Config& config, const comm::Communicator& comm, const nn::Model& model,
                      Phases& phases, const device::Queue& queue, bool teacher)
     : comm_(&comm),
       table_(&model.parameters()),
       phases_(&phases),
-      sharding_(parse_sharding(config.parallel.shard)),
+      sharding_(sharding_of(config.parallel)),
       wire_(wire_of(config.precision)),
       queue_(queue),
       group_(comm.split_groups(group_size_of(config.parallel, comm.size())).named("shard"), queue, convert_rows),
@@ -114,8 +111,7 @@ FlatState::FlatState(const config::Config& config, const comm::Communicator& com
   }
 }
 
-/// Joins the trunk's segments until a bucket has its bytes. Each segment of a head is a bucket: there are few, they are
-/// large, and the prototypes are needed separately.
+/// Joins the trunk's segments until a bucket has its bytes. Segments of heads, few and large, are a bucket each.
 void FlatState::cut(const nn::Model& model, std::int64_t bucket_bytes) {
   const auto begins = model.segment_begins();
   const auto trunk_segments = model.trunk().segments();
@@ -134,7 +130,7 @@ void FlatState::cut(const nn::Model& model, std::int64_t bucket_bytes) {
     b.packed = own_elems_;
     b.first_segment = first;
     b.last_segment = s;
-    b.part = optimizer_.part(*table_, b.own_begin, b.own_end);
+    b.part = Optimizer::part(*table_, b.own_begin, b.own_end, queue_.space);
     b.first_tensor = tensors;
     for (; tensors < table_->entries().size() && table_->entries()[tensors].offset < end; ++tensors) {
       const auto& tensor = table_->entries()[tensors];
@@ -148,30 +144,14 @@ void FlatState::cut(const nn::Model& model, std::int64_t bucket_bytes) {
   }
 }
 
-float* FlatState::own_parameters(const Bucket& b) {
-  return parameters_.f32() + (shards(Sharding::parameters) ? b.packed : b.own_begin);
-}
-float* FlatState::own_teacher(const Bucket& b) {
-  return teacher_.f32() + (shards(Sharding::parameters) ? b.packed : b.own_begin);
-}
-float* FlatState::own_gradients(const Bucket& b) {
-  return shards(Sharding::gradients) ? own_gradients_.f32() + b.packed : gradients_.f32() + b.own_begin;
-}
-float* FlatState::whole_parameters_of(const Bucket& b) {
-  return shards(Sharding::parameters) ? parameter_slots_[index_of(b) % 2].f32() : parameters_.f32() + b.begin;
-}
-float* FlatState::whole_gradients_of(const Bucket& b) {
-  return shards(Sharding::gradients) ? gradient_slots_[index_of(b) % 2].f32() : gradients_.f32() + b.begin;
-}
-
 void FlatState::fill(const std::function<void(const nn::Parameter&, float* values)>& tensor) {
   settle();
-  const auto& tensors = table_->entries();
   std::vector<float> whole;
   for (auto& b : buckets_) {
     whole.assign(floats(b.elems()), 0.0F);
-    for (const auto& p : tensors) {
-      if (p.offset >= b.begin && p.offset < b.end) tensor(p, whole.data() + (p.offset - b.begin));
+    for (auto t = b.first_tensor; t < b.last_tensor; ++t) {
+      const auto& p = table_->entries()[t];
+      tensor(p, whole.data() + (p.offset - b.begin));
     }
     const bool part = shards(Sharding::parameters);
     device::copy(queue_, whole.data() + (part ? b.own_begin - b.begin : 0), device::Space::host,
@@ -183,18 +163,6 @@ void FlatState::fill(const std::function<void(const nn::Parameter&, float* value
   ++version_;
 }
 
-void FlatState::forget_gathered() {
-  for (auto& b : buckets_) {
-    wait(Phase::gather, std::exchange(b.gather, 0));
-    b.gathered = false;
-  }
-}
-
-void FlatState::use(Which which) {
-  forget_gathered();
-  which_ = which;
-}
-
 void FlatState::follow(double momentum) {
   if (teacher_.bytes() == 0) return;
   forget_gathered();
@@ -203,11 +171,9 @@ void FlatState::follow(double momentum) {
 }
 
 void FlatState::add_to(Footprint& footprint) const {
-  const auto bytes = [](const device::Buffer& buffer) { return static_cast<std::int64_t>(buffer.bytes()); };
-  footprint.parameters +=
-      bytes(parameters_) + bytes(teacher_) + bytes(parameter_slots_[0]) + bytes(parameter_slots_[1]);
-  footprint.gradients +=
-      bytes(gradients_) + bytes(own_gradients_) + bytes(gradient_slots_[0]) + bytes(gradient_slots_[1]);
+  const auto bytes = [](const auto&... buffers) { return static_cast<std::int64_t>((buffers.bytes() + ...)); };
+  footprint.parameters += bytes(parameters_, teacher_, parameter_slots_[0], parameter_slots_[1]);
+  footprint.gradients += bytes(gradients_, own_gradients_, gradient_slots_[0], gradient_slots_[1]);
   footprint.momentum += bytes(momenta_);
   footprint.communication += group_.staging_bytes() + replicas_.staging_bytes() + norms_.staging_bytes();
 }
@@ -233,8 +199,7 @@ void FlatState::fetch(Bucket& b) {
   if (b.gathered) return;
   b.gathered = true;
   float* whole = whole_parameters_of(b);
-  float* own = which_ == Which::teacher ? own_teacher(b) : own_parameters(b);
-  kernels::copy(queue_, view(own, b.own_elems()), view(whole + (b.own_begin - b.begin), b.own_elems()));
+  kernels::copy(queue_, view(own(used(), b), b.own_elems()), view(own_part(b, whole), b.own_elems()));
   post_gather(b);
 }
 
@@ -250,7 +215,7 @@ void FlatState::need(nn::Context& ctx, std::size_t segment, Direction direction)
   auto& b = buckets_[bucket_of_.at(segment)];
   if (!shards(Sharding::parameters)) {
     wait(Phase::gather, std::exchange(b.gather, 0));
-    ctx.parameters = which_ == Which::teacher ? teacher_.f32() : parameters_.f32();
+    ctx.parameters = used().f32();
     ctx.parameters_begin = 0;
     ctx.version = version_;
     return;
@@ -297,8 +262,7 @@ void FlatState::close_gradients(std::size_t segment) {
       auto queue = stream_.queue();
       if (group_.size() > 1) group_.reduce_scatter_parts(queue, whole, wire_);
       if (replicas_.size() == 1) return;
-      replicas_.sum(queue, whole.subspan(floats(bucket->own_begin - bucket->begin), floats(bucket->own_elems())),
-                    wire_);
+      replicas_.sum(queue, std::span(own_part(*bucket, whole.data()), floats(bucket->own_elems())), wire_);
     };
     const auto timer = phases_->time(Phase::reduce);  // counts if jobs run in this thread
     const double began_ms = phases_->now_ms();
@@ -308,87 +272,67 @@ void FlatState::close_gradients(std::size_t segment) {
   measure_arrived();
 }
 
-void FlatState::settle() {
-  stream_.wait_all();
-  for (auto& b : buckets_) b.gather = b.sum = 0;
-}
-
 std::vector<checkpoint::Slab> FlatState::slabs() {
   settle();
-  if (on_device()) look();
+  if (on_device()) {
+    if (mirror_.bytes() == 0) mirror_ = device::PinnedBuffer(kinds() * floats(own_elems_) * sizeof(float));
+    copy_parts(Mirror::fill);
+  }
+  constexpr const char* kGroups[] = {"model", "momentum", "teacher"};
   std::vector<checkpoint::Slab> out;
-  for (const auto& p : table_->entries()) {
-    for (auto& b : buckets_) {
-      if (p.offset < b.begin || p.offset >= b.end) continue;
-      // Replicas hold the same values: each contributes its share of the part.
-      const auto share = [&](int replica) {
-        return b.own_begin + comm::balanced_begin(b.own_elems(), replica, replicas_.size());
-      };
+  for (const auto& b : buckets_) {
+    // Replicas hold the same values: each contributes its share of the part.
+    const auto share = [&](int replica) {
+      return b.own_begin + comm::balanced_begin(b.own_elems(), replica, replicas_.size());
+    };
+    for (auto t = b.first_tensor; t < b.last_tensor; ++t) {
+      const auto& p = table_->entries()[t];
       const auto begin = std::clamp(share(replicas_.rank()), p.offset, p.offset + p.elems);
       const auto end = std::clamp(share(replicas_.rank() + 1), p.offset, p.offset + p.elems);
-      const auto first = begin - p.offset, last = end - p.offset;
-      constexpr const char* kGroups[] = {"model", "momentum", "teacher"};
-      const auto kinds = parts(b);
-      for (std::size_t k = 0; k < kinds.size(); ++k) {
-        out.push_back({kGroups[k], p.name, p.shape, kinds[k].second + (begin - b.own_begin), first, last});
+      for (std::size_t k = 0; k < kinds(); ++k) {
+        out.push_back(
+            {kGroups[k], p.name, p.shape, seen(k, b) + (begin - b.own_begin), begin - p.offset, end - p.offset});
       }
     }
   }
   return out;
 }
 
-std::vector<std::pair<float*, float*>> FlatState::parts(const Bucket& b) {
-  std::vector<float*> own = {own_parameters(b), own_momenta(b)};
-  if (teacher_.bytes() > 0) own.push_back(own_teacher(b));
-  std::vector<std::pair<float*, float*>> out;
-  for (std::size_t k = 0; k < own.size(); ++k) {
-    float* mirrored = mirror_.f32() + static_cast<std::int64_t>(k) * own_elems_ + b.packed;
-    out.emplace_back(own[k], on_device() ? mirrored : own[k]);
-  }
-  return out;
-}
-
-/// look() copies from the device to the mirror, put_back() from the mirror to the device.
-void FlatState::look() {
-  const std::size_t kinds = teacher_.bytes() > 0 ? 3 : 2;
-  if (mirror_.bytes() == 0) mirror_ = device::PinnedBuffer(kinds * floats(own_elems_) * sizeof(float));
-  for (auto& b : buckets_) {
-    for (const auto& [own, seen] : parts(b)) {
-      device::copy(queue_, own, queue_.space, seen, device::Space::host, floats(b.own_elems()) * sizeof(float));
+void FlatState::copy_parts(Mirror mirror) {
+  for (const auto& b : buckets_) {
+    for (std::size_t k = 0; k < kinds(); ++k) {
+      float *part = own_of_kind(k, b), *copy = seen(k, b);
+      const auto bytes = floats(b.own_elems()) * sizeof(float);
+      if (mirror == Mirror::fill)
+        device::copy(queue_, part, queue_.space, copy, device::Space::host, bytes);
+      else
+        device::copy(queue_, copy, device::Space::host, part, queue_.space, bytes);
     }
   }
   queue_.wait();
 }
-void FlatState::put_back() {
-  ensure(mirror_.bytes() > 0, "slabs are filled before they are shared");
-  for (auto& b : buckets_) {
-    for (const auto& [own, seen] : parts(b)) {
-      device::copy(queue_, seen, device::Space::host, own, queue_.space, floats(b.own_elems()) * sizeof(float));
-    }
-  }
-}
 
 void FlatState::share_loaded() {
-  if (on_device()) put_back();
-  for (auto& b : buckets_) {
-    for (const auto& [own, seen] : parts(b)) {
-      replicas_.all_gather_parts(queue_, std::span(own, floats(b.own_elems())));
-    }
-    if (shards(Sharding::parameters)) continue;
-    group_.all_gather_parts(queue_, std::span(whole_parameters_of(b), floats(b.elems())));
-    if (teacher_.bytes() > 0) {
-      group_.all_gather_parts(queue_, std::span(teacher_.f32() + b.begin, floats(b.elems())));
-    }
+  if (on_device()) {
+    ensure(mirror_.bytes() > 0, "slabs are filled before they are shared");
+    copy_parts(Mirror::put_back);
   }
-  queue_.wait();  // so that the mirror may be filled again
+  for (const auto& b : buckets_) {
+    for (std::size_t k = 0; k < kinds(); ++k)
+      replicas_.all_gather_parts(queue_, std::span(own_of_kind(k, b), floats(b.own_elems())));
+    if (shards(Sharding::parameters)) continue;
+    for (const auto* block : {&parameters_, &teacher_})
+      if (block->bytes() > 0) group_.all_gather_parts(queue_, std::span(block->f32() + b.begin, floats(b.elems())));
+  }
+  queue_.wait();
   ++version_;
 }
 
-std::vector<float> FlatState::whole(float* (FlatState::*own)(const Bucket&)) {
+std::vector<float> FlatState::whole(float* (FlatState::*part_of)(const Bucket&) const) {
   settle();
   std::vector<float> out(floats(table_->block_elems()));
-  for (auto& b : buckets_) {
-    device::copy(queue_, (this->*own)(b), queue_.space, out.data() + b.own_begin, device::Space::host,
+  for (const auto& b : buckets_) {
+    device::copy(queue_, (this->*part_of)(b), queue_.space, out.data() + b.own_begin, device::Space::host,
                  floats(b.own_elems()) * sizeof(float));
     queue_.wait();
     group_.group().all_gather_parts(std::span(out.data() + b.begin, floats(b.elems())));
@@ -399,17 +343,9 @@ std::vector<float> FlatState::whole(float* (FlatState::*own)(const Bucket&)) {
 std::vector<comm::Traffic> FlatState::traffic() {
   settle();
   std::vector<comm::Traffic> out;
-  for (const auto& part : {group_.traffic(), replicas_.traffic(), norms_.traffic()}) {
+  for (const auto& part : {group_.traffic(), replicas_.traffic(), norms_.traffic()})
     out.insert(out.end(), part.begin(), part.end());
-  }
   return out;
-}
-
-std::vector<float> FlatState::whole_parameters() {
-  return whole(&FlatState::own_parameters);
-}
-std::vector<float> FlatState::whole_gradients() {
-  return whole(&FlatState::own_gradients);
 }
 
 }  // namespace seer::train

@@ -10,22 +10,16 @@
 #include "seer/train/flat_state.hpp"
 
 namespace seer::train {
-namespace {
 
-/// A row within this is of unit length in floats. To scale it again would only flip its last bits.
-constexpr float kUnitTolerance = 1e-5F;
-
-}  // namespace
-
-/// Takes squared norms of the buckets from the last closed one down to `bucket`; waits for their sums. A tensor lies in
-/// one bucket, so the time of measuring does not influence a single bit.
+/// Waits for the sums of the buckets down to `bucket` and takes squared norms. A tensor lies in one bucket, so the
+/// time of measuring does not influence a single bit.
 void FlatState::measure_down_to(std::size_t bucket) {
   while (measured_ > bucket) {
     auto& b = buckets_[measured_ - 1];
     wait(Phase::reduce, std::exchange(b.sum, 0));
     const auto timer = phases_->time(Phase::optimizer);
     if (shards(Sharding::gradients)) {
-      kernels::copy(queue_, view(whole_gradients_of(b) + (b.own_begin - b.begin), b.own_elems()),
+      kernels::copy(queue_, view(own_part(b, whole_gradients_of(b)), b.own_elems()),
                     view(own_gradients(b), b.own_elems()));
     }
     optimizer_.measure(queue_, b.part, own_gradients(b), own_parameters(b));
@@ -74,9 +68,8 @@ double FlatState::step(double lr) {
     if (gathers && !b.unit_rows.empty()) post_gather(b);  // not final yet: normalize_rows() follows
   }
   // In the order of the next forward pass.
-  for (auto& b : buckets_) {
+  for (auto& b : buckets_)
     if (gathers && b.unit_rows.empty()) post_gather(b);
-  }
   normalize_rows(0);
   optimizer_.read_squares(queue_);
   finish_update();
@@ -85,13 +78,15 @@ double FlatState::step(double lr) {
     throw Error(ExitCode::device,
                 "the sum over ranks of the gradient of " + optimizer_.not_finite() +
                     " is not finite, though no rank has a large one",
-                "a node's memory or network gives wrong numbers: leave it out and start again; the run goes on from "
-                "its newest checkpoint");
+                "the memory or network of a node gives wrong numbers: exclude this node and start again; the run "
+                "continues from its newest checkpoint");
   }
   return norm;
 }
 
 void FlatState::skip() {
+  // A row within this is of unit length in floats. To scale it again would only flip its last bits.
+  constexpr float kUnitTolerance = 1e-5F;
   normalize_rows(kUnitTolerance);
   finish_update();
 }
@@ -116,7 +111,7 @@ void FlatState::normalize_rows(float tolerance) {
       kernels::normalize_rows(queue_, {whole + (p->offset - b.begin), shape, DType::f32, queue_.space}, tolerance);
     }
     if (!shards(Sharding::parameters)) continue;
-    kernels::copy(queue_, view(whole + (b.own_begin - b.begin), b.own_elems()), view(own_parameters(b), b.own_elems()));
+    kernels::copy(queue_, view(own_part(b, whole), b.own_elems()), view(own_parameters(b), b.own_elems()));
     b.gathered = false;
   }
 }

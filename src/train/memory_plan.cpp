@@ -5,16 +5,15 @@
 
 #include <algorithm>
 #include <array>
-#include <utility>
+#include <span>
 
 #include "seer/base/error.hpp"
 #include "seer/checkpoint/background.hpp"
-#include "seer/data/loader.hpp"
+#include "seer/data/source.hpp"
 #include "seer/device/binding.hpp"
 #include "seer/nn/model.hpp"
 #include "seer/train/compute.hpp"
 #include "seer/train/learner.hpp"
-#include "seer/train/precision.hpp"
 
 namespace seer::train {
 namespace {
@@ -92,57 +91,23 @@ std::vector<Step> steps(const config::Config& config, const nn::Model& model, co
         out.push_back({g, s, kLevels[level], cost / static_cast<double>(saved)});
       }
     }
-    std::stable_sort(out.begin() + static_cast<std::ptrdiff_t>(first), out.end(),
-                     [](const Step& a, const Step& b) { return a.cost_per_byte < b.cost_per_byte; });
+    std::ranges::stable_sort(std::span(out).subspan(first), {}, &Step::cost_per_byte);
     upper = std::move(lower);
   }
   return out;
 }
 
-KeepTable same_everywhere(const data::Batch& batch, const nn::Model& model, nn::Keep keep) {
-  return KeepTable(batch.groups.size(), std::vector<nn::Keep>(model.trunk().segments(), keep));
-}
-
-}  // namespace
-
-data::Batch planned_batch(const config::Config& config, int ranks) {
-  data::Batch batch;
-  batch.images = config.data.global_batch / ranks;
-  batch.groups = data::crop_groups(config.crops, batch.images);
-  for (auto& group : batch.groups) {
-    group.images.data = device::planned_address();
-    group.images.space = device::Space::planned;
+/// Where a rank computes: the batch in use, the next one, and the memory to make it; on the host also the readers'.
+std::int64_t batches_bytes(const config::Config& config, Topology topology) {
+  const auto images = config.data.global_batch / topology.ranks;
+  if (config.data.source != "crops") {
+    return topology.on_device ? data::feed_bytes(config, images).device
+                              : data::loader_bytes(config, images, topology.readers);
   }
-  return batch;
-}
-
-std::int64_t crops_on_device_bytes(const config::Config& config, int ranks) {
-  if (config.data.source != "crops") return data::feed_bytes(config, config.data.global_batch / ranks).device;
-  std::int64_t bytes = 0;
-  for (const auto& group : planned_batch(config, ranks).groups) bytes += group.images.bytes();
-  return 2 * bytes;
-}
-
-std::int64_t source_bytes(const config::Config& config, Topology topology) {
-  if (config.data.source != "crops")
-    return data::loader_bytes(config, config.data.global_batch / topology.ranks, topology.readers);
   std::int64_t bytes = 0;
   for (const auto& group : planned_batch(config, topology.ranks).groups) bytes += group.images.bytes();
   return 2 * bytes;
 }
-
-std::int64_t message_copies_bytes(const config::Config& config, Topology topology) {
-  if (topology.ranks == 1 || topology.on_device) return 0;
-  constexpr auto kRound = static_cast<std::int64_t>(comm::Communicator::kStagingBytes);
-  return config.parallel.shard == "none" ? kRound : 2 * kRound;
-}
-
-std::shared_ptr<dnn::Backend> planned_backend(Topology topology) {
-  if (topology.host_library) return dnn::make_host_backend(device::Space::planned);
-  return dnn::make_planned_backend();
-}
-
-namespace {
 
 Footprint footprint(const config::Config& config, Topology topology, const KeepTable& keep,
                     const std::shared_ptr<dnn::Backend>& backend) {
@@ -156,12 +121,68 @@ Footprint footprint(const config::Config& config, Topology topology, const KeepT
   learner.update(batch, 0, 0.1);
   auto out = learner.footprint();
   out.communication += message_copies_bytes(config, topology);
-  out.data = topology.on_device ? crops_on_device_bytes(config, topology.ranks) : source_bytes(config, topology);
+  out.data = batches_bytes(config, topology);
   if (config.checkpoint.async && !topology.on_device) out.checkpoint = checkpoint::Snapshot::bytes(learner.slabs());
   return out;
 }
 
 }  // namespace
+
+std::vector<std::pair<const char*, std::int64_t>> rows(const Footprint& f) {
+  return {{"parameters", f.parameters},
+          {"gradients", f.gradients},
+          {"momentum", f.momentum},
+          {"activations", f.activations},
+          {"workspaces", f.workspaces},
+          {"communication", f.communication},
+          {"data", f.data},
+          {"checkpoint", f.checkpoint},
+          {"other", f.other}};
+}
+
+std::int64_t Footprint::total() const {
+  std::int64_t sum = 0;
+  for (const auto& [name, bytes] : rows(*this)) sum += bytes;
+  return sum;
+}
+
+std::string to_text(const KeepTable& keep) {
+  std::array<std::int64_t, 3> of{};
+  for (const auto& row : keep)
+    for (const auto k : row) ++of[static_cast<std::size_t>(k)];
+  return fmt::format("nothing in {}, cheap passes in {}, all in {} segments and resolutions", of[0], of[1], of[2]);
+}
+
+std::string to_table(const Footprint& footprint, std::int64_t peak_resident_bytes) {
+  constexpr double kMiB = 1 << 20;
+  std::string text = "memory of this rank, MiB";
+  for (const auto& [name, bytes] : rows(footprint))
+    if (bytes > 0) text += fmt::format("\n  {:<16}{:>10.1f}", name, static_cast<double>(bytes) / kMiB);
+  const auto rest = std::max<std::int64_t>(0, peak_resident_bytes - footprint.total());
+  return text + fmt::format("\n  {:<16}{:>10.1f}\n  {:<16}{:>10.1f}", "libraries", static_cast<double>(rest) / kMiB,
+                            "peak resident", static_cast<double>(peak_resident_bytes) / kMiB);
+}
+
+data::Batch planned_batch(const config::Config& config, int ranks) {
+  data::Batch batch;
+  batch.images = config.data.global_batch / ranks;
+  batch.groups = data::crop_groups(config.crops, batch.images);
+  for (auto& group : batch.groups) {
+    group.images.data = device::planned_address();
+    group.images.space = device::Space::planned;
+  }
+  return batch;
+}
+
+std::int64_t message_copies_bytes(const config::Config& config, Topology topology) {
+  if (topology.ranks == 1 || topology.on_device) return 0;
+  constexpr auto kRound = static_cast<std::int64_t>(comm::Communicator::kStagingBytes);
+  return config.parallel.shard == "none" ? kRound : 2 * kRound;
+}
+
+std::shared_ptr<dnn::Backend> planned_backend(Topology topology) {
+  return topology.host_library ? dnn::make_host_backend(device::Space::planned) : dnn::make_planned_backend();
+}
 
 MemoryPlan plan_memory(const config::Config& config, Topology topology, std::int64_t budget_bytes,
                        std::int64_t base_bytes) {
@@ -175,20 +196,22 @@ MemoryPlan plan_memory(const config::Config& config, Topology topology, std::int
     plan.footprint.other += base_bytes;
     return plan;
   };
+  const auto fits = [&](const MemoryPlan& p) { return p.footprint.total() <= budget_bytes; };
+  const auto everywhere = [&](nn::Keep keep) {
+    return KeepTable(batch.groups.size(), std::vector<nn::Keep>(model.trunk().segments(), keep));
+  };
   const auto& wanted = config.parallel.recompute;
-  auto plan = with(same_everywhere(batch, model,
-                                   wanted == "block"   ? nn::Keep::input
-                                   : wanted == "cheap" ? nn::Keep::convolutions
-                                                       : nn::Keep::all));
-  if (wanted != "auto" || plan.footprint.total() <= budget_bytes) return plan;
+  auto plan = with(everywhere(wanted == "block"   ? nn::Keep::input
+                              : wanted == "cheap" ? nn::Keep::convolutions
+                                                  : nn::Keep::all));
+  if (wanted != "auto" || fits(plan)) return plan;
 
   const auto order = steps(config, model, batch);
   const auto after = [&](std::size_t count) {
-    auto keep = same_everywhere(batch, model, nn::Keep::all);
+    auto keep = everywhere(nn::Keep::all);
     for (std::size_t i = 0; i < count; ++i) keep[order[i].resolution][order[i].segment] = order[i].to;
     return with(std::move(keep));
   };
-  const auto fits = [&](const MemoryPlan& p) { return p.footprint.total() <= budget_bytes; };
   plan = after(order.size());
   if (fits(plan)) {
     for (std::size_t low = 0, high = order.size(); high - low > 1;) {  // `low` steps do not fit, `high` do
@@ -203,59 +226,47 @@ MemoryPlan plan_memory(const config::Config& config, Topology topology, std::int
     }
     return plan;
   }
-  // Recomputing everything does not fit. Recomputing a little less may need less memory, because a replay needs memory
-  // too.
+  // Recomputing everything does not fit. A little less may need less memory, because a replay needs memory too.
   auto smallest = plan.footprint.total();
   for (std::size_t count = 0; count < order.size(); ++count) {
     auto tried = after(count);
     if (fits(tried)) return tried;
     smallest = std::min(smallest, tried.footprint.total());
   }
-  throw Error(ExitCode::input, fmt::format("no choice of recomputation fits {} bytes a rank", budget_bytes),
+  throw Error(ExitCode::input, fmt::format("no choice of recomputation fits into {} bytes per rank", budget_bytes),
               fmt::format("parallel.memory_budget_bytes = {} is the smallest that works here; else use a smaller batch "
-                          "a rank, parallel.shard = \"parameters\", or more ranks",
+                          "per rank, parallel.shard = \"parameters\", or more ranks",
                           smallest))
       .as_agreed();
 }
 
-namespace {
-
-/// The memory of a process before its first update differs by some pages from start to start. It is rounded up to this
-/// step, so that two starts find the same plan.
-constexpr std::int64_t kResidentStepBytes = std::int64_t{4} << 20;
-/// The difference is smaller than this.
-constexpr std::int64_t kResidentMarginBytes = std::int64_t{1} << 20;
-
-/// The same on all ranks: the least free device memory counts. It includes neither the host's part of the run nor what
-/// contexts and libraries hold already.
-MemoryPlan plan_on_device(const config::Config& config, const comm::Communicator& comm) {
-  const auto free =
-      comm.all_reduce(static_cast<std::int64_t>(device::available_bytes(device::Space::device)), comm::Op::min);
-  const auto budget = config.parallel.memory_budget_bytes > 0 ? config.parallel.memory_budget_bytes : free;
-  const int node_ranks = comm.all_reduce(std::int64_t{comm.node().size()}, comm::Op::max);
-  return plan_memory(config,
-                     {.ranks = comm.size(), .ranks_per_node = node_ranks, .host_library = false, .on_device = true},
-                     budget, kDeviceLibrariesBytes);
-}
-
-}  // namespace
-
 MemoryPlan plan_memory(const config::Config& config, const comm::Communicator& comm, data::Readers readers) {
-  if (agreed_space(config, comm) == device::Space::device) return plan_on_device(config, comm);
+  const auto space = agreed_space(config, comm);
   const int node_ranks = comm.all_reduce(std::int64_t{comm.node().size()}, comm::Op::max);
+  const auto free = comm.all_reduce(static_cast<std::int64_t>(device::available_bytes(space)), comm::Op::min);
+  const auto limit = config.parallel.memory_budget_bytes;
+  if (space == device::Space::device) {
+    // Not measured: the largest workspace of a convolution (1 GiB), NCCL's buffers, staging.
+    constexpr std::int64_t kDeviceLibrariesBytes = std::int64_t{1536} << 20;
+    // Free memory includes neither the host's part of the run nor what contexts and libraries hold already.
+    const Topology topology{
+        .ranks = comm.size(), .ranks_per_node = node_ranks, .host_library = false, .on_device = true};
+    return plan_memory(config, topology, limit > 0 ? limit : free, kDeviceLibrariesBytes);
+  }
   const auto here = comm.all_reduce(static_cast<std::int64_t>(device::resident_bytes()), comm::Op::max);
-  const auto free = comm.all_reduce(static_cast<std::int64_t>(device::available_bytes()), comm::Op::min) / node_ranks;
-  const auto budget = config.parallel.memory_budget_bytes > 0 ? config.parallel.memory_budget_bytes : free + here;
-  const auto threads = static_cast<std::int64_t>(data::reader_threads(config, comm));
-  readers.threads = comm.all_reduce(threads, comm::Op::max);
+  const auto budget = limit > 0 ? limit : free / node_ranks + here;
+  readers.threads = comm.all_reduce(static_cast<std::int64_t>(data::reader_threads(config, comm)), comm::Op::max);
   const auto plan = [&](std::int64_t held) {
-    const auto base = (held + kResidentStepBytes - 1) / kResidentStepBytes * kResidentStepBytes + kLibrariesGrowBytes;
+    // This memory differs by some pages from start to start. It is rounded up, so that two starts find the same plan.
+    constexpr std::int64_t kStep = std::int64_t{4} << 20;
+    const auto base = (held + kStep - 1) / kStep * kStep + kLibrariesGrowBytes;
     return plan_memory(config, {.ranks = comm.size(), .ranks_per_node = node_ranks, .readers = readers}, budget, base);
   };
   try {
     return plan(here);
   } catch (const Error&) {
-    return plan(here + kResidentMarginBytes);  // so that the budget in the message is enough for the next start, too
+    constexpr std::int64_t kMargin = std::int64_t{1} << 20;  // more than those pages
+    return plan(here + kMargin);  // so that the budget in the message is enough for the next start, too
   }
 }
 

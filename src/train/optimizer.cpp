@@ -1,32 +1,35 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "seer/train/optimizer.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
+#include <numbers>
+#include <tuple>
 
+#include "seer/base/error.hpp"
 #include "seer/device/copy.hpp"
 #include "seer/kernels/activation.hpp"
 
 namespace seer::train {
 
 Optimizer::Optimizer(const config::Optimizer& config, const nn::ParameterTable& table, const device::Queue& queue)
-    : planned_(queue.space == device::Space::planned) {
+    : planned_(queue.space == device::Space::planned),
+      table_(&table),
+      flags_(table.entries().size()),
+      sent_rule_(1, queue.space),
+      sent_flags_(flags_.size(), queue.space),
+      squares_(2 * flags_.size(), queue.space),
+      message_(squares_.bytes(), queue.space) {
   rule_.momentum = static_cast<float>(config.momentum);
   rule_.weight_decay = static_cast<float>(config.weight_decay);
   rule_.trust = static_cast<float>(config.trust);
   rule_.lars = config.kind == "lars";
-  for (const auto& p : table.entries()) {
-    names_.push_back(p.name);
-    treatments_.push_back(p.treatment);
-  }
-  flags_.assign(names_.size(), 0);
-  sent_rule_ = device::Mirrored<kernels::UpdateRule>(1, queue.space);
-  sent_flags_ = device::Mirrored<std::uint8_t>(names_.size(), queue.space);
-  squares_ = device::Mirrored<double>(2 * names_.size(), queue.space);
-  message_ = device::Buffer(2 * names_.size() * sizeof(double), queue.space);
 }
 
-Optimizer::Part Optimizer::part(const nn::ParameterTable& table, std::int64_t begin, std::int64_t end) const {
+Optimizer::Part Optimizer::part(const nn::ParameterTable& table, std::int64_t begin, std::int64_t end,
+                                device::Space space) {
   Part out;
   std::vector<kernels::Range> ranges;
   const auto& tensors = table.entries();
@@ -36,13 +39,13 @@ Optimizer::Part Optimizer::part(const nn::ParameterTable& table, std::int64_t be
     if (ranges.empty()) out.first_tensor = i;
     ranges.push_back({first - begin, last - begin});
   }
-  if (!ranges.empty()) out.ranges = kernels::FlatRanges(message_.space(), ranges);
+  if (!ranges.empty()) out.ranges = kernels::FlatRanges(space, ranges);
   return out;
 }
 
 void Optimizer::set_update(std::int64_t update) {
-  for (std::size_t i = 0; i < treatments_.size(); ++i) {
-    const auto& t = treatments_[i];
+  for (std::size_t i = 0; i < flags_.size(); ++i) {
+    const auto& t = table_->entries()[i].treatment;
     flags_[i] = static_cast<std::uint8_t>((update < t.frozen_updates ? kernels::kSkipped : 0) |
                                           (t.decay ? 0 : kernels::kNoDecay) | (t.trust ? 0 : kernels::kNoTrust));
   }
@@ -71,21 +74,15 @@ void Optimizer::unpack_squares(device::Queue& queue, std::size_t first, std::siz
   device::copy(queue, message() + count, queue.space, parameter_squares(first), queue.space, bytes);
 }
 
-void Optimizer::read_squares(device::Queue& queue) {
-  squares_.fetch(queue);
-  queue.wait();
-}
-
 double Optimizer::gradient_norm() const {
   double sum = 0;
-  for (std::size_t i = 0; !planned_ && i < names_.size(); ++i) sum += is_frozen(i) ? 0 : squares_.on_host()[i];
+  for (std::size_t i = 0; !planned_ && i < flags_.size(); ++i) sum += is_frozen(i) ? 0 : squares_.on_host()[i];
   return std::sqrt(sum) * static_cast<double>(rule_.gradient_factor);
 }
 
 std::string Optimizer::not_finite() const {
-  for (std::size_t i = planned_ ? 0 : names_.size(); i-- > 0;) {
-    if (!is_frozen(i) && !std::isfinite(squares_.on_host()[i])) return names_[i];
-  }
+  for (std::size_t i = planned_ ? 0 : flags_.size(); i-- > 0;)
+    if (!is_frozen(i) && !std::isfinite(squares_.on_host()[i])) return table_->entries()[i].name;
   return "";
 }
 
@@ -105,6 +102,70 @@ void Optimizer::step(device::Queue& queue, const Part& part, const float* gradie
   kernels::optimizer_update(queue, part.ranges, sent_flags_.on_queue() + part.first_tensor,
                             parameter_squares(part.first_tensor), gradient_squares(part.first_tensor),
                             sent_rule_.on_queue(), gradients, momenta, parameters);
+}
+
+std::int64_t total_updates(const config::Config& config, std::uint64_t images, std::int64_t ahead) {
+  if (config.schedule.epochs <= 0) return config.schedule.total_updates;
+  const double updates = (config.schedule.epochs * static_cast<double>(images) - static_cast<double>(ahead)) /
+                         static_cast<double>(config.data.global_batch);
+  if (updates >= 1 && updates < 1e12) return static_cast<std::int64_t>(updates);
+  throw Error(ExitCode::input,
+              fmt::format("schedule.epochs = {} with {} images in batches of {} gives {:.3g} updates",
+                          config.schedule.epochs, images, config.data.global_batch, updates),
+              "use more or fewer epochs, or schedule.total_updates")
+      .as_agreed();
+}
+
+std::string length_text(const config::Config& config) {
+  const auto& s = config.schedule;
+  return s.epochs > 0 ? fmt::format("schedule.epochs = {}", s.epochs)
+                      : fmt::format("schedule.total_updates = {}", s.total_updates);
+}
+
+Schedule::Schedule(const config::Schedule& schedule, std::int64_t total_updates, std::optional<KeptRate> kept)
+    : config_(schedule), total_updates_(total_updates), kept_(kept) {
+  if (schedule.warmup_updates > total_updates) {
+    throw Error(ExitCode::input,
+                fmt::format("schedule.warmup_updates = {} is more than the run's {} updates", schedule.warmup_updates,
+                            total_updates),
+                "shorten the warm-up or lengthen the run")
+        .as_agreed();
+  }
+  if (!std::is_sorted(schedule.milestones.begin(), schedule.milestones.end()))
+    throw Error(ExitCode::input, "schedule.milestones are not in ascending order", "sort them").as_agreed();
+}
+
+double Schedule::lr(std::int64_t update) const {
+  const auto& c = config_;
+  const double t = static_cast<double>(update);
+  if (update < c.warmup_updates)
+    return c.lr_start + (c.lr_peak - c.lr_start) * t / static_cast<double>(c.warmup_updates);
+  if (c.kind == "cosine") {
+    const double from = kept_ && update >= kept_->update ? static_cast<double>(kept_->update) : 0;
+    const double rate = from > 0 ? kept_->rate : c.lr_peak;
+    const double left = static_cast<double>(total_updates_) - from, progress = left > 0 ? (t - from) / left : 1;
+    return c.lr_final + 0.5 * (rate - c.lr_final) * (1 + std::cos(std::numbers::pi * progress));
+  }
+  if (c.kind == "plateau") return std::max(c.lr_peak * factor_, std::min(c.plateau_minimum, c.lr_peak));
+  const auto reached = std::upper_bound(c.milestones.begin(), c.milestones.end(), update) - c.milestones.begin();
+  return c.lr_peak * std::pow(c.milestone_factor, static_cast<double>(reached));
+}
+
+void Schedule::observe(std::int64_t update, double loss) {
+  if (config_.kind != "plateau" || update < config_.warmup_updates) return;
+  sum_ += loss;
+  count_ += 1;
+  if (count_ < static_cast<double>(config_.plateau_window)) return;
+  const double mean = sum_ / count_;
+  sum_ = count_ = 0;
+  if (best_ == 0 || mean < best_ * (1 - config_.plateau_threshold))
+    best_ = mean;
+  else
+    factor_ *= config_.plateau_factor;
+}
+
+void Schedule::restore(const std::vector<double>& state) {
+  if (state.size() == 4) std::tie(factor_, best_, sum_, count_) = std::tie(state[0], state[1], state[2], state[3]);
 }
 
 }  // namespace seer::train

@@ -8,32 +8,11 @@
 #include <numeric>
 
 namespace seer::train {
-namespace {
-
-std::size_t index(Phase phase) {
-  return static_cast<std::size_t>(phase);
-}
-
-void accumulate(PhaseTimes& sum, const PhaseTimes& update) {
-  for (std::size_t i = 0; i < kPhases; ++i) sum.ms[i] += update.ms[i];
-  sum.wall_ms += update.wall_ms;
-  sum.hidden_ms += update.hidden_ms;
-  sum.updates += update.updates;
-}
-
-}  // namespace
 
 const char* name_of(Phase phase) {
   constexpr std::array<const char*, kPhases> names = {"data wait", "forward",   "bn sync", "loss",       "backward",
                                                       "reduce",    "optimizer", "gather",  "checkpoint", "other"};
   return names[index(phase)];
-}
-
-double PhaseTimes::per_update_ms(Phase phase) const {
-  return updates == 0 ? 0 : ms[index(phase)] / static_cast<double>(updates);
-}
-double PhaseTimes::step_ms() const {
-  return updates == 0 ? 0 : wall_ms / static_cast<double>(updates);
 }
 
 Phases::Timer::Timer(Phases& owner, Phase phase)
@@ -45,9 +24,8 @@ Phases::Timer::Timer(Phases& owner, Phase phase)
       before_(comm::doing_now()),
       exceptions_(std::uncaught_exceptions()) {
   owner.enter(this);
-  if (owner.planned_ == nullptr) {
+  if (owner.planned_ == nullptr)
     comm::tell_doing({name_of(phase), phase == Phase::checkpoint ? comm::Stage::checkpoint : before_.stage});
-  }
 }
 
 Phases::Timer::~Timer() {
@@ -57,12 +35,6 @@ Phases::Timer::~Timer() {
   if (outer_ != nullptr) outer_->inner_ms_ += ms;
   // While an error propagates, the phase stays as it was, for the error's message.
   if (owner_.planned_ == nullptr && std::uncaught_exceptions() == exceptions_) comm::tell_doing(before_);
-}
-
-/// Makes `timer` the running one; null: none.
-void Phases::enter(Timer* timer) {
-  running_ = timer;
-  if (queue_clock_ != nullptr) queue_clock_->mark(static_cast<int>(timer != nullptr ? timer->phase_ : Phase::other));
 }
 
 void Phases::measure_on(const device::Queue& queue) {
@@ -78,36 +50,18 @@ void Phases::read_queue() {
   queue_clock_->read([this](int label, double ms) { current_.ms[static_cast<std::size_t>(label)] += ms; });
 }
 
-void Phases::add(Phase phase, double ms) {
-  current_.ms[index(phase)] += ms;
-  if (running_ != nullptr) running_->inner_ms_ += ms;
-}
-
 void Phases::end_update() {
   read_queue();
   current_.wall_ms = now_ms() - update_began_ms_;
-  current_.updates = 1;
   const double claimed = std::accumulate(current_.ms.begin(), current_.ms.end(), 0.0);
   current_.ms[index(Phase::other)] += std::max(0.0, current_.wall_ms - claimed);
-  accumulate(interval_, current_);
-  accumulate(total_, current_);
+  for (auto* sum : {&interval_, &total_}) {
+    for (std::size_t i = 0; i < kPhases; ++i) sum->ms[i] += current_.ms[i];
+    sum->wall_ms += current_.wall_ms;
+    sum->hidden_ms += current_.hidden_ms;
+    ++sum->updates;
+  }
   begin_update();
-}
-
-void Phases::restart() {
-  read_queue();
-  begin_update();
-}
-
-void Phases::begin_update() {
-  current_ = {};
-  update_began_ms_ = now_ms();
-}
-
-PhaseTimes Phases::take_interval() {
-  const auto taken = interval_;
-  interval_ = {};
-  return taken;
 }
 
 PhaseSummary reduce(const PhaseTimes& times, const comm::Communicator& comm) {

@@ -12,13 +12,12 @@
 #include "seer/base/checksum.hpp"
 #include "seer/base/log.hpp"
 #include "seer/device/copy.hpp"
-#include "seer/kernels/optimizer.hpp"
 
 namespace seer::train {
 namespace {
 
 bool all_finite(std::span<const double> values) {
-  return std::all_of(values.begin(), values.end(), [](double x) { return std::isfinite(x); });
+  return std::ranges::all_of(values, [](double x) { return std::isfinite(x); });
 }
 
 }  // namespace
@@ -30,28 +29,8 @@ Probe::Probe(const nn::Model& model, float most_gradient, const device::Queue& q
       planned_(queue.space == device::Space::planned),
       squares_(table_->entries().size(), queue.space),
       places_(begins_.size(), queue.space) {
-  const auto& tensors = table_->entries();
-  std::size_t next = 0;
-  for (std::size_t s = 0; s + 1 < begins_.size(); ++s) {
-    Tensors of{next, next, {}};
-    std::vector<kernels::Range> ranges;
-    for (; next < tensors.size() && tensors[next].offset < begins_[s + 1]; of.last = ++next) {
-      const auto begin = tensors[next].offset - begins_[s];
-      ranges.push_back({begin, begin + tensors[next].elems});
-    }
-    of.ranges = kernels::FlatRanges(queue.space, ranges);
-    tensors_.push_back(std::move(of));
-  }
-}
-
-void Probe::begin(bool twice) {
-  twice_ = twice;
-  for (auto& digests : digests_) digests.clear();
-  begin_pass(0);
-}
-
-void Probe::begin_second_pass() {
-  begin_pass(1);
+  for (std::size_t s = 0; s + 1 < begins_.size(); ++s)
+    segments_.push_back(Optimizer::part(*table_, begins_[s], begins_[s + 1], queue.space));
 }
 
 void Probe::begin_pass(int pass) {
@@ -61,15 +40,6 @@ void Probe::begin_pass(int pass) {
   safe_ = true;
   passed_.clear();
   page_ = used_bytes_ = 0;
-}
-
-void Probe::enter(Direction direction, std::size_t segment) {
-  direction_ = direction;
-  segment_ = segment;
-}
-
-void Probe::pass(Passed::Kind kind, std::span<const double> values) {
-  passed_.push_back({kind, order_++, direction_, segment_, values});
 }
 
 /// If passes are done twice: a checksum to compare them by. Waits for a device.
@@ -89,8 +59,7 @@ std::string Probe::at_statistics(Direction direction, std::size_t segment) const
                      name_of(segment));
 }
 
-/// The sums are about to be added to those of other ranks, in place. So the host checks them at once; on a device, a
-/// copy is kept.
+/// The sums will be added to other ranks', in place. So the host checks them at once; on a device, a copy is kept.
 void Probe::statistics(device::Queue& queue, std::span<const double> own) {
   if (planned_) return;
   digest(queue, own.data(), own.size_bytes(), twice_ ? at_statistics(direction_, segment_) : "");
@@ -129,11 +98,9 @@ void Probe::gradients(device::Queue& queue, std::size_t segment, const float* ow
   const auto count = begins_[segment + 1] - begins_[segment];
   digest(queue, own, static_cast<std::size_t>(count) * sizeof(float),
          twice_ ? "the gradients of " + name_of(segment) : "");
-  const auto& of = tensors_[segment];
-  kernels::squared_norms(queue, of.ranges, own, squares_.on_queue() + of.first);
-  if (!limit_is_of_range()) {
-    kernels::first_beyond(queue, own, count, most_gradient_, places_.on_queue() + 1 + segment);
-  }
+  const auto& of = segments_[segment];
+  kernels::squared_norms(queue, of.ranges, own, squares_.on_queue() + of.first_tensor);
+  if (!limit_is_of_range()) kernels::first_beyond(queue, own, count, most_gradient_, places_.on_queue() + 1 + segment);
   pass(Passed::Kind::gradients);
 }
 
@@ -146,32 +113,22 @@ void Probe::settle(device::Queue& queue) {
 
 bool Probe::gradients_are_safe() const {
   const auto most = static_cast<double>(most_gradient_);
-  const double* const squares = squares_.on_host();
-  for (std::size_t i = 0; i < squares_.size(); ++i) {
-    if (!std::isfinite(squares[i])) return false;
-    if (limit_is_of_range() && squares[i] > most * most) return false;
-  }
-  if (limit_is_of_range()) return true;
-  const auto* const place = places_.on_host();
-  return std::all_of(place + 1, place + places_.size(), [](std::int64_t at) { return at < 0; });
+  const double most_square = limit_is_of_range() ? most * most : std::numeric_limits<double>::max();
+  const auto good = [&](double square) { return square <= most_square; };  // false for NaN
+  if (!std::ranges::all_of(std::span(squares_.on_host(), squares_.size()), good)) return false;
+  const std::span places(places_.on_host(), places_.size());
+  return limit_is_of_range() || std::ranges::all_of(places.subspan(1), [](std::int64_t at) { return at < 0; });
 }
 
 std::optional<std::string> Probe::wrong_at(const Passed& point) const {
-  switch (point.kind) {
-    case Passed::Kind::statistics:
-      if (all_finite(point.values)) return std::nullopt;
-      return at_statistics(point.direction, point.segment);
-    case Passed::Kind::output:
-      if (*places_.on_host() < 0) return std::nullopt;
-      return "the output of the head";
-    case Passed::Kind::gradients:
-      break;
-  }
+  if (point.kind == Passed::Kind::statistics)
+    return all_finite(point.values) ? std::nullopt : std::optional(at_statistics(point.direction, point.segment));
+  if (point.kind == Passed::Kind::output)
+    return *places_.on_host() < 0 ? std::nullopt : std::optional<std::string>("the output of the head");
   // The backward pass handles the tensors of a segment in reverse order of the table.
-  const auto& of = tensors_[point.segment];
-  for (std::size_t i = of.last; i-- > of.first;) {
+  const auto& of = segments_[point.segment];
+  for (std::size_t i = of.end_tensor(); i-- > of.first_tensor;)
     if (!std::isfinite(squares_.on_host()[i])) return "the gradient of " + table_->entries()[i].name;
-  }
   return std::nullopt;
 }
 

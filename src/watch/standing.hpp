@@ -18,7 +18,7 @@ struct Standing {
     std::string name = "part";
     int number = 0;
     std::vector<int> members;
-    std::int64_t entered = 0, left = 0, bytes = 0;
+    std::int64_t left = 0, entered = 0, bytes = 0;
     std::string kind = "?";
     double since_s = 0;  ///< since it was entered
     bool open() const { return entered > left; }

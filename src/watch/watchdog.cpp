@@ -9,21 +9,18 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
-#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <mutex>
-#include <optional>
+#include <ranges>
 #include <sstream>
+#include <stop_token>
 #include <thread>
-#include <vector>
 
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
-#include "seer/base/thread.hpp"
 #include "seer/comm/ending.hpp"
 #include "seer/comm/progress.hpp"
-#include "seer/comm/ring.hpp"
 #include "seer/comm/stack.hpp"
 #include "standing.hpp"
 
@@ -32,14 +29,13 @@ namespace {
 
 namespace fs = std::filesystem;
 constexpr const char* kRemedy =
-    "see hang/ in the run folder for every rank's last collectives and stack, look at that node, and start again: the "
-    "run goes on from its newest checkpoint";
+    "see hang/ in the run folder for every rank's last collectives and stack, check that node, and start again: the "
+    "run continues from its newest checkpoint";
 
 double shortest(const SilenceLimits& limits) {
   double out = 0;
-  for (const double s : {limits.set_up_s, limits.update_s, limits.checkpoint_s}) {
+  for (const double s : {limits.set_up_s, limits.update_s, limits.checkpoint_s})
     if (s > 0 && (out == 0 || s < out)) out = s;
-  }
   return out;
 }
 
@@ -66,8 +62,7 @@ void write_file(const std::string& path, const std::string& text) {
 /// Writes in place, without a rename: on NFS, other nodes are sure to see changes only of a file that they opened
 /// before.
 void write_in_place(const std::string& path, const std::string& text) {
-  std::ofstream file(path);
-  file << text;
+  std::ofstream(path) << text;
 }
 
 // For the alarm that ends the process if the run folder's file system blocks this thread. It takes two alarms without
@@ -102,10 +97,10 @@ struct Watchdog::Impl {
       fs::remove_all(folder, error);
       if (!error) fs::create_directories(folder, error);
       if (!error) write_in_place(question_path(), "");
-      if (error) {
+      if (error)
         throw Error(ExitCode::file, fmt::format("{}: {}", folder, error.message()),
-                    "make the run folder writable, or switch the watchdog off (log.hang_seconds = 0 and the like)");
-      }
+                    "make the run folder writable, or turn the watchdog off (set log.hang_seconds and the other hang "
+                    "limits to 0)");
     });
     hosts = world.all_gather(log::host_name());
     poll_s = std::clamp(shortest(limits) / 8, 0.1, 5.0);
@@ -113,21 +108,11 @@ struct Watchdog::Impl {
     comm::prepare_stacks();
     watched = pthread_self();
     seen = comm::progress_count();
-    // Stop requests and alarms go to the other threads; a crash in this one must still be caught.
-    sigset_t all, before;
-    sigfillset(&all);
-    for (const int signal : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT}) sigdelset(&all, signal);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    thread = start_thread("the watchdog", [this] { loop(); });
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    thread = comm::start_watching_thread("the watchdog", [this] { loop(); });
   }
 
   ~Impl() {
-    {
-      const std::lock_guard lock(mutex);
-      stop = true;
-    }
-    changed.notify_all();
+    stop.request_stop();
     thread.join();
     comm::go_on_living();
   }
@@ -135,7 +120,8 @@ struct Watchdog::Impl {
   /// Returns false if the watchdog must end.
   bool sleep(double seconds) {
     std::unique_lock lock(mutex);
-    return !changed.wait_for(lock, std::chrono::duration<double>(seconds), [this] { return stop; });
+    changed.wait_for(lock, stop.get_token(), std::chrono::duration<double>(seconds), [] { return false; });
+    return !stop.stop_requested();
   }
 
   void loop() {
@@ -155,23 +141,15 @@ struct Watchdog::Impl {
   /// Counts silence only while this thread runs: the time in which the whole job or the node was suspended does not
   /// count.
   void listen() {
-    const auto now = comm::steady_ns(), count = static_cast<std::int64_t>(comm::progress_count());
-    const double passed = static_cast<double>(now - last_ns) * 1e-9;
-    last_ns = now;
-    silent_s = static_cast<std::uint64_t>(count) == seen ? silent_s + std::min(passed, 2 * poll_s) : 0;
-    seen = static_cast<std::uint64_t>(count);
+    const auto count = comm::progress_count();
+    silent_s = count == seen ? silent_s + std::min(seconds_since(last_ns), 2 * poll_s) : 0;
+    last_ns = comm::steady_ns();
+    seen = count;
   }
 
   double limit_s() const {
-    switch (comm::doing_now().stage) {
-      case comm::Stage::set_up:
-        return limits.set_up_s;
-      case comm::Stage::update:
-        return limits.update_s;
-      case comm::Stage::checkpoint:
-        return limits.checkpoint_s;
-    }
-    return 0;
+    const double by_stage[] = {limits.set_up_s, limits.update_s, limits.checkpoint_s};
+    return by_stage[static_cast<std::size_t>(comm::doing_now().stage)];
   }
   bool over_limit() const { return limit_s() > 0 && silent_s >= limit_s(); }
 
@@ -201,7 +179,7 @@ struct Watchdog::Impl {
     comm::go_on_living();  // no alarm while the words change
     if (limit_s() <= 0) return;
     last_words =
-        fmt::format("error: {}: no progress for over {:.0f} s{}, and the run folder does not answer either; {}\n",
+        fmt::format("error: {}: no progress for more than {:.0f} s{}, and the run folder does not respond; {}\n",
                     comm::identity(), limit_s(), comm::doing_text(), kRemedy);
     strikes = 0;
     count_at_alarm = comm::progress_count();
@@ -210,27 +188,24 @@ struct Watchdog::Impl {
   }
 
   Standing standing(const std::string& question) const {
-    Standing s;
-    s.question = question;
-    s.rank = rank;
-    s.host = log::host_name();
-    s.update = comm::told_update();
-    s.phase = comm::doing_now().phase;
-    s.reading = comm::reading_now();
-    s.silent_s = silent_s;
-    s.limit_s = limit_s();
-    for (const auto* trace : comm::traces_in_use()) {
-      Standing::Use use;
-      use.name = trace->name;
-      use.number = trace->number;
-      use.members = trace->members;
-      use.left = trace->left;
-      use.entered = trace->entered;
-      use.kind = trace->kind;
-      use.bytes = trace->bytes;
-      use.since_s = seconds_since(trace->entered_ns);
-      s.uses.push_back(std::move(use));
-    }
+    Standing s{.question = question,
+               .rank = rank,
+               .host = log::host_name(),
+               .phase = comm::doing_now().phase,
+               .reading = comm::reading_now(),
+               .update = comm::told_update(),
+               .silent_s = silent_s,
+               .limit_s = limit_s(),
+               .uses = {}};
+    for (const auto* trace : comm::traces_in_use())
+      s.uses.push_back({.name = trace->name.load(),
+                        .number = trace->number,
+                        .members = trace->members,
+                        .left = trace->left,
+                        .entered = trace->entered,
+                        .bytes = trace->bytes,
+                        .kind = trace->kind.load(),
+                        .since_s = seconds_since(trace->entered_ns)});
     return s;
   }
 
@@ -244,12 +219,13 @@ struct Watchdog::Impl {
     const auto mine = standing(question);
     write_file(answer_path(rank), to_text(mine) + ring_text());
     if (mine_hangs) comm::write_stack_of(watched, fmt::format("{}/{}.stack.txt", folder, rank));
+    const auto has_answered = [&](int r) { return answer_of(r, question).has_value(); };
+    const auto all = std::views::iota(0, static_cast<int>(hosts.size()));
     const auto began = comm::steady_ns();
-    while (seconds_since(began) < grace_s && still_asked(question) && sleep(0.25)) {
-      if (rank == 0 && all_answered(question)) break;
-    }
+    while (seconds_since(began) < grace_s && still_asked(question) && sleep(0.25))
+      if (rank == 0 && std::ranges::all_of(all, has_answered)) break;
     int speaker = 0;
-    while (speaker < rank && !answer_of(speaker, question)) ++speaker;
+    while (speaker < rank && !has_answered(speaker)) ++speaker;
     // A lower rank reports, unless it has fallen silent too.
     while (speaker != rank && seconds_since(began) < 2 * grace_s + comm::kAbort_s && still_asked(question) &&
            sleep(0.5)) {
@@ -259,18 +235,8 @@ struct Watchdog::Impl {
 
   bool still_asked(const std::string& question) const { return read_file(question_path()) == question; }
 
-  bool all_answered(const std::string& question) const {
-    for (int r = 0; r < static_cast<int>(hosts.size()); ++r) {
-      if (!answer_of(r, question)) return false;
-    }
-    return true;
-  }
-
   void conclude(const std::string& question, bool mine_hangs) {
-    {
-      const std::lock_guard lock(mutex);
-      if (stop) return;  // the run is over
-    }
+    if (stop.stop_requested()) return;  // the run is over
     std::vector<std::optional<Standing>> answers;
     for (int r = 0; r < static_cast<int>(hosts.size()); ++r) answers.push_back(answer_of(r, question));
     const auto verdict = judge(answers, hosts);
@@ -284,7 +250,7 @@ struct Watchdog::Impl {
     }
     // In one write, and from any rank: log::warn prints on rank 0 only.
     const auto line = fmt::format("warning: {}: {}: {}\n", comm::identity(),
-                                  moved ? "a hang was suspected, and the run went on meanwhile"
+                                  moved ? "this looked like a hang, but the run has made progress since"
                                         : "some ranks have waited for longer than log.hang_seconds",
                                   verdict.what);
     [[maybe_unused]] const auto written = ::write(STDERR_FILENO, line.data(), line.size());
@@ -302,8 +268,8 @@ struct Watchdog::Impl {
   std::string answered;    ///< the last question that this rank has handled
   std::string last_words;  ///< what the alarm writes
   std::mutex mutex;
-  std::condition_variable changed;
-  bool stop = false;
+  std::condition_variable_any changed;
+  std::stop_source stop;
   std::thread thread;
 };
 

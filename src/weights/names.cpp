@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "seer/weights/names.hpp"
+// The names that other libraries give to our tensors.
+#include "seer/weights/exchange.hpp"
 
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <charconv>
-#include <optional>
+#include <sstream>
 #include <string_view>
-#include <utility>
 
 #include "seer/base/error.hpp"
 
@@ -18,14 +17,9 @@ namespace {
 using Words = std::vector<std::string>;
 
 Words split(const std::string& name) {
-  Words words(1);
-  for (const char c : name) {
-    if (c == '.') {
-      words.emplace_back();
-    } else {
-      words.back() += c;
-    }
-  }
+  Words words;
+  std::istringstream in(name + ".");
+  for (std::string word; std::getline(in, word, '.');) words.push_back(word);
   return words;
 }
 
@@ -50,15 +44,14 @@ bool is_part(const std::string& word) {
   return word.starts_with("block") && at != std::string::npos && number(std::string_view(word).substr(at + 5));
 }
 
+using Renaming = std::pair<std::string_view, std::string_view>;
+
 // Names inside a block: ClassyVision's (first) and torchvision's (second).
-constexpr std::array<std::pair<std::string_view, std::string_view>, 6> kInBlock = {{
-    {"proj.weight", "proj.0.weight"},
-    {"bn.", "proj.1."},
-    {"f.se.excitation.0.", "f.se.fc1."},
-    {"f.se.excitation.2.", "f.se.fc2."},
-    {"f.c.weight", "f.c.0.weight"},
-    {"f.final_bn.", "f.c.1."},
-}};
+constexpr Renaming kInBlock[] = {
+    {"proj.weight", "proj.0.weight"},    {"bn.", "proj.1."},
+    {"f.se.excitation.0.", "f.se.fc1."}, {"f.se.excitation.2.", "f.se.fc2."},
+    {"f.c.weight", "f.c.0.weight"},      {"f.final_bn.", "f.c.1."},
+};
 
 // A row {"x.", "y."} turns "x.weight" into "y.weight"; a row without the dot stands for whole names.
 std::optional<std::string> renamed(const auto& table, const std::string& name, bool backwards = false) {
@@ -71,15 +64,15 @@ std::optional<std::string> renamed(const auto& table, const std::string& name, b
 }
 
 // Names of timm, pycls (s<stage>.b<block>., from 1) and transformers (stages.<stage>.layers.<block>., from 0).
-constexpr std::array<std::pair<std::string_view, std::string_view>, 6> kOfLibraries = {{
+constexpr Renaming kOfLibraries[] = {
     {"stem.conv.", "stem.0."},
     {"stem.bn.", "stem.1."},
     {"head.fc.", "fc."},
     {"embedder.embedder.convolution.", "stem.0."},
     {"embedder.embedder.normalization.", "stem.1."},
     {"classifier.1.", "fc."},
-}};
-constexpr std::array<std::pair<std::string_view, std::string_view>, 29> kInLibrariesBlock = {{
+};
+constexpr Renaming kInLibrariesBlock[] = {
     {"conv1.conv.", "f.a.0."},  // timm
     {"conv1.bn.", "f.a.1."},
     {"conv2.conv.", "f.b.0."},
@@ -109,7 +102,7 @@ constexpr std::array<std::pair<std::string_view, std::string_view>, 29> kInLibra
     {"layer.3.normalization.", "f.c.1."},
     {"shortcut.convolution.", "proj.0."},
     {"shortcut.normalization.", "proj.1."},
-}};
+};
 
 std::optional<std::string> library_ours(const Words& words) {
   if (auto name = renamed(kOfLibraries, join(words))) return name;
@@ -144,35 +137,25 @@ std::optional<std::string> head_ours(Words words, int stride) {
   return std::nullopt;
 }
 
-}  // namespace
-
-Naming parse_naming(const std::string& text) {
-  if (text == "auto") return Naming::automatic;
-  if (text == "torchvision") return Naming::torchvision;
-  if (text == "vissl") return Naming::vissl;
-  throw Error(ExitCode::input, fmt::format("--names {}", text), "wanted: auto, torchvision or vissl");
-}
-
-namespace {
-
-constexpr std::array<std::string_view, 15> kLeading = {
+constexpr std::string_view kLeading[] = {
     "classy_state_dict", "state_dict", "base_model", "model",   "module",  "trunk", "_feature_blocks", "backbone",
     "encoder",           "regnet",     "student",    "teacher", "network", "net",   "model_ema"};
-constexpr std::array<std::string_view, 4> kAnywhere = {"_orig_mod", "_fsdp_wrapped_module", "_fpw_module",
-                                                       "_checkpoint_wrapped_module"};
+constexpr std::string_view kAnywhere[] = {"_orig_mod", "_fsdp_wrapped_module", "_fpw_module",
+                                          "_checkpoint_wrapped_module"};
 
 bool one_of(const auto& list, const std::string& word) {
-  return std::find(list.begin(), list.end(), word) != list.end();
+  return std::ranges::find(list, word) != std::end(list);
 }
 
-// Returns the words that remain, and how many were removed before the first of them.
-std::pair<Words, std::size_t> without_wrappers(const std::string& name) {
+// Returns the words that remain, and the levels that were removed before the first of them: "", or with a dot at the
+// end.
+std::pair<Words, std::string> without_wrappers(const std::string& name) {
   Words words;
-  std::size_t leading = 0;
+  std::string leading;
   for (auto& word : split(name)) {
     const bool wrapper = one_of(kAnywhere, word) || is_part(word);
     if (wrapper || (words.empty() && one_of(kLeading, word))) {
-      if (words.empty()) ++leading;
+      if (words.empty()) leading += word + ".";
     } else {
       words.push_back(std::move(word));
     }
@@ -182,49 +165,47 @@ std::pair<Words, std::size_t> without_wrappers(const std::string& name) {
 
 }  // namespace
 
+Naming parse_naming(const std::string& text) {
+  if (text == "auto") return Naming::automatic;
+  if (text == "torchvision") return Naming::torchvision;
+  if (text == "vissl") return Naming::vissl;
+  throw Error(ExitCode::input, fmt::format("--names {}", text), "wanted: auto, torchvision or vissl");
+}
+
 std::string strip_wrappers(const std::string& name) {
   const auto [words, leading] = without_wrappers(name);
   return words.empty() ? name : join(words);
 }
 
 std::string wrapper_prefix(const std::string& name) {
-  const auto [rest, leading] = without_wrappers(name);
-  if (leading == 0 || rest.empty()) return "";
-  const auto words = split(name);
-  return join(Words(words.begin(), words.begin() + static_cast<std::ptrdiff_t>(leading))) + ".";
+  const auto [words, leading] = without_wrappers(name);
+  return words.empty() ? "" : leading;
 }
 
 int projection_head_stride(const std::vector<std::string>& names) {
   // Position 1 is a BatchNorm, or else a ReLU, which has no tensors.
-  for (const auto& name : names) {
-    if (strip_wrappers(name).find("projection_head.1.") != std::string::npos) return 3;
-  }
-  return 2;
+  const auto normed = [](const std::string& name) {
+    return strip_wrappers(name).find("projection_head.1.") != std::string::npos;
+  };
+  return std::ranges::any_of(names, normed) ? 3 : 2;
 }
 
 std::string our_name(const std::string& foreign, Naming naming, int head_stride) {
   const auto name = strip_wrappers(foreign);
   if (naming == Naming::torchvision) return name;
-  auto words = split(name);
+  const auto words = split(name);
   if (auto head = head_ours(words, head_stride)) return *head;
-  if (auto library = library_ours(words)) return *library;
-  if (starts(words, {"conv1", "stem"}) || starts(words, {"stem", "stem"})) {
-    words.erase(words.begin());
-    return join(words);
-  }
+  if (auto library = library_ours(words); library && naming == Naming::automatic) return *library;
+  if (starts(words, {"conv1", "stem"}) || starts(words, {"stem", "stem"}))
+    return join(Words(words.begin() + 1, words.end()));
   // res<s+1>.block<s>-<i>.rest (VISSL) or trunk_output.block<s>.block<s>-<i>.rest (ClassyVision, torchvision)
-  std::size_t at = 0;
-  if (words.size() > 2 && words[0].starts_with("res") && number(std::string_view(words[0]).substr(3))) {
-    at = 1;
-  } else if (words.size() > 3 && words[0] == "trunk_output") {
-    at = 2;
-  } else {
-    return name;
-  }
-  const auto& block = words[at];
+  std::ptrdiff_t at = 0;
+  if (words.size() > 2 && words[0].starts_with("res") && number(std::string_view(words[0]).substr(3))) at = 1;
+  if (words.size() > 3 && words[0] == "trunk_output") at = 2;
+  const auto& block = words[static_cast<std::size_t>(at)];
   const auto dash = block.find('-');
-  if (!block.starts_with("block") || dash == std::string::npos) return name;
-  const auto rest = join(Words(words.begin() + static_cast<std::ptrdiff_t>(at) + 1, words.end()));
+  if (at == 0 || !block.starts_with("block") || dash == std::string::npos) return name;
+  const auto rest = join(Words(words.begin() + at + 1, words.end()));
   return fmt::format("trunk_output.{}.{}.{}", block.substr(0, dash), block, renamed(kInBlock, rest).value_or(rest));
 }
 

@@ -1,28 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "seer/weights/safetensors.hpp"
+#include "seer/weights/exchange.hpp"
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <bit>
-#include <cerrno>
-#include <cstring>
 #include <filesystem>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
 
 #include "seer/base/error.hpp"
-#include "seer/checkpoint/folders.hpp"
+#include "seer/base/half.hpp"
+#include "seer/checkpoint/manifest.hpp"
 #include "seer/checkpoint/raw.hpp"
 
 namespace seer::weights {
 namespace {
 
 using nlohmann::json;
-namespace fs = std::filesystem;
 
 constexpr std::uint64_t kMaxHeaderBytes = 100'000'000;  // as in the safetensors library
 
@@ -46,69 +41,44 @@ std::uint64_t tensor_bytes(const std::string& path, const std::string& name, con
   std::uint64_t bytes = *size;
   for (const auto extent : entry.shape) {
     const auto n = static_cast<std::uint64_t>(extent);
-    if (extent < 0 || (n > 0 && bytes > std::numeric_limits<std::uint64_t>::max() / 2 / n)) {
+    if (extent < 0 || (n > 0 && bytes > std::numeric_limits<std::uint64_t>::max() / 2 / n))
       fail(path, fmt::format("tensor {} declares an impossible shape", name));
-    }
     bytes *= n;
   }
   return bytes;
 }
 
-float from_half(std::uint16_t h) {
-  const std::uint32_t sign = static_cast<std::uint32_t>(h >> 15) << 31;
-  const std::uint32_t exponent = (h >> 10) & 31, mantissa = h & 1023;
-  if (exponent == 31) return std::bit_cast<float>(sign | 0x7F800000u | (mantissa << 13));
-  if (exponent == 0) {
-    const float tiny = static_cast<float>(mantissa) * 0x1p-24f;
-    return sign != 0 ? -tiny : tiny;
-  }
-  return std::bit_cast<float>(sign | ((exponent + 112) << 23) | (mantissa << 13));
-}
-
-template <class Stored, class Convert>
-void convert(const checkpoint::RawFile& file, std::uint64_t offset, std::vector<float>& out, Convert to_float) {
+/// Reads values of another type.
+template <class Stored>
+void convert(const checkpoint::RawFile& file, std::uint64_t offset, std::vector<float>& out) {
   constexpr std::size_t kAtOnce = std::size_t{1} << 20;
   std::vector<Stored> buffer(std::min(out.size(), kAtOnce));
   for (std::size_t done = 0; done < out.size(); done += kAtOnce) {
     const auto n = std::min(kAtOnce, out.size() - done);
     file.read(offset + done * sizeof(Stored), buffer.data(), n * sizeof(Stored));
-    for (std::size_t i = 0; i < n; ++i) out[done + i] = to_float(buffer[i]);
-  }
-}
-
-void write_all(int fd, const std::string& path, const void* data, std::size_t bytes) {
-  const auto* at = static_cast<const char*>(data);
-  while (bytes > 0) {
-    const auto n = write(fd, at, std::min<std::size_t>(bytes, std::size_t{1} << 30));
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) fail(path, fmt::format("writing: {}", std::strerror(errno)));
-    at += n;
-    bytes -= static_cast<std::size_t>(n);
+    for (std::size_t i = 0; i < n; ++i) out[done + i] = static_cast<float>(buffer[i]);
   }
 }
 
 std::uint64_t item_bytes(const SafetensorsItem& item) {
   if (item.values == nullptr) return sizeof item.integer;
-  std::uint64_t bytes = sizeof(float);
-  for (const auto extent : item.shape) bytes *= static_cast<std::uint64_t>(extent);
-  return bytes;
+  return static_cast<std::uint64_t>(checkpoint::elements_of(item.shape)) * sizeof(float);
 }
 
 }  // namespace
 
 SafetensorsFile::SafetensorsFile(const std::string& path) : path_(path) {
   std::error_code ec;
-  const std::uint64_t file_bytes = fs::file_size(path, ec);
+  const std::uint64_t file_bytes = std::filesystem::file_size(path, ec);
   if (ec) fail(path, ec.message());
   const checkpoint::RawFile file(path);
   std::uint64_t header_bytes = 0;
   if (file_bytes < sizeof header_bytes) fail(path, fmt::format("{} bytes are no safetensors file", file_bytes));
   file.read(0, &header_bytes, sizeof header_bytes);
-  if (header_bytes > kMaxHeaderBytes || header_bytes > file_bytes - sizeof header_bytes) {
+  if (header_bytes > kMaxHeaderBytes || header_bytes > file_bytes - sizeof header_bytes)
     fail(path,
          fmt::format("its first 8 bytes declare a header of {} bytes, the file has {}: no safetensors file, or cut",
                      header_bytes, file_bytes));
-  }
   std::string text(header_bytes, '\0');
   file.read(sizeof header_bytes, text.data(), header_bytes);
   data_offset_ = sizeof header_bytes + header_bytes;
@@ -122,18 +92,15 @@ SafetensorsFile::SafetensorsFile(const std::string& path) : path_(path) {
     const auto header = json::parse(text, shallow);
     for (const auto& [name, value] : header.get_ref<const json::object_t&>()) {
       if (name == "__metadata__") {
-        for (const auto& [key, item] : value.items()) {
+        for (const auto& [key, item] : value.items())
           if (item.is_string()) metadata_[key] = item.get<std::string>();
-        }
         continue;
       }
       Entry entry{value.at("dtype"), value.at("shape"), value.at("data_offsets").at(0), value.at("data_offsets").at(1)};
-      if (entry.begin > entry.end || entry.end > data_bytes) {
+      if (entry.begin > entry.end || entry.end > data_bytes)
         fail(path, fmt::format("tensor {} lies at bytes {} to {} of {}", name, entry.begin, entry.end, data_bytes));
-      }
-      if (const auto wanted = tensor_bytes(path, name, entry); wanted != entry.end - entry.begin) {
+      if (const auto wanted = tensor_bytes(path, name, entry); wanted != entry.end - entry.begin)
         fail(path, fmt::format("tensor {} needs {} bytes and has {}", name, wanted, entry.end - entry.begin));
-      }
       entries_.emplace(name, std::move(entry));
     }
   } catch (const json::exception& e) {
@@ -142,8 +109,7 @@ SafetensorsFile::SafetensorsFile(const std::string& path) : path_(path) {
   // The format requires that tensors fill the data without gaps or overlaps (so that nothing can hide in it).
   std::vector<const Entry*> order;
   for (const auto& [name, entry] : entries_) order.push_back(&entry);
-  std::sort(order.begin(), order.end(),
-            [](const Entry* a, const Entry* b) { return std::pair(a->begin, a->end) < std::pair(b->begin, b->end); });
+  std::ranges::sort(order, {}, [](const Entry* entry) { return std::pair(entry->begin, entry->end); });
   std::uint64_t at = 0;
   for (const auto* entry : order) {
     if (entry->begin != at) fail(path, fmt::format("its tensors overlap or leave a gap at byte {} of the data", at));
@@ -151,12 +117,6 @@ SafetensorsFile::SafetensorsFile(const std::string& path) : path_(path) {
   }
   if (at != data_bytes)
     fail(path, fmt::format("its tensors end at byte {} of the data, the data at {}", at, data_bytes));
-}
-
-std::vector<std::string> SafetensorsFile::names() const {
-  std::vector<std::string> out;
-  for (const auto& [name, entry] : entries_) out.push_back(name);
-  return out;
 }
 
 HostTensor SafetensorsFile::read(const std::string& name) const {
@@ -167,18 +127,16 @@ HostTensor SafetensorsFile::read(const std::string& name) const {
   HostTensor out{entry.shape, std::vector<float>((entry.end - entry.begin) / type_bytes)};
   const checkpoint::RawFile file(path_);
   const auto offset = data_offset_ + entry.begin;
-  if (entry.type == "F32") {
+  if (entry.type == "F32")
     file.read(offset, out.values.data(), out.values.size() * sizeof(float));
-  } else if (entry.type == "F64") {
-    convert<double>(file, offset, out.values, [](double v) { return static_cast<float>(v); });
-  } else if (entry.type == "F16") {
-    convert<std::uint16_t>(file, offset, out.values, from_half);
-  } else if (entry.type == "BF16") {
-    convert<std::uint16_t>(file, offset, out.values,
-                           [](std::uint16_t v) { return std::bit_cast<float>(std::uint32_t{v} << 16); });
-  } else {
+  else if (entry.type == "F64")
+    convert<double>(file, offset, out.values);
+  else if (entry.type == "F16")
+    convert<Float16>(file, offset, out.values);
+  else if (entry.type == "BF16")
+    convert<BFloat16>(file, offset, out.values);
+  else
     fail(path_, fmt::format("tensor {} is of type {}, wanted F32, F16, BF16 or F64", name, entry.type));
-  }
   return out;
 }
 
@@ -195,25 +153,18 @@ void write_safetensors(const std::string& path, const std::map<std::string, Safe
   }
   std::string text = header.dump(-1, ' ', false, json::error_handler_t::replace);  // paths need not be UTF-8
   text.resize((text.size() + 7) / 8 * 8, ' ');                                     // data aligned to 8 bytes
-  const std::string temporary = path + ".tmp";
-  const int fd = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-  if (fd < 0) fail(temporary, std::strerror(errno));
-  try {
+  checkpoint::replace_file(path, [&](const std::string& temporary) {
+    const checkpoint::RawFile file(temporary, checkpoint::RawFile::Access::create);
     const std::uint64_t header_bytes = text.size();
-    write_all(fd, temporary, &header_bytes, sizeof header_bytes);
-    write_all(fd, temporary, text.data(), text.size());
+    file.write(0, &header_bytes, sizeof header_bytes);
+    file.write(sizeof header_bytes, text.data(), text.size());
+    at = sizeof header_bytes + header_bytes;
     for (const auto& [name, item] : items) {
-      write_all(fd, temporary, item.values == nullptr ? static_cast<const void*>(&item.integer) : item.values,
-                item_bytes(item));
+      const auto* values = item.values == nullptr ? static_cast<const void*>(&item.integer) : item.values;
+      file.write(at, values, item_bytes(item));
+      at += item_bytes(item);
     }
-    if (fsync(fd) != 0) fail(temporary, fmt::format("fsync: {}", std::strerror(errno)));
-  } catch (const Error&) {
-    close(fd);
-    unlink(temporary.c_str());
-    throw;
-  }
-  close(fd);
-  checkpoint::rename_durably(temporary, path);
+  });
 }
 
 }  // namespace seer::weights

@@ -4,20 +4,24 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 #include <filesystem>
+#include <ranges>
+#include <set>
+#include <sstream>
 
-#include "container.hpp"
 #include "seer/base/build_info.hpp"
 #include "seer/base/error.hpp"
 #include "seer/checkpoint/checkpoint.hpp"
-#include "seer/checkpoint/folders.hpp"
+#include "seer/checkpoint/manifest.hpp"
+#include "seer/checkpoint/raw.hpp"
 #include "seer/h5/file.hpp"
 #include "seer/nn/model.hpp"
+#include "seer/weights/exchange.hpp"
 
 namespace seer::weights {
 namespace {
 
+using checkpoint::shape_text;
 using h5::Dims;
 using h5::File;
 using h5::Type;
@@ -28,22 +32,12 @@ const std::string kWeights = "seer-weights", kCheckpoint = "seer-checkpoint";
 
 constexpr std::size_t kMaxAttribute_bytes = 60'000;  // HDF5 stores no larger attributes in an object's header
 
-std::string shape_text(const std::vector<std::int64_t>& shape) {
-  return fmt::format("[{}]", fmt::join(shape, ", "));
-}
-
 std::vector<std::int64_t> parse_dims(const std::string& text, const std::string& path) {
   std::vector<std::int64_t> dims;
-  const char *at = text.data(), *end = text.data() + text.size();
-  while (at < end) {
-    std::int64_t value = 0;
-    const auto [stop, error] = std::from_chars(at, end, value);
-    if (error != std::errc() || value < 1 || (stop < end && *stop != ' ')) {
-      throw Error(ExitCode::file, fmt::format("{}: attribute head_dims is \"{}\"", path, text), "wanted: \"512 256\"");
-    }
-    dims.push_back(value);
-    at = stop < end ? stop + 1 : stop;
-  }
+  std::istringstream in(text);
+  for (std::int64_t value = 0; in >> value && value > 0;) dims.push_back(value);
+  if (!in.eof() || !in.fail())
+    throw Error(ExitCode::file, fmt::format("{}: attribute head_dims is \"{}\"", path, text), "wanted: \"512 256\"");
   return dims;
 }
 
@@ -51,32 +45,27 @@ void write_architecture(File& file, const Weights& w) {
   file.set("/", "format", kWeights);
   file.set("/", "version", std::int64_t{1});
   file.set("/", "build", build_info());
-  config::visit_architecture(w.model, w.head, [&](const char* name, const auto& value) {
-    using Value = std::decay_t<decltype(value)>;
-    if constexpr (std::is_same_v<Value, bool>) {
+  config::visit_architecture(w.model, w.head, [&]<class Value>(const char* name, const Value& value) {
+    if constexpr (std::is_same_v<Value, bool>)
       file.set("/", name, static_cast<std::int64_t>(value));
-    } else if constexpr (std::is_same_v<Value, std::vector<std::int64_t>>) {
+    else if constexpr (std::is_same_v<Value, std::vector<std::int64_t>>)
       file.set("/", name, fmt::format("{}", fmt::join(value, " ")));
-    } else {
+    else
       file.set("/", name, value);
-    }
   });
-  for (const auto* key : kAbout) {
-    const auto found = w.about.find(key);
-    if (found != w.about.end() && found->second.size() <= kMaxAttribute_bytes) file.set("/", key, found->second);
-  }
+  for (const auto* key : kAbout)
+    if (const auto found = w.about.find(key); found != w.about.end() && found->second.size() <= kMaxAttribute_bytes)
+      file.set("/", key, found->second);
 }
 
 Weights architecture_of(const File& file) {
   const auto& path = file.path();
   const auto format = file.has("/", "format") ? file.get_string("/", "format") : "none";
-  if (format != kWeights && format != kCheckpoint) {
+  if (format != kWeights && format != kCheckpoint)
     throw Error(ExitCode::file,
                 fmt::format("{}: format is \"{}\", wanted \"{}\" or \"{}\"", path, format, kWeights, kCheckpoint));
-  }
-  if (const auto version = file.get_int("/", "version"); version != 1) {
+  if (const auto version = file.get_int("/", "version"); version != 1)
     throw Error(ExitCode::file, fmt::format("{}: version is {}, wanted 1", path, version));
-  }
   Weights w;
   if (format == kCheckpoint) {
     const auto config = config::parse_resolved(file.get_string("/", "config"), path);
@@ -96,22 +85,20 @@ Weights architecture_of(const File& file) {
   } else {
     config::visit_architecture(w.model, w.head, [&]<class Value>(const std::string& name, Value& value) {
       if (!file.has("/", name)) return;  // a file of an earlier version
-      if constexpr (std::is_same_v<Value, std::string>) {
+      if constexpr (std::is_same_v<Value, std::string>)
         value = file.get_string("/", name);
-      } else if constexpr (std::is_same_v<Value, double>) {
+      else if constexpr (std::is_same_v<Value, double>)
         value = file.get_double("/", name);
-      } else if constexpr (std::is_same_v<Value, bool>) {
+      else if constexpr (std::is_same_v<Value, bool>)
         value = file.get_int("/", name) != 0;
-      } else if constexpr (std::is_same_v<Value, std::int64_t>) {
+      else if constexpr (std::is_same_v<Value, std::int64_t>)
         value = file.get_int("/", name);
-      } else {
+      else
         value = parse_dims(file.get_string("/", name), path);
-      }
     });
     require_known(w.model, path);
-    for (const auto* key : kAbout) {
+    for (const auto* key : kAbout)
       if (file.has("/", key)) w.about[key] = file.get_string("/", key);
-    }
   }
   w.model.init_from.clear();
   return w;
@@ -132,10 +119,8 @@ Tensors read_group(const File& file, const std::string& group) {
   if (!file.exists(group)) return out;
   for (const auto& name : file.list(group)) {
     const auto object = group + "/" + name;
-    HostTensor tensor;
-    for (const auto n : file.describe(object).dims) tensor.shape.push_back(static_cast<std::int64_t>(n));
-    tensor.values = file.read_all<float>(object, Type::f32);
-    out.emplace(name, std::move(tensor));
+    const auto dims = file.describe(object).dims;
+    out[name] = {{dims.begin(), dims.end()}, file.read_all<float>(object, Type::f32)};
   }
   return out;
 }
@@ -149,27 +134,18 @@ nn::Model model_of(const config::Model& model, config::Head head) {
 /// A checkpoint also holds the heads that only its method's training needs, such as a predictor. Removes them.
 void drop_other_heads(Weights& weights) {
   const auto model = model_of(weights.model, weights.head);
-  const auto keep = [](Tensors& tensors, const nn::ParameterTable& table) {
-    std::erase_if(tensors, [&](const auto& tensor) {
-      return std::ranges::none_of(table.entries(), [&](const auto& entry) { return entry.name == tensor.first; });
+  for (const auto& [tensors, table] :
+       {std::pair(&weights.parameters, &model.parameters()), std::pair(&weights.buffers, &model.buffers())}) {
+    std::erase_if(*tensors, [&entries = table->entries()](const auto& tensor) {
+      return std::ranges::find(entries, tensor.first, &nn::Parameter::name) == entries.end();
     });
-  };
-  keep(weights.parameters, model.parameters());
-  keep(weights.buffers, model.buffers());
-}
-
-// Path of the HDF5 file; `path` may be a checkpoint folder.
-std::string file_of(const std::string& path) {
-  std::error_code ec;
-  return fs::is_directory(path, ec) ? (fs::path(path) / "state.h5").string() : path;
+  }
 }
 
 // "a, b, c and 4 more"
 std::string few(const std::vector<std::string>& names) {
   constexpr std::size_t kShown = 8;
-  const auto shown = std::vector<std::string>(
-      names.begin(), names.begin() + static_cast<std::ptrdiff_t>(std::min(names.size(), kShown)));
-  auto text = fmt::format("{}", fmt::join(shown, ", "));
+  auto text = fmt::format("{}", fmt::join(names | std::views::take(kShown), ", "));
   if (names.size() > kShown) text += fmt::format(" and {} more", names.size() - kShown);
   return text;
 }
@@ -184,19 +160,16 @@ void infer_head(const Shapes& shapes, const std::string& path, config::Head& hea
     const auto layer = shapes.find(fmt::format("head.{}.weight", i));
     if (layer == shapes.end()) break;
     const auto& shape = layer->second;
-    if (shape.size() != 2 || (i > 0 && shape[1] != head.dims.back())) {
-      throw Error(ExitCode::file,
-                  fmt::format("{}: {} has shape [{}], wanted [any, {}]", path, layer->first, fmt::join(shape, ", "),
-                              i > 0 ? std::to_string(head.dims.back()) : "any"));
-    }
+    if (shape.size() != 2 || (i > 0 && shape[1] != head.dims.back()))
+      throw Error(ExitCode::file, fmt::format("{}: {} has shape {}, wanted [any, {}]", path, layer->first,
+                                              shape_text(shape), i > 0 ? std::to_string(head.dims.back()) : "any"));
     if (i == 0) head.dims.push_back(shape[1]);
     head.dims.push_back(shape[0]);
     head.batchnorm = head.batchnorm || shapes.contains(fmt::format("head.{}.norm.weight", i));
   }
   const auto prototypes = shapes.find("prototypes.weight");
-  if (prototypes != shapes.end() && !head.dims.empty() && prototypes->second.size() == 2) {
+  if (prototypes != shapes.end() && !head.dims.empty() && prototypes->second.size() == 2)
     head.prototypes = prototypes->second[0];
-  }
 }
 
 void require_known(const config::Model& model, const std::string& path) {
@@ -209,74 +182,56 @@ void require_known(const config::Model& model, const std::string& path) {
 
 std::string compare_with_architecture(const Shapes& shapes, const config::Model& model, const config::Head& head) {
   const auto wanted = model_of(model, head);
-  std::string mismatch;
-  std::vector<std::string> missing, unexpected;
-  std::map<std::string, bool> known;
+  std::vector<std::string> problems, missing, unexpected;
+  std::set<std::string> known;
   for (const auto* table : {&wanted.parameters(), &wanted.buffers()}) {
     for (const auto& entry : table->entries()) {
-      known[entry.name] = true;
+      known.insert(entry.name);
       const auto found = shapes.find(entry.name);
       if (found == shapes.end()) {
         if (entry.elems > 0) missing.push_back(entry.name);
-      } else if (found->second != entry.shape && mismatch.empty()) {
-        mismatch =
-            fmt::format("{} has shape {}, wanted {}", entry.name, shape_text(found->second), shape_text(entry.shape));
+      } else if (found->second != entry.shape && problems.empty()) {
+        problems.push_back(
+            fmt::format("{} has shape {}, wanted {}", entry.name, shape_text(found->second), shape_text(entry.shape)));
       }
     }
   }
-  for (const auto& [name, shape] : shapes) {
+  for (const auto& [name, shape] : shapes)
     if (!known.contains(name)) unexpected.push_back(name);
-  }
-  std::vector<std::string> problems;
-  if (!mismatch.empty()) problems.push_back(mismatch);
   if (!missing.empty()) problems.push_back(fmt::format("{} missing: {}", missing.size(), few(missing)));
   if (!unexpected.empty()) problems.push_back(fmt::format("{} unexpected: {}", unexpected.size(), few(unexpected)));
   return fmt::format("{}", fmt::join(problems, "; "));
 }
 
-Weights read_architecture(const std::string& path) {
-  require_weights(path);
-  return architecture_of(File::open(file_of(path)));
-}
-
 Weights read_weights(const std::string& path) {
   require_weights(path);
   std::error_code ec;
-  if (fs::is_directory(path, ec)) {
-    if (const auto problem = checkpoint::verify(path); !problem.empty()) throw Error(ExitCode::file, problem);
-  }
-  const auto file = File::open(file_of(path));
+  const bool is_checkpoint = fs::is_directory(path, ec);
+  if (const auto problem = is_checkpoint ? checkpoint::verify(path) : ""; !problem.empty())
+    throw Error(ExitCode::file, problem);
+  const auto file = File::open(is_checkpoint ? (fs::path(path) / "state.h5").string() : path);
   auto weights = architecture_of(file);
   weights.parameters = read_group(file, "/model");
   weights.buffers = read_group(file, "/buffers");
   weights.classifier = read_group(file, "/classifier");
   if (file.get_string("/", "format") == kCheckpoint) drop_other_heads(weights);
   Shapes shapes;
-  for (const auto* tensors : {&weights.parameters, &weights.buffers}) {
+  for (const auto* tensors : {&weights.parameters, &weights.buffers})
     for (const auto& [name, tensor] : *tensors) shapes[name] = tensor.shape;
-  }
-  if (const auto problem = compare_with_architecture(shapes, weights.model, weights.head); !problem.empty()) {
+  if (const auto problem = compare_with_architecture(shapes, weights.model, weights.head); !problem.empty())
     throw Error(ExitCode::file, fmt::format("{}: the tensors are not those of its architecture: {}", path, problem));
-  }
   return weights;
 }
 
 void write_weights(const std::string& path, const Weights& weights) {
-  const std::string temporary = path + ".tmp";
-  try {
+  checkpoint::replace_file(path, [&](const std::string& temporary) {
     auto file = File::create(temporary);
     write_architecture(file, weights);
     write_group(file, "/model", weights.parameters);
     write_group(file, "/buffers", weights.buffers);
     write_group(file, "/classifier", weights.classifier);
     file.close();
-    checkpoint::sync_path(temporary);
-    checkpoint::rename_durably(temporary, path);
-  } catch (...) {
-    std::error_code ec;
-    fs::remove(temporary, ec);
-    throw;
-  }
+  });
 }
 
 }  // namespace seer::weights

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What comments, messages and pages cite is in the repository: each "method.md 3.2" is a heading of docs/method.md, and
-// each docs/PAGE.md is there.
+// Citations in comments, messages and pages are correct: each "method.md 3.2" is a heading of docs/method.md, and each
+// docs/PAGE.md exists.
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -36,7 +36,7 @@ std::set<std::string> sections() {
   return {found.begin(), found.end()};
 }
 
-/// All that a text cites and that is not there. Pages are named from the root, or, in a page, from beside it.
+/// The wrong citations of a text. Pages are named by their path from the root, or, in a page, from its own folder.
 std::vector<std::string> dangling(const std::string& text, const std::set<std::string>& method) {
   static const std::regex sections_cited("method\\.md ((?:[0-9]+(?:\\.[0-9]+)?(?:, | and )?)+)");
   static const std::regex number("([0-9]+(?:\\.[0-9]+)?)"), page("\\b(docs/[a-z_]+\\.md)"),

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A disk that is full for this rank's writes into unfinished checkpoints: to be included by one file of an executable.
+// Makes this rank's writes into unfinished checkpoints fail, as on a full disk. Only one file of an executable may
+// include this.
 #pragma once
 
 #include <sys/syscall.h>
@@ -11,7 +12,7 @@
 
 namespace seer::test {
 
-/// This many calls from now on one write fails; negative: all do; 0: none. Threads that write look at it too.
+/// n > 0: the n-th write from now fails; negative: all writes fail; 0: none. Read by all threads that write.
 inline std::atomic<int> failing_write = 0;
 
 inline bool fails_now(int fd) {
@@ -28,7 +29,7 @@ inline bool fails_now(int fd) {
 
 }  // namespace seer::test
 
-// What stands in the executable comes before the C library's.
+// The linker prefers a function of the executable to that of the C library.
 extern "C" ssize_t pwrite(int fd, const void* data, size_t bytes, off_t offset) {
   if (seer::test::fails_now(fd)) {
     errno = ENOSPC;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A folder that all ranks of a test share, and what is put into checkpoints there.
+// A folder that all ranks of a test share, and contents for checkpoints.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -43,8 +43,7 @@ class Scratch {
   std::string path_;
 };
 
-/// Tensors of odd sizes with known values; a rank's part is a stretch of their concatenation, so that tensors are cut
-/// across ranks wherever the cuts fall.
+/// Tensors of odd sizes with known values. A rank holds a range of their concatenation, so ranks share tensors.
 class Tensors {
  public:
   explicit Tensors(std::uint64_t seed) {

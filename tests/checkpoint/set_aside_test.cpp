@@ -13,10 +13,10 @@
 #include "seer/checkpoint/checkpoint.hpp"
 
 namespace {
-std::string failing_target;  ///< no rename to a path that ends so; "": all work
+std::string failing_target;  ///< renames to a path with this ending fail; "": none
 }
 
-// What stands in the executable comes before the C library's.
+// The linker prefers a function of the executable to that of the C library.
 extern "C" int rename(const char* from, const char* to) noexcept {
   if (!failing_target.empty() && std::string(to).ends_with(failing_target)) {
     errno = EXDEV;
@@ -30,7 +30,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// A run folder with checkpoints of 10 and 20 updates, as far as their names go.
+/// A run folder with checkpoints of 10 and 20 updates, of which only the names are right.
 class SetAside : public testing::Test {
  protected:
   SetAside() {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The order between two device queues, on queues that are only reckoned: what waits for what, what is counted when, and
-// that events go round instead of piling up.
+// The order between two device queues, on simulated queues: what waits for what, when times are counted, and that
+// events are reused.
 #include "../../src/comm/event_order.hpp"
 
 #include <gtest/gtest.h>
@@ -13,7 +13,7 @@
 namespace seer::comm {
 namespace {
 
-/// Two queues as clocks: work put into one moves it on. `now_ms` is how far the device has come.
+/// Two simulated queues. Each is a clock, which work moves forward. `now_ms`: the device has done all work up to here.
 struct Reckoned {
   double lane_ms[2] = {0, 0};
   double now_ms = 0;
@@ -42,10 +42,9 @@ class ReckonedEvents : public EventSource {
   }
   bool reached(Event event) override { return machine_.events.at(event) <= machine_.now_ms; }
   double ms(Event from, Event to) override {
-    EXPECT_TRUE(reached(from) && reached(to)) << "the times of events that are not reached are not known";
+    EXPECT_TRUE(reached(from) && reached(to)) << "only reached events have times";
     return machine_.events.at(to) - machine_.events.at(from);
   }
-  device::Queue aside() const override { return {}; }
   void finish() override { machine_.finished = true; }
 
  private:
@@ -66,7 +65,7 @@ TEST(EventOrder, AJobBeginsAfterWhatComputeHeldAndComputeWaitsForIt) {
   order.wait(ticket);
   EXPECT_EQ(machine.lane_ms[0], 15) << "stands still from 12 to 15";
   EXPECT_EQ(machine.calls, " rc ha ra ra rc hc rc");
-  EXPECT_EQ(order.take_busy_ms(), 0) << "the device has not come so far";
+  EXPECT_EQ(order.take_busy_ms(), 0) << "the device has not done it yet";
   machine.now_ms = 20;
   EXPECT_EQ(order.take_busy_ms(), 5);
   EXPECT_EQ(order.take_stalled_ms(), 3);
@@ -85,7 +84,7 @@ TEST(EventOrder, WaitsForNothingThatIsDoneOrAlreadyWaitedFor) {
   order.wait(first);
   order.wait(second);
   order.wait(0);
-  EXPECT_EQ(machine.calls, "") << "compute waits for both by now";
+  EXPECT_EQ(machine.calls, "") << "compute already waits for both";
   machine.now_ms = 15;
   EXPECT_TRUE(order.done(third));
   order.wait(third);
@@ -128,7 +127,7 @@ TEST(EventOrder, AnErrorReachesWhoeverWaitsAndStopsWhatComesAfter) {
     EXPECT_THROW(order.wait_all(), std::runtime_error);
   }
   EXPECT_FALSE(ran);
-  EXPECT_FALSE(machine.finished) << "nobody knows whether that queue will ever be empty";
+  EXPECT_FALSE(machine.finished) << "that queue may never become empty";
   EXPECT_EQ(machine.made, machine.dropped);
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Environments as launchers make them, for a process that MPI says is alone.
+// Environment variables as launchers set them, for a process that is alone according to MPI.
 #include "seer/comm/launcher.hpp"
 
 #include <gtest/gtest.h>

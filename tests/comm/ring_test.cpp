@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Collectives of a device are under way several at once, and another thread tells that they have ended.
-#include "seer/comm/ring.hpp"
+// On a device, several collectives run at the same time, and another thread reports that they have ended.
+#include "seer/comm/progress.hpp"
 
 #include <gtest/gtest.h>
 
@@ -34,7 +34,7 @@ TEST(Ring, WhatIsToldLateTakesNothingBack) {
   EXPECT_EQ(trace->left - before, 2);
   close_mark(on_device);
   EXPECT_EQ(trace->left - before, 2);
-  close_mark({});  // of a communicator that records nothing
+  close_mark({});  // a communicator that records nothing
   release(trace);
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The ways of a block through staging memory: as a device takes them, in two strided copies a round, they are those of
-// MPI, part by part; and what a reduce-scatter of equal counts makes of the padded rows is the sum in the own part.
+// How a block passes through staging memory: the two strided copies per round of a device must move the same elements
+// as MPI's copies, part by part. A reduce-scatter of the padded rows, with equal counts, must leave the sum in each
+// rank's own part.
 #include "../../src/comm/rounds.hpp"
 
 #include <gtest/gtest.h>
@@ -26,7 +27,7 @@ void for_all(const Check& check) {
   }
 }
 
-/// What a strided copy does, with indices for addresses.
+/// Does what a strided copy does, with indices instead of addresses.
 template <class Move>
 void each_of(const Rounds::Rows& rows, std::int64_t width, const Move& move) {
   for (std::int64_t r = 0; r < rows.rows; ++r) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "seer/config/compare.hpp"
+#include "seer/config/config.hpp"
 
 #include <gtest/gtest.h>
 
@@ -75,7 +75,7 @@ TEST(Compare, ConfigurationsOfOtherVersionsAreComparedAsFarAsBothKnow) {
     text.erase(at, line.size());
   };
   drop("epsilon = 0.03\n");
-  drop("temperature = 0.1\n");  // not known, and still as it was
+  drop("temperature = 0.1\n");  // the stored version does not know it, and it has its default
   text += "\n[later]\nnovelty = 3\n";
   const auto found = compare(text, now);
   EXPECT_TRUE(found.differences.empty());

@@ -13,7 +13,7 @@
 namespace seer::config {
 namespace {
 
-/// The message of what must be refused, without the trailing place in the source.
+/// The error message of a configuration that must be refused, without the place in the source.
 std::string refusal(const std::string& text, const std::vector<std::string>& overrides = {}) {
   try {
     parse(text, "run.toml", overrides);
@@ -121,8 +121,13 @@ TEST(Config, ATableOfCropsOverridesTheAugmentation) {
 
   expect_contains(refusal("[[crops]]\n[crops.augment]\nblurr = 1\n"),
                   "run.toml:3: crops.0.augment.blurr: found an unknown key");
-  expect_contains(refusal("[[crops]]\n[crops.augment]\nmean = [0, 0, 0]\n"),
-                  "allowed the keys of [augment] but mean and std");
+  EXPECT_EQ(
+      refusal("[[crops]]\n[crops.augment]\nmean = [0, 0, 0]\n"),
+      "run.toml:3: crops.0.augment.mean: found a key that is the same for all crops, allowed the keys of [augment] "
+      "but mean and std");
+  expect_contains(refusal("[[crops]]\n[crops.augment]\nblurr_radius = 1\n"), "did you mean \"blur_radius\"?");
+  expect_contains(refusal("", {"crops.1.augment.std=[1,1,1]"}),
+                  "--set crops.1.augment.std: found a key that is the same for all crops");
   expect_contains(refusal("[[crops]]\naugment.hue = 0.6\n"),
                   "run.toml:2: crops.0.augment.hue: found 0.6, allowed a number from 0 to 0.5");
 }
@@ -198,11 +203,19 @@ TEST(Config, AnIntervalMayBeAWord) {
 
 TEST(Config, ValuesMustFitEachOther) {
   EXPECT_EQ(refusal("[[crops]]\ncount = 2\n[swav]\ncrops_for_assign = [0, 2]\n"),
-            "run.toml:4: swav.crops_for_assign: found crop 2, allowed integers from 0 to 1: [[crops]] make 2 in all");
+            "run.toml:4: swav.crops_for_assign: found crop 2, allowed integers from 0 to 1: [[crops]] define 2 crops");
   EXPECT_EQ(refusal("[swav]\ncrops_for_assign = [1, 1]\n"),
             "run.toml:2: swav.crops_for_assign: found crop 1 twice, allowed each once");
   expect_contains(refusal("[[crops]]\ncount = 1\n[swav]\ncrops_for_assign = [0]\n"),
                   "run.toml:1: crops: found 1 crop in all, allowed 2 or more");
+}
+
+TEST(Config, KeysOfOtherMethodsAndTrunksMustHaveTheirDefaults) {
+  EXPECT_EQ(refusal("[byol]\nmomentum = 0.9\n"),
+            "run.toml:2: byol.momentum: found 0.9, allowed only its default 0.996, because it has no effect where "
+            "method.kind = \"swav\"; leave it out");
+  EXPECT_NO_THROW(parse("[byol]\nmomentum = 0.996\n", "run.toml", {}));
+  expect_contains(refusal("", {"model.stem=small"}), "it has no effect where model.trunk = \"regnety\"");
 }
 
 TEST(Config, ModelIsAPresetOrFiveNumbers) {

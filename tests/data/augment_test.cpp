@@ -94,7 +94,7 @@ TEST(Augment, FallsBackToTheClampedCentre) {
 TEST(Augment, ProbabilitiesAndFactorsAreThoseOfSpec42) {
   const config::Augment augment;
   int flips = 0, jitters = 0, greys = 0, blurs = 0;
-  std::map<std::array<Jitter, 4>, int> orders;
+  std::map<std::array<kernels::Colour, 4>, int> orders;
   double brightness[2] = {9, 0}, hue[2] = {9, -9}, radius[2] = {9, 0}, contrast_sum = 0;
   for (int i = 0; i < kDraws; ++i) {
     const auto plan = plan_crop({96, 0.05, 0.14, augment}, 200, 150, 8, static_cast<std::uint64_t>(i), 1);
@@ -150,14 +150,15 @@ TEST(Augment, DependsOnSeedPositionAndCropAlone) {
 }
 
 TEST(Augment, OperationsComeInTheOrderOfSpec41) {
-  // Crop and flip, jitter in its order, grey, blur, normalise: each step by hand.
+  // Does each step by itself: crop and flip, jitter in its order, grey, blur, normalise.
   config::Augment augment;
   const auto image = noise(50, 40);
   CropPlan plan;
   plan.box = {3, 5, 30, 20};
   plan.flip = kernels::Flip::yes;
   plan.jitter = true;
-  plan.order = {Jitter::hue, Jitter::contrast, Jitter::saturation, Jitter::brightness};
+  using kernels::Colour;
+  plan.order = {Colour::hue, Colour::contrast, Colour::saturation, Colour::brightness};
   plan.brightness = 1.3F;
   plan.contrast = 0.6F;
   plan.saturation = 1.5F;
@@ -205,7 +206,7 @@ TEST(Augment, CenterCropRoundsAndPadsAsTorchvision) {
   center_crop(image, 3, 2, scratch, planes);
   EXPECT_EQ(planes.plane(0)[0], 2);
   EXPECT_EQ(planes.plane(0)[planes.stride + 1], 8);
-  // Crop larger than the image: black, one pixel before and two behind for a difference of three.
+  // A crop larger than the image by three pixels: one black pixel before the image and two after it.
   Image small{3, 3, std::vector<std::uint8_t>(27, 9)};
   center_crop(small, 3, 6, scratch, planes);
   for (int y = 0; y < 6; ++y)
@@ -223,7 +224,8 @@ TEST(Augment, RawPixelsAverageTheirPart) {
   for (int y = 0; y < 16; ++y)
     for (int x = 0; x < 16; ++x) image.rgb.insert(image.rgb.end(), 3, x < 8 ? 0 : 255);
   float out[2 * 2 * 3];
-  raw_pixels(image, 2, out);
+  AugmentScratch scratch;
+  raw_pixels(image, 2, scratch, out);
   EXPECT_LT(out[0], 0.3F);
   EXPECT_GT(out[3], 0.7F);
   EXPECT_FLOAT_EQ(out[0], out[6]);

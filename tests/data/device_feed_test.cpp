@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Staging and double buffering without a device, and that the tests would notice what they are there for.
+// Staging and double buffering without a device. Some tests check that the others would notice a fault.
 #include "../../src/data/device_feed.hpp"
 
 #include <gtest/gtest.h>
@@ -8,7 +8,7 @@
 
 #include "device_support.hpp"
 #include "seer/base/random.hpp"
-#include "seer/data/loader.hpp"
+#include "seer/data/source.hpp"
 #include "slow_lanes.hpp"
 
 namespace seer::data {
@@ -81,7 +81,7 @@ std::vector<float> values_of(const Batch& batch) {
   return all;
 }
 
-/// Ten batches in the loader's order of calls; how many of them the main queue found wrong.
+/// Makes ten batches with the calls in the loader's order. Returns how many of them the main queue found wrong.
 int wrong_batches(TwoLanes::Late late, SlowLanes::Fault fault, DeviceFeed::Places places = DeviceFeed::Places::shared) {
   const auto config = config_of(6000);
   TwoLanes lanes(late);
@@ -110,7 +110,7 @@ int wrong_batches(TwoLanes::Late late, SlowLanes::Fault fault, DeviceFeed::Place
 
 class DeviceFeedTest : public testing::Test {
  protected:
-  // Staging is pinned memory, which a device build has from the device.
+  // Staging uses pinned memory. A device build needs a device to allocate it.
   void SetUp() override {
 #if defined(SEER_CUDA)
     SEER_NEEDS_DEVICE();
@@ -154,11 +154,11 @@ TEST_F(DeviceFeedTest, LargeImagesGoAsCropsWithTheSamePixels) {
     }
     EXPECT_EQ(feed.pinned_bytes(), feed.plan().bytes());
   }
-  EXPECT_GT(as_crops, 9);  // not only where nothing fits
+  EXPECT_GT(as_crops, 9);  // more than the nine where nothing fits
 }
 
 TEST_F(DeviceFeedTest, StagingTakesAnythingInItsMemory) {
-  // Long lines, single pixels and images of all sizes, in any order: there is always room for an image's crops.
+  // Long lines, single pixels and images of all sizes, in any order. There must always be room for an image's crops.
   Random random(3, Purpose::test);
   const auto config = config_of(900);
   const StagingPlan plan(config, kImages);

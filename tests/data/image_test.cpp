@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Decoding against Pillow's pixels (tests/data/images, made by make_images.py there), and against files made to hurt.
+// Decoding against Pillow's pixels (tests/data/images, made by make_images.py there), and of malicious files.
 #include "seer/data/image.hpp"
 
 #include <gtest/gtest.h>
@@ -62,7 +62,7 @@ TEST_P(AgreesWithPillow, PixelForPixel) {
   EXPECT_EQ(header.kind, c.kind);
   EXPECT_EQ(header.orientation, c.orientation);
   Image out;
-  out.rgb.assign(5, 99);  // reused buffers hold old things
+  out.rgb.assign(5, 99);  // a reused buffer holds old values
   decode(bytes, kLimit, out);
   EXPECT_EQ(out.width, c.orientation >= 5 ? 16 : 24);
   EXPECT_EQ(out.height, c.orientation >= 5 ? 24 : 16);
@@ -148,7 +148,7 @@ TEST(Image, TwelveBitAndLosslessJpegAreNamed) {
 
 TEST(Image, ScansWithoutEndAreRefused) {
   const auto jpeg = file("progressive.jpg");
-  // The first scan (a DC scan) once more and once more: legal enough for libjpeg, and each one costs a pass.
+  // Repeats the first scan (a DC scan) many times. libjpeg accepts this, and each scan costs a pass.
   const auto scan = jpeg.begin() + static_cast<std::ptrdiff_t>(find(jpeg, {0xFF, 0xDA}));
   auto end = scan + 2;
   while (!(end[0] == 0xFF && end[1] != 0)) ++end;
@@ -161,7 +161,7 @@ TEST(Image, ScansWithoutEndAreRefused) {
 TEST(Image, ExifIsReadWithinItsBounds) {
   auto jpeg = file("orientation6.jpg");
   const auto tiff = find(jpeg, {'E', 'x', 'i', 'f'}) + 6;
-  for (std::size_t i = 0; i < 26; ++i) {  // every byte of header and entry, every extreme
+  for (std::size_t i = 0; i < 26; ++i) {  // every byte of the header and the entry, with extreme values
     for (int value : {0, 1, 9, 0x7F, 0x80, 0xFF}) {
       auto changed = jpeg;
       changed[tiff + i] = static_cast<std::uint8_t>(value);
@@ -211,7 +211,7 @@ TEST(PlainJpeg, IsOneThatNoTwoDecodersReadDifferently) {
   for (const char* name : {"progressive.jpg", "arithmetic.jpg", "cmyk.jpg", "ycck.jpg", "orientation2.jpg",
                            "orientation6.jpg", "rgb.png", "lossy.webp"})
     EXPECT_FALSE(plain_jpeg(file(name))) << name;
-  // One byte changed in the header each time: it may stay plain, but never says another size than libjpeg reads.
+  // Changes one byte of the header each time. The file may stay plain, but its size must be the one that libjpeg reads.
   const auto bytes = file("rgb.jpg");
   const auto scan = find(bytes, {0xFF, 0xDA});
   const auto frame = find(bytes, {0xFF, 0xC0});

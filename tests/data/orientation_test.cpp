@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// EXIF orientations in every format that has them, and animations that are stills.
+// EXIF orientations in all formats that have them, and animations with a single frame.
 #include <gtest/gtest.h>
 
 #include "seer/base/checksum.hpp"
 #include "seer/base/error.hpp"
 #include "seer/data/image.hpp"
-#include "seer/data/inspect.hpp"
-#include "seer/data/shard_writer.hpp"
+#include "seer/data/shard.hpp"
 #include "temporary.hpp"
 #include "tiny_png.hpp"
 
@@ -113,7 +112,7 @@ std::string error_of(const Blob& bytes) {
   return "no error";
 }
 
-/// EXIF's own words: where the first row and the first column of what is stored lie in the picture.
+/// As EXIF defines it: where in the picture the first stored row and the first stored column lie.
 Image upright(const Image& stored, int orientation) {
   struct Sides {
     char row, column;
@@ -198,7 +197,7 @@ TEST(Orientation, NonsenseIsIgnored) {
   twice.insert(twice.begin() + 8 + 25, twice.begin() + 8 + 25,
                twice.begin() + 8 + 25 + 12 + static_cast<long>(good.size()));
   expect_picture(twice, upright(png, 6), 6);
-  // Chunks that lie about their length do not lead out of the file.
+  // Chunks with a wrong length must not cause reads outside the file.
   auto lying = png_with("eXIf", good, false);
   for (int i = 0; i < 4; ++i) lying[static_cast<std::size_t>(8 + 25 + i)] = 0xFF;
   EXPECT_EQ(read_header(lying).orientation, 1);

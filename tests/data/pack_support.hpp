@@ -29,13 +29,13 @@ inline std::string test_image(const std::string& name) {
   return bytes_of(std::string(SEER_TEST_DATA) + "/images/" + name);
 }
 
-/// Makes the folders above it, too.
+/// Also makes the folders that hold it.
 inline void write_file(const std::string& path, const std::string& bytes) {
   fs::create_directories(fs::path(path).parent_path());
   write_bytes(path, bytes.data(), bytes.size());
 }
 
-/// An entry of a tar archive. Not dense: GNU's old sparse format, with one stretch of data at `data_at`.
+/// An entry of a tar archive. Sparse entries use GNU's old sparse format, with one stretch of data at `data_at`.
 struct TarEntry {
   std::string name, bytes;
   std::size_t sparse_bytes = 0, data_at = 0;  ///< size with holes; 0: a dense file
@@ -72,7 +72,7 @@ inline std::string tar_of(const std::vector<TarEntry>& entries) {
   return tar;
 }
 
-/// Of a folder's files, sorted.
+/// A tar archive of a folder's files, sorted.
 inline std::string tar_of_folder(const std::string& folder) {
   std::vector<TarEntry> entries;
   for (const auto& e : fs::recursive_directory_iterator(folder)) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "seer/data/sampler.hpp"
+#include "seer/data/source.hpp"
 
 #include <gtest/gtest.h>
 
@@ -48,7 +48,7 @@ TEST(Sampler, PermutationsInvertAndDependOnKey) {
       ASSERT_EQ(permute_back(to, n, 99), i);
     }
   }
-  // Every one of the 6 orders of three elements comes up about equally often.
+  // Each of the 6 orders of three elements occurs about equally often.
   std::map<std::vector<std::uint64_t>, int> orders;
   for (std::uint64_t key = 0; key < 6000; ++key) ++orders[{permute(0, 3, key), permute(1, 3, key), permute(2, 3, key)}];
   EXPECT_EQ(orders.size(), 6U);

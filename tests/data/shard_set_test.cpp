@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which shards form a data set: sets of one pack, what is missing or mixed, classes by name, names with commas.
+// Which shards form a data set: the set of one pack, missing and mixed shards, classes by name, names with commas.
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -9,10 +9,9 @@
 #include "../../src/data/shard_set.hpp"
 #include "seer/base/checksum.hpp"
 #include "seer/base/error.hpp"
-#include "seer/base/open_files.hpp"
+#include "seer/base/streams.hpp"
 #include "seer/data/eval_reader.hpp"
-#include "seer/data/inspect.hpp"
-#include "seer/data/shard_writer.hpp"
+#include "seer/data/shard.hpp"
 #include "temporary.hpp"
 #include "tiny_png.hpp"
 
@@ -44,7 +43,7 @@ void write_set(const std::string& folder, const std::string& name, const std::st
   for (std::uint64_t i = 0; i < shards; ++i) write(shard_path(folder, name, i), {id, shards, i, 0});
 }
 
-/// What opening these says, and how many images there are.
+/// The error of opening these files, or their number of images.
 std::string opened(const std::string& pattern) {
   try {
     return std::to_string(DataSet::open(pattern, world()).images()) + " images";
@@ -63,7 +62,7 @@ TEST(ShardSet, AFolderHoldsWholeSets) {
   EXPECT_EQ(opened(folder.path()), "12 images");
   fs::remove(folder / "images-00001.h5");
   EXPECT_SAYS(opened(folder.path()), "set a has 3 shards, 2 of them are here, without number 1; pack again");
-  // Who names files chooses.
+  // A user who names files chooses a part.
   EXPECT_EQ(opened(folder / "images-*.h5"), "4 images");
   EXPECT_EQ(opened(folder / "images-00002.h5"), "2 images");
   EXPECT_EQ(opened(folder / "images-00002.h5" + "," + folder / "train-*.h5"), "6 images");
@@ -145,7 +144,7 @@ TEST(ShardSet, ClassesAreThoseOfAllShardsByName) {
   EXPECT_EQ(set.labels(0, 9), (std::vector<std::int32_t>{0, 1, 2, 0, 3, -1, -1, -1, 3}));
   EXPECT_EQ(set.labels(3, 2), (std::vector<std::int32_t>{0, 3}));
   EXPECT_TRUE(set.has_labels());
-  write(folder / "d.h5", {}, {"owl"}, {1});  // outside its own list, though not outside all of them
+  write(folder / "d.h5", {}, {"owl"}, {1});  // outside its own list of classes, but inside the list of all classes
   EXPECT_THROW(DataSet::open(folder.path(), world()).labels(8, 1), Error);
 }
 
@@ -193,14 +192,14 @@ TEST(ShardSet, InspectNamesWhatIsNoShard) {
   EXPECT_EQ(look(true).at("verified"), true);
   EXPECT_EQ(look(true).at("sets").at(0).at("shards"), "2 of 2 shards");
   EXPECT_FALSE(look(true).contains("problem"));
-  // HDF5, but no shard: told of, and not verified.
+  // An HDF5 file that is not a shard is reported, and the folder does not count as verified.
   h5::File::create(folder / "other.h5").close();
   EXPECT_EQ(look(false).at("problems").at(0).at("file"), folder / "other.h5");
   EXPECT_FALSE(look(false).contains("problem"));
   EXPECT_EQ(look(true).at("verified"), false);
   EXPECT_SAYS(look(true).at("problem").get<std::string>(), "other.h5: is not a shard");
   fs::remove(folder / "other.h5");
-  // No HDF5, and a part of a set: refused either way.
+  // A file that is not HDF5, and a part of a set: both are refused, with and without verify.
   test::write_bytes(folder / "text.h5", "hello", 5);
   EXPECT_SAYS(look(false).at("problem").get<std::string>(), "text.h5: ");
   EXPECT_EQ(look(true).at("verified"), false);

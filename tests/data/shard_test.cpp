@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The shard format to the letter, and every way in which a shard can be wrong with the message it gets.
+// The exact shard format, and the message for each kind of malformed shard.
 #include "seer/data/shard.hpp"
-#include "seer/data/synth.hpp"
+#include "seer/data/pack.hpp"
 
 #include <gtest/gtest.h>
 
@@ -10,9 +10,6 @@
 
 #include "seer/base/checksum.hpp"
 #include "seer/base/error.hpp"
-#include "seer/data/inspect.hpp"
-#include "seer/data/shard_writer.hpp"
-#include "seer/h5/trial.hpp"
 #include "temporary.hpp"
 
 namespace seer::data {
@@ -148,7 +145,8 @@ TEST(Shard, MissingAndForeignFilesAreNamed) {
   EXPECT_NE(open(folder / "text.h5").find("cannot be opened as HDF5"), std::string::npos);
 }
 
-// Several targets an image: a version that older readers refuse, beside shards with labels and other classes.
+// A shard with several targets per image has a version that older readers refuse. It can be used together with shards
+// that have labels and other classes.
 TEST(Shard, ImagesMayHaveSeveralTargets) {
   test::TemporaryFolder folder;
   const std::vector<std::vector<std::int32_t>> wanted = {{0, 2}, {}, {1}};
@@ -177,7 +175,7 @@ TEST(Shard, ImagesMayHaveSeveralTargets) {
   EXPECT_TRUE(DataSet::open(folder / "b.h5", world).has_labels());
   EXPECT_EQ(set.labels(2, 4), (std::vector<std::int32_t>{1, -1, -1, 2})) << "a single target is the label";
 
-  // Without names of classes targets stay as stored; beside shards with names their meaning is unknown.
+  // Without class names, targets stay as stored. Together with shards that have names, their meaning is unknown.
   ShardWriter nameless(folder / "d.h5", entries, {});
   for (std::uint64_t i = 0; i < 3; ++i) nameless.append(image_bytes(i));
   nameless.finish();
@@ -185,7 +183,7 @@ TEST(Shard, ImagesMayHaveSeveralTargets) {
   EXPECT_EQ(DataSet::open(folder / "d.h5", world).targets(0, 3).values, (std::vector<std::int32_t>{0, 2, 1}));
   EXPECT_TRUE(DataSet::open((folder / "a.h5") + "," + (folder / "d.h5"), world).targets(3, 3).values.empty());
 
-  // A target or a range that cannot be.
+  // Impossible targets and ranges.
   auto broken = entries;
   broken[2].targets = {3};
   ShardWriter other(folder / "c.h5", broken, {"dog", "horse", "cow"});
@@ -263,6 +261,7 @@ void raw_dataset(const std::string& path, const std::string& name, hid_t type, h
 }
 
 TEST(Shard, EveryMalformedVariantHasItsMessage) {
+  const auto world = comm::Communicator::world();
   const std::vector<std::uint32_t> sides = {1, 2, 3};
   const std::vector<std::uint64_t> offsets = {0, 2, 4, 6}, sums = {7, 8, 9};
   const std::vector<std::int32_t> labels = {0, 1, -1};
@@ -400,7 +399,7 @@ TEST(Shard, EveryMalformedVariantHasItsMessage) {
         H5Awrite(attribute, text, &value);
       }
     }
-    const auto message = error_of([&] { read_shard_info(path); });
+    const auto message = error_of([&] { read_shard_info(path, world); });
     EXPECT_NE(message.find(v.message), std::string::npos) << v.name << ": " << message;
   }
 }
@@ -427,13 +426,13 @@ TEST(Shard, DamagedBytesOfTheFileNeverDoHarm) {
   const auto path = folder / "a.h5";
   write_shard(path, 0, 5);
   const auto whole = test::read_bytes(path);
-  // HDF5's own structures, where a wrong byte has crashed it before; the process must outlive every one.
+  // Changes bytes of HDF5's own structures. Such bytes have crashed HDF5 before; the process must survive each one.
   for (std::size_t at = 0; at < std::min<std::size_t>(whole.size(), 2048); at += 13) {
     auto bytes = whole;
     bytes[at] = static_cast<std::uint8_t>(bytes[at] ^ 0x5A);
     test::write_bytes(path, bytes.data(), bytes.size());
     const auto message = error_of([&] { DataSet::open(path, world); });
-    if (message == "no error") continue;  // a byte that means nothing
+    if (message == "no error") continue;  // this byte has no meaning
     ASSERT_NE(message.find(path), std::string::npos) << message;
   }
 }
@@ -464,7 +463,7 @@ TEST(Shard, InspectVerifiesBytesAndSizes) {
   const auto path = DataSet::open(options.folder, alone).shards().front().path;
   const auto whole = test::read_bytes(path);
   EXPECT_NE(inspect_hdf5(path, true, alone).find("\"verified\":true"), std::string::npos);
-  const auto info = read_shard_info(path);
+  const auto info = read_shard_info(path, alone);
   const auto damaged = [&](std::uint64_t at) {
     auto bytes = whole;
     bytes[at] ^= 1;

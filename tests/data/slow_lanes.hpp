@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The two queues of a device as two lists of work, each done in order and as late, or as early, as the calls that order
-// them allow: what a device may do in any of its moods. Memory is the host's, so a buffer that is used again too early
-// holds wrong values when its reader gets there.
+// Imitates the two queues of a device with two lists of work. Each list is done in order, as late or as early as the
+// calls that order the queues allow, since a device may do either. The memory is the host's, so a buffer that is reused
+// too early holds wrong values when its reader runs.
 #pragma once
 
 #include <cstdint>
@@ -34,7 +34,7 @@ class TwoLanes {
  private:
   struct Work {
     std::function<void()> body;
-    std::int64_t after;  // of the other lane's work, so much must be done
+    std::int64_t after;  // so many pieces of the other lane's work must be done before
   };
   struct Lane {
     std::deque<Work> waiting;
@@ -63,7 +63,7 @@ class TwoLanes {
   Lane main_, side_;
 };
 
-/// The feed's view of them; `fault` leaves one of the orders out, to see that a test would notice.
+/// The lanes as the feed sees them. `fault` omits one of the orderings, to check that a test notices it.
 class SlowLanes final : public data::Lanes {
  public:
   enum class Fault : std::uint8_t { none, side_does_not_follow, main_does_not_follow, nobody_waits };
@@ -71,7 +71,7 @@ class SlowLanes final : public data::Lanes {
 
   device::Space space() const override { return device::Space::host; }
   void copy(const void* pinned, void* there, std::size_t bytes) override {
-    // A table that was written over in the meantime must not be worked on: its places are another batch's.
+    // A table that was overwritten in the meantime must not be used: its places belong to another batch.
     lanes_.hand_side([this, pinned, there, bytes, sum = checksum(pinned, bytes)] {
       if (checksum(pinned, bytes) != sum) ++spoiled_;
       std::memcpy(there, pinned, bytes);
@@ -97,7 +97,7 @@ class SlowLanes final : public data::Lanes {
  private:
   TwoLanes& lanes_;
   Fault fault_;
-  int spoiled_ = 0;  // batches whose staging did not stay as it was
+  int spoiled_ = 0;  // batches whose staging changed before it was copied
 };
 
 }  // namespace seer::test

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "seer/data/synth.hpp"
+#include "seer/data/pack.hpp"
 
 #include <gtest/gtest.h>
 
@@ -26,7 +26,7 @@ TEST(Synth, AnImageIsAFunctionOfSeedAndIndex) {
   EXPECT_NE(synth_image(1, 7, 4, 33).rgb, a.rgb);
 }
 
-// Pixels as they are must not tell the class: nearest neighbours on 8 x 8 pixels stay below twice chance.
+// Raw pixels must not reveal the class: nearest neighbours on 8 x 8 pixels must stay below twice the chance level.
 TEST(Synth, RawPixelsSayLittleAboutTheClass) {
   constexpr std::int64_t kClasses = 10, kTrain = 600, kTest = 200, kSide = 8;
   auto draw = [](std::uint64_t seed, std::int64_t i) {

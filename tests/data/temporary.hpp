@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A folder of a test's own, removed at its end; the same on all ranks when made with a communicator.
+// A temporary folder for one test. With a communicator, all ranks use the same folder.
 #pragma once
 
 #include <cstdlib>

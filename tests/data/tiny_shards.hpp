@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "seer/base/checksum.hpp"
-#include "seer/data/shard_writer.hpp"
+#include "seer/data/shard.hpp"
 #include "temporary.hpp"
 #include "tiny_png.hpp"
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// From the launcher's environment to a device, with environments that are not there.
+// From the launcher's environment to a device, with made-up environments.
 #include "seer/device/binding.hpp"
 
 #include <gtest/gtest.h>
@@ -14,14 +14,14 @@
 namespace seer::device {
 namespace {
 
-Launch launch_with(const std::map<std::string, std::string>& variables) {
-  return read_launch([&](const char* name) -> const char* {
+int rank_with(const std::map<std::string, std::string>& variables) {
+  return local_rank([&](const char* name) -> const char* {
     const auto found = variables.find(name);
     return found == variables.end() ? nullptr : found->second.c_str();
   });
 }
 
-/// What is refused, and with what; "" where nothing is.
+/// The message of the error that the action throws; "" if it throws none.
 template <class Action>
 std::string refusal(const Action& action) {
   try {
@@ -38,42 +38,41 @@ std::string refusal(const Action& action) {
 TEST(Binding, EveryLaunchersLocalRankIsRead) {
   for (const char* name : {"OMPI_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID",
                            "PMI_LOCAL_RANK", "SLURM_LOCALID"}) {
-    const auto launch = launch_with({{name, "3"}});
-    EXPECT_EQ(launch.local_rank, 3) << name;
-    EXPECT_EQ(launch.source, name);
-    EXPECT_EQ(device_for(launch, 4), 3);
+    const int rank = rank_with({{name, "3"}});
+    EXPECT_EQ(rank, 3) << name;
+    EXPECT_EQ(device_for(rank, 4), 3);
   }
 }
 
 TEST(Binding, MpirunInsideASlurmJobIsNotTakenForTheJobsScript) {
   // The script itself is local rank 0 of Slurm; its ranks inherit that.
-  EXPECT_EQ(launch_with({{"SLURM_LOCALID", "0"}, {"OMPI_COMM_WORLD_LOCAL_RANK", "2"}}).local_rank, 2);
-  EXPECT_EQ(launch_with({{"SLURM_LOCALID", "0"}, {"MPI_LOCALRANKID", "1"}}).local_rank, 1);
+  EXPECT_EQ(rank_with({{"SLURM_LOCALID", "0"}, {"OMPI_COMM_WORLD_LOCAL_RANK", "2"}}), 2);
+  EXPECT_EQ(rank_with({{"SLURM_LOCALID", "0"}, {"MPI_LOCALRANKID", "1"}}), 1);
 }
 
 TEST(Binding, WithoutALauncherTheFirstDevice) {
-  const auto launch = launch_with({});
-  EXPECT_EQ(launch.local_rank, -1);
-  EXPECT_EQ(device_for(launch, 1), 0);
-  EXPECT_EQ(device_for(launch, 8), 0);
+  const int rank = rank_with({});
+  EXPECT_EQ(rank, -1);
+  EXPECT_EQ(device_for(rank, 1), 0);
+  EXPECT_EQ(device_for(rank, 8), 0);
 }
 
 TEST(Binding, WhatIsNoNumberIsRefused) {
   for (const char* value : {"", "x", "1x", "-2", " 1"}) {
-    const auto said = refusal([&] { launch_with({{"SLURM_LOCALID", value}}); });
+    const auto said = refusal([&] { rank_with({{"SLURM_LOCALID", value}}); });
     EXPECT_NE(said.find("SLURM_LOCALID=\"" + std::string(value) + "\""), std::string::npos) << said;
   }
 }
 
 TEST(Binding, RanksBeyondTheDevicesShareThem) {
-  EXPECT_EQ(device_for(launch_with({{"SLURM_LOCALID", "3"}}), 4), 3);
-  EXPECT_EQ(device_for(launch_with({{"SLURM_LOCALID", "4"}}), 4), 0);
-  EXPECT_EQ(device_for(launch_with({{"SLURM_LOCALID", "2"}}), 1), 0) << "or each was shown another one";
+  EXPECT_EQ(device_for(rank_with({{"SLURM_LOCALID", "3"}}), 4), 3);
+  EXPECT_EQ(device_for(rank_with({{"SLURM_LOCALID", "4"}}), 4), 0);
+  EXPECT_EQ(device_for(rank_with({{"SLURM_LOCALID", "2"}}), 1), 0) << "perhaps each rank sees another device";
 }
 
 TEST(Binding, NoVisibleDeviceIsRefused) {
-  for (const auto& launch : {launch_with({}), launch_with({{"SLURM_LOCALID", "0"}})}) {
-    EXPECT_NE(refusal([&] { device_for(launch, 0); }).find("no device is visible"), std::string::npos);
+  for (const int rank : {rank_with({}), rank_with({{"SLURM_LOCALID", "0"}})}) {
+    EXPECT_NE(refusal([&] { device_for(rank, 0); }).find("no device is visible"), std::string::npos);
   }
 }
 
@@ -81,7 +80,7 @@ TEST(Binding, TwoRanksOnOneDeviceAreSeen) {
   const std::vector<std::string> good = {"a 0000:1b:00.0 aa", "a 0000:1c:00.0 ab", "b 0000:1b:00.0 ac"};
   EXPECT_EQ(shared_device(good), "");
   const std::vector<std::string> bad = {"a 0000:1b:00.0 aa", "a 0000:1c:00.0 ab", "a 0000:1b:00.0 aa"};
-  EXPECT_EQ(shared_device(bad), "ranks 0 and 2 share the device a 0000:1b:00.0 aa; wanted one a rank");
+  EXPECT_EQ(shared_device(bad), "ranks 0 and 2 share the device a 0000:1b:00.0 aa; every rank needs its own");
 }
 
 TEST(Binding, CodeRunsOnItsOwnGenerationAndThroughPtxOnLaterOnes) {
@@ -112,13 +111,13 @@ TEST(Binding, PairsAreSaidShortly) {
 TEST(Binding, RanksThatShareADeviceComputeOnTheHostAlone) {
   const StandIn stand_in;
   EXPECT_EQ(chosen_space("auto"), Space::device);
-  set_sharing("ranks 0 and 2 share the device x; wanted one a rank");
+  sharing() = "ranks 0 and 2 share the device x; every rank needs its own";
   for (const char* wanted : {"auto", "device"}) {
     const auto said = refusal([&] { chosen_space(wanted); });
-    EXPECT_EQ(said.rfind("ranks 0 and 2 share the device x; wanted one a rank", 0), 0U) << said;
+    EXPECT_EQ(said.rfind("ranks 0 and 2 share the device x; every rank needs its own", 0), 0U) << said;
   }
   EXPECT_EQ(chosen_space("host"), Space::host);
-  set_sharing("");
+  sharing() = "";
   EXPECT_EQ(chosen_space("device"), Space::device);
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Memory and copies that every build has. tests/device/device_test.cpp has those that need a device.
+// Memory and copies in every build. The tests that need a device are in tests/device/device_test.cpp.
 #include "seer/device/copy.hpp"
 
 #include <gtest/gtest.h>
@@ -9,7 +9,6 @@
 #include "seer/base/error.hpp"
 #include "seer/device/device_queue.hpp"
 #include "seer/device/memory.hpp"
-#include "seer/device/pinned.hpp"
 
 namespace seer::device {
 namespace {

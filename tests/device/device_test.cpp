@@ -17,7 +17,6 @@
 #include "seer/device/cuda.hpp"
 #include "seer/device/device_queue.hpp"
 #include "seer/device/memory.hpp"
-#include "seer/device/pinned.hpp"
 #include "seer/device/region.hpp"
 #include "seer/device/session.hpp"
 
@@ -36,7 +35,7 @@ std::string message_of(const Action& action) {
   return "";
 }
 
-// These run everywhere: the library's words need no device.
+// These run everywhere: the library's error texts need no device.
 TEST(CudaErrors, NameTheCallAndTheRemedy) {
   check(cudaSuccess, "cudaFree");
   const auto memory = message_of([] { check(cudaErrorMemoryAllocation, "cudaMalloc"); });
@@ -87,7 +86,7 @@ TEST(DeviceBuffer, IsZero) {
   for (const std::size_t bytes : {std::size_t{1}, std::size_t{1021}, (std::size_t{1} << 20) + 3}) {
     std::vector<unsigned char> back(bytes, 7);
     {
-      // Memory that was written to comes back to the next one.
+      // The next buffer gets memory that was written to before.
       DeviceQueue made;
       const Buffer dirty(bytes, Space::device);
       copy(made.queue(), back.data(), Space::host, dirty.data(), Space::device, bytes);
@@ -108,11 +107,11 @@ TEST(DeviceBuffer, OutOfMemorySaysWhatIsThere) {
   ASSERT_GT(free, 0U);
   const std::size_t wanted = std::size_t{1} << 50;
   const auto said = message_of([&] { Buffer(wanted, Space::device); });
-  EXPECT_NE(said.find(std::to_string(wanted) + " bytes wanted"), std::string::npos) << said;
-  EXPECT_NE(said.find(" free of "), std::string::npos) << said;
+  EXPECT_NE(said.find("block of " + std::to_string(wanted) + " bytes"), std::string::npos) << said;
+  EXPECT_NE(said.find(" bytes are free"), std::string::npos) << said;
   EXPECT_NE(said.find("parallel.shard"), std::string::npos) << said;
-  EXPECT_EQ(cudaGetLastError(), cudaSuccess) << "nobody else is blamed for it";
-  EXPECT_NE(Buffer(64, Space::device).data(), nullptr) << "and the device goes on";
+  EXPECT_EQ(cudaGetLastError(), cudaSuccess) << "later calls must not report this error";
+  EXPECT_NE(Buffer(64, Space::device).data(), nullptr) << "the device still works";
 }
 
 TEST(DevicePool, LendsWhatWasPlannedAndGivesItBack) {

@@ -12,7 +12,6 @@
 #include "seer/device/copy.hpp"
 #include "seer/device/device_queue.hpp"
 #include "seer/device/memory.hpp"
-#include "seer/device/pinned.hpp"
 
 namespace seer::device {
 namespace {
@@ -47,7 +46,7 @@ TEST(Graph, OnTheHostWorkRunsEveryTime) {
   EXPECT_FALSE(Graph{});
 }
 
-/// Four numbers that go round: what each replay does shows in where they stand.
+/// Rotates four numbers: their positions show how often the work ran.
 class DeviceGraph : public testing::Test {
  protected:
   void SetUp() override {
@@ -89,10 +88,10 @@ TEST_F(DeviceGraph, ReplaysDoWhatTheWorkDoes) {
     repeated.run(stream->queue(), GraphKey{}.add(a.data()), work);
     EXPECT_EQ(numbers(), numbers_then);
   }
-  EXPECT_EQ(runs, 2) << "once as it is, once to be recorded";
+  EXPECT_EQ(runs, 2) << "one normal run, one recorded run";
   EXPECT_EQ(repeated.recorded(), 1U);
   for (int key = 0; key < 200; ++key) repeated.run(stream->queue(), GraphKey{}.add(key), work);
-  EXPECT_EQ(repeated.recorded(), 0U) << "keys that never come again";
+  EXPECT_EQ(repeated.recorded(), 0U) << "keys that never repeat";
 }
 
 TEST_F(DeviceGraph, RecordingDoesNotRun) {
@@ -116,7 +115,7 @@ TEST_F(DeviceGraph, WaitingInsideIsRefused) {
     stream->queue().wait();
   };
   EXPECT_THROW(record(), Error);
-  turn();  // and the queue is as it was
+  turn();  // the queue still works normally
   EXPECT_EQ(numbers(), (std::vector<float>{2, 3, 4, 1}));
 }
 

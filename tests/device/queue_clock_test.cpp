@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "seer/device/queue_clock.hpp"
 
 #include <gtest/gtest.h>
 
@@ -27,7 +26,7 @@ TEST(QueueClock, StretchesAddUpAndTheLastMarkStays) {
   std::map<int, double> ms;
   const auto add = [&](int label, double more) { ms[label] += more; };
   clock.mark(1);
-  std::this_thread::sleep_for(kPause);  // idle: counts to the mark before
+  std::this_thread::sleep_for(kPause);  // idle time counts towards the mark before it
   const auto began = std::chrono::steady_clock::now();
   clock.mark(2);
   clock.mark(1);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The stand-in for a device that other suites compute on: its memory is out of reach, and copies arrive when they are
-// waited for.
+// The stand-in device that other suites compute on: the program cannot touch its memory, and copies arrive when the
+// program waits for them.
 #if !defined(SEER_CUDA)
 #include "seer/device/stand_in.hpp"
 
@@ -16,12 +16,11 @@
 #include "seer/device/copy.hpp"
 #include "seer/device/device_queue.hpp"
 #include "seer/device/memory.hpp"
-#include "seer/device/pinned.hpp"
 
 namespace seer::device {
 namespace {
 
-/// Whether this process may read there. The kernel says no where reading would end the program.
+/// True if this process may read there. If reading would end the program, the kernel returns an error instead.
 bool readable(const void* data) {
   int ends[2];
   EXPECT_EQ(pipe(ends), 0);

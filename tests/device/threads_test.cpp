@@ -21,7 +21,7 @@ TEST(Threads, ACountIsANumberWithinTheNode) {
       ADD_FAILURE() << wrong << " is taken";
     } catch (const Error& error) {
       EXPECT_EQ(error.code(), ExitCode::input);
-      const auto wanted = "OMP_NUM_THREADS is \"" + std::string(wrong) + "\", allowed 1 to 64";
+      const auto wanted = "OMP_NUM_THREADS is \"" + std::string(wrong) + "\"; allowed: 1 to 64";
       EXPECT_NE(error.message().find(wanted), std::string::npos) << error.message();
     }
   }

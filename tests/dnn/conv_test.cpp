@@ -56,7 +56,7 @@ class Conv : public testing::TestWithParam<std::tuple<Named, Place>> {
   Floats src = naive::random(src_shape.elems(), 1);
   Floats d_dst = naive::random(dst_shape.elems(), 2);
   Floats weight = naive::random(s.weight_elems(), 3);
-  // NaN: what is not written shows.
+  // NaN shows elements that are not written.
   Floats dst = Floats(static_cast<std::size_t>(dst_shape.elems()), NAN);
   Floats d_src = Floats(static_cast<std::size_t>(src_shape.elems()), NAN);
   Floats d_weight = Floats(static_cast<std::size_t>(s.weight_elems()), NAN);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What of the device's back end needs no device: choosing and keeping engines, row-major products in column-major
-// words, padded widths.
+// The parts of the device's back end that need no device: choosing and keeping engines, row-major products written as
+// column-major ones, padded widths.
 #if defined(SEER_CUDA)
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -23,7 +23,7 @@ class ChoicesFile : public testing::Test {
   std::string folder = testing::TempDir() + "seer_choices_" + std::to_string(getpid());
 };
 
-/// A way that takes so long and counts how often it is asked.
+/// A way with the given time, which counts how often it is timed.
 Candidate timed(const char* name, std::optional<double> us, int& asked, bool ready = true) {
   return {name,
           [us, &asked](double) {
@@ -81,7 +81,7 @@ TEST(Choose, AKeptNameThatIsNotOfferedIsMeasuredAnew) {
   EXPECT_EQ(asked, 1);
 }
 
-// Of another time as well: what is in the key is the same, and the engine can no longer be made ready.
+// Also if a saved choice is outdated: the key is the same, but the engine can no longer be made ready.
 TEST(Choose, AKeptEngineThatIsNotReadyIsMeasuredAnewAndAgreed) {
   int asked = 0, agreed = 0;
   const Agree echo = [&](const std::string& mine) {
@@ -111,7 +111,7 @@ TEST_F(ChoicesFile, TheRootsEngineThatIsNotReadyHereIsAnErrorThatNamesTheFile) {
   }
 }
 
-// No memory, or a device that is broken, says nothing of which way is fast.
+// If memory runs out or the device is broken, nothing is known about which way is fast.
 TEST(Choose, AFailureThatIsNoRefusalEndsTheChoice) {
   int asked = 0;
   Choices choices("", true);
@@ -133,7 +133,7 @@ TEST(Choose, TheRootsChoiceIsEverybodys) {
   const std::vector<Candidate> candidates{timed("a", 1, asked), timed("b", 2, asked)};
   EXPECT_EQ(choose("key", candidates, choices, root_says_b, "a shape"), 1U);
   EXPECT_EQ(told, std::vector<std::string>{"a"});
-  EXPECT_FALSE(choices.find("key")) << "this rank's time of another engine is none of the root's";
+  EXPECT_FALSE(choices.find("key")) << "this rank timed another engine than the root chose";
 }
 
 TEST(Choose, NoEngineOrAnUnknownOneIsAnErrorAfterTheAgreement) {
@@ -164,25 +164,26 @@ TEST(Choose, TheFirstThatIsReadyWhereNothingIsMeasured) {
 
 TEST(ChoiceKey, NamesAllThatTheChoiceDependsOn) {
   const ConvShape s{.n = 2, .h = 5, .w = 6, .c_in = 48, .c_out = 24, .kernel = 3, .stride = 2, .pad = 1, .groups = 3};
-  const ChoiceSetting setting{
-      .device = "NVIDIA H100", .library = "cuDNN 9.19.0", .driver = 13000, .workspace_bytes = 64};
-  const auto key = choice_key(setting, Direction::backward_data, s, DType::bf16, 16);
+  const std::string machine = "NVIDIA H100 | cuDNN 9.19.0 | driver 13000";
+  DeviceOptions options;
+  options.workspace_bytes = 64;
+  const auto key = choice_key(machine, options, Direction::backward_data, s, DType::bf16, 16);
   EXPECT_EQ(
       key,
       "NVIDIA H100 | cuDNN 9.19.0 | driver 13000 | workspace 64 | backward_data bf16 n 2 h 5 w 6 c 48 24 kernel 3 "
       "stride 2 pad 1 groups 3 alignment 16");
-  auto other = setting;
+  auto other = options;
   other.deterministic = true;
-  EXPECT_NE(choice_key(other, Direction::backward_data, s, DType::bf16, 16), key);
-  other = setting;
+  EXPECT_NE(choice_key(machine, other, Direction::backward_data, s, DType::bf16, 16), key);
+  other = options;
   other.float_weight_gradients = true;
-  EXPECT_NE(choice_key(other, Direction::backward_data, s, DType::bf16, 16), key);
-  EXPECT_NE(choice_key(setting, Direction::forward, s, DType::bf16, 16), key);
-  EXPECT_NE(choice_key(setting, Direction::backward_data, s, DType::f16, 16), key);
-  EXPECT_NE(choice_key(setting, Direction::backward_data, s, DType::bf16, 8), key);
+  EXPECT_NE(choice_key(machine, other, Direction::backward_data, s, DType::bf16, 16), key);
+  EXPECT_NE(choice_key(machine, options, Direction::forward, s, DType::bf16, 16), key);
+  EXPECT_NE(choice_key(machine, options, Direction::backward_data, s, DType::f16, 16), key);
+  EXPECT_NE(choice_key(machine, options, Direction::backward_data, s, DType::bf16, 8), key);
 }
 
-// A column-major product by the definition, as cuBLASLt would do it.
+// A column-major product by the definition, as cuBLASLt computes it.
 TEST(ColumnMajor, GivesTheRowMajorProduct) {
   const std::int64_t m = 3, n = 4, k = 5;
   const auto a = naive::random(m * k, 1), b = naive::random(k * n, 2);
@@ -202,9 +203,9 @@ TEST(ColumnMajor, GivesTheRowMajorProduct) {
         for (std::int64_t column = 0; column < c.columns_c; ++column) {
           double sum = 0;
           for (std::int64_t l = 0; l < k; ++l) {
-            sum += element(b, c.leading_a, c.transpose_a, row, l) * element(a, c.leading_b, c.transpose_b, l, column);
+            sum += element(b, c.rows_a, c.transpose_a, row, l) * element(a, c.rows_b, c.transpose_b, l, column);
           }
-          found[naive::at(row + column * c.leading_c)] = static_cast<float>(sum);
+          found[naive::at(row + column * c.rows_c)] = static_cast<float>(sum);
         }
       }
       EXPECT_LT(naive::relative_error(found, naive::gemm(m, n, k, a, ta, b, tb, {}, {})), 1e-6);

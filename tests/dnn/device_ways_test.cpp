@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The ways that a convolution may go on a device: which there are for one that is described and not here, and, on one
-// that is here, what each of them computes.
+// The ways to compute a convolution on a device: which of them exist for a described device that is not present, and
+// what each computes on a device that is present.
 #if defined(SEER_CUDA)
 #include <gtest/gtest.h>
 
@@ -17,7 +17,7 @@
 namespace seer::dnn {
 namespace {
 
-/// With the workspaces that the tests give them, all at once and in pieces.
+/// Shapes with workspaces so small that some ways run in pieces.
 struct Tight {
   ConvShape shape;
   std::size_t workspace_bytes;
@@ -30,7 +30,7 @@ const Tight kTight[] = {
 };
 
 #if CUDNN_VERSION >= 90800
-/// An H100 as cuDNN describes it: all but running works without one.
+/// An H100 as cuDNN describes it: everything except execution works without one.
 const char kH100[] =
     R"({"maxGridSize":[2147483647,65535,65535],"maxBlockSize":[1024,1024,64],"regsPerBlock":65536,)"
     R"("multiProcessorCount":132,"smClockRateKHz":1980000,"memClockRateKHz":2619000,"l2CacheSize":52428800,)"
@@ -102,7 +102,7 @@ TEST_P(DescribedDevice, OffersPaddedWaysForOddWidthsOfHalfPrecision) {
   EXPECT_EQ(any_named(usable(kShapes[4], {}), "padded"), type != DType::f32);
 }
 
-// 256GF's and 16GF's first layers at 224 pixels: over all images at once each engine with tensor cores wants more than
+// 256GF's and 16GF's first layers at 224 pixels: over all images at once, each engine with tensor cores needs more than
 // 1 GiB, and so do copies.
 TEST_P(DescribedDevice, LargeEarlyLayersKeepTheirTensorCores) {
   if (type == DType::f32) return;
@@ -127,7 +127,7 @@ TEST_P(DescribedDevice, LargeEarlyLayersKeepTheirTensorCores) {
       EXPECT_TRUE(way.name.starts_with("pieces" + std::to_string(way.shape.n) + ":")) << at << way.name;
       most = std::max(most, way.shape.n);
     }
-    EXPECT_EQ(most, s.n == 61 ? 1 : s.n / 2) << at << ": as many as fit, a prime number falls to one";
+    EXPECT_EQ(most, s.n == 61 ? 1 : s.n / 2) << at << ": as many images as fit; one if their number is prime";
     const auto offered = ways(target, {}, direction, s, type, 16);
     EXPECT_FALSE(offered.tensor_cores_left_out) << at;
     EXPECT_EQ(any_named(offered.all, ":padded"), s.c_in == 746) << at;
@@ -186,11 +186,11 @@ TEST_P(DescribedDevice, OffersPaddedProductsForOddWidths) {
   EXPECT_FALSE(any_named(usable(kShapes[1], options), "padded"));
 }
 
-// Engines that copy are compiled when the program runs. Where there is no driver to take them, that is all that may be
-// missing; which is said, with a remedy for what one can mend.
+// Engines that copy are compiled at run time. Without a driver this fails, but for no other reason. The error has a
+// remedy if the user can do something about it.
 TEST_P(DescribedDevice, CastsWeightsOfAnyAlignment) {
   if (type == DType::f32 || direction != Direction::forward) return;
-  for (const auto& s : {kShapes[0], kShapes[1]}) {  // each takes a compiler's time where there is a driver
+  for (const auto& s : {kShapes[0], kShapes[1]}) {  // with a driver, each takes the time of a compilation
     for (const std::int64_t alignment : {4, 16}) {
       const auto from = cudnn::weights(1, DType::f32, s, cudnn::Order::krsc, alignment);
       const auto to = cudnn::weights(2, type, s, cudnn::Order::krsc);
@@ -206,7 +206,7 @@ TEST_P(DescribedDevice, CastsWeightsOfAnyAlignment) {
   }
 }
 
-// What the device tests below run in pieces is offered so.
+// The ways that the device tests below run in pieces are offered.
 TEST_P(DescribedDevice, TightWorkspacesMakePieces) {
   if (type == DType::f32) return;
   for (const auto& [shape, workspace_bytes] : kTight) {
@@ -214,7 +214,7 @@ TEST_P(DescribedDevice, TightWorkspacesMakePieces) {
     options.workspace_bytes = workspace_bytes;
     const auto found = usable(shape, options);
     EXPECT_TRUE(any_named(found, "pieces")) << "channels " << shape.c_in;
-    if (direction == Direction::backward_weights && is_matrix_product(shape)) {
+    if (direction == Direction::backward_weights && shape.is_matrix_product()) {
       EXPECT_TRUE(any_named(found, ":padded_product"));
     }
   }
@@ -226,13 +226,13 @@ INSTANTIATE_TEST_SUITE_P(H100, DescribedDevice,
                                                           Direction::backward_weights)));
 #endif
 
-/// Each way in its turn: what rank 0 says is taken.
+/// Runs each way in turn: the back end takes the way that rank 0 names.
 class EachWay : public testing::TestWithParam<std::tuple<DType, Direction>> {
  protected:
   void SetUp() override {
     SEER_NEEDS_DEVICE();
     ASSERT_EQ(cudnnCreate(&handle), CUDNN_STATUS_SUCCESS);
-    if (!MirroredBackend({}).supports(type)) GTEST_SKIP() << "this device cannot";
+    if (!MirroredBackend({}).supports(type)) GTEST_SKIP() << "this device does not support the type";
   }
   void TearDown() override {
     if (handle != nullptr) cudnnDestroy(handle);
@@ -242,14 +242,14 @@ class EachWay : public testing::TestWithParam<std::tuple<DType, Direction>> {
   cudnnHandle_t handle = nullptr;
   device::Queue queue;
 
-  /// -1, 0 and 1: all sums here are exact in half precision, in whatever order and in however many pieces.
+  /// -1, 0 and 1: all sums here are exact in half precision, in any order and any number of pieces.
   static naive::Floats whole_numbers(std::int64_t count, std::uint64_t seed) {
     auto values = naive::random(count, seed);
     for (float& v : values) v = std::round(v);
     return values;
   }
 
-  /// What the way leaves, twice added for gradients of weights; nothing where the engine cannot after all.
+  /// The way's result; gradients of weights are added twice. Nothing if the engine turns out not to support the shape.
   std::optional<naive::Floats> result(const ConvShape& s, DeviceOptions options, const std::string& way) {
     options.agree = [way](const std::string&) { return way; };
     MirroredBackend backend(options);
@@ -299,7 +299,7 @@ TEST_P(EachWay, GivesTheBitsOfTheDefinition) {
     for (const std::size_t workspace_bytes : {std::size_t{64} << 20, tight_bytes}) {
       DeviceOptions options;
       options.workspace_bytes = workspace_bytes;
-      std::set<std::string> done;  // the first engine of a way that can
+      std::set<std::string> done;  // for each kind of way, its first engine that works
       for (const auto& way : ways({.handle = handle}, options, direction, shape, type, 16).all) {
         const auto kind = way.name.substr(0, way.name.find("eng"));
         const bool transforms =  // which are not exact

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Our own kernels on every kind of shape they can run, also those the backend leaves to oneDNN.
+// Our own kernels on every kind of shape that they support, including shapes that the backend leaves to oneDNN.
 #include <gtest/gtest.h>
 
 #include <array>
@@ -62,7 +62,7 @@ TEST(DirectConv, MatchesTheDefinition) {
   EXPECT_GT(cases, 250);
 }
 
-// Large enough that an image is cut into bands and the next one is asked for ahead.
+// Large enough that an image is cut into bands and the next band is prefetched.
 TEST(DirectConv, BandsMatchTheDefinition) {
   direct::Conv conv;
   PackedWeights packed;

@@ -47,8 +47,8 @@ INSTANTIATE_TEST_SUITE_P(All, Gemm,
                                           testing::Values(Accumulate::no, Accumulate::yes), testing::Bool(), kPlaces));
 
 #if defined(SEER_CUDA)
-// Parameters lie one after another in one block: a bias may begin on any 4 bytes, and the plan made for one that lies
-// better must not be taken for it.
+// Parameters lie one after another in one block, so a bias may begin at any multiple of 4 bytes. A plan for a better
+// aligned bias must not be used for it.
 TEST(DeviceGemm, TakesABiasOnAnyBoundary) {
   SEER_NEEDS_DEVICE();
   const std::int64_t m = 64, n = 128, k = 32;

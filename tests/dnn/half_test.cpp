@@ -57,7 +57,7 @@ class HalfConv : public testing::TestWithParam<std::tuple<DType, Named, Place>> 
   Stored src{type, naive::random(src_shape.elems(), 1)};
   Stored d_dst{type, naive::random(dst_shape.elems(), 2)};
   Floats weight = naive::random(s.weight_elems(), 3);
-  // NaN: what is not written shows.
+  // NaN shows elements that are not written.
   Stored dst{type, Floats(static_cast<std::size_t>(dst_shape.elems()), NAN)};
   Stored d_src{type, Floats(static_cast<std::size_t>(src_shape.elems()), NAN)};
   Floats d_weight = Floats(static_cast<std::size_t>(s.weight_elems()), NAN);
@@ -79,7 +79,7 @@ TEST_P(HalfConv, BackwardDataMatchesTheDefinition) {
             rounding(type));
 }
 
-// Float results of rounded inputs: not rounded themselves, or on a device, where that is allowed, once.
+// Float results of rounded inputs. They are not rounded themselves; a device may round them once, if that is allowed.
 TEST_P(HalfConv, BackwardWeightsMatchesTheDefinition) {
   for (const bool floats : {true, false}) {
     if (!floats && place == Place::host) continue;
@@ -103,8 +103,8 @@ void HalfConv::backward_weights_match(double tolerance) {
   EXPECT_LT(naive::relative_error(d_weight, sum), tolerance);
 }
 
-// The rounded copy of the weights is kept while the version stays, made anew with another, and apart from that of the
-// float convolution; the same bits come again, in a new backend too.
+// The rounded copy of the weights is kept while the version stays and replaced when it changes. The float convolution
+// has a copy of its own. Repetitions give the same bits, also in a new backend.
 TEST_P(HalfConv, KeepsRoundedWeightsByVersionAndRepeatsTheSameBits) {
   const auto forward = [&](std::uint64_t version) {
     backend->conv_forward(queue, s, src.tensor(src_shape), {weight.data(), version}, dst.tensor(dst_shape));
@@ -156,7 +156,7 @@ TEST_P(HalfGemm, MatchesTheDefinition) {
       naive::gemm(m, n, k, a, ta, b, tb, with_bias ? bias : Floats{}, accumulate == Accumulate::yes ? start : Floats{});
   device::Queue queue;
   Floats first;
-  for (int round = 0; round < 2; ++round) {  // planned, and from the plan
+  for (int round = 0; round < 2; ++round) {  // the first call makes the plan, the second uses it
     auto c = start;
     backend->gemm(queue, m, n, k, type, stored_a.data.data(), ta, stored_b.data.data(), tb, c.data(), accumulate,
                   with_bias ? bias.data() : nullptr);

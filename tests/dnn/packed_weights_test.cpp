@@ -7,7 +7,7 @@
 #include "naive.hpp"
 #include "places.hpp"
 #include "seer/dnn/backend.hpp"
-#include "seer/dnn/packed_bytes.hpp"
+#include "seer/dnn/device_backend.hpp"
 
 namespace seer::dnn {
 namespace {
@@ -22,7 +22,7 @@ class PackedWeights : public testing::TestWithParam<std::tuple<std::int64_t, Pla
   }
   const std::int64_t groups = std::get<0>(GetParam());
   const Place place = std::get<1>(GetParam());
-  // Pointwise forwards and grouped ones go different ways: groups is the parameter.
+  // Pointwise and grouped convolutions use different code, so the number of groups is the parameter.
   ConvShape s{.n = 1,
               .h = 6,
               .w = 5,
@@ -37,7 +37,7 @@ class PackedWeights : public testing::TestWithParam<std::tuple<std::int64_t, Pla
   Floats dst = Floats(src.size());
   device::Queue queue;
   std::unique_ptr<Backend> backend;
-  /// The device uses float weights of 1x1 convolutions where they are.
+  /// The device uses float weights of 1x1 convolutions in place.
   bool copies() const { return place == Place::host || groups > 1; }
 
   double forward_error(const Floats& expected_weight, std::uint64_t version) {
@@ -59,7 +59,7 @@ TEST_P(PackedWeights, NewVersionIsSeen) {
     EXPECT_LT(backward_error(weight, version), 1e-5);
     change_weights();
   }
-  // Back to an older number is a change as well.
+  // An older number is a change as well.
   EXPECT_LT(forward_error(weight, 1), 1e-5);
 }
 
@@ -108,7 +108,7 @@ TEST_P(PackedWeights, RenewalTakesNoMoreMemory) {
 
 INSTANTIATE_TEST_SUITE_P(Groups, PackedWeights, testing::Combine(testing::Values(1, 2, 3, 6), kPlaces));
 
-// What training tells the device's back end that it needs, without a device.
+// The limit that training gives to the device's back end, without a device.
 TEST(PackedWeightBytes, CountPaddedCopiesAndNoneOfWeightsInPlace) {
   const ConvShape pointwise{.n = 64, .h = 7, .w = 7, .c_in = 48, .c_out = 24};
   EXPECT_EQ(packed_weight_bytes(pointwise, DType::f32), 0U);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The back ends that the tests run on. The device's is wrapped: tensors are given to it as they lie in host memory, and
-// each call takes them to the device and its results back, so that one test serves both.
+// The back ends that the tests run on. The device's is wrapped: each call copies its tensors from host memory to the
+// device and the results back, so one test serves both.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -46,15 +46,10 @@ class MirroredBackend final : public Backend {
     cudaStreamDestroy(stream_);
   }
 
-  void conv_forward(device::Queue&, const ConvShape& shape, device::Tensor src, Weights weight,
-                    device::Tensor dst) override {
-    backend_->conv_forward(queue_, shape, up(src), up(weight, shape), up(dst));
-    down(dst);
-  }
-  void conv_backward_data(device::Queue&, const ConvShape& shape, device::Tensor d_dst, Weights weight,
-                          device::Tensor d_src) override {
-    backend_->conv_backward_data(queue_, shape, up(d_dst), up(weight, shape), up(d_src));
-    down(d_src);
+  void conv(device::Queue&, Direction direction, const ConvShape& shape, device::Tensor input, Weights weight,
+            device::Tensor output) override {
+    backend_->conv(queue_, direction, shape, up(input), up(weight, shape), up(output));
+    down(output);
   }
   void conv_backward_weights(device::Queue&, const ConvShape& shape, device::Tensor src, device::Tensor d_dst,
                              float* d_weight, Accumulate accumulate) override {
@@ -62,10 +57,6 @@ class MirroredBackend final : public Backend {
     auto* mirrored = static_cast<float*>(up(d_weight, bytes));
     backend_->conv_backward_weights(queue_, shape, up(src), up(d_dst), mirrored, accumulate);
     down(d_weight, bytes);
-  }
-  void gemm(device::Queue& queue, std::int64_t m, std::int64_t n, std::int64_t k, const float* a, Transpose ta,
-            const float* b, Transpose tb, float* c, Accumulate accumulate, const float* bias) override {
-    gemm(queue, m, n, k, DType::f32, a, ta, b, tb, c, accumulate, bias);
   }
   void gemm(device::Queue&, std::int64_t m, std::int64_t n, std::int64_t k, DType type, const void* a, Transpose ta,
             const void* b, Transpose tb, float* c, Accumulate accumulate, const float* bias) override {
@@ -85,7 +76,7 @@ class MirroredBackend final : public Backend {
  private:
   static std::size_t floats(std::int64_t count) { return static_cast<std::size_t>(count) * sizeof(float); }
 
-  /// The same host memory always has the same place on the device: kept weights are known by where they lie.
+  /// The same host memory always has the same place on the device: kept weights are identified by their address.
   void* up(const void* host, std::size_t bytes) {
     auto& buffer = mirrors_[host];
     if (buffer.bytes() != bytes) buffer = device::Buffer(bytes, device::Space::device);
@@ -125,7 +116,7 @@ inline std::string choices_folder() {
 inline const auto kPlaces = testing::Values(Place::host);
 #endif
 
-/// `float_weight_gradients`: as the host has them; false: a device may round them.
+/// `float_weight_gradients`: false: a device may round them.
 inline std::unique_ptr<Backend> make_backend(Place place, bool float_weight_gradients = true) {
 #if defined(SEER_CUDA)
   if (place == Place::device) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a planned backend holds is what the real one holds after the same call, whatever the library chooses on this
+// After the same call, a planned backend holds as much memory as the real one, whatever the library chooses on this
 // processor.
 #include <gtest/gtest.h>
 

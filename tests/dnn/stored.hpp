@@ -12,7 +12,7 @@
 
 namespace seer::dnn {
 
-/// Values as they are stored, and what they are then.
+/// Values as they are stored in memory: rounded to the type.
 struct Stored {
   DType type;
   std::vector<std::uint16_t> data;
@@ -38,7 +38,7 @@ inline naive::Floats rounded(DType type, const naive::Floats& values) {
   return Stored(type, values).values();
 }
 
-/// Half a unit in the last place of a result: what storing it costs, and all that is allowed.
+/// Half a unit in the last place of a result: the rounding error of storing it, and the only error that is allowed.
 inline double rounding(DType type) {
   return type == DType::bf16 ? 0x1p-8 : 0x1p-11;
 }

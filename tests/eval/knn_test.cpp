@@ -14,7 +14,7 @@ namespace {
 class Knn : public testing::Test {
  protected:
   const comm::Communicator& world() const { return world_; }
-  /// Of the error that the report ends with.
+  /// Message of the error that knn_report() throws.
   std::string message_of(const FeatureTable& train, const FeatureTable& test, const KnnOptions& options = {}) const {
     try {
       knn_report(world(), train, test, options);
@@ -128,7 +128,8 @@ TEST_F(Knn, LargeDotProductsDoNotOverflow) {
   EXPECT_TRUE(std::isfinite(result[0].votes[1]));
 }
 
-// Dot products beyond the range of float: the same votes as of small features at as much smaller a temperature.
+// Dot products beyond the range of float give the same votes as small features with a proportionally smaller
+// temperature.
 TEST_F(Knn, DotProductsBeyondFloatAreComparedAllTheSame) {
   constexpr std::size_t kTrain = 60, kTest = 20, d = 8, kClasses = 7;
   auto train = test::hash_fill(kTrain * d, 3, 1.0), tests = test::hash_fill(kTest * d, 4, 1.0);
@@ -152,7 +153,7 @@ TEST_F(Knn, DotProductsBeyondFloatAreComparedAllTheSame) {
   }
 }
 
-// A class whose weights vanish beside the nearest row's has votes all the same, in the order of its nearest row.
+// A class whose weights underflow still has votes. Such classes are ordered by their nearest rows.
 TEST_F(Knn, VanishingWeightsAreVotes) {
   const auto score = [&](std::int32_t label, double temperature) {
     return knn_report(world(),
@@ -174,7 +175,7 @@ TEST_F(Knn, TestClassesWithoutATrainingImageAreNamed) {
              {.k = {1}});
   const auto warnings = log::warnings();
   EXPECT_TRUE(std::ranges::any_of(warnings, [](const auto& text) {
-    return text.find("no image of fox; test images of such classes, which count as wrong: 1") != std::string::npos;
+    return text.find("no image of fox; test images of these classes count as wrong: 1") != std::string::npos;
   }));
 }
 

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "seer/eval/recipe.hpp"
-
 #include <algorithm>
 
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
+#include "seer/eval/feature_table.hpp"
 #include "support.hpp"
 
 namespace seer::eval {
@@ -44,7 +43,7 @@ bool warned_of(const std::string& piece) {
 TEST(Recipe, TablesThatWereComputedAlikeAreTaken) {
   auto other = info();
   other.source = "copies/a";
-  other.recipe.update = -1;  // a weights file of the same values does not tell it
+  other.recipe.update = -1;  // not recorded in a weights file
   EXPECT_EQ(refusal(info(), other), "");
   EXPECT_FALSE(warned_of("train.h5"));
 }
@@ -52,15 +51,13 @@ TEST(Recipe, TablesThatWereComputedAlikeAreTaken) {
 TEST(Recipe, EveryFieldThatDiffersIsNamedWithBothValues) {
   auto other = info();
   other.layer = "head";
-  auto differing = other.recipe;
-  for (const auto& field : fields(differing)) {
-    if (auto* const* text = std::get_if<std::string*>(&field.value)) {
-      **text += " other";
+  visit_fields(other.recipe, []<class Value>(auto*, auto*, Value& value) {
+    if constexpr (std::is_same_v<Value, std::string>) {
+      value += " other";
     } else {
-      *std::get<std::int64_t*>(field.value) += 7;
+      value += 7;
     }
-  }
-  other.recipe = differing;
+  });
   const auto text = refusal(info(), other);
   for (const char* piece :
        {"train.h5", "test.h5", "runs/a/update-00000020", "layer trunk against head", "weights 00ab against 00ab other",
@@ -75,7 +72,7 @@ TEST(Recipe, WhatOlderTablesDoNotTellIsAWarning) {
   auto older = info();
   older.recipe = {};
   EXPECT_EQ(refusal(info(), older), "");
-  EXPECT_TRUE(warned_of("do not tell enough to compare: checksum of the weights, resize, crop"));
+  EXPECT_TRUE(warned_of("lacks what must be compared: checksum of the weights, resize, crop"));
   older.layer = "head";
   EXPECT_NE(refusal(info(), older).find("layer trunk against head"), std::string::npos);
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Small inputs of the evaluation suites: tables of features, and shards of images made here.
+// Small inputs for the evaluation tests: tables of features, and shards of generated images.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -15,7 +15,7 @@
 #include "seer/base/checksum.hpp"
 #include "seer/base/random.hpp"
 #include "seer/comm/communicator.hpp"
-#include "seer/data/shard_writer.hpp"
+#include "seer/data/shard.hpp"
 #include "seer/eval/feature_table.hpp"
 
 namespace seer::test {

@@ -10,7 +10,6 @@
 
 #include "data/temporary.hpp"
 #include "seer/base/error.hpp"
-#include "seer/h5/trial.hpp"
 
 namespace seer::h5 {
 namespace {

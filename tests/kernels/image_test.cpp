@@ -40,7 +40,11 @@ Picture noise(std::int64_t width, std::int64_t height, std::uint64_t seed) {
 
 Planes planes_of(const Picture& picture) {
   Planes planes;
-  from_interleaved(picture.rgb.data(), picture.width, picture.height, planes);
+  planes.reshape(picture.width, picture.height);
+  for (int c = 0; c < 3; ++c)
+    for (std::int64_t y = 0; y < picture.height; ++y)
+      for (std::int64_t x = 0; x < picture.width; ++x)
+        planes.plane(c)[y * planes.stride + x] = picture.rgb[static_cast<std::size_t>((y * picture.width + x) * 3 + c)];
   return planes;
 }
 

@@ -11,7 +11,7 @@
 #include "kernel_test.hpp"
 #include "seer/device/graph.hpp"
 #include "seer/device/ledger.hpp"
-#include "seer/device/pinned.hpp"
+#include "seer/device/memory.hpp"
 
 namespace seer::kernels {
 namespace {

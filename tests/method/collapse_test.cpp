@@ -33,8 +33,8 @@ TEST(CollapseWatch, WarnsOnceWhenTheLossSitsAtLnK) {
   EXPECT_EQ(warnings, 1);
   EXPECT_EQ(at, 11 + CollapseWatch::kWindowUpdates);
   for (const char* part : {"collapse", "ln K = 3.9120", "head.prototypes = 50", "data.global_batch = 64",
-                           "swav.queue_length", "swav.epsilon = 0.01 to 0.02 (now 0.05)", "swav.freeze_prototypes_updates = 10",
-                           "schedule.lr_peak", "docs/watching.md"}) {
+                           "swav.queue_length", "swav.epsilon = 0.01 to 0.02 (now 0.05)",
+                           "swav.freeze_prototypes_updates = 10", "schedule.lr_peak", "docs/watching.md"}) {
     EXPECT_NE(text.find(part), std::string::npos) << part << " not in: " << text;
   }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Block, trunk and head in bf16 against themselves in float: outputs by relative error, gradients by direction and
-// length. A gradient's direction is what rounding hurts: each ReLU that it turns loses a gradient or lets one through.
+// Compares block, trunk and head in bf16 with float: outputs by relative error, gradients by direction and length.
+// Rounding changes mostly the direction of a gradient: each ReLU that it switches stops a gradient or lets it pass.
 #include <gtest/gtest.h>
 
 #include "seer/base/half.hpp"
@@ -40,7 +40,7 @@ std::vector<double> wide(const std::vector<float>& values) {
 struct BlockRun {
   std::vector<float> out, d_x, gradients;
 
-  BlockRun(const BlockShape& shape, std::int64_t n, std::int64_t side, DType compute) {
+  BlockRun(const Block::Shape& shape, std::int64_t n, std::int64_t side, DType compute) {
     ParameterTable parameters, buffers;
     const Block block(parameters, buffers, "block", shape);
     std::vector<float> values(static_cast<std::size_t>(parameters.block_elems()));
@@ -80,10 +80,10 @@ struct BlockRun {
 
 TEST(HalfBlock, IsCloseToFloat) {
   if (!supported()) GTEST_SKIP() << "no bf16 on this processor";
-  for (const BlockShape& shape :
-       {BlockShape{.width_in = 32, .width = 32, .group_width = 8, .squeeze = 8},
-        BlockShape{.width_in = 24, .width = 48, .stride = 2, .group_width = 16, .squeeze = 6},
-        BlockShape{.width_in = 40, .width = 104, .stride = 2, .group_width = 104, .squeeze = 10}}) {
+  for (const Block::Shape& shape :
+       {Block::Shape{.width_in = 32, .width = 32, .inner_width = 32, .groups = 4, .squeezed = 8},
+        Block::Shape{.width_in = 24, .width = 48, .stride = 2, .inner_width = 48, .groups = 3, .squeezed = 6},
+        Block::Shape{.width_in = 40, .width = 104, .stride = 2, .inner_width = 104, .groups = 1, .squeezed = 10}}) {
     for (const std::int64_t side : {14, 17}) {
       SCOPED_TRACE(testing::Message() << shape.width_in << " to " << shape.width << ", side " << side);
       const BlockRun full(shape, 5, side, DType::f32), half(shape, 5, side, DType::bf16);
@@ -103,7 +103,7 @@ struct TrunkRun {
   std::vector<float> features, gradients, buffers, d_images;
   std::size_t held = 0;  ///< bytes kept from forward to backward
 
-  enum class Inputs { plain, rounded };  ///< rounded: parameters and images to bf16, whatever is computed in
+  enum class Inputs { plain, rounded };  ///< rounded: parameters and images rounded to bf16, also if float is computed
 
   TrunkRun(const std::string& preset, DType compute, std::int64_t n, std::int64_t side, Keep keep = Keep::all,
            Inputs inputs = Inputs::plain) {
@@ -135,8 +135,8 @@ struct TrunkRun {
 class HalfTrunk : public testing::TestWithParam<std::string> {};
 INSTANTIATE_TEST_SUITE_P(All, HalfTrunk, testing::Values("tiny", "200mf"));
 
-// A whole random trunk multiplies whatever error it is given: float itself, with nothing but its parameters and images
-// rounded to bf16, gives a gradient of quite another direction. So that is the measure.
+// A whole random trunk enlarges every error. Even in float, if only parameters and images are rounded to bf16, the
+// gradient has a very different direction. So this difference is the limit.
 TEST_P(HalfTrunk, IsAsCloseToFloatAsItsRoundedInputs) {
   if (!supported()) GTEST_SKIP() << "no bf16 on this processor";
   const std::int64_t n = 8, side = 67;
@@ -155,7 +155,7 @@ TEST_P(HalfTrunk, IsAsCloseToFloatAsItsRoundedInputs) {
   EXPECT_LT(static_cast<double>(half.held), 0.6 * static_cast<double>(full.held)) << "half the memory, and statistics";
 }
 
-// What is dropped comes back to the bit in bf16 too.
+// Recomputation gives the same bits in bf16, too.
 TEST(HalfTrunkReplay, RecomputationGivesTheSameBits) {
   if (!supported()) GTEST_SKIP() << "no bf16 on this processor";
   const TrunkRun kept("tiny", DType::bf16, 3, 37);

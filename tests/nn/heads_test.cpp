@@ -6,7 +6,8 @@
 namespace seer::nn {
 namespace {
 
-// Head with and without BatchNorm, odd sizes, against central differences over every parameter tensor and the input.
+// Compares a head with and without BatchNorm, in odd sizes, with central differences in every parameter tensor and the
+// input.
 TEST(Heads, GradientMatchesFiniteDifferences) {
   for (const bool batchnorm : {false, true}) {
     for (const std::int64_t rows : {1, 5}) {
@@ -49,7 +50,8 @@ TEST(Heads, GradientMatchesFiniteDifferences) {
       projector.forward_all(ctx, x, *pass, e);
       prototypes.forward_all(ctx, e, *last_pass, s);
       double norm_of_row = 0;
-      for (int i = 0; i < 5; ++i) norm_of_row += std::pow(static_cast<double>(embeddings[static_cast<std::size_t>(i)]), 2);
+      for (int i = 0; i < 5; ++i)
+        norm_of_row += std::pow(static_cast<double>(embeddings[static_cast<std::size_t>(i)]), 2);
       EXPECT_NEAR(norm_of_row, 1.0, 1e-5);
       auto d_scores = up;
       prototypes.backward_all(ctx, {.data = d_scores.data(), .shape = s.shape}, *last_pass, d_e);

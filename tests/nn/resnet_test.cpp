@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// ResNet and ResNeXt against torchvision in float64 (validation/reference/resnet.py) and against finite differences.
+// Compares ResNet and ResNeXt with torchvision in float64 (validation/reference/resnet.py) and with finite differences.
 #include <gtest/gtest.h>
 
 #include <cmath>
 
-#include "seer/nn/residual.hpp"
+#include "seer/nn/block.hpp"
 #include "support.hpp"
 
 namespace seer::nn {
@@ -53,8 +53,8 @@ double length_of(const float* values, std::int64_t count) {
   return std::sqrt(sum);
 }
 
-/// How far float may be off. In all but the first, as in PyTorch's float, some ReLU's argument lies so near to zero
-/// that rounding switches it.
+/// A network and the allowed errors of float. In all but the first, as with PyTorch in float, the argument of some ReLU
+/// is so near to zero that rounding switches it.
 struct Case {
   const char *group, *preset;
   bool small;
@@ -165,14 +165,13 @@ TEST(ResNet, RecomputationGivesTheSameBits) {
   }
 }
 
-// One block of each form, odd sizes, along the gradient of every tensor and of the input.
+// One block of each form, in odd sizes. The difference is along the gradient of each tensor and of the input.
 TEST(ResNet, BlocksMatchFiniteDifferences) {
-  for (const auto& shape : {ResidualBlock::Shape{.width_in = 6, .width = 6}, ResidualBlock::Shape{6, 10, 2},
-                            ResidualBlock::Shape{6, 12, 1, 8, 4}, ResidualBlock::Shape{12, 12, 1, 6, 3},
-                            ResidualBlock::Shape{5, 7, 2, 9, 1}}) {
+  for (const auto& shape : {Block::Shape{.width_in = 6, .width = 6}, Block::Shape{6, 10, 2},
+                            Block::Shape{6, 12, 1, 8, 4}, Block::Shape{12, 12, 1, 6, 3}, Block::Shape{5, 7, 2, 9, 1}}) {
     SCOPED_TRACE(std::to_string(shape.width_in) + " " + std::to_string(shape.inner_width));
     ParameterTable table, buffer_table;
-    const ResidualBlock block(table, buffer_table, "b", shape);
+    const Block block(table, buffer_table, "b", shape);
     std::vector<float> parameters(static_cast<std::size_t>(table.block_elems())), gradients(parameters.size());
     std::vector<float> buffers(static_cast<std::size_t>(buffer_table.block_elems()));
     test::hash_init(table, 5, parameters.data());
@@ -189,7 +188,7 @@ TEST(ResNet, BlocksMatchFiniteDifferences) {
     const device::Tensor x{.data = images.data(), .shape = {n, side, side, shape.width_in}};
     std::vector<float> weights;
     const auto value = [&] {
-      ResidualBlock::Saved saved;
+      Block::Saved saved;
       block.forward(ctx, x, saved);
       if (weights.empty()) weights = test::hash_fill(static_cast<std::size_t>(saved.out->elems()), 8, 1.0);
       double sum = 0;
@@ -199,7 +198,7 @@ TEST(ResNet, BlocksMatchFiniteDifferences) {
       return sum;
     };
     value();
-    ResidualBlock::Saved saved;
+    Block::Saved saved;
     block.forward(ctx, x, saved);
     auto d_out = pool.tensor(saved.out->shape);
     std::copy(weights.begin(), weights.end(), d_out->f32());

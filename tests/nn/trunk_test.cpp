@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The trunk against the float64 reference (trunk.h5) and against finite differences.
+// Compares the trunk with the float64 reference (trunk.h5) and with finite differences.
 #include <gtest/gtest.h>
 
 #include <numeric>
@@ -72,7 +72,7 @@ TEST_P(TrunkGolden, ForwardBackwardAndRunningStatistics) {
 
 INSTANTIATE_TEST_SUITE_P(All, TrunkGolden, testing::Values("tiny_32", "tiny_25", "200mf_64"));
 
-// What is dropped comes back to the bit: same gradients, same running statistics, and less memory held between.
+// Recomputation gives the same bits in gradients and running statistics, and holds less memory between the passes.
 TEST(Trunk, RecomputationGivesTheSameBits) {
   const std::int64_t n = 3, side = 37;
   std::vector<float> gradients, buffers;
@@ -102,7 +102,7 @@ TEST(Trunk, RecomputationGivesTheSameBits) {
   }
 }
 
-// Outputs inside the trunk, which a second consumer reads and gives a gradient of its own.
+// Outputs inside the trunk: a second consumer reads them and adds a gradient.
 TEST(Trunk, TapsForwardAndBackward) {
   const std::int64_t n = 2, side = 37;
   TestModel t("tiny");
@@ -137,11 +137,11 @@ TEST(Trunk, TapsForwardAndBackward) {
     for (std::int64_t i = 0; i < last.shape.h * last.shape.w; ++i) {
       mean += static_cast<double>(last.f32()[i * last.shape.c]) / static_cast<double>(last.shape.h * last.shape.w);
     }
-    EXPECT_NEAR(mean, static_cast<double>(features[0]), 1e-5) << "what is pooled";
+    EXPECT_NEAR(mean, static_cast<double>(features[0]), 1e-5) << "the last output is the input of the pooling";
   }
   EXPECT_EQ(t.pool.in_use_bytes(), 0U);
 
-  // The loss is the sum over one tap's output, weighted: below the tap gradients are those, above it there are none.
+  // The loss is a weighted sum of one tap's output. So only the segments up to the tap have gradients.
   ctx.mode = Mode::train;
   const auto tap = trunk.taps()[2].segment;
   std::vector<float> weights;
@@ -195,7 +195,7 @@ TEST(Trunk, TapsForwardAndBackward) {
   EXPECT_GT(checked, 5);
 }
 
-// The whole trunk on odd sizes and a batch of one against central differences in some coordinates of every tensor.
+// Compares the whole trunk, in odd sizes and with a batch of one, with central differences.
 TEST(Trunk, GradientMatchesFiniteDifferences) {
   for (const std::int64_t n : {1, 3}) {
     TestModel t("tiny");

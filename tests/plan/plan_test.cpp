@@ -12,7 +12,7 @@
 
 #include "seer/base/error.hpp"
 #include "seer/nn/architecture.hpp"
-#include "seer/run/checkpoint_interval.hpp"
+#include "seer/run/saver.hpp"
 
 namespace seer::plan {
 namespace {
@@ -121,7 +121,7 @@ config::Config small() {
 
 std::int64_t features() {
   config::Config c = small();
-  return nn::architecture(c.model).features();
+  return nn::architecture(c.model).back().width;
 }
 
 TEST(Plan, CountsWhatShardingMoves) {
@@ -139,8 +139,8 @@ TEST(Plan, CountsWhatShardingMoves) {
   };
   EXPECT_EQ(bytes(none, "shard", Message::Kind::reduce_scatter), 0);
   EXPECT_EQ(bytes(sharded, "replicas", Message::Kind::all_reduce), 0);
-  // All gradients once; parameters forward, all again but the prototypes backward, and those once more to be
-  // normalised.
+  // Reduce-scatter: all gradients once. All-gather: all parameters forward, all but the prototypes again backward, and
+  // the prototypes once more after their normalisation.
   const double block = bytes(none, "replicas", Message::Kind::all_reduce);
   EXPECT_EQ(bytes(sharded, "shard", Message::Kind::reduce_scatter), block);
   EXPECT_GE(bytes(sharded, "shard", Message::Kind::all_gather), 1.9 * block);
@@ -360,7 +360,7 @@ TEST(Plan, NamesTheLoaderWhereItLimits) {
     EXPECT_NEAR(report.step_s, 512 / report.loader.images_per_s, 1e-9);
     const auto wanted = fmt::format(
         "limited by: data loading: the 4 cores of a node decode 2.1 images/s, its devices "
-        "would take {:.0f}\n",
+        "could use {:.0f}\n",
         report.loader.wanted_images_per_s / 2);
     EXPECT_NE(to_text(report, c, m).find(wanted), std::string::npos) << wanted << to_text(report, c, m);
   }
@@ -370,7 +370,7 @@ TEST(Plan, NamesTheLoaderWhereItLimits) {
       std::string::npos);
 }
 
-// On a host the loader takes the cores' time, but is ahead of the step: the step is longer and does not wait.
+// On a host the loader uses the cores of the step, and works ahead of it: the step takes longer, but does not wait.
 TEST(Plan, ImagesMadeOnCoresThatComputeAreNoWait) {
   auto c = small();
   c.head.dims[0] = features();
@@ -397,7 +397,7 @@ TEST(Report, NumbersAreForPeople) {
   auto text = to_text(predict(c, m, {.ranks = 1}), c, m);
   EXPECT_NE(text.find("on 1 node\n"), std::string::npos) << text;
   EXPECT_EQ(text.find(" 0 node-hours"), std::string::npos) << text;
-  EXPECT_NE(text.find("one at the end of the run alone loses less than 0.1 %"), std::string::npos) << text;
+  EXPECT_NE(text.find("one checkpoint at the end of the run loses less than 0.1 %"), std::string::npos) << text;
   m.failures_per_node_per_day = 1;
   c.schedule.total_updates = 1000000;
   text = to_text(predict(c, m, {.ranks = 1}), c, m);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "seer/run/append_file.hpp"
+#include "seer/run/records.hpp"
 
 #include <gtest/gtest.h>
 #include <sys/resource.h>
@@ -18,7 +18,7 @@ namespace {
 TEST(AppendFile, ARecordThatDoesNotFitLeavesNoPartOfItself) {
   const TemporaryFolder folder;
   const auto path = folder.path() + "/file";
-  AppendFile file(path, AppendFile::Start::append, "make room");
+  AppendFile file(path, "make room");
   file.append("first\n");
   rlimit before{};
   ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
@@ -42,11 +42,14 @@ TEST(AppendFile, ARecordThatDoesNotFitLeavesNoPartOfItself) {
   EXPECT_EQ(text.str(), "first\nthird\n");
 }
 
-TEST(AppendFile, ANewOneIsNotOpenedWhereOneIs) {
+TEST(AppendFile, RecordsFollowThoseOfAnEarlierStart) {
   const TemporaryFolder folder;
   const auto path = folder.path() + "/file";
-  EXPECT_TRUE(AppendFile(path, AppendFile::Start::must_be_new, "").is_open());
-  EXPECT_FALSE(AppendFile(path, AppendFile::Start::must_be_new, "").is_open());
+  AppendFile(path, "").append("first\n");
+  AppendFile(path, "").append("second\n");
+  std::stringstream text;
+  text << std::ifstream(path).rdbuf();
+  EXPECT_EQ(text.str(), "first\nsecond\n");
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "seer/run/checkpoint_interval.hpp"
+#include "seer/run/saver.hpp"
 
 #include <gtest/gtest.h>
 

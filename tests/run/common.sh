@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-# Sourced by the end-to-end tests: a scratch folder, `ranks N command...`, and checks that say what they saw.
-# Nothing here or in the tests guesses how fast the machine is. A run that is to be disturbed is started with
-# SEER_PAUSE_AFTER=UPDATE and waits there until the test goes on; what a test waits for is a file, a line or the end of
-# a process, and a time is only ever the limit after which waiting has failed.
+# Sourced by the end-to-end tests: a scratch folder, `ranks N command...`, and checks that print what they found.
+# The tests do not depend on the speed of the machine. To disturb a run, a test starts it with SEER_PAUSE_AFTER=UPDATE;
+# the run waits there until the test lets it go on. A test waits for a file, a line or the end of a process. A time is
+# only a limit: after it, the test fails.
 set -euo pipefail
 : "${SEER_EXECUTABLE:?set by ctest}"
 mpiexec=${SEER_MPIEXEC:-mpiexec}
@@ -10,7 +10,7 @@ scratch=$(mktemp -d "${TMPDIR:-/tmp}/seer-test.XXXXXX")
 trap clean_up EXIT
 cd "$scratch"
 
-clean_up() {  # also what a failed test leaves running or mounted
+clean_up() {  # also ends what a failed test left running or mounted
   local pid
   for pid in $(jobs -p); do
     pkill -KILL -P "$pid" || true
@@ -26,7 +26,7 @@ ranks() { local n=$1; shift; "$mpiexec" --oversubscribe --bind-to none -n "$n" "
 
 fail() { echo "FAILED: $*" >&2; exit 1; }
 
-# expect CODE PIECE command...: the exit code, and the piece of text in what was printed, once.
+# expect CODE PIECE command...: checks the exit code, that the output holds PIECE, and that an error is printed once.
 expect() {
   local code=$1 piece=$2; shift 2
   local rc=0
@@ -34,15 +34,15 @@ expect() {
   [ "$rc" = "$code" ] || { cat "$scratch/out.txt"; fail "exit code $rc, wanted $code: $*"; }
   grep -qF -- "$piece" "$scratch/out.txt" || { cat "$scratch/out.txt"; fail "no \"$piece\" in the output of: $*"; }
   local errors
-  # mpirun may put it into the midst of a line of standard output.
+  # mpirun may print it in the middle of a line of standard output.
   errors=$({ grep -oE '^error: |error: rank' "$scratch/out.txt" || true; } | wc -l)
   [ "$code" = 0 ] || [ "$errors" = 1 ] || { cat "$scratch/out.txt"; fail "$errors error messages, wanted one: $*"; }
   echo "ok ($code): $*" | cut -c1-150
 }
 
-# A test that computes begins with this. A device build does not compute without a device, on the host either: ctest
-# then calls the test skipped (exit code 77), and its line says why. With one device all of them run, for several ranks may
-# share it as long as they compute on the host (write_config).
+# Call first in a test that computes. A device build cannot compute without a device, not even on the host. The test then
+# prints the reason, and ctest counts it as skipped (exit code 77). One device is enough for all tests, because ranks that
+# compute on the host may share it (write_config).
 needs_kernels() {
   local rc=0
   seer pretrain no-such.toml >"$scratch/needs.txt" 2>&1 || rc=$?
@@ -50,7 +50,7 @@ needs_kernels() {
 }
 not_run() { echo "not run: $(basename "$0" .sh): $*"; exit 77; }
 
-# A tiny run: seconds on one core. On the host wherever it is: its bits and losses are what is looked at.
+# A tiny run: seconds on one core. Always on the host, because tests compare its bits and losses.
 write_config() {  # FILE RUN_DIR UPDATES
   cat >"$1" <<TOML
 [model]
@@ -96,7 +96,7 @@ losses() { sed -E 's/.*"loss":([-0-9.e+]+).*/\1/' "$1/metrics.jsonl" | awk '{pri
 last_checkpoint() { ls -d "$1"/checkpoints/update-* | sort | tail -n 1; }
 lines() { if [ -e "$1/metrics.jsonl" ]; then wc -l <"$1/metrics.jsonl"; else echo 0; fi; }
 
-# Waits for a command to succeed. The limit is far beyond what any of them takes on a busy machine.
+# Waits until a command succeeds. The limit is much longer than any command needs on a busy machine.
 until_true() {
   local end=$((SECONDS + 300))
   until "$@" 2>/dev/null; do
@@ -104,7 +104,7 @@ until_true() {
     sleep 0.02
   done
 }
-# Whether a process is gone; one whose end nobody has asked for yet counts as gone.
+# True if a process has ended, also if it is still a zombie.
 gone() { [ ! -e "/proc/$1" ] || grep -q '^State:.*zombie' "/proc/$1/status"; }
 
 # start NAME RANKS option...: trains with NAME.toml in the background. The run folder is NAME, the output goes to
@@ -113,7 +113,7 @@ wrap=()
 start() {
   local name=$1 n=$2; shift 2
   rm -f "$name/PAUSED"
-  : >"${output:-$name.txt}"  # nobody is to read what the start before printed
+  : >"${output:-$name.txt}"  # remove the output of an earlier start
   "$mpiexec" --oversubscribe --bind-to none -n "$n" "${wrap[@]}" "$SEER_EXECUTABLE" pretrain "$name.toml" "$@" \
     </dev/null >"${output:-$name.txt}" 2>&1 &
   launcher=$!

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "seer/run/doubts.hpp"
+#include "seer/run/trainer.hpp"
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
@@ -36,7 +36,7 @@ TEST(Doubts, DataAndBatchThatDoNotGoTogether) {
   c.head.prototypes = 8;
   EXPECT_EQ(
       only(c, run),
-      "data.global_batch = 16: more than the 10 images of the data set, so that an update has some more than once");
+      "data.global_batch = 16: more than the 10 images of the data set, so an update contains images more than once");
   c = sensible();
   c.head.prototypes = 65;
   EXPECT_EQ(only(c), "head.prototypes = 65: more than the 64 images of the data set");

@@ -107,7 +107,8 @@ TEST_F(GuardTest, TheRunThatIsGivenUpLeavesAnAccount) {
   EXPECT_EQ(told[2]["folder"], "run/checkpoints/update-00000005");
 }
 
-// The scale halves by itself: hundreds of overflows are no reason to go back, and they do not end a row either.
+// The loss scale is halved after each overflow. So overflows never lead to a reload, nor do they end a row of bad
+// updates.
 TEST_F(GuardTest, OverflowOfTheLossScaleDoesNotCount) {
   config.guard.max_skips_in_a_row = 2;
   auto g = guard();

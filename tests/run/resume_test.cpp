@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The learning rate of a run that goes on with another schedule.
+// The learning rate of a run that continues with another schedule.
 #include "seer/run/resume.hpp"
 
 #include <gtest/gtest.h>
@@ -23,7 +23,7 @@ config::Config configured(std::int64_t updates) {
   return c;
 }
 
-/// What a run of these settings leaves after so many updates over 100 images.
+/// The state of a run with these settings after `update` updates over 100 images.
 checkpoint::State after(std::int64_t update, const config::Config& config) {
   checkpoint::State state;
   state.update = update;
@@ -72,7 +72,7 @@ TEST(Resume, ACosineOfAnotherLengthKeepsTheRateUnlessAskedOtherwise) {
     }
     EXPECT_EQ(go_on(from, longer, allow("schedule")).lr(update), Schedule(longer.schedule, 80).lr(update));
 
-    // Once kept, the rates are the checkpoint's own, whatever the options; and they can be kept again.
+    // Once kept, the rates follow from the checkpoint, for all options; and they can be kept again.
     const auto kept = go_on(from, longer);
     auto later = after(update + 10, longer);
     later.kept_rate = {static_cast<double>(kept.kept()->update), kept.kept()->rate};
@@ -132,7 +132,7 @@ TEST(Resume, AnotherLengthKeepsTheRateThoughOtherKeysOfTheScheduleMayChange) {
   auto other = configured(80);
   other.schedule.milestones = {3, 7};
   EXPECT_EQ(go_on(later, other, allow("schedule.milestones")).lr(60), kept.lr(60));
-  // Another final rate is where a kept rate falls to.
+  // A kept rate falls to the new final rate.
   auto lower = configured(80);
   lower.schedule.lr_final = 0.005;
   EXPECT_NEAR(go_on(later, lower, allow("schedule.lr_final")).lr(30), kept.lr(30), 0.01);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The lock of a run folder: processes that start at once, owners that die, that beat elsewhere, that come back too
-// late.
+// The lock of a run folder: processes that start at the same time, owners that die, owners on other nodes, and owners
+// that come back too late.
 #include "seer/run/run_lock.hpp"
 
 #include <gtest/gtest.h>
@@ -27,7 +27,7 @@ namespace {
 using namespace std::chrono_literals;
 namespace fs = std::filesystem;
 
-/// A run on another node, as far as anyone can see, in less than a tenth of the time.
+/// A run that seems to be on another node, with times less than a tenth of the usual ones.
 RunLock::Options elsewhere(const std::string& host, bool use_flock = false) {
   RunLock::Options o;
   o.self.host = host;
@@ -56,7 +56,8 @@ std::string text_of(const std::string& path) {
   return text.str();
 }
 
-/// Until the lock's thread has noticed, at its next beat: what the lock says of being another's, or its file gone.
+/// Waits until the lock's thread has noticed, at its next beat, that another run has the lock or that its file is gone.
+/// Returns the message.
 std::string noticed(const RunLock& lock) {
   std::string text;
   for (const auto end = std::chrono::steady_clock::now() + 60s;
@@ -69,7 +70,7 @@ std::string noticed(const RunLock& lock) {
   return text;
 }
 
-/// Runs `act` in a process of its own that ends without any cleaning up; its result.
+/// Runs `act` in a child process that ends without clean-up. Returns its result.
 int in_child(const std::function<int()>& act) {
   const pid_t child = ::fork();
   if (child == 0) ::_exit(act());
@@ -137,13 +138,13 @@ TEST(RunLock, SilenceElsewhereIsTakenOver) {
   const auto began = std::chrono::steady_clock::now();
   auto soon = elsewhere("node2");
   soon.stale = 600ms;
-  { const RunLock lock(folder.path(), soon); }  // silent for as long as it is watched
+  { const RunLock lock(folder.path(), soon); }  // silent while it is watched
   EXPECT_GE(std::chrono::steady_clock::now() - began, 600ms);
   leave();
   fs::last_write_time(folder.path() + "/lock", fs::file_time_type::clock::now() - 1h);
   auto late = elsewhere("node2");
   late.stale = 10min;
-  const RunLock lock(folder.path(), late);  // silent for long enough already: not watched for ten minutes
+  const RunLock lock(folder.path(), late);  // already silent for an hour: not watched for ten minutes
 }
 
 TEST(RunLock, ALaterStartOfTheSameSlurmJobTakesOverAtOnce) {
@@ -187,8 +188,8 @@ TEST(RunLock, AFolderThatVanishedIsTakenAgain) {
   EXPECT_NE(refusal([&] { const RunLock second(run); }), "");
 }
 
-/// `processes` take the lock at the same moment; whoever gets it holds it until all have tried, and looks whether it is
-/// still its own. How many are left.
+/// `processes` processes take the lock at the same moment. A process that gets it holds it until all have tried, and
+/// then checks that it still has it. Returns how many still have it.
 int winners(const std::string& run, int processes, const std::function<RunLock::Options(int)>& options) {
   auto* const tried = static_cast<std::atomic<int>*>(
       ::mmap(nullptr, sizeof(std::atomic<int>), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));

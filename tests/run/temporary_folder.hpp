@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A folder that is gone with its owner.
+// A folder that its destructor removes.
 #pragma once
 
 #include <unistd.h>

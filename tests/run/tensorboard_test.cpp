@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Reads the file back with a decoder of its own, written from the protobuf wire format, so that a wrong field number in
-// event.proto cannot cancel out.
-#include "seer/run/tensorboard.hpp"
+// Reads the file back with a separate decoder of the protobuf wire format, so that a wrong field number in event.proto
+// is noticed.
+#include "seer/run/records.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Checkpoints written beside the training hold the bits of the update that they name; a kill while one is being written
-# leaves the one before; what the nodes' own disks hold is gone on from when it is newer, also without one of them.
+# Checkpoints written beside the training hold the bits of the update in their name. A kill during a write leaves the
+# checkpoint before it. A start continues from the copies on the nodes' own disks if they are newer, also if one disk is
+# lost.
 . "$(dirname "$0")/common.sh"
 needs_kernels
 
-# As tensors_of, with where each one lies.
+# As tensors_of, with the begin of every slab.
 tensors() { sed -n '/"tensors"/,/^ \]/p' "$1/manifest.json" | grep -E '"(group|name|xxh3|begin)"'; }
 
 seer synth -o train --classes 4 --images 120 --size 48 --seed 1 >/dev/null
 
-# Every checkpoint of a run that waits for them, beside those of one that does not.
+# Compares every checkpoint of a run that waits for its writes with those of a run that does not.
 for mode in none optimizer parameters; do
   for async in false true; do
     write_config "$mode-$async.toml" "$mode-$async" 12
@@ -26,8 +27,8 @@ for mode in none optimizer parameters; do
   echo "ok: 12 checkpoints, shard $mode: same bits, asynchronous or not"
 done
 
-# Killed while a checkpoint is being written, in the midst of its bytes and before it gets its name: there is a temporary
-# folder then, and afterwards.
+# Killed while a checkpoint is being written: once in the middle of its bytes, once before its folder is renamed. Each
+# kill leaves a temporary folder.
 write_config killed.toml killed 40
 cp "$SEER_WRITE_FAULTS" write_faults.so
 again=(--set checkpoint.every_updates=2 --set log.tensorboard=false)
@@ -50,7 +51,7 @@ ranks 2 pretrain quiet.toml >quiet.txt 2>&1 || { cat quiet.txt; fail "the undist
 same_tensors quiet killed || fail "the killed run ended with other bits"
 echo "ok: killed twice while a checkpoint was being written, same bits"
 
-# Two nodes' disks, saved to more often than the run folder. One is lost.
+# Copies on the disks of two nodes, more often than checkpoints in the run folder. One disk is lost.
 export SEER_RANKS_PER_NODE=1
 local_copies=(--set checkpoint.local_dir="$scratch/disk%n" --set checkpoint.local_every_updates=3 --set checkpoint.every_updates=20)
 for lost in 0 1; do
@@ -68,12 +69,12 @@ for lost in 0 1; do
   echo "ok: disk $lost lost, $(grep -o 'resumed from.*' lost.txt)"
 done
 
-# Without local copies that are newer, the run folder's checkpoint counts.
+# If no local copy is newer, the checkpoint in the run folder is used.
 ranks 2 pretrain lost1.toml "${local_copies[@]}" --set schedule.total_updates=43 >lost.txt 2>&1 || { cat lost.txt; fail "going on"; }
 grep -q "resumed from lost1/checkpoints/update-00000040" lost.txt || { cat lost.txt; fail "not from the run folder"; }
 echo "ok: the newest of both"
 
-# The interval that follows from what is measured: 20 updates, then by cost and failures.
+# every_updates = auto: the first checkpoint after 20 updates, the others by measured cost and by failures.
 unset SEER_RANKS_PER_NODE
 write_config auto.toml auto 60
 ranks 2 pretrain auto.toml --set checkpoint.every_updates=auto --set checkpoint.keep_last=60 \

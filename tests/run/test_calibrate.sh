@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# A machine measures itself, also by more ranks than it has cores, and jobs are planned with what it wrote.
+# seer plan --calibrate measures this machine, also with more ranks than cores; plans then use the file it wrote.
 source "$(dirname "$0")/common.sh"
 needs_kernels
 
@@ -13,7 +13,8 @@ expect 2 "shard_group" seer plan config.toml --machine machine.toml --ranks 4 --
   --set parallel.shard=optimizer --set parallel.shard_group=3
 expect 3 "cannot write" ranks 2 plan --calibrate missing/machine.toml --seconds 0.005
 
-# What is wrong is told before measuring, which at this length would outlast the limit, and leaves no file. What would be ignored is refused.
+# Errors come before the measurement, which at this length would outlast the limit, and leave no file. Options that would
+# have no effect are errors.
 soon() { local n=$1; shift; timeout 300 "$mpiexec" --oversubscribe --bind-to none -n "$n" "$SEER_EXECUTABLE" "$@" </dev/null; }
 expect 3 "nowhere" soon 2 plan --calibrate bad.toml --seconds 60 --folder nowhere
 expect 3 "no-shards" soon 2 plan --calibrate bad.toml --seconds 60 --shards no-shards
@@ -30,7 +31,7 @@ expect 2 "excludes" seer plan --machine machine.toml --calibrate bad.toml
 expect 2 "excludes" seer plan --ranks 4 --calibrate bad.toml
 expect 2 "requires" seer plan config.toml --machine machine.toml --shards train
 
-# Images of the shards, not those of another data set; and on one rank no network.
+# The mean image is that of the given shards. One rank measures no network.
 seer synth -o train --classes 4 --images 40 --size 64 --seed 1 >/dev/null
 expect 0 "all-reduce not measured (one rank)" seer plan --calibrate one.toml --seconds 0.001 --shards train
 awk '/^mean_image_pixels = / {found = $3} END {exit found < 4000 || found > 4200}' one.toml ||

@@ -25,13 +25,13 @@ expect 2 "--plan needs --machine" seer bench conv --plan
 expect 0 '"all_planned_ms"' seer bench conv --plan --machine "$SEER_TEST_DATA/../../inputs/machines/dgx_h100.toml" \
   --preset 256gf --precision bf16 --size 64,32 --batch 2,4 --json
 
-# The manual's list of all keys is what the program says.
+# The list of all keys in the manual equals the output of the program.
 awk '/^## All keys/ {found = 1} found && /^```/ {fence++; next} found && fence == 1' \
   "$SEER_TEST_DATA/../../docs/configuration.md" >manual.txt
 seer --help-config >program.txt
 diff manual.txt program.txt || fail "docs/configuration.md, \"All keys\", is not what seer --help-config says"
 
-# What computes, or would.
+# Commands that compute.
 needs_kernels
 expect 2 "missing.toml: cannot read the configuration file" ranks 2 pretrain missing.toml
 printf '[swav]\nepsilonn = 0.1\ntemperature = "warm"\n' >bad.toml

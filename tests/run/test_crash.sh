@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# One rank fails in the step loop: one message, error.<rank>.txt with a stack, and the exit code comes out of mpiexec.
+# One rank fails in the step loop: one message, error.<rank>.txt with a stack, and mpiexec returns the exit code.
 . "$(dirname "$0")/common.sh"
 needs_kernels
 
@@ -19,7 +19,7 @@ for signal in SEGV FPE BUS ILL ABRT; do
 done
 echo "ok: signals of a defect"
 
-# A shard that vanishes behind a rank's back, read by a thread of its own: the error names the file.
+# A shard is truncated while a reader thread uses it: the error names the file.
 rm -rf crash
 SEER_PAUSE_AFTER=3 start crash 2 --set data.bad_image_policy=fail
 paused crash

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Where a run computes: refused in one line where a device is asked for that is not there; on the stand-in for one (host
-# builds, device/stand_in.hpp) the same losses and weights as on the host, also where a run begins on one and goes on on
-# the other. A device build has other tests for this.
+# Where a run computes. If a configuration requests a device and there is none, the run is refused in one line. On the
+# stand-in device of host builds (device/stand_in.hpp), losses and weights are the same as on the host, also if a run
+# starts on one and continues on the other. Device builds have other tests for this.
 . "$(dirname "$0")/common.sh"
 
-# A sum whose last product is rounded once less may end in another digit.
+# If a sum rounds its last product once less, the last digit may differ.
 rounded() { losses "$1" | awk '{printf "%d %.12g\n", $1, $2}'; }
 tensors() { sed -n '/"tensors"/,/^ \]/p' "$(last_checkpoint "$1")/manifest.json" | grep -E '"(group|name|xxh3)"'; }
 on_stand_in() { SEER_STAND_IN_DEVICE=1 ranks "$@"; }
@@ -14,7 +14,7 @@ needs_kernels
 
 seer synth -o train --classes 4 --images 120 --size 48 --seed 1 >/dev/null
 write_config host.toml host 10
-sed -i '/^device = /d' host.toml  # by itself on a device where there is one
+sed -i '/^device = /d' host.toml  # the default: on a device if there is one
 if ! ranks 2 pretrain host.toml --set parallel.device=host >host.txt 2>&1; then
   cat host.txt
   fail "the run on the host"
@@ -33,7 +33,7 @@ for shard in none parameters; do
   run=there_$shard
   on_stand_in 2 pretrain host.toml --set log.run_dir=$run --set parallel.shard=$shard >there.txt 2>&1 ||
     { cat there.txt; fail "the run on the stand-in, $shard"; }
-  grep -q "a stand-in for a device" there.txt || { cat there.txt; fail "it does not say where it computed"; }
+  grep -q "a stand-in device" there.txt || { cat there.txt; fail "it does not say where it computed"; }
   grep -q ", on the device" there.txt || fail "it computed on the host"
   ranks 2 pretrain host.toml --set log.run_dir=here_$shard --set parallel.shard=$shard >here.txt 2>&1 ||
     { cat here.txt; fail "the run on the host, $shard"; }

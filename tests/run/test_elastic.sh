@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# A run that changes its ranks (4, 2, 1, 3), its sharding and its recomputation at every restart has the losses of one
-# that nobody disturbed; another global batch is refused unless allowed, and then goes on behind the images seen.
+# A run changes its ranks (4, 2, 1, 3), its sharding and its recomputation at every restart, and has the losses of an
+# undisturbed run. Another global batch is refused unless it is allowed; its data then continue after the images seen.
 . "$(dirname "$0")/common.sh"
 needs_kernels
 
@@ -10,14 +10,14 @@ gentle=(--set schedule.lr_start=0.02 --set schedule.lr_peak=0.1 --set checkpoint
 write_config quiet.toml quiet 20
 ranks 1 pretrain quiet.toml "${gentle[@]}" >quiet.txt 2>&1 || { cat quiet.txt; fail "the undisturbed run"; }
 
-# Each start ends after five updates, as one does that was told to stop there.
+# Each start counts for five updates, as if it had been stopped there.
 write_config elastic.toml elastic 20
 until_update() {  # UPDATE RANKS option...
   local stop=$1 n=$2; shift 2
   ranks "$n" pretrain elastic.toml "${gentle[@]}" "$@" >"elastic.$stop.txt" 2>&1 ||
     { cat "elastic.$stop.txt"; fail "up to update $stop on $n ranks"; }
   grep -q 'BatchNorm takes its statistics over groups' "elastic.$stop.txt" && fail "the groups hold the same images"
-  # What the rest of this start did is forgotten: the next one goes on from here.
+  # Remove later checkpoints: the next start continues from here.
   for folder in elastic/checkpoints/update-*; do [[ $folder < elastic/checkpoints/update-$(printf '%08d' $((stop + 1))) ]] || rm -r "$folder"; done
 }
 until_update 5 4 --set parallel.shard=gradients --set parallel.shard_group=2 --set parallel.recompute=cheap
@@ -31,17 +31,17 @@ paste -d' ' <(losses quiet) <(losses elastic) | awk '
   END { printf "4, 2, 1, 3 ranks against 1: worst relative difference of 20 losses %.2e\n", worst; exit worst > 1e-4 }' ||
   fail "the losses drift"
 
-# Other BatchNorm groups are told of.
+# Another size of the BatchNorm groups gives a warning.
 expect 0 'BatchNorm takes its statistics over groups of 12 images from here on' \
   ranks 2 pretrain elastic.toml "${gentle[@]}" --set parallel.bn_group_size=1 --set schedule.total_updates=22
 
 # Another global batch.
 expect 2 'data.global_batch is 12, was 24' \
   ranks 2 pretrain elastic.toml "${gentle[@]}" --set data.global_batch=12 --set schedule.total_updates=24
-expect 0 'the data go on behind the images seen' ranks 2 pretrain elastic.toml "${gentle[@]}" --set data.global_batch=12 \
+expect 0 'The data continue after these images' ranks 2 pretrain elastic.toml "${gentle[@]}" --set data.global_batch=12 \
   --set schedule.total_updates=24 --allow-batch-change
 grep -q 'after 22 updates, 528 images' out.txt || fail "$(grep 'resumed from' out.txt)"
-# From then on it is this run's batch: no flag is needed, and its restarts change nothing.
+# From then on this is the batch of the run: it needs no option, and restarts change nothing.
 small=("${gentle[@]}" --set data.global_batch=12 --set schedule.total_updates=28 --set checkpoint.every_updates=2)
 expect 0 "after 24 updates, $((22 * 24 + 2 * 12)) images" ranks 3 pretrain elastic.toml "${small[@]}"
 losses elastic | tail -n 4 >straight.txt

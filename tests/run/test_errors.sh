@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Every wrong input: one clear message, from one rank, and the right exit code.
+# Every wrong input gives one clear message, from one rank, and the right exit code.
 . "$(dirname "$0")/common.sh"
 needs_kernels
 
@@ -40,7 +40,7 @@ mkdir photos && cp -r "$SEER_TEST_DATA/images/." photos/
 seer pack photos -o plain --labels none >/dev/null
 expect 3 'has no labels' ranks 2 eval knn good --train plain --test test --resize 32 --crop 32 --device host
 
-# Two runs in one folder: the second is refused, and the first goes on.
+# Two runs in one folder: the second is refused, and the first continues.
 write_config first.toml first 100000
 SEER_PAUSE_AFTER=3 start first 1
 paused first
@@ -49,7 +49,7 @@ kill -USR1 "$launcher"
 go_on first
 ends_with 75 first
 
-# A start that is refused, for whatever it should have started from, leaves checkpoints and records where they are.
+# A start that is refused changes no checkpoint and no record, whatever it was to resume from.
 before=$(ls -R good/checkpoints; cat good/metrics.jsonl)
 first=good/checkpoints/$(ls good/checkpoints | head -n 1)
 for resume in auto never "$first"; do
@@ -63,7 +63,7 @@ expect 2 'guard.replay_every' ranks 2 pretrain good.toml --set faults.flip_updat
 expect 2 'checkpoint.local_dir' ranks 2 pretrain good.toml --set checkpoint.local_every_updates=3
 expect 2 '%h and %n' ranks 2 pretrain good.toml --set 'checkpoint.local_dir=disk%q'
 
-# Other shards of the same names, a run folder where a checkpoint is wanted, and bytes that rotted after packing.
+# Different shards with the same names; a run folder in place of a checkpoint; bytes that were damaged after packing.
 seer synth -o other --classes 4 --images 48 --size 32 --seed 9 --split images >/dev/null
 expect 0 'the data set is not that of the checkpoint' ranks 2 pretrain good.toml --set data.shards=other --set schedule.total_updates=7
 expect 0 'safetensors' seer export good out.safetensors
@@ -75,7 +75,7 @@ expect 0 'when packed' ranks 2 pretrain good.toml --set data.shards=rotten --set
 expect 3 'when packed' ranks 2 pretrain good.toml --set data.shards=rotten --set log.run_dir=rotten_fails --set data.bad_image_policy=fail
 expect 3 'checksum' seer inspect rotten --verify
 
-# No space left: a file system of 2 MB, where this user may mount one.
+# No space left: a file system of 2 MB, if this user may mount one.
 mkdir small
 if mount -t tmpfs -o size=2m none small 2>/dev/null; then
   head -c 1900000 /dev/zero >small/filler

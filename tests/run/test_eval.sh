@@ -3,7 +3,7 @@
 # Features and k-NN: tables that do not belong together, sets that overlap, and commands that do not exist.
 source "$(dirname "$0")/common.sh"
 
-# Commands that do not exist are named, with those that do.
+# Unknown commands are errors that list the known ones.
 expect 2 'unknown command "pretain", did you mean pretrain?; commands: pack' seer pretain x.toml
 expect 2 'unknown command "frobnicate"; commands: pack synth' seer frobnicate
 expect 2 'unknown task "linear" of seer eval; tasks: knn; see seer eval --help' seer eval linear
@@ -50,14 +50,14 @@ expect 0 "top-1" knn both.h5 from.h5
 expect 0 "are the same 30 images" knn train.h5 train.h5
 expect 3 "is being written by another process" flock held.h5.partial "$SEER_EXECUTABLE" features $new test -o held.h5 --device host
 
-# The same images as shards, some of them, and none.
+# Test sets whose images are all in the training set, partly, and not at all.
 shards() { ranks 2 eval knn $new --train "$1" --test "$2" --k 5 --resize 32 --crop 32 --device host; }
 expect 0 "training set train and test set train are the same 30 images" shards train train
 expect 0 "30 of the 42 images of the test set" shards train "train/*.h5,test/*.h5"
 expect 0 "test set: test, 12 images" shards train test
 grep -q 'in the training set' out.txt && { cat out.txt; fail "images that are not in both sets"; }
 
-# Another run's normalisation is the one its features are computed with, and recorded.
+# Features are computed with the normalisation of the run that made the weights, and the table records it.
 seer pretrain config.toml --set log.run_dir=grey --set 'augment.mean=[0.1,0.2,0.3]' >log.txt 2>&1 || { cat log.txt; fail "grey"; }
 features grey test grey.h5
 expect 2 "normalisation's mean 0.485 0.456 0.406 against 0.1 0.2 0.3" knn train.h5 grey.h5
@@ -75,15 +75,15 @@ with h5py.File("train.h5") as f, h5py.File("test.h5") as g:
     assert len(f.attrs["data_xxh3"]) == 16 and f.attrs["data_xxh3"] != g.attrs["data_xxh3"]
     assert len(set(f["checksum"][:]) & set(g["checksum"][:])) == 0
 PY
-  expect 0 "do not tell enough to compare: checksum of the weights, crop" knn old_train.h5 test.h5
+  expect 0 "lacks what must be compared: checksum of the weights, crop" knn old_train.h5 test.h5
   expect 3 "an unfinished features file" knn half.h5 test.h5
 else
   echo "not run: older tables (needs h5py)"
 fi
 
-# A run's own normalisation goes with its weights, through PyTorch's file and back.
+# Export and import keep the normalisation of the run.
 seer pretrain config.toml --set log.run_dir=own --set schedule.total_updates=5 --set 'augment.mean=[0.1,0.2,0.3]' >log.txt 2>&1 ||
-  { cat log.txt; fail "the run with a mean of its own"; }
+  { cat log.txt; fail "the run with another mean"; }
 seer export own own.safetensors >/dev/null && seer import own.safetensors own.h5 >/dev/null
 features own train own_run.h5
 features own.h5 test own_weights.h5

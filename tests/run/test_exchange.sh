@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Weights to and from other tools, and pictures that other tools write in their own way.
+# Weights to and from other tools, and images with rarely used features of their formats.
 . "$(dirname "$0")/common.sh"
 needs_kernels
 
@@ -26,13 +26,13 @@ expect 3 'seer import photos.safetensors photos.h5' seer eval knn photos.safeten
 expect 3 'seer import photos.safetensors photos.h5' \
   seer pretrain tiny.toml --set log.run_dir=other --set model.init_from=photos.safetensors
 
-# Heads that only a method's own training needs, here a predictor, are not handed on.
-sed -e '/^\[swav\]/,/^\[\[crops/{/^\[\[crops/!d}' tiny.toml >byol.toml
+# Export leaves out heads that only the training needs, here a predictor.
+sed -e '/^\[swav\]/,/^\[\[crops/{/^\[\[crops/!d}' -e '/^prototypes/d' tiny.toml >byol.toml
 expect 0 'done: 5 updates' seer pretrain byol.toml --set method.kind=byol --set log.run_dir=byol --set 'crops=[{count=2,size=16}]'
 expect 0 'model = RegNet' seer export byol byol.safetensors
 expect 0 'head 64-64-32, 0 prototypes' seer import byol.safetensors byol.h5
 
-# The options that fit a file without metadata are named; they are all that is needed.
+# The error for a file without metadata names the options that fit it, and these options are enough.
 expect 0 'done: 5 updates' seer pretrain tiny.toml --set log.run_dir=small \
   --set model.trunk=resnet --set model.preset=18 --set model.stem=small --set 'head.dims=[512,8]' --set checkpoint.keep_last=1
 expect 0 'resnet' seer export small small.safetensors
@@ -47,6 +47,9 @@ open("plain.safetensors", "wb").write(struct.pack("<Q", len(text)) + text + data
 PY
 expect 3 'its shapes are those of --trunk resnet --preset 18 --stem small' \
   seer import plain.safetensors small.h5 --trunk resnet --preset 18
+expect 2 '--width-rule has no effect with --trunk resnet' \
+  seer import plain.safetensors small.h5 --trunk resnet --preset 18 --stem small --width-rule torchvision
+expect 2 "not VISSL's" seer import plain.safetensors small.h5 --trunk resnet --preset 18 --stem small --names vissl
 expect 0 'small.h5: ' seer import plain.safetensors small.h5 --trunk resnet --preset 18 --stem small
 
 # The same weights under other tools' names come back equal, byte for byte.
@@ -98,7 +101,7 @@ if sys.argv[1] == "rename":
     tensors, _ = read("trunk.safetensors")
     for library, rename in (("timm", timm), ("transformers", transformers)):
         write(library + ".safetensors", {"module._orig_mod.student." + rename(k): v for k, v in tensors.items()})
-    # pretend names of nobody
+    # names that no library uses
     write("strange.safetensors", {"x." + k: v for k, v in tensors.items()})
     with zipfile.ZipFile("model.pth", "w") as z:
         z.writestr("archive/data.pkl", b"\x80\x02}q\x00.")
@@ -146,7 +149,7 @@ grep -q 'torch.load("model.pth"' out.txt || fail "no lines that convert model.pt
 sed -n '/^import torch/,/^safetensors.torch.save/p' out.txt | python3 -c 'import ast, sys; ast.parse(sys.stdin.read())'
 expect 3 'is a checkpoint of PyTorch (zip)' ranks 2 features model.pth train -o f.h5 --device host
 
-# Orientations count in PNG too, before and after the pixels; an animation is named as what it is.
+# Orientations in PNG files apply, before and after the pixels. The reason names an animation.
 mkdir photos && cp "$SEER_TEST_DATA/images/animated.webp" photos/
 python3 files.py pictures
 expect 0 'accepted   2 images' seer pack photos -o shards --labels none
@@ -155,4 +158,4 @@ seer inspect shards/images-00000.h5 --json --verify | python3 -c '
 import json, sys
 found = json.load(sys.stdin)
 assert found["width_range"] == [30, 30] and found["height_range"] == [40, 40] and found["verified"], found'
-echo "exchange: all as told"
+echo "exchange: all as expected"

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# validation/gpu.sh --host, without a measurement: of a build whose tests partly fail and whose commands fail, it still
-# writes the report, which names them, and ends with 1. What it is told wrong it refuses in one line before it starts.
+# validation/gpu.sh --host, without measurements. If some tests and commands of a build fail, it still writes the report,
+# which names them, and ends with exit code 1. It refuses wrong arguments in one line before it starts.
 . "$(dirname "$0")/common.sh"
 root=$(cd "$SEER_TEST_DATA/../.." && pwd)
 
-# A build folder with two tests, and a program that knows the models, says odd things and measures nothing.
+# A build folder with tests, and a program that knows the models, prints unusual text and measures nothing.
 mkdir build results
 cat >build/seer <<SH
 #!/bin/bash
@@ -25,7 +25,7 @@ CMAKE
 gpu() {
   SEER=$scratch/${GPU_SEER:-build/seer} WORK=$scratch/kept PYTHON=$scratch/no/python "$root/validation/gpu.sh" "$@" </dev/null
 }
-refused() {  # PIECE ARGUMENTS...: one line, exit code 2, nothing begun
+refused() {  # PIECE ARGUMENTS...: expects one line with PIECE, exit code 2, and that nothing was started
   local piece=$1 rc=0
   shift
   gpu "$@" >refused.txt 2>&1 || rc=$?
@@ -38,7 +38,7 @@ for option in --models --budget --out; do
   refused "$option wants a value" "$option" --host
 done
 refused "--budget 5s" --host --budget 5s
-refused '"nosuch" is not known; known presets: tiny' --host --models 8gf,nosuch
+refused '"nosuch" is not known; known: tiny' --host --models 8gf,nosuch
 refused "--out $scratch/nowhere/report.md" --host --out "$scratch/nowhere/report.md"
 GPU_SEER=nowhere/seer refused "no executable $scratch/nowhere/seer" --host
 grep -q "SEER: the executable" < <(cd "$root/validation" && ./gpu.sh --help) || fail "--help from another folder"
@@ -62,7 +62,7 @@ done
 [ -e kept/parts/reported ] && [ -e kept/parts.before/reported ] || fail "the first start's files are not kept"
 [ "$(realpath kept/parts/run/cache)" = "$scratch/kept/cache" ] || fail "the short run does not find the engines"
 
-# Lines that nobody expects cost the report nothing.
+# Unexpected lines do not harm the report.
 printf 'odd\nstep\tmore\tfailed\t1\twhy\tand\tmore\n' >>kept/parts/items.tsv
 printf '{"in_a_row_ms": 1}' >kept/parts/comm.json
 rc=0

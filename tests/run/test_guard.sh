@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Bad numbers in a run: skipped by all ranks and told of; three in a row, back to the last good checkpoint and past them;
-# too often, exit 4 with an account; a rank that computes other bits the second time, exit 5 with its name.
+# Bad numbers in a run. All ranks skip the update and report it. After three in a row, the run loads the last good
+# checkpoint and continues past them. If that happens too often, it ends with 4 and a list of the bad updates. If a rank
+# computes other bits when it repeats an update, the run ends with 5 and names the rank.
 . "$(dirname "$0")/common.sh"
 needs_kernels
 
@@ -24,7 +25,7 @@ grep -q 'update 7 skipped: not finite .* on rank 1 (.*images of the batch there:
 grep -q '"update":20,.*"skipped":1' one/metrics.jsonl || fail "metrics.jsonl does not count the skip"
 [ "$(losses one | wc -l)" = 20 ] || fail "an update is missing in metrics.jsonl"
 
-# Resumed from before the bad batch: the same bits, in another mode of sharding the same decisions.
+# A start from before the bad batch gives the same bits. Another mode of sharding gives the same decisions.
 cp -r one again && rm -rf again/checkpoints/update-000000{10,15,20}
 expect 0 'update 7 skipped' run again --set 'faults.nan_updates=[7]' --set faults.nan_rank=1
 same_tensors one/checkpoints/update-00000020 again/checkpoints/update-00000020 || fail "resumed: other bits after the skip"
@@ -32,7 +33,7 @@ expect 0 'update 7 skipped' run sharded --set 'faults.nan_updates=[7]' --set fau
 diff <(sed -E 's/"(loss|grad_norm)":[^,]*,//g' one/skipped.jsonl) \
      <(sed -E 's/"(loss|grad_norm)":[^,]*,//g' sharded/skipped.jsonl) || fail "sharded: another story"
 
-# Three in a row: back to update 5, on with update 10.
+# Three in a row: the run loads the checkpoint of update 5 and continues with update 10.
 expect 0 'after update 9: loaded back/checkpoints/update-00000005, reload 1 of 3; the run goes on with update 10' run back "${nans[@]}"
 [ "$(told back '"cause":"not_finite"')" = 3 ] || fail "three skips: $(cat back/skipped.jsonl)"
 [ "$(told back '"update":9,"cause":"reload"')" = 1 ] || fail "one reload: $(cat back/skipped.jsonl)"
@@ -45,16 +46,16 @@ for from in 05 10; do  # killed before and after the bad batches
 done
 echo "ok: the same bits, wherever the run was interrupted"
 
-# Too often, and too early.
+# Bad numbers too often, and before the first checkpoint.
 expect 4 'after 1 of 1 reloads' run often --set 'faults.nan_updates=[7,8,9,11,12,13]' --set guard.max_reloads=1
 grep -q 'update 13 skipped' often/bad_numbers.txt || fail "bad_numbers.txt: $(cat often/bad_numbers.txt)"
 [ "$(grep -c 'skipped: not finite' often/bad_numbers.txt)" = 6 ] || fail "not all in bad_numbers.txt"
 expect 4 'there is no checkpoint to go back to' run early --set 'faults.nan_updates=[1,2,3]'
 expect 4 'after 0 of 0 reloads' run first --set 'faults.nan_updates=[6]' --set guard.max_skips_in_a_row=1 --set guard.max_reloads=0
 
-# A rank that computes something else the second time.
+# A rank that computes something else when it repeats an update.
 lie=(--set guard.replay_every=4 --set faults.flip_update=8 --set faults.flip_rank=1)
-expect 5 'gave different bits, first in the gradients of trunk_output.block' run lie "${lie[@]}"
+expect 5 'gave different bits when repeated, first in the gradients of trunk_output.block' run lie "${lie[@]}"
 grep -q 'error: .* on rank 1 (' out.txt || fail "the lying rank is not named"
 expect 0 'resumed from lie/checkpoints/update-00000005' run lie
 expect 0 'update 8 skipped' run warned "${lie[@]}" --set guard.replay_action=warn

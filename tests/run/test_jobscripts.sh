@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# The job scripts, without a Slurm: their shape, what they name, and requeueing, with stand-ins for srun and scontrol.
+# The job scripts, without Slurm: their #SBATCH lines, the files that they name, and requeueing. Replaces srun and
+# scontrol by scripts.
 . "$(dirname "$0")/common.sh"
 root=$(cd "$SEER_TEST_DATA/../.." && pwd)
 
@@ -11,7 +12,7 @@ value() { sed -n "s/^#SBATCH --$2=//p" "$1"; }
 for script in "$root"/jobscripts/*.sh; do
   name=${script##*/}
   bash -n "$script" || fail "$name: bash cannot read it"
-  # Configurations that a script names, in its examples too.
+  # All configurations that a script names, also in its examples, exist.
   for config in $(grep -oE 'inputs/[A-Za-z0-9_/]+\.toml' "$script" | sort -u); do
     [ -f "$root/$config" ] || fail "$name names $config, which does not exist"
   done
@@ -40,7 +41,8 @@ shape seer_512gpu.sh 512 64
 shape seer_64gpu.sh 64 8
 shape seer_1node.sh 8 1
 
-# A Slurm of two commands. Started once, a job gets 75 and asks for a requeue; started again, it resumes and gets 0.
+# Stand-ins for two commands of Slurm. A first start gets exit code 75 and asks for a requeue; a second start resumes and
+# gets 0.
 mkdir bin
 cat >bin/scontrol <<SH
 #!/bin/bash
@@ -100,8 +102,8 @@ grep -qx "requeue 7" calls || fail "SEER_REQUEUE_CODES is not obeyed"
 grep -q "nothing was started (try 3 of 3)" job.txt || { cat job.txt; fail "a start that was none is not told"; }
 [ "$(grep -c "^srun --mpi" calls)" = 3 ] || { cat calls; fail "not launched again"; }
 
-# SIGUSR1 to the batch script reaches the launcher, and what it then returns leads to the requeue; also 138, from ranks
-# that were only starting and did not watch for it yet.
+# SIGUSR1 to the batch script reaches the launcher, and the exit code of the launcher leads to the requeue. So does 138,
+# which comes from ranks that were still starting and did not handle the signal yet.
 cp "$root/jobscripts/seer_512gpu.sh" slurm_script
 for returned in 75 138; do
   : >calls
@@ -115,7 +117,7 @@ for returned in 75 138; do
   grep -qx "requeue 7" calls || fail "SIGUSR1: no requeue"
 done
 
-# The check before the start: a good node, one on which the site's own check fails, one that does not answer.
+# The check of the nodes before the start: a good node, one that fails the check of the site, one that does not answer.
 health() { job seer_cpu.sh SLURM_JOB_NODELIST="$1" NODES="$1" SEER_MIN_FREE_GIB=0 "${@:2}"; }
 printf '[log]\nrun_dir = "%s/run"\n' "$scratch" >a.toml
 [ "$(health n1,n2)" = 0 ] || { cat job.txt; fail "two good nodes"; }
@@ -134,7 +136,7 @@ grep -q "not the nodes' fault" job.txt && ! grep -q requeue calls || { cat job.t
 grep -q "1 of 2 devices" job.txt || command -v nvidia-smi >/dev/null || { cat job.txt; fail "the lost device is not named"; }
 echo "ok: nodes"
 
-# A sweep: the task's line, its own folder, and a requeue of this task alone.
+# A sweep: each task uses its own line and its own folder, and requeues only itself.
 printf '# two runs\nswav.epsilon=0.03 schedule.lr_peak=0.3\n\nswav.epsilon=0.05\n' >sweep.txt
 cp "$root/jobscripts/seer_sweep.sh" slurm_script
 sweep() { SLURM_JOB_ID=9 SLURM_ARRAY_JOB_ID=7 SLURM_ARRAY_TASK_ID="$1" LAUNCH_CODE=$2 JOB_SCRIPT=seer_sweep.sh \

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# parallel.memory_budget_bytes is kept by whole runs, loader and checkpoints included: with the smallest budget that the
-# program itself names, small photos and large ones, one rank and two.
+# Whole runs, with loader and checkpoints, keep parallel.memory_budget_bytes: with the smallest budget that the program
+# itself names, for small and large photos, on one and two ranks.
 source "$(dirname "$0")/common.sh"
 
 needs_kernels
@@ -12,7 +12,7 @@ inputs=$SEER_TEST_DATA/../../inputs
 seer synth -o small --classes 2 --images 16 --size 48 --seed 1 >/dev/null
 seer synth -o large --classes 2 --images 8 --size 1600 --seed 1 >/dev/null
 
-# kept RANKS SHARDS SETTING...: names the smallest budget, then runs with it.
+# kept RANKS SHARDS SETTING...: asks for the smallest budget, then runs with it.
 kept() {
   local n=$1 shards=$2
   shift 2

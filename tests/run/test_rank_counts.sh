@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# 1, 2 and 4 ranks with one BatchNorm group: the same losses over 20 updates to 1e-4, from real files; also with sharded
-# state and recomputation, and for a run that changes ranks, sharding and recomputation at every restart.
+# 1, 2 and 4 ranks with one BatchNorm group, reading real files: over 20 updates the losses agree to 1e-4. Also with
+# sharded state and recomputation, and for a run that changes ranks, sharding and recomputation at every restart.
 . "$(dirname "$0")/common.sh"
 needs_kernels
 
 seer synth -o train --classes 4 --images 90 --size 48 --seed 1 >/dev/null
-# A gentle rate: at a high one the network itself doubles every rounding difference from update to update.
+# A low learning rate: at a high one, the network doubles every rounding difference from update to update.
 gentle=(--set schedule.lr_start=0.02 --set schedule.lr_peak=0.1 --set checkpoint.keep_last=4)
 run() {  # NAME RANKS option...
   local name=$1 n=$2; shift 2
@@ -28,13 +28,13 @@ for n in 1 2 4; do run "$n" "$n"; done
   run optimizer 2 $(parallel optimizer none)
   run gradients 4 $(parallel gradients cheap 2)
   run parameters 4 $(parallel parameters block)
-  # From a checkpoint of one rank, on other ranks with other sharding at every restart.
+  # Starts from a checkpoint of one rank; every restart has another number of ranks and other sharding.
   mkdir runrestarts && head -n 5 run1/metrics.jsonl >runrestarts/metrics.jsonl
   run restarts 4 $(parallel gradients block) --resume run1/checkpoints/update-00000005
   run restarts 2 $(parallel parameters cheap) --resume runrestarts/checkpoints/update-00000010
   run restarts 1 $(parallel optimizer none) --resume runrestarts/checkpoints/update-00000015
 }
-# What was sent: updates apart from checkpoints, parameters gathered twice where they are sharded, nothing by one rank.
+# The counted traffic: updates and checkpoints are separate, sharded parameters are gathered twice, one rank sends nothing.
 sent() {  # NAME USE COMMUNICATOR KIND: payload bytes, or nothing
   tr -d '\n ' <"run$1/traffic.json" | { grep -o "\"use\":\"$2\",\"name\":\"$3\",\"kind\":\"$4\"[^}]*" || true; } |
     sed -E 's/.*"bytes":([0-9]+).*/\1/'

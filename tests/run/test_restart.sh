@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Killed with SIGKILL and started again, and stopped by signals and started again: the run ends with the same bits as one
-# that nobody disturbed.
+# A run that was killed with SIGKILL or stopped by signals, and started again, ends with the same bits as an undisturbed
+# run.
 . "$(dirname "$0")/common.sh"
 needs_kernels
 
@@ -42,7 +42,7 @@ same_tensors quiet stopped || fail "the stopped run ended with other bits"
 ranks 2 pretrain stopped.toml >stopped.txt 2>&1 || fail "a finished run, started again"
 echo "ok: stopped twice, same losses"
 
-# Going on from an earlier checkpoint: the newer ones are put aside, and the new ones are what the next start finds.
+# A start from an earlier checkpoint moves newer ones aside, and the next start finds the new ones.
 ranks 2 pretrain stopped.toml --resume stopped/checkpoints/update-00000030 --set checkpoint.keep_last=1 \
   --set schedule.total_updates=35 >again.txt 2>&1 || { cat again.txt; fail "going on from an earlier checkpoint"; }
 [ "$(ls stopped/checkpoints)" = update-00000035 ] || fail "after going on from 30 to 35: $(ls stopped/checkpoints)"

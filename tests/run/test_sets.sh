@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# One pack is one set: what is there after it was killed, replaced, appended to or lost a file, and what reads it then.
+# One pack makes one set of shards. Tests what a folder holds after a pack was killed, or replaced or extended a set, or
+# after a file was lost; and which commands then accept the folder.
 # shellcheck source=common.sh
 source "$(dirname "$0")/common.sh"
 
@@ -22,7 +23,7 @@ old=$(id_of before) new=$(id_of after)
 expect 2 '--append' pack new before
 expect 2 'excludes' pack new before --replace --append
 
-# Killed before each file that gets its name, on each rank: the old set, the new one, or refused by name.
+# Kill the pack before each rename, on each rank. The folder then holds the old set or the new one, or it is refused.
 killed() {  # RANKS RANK NTH
   rm -rf set && cp -r before set
   local rc=0
@@ -33,7 +34,7 @@ killed() {  # RANKS RANK NTH
 }
 sanitized=$(ldd "$SEER_EXECUTABLE" | grep -c asan || true)
 for where in "1 0" "2 0" "2 1"; do
-  [ "$sanitized" = 0 ] || continue  # they do not go with a preloaded library
+  [ "$sanitized" = 0 ] || continue  # sanitizers do not work with a preloaded library
   refused=0 kills=0
   # shellcheck disable=SC2086
   while killed $where "$kills"; do
@@ -60,14 +61,14 @@ expect 3 'did not finish' seer inspect set
 expect 0 'in 2 shards' pack new set --append  # the files it lists are those that were complete before
 expect 0 '"images": 8' seer inspect set --verify --json
 
-# Killed between the manifest and the first file that was to go: --append would have to guess what is to stay.
+# Killed after the manifest was written and before the first old file was deleted: --append cannot know what to keep.
 rm -rf halt && cp -r before halt
 python3 -c 'import json; p = "halt/images.manifest.json"; m = json.load(open(p)); m.update(complete=False, files=[]); json.dump(m, open(p, "w"))'
-expect 2 'was to replace' pack new halt --append
+expect 2 'may hold old and new images-*.h5' pack new halt --append
 [ -e halt/images-00001.h5 ] || fail "--append removed what was there"
 expect 0 'in 2 shards' pack new halt --replace
 
-# Another process that writes there: the second one is refused. A lock that nobody holds is none.
+# Another process writes there: the second one is refused. A lock file that no process holds does not matter.
 mkdir busy && : >busy/.images.lock
 expect 0 'in 2 shards' pack old busy
 [ "$(ls -A busy)" = "$(ls -A before)" ] || fail "the lock stays: $(ls -A busy)"
@@ -83,18 +84,18 @@ P
 expect 0 'verified             true' seer inspect busy --verify
 rm -r busy
 
-# Two splits in one folder are two sets: who reads the folder is told.
+# Two splits in one folder are two sets: reading the whole folder gives a warning.
 mv old/ape old/train; mv old/cat old/val
 seer pack old -o two --split train >/dev/null && seer pack old -o two --split val >/dev/null
-expect 0 'two holds the splits train, val, and all of them are read; name one' seer inspect two
+expect 0 'two holds the splits train, val, and all of them are read; to read one, give' seer inspect two
 mv old/train old/ape; mv old/val old/cat
 
-# Without a file, with one of another pack, and copied without the manifest.
+# A set without one of its files, with a file of another pack, and copied without the manifest.
 expect 0 'verified             true' seer inspect set --verify
 cp before/images-00001.h5 set/images-00007.h5
 expect 3 'images-00007.h5 is not among the 4 files' seer inspect set
 rm set/images-0000[27].h5
-expect 3 'images-00002.h5 first' seer inspect set
+expect 3 'the first missing file is images-00002.h5' seer inspect set
 files=$(ls set)
 expect 3 'images-00002.h5' pack new set --append
 [ "$files" = "$(ls set)" ] || fail "--append to a set that lacks a file changed it: $(ls set)"
@@ -106,7 +107,7 @@ expect 0 'train.manifest.json' ls "$(seer synth -o made --split train --classes 
 expect 2 '--replace' seer synth -o made --split train --classes 3 --images 20 --size 16
 expect 0 '20 images' seer synth -o made --split train --classes 3 --images 20 --size 16 --replace
 
-# A limit on pixels of one's own goes with the set; a grey picture of 7200 x 7200 in 50 kB.
+# The set records its own limit on pixels. The image is grey, 7200 x 7200 pixels in 50 kB.
 mkdir large
 python3 - <<'P'
 import struct, zlib
@@ -126,7 +127,7 @@ write_config run.toml run 5
 read_by() { seer pretrain run.toml --set log.run_dir="$1" --set data.shards="$2" "${@:3}"; }
 expect 0 '64 images in the data set' read_by classes 'train,com\,ma,before'
 expect 0 '20 images in the data set' read_by commas 'com,ma'
-expect 3 'images-00002.h5 first' read_by lost set
+expect 3 'the first missing file is images-00002.h5' read_by lost set
 expect 3 'are parts of different packs' read_by mixed mixed
 expect 0 'the others are left out' read_by chosen 'before/images-00001.h5'
 expect 0 'done' read_by pixels wide --set data.bad_image_policy=fail --set data.global_batch=2
@@ -143,7 +144,8 @@ expect 3 'nothing to compare' seer inspect f.h5 --verify
 expect 0 'safetensors' seer export "$weights" w.safetensors
 expect 3 'nothing to compare' seer inspect w.safetensors --verify
 
-# More shards than files may be open. With as few as MPI can start with, the run works too, or names the limit.
+# There are more shards than files that may be open. With the lowest limit under which MPI starts, the run works too, or
+# its error names the limit.
 mkdir many
 for i in $(seq -w 200); do ln train/images-00000.h5 "many/s$i.h5"; done
 limited() { (ulimit -n "$1" && shift && "$@"); }

@@ -27,7 +27,7 @@ grep -q 'stopped by STOP after' files.txt || { cat files.txt; fail "STOP: the me
 [ "$(last_checkpoint files)" != "$first" ] || fail "STOP: no checkpoint of its own"
 echo "ok: CHECKPOINT and STOP"
 
-# Asked for before the first update: none is done.
+# A stop requested before the first update: no update is done.
 touch files/STOP
 at=$(lines files)
 begin files; ends_with 75 files
@@ -40,7 +40,7 @@ go_on early; ends_with 75 early
 [ "$(lines early)" = 0 ] || fail "a signal before the first update: updates were done all the same"
 echo "ok: before the first update"
 
-# Two signals at once, as a launcher and Slurm send them, are one request. Ranks that stand get both when they go on.
+# Two signals at once, as a launcher and Slurm send them, are one request. Suspended ranks get both when they continue.
 at_update 5 twice
 kill -STOP $(pids twice); kill -USR1 $(pids twice); kill -TERM $(pids twice); kill -CONT $(pids twice)
 go_on twice
@@ -48,12 +48,12 @@ ends_with 75 twice
 [ -e "$(last_checkpoint twice)/manifest.json" ] || { cat twice.txt; fail "twice: no checkpoint"; }
 echo "ok: one request, delivered twice"
 
-# A second one later ends the run at once; the checkpoint before stays. The run waits meanwhile, so that the first request
-# cannot be done.
+# A second signal, later, ends the run at once; the earlier checkpoint stays. The run is paused, so that it cannot handle
+# the first signal before.
 at_update 5 second --set checkpoint.every_updates=3
 until_true test -d second/checkpoints/update-00000003 || { cat second.txt; fail "second: no checkpoint"; }
 one=$(rank_pid second 1)
-again() { kill -USR1 "$one"; gone "$launcher"; }  # within a second of the first it is still the first
+again() { kill -USR1 "$one"; gone "$launcher"; }  # within a second, it counts as the first one again
 until_true again || { cat second.txt; fail "second: the run still waits"; }
 ends_with 75 second
 begin second; until_true grep -q 'starting at' second.txt

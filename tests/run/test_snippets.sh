@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Every Python block of README.md and docs/*.md runs to the letter on the files it names, in the order of its page. What
-# needs a module that this python3 lacks is parsed only, and named. The same commands make the files as README gives.
+# Every Python block of README.md and docs/*.md runs unchanged on the files it names, in the order of its page. Blocks
+# that need a missing Python module are only parsed, and listed. The commands of README make the files.
 . "$(dirname "$0")/common.sh"
 needs_kernels
 root=$(cd "$SEER_TEST_DATA/../.." && pwd)
@@ -68,7 +68,7 @@ if same != 1:
 PY
 python3 blocks.py "$root"
 
-# The smallest useful file of the page trains, as it is but for the folder and the length.
+# The smallest useful configuration of the page trains; the test changes only folders and length.
 sed -n '/^## The smallest useful file/,/^## What/p' "$root/docs/configuration.md" | sed -n '/^```toml/,/^```/p' | sed '/^```/d' >smallest.toml
 grep -q '^\[model\]' smallest.toml || fail "docs/configuration.md: no smallest useful file"
 expect 0 'runs/smallest' seer pretrain smallest.toml --set data.shards=shards --set log.run_dir=runs/smallest \

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-# What `seer pack` takes from its sources, and what its summary says of the rest. The rules: tests/data/mpi/pack_sources*.
+# What `seer pack` takes from its sources, and what its summary says about the rest. The rules are tested in
+# tests/data/mpi/pack_sources*.
 . "$(dirname "$0")/common.sh"
 
 picture="$SEER_TEST_DATA/images/rgb.png"
 photo() { for path; do mkdir -p "$(dirname "$path")"; cp "$picture" "$path"; printf '%s' "$path" >>"$path"; done; }
 says() { grep -qF -- "$1" "$scratch/out.txt" || { cat "$scratch/out.txt"; fail "no \"$1\""; }; }
 
-# Splits: the same answer from wherever one stands, and as an archive or a list.
+# Splits: the result is the same from any working folder, and for an archive or a list.
 photo test/photos/train/cat/{1,2,3}.png test/photos/test/cat/9.png
 tar -C test/photos -cf test/dot.tar .
 tar -C test -czf test/top.tar.gz photos
@@ -18,14 +19,14 @@ for source in test/photos test/dot.tar test/top.tar.gz test/list.txt; do
   expect 0 "accepted   1 images" seer pack $source -o "split-$((n += 1))" --split test
   says "3 not in the split"
 done
-# From one folder too far up: what was meant is named, and a folder of splits is no split.
+# The source is one folder too far up: the message names the right folder. A folder that holds splits is not a split.
 mkdir up && cp -r test/photos up/ && echo text >up/README.txt && tar -cf up.tar -C up README.txt photos
-expect 3 "the folder up/photos holds such a folder: give it as source" seer pack up -o none --split test
+expect 3 "the folder up/photos holds a folder of this name: give it as source" seer pack up -o none --split test
 expect 0 "the folders test, train of up/photos are packed together; give that folder" seer pack up -o up-set --split photos
 expect 0 "the folders test, train of up/photos are packed together" seer pack up -o up-all
 expect 0 "accepted   1 images" seer pack up.tar -o up-tar --split test/
 
-# What is reached twice, from several sources, is packed once and by its own name.
+# A file that several sources reach is packed once, under its own name.
 photo own/cat/1.png && mkdir near && ln -s ../own/cat/1.png near/2.png && ln -s ../own/cat near/linked
 tar -cf own.tar own && cp own.tar near/
 for sources in "near own" "own near" "own.tar own.tar" "near/own.tar near/own.tar" "own/cat/1.png own"; do
@@ -46,7 +47,7 @@ expect 3 "no folder cat directly inside the sources, which hold the folders test
   seer pack test/photos -o none --split cat
 expect 0 "the folders test, train of test/photos are packed together" seer pack test/photos -o mixed
 
-# Links, hidden names, names that are no UTF-8, all on two ranks.
+# Links, hidden names, and names that are not UTF-8, on two ranks.
 photo store/dog/1.png src/cat/2.png src/cat/.ipynb_checkpoints/2.png src/.Trash-0/files/3.png "src/caf"$'\xe9'"/4.png"
 ln -s ../store/dog src/dog
 ln -s . src/loop
@@ -62,12 +63,12 @@ grep -qF 'a broken link to nowhere' src-set/rejects.jsonl || fail "the broken li
 expect 0 "caf\\xE9" seer inspect src-set/images-00000.h5
 expect 0 "accepted   5 images" seer pack src -o src-all --hidden
 
-# A folder whose own name is none.
+# The output folder's own name is not UTF-8.
 odd="caf"$'\xe9'
 mv src-set "$odd"
 expect 0 "caf\\xE9" seer inspect "$odd/images-00000.h5"
 
-# Archives inside, one deeper than is read, and a broken one.
+# Archives inside sources: one is nested too deep to be read, and one is broken.
 mkdir tars
 for class in n01 n02; do
   photo ${class}_1.png
@@ -80,7 +81,7 @@ for source in tars all.tar "tars/n01.tar tars/n02.tar"; do
   expect 0 "classes    2, named by archives" seer pack $source -o set
 done
 expect 0 "2 not supported" seer pack outer.tar -o outer
-# Cut in the midst of an image and of a compressed one: the same refusals on one rank and on two.
+# One archive is cut off inside an image, one inside compressed data: one rank and two refuse the same files.
 head -c 700 tars/n01.tar >tars/n00.tar
 photo many/{1..40}.png
 tar -czf many.tar.gz many
@@ -90,14 +91,14 @@ expect 0 "2 broken archive" seer pack tars -o broken-alone
 cmp broken/rejects.jsonl broken-alone/rejects.jsonl || fail "one rank refuses other files than two"
 cmp broken/images-00000.h5 broken-alone/images-00000.h5 || fail "one rank packs other files than two"
 
-# A file of two names in an archive is one file; thumbnails of a disk station are no class.
+# A file with two names in an archive is one file. Thumbnails of a network disk (@__thumb) are not a class.
 photo links/cat/1.png links/@__thumb/1.png
 ln links/cat/1.png links/cat/2.png
 tar -cf links.tar links
 expect 0 "1 hidden: @__thumb" seer pack links.tar -o links-set
 says "1 repeated"
 
-# tar's own holes, where the file system makes them.
+# Sparse files as tar itself stores them, if the file system supports holes.
 photo holes/cat/1.png
 truncate -s 200000 holes/cat/1.png
 tar -C holes -S -cf holes.tar .
@@ -105,7 +106,7 @@ if [ "$(stat -c %s holes.tar)" -lt 100000 ]; then
   expect 0 "accepted   1 images, 0.2 MiB" seer pack holes.tar -o holes-set
 fi
 
-# Lists of other editors.
+# Lists from other editors: byte order marks, line ends, UTF-16.
 printf '\xef\xbb\xbf%s\r\n\xef\xbb\xbf%s \r' n01_1.png n02_1.png >list.txt
 expect 0 "accepted   2 images" seer pack list.txt -o list-set --labels none
 says "rejected   0 files"

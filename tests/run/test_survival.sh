@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# What the file system and other people do to a run folder: a disk that fills up and is cleared, a folder that is
-# deleted, runs that start at once, damaged checkpoints.
+# Damage to a run folder from outside: a disk that becomes full, a folder that is deleted, two runs that start at the
+# same time, damaged checkpoints.
 . "$(dirname "$0")/common.sh"
 needs_kernels
 
@@ -10,7 +10,7 @@ has() { grep -qF -- "$2" "$1"; }
 # Every line of metrics.jsonl is a whole object.
 whole_lines() { ! grep -qvE '^\{"update":[0-9]+,.*\}$' "$1/metrics.jsonl"; }
 
-# A disk that fills up while the run is under way, where this user may mount one.
+# A disk becomes full during the run. Needs the right to mount a file system.
 mkdir small
 if mount -t tmpfs -o size=24m none small 2>/dev/null; then
   mkdir small/run
@@ -34,7 +34,7 @@ if mount -t tmpfs -o size=24m none small 2>/dev/null; then
   seer inspect small/run --verify >/dev/null || fail "the last checkpoint is damaged"
   echo "ok: a full disk, cleared again"
 
-  # It stays full: the last checkpoint cannot be written, and the run does not claim that it was.
+  # It stays full: the last checkpoint cannot be written, and the run ends with an error.
   done=$((10#$(basename "$(last_checkpoint small/run)" | sed 's/update-//')))
   sed "s/^total_updates = .*/total_updates = $((done + 80))/" full.toml >stays.toml
   ln -s small/run stays
@@ -50,13 +50,13 @@ else
   echo "not run: a full disk (needs to mount a tmpfs; the suites of checkpoint and train have its errors)"
 fi
 
-# The run folder is deleted under the run.
+# The run folder is deleted during the run.
 write_config gone.toml gone 100000
 SEER_PAUSE_AFTER=6 start gone 2
 comes_to gone/checkpoints/update-00000005/manifest.json gone
 paused gone
 rm -rf gone || rm -rf gone
-until_true has gone.txt 'was deleted under the run' || { cat gone.txt; fail "no warning of the deleted folder"; }
+until_true has gone.txt 'somebody deleted or moved' || { cat gone.txt; fail "no warning of the deleted folder"; }
 until_true eval '[ "$(lines gone)" -gt 5 ]' || fail "no records in the new folder"
 kill -USR1 "$launcher"
 ends_with 75 gone
@@ -64,7 +64,7 @@ ends_with 75 gone
 seer inspect gone --verify >/dev/null || fail "the last checkpoint is damaged"
 echo "ok: a deleted folder"
 
-# Runs that start at once: one goes on, the other is refused.
+# Of two runs that start at the same time, one goes on and the other is refused.
 write_config twice.toml twice 100000
 for trial in $(seq 6); do
   output=twice.1.txt start twice 1 && first=$launcher
@@ -81,7 +81,7 @@ for trial in $(seq 6); do
 done
 echo "ok: 6 times two runs at once"
 
-# Damaged checkpoints are named, and the one before is gone on from.
+# Damaged checkpoints are named, and the run continues from the newest good one.
 write_config rot.toml rot 12
 ranks 2 pretrain rot.toml >rot.txt 2>&1 || { cat rot.txt; fail "a run of 12 updates"; }
 printf 'rot' | dd of=rot/checkpoints/update-00000012/state.h5 bs=1 seek=30000 conv=notrunc status=none
@@ -91,4 +91,4 @@ for update in 12 10; do
   has out.txt "checkpoint rot/checkpoints/update-000000$update is not used" || fail "update $update is not named"
 done
 for folder in rot/checkpoints/update-*; do : >"$folder/manifest.json"; done
-expect 3 'checkpoints in rot/checkpoints can be used' ranks 2 pretrain rot.toml
+expect 3 'no checkpoint in rot/checkpoints can be used' ranks 2 pretrain rot.toml

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# A rank that stands still: the others say which one and where, and all end with exit code 5. What only looks like it
-# (a short pause, a job suspended as a whole) is left alone.
+# One rank stops: the others report which one and where, and all end with exit code 5. A short pause, or a suspension of
+# the whole job, must not end the run.
 . "$(dirname "$0")/common.sh"
 needs_kernels
 
@@ -21,13 +21,13 @@ grep -E 'error: rank 0/4 on .*hang: no progress for .*rank 2 on .* does not answ
 for r in 0 1 3; do
   grep -q 'not left' "stopped/hang/$r.txt" || { cat "stopped/hang/$r.txt"; fail "rank $r: not inside a collective"; }
 done
-# Those that were over their limit when they were asked add their stack; the one that asked is.
+# Ranks over their own limit also write their stack. The rank that asked is over its limit.
 grep -q 'seer.*all_reduce\|seer.*Communicator' stopped/hang/[013].stack.txt || { ls stopped/hang; fail "no stack of a rank that waits"; }
 grep -q 'hang: no progress' stopped/error.0.txt || fail "error.0.txt"
 until_true gone "$victim" || fail "the stopped rank was left behind: $(grep State "/proc/$victim/status")"
 echo "ok: a stopped rank, exit 5"
 
-# Started again it goes on, and what was said of the hang is gone.
+# A new start goes on, and the files about the hang are gone.
 SEER_PAUSE_AFTER=5 start stopped 2 "${wait_for_hang[@]}"
 paused stopped
 [ -z "$(ls stopped/hang | grep -v question)" ] || fail "hang/ still holds: $(ls stopped/hang)"
@@ -35,12 +35,12 @@ one=$(rank_pid stopped 1) other=$(rank_pid stopped 0)
 go_on stopped
 more() { [ "$(lines stopped)" -gt "$1" ]; }
 goes_on() { until_true more "$(($(lines stopped) + 20))" || { cat stopped.txt; fail "did not go on after $*"; }; }
-# All of them stand for longer than the limit, which is no silence of one.
+# All ranks are suspended for longer than the limit: no rank is silent alone, so this is no hang.
 kill -STOP "$one" "$other"; sleep 8; kill -CONT "$one" "$other"
 goes_on "all ranks were suspended"
 kill -USR1 "$launcher"
 ends_with 75 stopped
-# One stands for less than the limit.
+# One rank pauses for less than the limit.
 rm -r stopped
 SEER_PAUSE_AFTER=5 start stopped 2 --set log.hang_seconds=30
 paused stopped

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "seer/run/traffic.hpp"
+#include "seer/run/records.hpp"
 
 #include <gtest/gtest.h>
 

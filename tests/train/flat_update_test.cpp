@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// When the buckets of an update are stepped, seen by a planned machine: it hears of every pass over memory, of every
-// collective beside the computation, and of every wait for one.
+// When an update steps its buckets, as a planned machine records it: every pass over memory, every collective during
+// the computation, and every wait for one.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -61,7 +61,7 @@ config::Config small_config(const char* shard) {
   return c;
 }
 
-/// The bytes of one step of LARS over the whole block: parameters, gradients and momenta read, two of them written.
+/// True for one step of LARS over `elems` elements: it reads parameters, gradients and momenta, and writes two of them.
 bool is_step(const Diary::Entry& e, std::int64_t elems) {
   return e.what == Diary::Entry::What::pass && e.bytes == 4.0 * 5 * static_cast<double>(elems);
 }
@@ -86,7 +86,7 @@ TEST(FlatUpdate, EarlyBucketsAreSteppedBeforeTheLastSumIsWaitedFor) {
       return e.what == Diary::Entry::What::wait && e.ticket == diary.last_sum;
     });
     ASSERT_NE(last_sum, entries.end());
-    // The prototypes are a bucket of their own, the first to be complete.
+    // The prototypes are a separate bucket, which is complete first.
     const auto prototypes = std::int64_t{24 * 16} / (shard == std::string("none") ? 1 : 2);
     EXPECT_TRUE(std::any_of(entries.begin(), last_sum, [&](const auto& e) { return is_step(e, prototypes); }));
     const auto tensors = static_cast<double>(learner.model().parameters().entries().size());

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// How often an update hands something to a device, counted on a planned machine: each hand-over costs the processor a
-// few microseconds, and the device as well where it is quicker than that. The table stands in docs/device.md.
+// Counts the launches of an update on a planned machine. Each launch takes the processor a few microseconds, and the
+// device waits if it is faster than that. The table is in docs/device.md.
 #include <gtest/gtest.h>
 
 #include <ostream>
@@ -36,7 +36,7 @@ class Counter final : public device::NullLedger {
   Counts counts;
 };
 
-/// SEER's RegNetY-16GF as one of many devices computes it (inputs/seer_16gf.toml).
+/// SEER's RegNetY-16GF on one of many devices (inputs/seer_16gf.toml).
 config::Config seer_16gf(int ranks) {
   config::Config c;
   c.model.preset = "16gf";

@@ -8,12 +8,12 @@
 namespace seer::train {
 namespace {
 
-// Two tensors of one number each: what they are registered with decides how they move.
+// Two tensors of one number each, which differ in their nn::Treatment.
 class OptimizerTest : public testing::Test {
  protected:
   static constexpr float kRate = 0.5F, kGradient = 2;
 
-  /// What one step of update number `update` leaves of a parameter that was 1.
+  /// The value of a parameter after one step, in update number `update`, from 1.
   float stepped(const nn::Treatment& treatment, const char* kind, std::int64_t update) {
     nn::ParameterTable table;
     table.add("plain", {1}, nn::Init::one);
@@ -24,7 +24,7 @@ class OptimizerTest : public testing::Test {
     config.trust = 0.01;
     device::Queue queue;
     Optimizer optimizer(config, table, queue);
-    const auto part = optimizer.part(table, 0, table.block_elems());
+    const auto part = Optimizer::part(table, 0, table.block_elems(), queue.space);
     std::vector<float> p(32, 1.0F), g(32, kGradient), m(32);
     optimizer.forget_squares(queue);
     optimizer.measure(queue, part, g.data(), p.data());

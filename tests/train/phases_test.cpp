@@ -29,7 +29,7 @@ TEST(Phases, RowsAddUpToTheWallTime) {
       const auto timer = phases.time(Phase::backward);
       busy(6);
     }
-    busy(2);  // claimed by nobody
+    busy(2);  // in no phase
     phases.end_update();
   }
   const auto& t = phases.total();
@@ -59,7 +59,7 @@ TEST(Phases, InnerTimeIsTakenOffTheOuterPhase) {
 
 TEST(Phases, AddedTimeIsTakenOffTheRunningTimerOnly) {
   Phases phases;
-  phases.add(Phase::data_wait, 0.25);  // nothing runs
+  phases.add(Phase::data_wait, 0.25);  // no timer runs
   {
     const auto outer = phases.time(Phase::backward);
     busy(10);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <gtest/gtest.h>
 
-#include "seer/train/precision.hpp"
+#include "seer/train/compute.hpp"
 
 namespace seer::train {
 namespace {
@@ -22,13 +22,13 @@ TEST(PrecisionSpeed, BothPrecisionsAreTimed) {
   EXPECT_LT(trial.single_ms, 1e6);
 }
 
-TEST(PrecisionSpeed, OnlyWhatIsSlowerIsToldOfWithItsFigures) {
+TEST(PrecisionSpeed, SlowerPrecisionIsReportedWithBothTimes) {
   const auto config = tiny("bf16");
   EXPECT_EQ(slower_text(config, {.single_ms = 10, .half_ms = 6}), "");
-  EXPECT_EQ(slower_text(config, {.single_ms = 10, .half_ms = 10.2}), "") << "within the trial's scatter";
+  EXPECT_EQ(slower_text(config, {.single_ms = 10, .half_ms = 10.2}), "") << "within the noise of the trial";
   const auto text = slower_text(config, {.single_ms = 7.06, .half_ms = 8.24});
   EXPECT_NE(text.find("precision.compute = \"bf16\" is slower than \"fp32\""), std::string::npos) << text;
-  EXPECT_NE(text.find("8.2 ms against 7.1"), std::string::npos) << text;
+  EXPECT_NE(text.find("8.2 ms instead of 7.1"), std::string::npos) << text;
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "seer/train/schedule.hpp"
+#include "seer/train/optimizer.hpp"
 
 #include <gtest/gtest.h>
 
@@ -49,7 +49,7 @@ TEST(Schedule, PlateauHalvesWhenTheLossStopsDecreasing) {
     resumed.observe(t, 6.0);
   }
   EXPECT_DOUBLE_EQ(schedule.lr(t), 0.5);
-  EXPECT_DOUBLE_EQ(resumed.lr(t), 0.5) << "the state is all there is";
+  EXPECT_DOUBLE_EQ(resumed.lr(t), 0.5) << "the state is complete";
   for (; t < 200; ++t) schedule.observe(t, 6.0);
   EXPECT_DOUBLE_EQ(schedule.lr(t), 0.2) << "not below the minimum";
 }
@@ -68,7 +68,7 @@ TEST(Schedule, ACosineOfAnotherLengthGoesOnFromTheKeptRate) {
   EXPECT_NEAR(longer.lr(200), 0.01, 1e-15);
   for (int t = 60; t < 200; ++t) EXPECT_LT(longer.lr(t + 1), longer.lr(t));
   const Schedule extended(c, 150, KeptRate{100, before.lr(100)});
-  EXPECT_NEAR(extended.lr(120), 0.01, 1e-15) << "a run that has ended goes on at its last rate";
+  EXPECT_NEAR(extended.lr(120), 0.01, 1e-15) << "a run that has ended continues at its last rate";
   const Schedule ended(c, 60, KeptRate{60, rate});
   EXPECT_EQ(ended.lr(60), 0.01) << "no update is left";
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a dying process says and leaves. Each case dies in a process of its own, made from this one before MPI was
-// started there: "threadsafe" death tests run the executable again.
-#include "seer/watch/crash.hpp"
+// What a process prints and writes when it dies. Each case dies in its own process, where MPI has not started:
+// "threadsafe" death tests run the executable again.
+#include "seer/watch/signals.hpp"
 
 #include <gtest/gtest.h>
 #include <sys/mman.h>
@@ -27,7 +27,7 @@ namespace {
 
 using namespace comm;
 
-/// The launcher's library may add lines of its own.
+/// Exactly one error message. The launcher's library may add other lines.
 class OneError : public testing::MatcherInterface<const std::string&> {
  public:
   bool MatchAndExplain(const std::string& text, testing::MatchResultListener*) const override {
@@ -42,7 +42,7 @@ class CrashDeathTest : public testing::Test {
  protected:
   void SetUp() override {
     testing::FLAGS_gtest_death_test_style = "threadsafe";
-    setenv("SEER_CRASH_TEST", std::to_string(getpid()).c_str(), 0);  // the process that dies takes that of its parent
+    setenv("SEER_CRASH_TEST", std::to_string(getpid()).c_str(), 0);  // the dying process keeps its parent's value
     folder = testing::TempDir() + "seer_crash_test_" + std::getenv("SEER_CRASH_TEST");
     std::filesystem::create_directories(folder);
   }
@@ -83,7 +83,8 @@ TEST_F(CrashDeathTest, SignalsOfADefectLeaveATraceAndExitCode6) {
 
 #if defined(__x86_64__)
 TEST_F(CrashDeathTest, TheStackGoesOnAboveGeneratedCode) {
-  // No unwinder knows either: 72 bytes of the stack taken; or, like oneDNN's products, all of it put elsewhere.
+  // No unwinder understands this code: it reserves 72 bytes of the stack, or moves the stack to other memory, as
+  // oneDNN's products do.
   const std::vector<std::vector<unsigned char>> codes = {
       {0x48, 0x83, 0xec, 0x48,   // sub rsp, 72
        0x31, 0xed,               // xor ebp, ebp

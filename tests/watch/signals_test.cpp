@@ -14,7 +14,7 @@
 namespace seer::watch {
 namespace {
 
-/// Exit status of a process that does this.
+/// Forks a process that returns 0 if `holds()` is true, else 1, and returns its exit status.
 int status_of(const std::function<bool()>& holds, const std::function<void(pid_t)>& meanwhile = {}) {
   int ready[2];
   if (pipe(ready) != 0) return -1;

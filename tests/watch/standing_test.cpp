@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What is said of a hang: the rank that holds the others up, found in what each rank says of itself.
+// The verdict on a hang: finds the rank that holds up the others, from what each rank reports about itself.
 #include "../../src/watch/standing.hpp"
 
 #include <gtest/gtest.h>

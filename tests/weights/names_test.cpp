@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The mapping of method.md 1.4, both ways.
-#include "seer/weights/names.hpp"
+#include "seer/weights/exchange.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "seer/weights/safetensors.hpp"
+#include "seer/weights/exchange.hpp"
 
 #include <gtest/gtest.h>
 
@@ -21,7 +21,7 @@ class Safetensors : public testing::Test {
   test::Scratch scratch_{world_};
   std::string path_ = scratch_.path() + "/x.safetensors";
 
-  // A file of this header and so many data bytes 0, 1, 2 ...; `declared`: header length to lie about.
+  // Writes a file with this header and `data_bytes` bytes 0, 1, 2 ...; `declared`: a wrong length of the header.
   void write(const std::string& header, std::size_t data_bytes, std::uint64_t declared = 0) {
     std::ofstream out(path_, std::ios::binary);
     const std::uint64_t length = declared != 0 ? declared : header.size();
@@ -42,7 +42,9 @@ TEST_F(Safetensors, WrittenAndReadBack) {
                              {{"a.weight", {{2, 3}, values.data(), 0}}, {"b", {{1}, &one, 0}}, {"n", {{}, nullptr, 5}}},
                              {{"format", "pt"}});
   const SafetensorsFile file(path_);
-  EXPECT_EQ(file.names(), (std::vector<std::string>{"a.weight", "b", "n"}));
+  std::vector<std::string> names;
+  for (const auto& [name, entry] : file.entries()) names.push_back(name);
+  EXPECT_EQ(names, (std::vector<std::string>{"a.weight", "b", "n"}));
   const auto a = file.read("a.weight");
   EXPECT_EQ(a.shape, (std::vector<std::int64_t>{2, 3}));
   EXPECT_EQ(a.values, values);
@@ -77,7 +79,7 @@ TEST_F(Safetensors, OtherFloatsAreConverted) {
 TEST_F(Safetensors, HostileFilesAreRefused) {
   const std::string good = R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})";
   write(good, 8);
-  EXPECT_EQ(SafetensorsFile(path_).names().size(), 1u);
+  EXPECT_EQ(SafetensorsFile(path_).entries().size(), 1u);
   test::file_error([&] { SafetensorsFile file(scratch_.path() + "/none"); });
   std::ofstream(path_) << "abc";
   expect_refused("no safetensors file");

@@ -11,7 +11,6 @@
 #include "seer/nn/architecture.hpp"
 #include "seer/nn/model.hpp"
 #include "seer/weights/exchange.hpp"
-#include "seer/weights/safetensors.hpp"
 
 namespace seer {
 namespace {
@@ -21,13 +20,13 @@ using namespace checkpoint;
 using weights::Naming;
 using weights::Weights;
 
-// A tiny model with a value of its own in every element.
+// A tiny model with a different value in every element.
 Weights tiny(bool head, bool batchnorm) {
   Weights w;
   w.model.preset = "tiny";
   w.head.dims.clear();
   w.head.prototypes = 0;
-  const auto features = nn::architecture(w.model).features();
+  const auto features = nn::architecture(w.model).back().width;
   if (head) {
     w.head.dims = {features, 12, 8};
     w.head.batchnorm = batchnorm;
@@ -78,9 +77,6 @@ TEST_F(WeightsFile, WrittenAndReadBack) {
   for (const auto& w : {tiny(true, true), tiny(true, false), tiny(false, false)}) {
     weights::write_weights(at("w.h5"), w);
     expect_equal(weights::read_weights(at("w.h5")), w);
-    const auto architecture = weights::read_architecture(at("w.h5"));
-    EXPECT_EQ(architecture.head.dims, w.head.dims);
-    EXPECT_TRUE(architecture.parameters.empty());
   }
   EXPECT_FALSE(test::fs::exists(at("w.h5.tmp")));
 }
@@ -304,7 +300,7 @@ TEST_F(WeightsFile, OtherToolsFilesAreNamedWithTheWayOut) {
       {"x.pth", "PK\x03\x04 archive/data.pkl", "is a checkpoint of PyTorch (zip)", "torch.load(\"%\", map_location"},
       {"x.pt", "PK\x03\x04 x/code/x.py x/constants.pkl x/data.pkl", "is a TorchScript program", "torch.jit.load(\"%\""},
       {"x.pkl", "\x80\x02}q", "is a Python pickle", "safetensors.torch.save_file("},
-      {"x.npz", "PK\x03\x04 a.npy", "is an archive of NumPy", "wanted"},
+      {"x.npz", "PK\x03\x04 a.npy", "is an archive of NumPy", "give a safetensors file"},
       {"x.onnx", "\x08\x07\x12\x07pytorch", "is an ONNX model", "BatchNorms"},
       {"x.tgz", "\x1F\x8B\x08", "is an archive", "unpack"},
       {"lfs.safetensors", "version https://git-lfs.github.com/spec/v1\n", "is a pointer of Git LFS", "git lfs pull"},

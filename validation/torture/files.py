@@ -165,7 +165,7 @@ def all_rotten(trial):
         _damage(trial, checkpoints(trial.run)[update], damage)
         trial.damaged.add(update)
     job = trial.start()
-    trial.require_refusal(job, trial.wait(job), 3, "none of the .* checkpoints in .* can be used", "--resume never")
+    trial.require_refusal(job, trial.wait(job), 3, "no checkpoint in .* can be used", "--resume never")
     shutil.rmtree(os.path.join(trial.run, "checkpoints"))
     trial.damaged.clear()
     trial.finish()
@@ -190,7 +190,7 @@ def rotten_live(trial):
     # None whole is left where it was the only one.
     if code != 0 and not trial.newest_good() and checkpoints(trial.run):
         job = trial.start()
-        trial.require_refusal(job, trial.wait(job), 3, "none of the .* checkpoints in .* can be used")
+        trial.require_refusal(job, trial.wait(job), 3, "no checkpoint in .* can be used")
         shutil.rmtree(os.path.join(trial.run, "checkpoints"))
         trial.damaged.clear()
     trial.finish()

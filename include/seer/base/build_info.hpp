@@ -5,5 +5,4 @@
 namespace seer {
 /// "seer 0.1.0 (g++ 12.2.0, Release)": printed at start and stored in checkpoints.
 std::string build_info();
-std::string version();
 }  // namespace seer

@@ -10,16 +10,7 @@ namespace seer {
 enum class DType : std::uint8_t { f32, bf16, f16, u8 };
 
 constexpr std::size_t dtype_bytes(DType type) {
-  switch (type) {
-    case DType::f32:
-      return 4;
-    case DType::bf16:
-    case DType::f16:
-      return 2;
-    case DType::u8:
-      return 1;
-  }
-  return 0;
+  return type == DType::f32 ? 4 : type == DType::u8 ? 1 : 2;
 }
 
 }  // namespace seer

@@ -6,6 +6,7 @@
 #include <stdexcept>
 #include <string>
 #include <utility>
+#include <vector>
 
 namespace seer {
 
@@ -54,6 +55,10 @@ class Error : public std::runtime_error {
   std::string where_;
   bool agreed_ = false;
 };
+
+/// Returns the call stack at which the newest error with this text and place was created, in any thread: return
+/// addresses, innermost first. Empty if that error is older than the last 16, because only those are kept.
+std::vector<void*> stack_of(const Error& error);
 
 /// Throws Error(internal) if `condition` is false. All builds keep this check.
 inline void ensure(bool condition, const char* what, std::source_location where = std::source_location::current()) {

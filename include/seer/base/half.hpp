@@ -5,13 +5,44 @@
 #pragma once
 
 #if defined(__CUDACC__)
-#include "seer/base/half_cuda.hpp"
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
 #else
-
 #include <bit>
+#endif
 #include <cstdint>
 
 namespace seer {
+
+#if defined(__CUDACC__)
+
+// For files compiled as CUDA: the same two structs, 16 bits each, with CUDA's own conversions. Device compilers have no
+// _Float16, and rounding with integer arithmetic would cost more time than the saved memory traffic.
+struct BFloat16 {
+  std::uint16_t bits;
+
+  BFloat16() = default;
+  __host__ __device__ explicit BFloat16(float value) : bits(__bfloat16_as_ushort(__float2bfloat16_rn(value))) {}
+  __host__ __device__ BFloat16& operator=(float value) {
+    bits = __bfloat16_as_ushort(__float2bfloat16_rn(value));
+    return *this;
+  }
+  __host__ __device__ operator float() const { return __bfloat162float(__ushort_as_bfloat16(bits)); }
+};
+
+struct Float16 {
+  std::uint16_t bits;
+
+  Float16() = default;
+  __host__ __device__ explicit Float16(float value) : bits(__half_as_ushort(__float2half_rn(value))) {}
+  __host__ __device__ Float16& operator=(float value) {
+    bits = __half_as_ushort(__float2half_rn(value));
+    return *this;
+  }
+  __host__ __device__ operator float() const { return __half2float(__ushort_as_half(bits)); }
+};
+
+#else
 
 /// The upper half of a float: same range, 8 significant bits. Rounds to nearest, ties to even; NaN stays NaN.
 struct BFloat16 {
@@ -46,8 +77,8 @@ struct Float16 {
   constexpr operator float() const { return static_cast<float>(value); }
 };
 
+#endif
+
 static_assert(sizeof(BFloat16) == 2 && sizeof(Float16) == 2);
 
 }  // namespace seer
-
-#endif

@@ -36,7 +36,6 @@ class Random {
   double normal();
 
  private:
-  void refill();
   std::array<std::uint32_t, 4> counter_;
   std::array<std::uint32_t, 2> key_;
   std::array<std::uint32_t, 4> block_{};

@@ -1,7 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
-// Standard input, output and error of this process. The program goes on when they fail: a reader that ends (`| head`),
-// a closed terminal, a full disk.
+// The files of this process: the limit on open ones, and its standard streams. The program goes on when the streams
+// fail: a reader that ends (`| head`), a closed terminal, a full disk.
 #pragma once
+
+#include <cstddef>
+#include <string>
+
+namespace seer {
+
+/// Raises the soft limit to the hard limit. Called once, at the start. If that fails, the limit stays as it is.
+void raise_open_file_limit();
+
+/// Number of files that may still be opened now.
+std::size_t spare_open_files();
+
+/// Returns what to do about "Too many open files" if the error's text says so; else "".
+std::string open_files_remedy(const std::string& error);
+
+}  // namespace seer
 
 namespace seer::streams {
 

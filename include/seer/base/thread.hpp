@@ -18,7 +18,7 @@ std::thread start_thread(const std::string& what, Function&& function) {
     return std::thread(std::forward<Function>(function));
   } catch (const std::system_error& error) {
     throw Error(ExitCode::device, "cannot start " + what + ": " + error.code().message(),
-                "raise the limits of processes (ulimit -u) and of memory (ulimit -v), or use fewer ranks and threads");
+                "raise the limits on processes (ulimit -u) and memory (ulimit -v), or use fewer ranks and threads");
   }
 }
 

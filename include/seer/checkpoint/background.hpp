@@ -5,9 +5,7 @@
 
 #include <cstdint>
 #include <functional>
-#include <memory>
 #include <optional>
-#include <string>
 #include <vector>
 
 #include "seer/base/clock.hpp"
@@ -35,15 +33,15 @@ class Snapshot {
   std::vector<Slab> slabs_;
 };
 
-/// Runs one collective job at a time in a second thread beside the training.
+/// Runs one collective job at a time in a second thread beside the training. The destructor waits for a running job,
+/// since the other ranks need this rank's part of it.
 class Background {
  public:
   /// A collective job. It may use only the communicator that it is given.
   using Job = std::function<void(const comm::Communicator&)>;
   /// Collective. If `threaded` is false, or if MPI lacks MPI_THREAD_MULTIPLE, jobs run in start().
-  Background(const comm::Communicator& comm, bool threaded);
-  /// Waits for a running job, since the other ranks need this rank's part of it.
-  ~Background() = default;
+  Background(const comm::Communicator& comm, bool threaded)
+      : comm_(comm.duplicate().named("checkpoint")), stream_(threaded) {}
 
   bool threaded() const { return stream_.threaded(); }
   /// True if a job was started and has not been waited for.

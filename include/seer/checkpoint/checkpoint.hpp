@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "seer/comm/communicator.hpp"
+#include "seer/data/source.hpp"
 
 namespace seer::checkpoint {
 
@@ -21,13 +22,6 @@ struct Slab {
   std::vector<std::int64_t> shape;
   float* data = nullptr;  ///< address of element `begin`
   std::int64_t begin = 0, end = 0;
-};
-
-/// Distinguishes a shard of the data set from others of the same name.
-struct Shard {
-  std::string name;
-  std::int64_t bytes = 0, images = 0;
-  bool operator==(const Shard&) const = default;
 };
 
 /// State that a training method keeps in addition to the parameters, by name (docs/formats.md). Names must differ from
@@ -50,8 +44,8 @@ struct State {
   std::int64_t seed = 0;
   std::int64_t global_batch = 0;
   std::int64_t ranks = 0;
-  std::vector<Shard> shards;      ///< shards of the data set, in order
-  std::vector<double> plateau;    ///< state of the schedule
+  std::vector<data::ShardIdentity> shards;  ///< shards of the data set, in order
+  std::vector<double> plateau;              ///< state of the schedule
   std::vector<double> kept_rate;  ///< update and rate when the run's length was changed (train::KeptRate); else empty
   NamedState method;              ///< state of the training method
   std::vector<double> guard;      ///< state of the guard; empty if there is nothing to remember

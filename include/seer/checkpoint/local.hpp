@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "seer/checkpoint/checkpoint.hpp"
+#include "seer/checkpoint/manifest.hpp"
 #include "seer/comm/communicator.hpp"
 #include "seer/comm/nodes.hpp"
 
@@ -53,6 +54,8 @@ class LocalSets {
   bool partner() const { return partner_; }
 
  private:
+  std::string set_folder(std::int64_t update) const { return folder_ + "/" + folder_name(update); }
+
   comm::Nodes nodes_;
   bool partner_;
   std::string run_dir_, name_;

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -29,6 +30,7 @@ class MpiSession {
 };
 
 enum class Op { sum, max, min };
+class Mark;
 
 /// Number of calls and bytes of one kind of collective on one communicator.
 struct Traffic {
@@ -42,7 +44,8 @@ struct Traffic {
   std::int64_t bytes = 0;
 };
 
-/// Owns its MPI_Comm (world: a duplicate). Move-only. Must not outlive the MpiSession.
+/// A handle: copies are the same communicator, with the same messages and counters. The last one frees its MPI_Comm
+/// (world: a duplicate), and must not outlive the MpiSession.
 class Communicator {
  public:
   static Communicator world();
@@ -50,9 +53,6 @@ class Communicator {
   /// outlive this communicator and all that are made from it.
   static Communicator planned(int ranks, int ranks_per_node, device::Ledger& ledger);
   Communicator() = default;  ///< unusable until assigned
-  Communicator(Communicator&& other) noexcept;
-  Communicator& operator=(Communicator&& other) noexcept;
-  ~Communicator();
 
   int rank() const { return rank_; }
   int size() const { return size_; }
@@ -119,13 +119,17 @@ class Communicator {
                         std::size_t staging_bytes = kStagingBytes) const;
 
  private:
-  friend class DeviceCommunicator;  // shares the counters and the record, but sends over NCCL
+  friend class BlockCommunicator;  // shares the counters and the record, but sends over NCCL
   using Kind = device::Message::Kind;
-  struct Record;  // name, counters, staging memory: moves with the communicator, and const calls may change it
+  struct Record;  // name, counters, staging memory; const calls may change it
 
   explicit Communicator(MPI_Comm comm, std::string name = "part");
   /// Counts the collective. True if it is planned: nothing is sent.
   [[nodiscard]] bool only_plans(Kind kind, std::size_t bytes) const;
+  /// Counts the collective, and marks this rank as inside it while the result exists; nothing if it is planned.
+  [[nodiscard]] std::optional<Mark> enter(Kind kind, std::size_t bytes) const;
+  template <class T>
+  void all_reduce_pieces(std::span<T> values, MPI_Datatype type, Op op) const;
   Communicator planned_part(int size, int node_ranks) const;
   void* staging(std::size_t bytes) const;
   MPI_Comm comm_ = MPI_COMM_NULL;
@@ -142,12 +146,10 @@ inline std::int64_t balanced_begin(std::int64_t count, int part, int parts) {
 /// the lowest failing rank, with "n of m ranks failed" unless all did. `phase` must not contain a collective.
 void agree(const Communicator& comm, const std::string& name, const std::function<void()>& phase);
 
-/// Sets the run folder, where leave_trace() and die() write.
+/// Sets the run folder, where die() and leave_trace_of() write.
 void leave_traces_in(const std::string& run_dir);
 /// Removes the traces of earlier starts, of all ranks.
 void forget_old_traces(const std::string& run_dir);
-/// Writes error.<rank>.txt: rank, host, message, stack.
-void leave_trace(const std::string& message);
 
 /// For the step loop. Prints one line, writes error.<rank>.txt with the stack, and ends all ranks with this exit code.
 /// An alarm ends the process if aborting hangs.

@@ -1,10 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-// The last steps of a failing process, in any thread and in signal handlers: one thread reports, an alarm limits the
-// time, all ranks end.
+// How one rank's failure ends all of them (docs/operations.md), in any thread and in signal handlers: one thread
+// reports, an alarm limits the time, all ranks end. See also agree() and die() in communicator.hpp.
 #pragma once
 
+#include <array>
+#include <csignal>
+#include <functional>
 #include <span>
 #include <string>
+#include <thread>
+
+#include "seer/base/error.hpp"
 
 namespace seer::comm {
 
@@ -21,6 +27,18 @@ void end_in(unsigned seconds, int exit_code, const char* text = nullptr, bool (*
 void go_on_living();
 /// Ends all ranks if MPI runs, and this one in any case.
 [[noreturn]] void end_all(int exit_code);
+
+/// The Error to report for std::bad_alloc.
+Error out_of_memory();
+/// Calls die() with this error, the update and the phase, and the stack of the place where the error was made.
+[[noreturn]] void die_of(const Error& error);
+/// Calls write_trace() with this error and that stack.
+void leave_trace_of(const Error& error);
+
+/// The signals of a defect.
+inline constexpr std::array kCrashes = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
+/// Like start_thread(). The thread gets no signals but those, so requests to stop and alarms go to other threads.
+std::thread start_watching_thread(const std::string& what, const std::function<void()>& run);
 
 /// "rank 3/8 on node7"
 const char* identity();

@@ -22,6 +22,9 @@ std::optional<ForeignLaunch> foreign_launch(const device::Environment& environme
 /// else "".
 std::string launch_hint(const device::Environment& environment);
 
+/// The value of an environment variable; -1 if it is not set or is not a number.
+int number(const char* text);
+
 /// True for a rank of Open MPI's mpirun.
 bool under_mpirun();
 

@@ -22,8 +22,6 @@ class Nodes {
   /// Ascending.
   const std::vector<int>& ranks_of(int node) const { return ranks_[static_cast<std::size_t>(node)]; }
   int leader_of(int node) const { return ranks_of(node).front(); }
-  /// Index of a rank among those of its node.
-  int place_of(int rank) const;
   /// The rank in the next node of the ring that keeps a copy of this rank's data; the rank itself if there is one node.
   int partner_of(int rank) const;
 

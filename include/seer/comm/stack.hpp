@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 
 namespace seer::comm {
@@ -31,7 +32,7 @@ void prepare_stacks();
 const char* build_id();
 /// Writes one line per frame: number, file, offset in it (for addr2line), function as the linker knows it. Innermost
 /// first.
-void write_frames(int file, void* const* frames, int depth);
+void write_frames(int file, std::span<void* const> frames);
 /// Writes the stack of the calling thread. `context`: a signal handler's third argument; with it the stack goes on
 /// (x86-64) above code that a library generated and that no unwinder understands.
 void write_stack(int file, const void* context = nullptr);

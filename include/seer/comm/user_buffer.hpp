@@ -6,7 +6,7 @@
 #include <cstddef>
 #include <memory>
 
-#include "seer/comm/device_communicator.hpp"
+#include "seer/comm/block_communicator.hpp"
 
 namespace seer::comm {
 
@@ -26,13 +26,13 @@ class UserBuffer {
 
   /// Called by all ranks of the communicator, each with a buffer of equal size. Does nothing if NCCL is older than
   /// 2.19.
-  void register_with(const DeviceCommunicator& comm);
+  void register_with(const BlockCommunicator& comm);
   void* data() const;
   float* f32() const { return static_cast<float*>(data()); }
   std::size_t bytes() const;
 
  private:
-  friend class DeviceCommunicator;
+  friend class BlockCommunicator;
   void register_with(const std::shared_ptr<Live>& live);
   struct Impl;
   std::unique_ptr<Impl> impl_;

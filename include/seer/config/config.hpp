@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// The configuration as plain structs, one per section (docs/configuration.md). The member initialisers here are the
-// defaults. The allowed values and the help of every key are in src/config/schema.cpp.
+// The configuration as plain structs, one per section (docs/configuration.md), and what is done with it. The member
+// initialisers here are the defaults. The allowed values and the help of every key are in src/config/schema.cpp.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
+
+#include "seer/base/error.hpp"
 
 namespace seer::config {
 
@@ -190,10 +193,8 @@ struct Config {
   bool operator==(const Config&) const = default;
 };
 
-/// Calls visit(name, member) for each key that describes the network's tensors. Files and messages that hold an
-/// architecture all use this one list.
-template <class AnyModel, class AnyHead, class Visit>
-void visit_architecture(AnyModel& model, AnyHead& head, Visit visit) {
+/// Calls visit(name, member) for each key that describes the network's tensors: the one list for files and messages.
+void visit_architecture(auto& model, auto& head, const auto& visit) {
   visit("trunk", model.trunk);
   visit("preset", model.preset);
   visit("width_rule", model.width_rule);
@@ -226,5 +227,45 @@ std::string to_table(const Config& config, Rows rows = Rows::all);
 std::optional<std::int64_t> walltime_seconds(const std::string& text);
 /// Every key with type, default, range and help (docs and `seer pretrain --help-config`).
 std::string describe_keys();
+
+// A configuration and that of the checkpoint that a run resumes from. -------------------------------------------------
+/// What a changed value of a key means for a resumed run. The table of keys sets it for each key.
+enum class Change {
+  free,     ///< the same run, with other paths, ranks, memory, logs or monitoring
+  meaning,  ///< a different run: loss, images, step
+  tensors,  ///< a different run with other parameters, so that no checkpoint fits
+  length,   ///< another number of updates, which changes the learning rate
+};
+
+struct Difference {
+  std::string key, was, is;  ///< values as TOML; "nothing" if that side lacks this table of [[crops]]
+  Change change;
+};
+
+struct Comparison {
+  std::vector<Difference> differences;  ///< of keys that the new configuration uses, in the order of the keys
+  /// "section.key = value" for each key that only one side's version knows. For keys unknown to the stored version,
+  /// only values that differ from the default: the default stands for the behaviour before the key existed.
+  std::vector<std::string> unknown;
+  std::optional<Config> stored;  ///< nothing if this version refuses its values
+};
+
+/// `stored`: text that to_toml() of this or another version wrote.
+Comparison compare(const std::string& stored, const Config& now);
+
+/// True if `name` is the key or a group that holds it: "crops.0.size" is covered by itself, "crops.0" and "crops".
+inline bool covers(const std::string& name, const std::string& key) {
+  return key == name || key.starts_with(name + ".");
+}
+/// Error(input), agreed, with the nearest name if no key or section has this name. Its message begins with `option`.
+void require_name(const std::string& name, const std::string& option);
+
+// For words that are not known: the word that was meant, or all words that are. ---------------------------------------
+/// The candidate with the smallest edit distance; "" if there are no candidates.
+std::string nearest(const std::string& word, const std::vector<std::string>& candidates);
+/// Edit distance: insertions, deletions, substitutions and swaps of neighbours.
+std::size_t edit_distance(const std::string& a, const std::string& b);
+/// Error(input), agreed: "KEY = "VALUE" is not known", and what is.
+Error unknown(const std::string& key, const std::string& value, const std::vector<std::string>& known);
 
 }  // namespace seer::config

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Description of a machine for `seer plan`: inputs/machines/*.toml, written by hand from data sheets or by `seer plan
-// --calibrate`.
+// Description of a machine for `seer plan`: inputs/machines/*.toml, from data sheets or by `seer plan --calibrate`.
 #pragma once
 
 #include <cstdint>
@@ -16,13 +15,11 @@ struct MachineRate {
   std::string precision;  ///< fp32, bf16 or fp16_o1
   double width = 1;       ///< channels; interpolated over log(width) between two widths, constant beyond the last
   double forward = 0.5, backward_data = 0.5, backward_weights = 0.5;
-  bool operator==(const MachineRate&) const = default;
 };
 
 struct MachineLink {
   double latency_s = 0;
   double bytes_per_s = 1;  ///< one direction, per rank
-  bool operator==(const MachineLink&) const = default;
 };
 
 struct Machine {
@@ -55,14 +52,12 @@ struct Machine {
   double data_measured = 0;  ///< 1: decoding and cropping were measured on images; 0: they are estimates
   double failures_per_node_per_day = 0;
 
-  double peak(const std::string& precision) const;
-  bool operator==(const Machine&) const = default;
+  double peak(const std::string& type) const { return type == "bf16" ? bf16 : type == "fp16_o1" ? fp16_o1 : fp32; }
 };
 
 /// Throws Error(input) naming file, line and key for everything missing, unknown or out of range.
 Machine load_machine(const std::string& path);
-/// Returns a complete file, which load_machine() reads back (numbers are rounded to 4 to 6 digits). `comment`, one line
-/// or several, goes at its head.
+/// Returns a complete file for load_machine() (numbers are rounded to 4 to 6 digits). `comment`: lines for its head.
 std::string to_toml(const Machine& machine, const std::string& comment);
 
 }  // namespace seer::config

@@ -8,7 +8,7 @@
 
 #include "seer/config/config.hpp"
 #include "seer/data/image.hpp"
-#include "seer/kernels/image.hpp"
+#include "seer/kernels/image_batch.hpp"
 
 namespace seer::data {
 
@@ -22,20 +22,24 @@ struct CropKind {
 /// The crops of an image in order: each entry of the configuration, repeated `count` times.
 std::vector<CropKind> crop_kinds(const config::Config& config);
 
-enum class Jitter : std::uint8_t { brightness, contrast, saturation, hue };
-
 /// All random choices for one crop.
 struct CropPlan {
   kernels::Box box;
   kernels::Flip flip = kernels::Flip::no;
   bool jitter = false;
-  std::array<Jitter, 4> order = {Jitter::brightness, Jitter::contrast, Jitter::saturation, Jitter::hue};
+  std::array<kernels::Colour, 4> order = {kernels::Colour::brightness, kernels::Colour::contrast,
+                                          kernels::Colour::saturation, kernels::Colour::hue};
   float brightness = 1, contrast = 1, saturation = 1;
   double hue = 0;
   bool grey = false;
   bool blur = false;
   float radius = 0;
 };
+
+/// The configured strength of a colour change. Zero switches it off, as in torchvision.
+double strength_of(const config::Augment& augment, kernels::Colour change);
+/// A mean or standard deviation of the configuration.
+std::array<float, 3> floats(const std::vector<double>& values);
 
 /// Draws from (seed, position of the image in the infinite sequence, crop): the same on every rank, thread and run.
 CropPlan plan_crop(const CropKind& kind, std::int64_t width, std::int64_t height, std::uint64_t seed,

@@ -7,8 +7,7 @@
 #include <memory>
 #include <vector>
 
-#include "seer/config/config.hpp"
-#include "seer/data/image.hpp"
+#include "seer/data/augment.hpp"
 #include "seer/data/shard.hpp"
 #include "seer/device/tensor.hpp"
 
@@ -39,20 +38,19 @@ class EvalReader {
   /// Reads images [first, last).
   EvalReader(const DataSet& data, std::uint64_t first, std::uint64_t last, const EvalOptions& options);
   ~EvalReader();
-  EvalReader(const EvalReader&) = delete;
-  EvalReader& operator=(const EvalReader&) = delete;
 
   /// Returns the next batch, valid until the next call; nullptr after the last one. Error(file) if a read fails.
   const EvalBatch* next();
   /// Number of bad images in the batches returned so far. Each was logged with its shard and index.
-  std::int64_t bad_images() const;
+  std::int64_t bad_images() const { return bad_images_; }
 
  private:
+  std::int64_t bad_images_ = 0;
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
 
 /// Resizes an image to side x side (Pillow's bilinear resize): side * side * 3 values in [0, 1], row-major RGB.
-void raw_pixels(const Image& image, std::int64_t side, float* out);
+void raw_pixels(const Image& image, std::int64_t side, AugmentScratch& scratch, float* out);
 
 }  // namespace seer::data

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// Shards (format: docs/formats.md) and the data set formed by a list of shards.
+// Shards (format: docs/formats.md), the data set formed by a list of shards, the writer of a shard, and
+// descriptions of shards and other HDF5 files.
 #pragma once
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
-#include "seer/comm/communicator.hpp"
 #include "seer/h5/file.hpp"
 
 namespace seer::data {
@@ -45,14 +46,12 @@ struct ShardInfo {
   bool has_labels() const { return label_offset != 0 || target_begin_offset != 0; }
 };
 
-/// Opens a shard and checks every length, range and product against the file's size, first in a child process with
-/// resource limits (h5/trial.hpp). Collective with `comm`: its root runs the child process, then all ranks open the
-/// file through MPI-IO. Error(file) says what is wrong, e.g.
-/// "shards/a.h5: /images/offset has 1281160 entries, wanted 1281168 (one more than /images/width)".
-ShardInfo read_shard_info(const std::string& path, const comm::Communicator* comm = nullptr);
-/// Does the same for many shards, in order, with few child processes. `alone`: a communicator of one rank.
+/// Opens shards in order and checks every length, range and product against the file's size, first in a child process
+/// with resource limits (h5::trial_each; one for many shards). `alone`: a communicator of one rank. Error(file) says
+/// what is wrong, e.g. "shards/a.h5: /images/offset has 1281160 entries, wanted 1281168 (one more than /images/width)".
 void read_shard_infos(const std::vector<std::string>& paths, const comm::Communicator& alone,
                       const std::function<void(ShardInfo)>& take);
+ShardInfo read_shard_info(const std::string& path, const comm::Communicator& alone);
 
 /// Where the bytes of one image lie.
 struct ImagePlace {
@@ -80,7 +79,8 @@ struct Targets {
   }
 };
 
-/// The images of several shards, ordered by file name. Immutable after open; reading is thread-safe (pread).
+/// The images of several shards, ordered by file name. Immutable after open; reading is thread-safe (pread). Copies
+/// share the open files.
 class DataSet {
  public:
   /// Collective. `pattern`: a folder (its *.h5), a file, a glob, or several of these separated by commas (`\\,` is a
@@ -90,9 +90,6 @@ class DataSet {
   static DataSet open(const std::string& pattern, const comm::Communicator& comm);
   /// A data set of one shard whose metadata is already known.
   explicit DataSet(ShardInfo shard);
-  DataSet(DataSet&&) noexcept;
-  DataSet& operator=(DataSet&&) noexcept;
-  ~DataSet();
 
   std::uint64_t images() const;
   const std::vector<ShardInfo>& shards() const;
@@ -108,6 +105,14 @@ class DataSet {
   std::vector<ImagePlace> places(std::uint64_t first, std::uint64_t count) const;
   /// Reads `bytes` bytes at `offset` of a shard's file. Error(file) on a short read.
   void read(std::uint32_t shard, std::uint64_t offset, std::uint64_t bytes, void* out) const;
+  /// Reads elements [first, first + count) of an array that begins at `offset`.
+  template <class T>
+  std::vector<T> read_values(std::uint32_t shard, std::uint64_t offset, std::uint64_t first,
+                             std::uint64_t count) const {
+    std::vector<T> values(count);
+    read(shard, offset + first * sizeof(T), count * sizeof(T), values.data());
+    return values;
+  }
   /// Reads one encoded image. Does not compare its checksum.
   ImagePlace read_image(std::uint64_t index, std::vector<std::uint8_t>& out) const;
   /// Labels of [first, first + count) as indices into classes(), or as stored if no shard names classes. -1: no label,
@@ -121,10 +126,67 @@ class DataSet {
 
  private:
   struct Impl;
-  explicit DataSet(Impl* impl);
-  /// A stored label or target as an index into classes(). Error(file) if it is none.
-  std::int32_t renumbered(std::uint32_t shard, std::uint64_t image, std::int32_t label, bool optional) const;
-  Impl* impl_ = nullptr;
+  DataSet() = default;
+  std::shared_ptr<const Impl> impl_;
 };
+
+/// Suffix of the file name while a shard is being written.
+inline constexpr const char* kTemporarySuffix = ".tmp";
+
+/// What a shard records about one image; `width` and `height` as decoded (EXIF orientation applied).
+struct ShardEntry {
+  std::uint64_t bytes = 0, checksum = 0;
+  std::uint32_t width = 0, height = 0;
+  std::int32_t label = -1;
+  std::vector<std::int32_t> targets = {};  ///< replace the label if images may have several classes
+};
+
+/// Writes one shard; until publish() the file has a temporary name that readers ignore. Serial: one rank writes a
+/// shard. Equal input gives byte-identical files.
+class ShardWriter {
+ public:
+  /// Creates `path` + kTemporarySuffix with everything but the encoded images and their names. If `classes` is empty,
+  /// no labels are written. If any entry has targets, the shard holds targets for all images and no labels; its version
+  /// is then kTargetsVersion, which older readers refuse. Error(file): no space, not writable.
+  ShardWriter(const std::string& path, const std::vector<ShardEntry>& entries, const std::vector<std::string>& classes,
+              const SetMark& set = {});
+
+  /// Appends the next encoded image. Either all images have names or none has.
+  void append(std::span<const std::uint8_t> image, const std::string& name = "");
+  /// Writes the names, then closes and syncs the file, still under its temporary name.
+  void finish();
+  /// Renames a finished shard to its final name, replacing any file of that name.
+  void publish();
+
+ private:
+  void write_out();
+  std::string path_;
+  std::unique_ptr<std::string, void (*)(std::string*)> temporary_;  // removed with the writer unless it was published
+  std::size_t images_ = 0;
+  std::unique_ptr<h5::File> file_;
+  std::vector<std::uint8_t> pending_;
+  std::vector<std::string> names_;
+  std::uint64_t written_ = 0, total_ = 0;
+};
+
+/// fsync of a file or folder. Error(file).
+void sync_to_disk(const std::string& path);
+
+/// Describes the contents of an HDF5 file as JSON text. For a shard: counts, classes, images per class, sizes and where
+/// the arrays lie. `verify` also reads every image and compares its checksum ("damaged" lists the first failures). For
+/// any other HDF5 file: its groups, data sets with shapes, attributes and the number of values below /model; with
+/// `verify` the text says that nothing was compared. `alone`: a communicator of one rank. Error(file) if the file is
+/// malformed or not readable as HDF5.
+std::string inspect_hdf5(const std::string& path, bool verify, const comm::Communicator& alone);
+
+/// Describes each *.h5 file of a folder as above, and the sets that they form. "problems" lists files that are not
+/// readable shards (with `verify` also damaged ones) and what is wrong with the sets. "problem" is present if these
+/// make the folder unusable.
+std::string inspect_folder(const std::string& folder, bool verify, const comm::Communicator& alone);
+
+/// The "problem" of a file that should be verified but cannot be.
+inline constexpr const char* kNothingToCompare =
+    "nothing to compare: this kind of file holds no checksums (the checksums of a checkpoint are in its folder: verify "
+    "the folder)";
 
 }  // namespace seer::data

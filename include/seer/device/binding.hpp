@@ -3,6 +3,7 @@
 // settle on the device that is current then.
 #pragma once
 
+#include <cstdlib>
 #include <functional>
 #include <span>
 #include <string>
@@ -12,19 +13,14 @@
 
 namespace seer::device {
 
-/// What the launcher's environment says about this process.
-struct Launch {
-  int local_rank = -1;  ///< its index among the ranks of its node; -1: unknown
-  std::string source;   ///< the environment variable that says so
-};
 using Environment = std::function<const char*(const char* name)>;
-/// Without an argument, reads the process's own environment. Throws Error(device) if the variable holds no number.
-Launch read_launch();
-Launch read_launch(const Environment& environment);
+/// This process's index among the ranks of its node, from the launcher's environment variables; -1 if it is unknown.
+/// Throws Error(device) if the variable holds no number.
+int local_rank(const Environment& environment = ::getenv);
 
 /// Returns this rank's device; Error(device) if none is visible. Ranks beyond the number of devices share them; such
 /// ranks may compute only on the host.
-int device_for(const Launch& launch, int visible_devices);
+int device_for(int local_rank, int visible_devices);
 
 /// True if code built for `architectures` (CMAKE_CUDA_ARCHITECTURES with commas: "80,90-real") runs on a device of this
 /// compute capability (major * 10 + minor).
@@ -36,13 +32,13 @@ std::string pairs_line(int devices, const std::function<bool(int, int)>& connect
 /// Returns an error text if two ranks compute on the same device, else "". `ids`: for each rank, its host and
 /// device_id().
 std::string shared_device(std::span<const std::string> ids);
-/// Stores the result of shared_device(), the same on all ranks. If it is not "", chosen_space() allows only the host.
-void set_sharing(std::string who);
-/// "" if every rank has its own device, as far as is known.
-const std::string& sharing();
+/// Result of shared_device(), the same on all ranks. Set once, before there are other threads. If it is not "",
+/// chosen_space() allows only the host.
+std::string& sharing();
 
 /// Call before MPI and Kokkos start. Makes this process's device current for its main thread and returns its number; -1
-/// in a host build without stand-in. One-line Error(device): no driver or one too old, no device, code missing.
+/// in a host build without stand-in (device/stand_in.hpp). One-line Error(device): no driver or one too old, no device,
+/// code missing. Error(input) if SEER_STAND_IN_DEVICE is set to anything but 0, 1 or "".
 int bind_device();
 /// Number of the bound device; -1 if none is bound.
 int bound_device();

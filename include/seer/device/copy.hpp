@@ -10,7 +10,7 @@
 namespace seer::device {
 
 /// Copies from any space to any space, in the queue's order. Blocks the caller if the host memory is not pinned. Pinned
-/// memory (device/pinned.hpp) must not change until the queue has done the copy. On a host queue both sides are host
+/// memory (PinnedBuffer) must not change until the queue has done the copy. On a host queue both sides are host
 /// memory.
 void copy(Queue& queue, const void* from, Space from_space, void* to, Space to_space, std::size_t bytes);
 

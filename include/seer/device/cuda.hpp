@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// Helpers for the CUDA code of all modules: CUDA's status codes as errors, a queue's stream. Device builds only.
+// Helpers for the CUDA code of all modules: CUDA's status codes as errors, handles, a queue's stream. Device builds
+// only.
 #pragma once
 
 #include <cuda_runtime_api.h>
 
-#include <cstddef>
+#include <memory>
 #include <source_location>
+#include <type_traits>
 
 #include "seer/device/queue.hpp"
 
@@ -15,6 +17,14 @@ namespace seer::device {
 /// asynchronous work may appear here too.
 void check(cudaError_t status, const char* call, std::source_location where = std::source_location::current());
 
+/// Owns what a C library has created: unique_ptr of a handle that `kDestroy` destroys.
+template <auto kDestroy>
+struct Destroy {
+  void operator()(auto* made) const { kDestroy(made); }
+};
+template <class Handle, auto kDestroy>
+using Owned = std::unique_ptr<std::remove_pointer_t<Handle>, Destroy<kDestroy>>;
+
 inline cudaStream_t stream_of(const Queue& queue) {
   return static_cast<cudaStream_t>(queue.stream);
 }
@@ -23,14 +33,5 @@ inline cudaStream_t stream_of(const Queue& queue) {
 /// to, so each thread calls this before it uses CUDA, cuDNN, cuBLASLt or NCCL. After the first call it only checks a
 /// flag.
 void make_current();
-
-/// The functions that memory.cpp uses in a device build.
-void* device_allocate(std::size_t bytes);
-/// Waits until the device has finished all earlier work.
-void device_free(void* data) noexcept;
-/// Synchronises.
-void device_zero(void* data, std::size_t bytes);
-std::size_t device_available_bytes();
-std::size_t device_total_bytes();
 
 }  // namespace seer::device

@@ -4,17 +4,18 @@
 //
 // A recording holds the kernels, copies (between device memory and pinned memory) and library calls submitted to the
 // queue. Other queues are recorded too, if they follow this one and it follows them at the end. Not allowed in a
-// recording: collectives (each is counted and watched while it runs; a DeviceCommunicator refuses), waiting for a
+// recording: collectives (each is counted and watched while it runs; a BlockCommunicator refuses), waiting for a
 // queue, reading a result on the host, allocating device memory, and host code with effects, because it would run only
 // once. A replay uses the addresses, shapes and numbers of the recording. Values that may change (learning rates,
 // factors) must be in device memory.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <type_traits>
-#include <utility>
 
 #include "seer/base/checksum.hpp"
 #include "seer/device/queue.hpp"
@@ -25,14 +26,6 @@ namespace seer::device {
 /// A recording, which can run any number of times. May be empty.
 class Graph {
  public:
-  Graph() = default;
-  Graph(Graph&& other) noexcept { *this = std::move(other); }
-  Graph& operator=(Graph&& other) noexcept {
-    std::swap(executable_, other.executable_);
-    std::swap(steps_, other.steps_);
-    return *this;
-  }
-  ~Graph();
   explicit operator bool() const { return executable_ != nullptr; }
   /// Number of kernels, copies and the like.
   std::size_t steps() const { return steps_; }
@@ -41,7 +34,7 @@ class Graph {
 
  private:
   friend class Recording;
-  void* executable_ = nullptr;
+  std::shared_ptr<void> executable_;
   std::size_t steps_ = 0;
 };
 
@@ -70,10 +63,7 @@ class GraphKey {
     key_ = checksum(&value, sizeof value) ^ (key_ * 0x9e3779b97f4a7c15U + 1);
     return *this;
   }
-  GraphKey& add(const Tensor& tensor) {
-    const auto& s = tensor.shape;
-    return add(tensor.data).add(s.n).add(s.h).add(s.w).add(s.c).add(tensor.dtype).add(tensor.space);
-  }
+  GraphKey& add(const Tensor& tensor) { return add(tensor.data).add(tensor.shape).add(tensor.dtype).add(tensor.space); }
   std::uint64_t value() const { return key_; }
 
  private:
@@ -95,7 +85,7 @@ class Repeated {
     if (!records(queue)) return work();
     const auto [found, is_new] = known_.try_emplace(key.value());
     if (is_new) {
-      if (known_.size() > kMost) forget_but(key.value());
+      if (known_.size() > kMost) std::erase_if(known_, [&](const auto& k) { return k.first != key.value(); });
       return work();
     }
     if (!found->second) {
@@ -106,11 +96,13 @@ class Repeated {
     found->second.replay(queue);
   }
   /// Number of recordings, over all keys.
-  std::size_t recorded() const;
+  std::size_t recorded() const {
+    const auto is_recorded = [](const auto& entry) { return static_cast<bool>(entry.second); };
+    return static_cast<std::size_t>(std::ranges::count_if(known_, is_recorded));
+  }
 
  private:
   static constexpr std::size_t kMost = 32;  ///< limits the number of recordings if keys never repeat
-  void forget_but(std::uint64_t key);
   std::map<std::uint64_t, Graph> known_;
 };
 

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Classes that own memory: Buffer for data that lives as long as the run (parameters, momentum), Pool for data that
-// lives within a step (activations, gradients of activations, workspaces).
+// Classes that own memory: Buffer for data that lives as long as the run (parameters, momentum), PinnedBuffer for what
+// is copied to and from a device, Pool for data that lives within a step (activations, their gradients, workspaces).
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -14,32 +15,48 @@
 
 namespace seer::device {
 
+/// Does nothing for planned memory.
+struct FreeMemory {
+  Space space = Space::host;
+  void operator()(void* data) const noexcept;
+};
+
 /// 64-byte aligned, zero-filled, move-only. Planned memory has a size but does not exist. If memory is short, throws
 /// Error with the wanted size and exit_code_without(). Creating or freeing one on a device waits for the device.
 class Buffer {
  public:
   Buffer() = default;
   explicit Buffer(std::size_t bytes, Space space = Space::host);
-  Buffer(Buffer&& other) noexcept { *this = std::move(other); }
-  Buffer& operator=(Buffer&& other) noexcept {
-    std::swap(data_, other.data_);
-    std::swap(bytes_, other.bytes_);
-    std::swap(space_, other.space_);
-    return *this;
-  }
-  ~Buffer();
-  void* data() const { return data_; }
-  float* f32() const { return static_cast<float*>(data_); }
+  void* data() const { return data_.get(); }
+  float* f32() const { return static_cast<float*>(data()); }
   std::size_t bytes() const { return bytes_; }
-  Space space() const { return space_; }
+  Space space() const { return data_.get_deleter().space; }
   /// The whole buffer as floats.
-  Tensor view() const { return device::view(f32(), static_cast<std::int64_t>(bytes_ / sizeof(float)), space_); }
+  Tensor view() const { return device::view(f32(), static_cast<std::int64_t>(bytes_ / sizeof(float)), space()); }
   static Buffer floats(std::size_t count, Space space = Space::host) { return Buffer(count * sizeof(float), space); }
 
  private:
-  void* data_ = nullptr;
+  std::unique_ptr<void, FreeMemory> data_;
   std::size_t bytes_ = 0;
-  Space space_ = Space::host;
+};
+
+/// Host memory that a device reads and writes by itself, so copies from and to it run concurrently with the program.
+/// Zero-filled, move-only. Pinning is slow and takes memory from the whole node, so use it for long-lived buffers.
+/// Ordinary memory in a host build. Throws Error(device) if there is no memory.
+class PinnedBuffer {
+ public:
+  PinnedBuffer() = default;
+  explicit PinnedBuffer(std::size_t bytes);
+  void* data() const { return data_.get(); }
+  float* f32() const { return static_cast<float*>(data()); }
+  std::size_t bytes() const { return bytes_; }
+
+ private:
+  struct Free {
+    void operator()(void* data) const noexcept;  ///< wait for running copies first
+  };
+  std::unique_ptr<void, Free> data_;
+  std::size_t bytes_ = 0;
 };
 
 class Pool;
@@ -48,12 +65,11 @@ class Pool;
 class Loan {
  public:
   Loan() = default;
-  Loan(Pool* pool, Tensor tensor, std::size_t block_bytes) : pool_(pool), tensor_(tensor), block_bytes_(block_bytes) {}
+  Loan(Pool* pool, Tensor tensor) : pool_(pool), tensor_(tensor) {}
   Loan(Loan&& other) noexcept { *this = std::move(other); }
   Loan& operator=(Loan&& other) noexcept {
     std::swap(pool_, other.pool_);
     std::swap(tensor_, other.tensor_);
-    std::swap(block_bytes_, other.block_bytes_);
     return *this;
   }
   ~Loan() { release(); }
@@ -65,7 +81,6 @@ class Loan {
  private:
   Pool* pool_ = nullptr;
   Tensor tensor_;
-  std::size_t block_bytes_ = 0;
 };
 
 /// An arena for memory that is used within a step. It lends the smallest free stretch that is large enough (the one at
@@ -78,7 +93,6 @@ class Pool {
   explicit Pool(Space space = Space::host) : space_(space) {}
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
-  ~Pool();
 
   /// Allocates `bytes` from the system at once. Later requests that do not fit are allocated one by one.
   void reserve(std::size_t bytes);
@@ -102,12 +116,12 @@ class Pool {
   };
   /// A piece of memory from the system, with its free stretches in order.
   struct Chunk {
-    char* base;
+    std::unique_ptr<char, FreeMemory> base;
     std::size_t bytes;
     std::vector<Stretch> free;
   };
   void grow(std::size_t bytes);
-  void give_back(void* data, std::size_t block_bytes);
+  void give_back(const Tensor& tensor);
 
   Space space_;
   std::vector<Chunk> chunks_;
@@ -115,11 +129,16 @@ class Pool {
   std::uint64_t system_allocations_ = 0;
 };
 
-/// Bytes that the machine (within this process's control groups, host_memory.hpp), or this process's device, can still
-/// provide without swapping; 0 if unknown.
+/// Bytes of the machine's memory (within the limits of this process's control groups, e.g. those of a Slurm job or a
+/// container: Linux kills a process above a group's limit without a message) or of this process's device.
+struct SystemMemory {
+  std::size_t total = 0;      ///< 0: unknown
+  std::size_t available = 0;  ///< what it can still provide without swapping; 0: unknown
+};
+/// The minimum over the machine and all control groups (versions 1 and 2) from this process's group up to the root. A
+/// group's inactive file cache counts as free, as in MemAvailable.
+SystemMemory host_memory(const std::string& proc = "/proc", const std::string& groups = "/sys/fs/cgroup");
 std::size_t available_bytes(Space space = Space::host);
-/// Total bytes of that memory; 0 if unknown.
-std::size_t total_bytes(Space space = Space::host);
 /// Exit code for a failed allocation of `bytes`: `input` if the machine has less than that in total (a retry cannot
 /// succeed), `device` if the memory is only in use at the moment.
 ExitCode exit_code_without(std::size_t bytes, Space space);

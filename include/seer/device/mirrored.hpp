@@ -9,7 +9,6 @@
 
 #include "seer/device/copy.hpp"
 #include "seer/device/memory.hpp"
-#include "seer/device/pinned.hpp"
 #include "seer/device/queue.hpp"
 
 namespace seer::device {
@@ -33,19 +32,17 @@ class Mirrored {
   /// The host's copy.
   T* on_host() const { return on_queue_.space() == Space::device ? static_cast<T*>(on_host_.data()) : on_queue(); }
 
-  /// Copies elements [first, first + count) from host to queue. The host's copy must not change until the queue has
+  /// Copies the first `count` elements, or all, from host to queue. The host's copy must not change until the queue has
   /// done this.
-  void send(Queue& queue, std::size_t first, std::size_t count) {
+  void send(Queue& queue, std::size_t count) {
     if (on_queue_.space() == Space::host) return;
-    copy(queue, on_host() + first, Space::host, on_queue() + first, queue.space, count * sizeof(T));
+    copy(queue, on_host(), Space::host, on_queue(), queue.space, count * sizeof(T));
   }
-  void send(Queue& queue) { send(queue, 0, count_); }
+  void send(Queue& queue) { send(queue, count_); }
   /// Copies from queue to host. Wait for the queue before you read the host's copy.
-  void fetch(Queue& queue, std::size_t first, std::size_t count) {
-    if (on_queue_.space() == Space::host) return;
-    copy(queue, on_queue() + first, queue.space, on_host() + first, Space::host, count * sizeof(T));
+  void fetch(Queue& queue) {
+    if (on_queue_.space() != Space::host) copy(queue, on_queue(), queue.space, on_host(), Space::host, bytes());
   }
-  void fetch(Queue& queue) { fetch(queue, 0, count_); }
 
  private:
   std::size_t count_ = 0;

@@ -32,7 +32,7 @@ int thread_count(const char* name, const char* value, int most);
 /// rank, else "".
 std::string require_threads();
 
-/// "host: AMD EPYC ..., threads a rank 1, Kokkos Serial"; before it a line for the bound device, if there is one.
+/// "host: AMD EPYC ..., threads per rank 1, Kokkos Serial"; before it a line for the bound device, if there is one.
 std::string describe();
 /// The processor of this host, e.g. "Intel(R) Xeon(R) Processor"; "" if unknown.
 std::string processor();

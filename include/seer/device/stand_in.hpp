@@ -9,7 +9,7 @@
 
 #if !defined(SEER_CUDA)
 
-#include <cstddef>
+#include <atomic>
 #include <string_view>
 
 #include "seer/device/queue.hpp"
@@ -17,18 +17,19 @@
 
 namespace seer::device {
 
-/// While one exists, this process has such a device. If SEER_STAND_IN_DEVICE is 1, bind_device() creates one.
+/// While one exists, this process has such a device. If SEER_STAND_IN_DEVICE is 1, bind_device() creates one
+/// for the life of the process.
 class StandIn {
  public:
-  StandIn();
-  ~StandIn();
+  StandIn() { ++alive; }
+  ~StandIn() { --alive; }
   StandIn(const StandIn&) = delete;
   StandIn& operator=(const StandIn&) = delete;
+  static inline std::atomic<int> alive{0};
 };
-bool has_stand_in();
-/// Creates one for the life of the process, and returns true, if SEER_STAND_IN_DEVICE is 1. Throws Error(input) if it
-/// is set to anything but 0, 1 or "".
-bool stand_in_by_environment();
+inline bool has_stand_in() {
+  return StandIn::alive > 0;
+}
 
 /// While it exists, queued work may touch the stand-in's memory. Does nothing for a host queue. The whole process gets
 /// access, so mistakes of other threads stay hidden meanwhile.
@@ -54,16 +55,6 @@ class StandInAccess {
 bool on_stand_in(const void* data);
 /// Throws Error(internal) if queued work gets an address that its queue cannot reach. Accepts null.
 void expect_reached(const Queue& queue, const void* data, std::string_view what);
-
-// Used by the host build's Buffer, Pool, PinnedBuffer, DeviceQueue and copy() if there is a stand-in.
-void* stand_in_allocate(std::size_t bytes);
-void stand_in_free(void* data) noexcept;
-void* stand_in_stream();
-void stand_in_drop(void* stream) noexcept;
-void stand_in_copy(const Queue& queue, const void* from, Space from_space, void* to, Space to_space, std::size_t bytes);
-void stand_in_wait(const Queue& queue);
-void stand_in_pin(const void* data, std::size_t bytes);
-void stand_in_unpin(const void* data) noexcept;
 
 }  // namespace seer::device
 

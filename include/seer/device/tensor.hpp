@@ -2,6 +2,7 @@
 // A tensor is a plain view: pointer, NHWC shape, element type, memory space. It owns nothing.
 #pragma once
 
+#include <compare>
 #include <cstdint>
 
 #include "seer/base/dtype.hpp"
@@ -19,7 +20,7 @@ struct Shape {
   std::int64_t n = 1, h = 1, w = 1, c = 1;
   std::int64_t rows() const { return n * h * w; }
   std::int64_t elems() const { return n * h * w * c; }
-  bool operator==(const Shape&) const = default;
+  auto operator<=>(const Shape&) const = default;
 };
 
 struct Tensor {

@@ -8,14 +8,18 @@
 // of the weights. Sums are accumulated in float.
 #pragma once
 
+#include <compare>
 #include <cstdint>
 #include <memory>
 #include <string>
 
+#include "seer/device/ledger.hpp"
 #include "seer/device/queue.hpp"
 #include "seer/device/tensor.hpp"
 
 namespace seer::dnn {
+
+using Direction = device::Work::Direction;
 
 /// Geometry of a convolution. Square kernel, equal stride and padding in both directions, no dilation, no bias.
 struct ConvShape {
@@ -24,10 +28,14 @@ struct ConvShape {
   std::int64_t kernel = 1, stride = 1, pad = 0, groups = 1;
   std::int64_t out_h() const { return (h + 2 * pad - kernel) / stride + 1; }
   std::int64_t out_w() const { return (w + 2 * pad - kernel) / stride + 1; }
+  device::Shape src() const { return {n, h, w, c_in}; }
+  device::Shape dst() const { return {n, out_h(), out_w(), c_out}; }
   std::int64_t weight_elems() const { return c_out * (c_in / groups) * kernel * kernel; }
   /// Multiply-accumulates of one forward pass.
   std::int64_t macs() const { return n * out_h() * out_w() * weight_elems(); }
-  bool operator==(const ConvShape&) const = default;
+  /// True if the tensors, as they lie in memory, are matrices and the convolution is their product.
+  bool is_matrix_product() const { return kernel == 1 && stride == 1 && pad == 0 && groups == 1; }
+  auto operator<=>(const ConvShape&) const = default;
 };
 
 /// Weights, and a counter of their changes. An implementation may keep a packed copy as long as `version` stays the
@@ -46,25 +54,31 @@ class Backend {
  public:
   virtual ~Backend() = default;
 
-  /// dst = conv(src, weight).
-  virtual void conv_forward(device::Queue& queue, const ConvShape& shape, device::Tensor src, Weights weight,
-                            device::Tensor dst) = 0;
-  /// d_src = gradient with respect to src.
-  virtual void conv_backward_data(device::Queue& queue, const ConvShape& shape, device::Tensor d_dst, Weights weight,
-                                  device::Tensor d_src) = 0;
+  /// forward: dst (the output) = conv(src, weight). backward_data: d_src = gradient with respect to src, from d_dst.
+  virtual void conv(device::Queue& queue, Direction direction, const ConvShape& shape, device::Tensor input,
+                    Weights weight, device::Tensor output) = 0;
+  void conv_forward(device::Queue& queue, const ConvShape& shape, device::Tensor src, Weights weight,
+                    device::Tensor dst) {
+    conv(queue, Direction::forward, shape, src, weight, dst);
+  }
+  void conv_backward_data(device::Queue& queue, const ConvShape& shape, device::Tensor d_dst, Weights weight,
+                          device::Tensor d_src) {
+    conv(queue, Direction::backward_data, shape, d_dst, weight, d_src);
+  }
   /// d_weight (OIHW, float) = or += gradient with respect to the weight.
   virtual void conv_backward_weights(device::Queue& queue, const ConvShape& shape, device::Tensor src,
                                      device::Tensor d_dst, float* d_weight, Accumulate accumulate) = 0;
-  /// c[m,n] = op(a)[m,k] * op(b)[k,n] (+ c) (+ bias[n] added to every row if not null). Row-major, dense. A linear
-  /// layer y = x W^T + bias is gemm(x, no, W, yes, y, bias).
-  virtual void gemm(device::Queue& queue, std::int64_t m, std::int64_t n, std::int64_t k, const float* a, Transpose ta,
-                    const float* b, Transpose tb, float* c, Accumulate accumulate = Accumulate::no,
-                    const float* bias = nullptr) = 0;
-
-  /// The same with a and b of `type`; c and bias are float. Rounded operands, sums in float.
+  /// c[m,n] = op(a)[m,k] * op(b)[k,n] (+ c) (+ bias[n] added to every row if not null). Row-major, dense; a and b of
+  /// `type`, c and bias float; rounded operands, sums in float. A linear layer y = x W^T + bias is
+  /// gemm(x, no, W, yes, y, bias).
   virtual void gemm(device::Queue& queue, std::int64_t m, std::int64_t n, std::int64_t k, DType type, const void* a,
                     Transpose ta, const void* b, Transpose tb, float* c, Accumulate accumulate = Accumulate::no,
                     const float* bias = nullptr) = 0;
+  void gemm(device::Queue& queue, std::int64_t m, std::int64_t n, std::int64_t k, const float* a, Transpose ta,
+            const float* b, Transpose tb, float* c, Accumulate accumulate = Accumulate::no,
+            const float* bias = nullptr) {
+    gemm(queue, m, n, k, DType::f32, a, ta, b, tb, c, accumulate, bias);
+  }
 
   /// True if the library supports all of the above in `type` on this processor.
   virtual bool supports(DType type) = 0;

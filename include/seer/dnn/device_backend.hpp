@@ -44,6 +44,12 @@ struct DeviceOptions {
 /// The back end for this space. Host: oneDNN; the options have no effect. Device: in a host build, the stand-in device.
 std::unique_ptr<Backend> make_backend(device::Space space, DeviceOptions options = {});
 
+/// Upper limit, in bytes, on the device's packed copies of one convolution's weights (for set_packed_weights_limit),
+/// for activations of `type`; 0 if the weights are used in place. Does not depend on number or size of images. In half
+/// precision, if the channels of a group are not a multiple of 8, there are two copies, one of them padded: each
+/// direction and crop size chooses one of the two. Also available in host builds.
+std::size_t packed_weight_bytes(const ConvShape& shape, DType type);
+
 #if defined(SEER_CUDA)
 /// Uses the calling thread's current device. Throws Error(device), one line, if the cuDNN found at run time is too old.
 /// If calls come on more than one queue, waits order them.

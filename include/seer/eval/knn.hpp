@@ -29,7 +29,8 @@ struct KnnVotes {
 
 /// Collective. Each rank classifies its own test rows against the training rows of all ranks, which are sent in blocks.
 /// Rows of equal similarity rank in the order of the training set, so the result does not depend on the number of
-/// ranks. Training rows without a label or marked bad are ignored. If k exceeds the training set, all of its rows vote.
+/// ranks. Training rows without a label or marked bad are ignored; other
+/// labels must be below `classes`. If k exceeds the training set, all of its rows vote.
 /// Error(input) for k < 1, temperature <= 0 or different dimensions; Error(numerics) for features that are not finite.
 std::vector<KnnVotes> knn_votes(const comm::Communicator& comm, const FeatureTable& train, const FeatureTable& test,
                                 std::int64_t classes, const KnnOptions& options);

@@ -6,8 +6,9 @@
 
 #include <hdf5.h>
 
+#include <cstddef>
 #include <cstdint>
-#include <memory>
+#include <functional>
 #include <optional>
 #include <string>
 #include <utility>
@@ -18,7 +19,6 @@
 namespace seer::h5 {
 
 enum class Type { u8, i32, u32, i64, u64, f32, f64 };
-std::size_t type_bytes(Type type);
 
 using Dims = std::vector<std::uint64_t>;
 
@@ -27,22 +27,18 @@ class Id {
  public:
   Id() = default;
   Id(hid_t id, herr_t (*close)(hid_t)) : id_(id), close_(close) {}
-  Id(Id&& other) noexcept { swap(other); }
+  Id(Id&& other) noexcept { *this = std::move(other); }
   Id& operator=(Id&& other) noexcept {
-    swap(other);
+    std::swap(id_, other.id_);
+    std::swap(close_, other.close_);
     return *this;
   }
   ~Id();
   operator hid_t() const { return id_; }  // NOLINT: an id is what HDF5 calls take
-  void reset();
   /// Gives up the id, which the caller must close.
   hid_t release() { return std::exchange(id_, -1); }
 
  private:
-  void swap(Id& other) noexcept {
-    std::swap(id_, other.id_);
-    std::swap(close_, other.close_);
-  }
   hid_t id_ = -1;
   herr_t (*close_)(hid_t) = nullptr;
 };
@@ -106,14 +102,25 @@ class File {
   }
   /// Product of the dimensions; Error(file) if the stored bytes cannot hold that many (so it is safe to allocate).
   std::uint64_t elements(const std::string& name) const;
-  void flush();
   /// Closes and reports failures (the destructor cannot).
   void close();
 
  private:
-  File() = default;
+  File(std::string path, Id id) : path_(std::move(path)), id_(std::move(id)) {}
   std::string path_;
   Id id_;
 };
+
+// HDF5 1.10 crashes, hangs or asks for absurd memory on some damaged files (published CVEs among them), and one bad
+// shard must not end a run. So a forked process with limits first opens each file of unknown origin.
+
+/// Opens `path` serially in a child process, runs `work` there and returns its result. The child has a limit on memory
+/// and time and never touches MPI. Throws Error(file) if `work` throws or the child dies.
+std::string trial(const std::string& path, const std::function<std::string(const File&)>& work);
+
+/// The same for many files, one after another. One child process handles hundreds of them, and the time limit applies
+/// to each file. Calls `done` with a file's index in `paths` and its result. Stops at the first error.
+void trial_each(const std::vector<std::string>& paths, const std::function<std::string(const File&)>& work,
+                const std::function<void(std::size_t, const std::string&)>& done);
 
 }  // namespace seer::h5

@@ -46,9 +46,9 @@ enum class Flip : bool { no, yes };
 /// whole image, rows row_bytes apart; the box lies inside.
 void crop_resize(const std::uint8_t* rgb, std::int64_t row_bytes, const Box& box, std::int64_t width,
                  std::int64_t height, Flip flip, ImageScratch& scratch, Planes& out);
-/// The same, but computes only the pixels `part` of the result, unmirrored: [part.height, part.width].
+/// The same, but computes only the pixels `part` of the unmirrored result: [part.height, part.width].
 void crop_resize_part(const std::uint8_t* rgb, std::int64_t row_bytes, const Box& box, std::int64_t width,
-                      std::int64_t height, const Box& part, ImageScratch& scratch, Planes& out);
+                      std::int64_t height, const Box& part, ImageScratch& scratch, Planes& out, Flip flip = Flip::no);
 
 /// torchvision's adjust_* on Pillow images, in place. Factor 1 (hue: 0) changes nothing, except that
 /// adjust_hue always converts to 8-bit HSV and back.
@@ -74,8 +74,7 @@ void normalise(const Planes& image, const float mean[3], const float std[3], flo
 /// out[(y * width + x) * 3 + c] = value / 255.
 void to_unit_range(const Planes& image, float* out);
 
-/// Interleaved pixels [height, width, 3] to planes and back.
-void from_interleaved(const std::uint8_t* rgb, std::int64_t width, std::int64_t height, Planes& out);
+/// Planes to interleaved pixels [height, width, 3].
 void to_interleaved(const Planes& image, std::uint8_t* rgb);
 
 }  // namespace seer::kernels

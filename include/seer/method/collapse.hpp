@@ -3,6 +3,9 @@
 // images, and the loss stays at the value of such a network (docs/watching.md).
 #pragma once
 
+#include <fmt/format.h>
+
+#include <cmath>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -29,7 +32,28 @@ class CollapseWatch {
 
   /// Takes the loss after `update` completed updates (ascending, gaps allowed; mean over ranks). Ignores non-finite
   /// losses. Returns one warning when the window is full, and another only after the loss has left and come back.
-  std::optional<std::string> observe(std::int64_t update, double loss);
+  std::optional<std::string> observe(std::int64_t update, double loss) {
+    if (!std::isfinite(loss)) return std::nullopt;
+    if (last_update_ < 0) {
+      smoothed_ = loss;
+    } else {
+      const double keep = std::exp(-static_cast<double>(update - last_update_) / kSmoothingUpdates);
+      smoothed_ = keep * smoothed_ + (1 - keep) * loss;
+    }
+    last_update_ = update;
+    if (update <= silent_updates_ || std::abs(smoothed_ - collapsed_loss_) > kTolerance * collapsed_loss_) {
+      near_since_ = -1;
+      warned_ = false;
+      return std::nullopt;
+    }
+    if (near_since_ < 0) near_since_ = update;
+    if (warned_ || update - near_since_ < kWindowUpdates) return std::nullopt;
+    warned_ = true;
+    return fmt::format(
+        "collapse: from update {} to {} the smoothed loss ({:.4f}) stayed within 1 % of {}. Unless it falls soon, "
+        "start again with:{}. See docs/watching.md.",
+        near_since_, update, smoothed_, meaning_, advice_);
+  }
   double smoothed_loss() const { return smoothed_; }
 
  private:
@@ -42,7 +66,7 @@ class CollapseWatch {
   bool warned_ = false;
 };
 
-/// For SwAV. The collapsed loss is ln K for K prototypes. Silent while the prototypes are frozen
+/// For SwAV (methods/swav.cpp). The collapsed loss is ln K for K prototypes. Silent while the prototypes are frozen
 /// (swav.freeze_prototypes_updates), because the loss is normally near ln K then.
 CollapseWatch swav_collapse(const config::Config& config);
 

@@ -3,6 +3,8 @@
 // file in src/method/methods that defines a Kind named like the file; CMake lists the files.
 #pragma once
 
+#include <fmt/format.h>
+
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -63,14 +65,12 @@ class Method {
   /// The update was applied: the method's state may change.
   virtual void accept() {}
 
-  /// If there is a teacher (Kind::teacher_heads): its momentum when it follows the student after update `update` (from
-  /// 0) of a run of `updates`.
+  /// If there is a teacher (Kind::teacher_heads): its momentum after update `update` (from 0) of a run of `updates`.
   virtual double teacher_momentum(std::int64_t /*update*/, std::int64_t /*updates*/) const { return 1; }
 
   /// Computes the figures from Share::sums, summed over ranks.
   virtual std::vector<Figure> figures(std::span<const double>) const { return {}; }
-  /// Takes the number of completed updates (ascending) and the loss (mean over ranks). Returns a warning if learning
-  /// seems to have failed.
+  /// Takes the completed updates (ascending) and the mean loss. Returns a warning if learning seems to have failed.
   virtual std::optional<std::string> watch(std::int64_t, double) { return {}; }
 
   /// Adds the state that a checkpoint must hold. Collective; the same on all ranks.
@@ -84,13 +84,37 @@ class Method {
   virtual void assume_filled() {}
 };
 
+/// Collects warnings about settings that are allowed but probably a mistake.
+struct Doubts {
+  const std::int64_t updates;  ///< of the run
+  std::vector<std::string> lines = {};
+
+  void when(bool doubtful, const char* key, const auto& value, const std::string& why) {
+    if (doubtful) lines.push_back(fmt::format("{} = {}: {}", key, value, why));
+  }
+  /// Warns if the run ends before the setting has an effect, which begins after `update` completed updates.
+  void never(const char* key, std::int64_t value, std::int64_t update, const char* what) {
+    when(update > updates, key, value, fmt::format("{}, for the run has {} updates", what, updates));
+  }
+  /// For methods that have none.
+  void prototypes(const config::Config& config) {
+    const auto count = config.head.prototypes;
+    when(count != config::Head().prototypes, "head.prototypes", count, "without effect, for this method has none");
+  }
+};
+
+template <class M>
+std::unique_ptr<Method> make(const Parts& parts) {
+  return std::make_unique<M>(parts);
+}
+
 struct Kind {
   const char* name;  ///< the value of method.kind
   nn::MakeHeads (*heads)(const config::Config& config);
   /// Error(input), agreed, for impossible settings.
   std::unique_ptr<Method> (*make)(const Parts& parts);
-  /// Warns of settings that are allowed but probably not intended: lines "key = value: why".
-  std::vector<std::string> (*doubts)(const config::Config& config, std::int64_t images, std::int64_t updates);
+  /// Warns of settings that are allowed but probably not intended, with this number of images in the data set.
+  void (*doubts)(const config::Config& config, std::int64_t images, Doubts& out);
   /// The teacher is a second set of parameters and running statistics, for the trunk and the first `teacher_heads`
   /// heads. It starts equal to the student, follows it with a momentum, and uses batch statistics. Negative: none.
   int teacher_heads = -1;
@@ -99,6 +123,8 @@ struct Kind {
 /// The kind that method.kind names; Error(input), agreed, if there is none.
 const Kind& kind(const config::Config& config);
 /// Trunk and heads.
-nn::Model make_model(const config::Config& config);
+inline nn::Model make_model(const config::Config& config) {
+  return nn::Model(config.model, kind(config).heads(config));
+}
 
 }  // namespace seer::method

@@ -1,57 +1,84 @@
 // SPDX-License-Identifier: Apache-2.0
-// RegNetY's bottleneck block (method.md 1.2): 1x1 conv, BN, ReLU -> grouped 3x3 conv, BN, ReLU -> squeeze-excitation ->
-// 1x1 conv, BN -> sum with the shortcut -> ReLU. Forward and backward are explicit; everything between two
-// convolutions is fused into as few passes over the activation as possible.
+// The blocks of RegNetY (method.md 1.2) and ResNet (1.6): two or three convolutions, each followed by BatchNorm, with
+// ReLU between them; then the sum with the shortcut, and ReLU. RegNetY scales the input of the last convolution by
+// squeeze-excitation. Everything between two convolutions is fused into as few passes over memory as possible.
 #pragma once
 
-#include <optional>
+#include <array>
 #include <string>
 
-#include "seer/nn/batchnorm.hpp"
-#include "seer/nn/chain.hpp"
+#include "seer/nn/layers.hpp"
 
 namespace seer::nn {
 
-struct BlockShape {
-  std::int64_t width_in = 0, width = 0, stride = 1, group_width = 1, squeeze = 0;
-  bool projected() const { return width_in != width || stride != 1; }
+/// gate[n, c] = sigmoid(W2 relu(W1 mean(relu(bn(x))) + b1) + b2), the mean over the image.
+class SqueezeExcitation {
+ public:
+  struct Saved {
+    device::Loan pooled, hidden, gate;
+  };
+
+  SqueezeExcitation() = default;
+  /// Registers `prefix`.fc1.* and .fc2.*. `squeezed`: width of the hidden layer.
+  SqueezeExcitation(ParameterTable& parameters, const std::string& prefix, std::int64_t width, std::int64_t squeezed);
+
+  void forward(const Context& ctx, device::Tensor x, const kernels::BatchNorm& bn, Saved& saved) const;
+  /// `d_y`: gradient of the gated activation. Returns that which reaches relu(bn(x)) through the mean: [n, width].
+  device::Loan backward(const Context& ctx, device::Tensor x, const kernels::BatchNorm& bn, device::Tensor d_y,
+                        const Saved& saved) const;
+
+ private:
+  Linear squeeze_, excite_;
 };
 
 class Block {
  public:
+  struct Shape {
+    std::int64_t width_in = 0, width = 0, stride = 1;  ///< width: output channels
+    /// Width and groups of the 3x3 convolution between two 1x1 ones. Width 0: two 3x3 convolutions instead.
+    std::int64_t inner_width = 0, groups = 1;
+    std::int64_t squeezed = 0;  ///< hidden width of RegNetY's squeeze-excitation; 0: a block of ResNet
+  };
+
   /// Activations kept from forward to backward. `x` belongs to the previous block.
   struct Saved {
     device::Tensor x;
-    device::Loan a, a_out, b, pooled, hidden, gate, b_out, c, projection, out;
-    BatchNormLayer::Saved bn_a, bn_b, bn_c, bn_projection;
+    /// Of each convolution: its output; the input of the next one.
+    std::array<device::Loan, 3> convolved, activated;
+    device::Loan projection, out;
+    std::array<BatchNormLayer::Saved, 3> bn;
+    BatchNormLayer::Saved bn_projection;
+    SqueezeExcitation::Saved squeeze;
   };
 
-  /// `prefix`: "trunk_output.block1.block1-0"
-  Block(ParameterTable& parameters, ParameterTable& buffers, const std::string& prefix, const BlockShape& shape);
+  /// Registers the tensors under torchvision's names. `prefix`: "trunk_output.block1.block1-0" or "layer1.0".
+  Block(ParameterTable& parameters, ParameterTable& buffers, const std::string& prefix, const Shape& shape);
 
   /// x: [n, h, w, width_in]; saved.out: [n, h', w', width]. Keeps only `out` if no backward pass follows.
   void forward(const Context& ctx, device::Tensor x, Saved& saved, Keep keep = Keep::all) const;
   /// Overwrites d_out. Frees the tensors of `saved` after their last use. Returns d_x.
   device::Loan backward(const Context& ctx, device::Loan d_out, Saved& saved) const;
 
-  const BlockShape& shape() const { return shape_; }
-
  private:
-  void branches(const Context& ctx, Saved& saved) const;
-  void join(const Context& ctx, Saved& saved) const;
-  void activate_a(const Context& ctx, Saved& saved) const;
-  void gate_b(const Context& ctx, Saved& saved) const;
-  void squeeze_excite(const Context& ctx, Saved& saved) const;
-  device::Loan squeeze_excite_backward(const Context& ctx, device::Tensor d_b_out, Saved& saved) const;
-  dnn::ConvShape conv_a(device::Shape x) const;
-  dnn::ConvShape conv_b(device::Shape x) const;
-  dnn::ConvShape conv_c(device::Shape x) const;
-  dnn::ConvShape conv_projection(device::Shape x) const;
+  void convolve(const Context& ctx, Saved& saved) const;
+  void activate(const Context& ctx, Saved& saved, std::size_t i) const;
+  kernels::BatchNorm bn(const Context& ctx, const Saved& saved, std::size_t i) const {
+    return layers_[i].bn().view(ctx, saved.bn[i]);
+  }
+  /// The input of layer i.
+  device::Tensor source(const Saved& saved, std::size_t i) const { return i == 0 ? saved.x : *saved.activated[i - 1]; }
+  bool gates(std::size_t i) const { return squeezes_ && i == 1; }
+  /// The last layer, and the projection if there is one: they share messages.
+  template <class T>
+  std::span<const T> ends(const std::array<T, 2>& parts) const {
+    return std::span(parts).first(projected_ ? 2 : 1);
+  }
 
-  BlockShape shape_;
-  std::int64_t weight_projection_ = 0, weight_a_ = 0, weight_b_ = 0, weight_c_ = 0;
-  std::int64_t squeeze_weight_ = 0, squeeze_bias_ = 0, excite_weight_ = 0, excite_bias_ = 0;
-  BatchNormLayer bn_projection_, bn_a_, bn_b_, bn_c_;
+  std::size_t last_ = 0;  ///< layer
+  bool projected_ = false, squeezes_ = false;
+  std::array<ConvNorm, 3> layers_;
+  ConvNorm projection_;
+  SqueezeExcitation squeeze_;
 };
 
 }  // namespace seer::nn

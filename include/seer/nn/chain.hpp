@@ -6,13 +6,62 @@
 
 #include <cstdint>
 #include <memory>
-#include <span>
 #include <string>
 #include <vector>
 
-#include "seer/nn/context.hpp"
+#include "seer/device/memory.hpp"
+#include "seer/device/queue.hpp"
+#include "seer/dnn/backend.hpp"
+#include "seer/nn/parameter.hpp"
 
 namespace seer::nn {
+
+enum class Mode {
+  train,    ///< uses batch statistics and updates the running ones
+  observe,  ///< the same, but keeps nothing for a backward pass
+  eval,     ///< uses running statistics and keeps nothing
+  replay,   ///< recomputes a segment with its kept statistics; no collective, no change of running statistics
+};
+
+/// Sums packed values over a BatchNorm group, in place, in the queue's order. nn knows no MPI: train implements this.
+class StatisticsReduction {
+ public:
+  virtual ~StatisticsReduction() = default;
+  virtual void sum(device::Queue& queue, double* values, std::size_t count) = 0;
+  /// Number of ranks in the group. If a backward pass follows, all ranks must have the same number of rows.
+  virtual int size() const = 0;
+};
+
+/// The argument of every layer: libraries, memory, the flat blocks, and the mode.
+struct Context {
+  dnn::Backend* dnn = nullptr;
+  device::Pool* pool = nullptr;
+  mutable device::Queue queue;        ///< mutable, because kernels take it by reference
+  const float* parameters = nullptr;  ///< block with the layout of the model's table, or the part in use
+  float* gradients = nullptr;         ///< the same; layers add to it
+  std::int64_t parameters_begin = 0, gradients_begin = 0;  ///< block offset of the first element in use
+  float* buffers = nullptr;                                ///< running statistics
+  std::uint64_t version = 0;                               ///< of the parameters; 0: they may change any time
+  /// Type of the trunk's activations and their gradients; operands of products are rounded to it (method.md 5.3).
+  /// Parameters, statistics, features and the head's activations are float.
+  DType compute = DType::f32;
+  Mode mode = Mode::train;
+  /// True if a backward pass follows.
+  bool keeps() const { return mode == Mode::train || mode == Mode::replay; }
+  StatisticsReduction* group = nullptr;  ///< null: this rank alone
+  /// The same, to recompute a segment.
+  Context replay() const {
+    Context again = *this;
+    again.mode = Mode::replay;
+    return again;
+  }
+
+  const float* at(std::int64_t offset) const { return parameters + (offset - parameters_begin); }
+  float* grad(std::int64_t offset) const { return gradients + (offset - gradients_begin); }
+  /// Borrows a tensor for activations of the trunk.
+  device::Loan activation(device::Shape shape) const { return pool->tensor(shape, compute); }
+  dnn::Weights weights(std::int64_t offset) const { return {at(offset), version}; }
+};
 
 /// What a segment keeps from its forward to its backward pass. The rest is recomputed from that, with the same bits,
 /// without collectives and without changing the running statistics (method.md 7.2).
@@ -51,10 +100,10 @@ class Chain {
   virtual ~Chain() = default;
 
   /// Offsets in a block at which the parameters of each segment begin, and then the end of the last segment's.
-  virtual const std::vector<std::int64_t>& segment_begins() const = 0;
-  std::size_t segments() const { return segment_begins().size() - 1; }
+  const std::vector<std::int64_t>& segment_begins() const { return begins_; }
+  std::size_t segments() const { return begins_.size() - 1; }
   /// Columns of the last segment's output.
-  virtual std::int64_t width() const = 0;
+  std::int64_t width() const { return width_; }
   virtual std::vector<Tap> taps() const { return {}; }
   virtual std::unique_ptr<Pass> make_pass(PassOptions options = {}) const = 0;
 
@@ -74,6 +123,15 @@ class Chain {
   void backward_all(const Context& ctx, device::Tensor d_out, Pass& pass, device::Tensor d_in = {}) const {
     for (std::size_t s = segments(); s-- > 0;) backward(ctx, s, d_out, pass, d_in);
   }
+
+ protected:
+  /// For constructors: call it before the parameters of the first segment are registered, and after those of each one.
+  void end_segment(const ParameterTable& parameters) { begins_.push_back(parameters.block_elems()); }
+
+  std::int64_t width_ = 0;
+
+ private:
+  std::vector<std::int64_t> begins_;
 };
 
 }  // namespace seer::nn

@@ -5,11 +5,13 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "seer/config/config.hpp"
 #include "seer/nn/chain.hpp"
 #include "seer/nn/parameter.hpp"
+#include "seer/nn/trunk.hpp"
 
 namespace seer::nn {
 
@@ -25,24 +27,37 @@ MakeHeads projection_heads(const config::Head& head, std::int64_t frozen_updates
 class Model {
  public:
   /// Error(input) if config::Model does not describe a trunk. Also throws the errors of make_heads.
-  explicit Model(const config::Model& model, const MakeHeads& make_heads = {});
+  explicit Model(const config::Model& model, const MakeHeads& make_heads = {})
+      : trunk_(trunk_kind(model).make(model, parameters_, buffers_)) {
+    if (make_heads) heads_ = make_heads(trunk_->width(), parameters_, buffers_);
+  }
 
   const ParameterTable& parameters() const { return parameters_; }
   const ParameterTable& buffers() const { return buffers_; }
   const Chain& trunk() const { return *trunk_; }
   const Heads& heads() const { return heads_; }
 
-  /// Offsets in a block at which the parameters of each segment begin, for the trunk and then the heads; then the end
-  /// of the last segment's.
-  std::vector<std::int64_t> segment_begins() const;
-  /// Segment `segment` of heads()[head]. head_segment() finds it for a segment, past the trunk's, of the whole model.
-  struct HeadSegment {
-    std::size_t head = 0, segment = 0;
-  };
-  HeadSegment head_segment(std::size_t of_all) const;
+  /// Chain::segment_begins() of the trunk and then the heads, with one end: that of the last segment.
+  std::vector<std::int64_t> segment_begins() const {
+    auto begins = trunk_->segment_begins();
+    for (const auto& head : heads_) {
+      const auto& more = head->segment_begins();
+      begins.insert(begins.end(), more.begin() + 1, more.end());
+    }
+    return begins;
+  }
+  /// Head and its segment, for a segment, past the trunk's, of the whole model.
+  std::pair<std::size_t, std::size_t> head_segment(std::size_t of_all) const {
+    std::size_t head = 0, segment = of_all - trunk_->segments();
+    for (; segment >= heads_.at(head)->segments(); ++head) segment -= heads_[head]->segments();
+    return {head, segment};
+  }
 
   /// Fills both blocks (method.md 1.3, 2): parameters drawn at random by name, running mean 0 and variance 1.
-  void initialize(std::uint64_t seed, float* parameters, float* buffers) const;
+  void initialize(std::uint64_t seed, float* parameters, float* buffers) const {
+    nn::initialize(parameters_, seed, parameters);
+    nn::initialize(buffers_, seed, buffers);
+  }
 
  private:
   ParameterTable parameters_, buffers_;

@@ -40,21 +40,28 @@ class ParameterTable {
   /// Returns the offset.
   std::int64_t add(const std::string& name, std::vector<std::int64_t> shape, Init init, double fan = 1,
                    const Treatment& treatment = {});
+  /// The same for a convolution's weights, which start with Init::conv_normal. `c_in`: of a group.
+  std::int64_t add_convolution(const std::string& name, std::int64_t c_out, std::int64_t c_in, std::int64_t kernel) {
+    return add(name, {c_out, c_in, kernel, kernel}, Init::conv_normal, static_cast<double>(kernel * kernel * c_out));
+  }
   const std::vector<Parameter>& entries() const { return entries_; }
   /// Error(internal) if there is none.
   const Parameter& find(const std::string& name) const;
   /// Elements of a block, gaps included.
   std::int64_t block_elems() const { return block_elems_; }
   /// Elements of the tensors alone.
-  std::int64_t parameter_count() const;
+  std::int64_t parameter_count() const {
+    std::int64_t count = 0;
+    for (const auto& p : entries_) count += p.elems;
+    return count;
+  }
 
  private:
   std::vector<Parameter> entries_;
   std::int64_t block_elems_ = 0;
 };
 
-/// Fills a block. Every tensor has a random stream keyed by (seed, name), so its values are the same on every rank and
-/// do not depend on the rest of the model.
+/// Fills a block. Every tensor has a random stream keyed by (seed, name), so its values depend on nothing else.
 void initialize(const ParameterTable& table, std::uint64_t seed, float* block);
 void initialize(const Parameter& parameter, std::uint64_t seed, float* values);
 

@@ -33,6 +33,12 @@ std::vector<std::string> trunk_names();
 /// The kind that model.trunk names; Error(input), agreed, if there is none.
 const TrunkKind& trunk_kind(const config::Model& model);
 
-std::unique_ptr<Chain> make_trunk(const config::Model& model, ParameterTable& parameters, ParameterTable& buffers);
+struct Convolution {
+  dnn::ConvShape shape;
+  std::int64_t count = 1;  ///< how often it occurs in the trunk
+};
+/// The distinct convolutions of a forward pass over images of size x size pixels, by first use: the first reads images.
+/// Runs the trunk on a planned machine.
+std::vector<Convolution> convolutions(const Chain& trunk, std::int64_t images, std::int64_t size);
 
 }  // namespace seer::nn

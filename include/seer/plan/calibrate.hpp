@@ -33,14 +33,4 @@ void measure_data(const comm::Communicator& world, const config::Config& config,
 std::uint64_t look_at_data(const comm::Communicator& world, const config::Config& config, config::Machine& machine,
                            std::vector<std::string>& notes);
 
-/// Collective. Seconds that a collective costs the waiting ranks in addition to its planned time: the difference
-/// between updates of RegNetY-800MF with and without synchronised BatchNorm. Ranks are never equally fast, and ranks
-/// that share a core take turns.
-double meeting_beside_message_s(const config::Machine& machine, const comm::Communicator& world, int updates);
-
-/// Collective. Measured time of convolutions and products in updates of RegNetY-800MF, divided by their planned time on
-/// this machine.
-double products_beside_plan(const config::Machine& machine, const std::string& precision,
-                            const comm::Communicator& world, int updates);
-
 }  // namespace seer::plan

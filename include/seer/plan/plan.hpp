@@ -18,7 +18,8 @@ namespace seer::plan {
 /// Share of the time lost to checkpoints and failures below which more frequent checkpoints are not worth it.
 constexpr double kSmallLoss = 1e-3;
 
-struct Report {
+/// Its Totals are those of one update on one rank; flops: replays and recomputation included.
+struct Report : Simulation::Totals {
   train::MemoryPlan memory;
   std::int64_t budget_bytes = 0;
   bool fits = true;
@@ -26,14 +27,13 @@ struct Report {
 
   // Seconds, for one update.
   double step_s = 0;
-  double product_s = 0, stream_s = 0, exposed_s = 0, hidden_s = 0, straggle_s = 0, data_wait_s = 0;
+  double data_wait_s = 0;
   double making_s = 0;  ///< decoding and cropping images on cores that also compute: the time this adds to an update
   train::PhaseTimes phases;
   std::vector<Simulation::Traffic> traffic;     ///< calls and bytes, mean of the updates
   std::vector<Simulation::KindTotals> by_kind;  ///< work of the mean update
 
-  double flops = 0;        ///< of one update on one rank, replays and recomputation included
-  double model_flops = 0;  ///< without them
+  double model_flops = 0;  ///< of one update on one rank, without replays and recomputation
   double images_per_s = 0;
   double peak_share = 0;  ///< model_flops / step_s / peak
   std::string limit;      ///< the largest part; "data" if the step waits for images

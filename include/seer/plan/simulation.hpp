@@ -9,8 +9,10 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "seer/config/machine.hpp"
@@ -38,16 +40,17 @@ class Simulation final : public device::Ledger {
   struct Totals {
     double product_s = 0, stream_s = 0;  ///< on the main line
     double exposed_s = 0, hidden_s = 0;  ///< communication that the main line waits for, and that it does not
-    double meetings_s = 0;               ///< waiting for slower ranks at collectives; not on the clock
-    double flops = 0, bytes = 0;         ///< of all work
-    std::int64_t kernels = 0;
+    double straggle_s = 0;               ///< waiting for slower ranks at collectives; not on the clock
+    double flops = 0;                    ///< of all work
+    auto sums() { return std::array{&product_s, &stream_s, &exposed_s, &hidden_s, &straggle_s, &flops}; }
   };
   struct Traffic {
     std::string name;
     device::Message::Kind kind = device::Message::Kind::all_reduce;
     int ranks = 1;
     double calls = 0, bytes = 0, seconds = 0;
-    bool counts_same(const Traffic& o) const { return name == o.name && kind == o.kind && ranks == o.ranks; }
+    auto sums() { return std::array{&calls, &bytes, &seconds}; }
+    auto key() const { return std::tie(name, kind, ranks); }
   };
   /// All work of one kind in one direction and precision, on the main line and beside it.
   struct KindTotals {
@@ -56,9 +59,8 @@ class Simulation final : public device::Ledger {
     DType dtype = DType::f32;
     double calls = 0, flops = 0, bytes = 0, seconds = 0;
     double roof_s = 0;  ///< sum of roof_s(); no launches
-    bool counts_same(const KindTotals& o) const {
-      return kind == o.kind && direction == o.direction && dtype == o.dtype;
-    }
+    auto sums() { return std::array{&calls, &flops, &bytes, &seconds, &roof_s}; }
+    auto key() const { return std::tie(kind, direction, dtype); }
   };
   const Totals& totals() const { return totals_; }
   const std::vector<KindTotals>& by_kind() const { return by_kind_; }
@@ -84,12 +86,30 @@ class Simulation final : public device::Ledger {
 
 const char* name_of(device::Message::Kind kind);
 const char* name_of(device::Work::Kind kind);
+const char* name_of(device::Work::Direction direction);
+/// The precision.compute that works in this type.
+const char* precision_of(DType type);
 
-/// Returns the row with the same key fields as `key`; if there is none, appends `key`, whose counts are zero.
+/// A rate's shares of the peak, in the order of device::Work::Direction.
+inline constexpr std::array kShares = {&config::MachineRate::forward, &config::MachineRate::backward_data,
+                                       &config::MachineRate::backward_weights};
+
+/// Adds the sums of `from` (Totals, Traffic or KindTotals), `times` times.
+template <class Sums>
+void add(Sums& to, Sums from, double times = 1) {
+  const auto into = to.sums(), added = from.sums();
+  for (std::size_t i = 0; i < into.size(); ++i) *into[i] += times * *added[i];
+}
+
+/// Adds the sums to the row with the same key; if there is none, to a new row.
 template <class Row>
-Row& row_of(std::vector<Row>& rows, const Row& key) {
-  const auto found = std::find_if(rows.begin(), rows.end(), [&](const Row& row) { return row.counts_same(key); });
-  return found != rows.end() ? *found : rows.emplace_back(key);
+void add_row(std::vector<Row>& rows, const Row& row, double times = 1) {
+  auto found = std::ranges::find(rows, row.key(), &Row::key);
+  if (found == rows.end()) {
+    found = rows.insert(rows.end(), row);
+    for (double* sum : found->sums()) *sum = 0;
+  }
+  add(*found, row, times);
 }
 
 }  // namespace seer::plan

@@ -4,8 +4,7 @@
 // scale above 1 are not counted: the scale is halved each time, so if the scale was the cause, they end by themselves.
 //
 // Decisions depend only on values that are equal on all ranks, so all ranks decide alike. Only the root writes files:
-// run_dir/skipped.jsonl gets one object for every skipped update and every reload; run_dir/bad_numbers.txt is the
-// report of a run that gave up.
+// run_dir/skipped.jsonl gets an object for every skip and reload; run_dir/bad_numbers.txt reports why a run gave up.
 #pragma once
 
 #include <cstdint>
@@ -19,8 +18,7 @@
 
 namespace seer::run {
 
-/// Mean and standard deviation of the losses, exponentially weighted: the last `updates` losses have most of the
-/// weight.
+/// Mean and deviation of the losses, exponentially weighted: the last `updates` losses have most of the weight.
 class LossWindow {
  public:
   explicit LossWindow(std::int64_t updates) : updates_(static_cast<double>(updates)) {}
@@ -48,7 +46,7 @@ class Guard {
   Guard(const config::Config& config, bool root, const std::optional<checkpoint::State>& from = {});
 
   /// For Learner::refuse_losses.
-  bool refuses(double loss) const;
+  bool refuses(double loss) const { return config_.loss_z_score > 0 && window_.outlier(loss, config_.loss_z_score); }
 
   /// Call after every update; `completed` includes it. Error(numerics), agreed, if more reloads than allowed would be
   /// needed; Error(device), agreed, if the second pass of a rank gave other bits and guard.replay_action is "stop".
@@ -58,14 +56,12 @@ class Guard {
   /// Error(numerics), agreed, with the report and `why`: ends the run.
   [[noreturn]] void give_up(const std::string& why);
 
-  /// False while updates are bad. A checkpoint written then would be the one to reload, and a reload would undo
-  /// nothing.
+  /// False while updates are bad. A checkpoint written then would be the one to reload, which would undo nothing.
   bool trusts() const { return in_a_row_ == 0; }
 
   void save(checkpoint::State& state) const;
 
  private:
-  void restore(const checkpoint::State& state);
   void write_line(std::int64_t completed, const train::Learner::Outcome& outcome);
   void append(const std::string& line) const;
 
@@ -77,8 +73,7 @@ class Guard {
   std::vector<std::string> account_;  ///< every bad update and reload since this start
 };
 
-/// "not finite (loss nan, gradient norm nan), first in the gradient of stem.0.weight on rank 3 (node7); images of the
-/// batch there: 5, 17"
+/// "not finite (loss nan, gradient norm nan), first in the gradient of stem.0.weight on rank 3 (node7); images ..."
 std::string describe(const train::Learner::Outcome& outcome);
 
 }  // namespace seer::run

@@ -13,7 +13,7 @@
 #include "seer/data/source.hpp"
 #include "seer/run/trainer.hpp"
 #include "seer/train/learner.hpp"
-#include "seer/train/schedule.hpp"
+#include "seer/train/optimizer.hpp"
 
 namespace seer::run {
 
@@ -29,15 +29,10 @@ std::optional<checkpoint::State> resume(const config::Config& config, const comm
                                         const PretrainOptions& options, train::Learner& learner,
                                         const checkpoint::LocalSets* local);
 
-/// Collective. Call once the start is certain: moves checkpoints of more than `update` updates in the run folder aside,
-/// and removes newer ones on the nodes' disks. Error(file), agreed.
+/// Collective. Call once the start is certain: moves checkpoints of more than `update` updates aside, and removes those
+/// on the nodes' disks. Error(file), agreed.
 void put_newer_aside(const config::Config& config, const comm::Communicator& comm, std::int64_t update,
                      const checkpoint::LocalSets* local);
-
-/// Collective. Loads the learner from `folder`, and returns the rest of the state. `verified`: as in
-/// checkpoint::load().
-checkpoint::State restore(const comm::Communicator& comm, const std::string& folder, train::Learner& learner,
-                          bool verified);
 
 /// The schedule of a run of `total` updates over `images` images that continues from a checkpoint. A cosine of another
 /// length continues from the checkpoint's rate, unless options.allow_changes names the length; either way it warns.
@@ -45,9 +40,7 @@ checkpoint::State restore(const comm::Communicator& comm, const std::string& fol
 train::Schedule schedule_from(const checkpoint::State& from, const config::Config& config, std::int64_t total,
                               std::uint64_t images, const PretrainOptions& options);
 
-/// The shards of a data set, in the form of checkpoints.
-std::vector<checkpoint::Shard> shards_of(const data::BatchSource& source);
-/// Warns if these are not the shards that the checkpoint was trained on.
+/// Warns if the source's shards are not those that the checkpoint was trained on.
 void warn_of_other_shards(const checkpoint::State& from, const data::BatchSource& source);
 
 }  // namespace seer::run

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 namespace seer::run {
@@ -23,29 +24,36 @@ struct LockOwner {
   std::string nonce;         ///< random
 
   static LockOwner self();
+  /// The text of run_dir/lock.
+  std::string to_text() const;
+  /// Empty text (a released lock): nothing. Text that this program did not write: an owner without known fields.
+  static std::optional<LockOwner> from_text(const std::string& text);
+  /// Whether the owner's process is known to have ended. False if `asking` cannot see it (another node or container).
+  bool is_dead(const LockOwner& asking) const;
   /// "process 4711 on node3, job 99, started 2026-11-22 06:43:59"
   std::string describe() const;
   bool operator==(const LockOwner&) const = default;
 };
 
+struct LockOptions {
+  LockOwner self = LockOwner::self();
+  std::chrono::milliseconds beat = std::chrono::seconds(5);
+  /// If nobody has touched the file for this long, no owner is alive.
+  std::chrono::milliseconds stale = std::chrono::seconds(60);
+  /// How long another node may take to see a write, if flock may not reach it.
+  std::chrono::milliseconds settle = std::chrono::seconds(2);
+  /// False: behave as on a file system without flock.
+  bool use_flock = true;
+};
+
 class RunLock {
  public:
-  struct Options {
-    LockOwner self = LockOwner::self();
-    std::chrono::milliseconds beat = std::chrono::seconds(5);
-    /// If nobody has touched the file for this long, no owner is alive.
-    std::chrono::milliseconds stale = std::chrono::seconds(60);
-    /// How long another node may take to see a write, if flock may not reach it.
-    std::chrono::milliseconds settle = std::chrono::seconds(2);
-    /// False: behave as on a file system without flock.
-    bool use_flock = true;
-  };
+  using Options = LockOptions;
 
   /// Takes run_dir/lock. Error(input) if a living run has it, naming the owner and the age of its last sign of life.
   /// Takes over the lock of a dead run, with a warning. If only a heartbeat can tell, waits until it beats, at most
   /// `stale`. Error(file) if the file cannot be made.
-  explicit RunLock(const std::string& run_dir);
-  RunLock(const std::string& run_dir, const Options& options);
+  explicit RunLock(const std::string& run_dir, const Options& options = {});
   /// Releases the folder, if it is still ours.
   ~RunLock();
   RunLock(const RunLock&) = delete;

@@ -16,12 +16,62 @@
 #include "seer/checkpoint/local.hpp"
 #include "seer/comm/communicator.hpp"
 #include "seer/config/config.hpp"
-#include "seer/run/checkpoint_interval.hpp"
-#include "seer/run/traffic.hpp"
+#include "seer/run/records.hpp"
 #include "seer/train/learner.hpp"
 #include "seer/train/phases.hpp"
 
 namespace seer::run {
+
+/// Seconds of training between two checkpoints that lose the least time, if one costs `cost_s` and the whole job fails
+/// every `mean_time_between_failures_s`: sqrt(2 cost MTBF) (Young 1974; Daly 2006, first order). Never less than
+/// `cost_s`, nor than `writing_s`, the time to write one beside the training: the next one would have to wait.
+double best_interval_s(double cost_s, double writing_s, double mean_time_between_failures_s);
+/// Share of the time that goes to checkpoints and to failures with this interval. A failure loses all work since the
+/// start of the last complete checkpoint; one that is still being written is lost too.
+double lost_share(double cost_s, double writing_s, double interval_s, double mean_time_between_failures_s);
+
+/// How often to save: checkpoint.every_updates, or the best interval by Young and Daly. The same on all ranks.
+class CheckpointInterval {
+ public:
+  /// "auto" saves first after this many updates, to have something to measure.
+  static constexpr std::int64_t kFirstUpdates = 20;
+
+  CheckpointInterval(const config::Checkpoint& config, int nodes, std::int64_t start = 0)
+      : every_(config.every_updates),
+        mean_time_between_failures_s_(3600 * config.mean_time_between_failures_hours / nodes) {
+    start_at(start);
+  }
+
+  bool automatic() const { return every_ == 0; }
+  /// The run goes on after `completed` updates.
+  void start_at(std::int64_t completed) {
+    last_ = completed;
+    next_ = completed + kFirstUpdates;
+  }
+  /// True if a checkpoint is due after `completed` updates.
+  bool due(std::int64_t completed) const { return automatic() ? completed >= next_ : completed % every_ == 0; }
+  /// Adds an update: its time without saving, and whether a checkpoint was being written meanwhile.
+  void add_update(double seconds, bool writing) {
+    auto& mean = writing ? writing_ : quiet_;
+    mean.sum += seconds;
+    ++mean.count;
+  }
+  /// Adds a checkpoint that began after `completed` updates: `stall_s` is how long training stopped for it, `writing_s`
+  /// how long the last finished one was being written beside training. Collective if automatic(): the root decides.
+  void add_save(const comm::Communicator& comm, std::int64_t completed, double stall_s, double writing_s);
+  /// Updates between the last checkpoint and the next.
+  std::int64_t updates() const { return automatic() ? next_ - last_ : every_; }
+
+ private:
+  struct Mean {
+    double sum = 0;
+    std::int64_t count = 0;
+    double value() const { return count > 0 ? sum / static_cast<double>(count) : 0; }
+  };
+  std::int64_t every_, last_ = 0, next_ = 0;
+  double mean_time_between_failures_s_;
+  Mean quiet_, writing_;  ///< updates since the last checkpoint: alone, and beside writing
+};
 
 class Saver {
  public:
@@ -33,7 +83,10 @@ class Saver {
         train::Learner& learner, const checkpoint::LocalSets* local, Describe describe);
 
   /// There is a checkpoint of `update` updates already: the one that the run continues.
-  void resumed(std::int64_t update);
+  void resumed(std::int64_t update) {
+    saved_ = update;
+    interval_.start_at(update);
+  }
 
   /// Collective. Call after every update: saves if checkpoint.every_updates or local_every_updates says so. While the
   /// run does not trust itself (Guard::trusts), saves are postponed to the first update after that.
@@ -42,9 +95,16 @@ class Saver {
   /// written after the return; only an earlier save that is still being written is waited for. Returns false if the
   /// save is known to have failed. A failing file system is a warning, up to checkpoint.max_failures times in a row,
   /// then Error(file), the same on all ranks; with checkpoint.async all ranks learn of a failure at the next save.
-  bool save(std::int64_t completed);
+  bool save(std::int64_t completed) {
+    const bool saved = run({completed, true, local_due(completed, true)});
+    since_.restart();
+    return saved;
+  }
   /// Collective. Waits until nothing is being written. Call before checkpoints are read during training.
-  void settle();
+  void settle() {
+    const auto failure = collect(Tell::all);
+    if (failure && ++failures_ > config_.checkpoint.max_failures) give_up(*failure);
+  }
   /// Collective. Call once the loop is over, done or stopped: settles, and saves unless that is done. Retries a failure
   /// for a few seconds, then Error(file): ending as complete, or as ready to restart, would claim a checkpoint that
   /// does not exist.
@@ -72,7 +132,6 @@ class Saver {
              const checkpoint::State& state);
   enum class Tell : bool { success, all };
   std::optional<Error> collect(Tell what);
-  std::optional<Error> attempt(std::int64_t completed);
   void tell(const checkpoint::Background::Outcome& outcome, Tell what);
   [[noreturn]] void give_up(const Error& failure) const;
 

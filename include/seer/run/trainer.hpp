@@ -2,6 +2,8 @@
 // A whole pre-training run: set-up, resume, the step loop, records.
 #pragma once
 
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -26,5 +28,17 @@ struct PretrainOptions {
 /// Collective. Returns ExitCode::ok when the run is complete, ExitCode::requeue when it was asked to stop and has
 /// written its checkpoint. Throws Error (agreed if every rank meets it).
 int pretrain(const config::Config& config, const comm::Communicator& comm, const PretrainOptions& options);
+
+/// The run that settings are for.
+struct Setting {
+  std::uint64_t images = 0;  ///< in the data set
+  std::int64_t updates = 0;  ///< in the run
+  std::int64_t ranks = 1;
+  std::optional<double> job_ends_s{};  ///< from now, if the scheduler says so
+};
+
+/// Finds settings that are allowed but probably not intended. A line for each one without effect or sense in this run:
+/// key, value, and the limit that it exceeds.
+std::vector<std::string> doubts(const config::Config& config, const Setting& run);
 
 }  // namespace seer::run

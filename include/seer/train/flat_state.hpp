@@ -19,9 +19,9 @@
 #include "seer/comm/communicator.hpp"
 #include "seer/comm/stream.hpp"
 #include "seer/config/config.hpp"
-#include "seer/device/pinned.hpp"
+#include "seer/device/memory.hpp"
 #include "seer/nn/model.hpp"
-#include "seer/train/footprint.hpp"
+#include "seer/train/memory_plan.hpp"
 #include "seer/train/optimizer.hpp"
 #include "seer/train/phases.hpp"
 
@@ -37,8 +37,6 @@ enum class Sharding : std::uint8_t {
 
 class FlatState {
  public:
-  enum class Direction : std::int8_t { forward = 1, backward = -1 };
-
   /// Which set of parameters is used.
   enum class Which : bool { student, teacher };
 
@@ -48,8 +46,7 @@ class FlatState {
   FlatState(const config::Config& config, const comm::Communicator& comm, const nn::Model& model, Phases& phases,
             const device::Queue& queue, bool teacher = false);
 
-  /// Sets the starting values of student and teacher. Calls `tensor` for every tensor in the table's order, on every
-  /// rank.
+  /// Sets the starting values of student and teacher. Every rank calls `tensor` for every tensor, in the table's order.
   void fill(const std::function<void(const nn::Parameter&, float* values)>& tensor);
 
   /// Number of segments: first those of the trunk, then those of the heads.
@@ -62,7 +59,10 @@ class FlatState {
   /// Without sums: for passes that only serve a comparison. After them the update begins anew.
   void begin_update(Sums sums = Sums::yes);
   /// Selects the parameters that need() fetches from here on. Waits for gathers in progress.
-  void use(Which which);
+  void use(Which which) {
+    forget_gathered();
+    which_ = which;
+  }
   /// Call after step(): teacher = momentum * teacher + (1 - momentum) * student. Waits for gathers in progress.
   void follow(double momentum);
   /// Makes ctx point to the parameters of a segment, and starts to fetch those of the next one in this direction.
@@ -71,8 +71,7 @@ class FlatState {
   void drop(std::size_t segment, Direction direction);
   /// Makes ctx point to where the gradients of a segment are accumulated.
   void open_gradients(nn::Context& ctx, std::size_t segment);
-  /// The segment's gradients are complete on this rank: starts their sum over ranks. Takes the norms of the buckets
-  /// whose sum has arrived meanwhile.
+  /// The segment's gradients are complete on this rank: starts their sum. Takes norms of buckets whose sum has arrived.
   void close_gradients(std::size_t segment);
   /// Returns a limit: if no rank has a larger gradient, the sums over ranks are finite.
   float most_gradient() const;
@@ -97,11 +96,10 @@ class FlatState {
   std::vector<checkpoint::Slab> slabs();
   /// Collective. Call after the slabs were filled: shares their values with all ranks.
   void share_loaded();
-  /// Collective: returns the whole block on every rank.
-  std::vector<float> whole_parameters();
-  std::vector<float> whole_gradients();  ///< of the last update, averaged over ranks
-  /// Messages of the communicators "shard" (a group), "replicas" (the same part in all groups) and "norms" (a group
-  /// again). Waits for work in progress.
+  /// Collective: returns the whole block on every rank. Gradients: of the last update, averaged over ranks.
+  std::vector<float> whole_parameters() { return whole(&FlatState::own_parameters); }
+  std::vector<float> whole_gradients() { return whole(&FlatState::own_gradients); }
+  /// Messages among "shard" and "norms" (a group) and "replicas" (same part in all groups). Waits for work in progress.
   std::vector<comm::Traffic> traffic();
 
  private:
@@ -123,26 +121,54 @@ class FlatState {
   void cut(const nn::Model& model, std::int64_t bucket_bytes);
   bool shards(Sharding what) const { return sharding_ >= what; }
   std::size_t index_of(const Bucket& b) const { return static_cast<std::size_t>(&b - buckets_.data()); }
-  float* own_parameters(const Bucket& b);
-  float* own_momenta(const Bucket& b) { return momenta_.f32() + b.packed; }
-  float* own_gradients(const Bucket& b);
+  /// This rank's part of a bucket: of parameters or the teacher's, of momenta, of gradients; in the whole bucket.
+  float* own(const device::Buffer& block, const Bucket& b) const {
+    return block.f32() + (shards(Sharding::parameters) ? b.packed : b.own_begin);
+  }
+  float* own_parameters(const Bucket& b) const { return own(parameters_, b); }
+  float* own_momenta(const Bucket& b) const { return momenta_.f32() + b.packed; }
+  float* own_gradients(const Bucket& b) const {
+    return shards(Sharding::gradients) ? own_gradients_.f32() + b.packed : gradients_.f32() + b.own_begin;
+  }
+  static float* own_part(const Bucket& b, float* whole) { return whole + (b.own_begin - b.begin); }
   /// The whole bucket: in the block, or in its slot.
-  float* whole_parameters_of(const Bucket& b);
-  float* whole_gradients_of(const Bucket& b);
+  float* whole_parameters_of(const Bucket& b) const {
+    return shards(Sharding::parameters) ? parameter_slots_[index_of(b) % 2].f32() : parameters_.f32() + b.begin;
+  }
+  float* whole_gradients_of(const Bucket& b) const {
+    return shards(Sharding::gradients) ? gradient_slots_[index_of(b) % 2].f32() : gradients_.f32() + b.begin;
+  }
+  /// The parameters that use() selected.
+  const device::Buffer& used() const { return which_ == Which::teacher ? teacher_ : parameters_; }
   void fetch(Bucket& b);
   void post_gather(Bucket& b);
-  void forget_gathered();
-  float* own_teacher(const Bucket& b);
-  /// Parameters, momenta, teacher: pointers to this rank's part of a bucket, and to where the slabs see it.
-  std::vector<std::pair<float*, float*>> parts(const Bucket& b);
+  void forget_gathered() {
+    for (auto& b : buckets_) {
+      wait(Phase::gather, std::exchange(b.gather, 0));
+      b.gathered = false;
+    }
+  }
+  /// Kinds of slabs: parameters, momenta and, if there is one, the teacher's parameters.
+  std::size_t kinds() const { return teacher_.bytes() > 0 ? 3 : 2; }
+  float* own_of_kind(std::size_t kind, const Bucket& b) {
+    return kind == 0 ? own_parameters(b) : kind == 1 ? own_momenta(b) : own(teacher_, b);
+  }
+  /// Where the slabs see it.
+  float* seen(std::size_t kind, const Bucket& b) {
+    return on_device() ? mirror_.f32() + static_cast<std::int64_t>(kind) * own_elems_ + b.packed : own_of_kind(kind, b);
+  }
+  enum class Mirror : bool { fill, put_back };
+  /// Copies all kinds from the device to the mirror, or back.
+  void copy_parts(Mirror mirror);
   void measure_down_to(std::size_t bucket);
   void measure_arrived();
   void know_norms_down_to(std::size_t bucket);
-  void look();
-  void put_back();
-  std::vector<float> whole(float* (FlatState::*own)(const Bucket&));
+  std::vector<float> whole(float* (FlatState::*part_of)(const Bucket&) const);
   void wait(Phase phase, comm::Stream::Ticket ticket);
-  void settle();
+  void settle() {
+    stream_.wait_all();
+    for (auto& b : buckets_) b.gather = b.sum = 0;
+  }
   void normalize_rows(float tolerance);
   void finish_update();
 
@@ -157,8 +183,7 @@ class FlatState {
   std::vector<std::size_t> bucket_of_;
   std::int64_t own_elems_ = 0;
   Optimizer optimizer_;
-  /// Buckets from these on are: complete on this rank; summed, with norms of the own part; with norms summed over the
-  /// group.
+  /// Buckets from these on are complete on this rank; summed, with own norms; with norms summed over the group.
   std::size_t closed_ = 0, measured_ = 0, known_ = 0;
   device::Buffer parameters_, gradients_, own_gradients_, momenta_, teacher_;
   Which which_ = Which::student;
@@ -169,8 +194,5 @@ class FlatState {
   double exposed_ms_ = 0;
   comm::Stream stream_;  // last: its thread uses everything above
 };
-
-/// "none", "optimizer", "gradients" or "parameters".
-Sharding parse_sharding(const std::string& text);
 
 }  // namespace seer::train

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// One update: forward pass, the method's loss, backward pass, reduction, optimizer. Also gives the state for
-// checkpoints.
+// One update: forward pass, the method's loss, backward pass, reduction, optimizer; and the state for checkpoints.
 #pragma once
 
+#include <algorithm>
 #include <functional>
 #include <limits>
 #include <memory>
@@ -18,15 +18,57 @@
 #include "seer/device/mirrored.hpp"
 #include "seer/method/method.hpp"
 #include "seer/nn/model.hpp"
-#include "seer/train/faults.hpp"
+#include "seer/train/compute.hpp"
 #include "seer/train/flat_state.hpp"
-#include "seer/train/footprint.hpp"
-#include "seer/train/image_upload.hpp"
+#include "seer/train/memory_plan.hpp"
 #include "seer/train/phases.hpp"
-#include "seer/train/precision.hpp"
 #include "seer/train/probe.hpp"
 
 namespace seer::train {
+
+/// Copies crops that were made on the host to where the learner computes.
+class ImageUpload {
+ public:
+  /// Returns the batch with its images in the queue's space: the same batch if they are there already. Else copies them
+  /// through pinned memory, after the work that is in the queue; the host's images may change once this returns. Two
+  /// sets take turns, so one can be filled while the update with the other still runs. The update with the batch before
+  /// the last must have finished. The result is valid until the call after the next.
+  const data::Batch& bring(device::Queue& queue, const data::Batch& batch) {
+    const auto there = [&](const data::CropGroup& group) { return group.images.space == queue.space; };
+    if (std::ranges::all_of(batch.groups, there)) return batch;
+    auto& set = sets_[turn_++ % 2];
+    set.batch = batch;
+    set.copies.resize(batch.groups.size());
+    for (std::size_t g = 0; g < batch.groups.size(); ++g) {
+      if (there(batch.groups[g])) continue;
+      auto& images = set.batch.groups[g].images;
+      auto& copy = set.copies[g];
+      const auto count = static_cast<std::size_t>(images.elems());
+      if (copy.size() < count) copy = device::Mirrored<float>(count, queue.space);
+      std::copy_n(images.f32(), count, copy.on_host());
+      copy.send(queue, count);
+      images.data = copy.on_queue();
+      images.space = queue.space;
+    }
+    return set.batch;
+  }
+
+  /// Bytes in the queue's space.
+  std::size_t bytes() const {
+    std::size_t sum = 0;
+    for (const auto& set : sets_)
+      for (const auto& copy : set.copies) sum += copy.bytes();
+    return sum;
+  }
+
+ private:
+  struct Set {
+    data::Batch batch;
+    std::vector<device::Mirrored<float>> copies;
+  };
+  Set sets_[2];
+  std::size_t turn_ = 0;
+};
 
 /// Why an update was skipped.
 enum class Cause : std::uint8_t {
@@ -86,19 +128,23 @@ class Learner {
   /// Skips updates for whose loss (mean over ranks) `refused` returns true. It must return the same on all ranks.
   void refuse_losses(std::function<bool(double loss)> refused) { refused_ = std::move(refused); }
 
-  /// This rank's part of a checkpoint: its part of parameters and momentum; on rank 0 the running statistics (those of
-  /// the first BatchNorm group).
+  /// This rank's part of parameters and momentum; on rank 0 the running statistics (of the first BatchNorm group).
   std::vector<checkpoint::Slab> slabs();
   /// Collective. Call after slabs() were filled from a checkpoint: gives every rank all values.
   void share_loaded();
   /// State of the method and of the loss scale. Collective.
-  void save(checkpoint::State& state) const;
-  void restore(const checkpoint::State& state);
+  void save(checkpoint::State& state) const {
+    method_->save(state.method);
+    loss_scale_.save(state);
+  }
+  void restore(const checkpoint::State& state) {
+    method_->restore(state.method, state.update);
+    loss_scale_.restore(state);
+  }
 
   const nn::Model& model() const { return model_; }
   method::Method& method() { return *method_; }
-  /// Collective. Whole flat blocks on every rank: the parameters, and the last update's gradients, averaged over ranks
-  /// and unscaled.
+  /// Collective. Whole flat blocks: the parameters, and the last update's gradients, averaged over ranks and unscaled.
   std::vector<float> parameters() { return state_.whole_parameters(); }
   std::vector<float> gradients();
   /// Current running statistics, on the host.
@@ -120,17 +166,55 @@ class Learner {
   std::vector<comm::Traffic> traffic();
 
  private:
-  class GroupReduction;
+  /// Sums over a BatchNorm group.
+  class GroupReduction final : public nn::StatisticsReduction {
+   public:
+    GroupReduction(comm::BlockCommunicator group, Phases& phases, Probe& probe)
+        : group_(std::move(group)), phases_(phases), probe_(probe) {}
+    void sum(device::Queue& queue, double* values, std::size_t count) override {
+      probe_.statistics(queue, std::span(values, count));
+      const auto timer = phases_.time(Phase::bn_sync);
+      group_.all_reduce(queue, std::span(values, count));
+    }
+    int size() const override { return group_.size(); }
+    std::vector<comm::Traffic> traffic() const { return group_.traffic(); }
+
+   private:
+    comm::BlockCommunicator group_;
+    Phases& phases_;
+    Probe& probe_;
+  };
   Outcome agree_on_outcome(const data::Batch& batch, const method::Share& share, Figures figures);
-  /// The teacher's forward pass on the crops of the first size. Its output stays in teacher_loans_.
+  /// Passes through the model, and what they have borrowed in an update.
+  struct Passes {
+    std::vector<std::unique_ptr<nn::Pass>> trunk;  ///< one per crop resolution
+    std::vector<std::unique_ptr<nn::Pass>> heads;
+    std::vector<device::Tensor> outputs;  ///< of the heads
+    std::vector<device::Loan> loans;
+  };
+  /// Running statistics, and a copy from before the update.
+  struct Statistics {
+    device::Mirrored<float> values;
+    device::Buffer kept;
+  };
+  bool taught() const { return statistics_.size() > 1; }
+  void borrow_outputs(Passes& passes, std::int64_t rows);
+  /// The teacher's forward pass on the crops of the first size. Its output stays in the teacher's loans.
   device::Tensor teach(nn::Context ctx, const data::Batch& batch);
   /// Forward pass, loss, backward pass. `update` counts from 0.
   const method::Share& passes(nn::Context& ctx, const data::Batch& batch, std::int64_t update, device::Tensor teacher,
                               FlatState::Sums sums);
-  void forward(nn::Context& ctx, const data::Batch& batch, device::Tensor features);
+  /// The rows of `all` that belong to these crops.
+  device::Tensor of_group(device::Tensor all, const data::CropGroup& group) const {
+    return all.slice(group.first_crop * images_, group.count * images_);
+  }
+  void forward(nn::Context& ctx, std::span<const data::CropGroup> groups, Passes& passes, device::Tensor features);
   void backward(nn::Context& ctx, const data::Batch& batch, std::int64_t update, device::Tensor d_output,
                 device::Shape features);
-  void set_buffers(const std::vector<float>& values);
+  /// Sets a tensor's starting values.
+  using Fill = std::function<void(const nn::Parameter&, float* values)>;
+  /// Sets those of all parameters and running statistics, of student and teacher.
+  void fill(const Fill& parameter, const Fill& buffer);
   void judge(Outcome& out, const data::Batch& batch, const method::Share& share, bool twice);
 
   const config::Config config_;
@@ -146,26 +230,19 @@ class Learner {
   device::Pool pool_;
   FlatState state_;
   LossScale loss_scale_;
-  double last_scale_ = 1;  ///< scale of the current gradients
-  /// Running statistics of student and teacher, and copies from before the update.
-  device::Mirrored<float> buffers_, teacher_buffers_;
-  device::Buffer kept_buffers_, kept_teacher_buffers_;
+  double last_scale_ = 1;               ///< scale of the current gradients
+  std::vector<Statistics> statistics_;  ///< of the student and, if there is one, of the teacher
   ImageUpload upload_;
   Probe probe_;
   Faults faults_;
   std::function<Asked()> asked_ = [] { return Asked(); };
   std::function<bool(double)> refused_;
-  std::unique_ptr<GroupReduction> group_;
+  std::optional<GroupReduction> group_;
   comm::BlockCommunicator world_;
   std::int64_t length_;  ///< of the run, in updates
   std::unique_ptr<method::Method> method_;
-  std::vector<std::unique_ptr<nn::Pass>> passes_;          ///< trunk, one per crop resolution
-  std::vector<std::unique_ptr<nn::Pass>> teacher_passes_;  ///< trunk and heads; empty without a teacher
-  std::vector<std::unique_ptr<nn::Pass>> head_passes_;
-  std::vector<device::Loan> loans_;  ///< memory of outputs_ and d_outputs_ in an update
-  std::vector<device::Loan> teacher_loans_;
-  std::vector<device::Tensor> outputs_;    ///< of the heads
-  std::vector<device::Tensor> d_outputs_;  ///< their gradients
+  Passes passes_, teacher_passes_;
+  std::vector<device::Tensor> d_outputs_;  ///< gradients of the heads' outputs
   std::vector<double> sums_;               ///< used by agree_on_outcome(); kept to reuse its memory
 };
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Predicts the memory of a rank, and chooses what to recompute so that it fits (method.md 7.2).
+// The memory of a rank by purpose: predicts it, and chooses what to recompute so that it fits (method.md 7.2).
 //
 // The figures come from whole updates of the real Learner on a planned machine (device/ledger.hpp): the same code
 // requests the same tensors from the same arena in the same order.
@@ -7,23 +7,49 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "seer/comm/communicator.hpp"
 #include "seer/config/config.hpp"
 #include "seer/data/source.hpp"
-#include "seer/device/ledger.hpp"
 #include "seer/dnn/backend.hpp"
-#include "seer/train/footprint.hpp"
+#include "seer/nn/chain.hpp"
 
 namespace seer::train {
+
+/// [crop resolution][segment of the trunk].
+using KeepTable = std::vector<std::vector<nn::Keep>>;
+
+/// Bytes of one rank at its peak, by purpose.
+struct Footprint {
+  std::int64_t parameters = 0;  ///< and slots for those gathered from other ranks
+  std::int64_t gradients = 0;   ///< and slots for those not yet summed
+  std::int64_t momentum = 0;
+  std::int64_t activations = 0;    ///< the arena with its gaps
+  std::int64_t workspaces = 0;     ///< convolutions and matrix products; packed weights
+  std::int64_t communication = 0;  ///< staging buffers of collectives
+  std::int64_t data = 0;           ///< crops made ahead, and memory of the readers
+  std::int64_t checkpoint = 0;     ///< copy that is being written
+  std::int64_t other = 0;          ///< running statistics, queue; executable and libraries if known
+  std::int64_t total() const;
+};
+/// Names and bytes, in the table's order.
+std::vector<std::pair<const char*, std::int64_t>> rows(const Footprint& footprint);
+/// Summary of what is recomputed: "nothing in 40, cheap passes in 2, all in 0 segments and resolutions".
+std::string to_text(const KeepTable& keep);
+/// The table at the end of a run, for this rank. The row "libraries" is the part of the peak that no category holds.
+std::string to_table(const Footprint& footprint, std::int64_t peak_resident_bytes);
+
+struct MemoryPlan {
+  KeepTable keep;
+  Footprint footprint;
+};
 
 /// Memory that the host's libraries allocate during a run: compiled primitives, and what HDF5 and MPI-IO need to read
 /// shards and write checkpoints. Measured, not planned (validation/results/plan.md).
 constexpr std::int64_t kLibrariesGrowBytes = std::int64_t{26} << 20;
-
-/// Memory of a device's libraries beside the plan: the largest workspace of a convolution (1 GiB at most), NCCL's
-/// buffers and staging. Not measured.
-constexpr std::int64_t kDeviceLibrariesBytes = std::int64_t{1536} << 20;
 
 /// The place of a run.
 struct Topology {
@@ -39,11 +65,6 @@ std::shared_ptr<dnn::Backend> planned_backend(Topology topology);
 
 /// A batch with shapes and no pixels.
 data::Batch planned_batch(const config::Config& config, int ranks);
-/// Memory of a source of batches on the host: crops made ahead and the readers' images, or the crops of a crops file.
-std::int64_t source_bytes(const config::Config& config, Topology topology);
-/// On a device: the batch in use, the next one, and the memory to make it.
-std::int64_t crops_on_device_bytes(const config::Config& config, int ranks);
-
 /// recompute = "none", "cheap" or "block" is taken as it is. "auto" finds the least extra arithmetic with which
 /// everything, including `base_bytes` (what the process holds already), fits the budget: it first recomputes what is
 /// one pass over memory, then convolutions, each time what frees most for its cost. Error(input) if nothing fits,

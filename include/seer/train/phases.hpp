@@ -1,39 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0
 // Measures the time of each phase of an update. Times are exclusive: a phase inside another (BatchNorm synchronisation
 // in the forward pass) counts only as the inner one, so the rows of the table add up to the wall time. On a device,
-// these are times of its queue. A phase in which the device waits for the host (for data, say) counts the time while
-// the queue is empty.
+// these are times of its queue; time while the queue is empty counts for the phase in which the host keeps it waiting.
 #pragma once
 
 #include <array>
 #include <cstdint>
 #include <memory>
 #include <string>
-#include <vector>
+#include <utility>
 
 #include "seer/base/clock.hpp"
 #include "seer/comm/communicator.hpp"
 #include "seer/comm/progress.hpp"
+#include "seer/device/device_queue.hpp"
 #include "seer/device/ledger.hpp"
-#include "seer/device/queue_clock.hpp"
 #include "seer/device/region.hpp"
 
 namespace seer::train {
 
-enum class Phase : std::uint8_t {
-  data_wait,
-  forward,
-  bn_sync,
-  loss,
-  backward,
-  reduce,
-  optimizer,
-  gather,
-  checkpoint,
-  other
-};
+enum class Phase { data_wait, forward, bn_sync, loss, backward, reduce, optimizer, gather, checkpoint, other };
 inline constexpr std::size_t kPhases = 10;
 const char* name_of(Phase phase);
+constexpr std::size_t index(Phase phase) {
+  return static_cast<std::size_t>(phase);
+}
+
+/// Of a pass, segment by segment.
+enum class Direction : std::int8_t { forward = 1, backward = -1 };
 
 /// Sums over `updates` updates of one rank, ms.
 struct PhaseTimes {
@@ -41,14 +35,14 @@ struct PhaseTimes {
   double wall_ms = 0;
   double hidden_ms = 0;  ///< communication beside the phases above, not part of the wall time
   std::int64_t updates = 0;
-  double hidden_per_update_ms() const { return updates == 0 ? 0 : hidden_ms / static_cast<double>(updates); }
-  /// Mean ms of an update; 0 before the first.
-  double per_update_ms(Phase phase) const;
-  double step_ms() const;
+  // Mean ms per update; 0 before the first.
+  double per_update_ms(Phase phase) const { return per_update(ms[index(phase)]); }
+  double hidden_per_update_ms() const { return per_update(hidden_ms); }
+  double step_ms() const { return per_update(wall_ms); }
+  double per_update(double sum) const { return updates == 0 ? 0 : sum / static_cast<double>(updates); }
 };
 
-/// Mean ms per update over the ranks, and that of the fastest and of the slowest rank. The last row is the whole
-/// update.
+/// ms per update: mean over the ranks, fastest and slowest rank. The last row is the whole update.
 struct PhaseSummary {
   std::array<double, kPhases + 1> min_ms{}, mean_ms{}, max_ms{};
   double hidden_ms = 0;  ///< mean communication hidden behind other phases
@@ -90,24 +84,36 @@ class Phases {
 
   [[nodiscard]] Timer time(Phase phase) { return Timer(*this, phase); }
   /// Adds time that was measured elsewhere. The running timer, if any, does not count it.
-  void add(Phase phase, double ms);
+  void add(Phase phase, double ms) {
+    current_.ms[index(phase)] += ms;
+    if (running_ != nullptr) running_->inner_ms_ += ms;
+  }
   /// Adds communication that nobody waited for.
   void add_hidden(double ms) { current_.hidden_ms += ms; }
-  /// Ends an update. Its wall time begins at the end of the one before (the first: at construction or restart()). Time
-  /// that no phase claimed becomes `other`.
+  /// Ends an update, which began at the end of the one before, or at restart(). Time without a phase becomes `other`.
   void end_update();
   /// Forgets the time since the last end_update(), e.g. set-up before the first update.
-  void restart();
+  void restart() {
+    read_queue();
+    begin_update();
+  }
 
   /// Sums since construction.
   const PhaseTimes& total() const { return total_; }
   /// Sums since the last call of this function: for a line of metrics.
-  PhaseTimes take_interval();
+  PhaseTimes take_interval() { return std::exchange(interval_, {}); }
 
  private:
-  void enter(Timer* timer);
+  /// Makes `timer` the running one; null: none.
+  void enter(Timer* timer) {
+    running_ = timer;
+    if (queue_clock_ != nullptr) queue_clock_->mark(static_cast<int>(timer != nullptr ? timer->phase_ : Phase::other));
+  }
   void read_queue();
-  void begin_update();
+  void begin_update() {
+    current_ = {};
+    update_began_ms_ = now_ms();
+  }
 
   PhaseTimes current_, interval_, total_;
   std::unique_ptr<device::QueueClock> queue_clock_;
@@ -120,8 +126,7 @@ class Phases {
 /// Collective. Every rank must have done the same number of updates.
 PhaseSummary reduce(const PhaseTimes& times, const comm::Communicator& comm);
 
-/// The table at the end of a run: ms per update, share of the wall time, fastest and slowest rank. Without a final
-/// newline.
+/// The table at the end of a run: ms per update, share of the wall time, fastest and slowest rank. No final newline.
 std::string to_table(const PhaseSummary& summary);
 
 }  // namespace seer::train

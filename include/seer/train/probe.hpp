@@ -4,23 +4,27 @@
 // its gradients, segment by segment. Every rank passes these points in the same order, so the rank with the earliest
 // finding is the origin.
 //
-// If an update does its passes twice (guard.replay_every), the points of both are also compared by checksum.
-//
-// At these points nothing waits for a device: the checks are put into the queue, and read after the passes. Only passes
-// that are done twice wait.
+// Nothing waits for a device at these points: the checks are put into the queue, and read after the passes. But if an
+// update does its passes twice (guard.replay_every), the points of both are also compared by checksum, which waits.
 #pragma once
 
+#include <algorithm>
+#include <bit>
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "seer/comm/communicator.hpp"
+#include "seer/config/config.hpp"
 #include "seer/device/mirrored.hpp"
 #include "seer/device/tensor.hpp"
-#include "seer/kernels/optimizer.hpp"
+#include "seer/kernels/activation.hpp"
 #include "seer/nn/model.hpp"
+#include "seer/train/optimizer.hpp"
+#include "seer/train/phases.hpp"
 
 namespace seer::train {
 
@@ -31,20 +35,24 @@ struct Finding {
 
 class Probe {
  public:
-  enum class Direction : std::uint8_t { forward, backward };
-
-  /// On a planned queue there are no values to check. `most_gradient`: larger ones of several ranks may have an
-  /// infinite sum.
+  /// A planned queue has no values to check. `most_gradient`: larger ones of several ranks may have an infinite sum.
   Probe(const nn::Model& model, float most_gradient, const device::Queue& queue);
 
   /// Begins an update that does its passes once or twice.
-  void begin(bool twice);
+  void begin(bool twice) {
+    twice_ = twice;
+    for (auto& digests : digests_) digests.clear();
+    begin_pass(0);
+  }
   /// Ends the first of two passes. Forgets its findings: only the second pass counts.
-  void begin_second_pass();
+  void begin_second_pass() { begin_pass(1); }
   bool second_pass() const { return pass_ == 1; }
 
   /// Where the passes are now.
-  void enter(Direction direction, std::size_t segment);
+  void enter(Direction direction, std::size_t segment) {
+    direction_ = direction;
+    segment_ = segment;
+  }
   /// The points to check.
   void statistics(device::Queue& queue, std::span<const double> own);
   void output(device::Queue& queue, const device::Tensor& own);
@@ -76,12 +84,9 @@ class Probe {
     std::size_t segment = 0;
     std::span<const double> values;  ///< sums of BatchNorms
   };
-  /// The tensors of a segment.
-  struct Tensors {
-    std::size_t first = 0, last = 0;
-    kernels::FlatRanges ranges;  ///< relative to the begin of the segment
-  };
-  void pass(Passed::Kind kind, std::span<const double> values = {});
+  void pass(Passed::Kind kind, std::span<const double> values = {}) {
+    passed_.push_back({kind, order_++, direction_, segment_, values});
+  }
   void begin_pass(int pass);
   void digest(device::Queue& queue, const void* values, std::size_t bytes, const std::string& what);
   std::span<const double> copied(device::Queue& queue, std::span<const double> own);
@@ -107,7 +112,7 @@ class Probe {
   std::vector<device::PinnedBuffer> pages_;  ///< device: copies of BatchNorm sums; reused by every update
   std::size_t page_ = 0, used_bytes_ = 0;    ///< the page in use
   std::vector<char> copied_;
-  std::vector<Tensors> tensors_;
+  std::vector<Optimizer::Part> segments_;
   device::Mirrored<double> squares_;       ///< squared norm of every tensor's own gradient
   device::Mirrored<std::int64_t> places_;  ///< of too large numbers: in the output, then per segment
 };
@@ -122,5 +127,39 @@ struct Culprit {
 /// Collective. Returns the ranks with the earliest finding; empty if no rank has one.
 std::vector<Culprit> earliest(const comm::Communicator& comm, const std::optional<Finding>& mine,
                               const std::vector<std::uint64_t>& images);
+
+/// Injects the faults that the configuration orders ([faults]), to rehearse how the guard handles real ones.
+class Faults {
+ public:
+  /// On a planned communicator, there are no faults.
+  Faults(const config::Faults& config, const comm::Communicator& comm)
+      : config_(config),
+        nan_here_(!config.nan_updates.empty() && config.nan_rank % comm.size() == comm.rank()),
+        flip_here_(config.flip_update > 0 && config.flip_rank % comm.size() == comm.rank()) {
+    if (comm.ledger() != nullptr) nan_here_ = flip_here_ = false;
+  }
+
+  /// `gradient`: one element of this rank's own gradient, before the sum over ranks. A listed update is struck each
+  /// time it is computed, as a bad batch would be: NaN in both passes of a replay; the flip of the lowest bit in the
+  /// second pass only. `update` counts from 1.
+  void strike(device::Queue& queue, std::int64_t update, bool second_pass, float* gradient) const {
+    const auto there = device::view(gradient, 1, queue.space);
+    const auto& nans = config_.nan_updates;
+    if (nan_here_ && std::ranges::find(nans, update) != nans.end())
+      kernels::fill(queue, there, std::numeric_limits<float>::quiet_NaN());
+    if (flip_here_ && second_pass && config_.flip_update == update) {
+      float value = 0;
+      const device::Tensor here{.data = &value, .shape = {1, 1, 1, 1}};
+      kernels::copy(queue, there, here);
+      queue.wait();
+      value = std::bit_cast<float>(std::bit_cast<std::uint32_t>(value) ^ 1U);
+      kernels::copy(queue, here, there);
+    }
+  }
+
+ private:
+  config::Faults config_;
+  bool nan_here_, flip_here_;
+};
 
 }  // namespace seer::train

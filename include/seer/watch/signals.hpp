@@ -29,4 +29,10 @@ std::string stop_reason();
 /// Call when the run has stopped: removes STOP, so that the next start does not find it.
 void stop_is_done();
 
+/// From now on, crashes (SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT and uncaught exceptions, in any thread) print one
+/// line on stderr, write error.<rank>.txt with a stack, and end all ranks. Call after MPI_Init (which installs its own
+/// handlers) and log::start. Exit code: 6 for the signals; for exceptions the Error's own code, 5 if memory ran out,
+/// else 6.
+void catch_crashes();
+
 }  // namespace seer::watch

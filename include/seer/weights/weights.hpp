@@ -4,11 +4,9 @@
 
 #include <cstdint>
 #include <map>
-#include <optional>
 #include <string>
 #include <vector>
 
-#include "seer/comm/communicator.hpp"
 #include "seer/config/config.hpp"
 
 namespace seer::weights {
@@ -24,8 +22,7 @@ struct Weights {
   config::Head head;                             ///< empty dims: trunk only; 0 prototypes: none
   std::map<std::string, HostTensor> parameters;  ///< "/model"
   std::map<std::string, HostTensor> buffers;     ///< "/buffers": running_mean, running_var
-  std::map<std::string, HostTensor>
-      classifier;  ///< "/classifier": fc.weight and fc.bias of an imported net, for export
+  std::map<std::string, HostTensor> classifier;  ///< "/classifier": fc.weight and fc.bias of an imported net
   /// What else is known about the weights, by the names of kAbout.
   std::map<std::string, std::string> about;
 };
@@ -37,8 +34,6 @@ inline constexpr const char* kAbout[] = {"mean", "std", "crop_sizes", "classes",
 /// Reads a weights file or a checkpoint folder (or its state.h5). Verifies a checkpoint folder's checksums first.
 /// Checks that the tensors have the names and shapes of the architecture. Error(file) with the first problem.
 Weights read_weights(const std::string& path);
-/// Reads the architecture of a file, but not its tensors.
-Weights read_architecture(const std::string& path);
 /// Writes a temporary file next to `path`, syncs it and renames it. Error(file).
 void write_weights(const std::string& path, const Weights& weights);
 

@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <optional>
-
 #include "event_order.hpp"
 #include "seer/device/cuda.hpp"
-#include "seer/device/device_queue.hpp"
 
 namespace seer::comm {
 namespace {
@@ -11,15 +8,9 @@ namespace {
 using device::check;
 using device::stream_of;
 
-/// The aside queue has high priority: a collective's few thread blocks come before the next kernel's many, because
-/// other ranks wait for them.
 class DeviceEvents : public EventSource {
  public:
-  DeviceEvents(const device::Queue& compute, bool beside) : compute_(compute), aside_(compute) {
-    if (!beside) return;
-    own_.emplace(device::DeviceQueue::Priority::high);
-    aside_ = own_->queue();
-  }
+  using EventSource::EventSource;
   Event make() override {
     cudaEvent_t event = nullptr;
     check(cudaEventCreate(&event), "cudaEventCreate");  // with timing
@@ -44,14 +35,10 @@ class DeviceEvents : public EventSource {
     check(cudaEventElapsedTime(&ms, of(from), of(to)), "cudaEventElapsedTime");
     return static_cast<double>(ms);
   }
-  device::Queue aside() const override { return aside_; }
-  void finish() override { aside_.wait(); }
 
  private:
   static cudaEvent_t of(Event event) { return static_cast<cudaEvent_t>(event); }
-  cudaStream_t stream(Lane lane) const { return stream_of(lane == Lane::compute ? compute_ : aside_); }
-  device::Queue compute_, aside_;
-  std::optional<device::DeviceQueue> own_;
+  cudaStream_t stream(Lane lane) const { return stream_of(queue(lane)); }
 };
 
 }  // namespace

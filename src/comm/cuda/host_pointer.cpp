@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "host_pointer.hpp"
+#include "record.hpp"
 
 #if !defined(NDEBUG)
 

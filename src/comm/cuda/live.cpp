@@ -3,10 +3,14 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
+#include <condition_variable>
 #include <thread>
 #include <utility>
 
+#include "seer/comm/communicator.hpp"
+#include "seer/comm/ending.hpp"
 #include "seer/device/cuda.hpp"
 
 namespace seer::comm {
@@ -18,6 +22,73 @@ cudaError_t query(cudaEvent_t event) {
   return status;
 }
 
+using namespace std::chrono_literals;
+constexpr auto kPeriod = 20ms;
+// A failing rank reports its error and ends all others. Its message is the better one, so wait for it.
+constexpr auto kGrace = 10s;
+
+/// The thread that watches NCCL communicators while others compute or wait for a device. That device may wait for a
+/// rank that is gone, and CUDA's own waits know nothing of other ranks.
+class Watch {
+ public:
+  void add(const std::shared_ptr<Live>& live) {
+    std::unique_lock lock(mutex_);
+    all_.push_back(live);
+    if (all_.size() > 1) return;
+    stop_ = false;
+    thread_ = start_watching_thread("the thread that watches NCCL", [this] { loop(); });
+  }
+
+  void remove(const std::shared_ptr<Live>& live) {
+    std::thread ending;
+    {
+      const std::lock_guard lock(mutex_);
+      all_.erase(std::find(all_.begin(), all_.end(), live));
+      if (!all_.empty()) return;
+      stop_ = true;
+      ending = std::move(thread_);
+    }
+    changed_.notify_all();
+    ending.join();
+  }
+
+ private:
+  void loop() {
+    device::make_current();
+    std::unique_lock lock(mutex_);
+    while (!changed_.wait_for(lock, kPeriod, [this] { return stop_; })) {
+      for (const auto& live : all_) {
+        if (live->look() == ncclSuccess) continue;
+        if (changed_.wait_for(lock, kGrace, [this] { return stop_; })) return;
+        say_and_end(lock);
+        break;  // settled meanwhile, and all_ may have changed
+      }
+    }
+  }
+
+  /// Call with the lock held. die() runs without it: a thread that holds communicators may wait for it.
+  void say_and_end(std::unique_lock<std::mutex>& lock) {
+    for (const auto& live : all_) {
+      const auto state = live->look();
+      if (state == ncclSuccess) continue;
+      const auto error = nccl_error(state, "NCCL");
+      lock.unlock();
+      die(error.message(), static_cast<int>(error.code()));
+    }
+  }
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<std::shared_ptr<Live>> all_;
+  std::thread thread_;
+  bool stop_ = false;
+};
+
+Watch& watch() {
+  static auto* const w = new Watch;  // never destroyed: the order of destruction must not matter
+  return *w;
+}
+
 }  // namespace
 
 Error nccl_error(ncclResult_t status, const char* call, std::source_location where) {
@@ -26,7 +97,7 @@ Error nccl_error(ncclResult_t status, const char* call, std::source_location whe
   if (words != nullptr && *words != '\0') what += fmt::format(" ({})", words);
   return Error(ExitCode::device, what,
                status == ncclRemoteError ? "another rank of this communicator ended: its message says why"
-                                         : "set NCCL_DEBUG=WARN for more of NCCL's own words",
+                                         : "set NCCL_DEBUG=WARN to get more messages from NCCL",
                where);
 }
 
@@ -102,32 +173,30 @@ void Live::settle() {
   }
 }
 
-void Live::land_all() noexcept {
+ncclComm_t Live::take() noexcept {
+  const std::lock_guard lock(mutex_);
   for (const auto& flight : flights_) {
     close_mark(flight.mark);
     free_.push_back(flight.landed);
   }
   flights_.clear();
+  return std::exchange(comm_, nullptr);
 }
 
 void Live::abort() noexcept {
-  ncclComm_t gone = nullptr;
-  {
-    const std::lock_guard lock(mutex_);
-    gone = std::exchange(comm_, nullptr);
-    land_all();
-  }
-  if (gone != nullptr) ncclCommAbort(gone);
+  if (const auto gone = take()) ncclCommAbort(gone);
 }
 
 void Live::end() noexcept {
-  ncclComm_t gone = nullptr;
-  {
-    const std::lock_guard lock(mutex_);
-    gone = std::exchange(comm_, nullptr);
-    land_all();
-  }
-  if (gone != nullptr) ncclCommDestroy(gone);
+  if (const auto gone = take()) ncclCommDestroy(gone);
+}
+
+Watched::Watched(std::shared_ptr<Live> live) : live_(std::move(live)) {
+  watch().add(live_);
+}
+
+Watched::~Watched() {
+  watch().remove(live_);
 }
 
 }  // namespace seer::comm

@@ -1,19 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
-// An NCCL communicator with its running collectives, shared by the thread that uses it and the thread that watches it.
+// An NCCL communicator with its running collectives, shared by the thread that uses it and the thread that watches it;
+// and how a BlockCommunicator holds one.
 #pragma once
 
 #include <nccl.h>
 
 #include <cstddef>
+#include <exception>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <source_location>
 #include <string>
 #include <vector>
 
 #include "fifo.hpp"
 #include "seer/base/error.hpp"
-#include "seer/comm/ring.hpp"
+#include "seer/comm/block_communicator.hpp"
+#include "seer/comm/progress.hpp"
+#include "seer/comm/user_buffer.hpp"
 
 namespace seer::comm {
 
@@ -52,7 +57,7 @@ class Live {
     cudaEvent_t landed;
   };
   void retire();
-  void land_all() noexcept;
+  ncclComm_t take() noexcept;  ///< null afterwards; collectives count as left
 
   std::mutex mutex_;  ///< guards all below; never held in a call that may wait
   ncclComm_t comm_ = nullptr;
@@ -70,6 +75,28 @@ class Watched {
 
  private:
   std::shared_ptr<Live> live_;
+};
+
+struct BlockCommunicator::Impl {
+  Impl(const Communicator& group, Convert convert_in);
+  ~Impl();
+
+  /// Counts the call, and unless that is all, runs `call` between the watchdog's marks.
+  template <class Call>
+  void enter(Kind kind, std::size_t bytes, const device::Queue& queue, const Call& call);
+  template <class T>
+  void all_reduce(const device::Queue& queue, std::span<T> values, ncclDataType_t type, Op op);
+  /// Returns at least `bytes` of registered memory; the same place until more is wanted. Null on a planned machine.
+  void* staging(std::size_t bytes);
+  /// Copies rows in the queue's order, rounded if the types differ.
+  void move(device::Queue& queue, const DeviceRows& from, const DeviceRows& to) const;
+
+  Communicator group;  ///< for rank, size and counters
+  Convert convert;
+  std::shared_ptr<Live> live;  ///< null: planned, or one rank
+  std::optional<Watched> watched;
+  UserBuffer stage;
+  int exceptions = std::uncaught_exceptions();
 };
 
 }  // namespace seer::comm

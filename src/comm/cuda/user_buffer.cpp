@@ -7,7 +7,6 @@
 #include <utility>
 #include <vector>
 
-#include "device_communicator_impl.hpp"
 #include "live.hpp"
 #include "seer/device/cuda.hpp"
 
@@ -29,10 +28,10 @@ void* allocate(std::size_t bytes) {
 #endif
   if (failed) {
     cudaGetLastError();
-    throw Error(
-        ExitCode::device,
-        fmt::format("no {:.2f} GiB of device memory for NCCL", static_cast<double>(bytes) / (std::size_t{1} << 30)),
-        "use a smaller batch, a smaller parallel.bucket_bytes or parallel.shard");
+    throw Error(ExitCode::device,
+                fmt::format("NCCL cannot allocate {:.2f} GiB of device memory",
+                            static_cast<double>(bytes) / (std::size_t{1} << 30)),
+                "use a smaller batch, a smaller parallel.bucket_bytes or parallel.shard");
   }
   return data;
 }
@@ -89,8 +88,8 @@ std::size_t UserBuffer::bytes() const {
   return impl_ ? impl_->bytes : 0;
 }
 
-void UserBuffer::register_with(const DeviceCommunicator& comm) {
-  register_with(comm.impl_->live);
+void UserBuffer::register_with(const BlockCommunicator& comm) {
+  if (comm.impl_) register_with(comm.impl_->live);
 }
 
 void UserBuffer::register_with([[maybe_unused]] const std::shared_ptr<Live>& live) {

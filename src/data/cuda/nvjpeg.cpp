@@ -2,23 +2,19 @@
 // Decodes JPEG on the device with nvJPEG: with its hardware engine (A100, H100), else with its general decoder if
 // batches are large enough to keep that busy. We and the library check every file first, since one bad file fails its
 // whole batch. We check each image afterwards, since an engine may skip one without an error.
-#include "../device_decoder.hpp"
+#include "../device_feed.hpp"
 
 #if defined(SEER_NVJPEG)
 #include <fmt/format.h>
 #include <nvjpeg.h>
 
-#include <algorithm>
-#include <array>
 #include <cstring>
-#include <vector>
+#include <map>
 
 #include "../image_codecs.hpp"
-#include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
 #include "seer/device/cuda.hpp"
 #include "seer/device/device_queue.hpp"
-#include "seer/device/pinned.hpp"
 
 namespace seer::data {
 namespace {
@@ -30,24 +26,16 @@ constexpr std::int64_t kLargeBatch = 51;
 constexpr std::size_t kMark = 64;
 
 const char* name_of(nvjpegStatus_t status) {
-  switch (status) {
-    case NVJPEG_STATUS_SUCCESS:
-      return "success";
-    case NVJPEG_STATUS_BAD_JPEG:
-      return "bad file";
-    case NVJPEG_STATUS_JPEG_NOT_SUPPORTED:
-      return "file not supported";
-    case NVJPEG_STATUS_ALLOCATOR_FAILURE:
-      return "out of memory";
-    case NVJPEG_STATUS_EXECUTION_FAILED:
-      return "execution failed";
-    case NVJPEG_STATUS_ARCH_MISMATCH:
-      return "not on this device";
-    case NVJPEG_STATUS_IMPLEMENTATION_NOT_SUPPORTED:
-      return "not in this library";
-    default:
-      return "error";
-  }
+  static const std::map<nvjpegStatus_t, const char*> kNames = {
+      {NVJPEG_STATUS_SUCCESS, "success"},
+      {NVJPEG_STATUS_BAD_JPEG, "bad file"},
+      {NVJPEG_STATUS_JPEG_NOT_SUPPORTED, "file not supported"},
+      {NVJPEG_STATUS_ALLOCATOR_FAILURE, "out of memory"},
+      {NVJPEG_STATUS_EXECUTION_FAILED, "execution failed"},
+      {NVJPEG_STATUS_ARCH_MISMATCH, "not on this device"},
+      {NVJPEG_STATUS_IMPLEMENTATION_NOT_SUPPORTED, "not in this library"}};
+  const auto found = kNames.find(status);
+  return found != kNames.end() ? found->second : "error";
 }
 
 class NvJpeg final : public DeviceDecoder {
@@ -64,10 +52,6 @@ class NvJpeg final : public DeviceDecoder {
     }
     for (std::size_t i = 0; i < kMark * static_cast<std::size_t>(most_images); ++i)
       mark(0)[i] = static_cast<std::uint8_t>((i * 167 + 89) >> 1 ^ i);
-    const auto most = static_cast<std::size_t>(most_images);
-    files_.reserve(most);
-    lengths_.reserve(most);
-    outputs_.reserve(most);
   }
   NvJpeg(const NvJpeg&) = delete;
   NvJpeg& operator=(const NvJpeg&) = delete;
@@ -138,9 +122,8 @@ class NvJpeg final : public DeviceDecoder {
     return nvjpegDecodeBatched(handle_, state_, files_.data(), lengths_.data(), outputs_.data(), stream());
   }
   void destroy() {
-    for (auto* parser : parsers_) {
+    for (auto* parser : parsers_)
       if (parser != nullptr) nvjpegJpegStreamDestroy(parser);
-    }
     if (state_ != nullptr) nvjpegJpegStateDestroy(state_);
     nvjpegDestroy(handle_);
   }

@@ -21,44 +21,40 @@ std::string version_text(int version) {
   return fmt::format("{}.{}", version / 1000, version % 1000 / 10);
 }
 
-int driver_version() {
-  int version = 0;
-  check(cudaDriverGetVersion(&version), "cudaDriverGetVersion");
-  return version;
+/// The number that a query writes to its first argument.
+template <class Query, class... Arguments>
+int number(const char* call, Query query, Arguments... arguments) {
+  int value = 0;
+  check(query(&value, arguments...), call);
+  return value;
 }
-
+int driver_version() {
+  return number("cudaDriverGetVersion", cudaDriverGetVersion);
+}
 int runtime_version() {
-  int version = 0;
-  check(cudaRuntimeGetVersion(&version), "cudaRuntimeGetVersion");
-  return version;
+  return number("cudaRuntimeGetVersion", cudaRuntimeGetVersion);
 }
 
 /// A driver supports every runtime of its own major version and of older ones.
 void require_driver() {
   const int driver = driver_version(), runtime = runtime_version();
   if (driver == 0) {
-    throw Error(ExitCode::device,
-                fmt::format("no CUDA driver on this node; wanted one for CUDA {}", version_text(runtime)),
+    throw Error(ExitCode::device, fmt::format("this node has no CUDA driver; CUDA {} needs one", version_text(runtime)),
                 "start on a node with devices (sbatch --gpus-per-node), in containers with --nv or --gpus all; to "
                 "run without devices, use the host build (cmake --preset host-release)");
   }
   if (driver / 1000 < runtime / 1000) {
     throw Error(ExitCode::device,
-                fmt::format("the driver serves CUDA {}; wanted {}, the runtime's, or newer", version_text(driver),
+                fmt::format("the CUDA driver supports CUDA {}; this build needs {} or newer", version_text(driver),
                             version_text(runtime)),
                 fmt::format("update the driver, or build with a CUDA {} toolkit", driver / 1000));
   }
 }
 
-int attribute(cudaDeviceAttr which, int device) {
-  int value = 0;
-  check(cudaDeviceGetAttribute(&value, which, device), "cudaDeviceGetAttribute");
-  return value;
-}
-
 int capability_of(int device) {
-  return 10 * attribute(cudaDevAttrComputeCapabilityMajor, device) +
-         attribute(cudaDevAttrComputeCapabilityMinor, device);
+  constexpr const char* kCall = "cudaDeviceGetAttribute";
+  return 10 * number(kCall, cudaDeviceGetAttribute, cudaDevAttrComputeCapabilityMajor, device) +
+         number(kCall, cudaDeviceGetAttribute, cudaDevAttrComputeCapabilityMinor, device);
 }
 
 cudaDeviceProp properties_of(int device) {
@@ -81,17 +77,13 @@ std::string kernel_driver() {
 }
 
 bool peers(int a, int b) {
-  int there = 0, back = 0;
-  check(cudaDeviceCanAccessPeer(&there, a, b), "cudaDeviceCanAccessPeer");
-  check(cudaDeviceCanAccessPeer(&back, b, a), "cudaDeviceCanAccessPeer");
-  return there != 0 && back != 0;
+  constexpr const char* kCall = "cudaDeviceCanAccessPeer";
+  return number(kCall, cudaDeviceCanAccessPeer, a, b) != 0 && number(kCall, cudaDeviceCanAccessPeer, b, a) != 0;
 }
 
 /// NVLink has them, PCIe has not.
 bool native_atomics(int a, int b) {
-  int supported = 0;
-  check(cudaDeviceGetP2PAttribute(&supported, cudaDevP2PAttrNativeAtomicSupported, a, b), "cudaDeviceGetP2PAttribute");
-  return supported != 0;
+  return number("cudaDeviceGetP2PAttribute", cudaDeviceGetP2PAttribute, cudaDevP2PAttrNativeAtomicSupported, a, b) != 0;
 }
 
 }  // namespace
@@ -100,13 +92,12 @@ int bind_device() {
   require_driver();
   int visible = 0;
   const cudaError_t status = cudaGetDeviceCount(&visible);
-  if (status == cudaErrorNoDevice) {
+  if (status != cudaErrorNoDevice) check(status, "cudaGetDeviceCount");
+  if (status != cudaSuccess) {
     cudaGetLastError();
     visible = 0;
-  } else {
-    check(status, "cudaGetDeviceCount");
   }
-  const int device = device_for(read_launch(), visible);
+  const int device = device_for(local_rank(), visible);
   const int capability = capability_of(device);
   if (!has_code_for(SEER_CUDA_ARCHITECTURES, capability)) {
     throw Error(ExitCode::device,
@@ -147,12 +138,10 @@ std::string describe_device() {
   const int device = bound;
   if (device < 0) return "";
   const auto properties = properties_of(device);
-  int devices = 0;
-  check(cudaGetDeviceCount(&devices), "cudaGetDeviceCount");
+  const int devices = number("cudaGetDeviceCount", cudaGetDeviceCount);
   std::string text = fmt::format(
       "device {}: {}, {:.1f} GiB, {} multiprocessors, compute capability {}.{} (code for {}), PCI {}, driver CUDA "
-      "{}{}, "
-      "runtime {}",
+      "{}{}, runtime {}",
       device, properties.name, static_cast<double>(properties.totalGlobalMem) / (1 << 30),
       properties.multiProcessorCount, properties.major, properties.minor, SEER_CUDA_ARCHITECTURES, bus_id_of(device),
       version_text(driver_version()), kernel_driver(), version_text(runtime_version()));

@@ -1,29 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
-// Device memory, pinned memory, and CUDA's errors.
+// Device memory, pinned memory, copies, and CUDA's errors.
 #include <fmt/format.h>
 
 #include <cstring>
 #include <string>
 
+#include "../device_memory.hpp"
 #include "seer/base/error.hpp"
 #include "seer/device/cuda.hpp"
-#include "seer/device/pinned.hpp"
 
 namespace seer::device {
 namespace {
 
-constexpr const char* kLessMemory =
-    "set parallel.recompute = \"auto\", with parallel.memory_budget_bytes below what is free; parallel.shard on more "
-    "ranks; or a smaller batch";
-
 std::string remedy_of(cudaError_t status) {
   switch (status) {
     case cudaErrorMemoryAllocation:
-      return kLessMemory;
+      return kLessDeviceMemory;
     case cudaErrorECCUncorrectable:
     case cudaErrorNvlinkUncorrectable:
     case cudaErrorHardwareStackError:
-      return "the device is faulty: leave its node out (sbatch --exclude) and report it";
+      return "the device is faulty: exclude its node (sbatch --exclude) and report it";
     case cudaErrorIllegalAddress:
     case cudaErrorMisalignedAddress:
     case cudaErrorIllegalInstruction:
@@ -33,15 +29,16 @@ std::string remedy_of(cudaError_t status) {
     case cudaErrorAssert:
       return "earlier work on the device failed: run again with CUDA_LAUNCH_BLOCKING=1, or under compute-sanitizer";
     case cudaErrorDevicesUnavailable:
-      return "another process may hold the device (exclusive mode): one rank a device, nvidia-smi tells";
+      return "another process may use the device (exclusive mode): start one rank per device; nvidia-smi shows the "
+             "processes";
     case cudaErrorNoDevice:
-      return "ask the scheduler for devices (--gpus-per-node) and look at CUDA_VISIBLE_DEVICES";
+      return "request devices from the scheduler (--gpus-per-node) and check CUDA_VISIBLE_DEVICES";
     case cudaErrorInsufficientDriver:
     case cudaErrorSystemDriverMismatch:
     case cudaErrorCompatNotSupportedOnDevice:
       return "update the driver, or build with an older CUDA toolkit";
     case cudaErrorSystemNotReady:
-      return "the node's fabric manager may not run: systemctl status nvidia-fabricmanager";
+      return "the fabric manager of the node may be down: check systemctl status nvidia-fabricmanager";
     default:
       return "";
   }
@@ -60,21 +57,14 @@ void* device_allocate(std::size_t bytes) {
   make_current();
   void* data = nullptr;
   const cudaError_t status = cudaMalloc(&data, bytes);
-  if (status == cudaErrorMemoryAllocation) {
-    cudaGetLastError();
-    std::size_t free = 0, total = 0;
-    if (cudaMemGetInfo(&free, &total) != cudaSuccess) cudaGetLastError();
-    throw Error(total > 0 && bytes > total ? ExitCode::input : ExitCode::device,
-                fmt::format("out of device memory: {} bytes wanted in one block, {} free of {}", bytes, free, total),
-                kLessMemory);
-  }
-  check(status, "cudaMalloc");
+  if (status != cudaErrorMemoryAllocation) check(status, "cudaMalloc");
+  if (status != cudaSuccess) cudaGetLastError();
   return data;
 }
 
 void device_free(void* data) noexcept {
   // At the program's end CUDA may be gone before the last buffer, and its memory with it.
-  if (cudaFree(data) != cudaSuccess) cudaGetLastError();
+  if (data != nullptr && cudaFree(data) != cudaSuccess) cudaGetLastError();
 }
 
 void device_zero(void* data, std::size_t bytes) {
@@ -83,35 +73,38 @@ void device_zero(void* data, std::size_t bytes) {
   check(cudaStreamSynchronize(cudaStreamLegacy), "cudaStreamSynchronize");
 }
 
-std::size_t device_available_bytes() {
+SystemMemory device_memory() {
   make_current();
-  std::size_t free = 0, total = 0;
-  check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
-  return free;
+  SystemMemory memory;
+  check(cudaMemGetInfo(&memory.available, &memory.total), "cudaMemGetInfo");
+  return memory;
 }
 
-std::size_t device_total_bytes() {
+void device_copy(const Queue& queue, const void* from, Space from_space, void* to, Space to_space, std::size_t bytes) {
+  const bool from_device = from_space == Space::device, to_device = to_space == Space::device;
+  const auto kind = from_device ? (to_device ? cudaMemcpyDeviceToDevice : cudaMemcpyDeviceToHost)
+                                : (to_device ? cudaMemcpyHostToDevice : cudaMemcpyHostToHost);
   make_current();
-  std::size_t free = 0, total = 0;
-  check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
-  return total;
+  check(cudaMemcpyAsync(to, from, bytes, kind, stream_of(queue)), "cudaMemcpyAsync");
 }
 
 PinnedBuffer::PinnedBuffer(std::size_t bytes) : bytes_(bytes) {
   if (bytes == 0) return;
   make_current();
-  const cudaError_t status = cudaHostAlloc(&data_, bytes, cudaHostAllocPortable);
+  void* data = nullptr;
+  const cudaError_t status = cudaHostAlloc(&data, bytes, cudaHostAllocPortable);
   if (status == cudaErrorMemoryAllocation) {
     cudaGetLastError();
-    throw Error(ExitCode::device, fmt::format("out of host memory: {} bytes wanted in one pinned block", bytes),
+    throw Error(ExitCode::device, fmt::format("out of host memory: cannot allocate a pinned block of {} bytes", bytes),
                 "use fewer ranks a node or a smaller batch, and ask the scheduler for more memory");
   }
   check(status, "cudaHostAlloc");
-  std::memset(data_, 0, bytes);
+  data_.reset(data);
+  std::memset(data, 0, bytes);
 }
 
-PinnedBuffer::~PinnedBuffer() {
-  if (data_ != nullptr && cudaFreeHost(data_) != cudaSuccess) cudaGetLastError();
+void PinnedBuffer::Free::operator()(void* data) const noexcept {
+  if (cudaFreeHost(data) != cudaSuccess) cudaGetLastError();
 }
 
 }  // namespace seer::device

@@ -18,13 +18,19 @@ namespace {
 
 constexpr int kFormat = 1;
 
-const char* name(DType type) {
-  return type == DType::f32 ? "f32" : type == DType::bf16 ? "bf16" : "f16";
+/// The name is empty if none of them works.
+Choice fastest(const std::vector<Candidate>& candidates) {
+  Choice best{"", std::numeric_limits<double>::infinity()};
+  for (const auto& candidate : candidates) {
+    const auto us = candidate.time_us(best.microseconds);
+    if (us && *us < best.microseconds) best = {candidate.name, *us};
+  }
+  return best;
 }
-const char* name(Direction direction) {
-  return direction == Direction::forward         ? "forward"
-         : direction == Direction::backward_data ? "backward_data"
-                                                 : "backward_weights";
+
+Error none(const std::string& what) {
+  return {ExitCode::device, fmt::format("no engine can run {}", what),
+          "use a larger workspace, a smaller batch or another precision"};
 }
 
 }  // namespace
@@ -35,15 +41,13 @@ Choices::Choices(const std::string& directory, bool writes)
 }
 
 void Choices::read() {
-  if (path_.empty()) return;
   std::ifstream file(path_);
   if (!file) return;
   try {
     const auto json = nlohmann::json::parse(file);
     if (json.at("format") != kFormat) return;
-    for (const auto& [key, value] : json.at("choices").items()) {
+    for (const auto& [key, value] : json.at("choices").items())
       choices_.insert({key, {value.at("name").get<std::string>(), value.at("us").get<double>()}});
-    }
   } catch (const nlohmann::json::exception& error) {
     log::warn(fmt::format("{} cannot be read and is ignored: {}", path_, error.what()));
   }
@@ -57,12 +61,10 @@ void Choices::write() const {
   std::filesystem::create_directories(std::filesystem::path(path_).parent_path(), failed);
   // Renaming makes the change atomic: another job may be reading the file.
   const std::string next = fmt::format("{}.{}.tmp", path_, getpid());
-  {
-    std::ofstream file(next);
-    file << text << "\n";
-    file.flush();
-    if (!file) failed = std::make_error_code(std::errc::io_error);
-  }
+  std::ofstream file(next);
+  file << text << "\n";
+  file.close();
+  if (!file) failed = std::make_error_code(std::errc::io_error);
   if (!failed) std::filesystem::rename(next, path_, failed);
   if (failed) {
     std::error_code ignored;
@@ -83,25 +85,6 @@ void Choices::keep(const std::string& key, const Choice& choice) {
   read();  // adds what other processes saved; keys known here keep their values
   write();
 }
-
-namespace {
-
-/// The name is empty if none of them works.
-Choice fastest(const std::vector<Candidate>& candidates) {
-  Choice best{"", std::numeric_limits<double>::infinity()};
-  for (const auto& candidate : candidates) {
-    const auto us = candidate.time_us(best.microseconds);
-    if (us && *us < best.microseconds) best = {candidate.name, *us};
-  }
-  return best;
-}
-
-Error none(const std::string& what) {
-  return {ExitCode::device, fmt::format("no engine can run {}", what),
-          "a larger workspace, a smaller batch or another precision"};
-}
-
-}  // namespace
 
 std::size_t first_ready(const std::vector<Candidate>& candidates, const std::string& what) {
   const auto found = std::find_if(candidates.begin(), candidates.end(), [](const auto& c) { return c.ready(); });
@@ -125,24 +108,27 @@ std::size_t choose(const std::string& key, const std::vector<Candidate>& candida
   const auto taken = position(name);
   if (taken == candidates.end() || !taken->ready()) {
     throw Error(ExitCode::device,
-                fmt::format("rank 0 chose engine {} for {}, which {} here", name, what,
-                            taken == candidates.end() ? "is not offered" : "cannot be made ready"),
-                fmt::format("the same devices, drivers and libraries on all nodes{}",
-                            choices.path().empty() ? "" : "; else delete " + choices.path()));
+                fmt::format("rank 0 chose engine {} for {}, but it {} here", name, what,
+                            taken == candidates.end() ? "is not available" : "cannot be made ready"),
+                fmt::format("use the same devices, drivers and libraries on all nodes{}",
+                            choices.path().empty() ? "" : "; otherwise delete " + choices.path()));
   }
   if (!known && mine.name == name) choices.keep(key, mine);
   return static_cast<std::size_t>(taken - candidates.begin());
 }
 
-std::string choice_key(const ChoiceSetting& setting, Direction direction, const ConvShape& s, DType type,
-                       std::int64_t alignment_bytes) {
+std::string choice_key(const std::string& machine, const DeviceOptions& options, Direction direction,
+                       const ConvShape& s, DType type, std::int64_t alignment_bytes) {
+  constexpr const char* kDirections[] = {"forward", "backward_data", "backward_weights"};
   return fmt::format(
-      "{} | {} | driver {} | {}{}{}workspace {} | {} {} n {} h {} w {} c {} {} kernel {} stride {} pad {} groups {} "
-      "alignment {}",
-      setting.device, setting.library, setting.driver, setting.tf32 ? "tf32, " : "",
-      setting.deterministic ? "deterministic, " : "", setting.float_weight_gradients ? "float gradients, " : "",
-      setting.workspace_bytes, name(direction), name(type), s.n, s.h, s.w, s.c_in, s.c_out, s.kernel, s.stride, s.pad,
-      s.groups, alignment_bytes);
+      "{} | {}{}{}workspace {} | {} {} n {} h {} w {} c {} {} kernel {} stride {} pad {} groups {} alignment {}",
+      machine, options.tf32 ? "tf32, " : "", options.deterministic ? "deterministic, " : "",
+      options.float_weight_gradients ? "float gradients, " : "", options.workspace_bytes,
+      kDirections[static_cast<int>(direction)],
+      type == DType::f32    ? "f32"
+      : type == DType::bf16 ? "bf16"
+                            : "f16",
+      s.n, s.h, s.w, s.c_in, s.c_out, s.kernel, s.stride, s.pad, s.groups, alignment_bytes);
 }
 
 }  // namespace seer::dnn

@@ -9,9 +9,8 @@
 #include <string>
 #include <vector>
 
-#include "../direction.hpp"
 #include "seer/base/dtype.hpp"
-#include "seer/dnn/backend.hpp"
+#include "seer/dnn/device_backend.hpp"
 
 namespace seer::dnn {
 
@@ -60,15 +59,8 @@ std::size_t choose(const std::string& key, const std::vector<Candidate>& candida
 /// Index of the first candidate that is ready; Error(device) with `what` if none is.
 std::size_t first_ready(const std::vector<Candidate>& candidates, const std::string& what);
 
-/// Everything that a choice depends on except the shape.
-struct ChoiceSetting {
-  std::string device;   ///< "NVIDIA H100 80GB HBM3"
-  std::string library;  ///< "cuDNN 9.19.0"
-  int driver = 0;       ///< CUDA's version number
-  bool tf32 = false, deterministic = false, float_weight_gradients = false;
-  std::size_t workspace_bytes = 0;
-};
-std::string choice_key(const ChoiceSetting& setting, Direction direction, const ConvShape& shape, DType type,
-                       std::int64_t alignment_bytes);
+/// Names everything that a choice depends on. `machine`: "NVIDIA H100 80GB HBM3 | cuDNN 9.19.0 | driver 13000".
+std::string choice_key(const std::string& machine, const DeviceOptions& options, Direction direction,
+                       const ConvShape& shape, DType type, std::int64_t alignment_bytes);
 
 }  // namespace seer::dnn

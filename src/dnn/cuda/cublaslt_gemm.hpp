@@ -8,9 +8,10 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <unordered_map>
+#include <map>
 
 #include "seer/base/error.hpp"
+#include "seer/device/cuda.hpp"
 #include "seer/dnn/backend.hpp"
 
 namespace seer::dnn {
@@ -33,14 +34,14 @@ struct ProductShape {
   DType type = DType::f32, out = DType::f32;
   bool add = false, bias = false;
   std::int64_t align_a = 16, align_b = 16, align_c = 16, align_bias = 16;  ///< alignment of the pointers, bytes
-  bool operator==(const ProductShape&) const = default;
+  auto operator<=>(const ProductShape&) const = default;
 };
 
-/// The same in cuBLASLt's terms: column-major; its A is our b, its B is our a.
+/// The same in cuBLASLt's terms: column-major; its A is our b, its B is our a. Leading dimensions: the rows.
 struct ColumnMajor {
-  std::int64_t rows_a, columns_a, leading_a;  ///< as stored
-  std::int64_t rows_b, columns_b, leading_b;
-  std::int64_t rows_c, columns_c, leading_c;
+  std::int64_t rows_a, columns_a;  ///< as stored
+  std::int64_t rows_b, columns_b;
+  std::int64_t rows_c, columns_c;
   bool transpose_a, transpose_b;
 };
 ColumnMajor column_major(const ProductShape& shape);
@@ -51,32 +52,26 @@ std::int64_t alignment_bytes(const void* data);
 class CublasltGemm {
  public:
   CublasltGemm(bool tf32, bool deterministic, std::size_t workspace_limit_bytes);
-  ~CublasltGemm();
-  CublasltGemm(const CublasltGemm&) = delete;
-  CublasltGemm& operator=(const CublasltGemm&) = delete;
 
   /// Bytes of scratch memory that run() needs for this shape.
-  std::size_t workspace_bytes(const ProductShape& shape);
+  std::size_t workspace_bytes(const ProductShape& shape) { return plan(shape).workspace_bytes; }
   void run(cudaStream_t stream, const ProductShape& shape, const void* a, const void* b, void* c, const float* bias,
            void* workspace);
 
  private:
+  using Layout = device::Owned<cublasLtMatrixLayout_t, cublasLtMatrixLayoutDestroy>;
   struct Plan {
-    cublasLtMatmulDesc_t operation = nullptr;
-    cublasLtMatrixLayout_t a = nullptr, b = nullptr, c = nullptr;
+    device::Owned<cublasLtMatmulDesc_t, cublasLtMatmulDescDestroy> operation;
+    Layout a, b, c;
     cublasLtMatmulAlgo_t algorithm{};
     std::size_t workspace_bytes = 0;
   };
-  struct ShapeHash {
-    std::size_t operator()(const ProductShape& shape) const;
-  };
   Plan& plan(const ProductShape& shape);
-  static void destroy(Plan& plan);
 
   bool tf32_, deterministic_;
   std::size_t workspace_limit_bytes_;
-  cublasLtHandle_t handle_ = nullptr;
-  std::unordered_map<ProductShape, Plan, ShapeHash> plans_;
+  device::Owned<cublasLtHandle_t, cublasLtDestroy> handle_;
+  std::map<ProductShape, Plan> plans_;
 };
 
 }  // namespace seer::dnn

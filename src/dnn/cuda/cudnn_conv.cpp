@@ -5,10 +5,11 @@
 
 #include <algorithm>
 
-#include "describe.hpp"
+#include "../describe.hpp"
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
 #include "seer/device/cuda.hpp"
+#include "seer/device/device_queue.hpp"
 
 namespace seer::dnn {
 namespace {
@@ -18,40 +19,22 @@ using cudnn::Order;
 char* at(void* base, std::size_t offset) {
   return static_cast<char*>(base) + offset;
 }
-std::size_t bytes(std::int64_t elems, DType type) {
-  return static_cast<std::size_t>(elems) * dtype_bytes(type);
-}
 std::size_t rows(const device::Shape& s, const ConvShape& conv) {
   return static_cast<std::size_t>(s.rows() * conv.groups);
 }
 
-/// Measures the time of the work between two events on a stream.
-class Stopwatch {
- public:
-  Stopwatch() {
-    device::check(cudaEventCreate(&begin_), "cudaEventCreate");
-    device::check(cudaEventCreate(&end_), "cudaEventCreate");
-  }
-  ~Stopwatch() {
-    cudaEventDestroy(begin_);
-    cudaEventDestroy(end_);
-  }
-  Stopwatch(const Stopwatch&) = delete;
-  Stopwatch& operator=(const Stopwatch&) = delete;
-  template <class Work>
-  double us(cudaStream_t stream, Work&& work) {
-    device::check(cudaEventRecord(begin_, stream), "cudaEventRecord");
-    work();
-    device::check(cudaEventRecord(end_, stream), "cudaEventRecord");
-    device::check(cudaEventSynchronize(end_), "cudaEventSynchronize");
-    float ms = 0;
-    device::check(cudaEventElapsedTime(&ms, begin_, end_), "cudaEventElapsedTime");
-    return static_cast<double>(ms) * 1000;
-  }
-
- private:
-  cudaEvent_t begin_ = nullptr, end_ = nullptr;
-};
+/// The time that a stream spends on the work.
+template <class Work>
+double microseconds(cudaStream_t stream, Work&& work) {
+  const device::Queue queue{.space = device::Space::device, .stream = stream};
+  device::QueueClock clock(queue);
+  clock.mark(0);
+  work();
+  clock.mark(0);
+  double us = 0;
+  clock.read([&](int, double ms) { us = ms * 1000; });
+  return us;
+}
 
 /// Handles an engine that is unsupported, or that fails although the device still works (with a warning). Out-of-memory
 /// and device errors are rethrown with the engine's name.
@@ -60,33 +43,23 @@ void pass_over(const Way& way, const cudnn::Failure& failure) {
   if (failure.unsupported()) return;
   const bool no_memory = failure.status == CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED ||
                          failure.status == CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED;
-  if (no_memory || cudaDeviceSynchronize() != cudaSuccess) {
+  if (no_memory || cudaDeviceSynchronize() != cudaSuccess)
     throw cudnn::Failure(failure.status, way.name + ": " + failure.what());
-  }
-  log::warn(fmt::format("an engine of cuDNN is passed over: {}: {}", way.name, failure.what()));
+  log::warn(fmt::format("skipped an engine of cuDNN: {}: {}", way.name, failure.what()));
 }
 
 }  // namespace
 
-CudnnConv::CudnnConv(const DeviceOptions& options, ChoiceSetting setting, cudnnHandle_t handle, CublasltGemm& gemm,
+CudnnConv::CudnnConv(const DeviceOptions& options, std::string machine, cudnnHandle_t handle, CublasltGemm& gemm,
                      Scratch& scratch)
     : options_(options),
-      setting_(std::move(setting)),
+      machine_(std::move(machine)),
       handle_(handle),
       gemm_(gemm),
       scratch_(scratch),
       reorder_(handle),
       packed_(device::Space::device),
       choices_(options.cache_dir, options.writes_cache) {}
-
-std::size_t CudnnConv::KeyHash::operator()(const Key& key) const {
-  const auto& s = key.shape;
-  std::size_t hash = static_cast<std::size_t>(key.direction) * 8 + static_cast<std::size_t>(key.type);
-  for (const auto value : {s.n, s.h, s.w, s.c_in, s.c_out, s.kernel, s.stride, s.pad, s.groups, key.alignment}) {
-    hash = hash * 1000003 + static_cast<std::size_t>(value);
-  }
-  return hash;
-}
 
 bool CudnnConv::ready(Way& way) {
   try {
@@ -115,12 +88,10 @@ std::optional<double> CudnnConv::measure(cudaStream_t stream, Way& way, const Ru
   constexpr double kHopeless = 4;  // a first timed run may include loading, but no engine is off by this factor
   if (!ready(way)) return std::nullopt;
   try {
-    Stopwatch watch;
     run(way);  // loads the kernel
-    double us = watch.us(stream, [&] { run(way); });
-    for (int i = 1; i < kRuns && us < kHopeless * best_us; ++i) {
-      us = std::min(us, watch.us(stream, [&] { run(way); }));
-    }
+    double us = microseconds(stream, [&] { run(way); });
+    for (int i = 1; i < kRuns && us < kHopeless * best_us; ++i)
+      us = std::min(us, microseconds(stream, [&] { run(way); }));
     return us;
   } catch (const cudnn::Failure& failure) {
     pass_over(way, failure);
@@ -137,7 +108,7 @@ Way& CudnnConv::chosen(cudaStream_t stream, const Key& key, const Run& run) {
       ways({.handle = handle_}, options_, key.direction, key.shape, key.type, key.alignment);
   const auto text = shape_text(key.direction, key.shape);
   if (tensor_cores_left_out) {
-    log::warn(fmt::format("{} runs without tensor cores: for one image alone they want more than {} MiB of workspace",
+    log::warn(fmt::format("{} runs without tensor cores: even for one image, they need more than {} MiB of workspace",
                           text, options_.workspace_bytes >> 20));
   }
   std::vector<Candidate> candidates;
@@ -145,9 +116,10 @@ Way& CudnnConv::chosen(cudaStream_t stream, const Key& key, const Run& run) {
     candidates.push_back(
         {way.name, [&](double best_us) { return measure(stream, way, run, best_us); }, [&] { return ready(way); }});
   }
-  const auto best = options_.measured ? choose(choice_key(setting_, key.direction, key.shape, key.type, key.alignment),
-                                               candidates, choices_, options_.agree, text)
-                                      : first_ready(candidates, text);
+  const auto best = options_.measured
+                        ? choose(choice_key(machine_, options_, key.direction, key.shape, key.type, key.alignment),
+                                 candidates, choices_, options_.agree, text)
+                        : first_ready(candidates, text);
   Way& way = chosen_.emplace(key, std::move(offered[best])).first->second;
   // Trials may have enlarged the scratch memory beyond what the chosen way needs.
   const auto wanted = std::max(way.workspace_bytes, held_before);
@@ -161,13 +133,12 @@ Way& CudnnConv::chosen(cudaStream_t stream, const Key& key, const Run& run) {
 
 void CudnnConv::pack(cudaStream_t stream, const Way& way, const ConvShape& s, DType type, const void* weight,
                      void* to) {
-  const std::int64_t width = s.c_in / s.groups;
   const auto* floats = static_cast<const float*>(weight);
   if (type == DType::f32)
     return reorder_.order(s, floats, Order::oihw, static_cast<float*>(to), Order::krsc, Accumulate::no);
   Layout layout;
-  const auto ordered = layout.add(bytes(s.weight_elems(), DType::f32));
-  const auto narrow = layout.add(bytes(s.weight_elems(), type));
+  const auto ordered = layout.add(bytes_of(s.weight_elems(), DType::f32));
+  const auto narrow = layout.add(bytes_of(s.weight_elems(), type));
   void* base = scratch_.need(layout.bytes());
   if (s.kernel > 1) {
     auto* krsc = reinterpret_cast<float*>(at(base, ordered));
@@ -175,15 +146,8 @@ void CudnnConv::pack(cudaStream_t stream, const Way& way, const ConvShape& s, DT
     floats = krsc;
   }
   void* cast_to = way.padded ? at(base, narrow) : to;
-  reorder_.cast({s.c_out, width, s.kernel, s.kernel}, DType::f32, floats, type, cast_to);
-  if (way.padded) Reorder::pad_weights(stream, PaddedWidths(s), s.kernel * s.kernel, type, cast_to, to);
-}
-
-const void* CudnnConv::packed(cudaStream_t stream, const Way& way, const ConvShape& s, DType type, Weights weight) {
-  if (weights_used_in_place(s, type)) return weight.data;
-  const int order = static_cast<int>(type) * 2 + (way.padded ? 1 : 0);
-  return packed_.get(weight, order, packed_copy_bytes(s, type, way.padded),
-                     [&](void* to) { pack(stream, way, s, type, weight.data, to); });
+  reorder_.cast({s.c_out, s.kernel, s.kernel, s.c_in / s.groups}, DType::f32, floats, type, cast_to);
+  if (way.padded) Reorder::pad_weights(stream, PaddedWidths(s), s.kernel * s.kernel, type, cast_to, to, Padding::add);
 }
 
 void CudnnConv::go(cudaStream_t stream, Direction direction, Way& way, const ConvShape& s, DType type, const void* in,
@@ -191,28 +155,31 @@ void CudnnConv::go(cudaStream_t stream, Direction direction, Way& way, const Con
   void* base = way.workspace_bytes > 0 ? scratch_.need(way.workspace_bytes) : nullptr;
   if (way.product) return gemm_.run(stream, *way.product, in, weight, out, nullptr, base);
   const bool forward = direction == Direction::forward;
-  const PaddedWidths p(s);
-  const device::Shape src{way.shape.n, s.h, s.w, s.c_in}, dst{way.shape.n, s.out_h(), s.out_w(), s.c_out};
+  ConvShape piece = s;
+  piece.n = way.shape.n;
+  const device::Shape src = piece.src(), dst = piece.dst();
   const device::Shape &from = forward ? src : dst, &to = forward ? dst : src;
-  Layout layout;
-  const auto x = way.padded ? layout.add(bytes(src.rows() * way.shape.c_in, way.operands)) : 0;
-  const auto y = way.padded ? layout.add(bytes(dst.rows() * way.shape.c_out, way.operands)) : 0;
-  const auto in_width = bytes(forward ? p.in : p.out, way.operands);
-  const auto in_padded = bytes(forward ? p.padded_in : p.padded_out, way.operands);
-  const auto out_width = bytes(forward ? p.out : p.in, way.operands);
-  const auto out_padded = bytes(forward ? p.padded_out : p.padded_in, way.operands);
-  const auto in_bytes = bytes(from.elems(), type), out_bytes = bytes(to.elems(), type);
+  const auto copies = copies_of(way, direction, s, type);
+  void *const x = at(base, copies.x), *const y = at(base, copies.y);
+  PaddedWidths p(s);
+  if (!forward) {
+    std::swap(p.in, p.out);
+    std::swap(p.padded_in, p.padded_out);
+  }
+  const auto in_bytes = bytes_of(from.elems(), type), out_bytes = bytes_of(to.elems(), type);
   for (std::int64_t first = 0; first < s.n; first += way.shape.n) {
-    const auto piece = static_cast<std::size_t>(first / way.shape.n);
-    const void* part_in = static_cast<const char*>(in) + piece * in_bytes;
-    void* part_out = static_cast<char*>(out) + piece * out_bytes;
+    const auto index = static_cast<std::size_t>(first / way.shape.n);
+    const void* part_in = static_cast<const char*>(in) + index * in_bytes;
+    void* part_out = static_cast<char*>(out) + index * out_bytes;
     if (!way.padded) {
       way.plan.run(handle_, {{forward ? 1 : 3, part_in}, {2, weight}, {forward ? 3 : 1, part_out}}, base);
       continue;
     }
-    Reorder::pad(stream, rows(from, s), in_width, in_padded, part_in, at(base, forward ? x : y));
-    way.plan.run(handle_, {{1, at(base, x)}, {2, weight}, {3, at(base, y)}}, at(base, layout.bytes()));
-    Reorder::unpad(stream, rows(to, s), out_width, out_padded, at(base, forward ? y : x), part_out);
+    Reorder::pad(stream, rows(from, s), bytes_of(p.in, type), bytes_of(p.padded_in, type), part_in, forward ? x : y,
+                 Padding::add);
+    way.plan.run(handle_, {{1, x}, {2, weight}, {3, y}}, at(base, copies.bytes));
+    Reorder::pad(stream, rows(to, s), bytes_of(p.out, type), bytes_of(p.padded_out, type), forward ? y : x, part_out,
+                 Padding::remove);
   }
 }
 
@@ -226,72 +193,72 @@ void CudnnConv::go_weights(cudaStream_t stream, Way& way, const ConvShape& s, DT
     return gemm_.run(stream, product, d_dst, src, d_weight, nullptr, workspace);
   }
   const PaddedWidths p(s);
-  const device::Shape x_shape{way.shape.n, s.h, s.w, s.c_in}, y_shape{way.shape.n, s.out_h(), s.out_w(), s.c_out};
+  ConvShape piece = s;
+  piece.n = way.shape.n;
+  const device::Shape x_shape = piece.src(), y_shape = piece.dst();
   const std::int64_t area = s.kernel * s.kernel;
-  const bool copies = way.padded || way.operands != type;
-  Layout layout;
-  const auto left = layout.add(bytes(way.shape.weight_elems(), way.gradient));
-  const auto unpadded = way.padded ? layout.add(bytes(s.weight_elems(), way.gradient)) : left;
-  const auto wide = way.gradient != DType::f32 ? layout.add(bytes(s.weight_elems(), DType::f32)) : unpadded;
-  const auto x = copies ? layout.add(bytes(x_shape.rows() * way.shape.c_in, way.operands)) : 0;
-  const auto y = copies ? layout.add(bytes(y_shape.rows() * way.shape.c_out, way.operands)) : 0;
+  const bool copied = way.padded || way.operands != type;
+  const auto copies = copies_of(way, Direction::backward_weights, s, type);
   void* base = scratch_.need(way.workspace_bytes);
+  void *const x = at(base, copies.x), *const y = at(base, copies.y), *const gradient = at(base, copies.gradient);
+  void *const unpadded = at(base, copies.unpadded), *const wide = at(base, copies.wide);
   for (std::int64_t first = 0; first < s.n; first += way.shape.n) {
-    const void* part_x = static_cast<const char*>(src) + bytes(first * s.h * s.w * s.c_in, type);
-    const void* part_y = static_cast<const char*>(d_dst) + bytes(first * s.out_h() * s.out_w() * s.c_out, type);
+    const void* part_x = static_cast<const char*>(src) + bytes_of(first * s.h * s.w * s.c_in, type);
+    const void* part_y = static_cast<const char*>(d_dst) + bytes_of(first * s.out_h() * s.out_w() * s.c_out, type);
     if (way.padded) {
-      Reorder::pad(stream, rows(x_shape, s), bytes(p.in, type), bytes(p.padded_in, type), part_x, at(base, x));
-      Reorder::pad(stream, rows(y_shape, s), bytes(p.out, type), bytes(p.padded_out, type), part_y, at(base, y));
-    } else if (copies) {
-      reorder_.cast({x_shape.n, x_shape.c, x_shape.h, x_shape.w}, type, part_x, way.operands, at(base, x));
-      reorder_.cast({y_shape.n, y_shape.c, y_shape.h, y_shape.w}, type, part_y, way.operands, at(base, y));
+      Reorder::pad(stream, rows(x_shape, s), bytes_of(p.in, type), bytes_of(p.padded_in, type), part_x, x,
+                   Padding::add);
+      Reorder::pad(stream, rows(y_shape, s), bytes_of(p.out, type), bytes_of(p.padded_out, type), part_y, y,
+                   Padding::add);
+    } else if (copied) {
+      reorder_.cast(x_shape, type, part_x, way.operands, x);
+      reorder_.cast(y_shape, type, part_y, way.operands, y);
     }
     if (way.product) {
       auto product = *way.product;
       product.add = first > 0;
-      gemm_.run(stream, product, at(base, y), at(base, x), at(base, left), nullptr, at(base, layout.bytes()));
+      gemm_.run(stream, product, y, x, gradient, nullptr, at(base, copies.bytes));
       if (first + way.shape.n < s.n) continue;  // the product itself adds up the pieces
     } else {
-      const void *to_x = copies ? at(base, x) : part_x, *to_y = copies ? at(base, y) : part_y;
-      way.plan.run(handle_, {{1, to_x}, {2, at(base, left)}, {3, to_y}}, at(base, layout.bytes()));
+      const void *to_x = copied ? x : part_x, *to_y = copied ? y : part_y;
+      way.plan.run(handle_, {{1, to_x}, {2, gradient}, {3, to_y}}, at(base, copies.bytes));
     }
-    if (way.padded) Reorder::unpad_weights(stream, p, area, way.gradient, at(base, left), at(base, unpadded));
-    if (way.gradient != DType::f32) {
-      reorder_.cast({s.c_out, s.c_in / s.groups, s.kernel, s.kernel}, way.gradient, at(base, unpadded), DType::f32,
-                    at(base, wide));
-    }
+    if (way.padded) Reorder::pad_weights(stream, p, area, way.gradient, gradient, unpadded, Padding::remove);
+    if (way.gradient != DType::f32)
+      reorder_.cast({s.c_out, s.kernel, s.kernel, s.c_in / s.groups}, way.gradient, unpadded, DType::f32, wide);
     const bool add = accumulate == Accumulate::yes || (first > 0 && !way.product);
-    reorder_.order(s, reinterpret_cast<const float*>(at(base, wide)), Order::krsc, d_weight, Order::oihw,
+    reorder_.order(s, static_cast<const float*>(wide), Order::krsc, d_weight, Order::oihw,
                    add ? Accumulate::yes : Accumulate::no);
   }
 }
 
 void CudnnConv::run(cudaStream_t stream, Direction direction, const ConvShape& shape, DType type, const void* in,
                     Weights weight, void* out) {
+  const bool in_place = weights_used_in_place(shape, type);
   auto alignment = std::min(alignment_bytes(in), alignment_bytes(out));
-  if (weights_used_in_place(shape, type)) alignment = std::min(alignment, alignment_bytes(weight.data));
+  if (in_place) alignment = std::min(alignment, alignment_bytes(weight.data));
   // Trials pack into their own buffer: a kept copy could have the layout of a way that is not chosen.
   device::Buffer trial_weights;
   const Way* packed_for = nullptr;
   const auto trial = [&](Way& way) {
-    const void* packed_weight = weight.data;
-    if (!weights_used_in_place(shape, type)) {
-      const auto wanted = packed_copy_bytes(shape, type, way.padded);
-      if (trial_weights.bytes() != wanted) {
-        trial_weights = device::Buffer();
-        trial_weights = device::Buffer(wanted, device::Space::device);
-        packed_for = nullptr;
-      }
-      if (packed_for == nullptr || packed_for->padded != way.padded) {
-        pack(stream, way, shape, type, weight.data, trial_weights.data());
-      }
-      packed_for = &way;
-      packed_weight = trial_weights.data();
+    if (in_place) return go(stream, direction, way, shape, type, in, weight.data, out);
+    const auto wanted = packed_copy_bytes(shape, type, way.padded);
+    if (trial_weights.bytes() != wanted) {
+      trial_weights = device::Buffer();
+      trial_weights = device::Buffer(wanted, device::Space::device);
+      packed_for = nullptr;
     }
-    go(stream, direction, way, shape, type, in, packed_weight, out);
+    if (packed_for == nullptr || packed_for->padded != way.padded)
+      pack(stream, way, shape, type, weight.data, trial_weights.data());
+    packed_for = &way;
+    go(stream, direction, way, shape, type, in, trial_weights.data(), out);
   };
   Way& way = chosen(stream, {direction, shape, type, alignment}, trial);
-  go(stream, direction, way, shape, type, in, packed(stream, way, shape, type, weight), out);
+  const int order = static_cast<int>(type) * 2 + (way.padded ? 1 : 0);
+  const void* packed = in_place ? weight.data
+                                : packed_.get(weight, order, packed_copy_bytes(shape, type, way.padded),
+                                              [&](void* to) { pack(stream, way, shape, type, weight.data, to); });
+  go(stream, direction, way, shape, type, in, packed, out);
 }
 
 void CudnnConv::run_weights(cudaStream_t stream, const ConvShape& shape, DType type, const void* src, const void* d_dst,
@@ -299,7 +266,7 @@ void CudnnConv::run_weights(cudaStream_t stream, const ConvShape& shape, DType t
   const auto alignment = std::min(alignment_bytes(src), alignment_bytes(d_dst));
   device::Buffer trial_gradient;  // d_weight may hold a gradient to be added to
   const auto trial = [&](Way& way) {
-    const auto wanted = bytes(shape.weight_elems(), DType::f32);
+    const auto wanted = bytes_of(shape.weight_elems(), DType::f32);
     if (trial_gradient.bytes() != wanted) trial_gradient = device::Buffer(wanted, device::Space::device);
     go_weights(stream, way, shape, type, src, d_dst, static_cast<float*>(trial_gradient.data()), Accumulate::no);
   };

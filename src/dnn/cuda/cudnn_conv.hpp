@@ -19,12 +19,12 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <optional>
 #include <string>
-#include <unordered_map>
 #include <vector>
 
-#include "../direction.hpp"
 #include "../packed_weights.hpp"
 #include "choices.hpp"
 #include "cublaslt_gemm.hpp"
@@ -49,10 +49,14 @@ struct Way {
   std::size_t workspace_bytes = 0;  ///< scratch memory for its copies; once ready, including the engine's
 };
 
-/// True for 1x1, stride 1, one group: the tensors are matrices as they lie in memory.
-bool is_matrix_product(const ConvShape& shape);
-/// The gradient of such a convolution's weights, with aligned operands.
-ProductShape gradient_product(const ConvShape& shape, DType type);
+/// Where a way's copies lie in its scratch memory.
+struct Copies {
+  std::size_t gradient = 0;            ///< of the weights, as the engine leaves it
+  std::size_t unpadded = 0, wide = 0;  ///< the same without padding, and then as float
+  std::size_t x = 0, y = 0;            ///< source and destination, or their gradients
+  std::size_t bytes = 0;               ///< of all copies
+};
+Copies copies_of(const Way& way, Direction direction, const ConvShape& shape, DType type);
 
 struct Ways {
   std::vector<Way> all;
@@ -68,7 +72,8 @@ Ways ways(cudnn::Target target, const DeviceOptions& options, Direction directio
 
 class CudnnConv {
  public:
-  CudnnConv(const DeviceOptions& options, ChoiceSetting setting, cudnnHandle_t handle, CublasltGemm& gemm,
+  /// `machine`: for choice_key().
+  CudnnConv(const DeviceOptions& options, std::string machine, cudnnHandle_t handle, CublasltGemm& gemm,
             Scratch& scratch);
 
   /// Forward and backward to data.
@@ -86,10 +91,7 @@ class CudnnConv {
     ConvShape shape;
     DType type;
     std::int64_t alignment;
-    bool operator==(const Key&) const = default;
-  };
-  struct KeyHash {
-    std::size_t operator()(const Key& key) const;
+    auto operator<=>(const Key&) const = default;
   };
   using Run = std::function<void(Way&)>;
 
@@ -100,8 +102,7 @@ class CudnnConv {
   /// Microseconds of a run; nothing if this way does not work. Throws if memory runs out or the device fails: otherwise
   /// a slow way would be chosen and saved for good.
   std::optional<double> measure(cudaStream_t stream, Way& way, const Run& run, double best_us);
-  /// The weights as this way needs them.
-  const void* packed(cudaStream_t stream, const Way& way, const ConvShape& shape, DType type, Weights weight);
+  /// Writes the weights as this way needs them.
   void pack(cudaStream_t stream, const Way& way, const ConvShape& shape, DType type, const void* weight, void* to);
   void go(cudaStream_t stream, Direction direction, Way& way, const ConvShape& shape, DType type, const void* in,
           const void* weight, void* out);
@@ -109,14 +110,14 @@ class CudnnConv {
                   float* d_weight, Accumulate accumulate);
 
   DeviceOptions options_;
-  ChoiceSetting setting_;
+  std::string machine_;
   cudnnHandle_t handle_;
   CublasltGemm& gemm_;
   Scratch& scratch_;
   Reorder reorder_;
   PackedWeights packed_;
   Choices choices_;
-  std::unordered_map<Key, Way, KeyHash> chosen_;
+  std::map<Key, Way> chosen_;
 };
 
 }  // namespace seer::dnn

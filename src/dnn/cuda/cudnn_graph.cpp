@@ -10,16 +10,33 @@ namespace seer::dnn::cudnn {
 namespace {
 
 cudnnDataType_t data_type(DType type) {
-  switch (type) {
-    case DType::f32:
-      return CUDNN_DATA_FLOAT;
-    case DType::bf16:
-      return CUDNN_DATA_BFLOAT16;
-    case DType::f16:
-      return CUDNN_DATA_HALF;
-    default:
-      return CUDNN_DATA_UINT8;
-  }
+  return type == DType::f32    ? CUDNN_DATA_FLOAT
+         : type == DType::bf16 ? CUDNN_DATA_BFLOAT16
+         : type == DType::f16  ? CUDNN_DATA_HALF
+                               : CUDNN_DATA_UINT8;
+}
+
+Descriptor tensor(const TensorSpec& spec) {
+  Descriptor made(CUDNN_BACKEND_TENSOR_DESCRIPTOR);
+  made.set(CUDNN_ATTR_TENSOR_DATA_TYPE, CUDNN_TYPE_DATA_TYPE, data_type(spec.type))
+      .set(CUDNN_ATTR_TENSOR_DIMENSIONS, spec.dims)
+      .set(CUDNN_ATTR_TENSOR_STRIDES, spec.strides)
+      .set(CUDNN_ATTR_TENSOR_UNIQUE_ID, spec.id)
+      .set(CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, spec.alignment_bytes)
+      .finalize();
+  return made;
+}
+
+#if CUDNN_VERSION >= 90800
+constexpr auto kHeuristicDevice = CUDNN_ATTR_ENGINEHEUR_DEVICEPROP, kEngineDevice = CUDNN_ATTR_ENGINE_DEVICEPROP,
+               kPlanDevice = CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP;
+#else
+constexpr auto kHeuristicDevice = cudnnBackendAttributeName_t{}, kEngineDevice = kHeuristicDevice,
+               kPlanDevice = kHeuristicDevice;
+#endif
+/// Names the target's described device, if it has one.
+void set_device(Descriptor& descriptor, cudnnBackendAttributeName_t name, const Target& target) {
+  if (target.properties != nullptr) descriptor.set(name, *target.properties);
 }
 
 /// Fills in the engine's number, its knobs and the notes on its arithmetic.
@@ -27,15 +44,14 @@ void describe(EngineConfig& proposal) {
   Descriptor engine(CUDNN_BACKEND_ENGINE_DESCRIPTOR);
   auto raw = engine.raw();
   proposal.config.get(CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &raw);
-  engine.get(CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64, 1, &proposal.number);
+  proposal.number = engine.get<std::int64_t>(CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64);
   proposal.name = fmt::format("eng{}", proposal.number);
-  std::int64_t workspace_bytes = 0;
   try {
-    proposal.config.get(CUDNN_ATTR_ENGINECFG_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1, &workspace_bytes);
+    proposal.workspace_bytes = static_cast<std::size_t>(
+        proposal.config.get<std::int64_t>(CUDNN_ATTR_ENGINECFG_WORKSPACE_SIZE, CUDNN_TYPE_INT64));
   } catch (const Failure& failure) {
     if (!failure.unsupported()) throw;  // making the plan will report it
   }
-  proposal.workspace_bytes = static_cast<std::size_t>(workspace_bytes);
 
   std::array<cudnnBackendNumericalNote_t, CUDNN_NUMERICAL_NOTE_TYPE_COUNT> notes{};
   const auto count =
@@ -44,19 +60,16 @@ void describe(EngineConfig& proposal) {
 
   std::vector<Descriptor> knobs;
   std::vector<cudnnBackendDescriptor_t> raw_knobs;
-  for (int i = 0; i < CUDNN_KNOB_TYPE_COUNTS; ++i) {
+  for (int i = 0; i < CUDNN_KNOB_TYPE_COUNTS; ++i)
     raw_knobs.push_back(knobs.emplace_back(CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR).raw());
-  }
   const auto chosen = proposal.config.get(CUDNN_ATTR_ENGINECFG_KNOB_CHOICES, CUDNN_TYPE_BACKEND_DESCRIPTOR,
                                           std::ssize(raw_knobs), raw_knobs.data());
   std::vector<std::pair<int, std::int64_t>> values;
   for (std::int64_t i = 0; i < std::min(chosen, std::ssize(knobs)); ++i) {
     const auto& knob = knobs[static_cast<std::size_t>(i)];
-    cudnnBackendKnobType_t type{};
-    std::int64_t value = 0;
-    knob.get(CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE, CUDNN_TYPE_KNOB_TYPE, 1, &type);
-    knob.get(CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE, CUDNN_TYPE_INT64, 1, &value);
-    values.emplace_back(static_cast<int>(type), value);
+    values.emplace_back(
+        static_cast<int>(knob.get<cudnnBackendKnobType_t>(CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE, CUDNN_TYPE_KNOB_TYPE)),
+        knob.get<std::int64_t>(CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE, CUDNN_TYPE_INT64));
   }
   std::sort(values.begin(), values.end());
   for (const auto& [type, value] : values) proposal.name += fmt::format(",k{}={}", type, value);
@@ -67,12 +80,12 @@ void describe(EngineConfig& proposal) {
 std::string Failure::remedy() const {
   switch (status) {
     case CUDNN_STATUS_NOT_SUPPORTED_RUNTIME_PREREQUISITE_MISSING:
-      return "libnvrtc of the CUDA that seer was built with, in LD_LIBRARY_PATH";
+      return "add libnvrtc of the CUDA version that seer was built with to LD_LIBRARY_PATH";
     case CUDNN_STATUS_NOT_SUPPORTED_SUBLIBRARY_UNAVAILABLE:
     case CUDNN_STATUS_SUBLIBRARY_VERSION_MISMATCH:
-      return "all of cuDNN's libraries, of one version, in LD_LIBRARY_PATH";
+      return "put all libraries of one cuDNN version in LD_LIBRARY_PATH";
     case CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED:
-      return "a smaller batch or smaller crops";
+      return "use a smaller batch or smaller crops";
     default:
       return "";
   }
@@ -87,35 +100,24 @@ void check(cudnnStatus_t status, const char* call) {
 }
 
 Descriptor::Descriptor(cudnnBackendDescriptorType_t type) {
-  check(cudnnBackendCreateDescriptor(type, &raw_), "cudnnBackendCreateDescriptor");
-}
-Descriptor::~Descriptor() {
-  if (raw_ != nullptr) cudnnBackendDestroyDescriptor(raw_);
+  cudnnBackendDescriptor_t raw = nullptr;
+  check(cudnnBackendCreateDescriptor(type, &raw), "cudnnBackendCreateDescriptor");
+  raw_.reset(raw);
 }
 
 Descriptor& Descriptor::set(cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type, std::int64_t count,
                             const void* values) {
-  check(cudnnBackendSetAttribute(raw_, name, type, count, values), "cudnnBackendSetAttribute");
+  check(cudnnBackendSetAttribute(raw(), name, type, count, values), "cudnnBackendSetAttribute");
   return *this;
 }
-Descriptor& Descriptor::set(cudnnBackendAttributeName_t name, std::int64_t value) {
-  return set(name, CUDNN_TYPE_INT64, 1, &value);
-}
-Descriptor& Descriptor::set(cudnnBackendAttributeName_t name, const std::vector<std::int64_t>& values) {
-  return set(name, CUDNN_TYPE_INT64, std::ssize(values), values.data());
-}
-Descriptor& Descriptor::set(cudnnBackendAttributeName_t name, const Descriptor& value) {
-  const auto raw = value.raw();
-  return set(name, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &raw);
-}
 Descriptor& Descriptor::finalize() {
-  check(cudnnBackendFinalize(raw_), "cudnnBackendFinalize");
+  check(cudnnBackendFinalize(raw()), "cudnnBackendFinalize");
   return *this;
 }
 std::int64_t Descriptor::get(cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type, std::int64_t room,
                              void* values) const {
   std::int64_t count = 0;
-  check(cudnnBackendGetAttribute(raw_, name, type, room, &count, values), "cudnnBackendGetAttribute");
+  check(cudnnBackendGetAttribute(raw(), name, type, room, &count, values), "cudnnBackendGetAttribute");
   return count;
 }
 
@@ -130,33 +132,10 @@ TensorSpec weights(std::int64_t id, DType type, const ConvShape& s, Order order,
   return {id, type, dims, {c * k * k, 1, k * c, c}, alignment_bytes};
 }
 
-Descriptor Graph::tensor(const TensorSpec& spec) {
-  Descriptor made(CUDNN_BACKEND_TENSOR_DESCRIPTOR);
-  const auto type = data_type(spec.type);
-  made.set(CUDNN_ATTR_TENSOR_DATA_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &type)
-      .set(CUDNN_ATTR_TENSOR_DIMENSIONS, spec.dims)
-      .set(CUDNN_ATTR_TENSOR_STRIDES, spec.strides)
-      .set(CUDNN_ATTR_TENSOR_UNIQUE_ID, spec.id)
-      .set(CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, spec.alignment_bytes)
-      .finalize();
-  return made;
-}
-
-Descriptor Graph::pointwise(cudnnPointwiseMode_t mode) {
-  Descriptor made(CUDNN_BACKEND_POINTWISE_DESCRIPTOR);
-  const auto precision = CUDNN_DATA_FLOAT;
-  made.set(CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, 1, &mode)
-      .set(CUDNN_ATTR_POINTWISE_MATH_PREC, CUDNN_TYPE_DATA_TYPE, 1, &precision)
-      .finalize();
-  return made;
-}
-
 Graph::Graph(Target target, std::vector<Descriptor> parts)
     : target_(target), parts_(std::move(parts)), graph_(CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR) {
   graph_.set(CUDNN_ATTR_OPERATIONGRAPH_OPS, parts_.back());
-  if (target.handle != nullptr) {
-    graph_.set(CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, 1, &target.handle);
-  }
+  if (target.handle != nullptr) graph_.set(CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, target.handle);
   graph_.finalize();
 }
 
@@ -166,11 +145,9 @@ Graph Graph::convolution(Target target, Direction direction, const ConvShape& s,
   parts.push_back(tensor(x));
   parts.push_back(tensor(w));
   parts.push_back(tensor(y));
-  const auto compute = CUDNN_DATA_FLOAT;  // type of the sums
-  const auto mode = CUDNN_CROSS_CORRELATION;
   Descriptor& conv = parts.emplace_back(CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR);
-  conv.set(CUDNN_ATTR_CONVOLUTION_COMP_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &compute)
-      .set(CUDNN_ATTR_CONVOLUTION_CONV_MODE, CUDNN_TYPE_CONVOLUTION_MODE, 1, &mode)
+  conv.set(CUDNN_ATTR_CONVOLUTION_COMP_TYPE, CUDNN_TYPE_DATA_TYPE, CUDNN_DATA_FLOAT)  // type of the sums
+      .set(CUDNN_ATTR_CONVOLUTION_CONV_MODE, CUDNN_TYPE_CONVOLUTION_MODE, CUDNN_CROSS_CORRELATION)
       .set(CUDNN_ATTR_CONVOLUTION_SPATIAL_DIMS, 2)
       .set(CUDNN_ATTR_CONVOLUTION_DILATIONS, {1, 1})
       .set(CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES, {s.stride, s.stride})
@@ -181,36 +158,28 @@ Graph Graph::convolution(Target target, Direction direction, const ConvShape& s,
     cudnnBackendDescriptorType_t type;
     cudnnBackendAttributeName_t conv, x, w, y, alpha, beta;
   };
-  const Names names = direction == Direction::forward ? Names{CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR,
-                                                              CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC,
-                                                              CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X,
-                                                              CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W,
-                                                              CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y,
-                                                              CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_ALPHA,
-                                                              CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_BETA}
-                      : direction == Direction::backward_data
-                          ? Names{CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_DATA_DESCRIPTOR,
-                                  CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_CONV_DESC,
-                                  CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DX,
-                                  CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_W,
-                                  CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DY,
-                                  CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_ALPHA,
-                                  CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_BETA}
-                          : Names{CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_FILTER_DESCRIPTOR,
-                                  CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_CONV_DESC,
-                                  CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_X,
-                                  CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DW,
-                                  CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DY,
-                                  CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_ALPHA,
-                                  CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_BETA};
-  const float alpha = 1, beta = 0;
+  constexpr Names kNames[] = {
+      // by direction
+      {CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC,
+       CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W,
+       CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_ALPHA,
+       CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_BETA},
+      {CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_DATA_DESCRIPTOR,
+       CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_CONV_DESC, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DX,
+       CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_W, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DY,
+       CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_ALPHA, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_BETA},
+      {CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_FILTER_DESCRIPTOR,
+       CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_CONV_DESC, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_X,
+       CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DW, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DY,
+       CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_ALPHA, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_BETA}};
+  const Names& names = kNames[static_cast<int>(direction)];
   Descriptor operation(names.type);
   operation.set(names.conv, parts[3])
       .set(names.x, parts[0])
       .set(names.w, parts[1])
       .set(names.y, parts[2])
-      .set(names.alpha, CUDNN_TYPE_FLOAT, 1, &alpha)
-      .set(names.beta, CUDNN_TYPE_FLOAT, 1, &beta)
+      .set(names.alpha, CUDNN_TYPE_FLOAT, 1.0F)
+      .set(names.beta, CUDNN_TYPE_FLOAT, 0.0F)
       .finalize();
   parts.push_back(std::move(operation));
   return Graph(target, std::move(parts));
@@ -220,7 +189,10 @@ Graph Graph::copy(Target target, const TensorSpec& x, const TensorSpec& y) {
   std::vector<Descriptor> parts;
   parts.push_back(tensor(x));
   parts.push_back(tensor(y));
-  parts.push_back(pointwise(CUDNN_POINTWISE_IDENTITY));
+  parts.emplace_back(CUDNN_BACKEND_POINTWISE_DESCRIPTOR)
+      .set(CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, CUDNN_POINTWISE_IDENTITY)
+      .set(CUDNN_ATTR_POINTWISE_MATH_PREC, CUDNN_TYPE_DATA_TYPE, CUDNN_DATA_FLOAT)
+      .finalize();
   Descriptor operation(CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR);
   operation.set(CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, parts[2])
       .set(CUDNN_ATTR_OPERATION_POINTWISE_XDESC, parts[0])
@@ -230,35 +202,11 @@ Graph Graph::copy(Target target, const TensorSpec& x, const TensorSpec& y) {
   return Graph(target, std::move(parts));
 }
 
-Graph Graph::sum(Target target, const TensorSpec& x, const TensorSpec& b, const TensorSpec& y) {
-  std::vector<Descriptor> parts;
-  parts.push_back(tensor(x));
-  parts.push_back(tensor(b));
-  parts.push_back(tensor(y));
-  parts.push_back(pointwise(CUDNN_POINTWISE_ADD));
-  Descriptor operation(CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR);
-  operation.set(CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, parts[3])
-      .set(CUDNN_ATTR_OPERATION_POINTWISE_XDESC, parts[0])
-      .set(CUDNN_ATTR_OPERATION_POINTWISE_BDESC, parts[1])
-      .set(CUDNN_ATTR_OPERATION_POINTWISE_YDESC, parts[2])
-      .finalize();
-  parts.push_back(std::move(operation));
-  return Graph(target, std::move(parts));
-}
-
-bool EngineConfig::has(cudnnBackendNumericalNote_t note) const {
-  return std::find(notes.begin(), notes.end(), note) != notes.end();
-}
-
 std::vector<EngineConfig> propose(const Graph& graph, cudnnBackendHeurMode_t mode, std::int64_t at_most) {
   Descriptor heuristic(CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR);
   heuristic.set(CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, graph.raw())
-      .set(CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, 1, &mode);
-#if CUDNN_VERSION >= 90800
-  if (graph.target().properties != nullptr) {
-    heuristic.set(CUDNN_ATTR_ENGINEHEUR_DEVICEPROP, *graph.target().properties);
-  }
-#endif
+      .set(CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, mode);
+  set_device(heuristic, kHeuristicDevice, graph.target());
   std::vector<EngineConfig> proposals;
   try {
     heuristic.finalize();
@@ -267,9 +215,8 @@ std::vector<EngineConfig> propose(const Graph& graph, cudnnBackendHeurMode_t mod
     throw;
   }
   std::vector<cudnnBackendDescriptor_t> raw;
-  for (std::int64_t i = 0; i < at_most; ++i) {
+  for (std::int64_t i = 0; i < at_most; ++i)
     raw.push_back((proposals.emplace_back().config = Descriptor(CUDNN_BACKEND_ENGINECFG_DESCRIPTOR)).raw());
-  }
   const auto found = heuristic.get(CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR, at_most, raw.data());
   proposals.resize(static_cast<std::size_t>(std::min(found, at_most)));
   for (auto& proposal : proposals) describe(proposal);
@@ -278,14 +225,11 @@ std::vector<EngineConfig> propose(const Graph& graph, cudnnBackendHeurMode_t mod
 
 Plan::Plan(Target target, const EngineConfig& config) : plan_(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR) {
   plan_.set(CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, config.config);
-  if (target.handle != nullptr) plan_.set(CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, &target.handle);
-#if CUDNN_VERSION >= 90800
-  if (target.properties != nullptr) plan_.set(CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP, *target.properties);
-#endif
+  if (target.handle != nullptr) plan_.set(CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, target.handle);
+  set_device(plan_, kPlanDevice, target);
   plan_.finalize();
-  std::int64_t bytes = 0;
-  plan_.get(CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1, &bytes);
-  workspace_bytes_ = static_cast<std::size_t>(bytes);
+  workspace_bytes_ =
+      static_cast<std::size_t>(plan_.get<std::int64_t>(CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64));
 }
 
 void Plan::run(cudnnHandle_t handle, const std::vector<Argument>& arguments, void* workspace) const {
@@ -298,41 +242,37 @@ void Plan::run(cudnnHandle_t handle, const std::vector<Argument>& arguments, voi
   Descriptor pack(CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR);
   pack.set(CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, ids)
       .set(CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, std::ssize(data), data.data())
-      .set(CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1, &workspace)
+      .set(CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, workspace)
       .finalize();
   check(cudnnBackendExecute(handle, plan_.raw(), pack.raw()), "cudnnBackendExecute");
 }
 
 Plan first_plan(const Graph& graph, std::size_t workspace_limit_bytes) {
-  Failure last(CUDNN_STATUS_NOT_SUPPORTED, "cuDNN: no engine is proposed");
+  Failure last(CUDNN_STATUS_NOT_SUPPORTED, "cuDNN proposes no engine");
   Plan plan;
   const auto works = [&](const EngineConfig& engine) {
     try {
       plan = Plan(graph.target(), engine);
       if (plan.workspace_bytes() <= workspace_limit_bytes) return true;
       last = Failure(CUDNN_STATUS_NOT_SUPPORTED,
-                     fmt::format("cuDNN: {} wants {} bytes of workspace", engine.name, plan.workspace_bytes()));
+                     fmt::format("cuDNN: {} needs {} bytes of workspace", engine.name, plan.workspace_bytes()));
     } catch (const Failure& failure) {
       last = failure;
     }
     return false;
   };
   for (const auto mode : {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK}) {
-    for (const auto& engine : propose(graph, mode, 16)) {
+    for (const auto& engine : propose(graph, mode, 16))
       if (works(engine)) return plan;
-    }
   }
   // cuDNN proposes nothing if a library that an engine needs is missing. Asked for that engine by number, it says so.
-  std::int64_t engines = 0;
-  graph.raw().get(CUDNN_ATTR_OPERATIONGRAPH_ENGINE_GLOBAL_COUNT, CUDNN_TYPE_INT64, 1, &engines);
+  const auto engines = graph.raw().get<std::int64_t>(CUDNN_ATTR_OPERATIONGRAPH_ENGINE_GLOBAL_COUNT, CUDNN_TYPE_INT64);
   Failure missing = last;
   for (std::int64_t i = 0; i < engines; ++i) {
     try {
       Descriptor engine(CUDNN_BACKEND_ENGINE_DESCRIPTOR);
       engine.set(CUDNN_ATTR_ENGINE_OPERATION_GRAPH, graph.raw()).set(CUDNN_ATTR_ENGINE_GLOBAL_INDEX, i);
-#if CUDNN_VERSION >= 90800
-      if (graph.target().properties != nullptr) engine.set(CUDNN_ATTR_ENGINE_DEVICEPROP, *graph.target().properties);
-#endif
+      set_device(engine, kEngineDevice, graph.target());
       engine.finalize();
       EngineConfig config;
       config.config = Descriptor(CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);

@@ -5,15 +5,15 @@
 
 #include <cudnn.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <stdexcept>
 #include <string>
-#include <utility>
 #include <vector>
 
-#include "../direction.hpp"
 #include "seer/base/dtype.hpp"
+#include "seer/device/cuda.hpp"
 #include "seer/dnn/backend.hpp"
 
 namespace seer::dnn::cudnn {
@@ -36,28 +36,35 @@ class Descriptor {
  public:
   Descriptor() = default;
   explicit Descriptor(cudnnBackendDescriptorType_t type);
-  Descriptor(Descriptor&& other) noexcept : raw_(std::exchange(other.raw_, nullptr)) {}
-  Descriptor& operator=(Descriptor&& other) noexcept {
-    std::swap(raw_, other.raw_);
-    return *this;
-  }
-  ~Descriptor();
-  cudnnBackendDescriptor_t raw() const { return raw_; }
-  explicit operator bool() const { return raw_ != nullptr; }
+  cudnnBackendDescriptor_t raw() const { return raw_.get(); }
 
   Descriptor& set(cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type, std::int64_t count,
                   const void* values);
-  Descriptor& set(cudnnBackendAttributeName_t name, std::int64_t value);
-  Descriptor& set(cudnnBackendAttributeName_t name, const std::vector<std::int64_t>& values);
-  Descriptor& set(cudnnBackendAttributeName_t name, const Descriptor& value);
+  template <class T>
+  Descriptor& set(cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type, const T& value) {
+    return set(name, type, 1, &value);
+  }
+  Descriptor& set(cudnnBackendAttributeName_t name, std::int64_t value) { return set(name, CUDNN_TYPE_INT64, value); }
+  Descriptor& set(cudnnBackendAttributeName_t name, const std::vector<std::int64_t>& values) {
+    return set(name, CUDNN_TYPE_INT64, std::ssize(values), values.data());
+  }
+  Descriptor& set(cudnnBackendAttributeName_t name, const Descriptor& value) {
+    return set(name, CUDNN_TYPE_BACKEND_DESCRIPTOR, value.raw());
+  }
   Descriptor& finalize();
 
   /// Returns the number of values of an attribute; writes at most `room` of them to `values`.
   std::int64_t get(cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type, std::int64_t room,
                    void* values) const;
+  template <class T>
+  T get(cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type) const {
+    T value{};
+    get(name, type, 1, &value);
+    return value;
+  }
 
  private:
-  cudnnBackendDescriptor_t raw_ = nullptr;
+  device::Owned<cudnnBackendDescriptor_t, cudnnBackendDestroyDescriptor> raw_;
 };
 
 /// Where a graph will run: on the handle's device or, in tests, on a described device that is not present
@@ -91,16 +98,12 @@ class Graph {
                            const TensorSpec& w, const TensorSpec& y);
   /// y = x, in y's type and order.
   static Graph copy(Target target, const TensorSpec& x, const TensorSpec& y);
-  /// y = x + b, all of the same dimensions.
-  static Graph sum(Target target, const TensorSpec& x, const TensorSpec& b, const TensorSpec& y);
 
   const Target& target() const { return target_; }
   const Descriptor& raw() const { return graph_; }
 
  private:
   Graph(Target target, std::vector<Descriptor> parts);  // the last part is the operation
-  static Descriptor tensor(const TensorSpec& spec);
-  static Descriptor pointwise(cudnnPointwiseMode_t mode);
 
   Target target_;
   std::vector<Descriptor> parts_;
@@ -114,7 +117,7 @@ struct EngineConfig {
   std::int64_t number = 0;  ///< 37
   std::vector<cudnnBackendNumericalNote_t> notes;
   std::size_t workspace_bytes = 0;  ///< estimate, as far as known before the plan exists
-  bool has(cudnnBackendNumericalNote_t note) const;
+  bool has(cudnnBackendNumericalNote_t note) const { return std::ranges::find(notes, note) != notes.end(); }
 };
 
 /// The engines that cuDNN proposes, in the order of its own estimates; empty if it knows none.
@@ -131,7 +134,7 @@ class Plan {
   /// Throws Failure if the engine cannot run it after all: cuDNN reports some refusals only here.
   Plan(Target target, const EngineConfig& config);
   std::size_t workspace_bytes() const { return workspace_bytes_; }
-  explicit operator bool() const { return static_cast<bool>(plan_); }
+  explicit operator bool() const { return plan_.raw() != nullptr; }
   /// Runs on the handle's stream.
   void run(cudnnHandle_t handle, const std::vector<Argument>& arguments, void* workspace) const;
 

@@ -6,9 +6,9 @@
 #include <cudnn.h>
 #include <fmt/format.h>
 
+#include "../describe.hpp"
 #include "cublaslt_gemm.hpp"
 #include "cudnn_conv.hpp"
-#include "describe.hpp"
 #include "seer/base/error.hpp"
 #include "seer/device/cuda.hpp"
 #include "seer/device/region.hpp"
@@ -16,21 +16,18 @@
 namespace seer::dnn {
 namespace {
 
-/// Properties of the device that the back end depends on.
-struct Properties {
-  std::string name;
-  int compute_major = 0;
-  int driver = 0;
-};
+int driver_version() {
+  int version = 0;
+  device::check(cudaDriverGetVersion(&version), "cudaDriverGetVersion");
+  return version;
+}
 
-Properties present_device() {
+cudaDeviceProp present_device() {
   int device = 0;
   device::check(cudaGetDevice(&device), "cudaGetDevice");
   cudaDeviceProp found{};
   device::check(cudaGetDeviceProperties(&found, device), "cudaGetDeviceProperties");
-  Properties properties{found.name, found.major, 0};
-  device::check(cudaDriverGetVersion(&properties.driver), "cudaDriverGetVersion");
-  return properties;
+  return found;
 }
 
 std::string cudnn_version() {
@@ -43,21 +40,16 @@ void check_cudnn() {
   const auto found = cudnnGetVersion();
   if (found >= 90000 && found / 10000 >= CUDNN_MAJOR) return;
   throw Error(ExitCode::device,
-              fmt::format("cuDNN {} was found, {}.0 or newer is needed", cudnn_version(), std::max(9, CUDNN_MAJOR)),
-              "the cuDNN that seer was built with, first in LD_LIBRARY_PATH");
+              fmt::format("found cuDNN {}, but {}.0 or newer is needed", cudnn_version(), std::max(9, CUDNN_MAJOR)),
+              "put the cuDNN that seer was built with first in LD_LIBRARY_PATH");
 }
 
-/// Owns a cuDNN handle.
-struct Handle {
-  Handle() {
-    check_cudnn();
-    cudnn::check(cudnnCreate(&raw), "cudnnCreate");
-  }
-  ~Handle() { cudnnDestroy(raw); }
-  Handle(const Handle&) = delete;
-  Handle& operator=(const Handle&) = delete;
+using Handle = device::Owned<cudnnHandle_t, cudnnDestroy>;
+Handle make_handle() {
   cudnnHandle_t raw = nullptr;
-};
+  cudnn::check(cudnnCreate(&raw), "cudnnCreate");
+  return Handle(raw);
+}
 
 /// Runs calls of cuDNN and converts its errors to ours.
 template <class Describe, class Call>
@@ -71,27 +63,21 @@ void guard(Describe&& describe, Call&& call) {
 
 class DeviceBackend final : public Backend {
  public:
-  DeviceBackend(DeviceOptions options, Properties properties)
-      : properties_(std::move(properties)),
+  DeviceBackend(const DeviceOptions& options, const cudaDeviceProp& present)
+      : compute_major_(present.major),
+        handle_(make_handle()),
         gemm_(options.tf32, options.deterministic, options.workspace_bytes),
         scratch_(device::Space::device),
-        conv_(options, setting(options, properties_), handle_.raw, gemm_, scratch_) {}
+        conv_(options, fmt::format("{} | cuDNN {} | driver {}", present.name, cudnn_version(), driver_version()),
+              handle_.get(), gemm_, scratch_) {}
 
-  void conv_forward(device::Queue& queue, const ConvShape& shape, device::Tensor src, Weights weight,
-                    device::Tensor dst) override {
-    const device::Region region(title(Direction::forward));
-    check(shape, Direction::forward, src, dst, src.dtype);
-    guard([&] { return shape_text(Direction::forward, shape); },
-          [&] { conv_.run(enter(queue), Direction::forward, shape, src.dtype, src.data, weight, dst.data); });
-  }
-
-  void conv_backward_data(device::Queue& queue, const ConvShape& shape, device::Tensor d_dst, Weights weight,
-                          device::Tensor d_src) override {
-    const device::Region region(title(Direction::backward_data));
-    check(shape, Direction::backward_data, d_src, d_dst, d_dst.dtype);
-    guard(
-        [&] { return shape_text(Direction::backward_data, shape); },
-        [&] { conv_.run(enter(queue), Direction::backward_data, shape, d_dst.dtype, d_dst.data, weight, d_src.data); });
+  void conv(device::Queue& queue, Direction direction, const ConvShape& shape, device::Tensor input, Weights weight,
+            device::Tensor output) override {
+    const device::Region region(title(direction));
+    const bool forward = direction == Direction::forward;
+    check(shape, direction, forward ? input : output, forward ? output : input, input.dtype);
+    guard([&] { return shape_text(direction, shape); },
+          [&] { conv_.run(enter(queue), direction, shape, input.dtype, input.data, weight, output.data); });
   }
 
   void conv_backward_weights(device::Queue& queue, const ConvShape& shape, device::Tensor src, device::Tensor d_dst,
@@ -100,11 +86,6 @@ class DeviceBackend final : public Backend {
     check(shape, Direction::backward_weights, src, d_dst, src.dtype);
     guard([&] { return shape_text(Direction::backward_weights, shape); },
           [&] { conv_.run_weights(enter(queue), shape, src.dtype, src.data, d_dst.data, d_weight, accumulate); });
-  }
-
-  void gemm(device::Queue& queue, std::int64_t m, std::int64_t n, std::int64_t k, const float* a, Transpose ta,
-            const float* b, Transpose tb, float* c, Accumulate accumulate, const float* bias) override {
-    gemm(queue, m, n, k, DType::f32, a, ta, b, tb, c, accumulate, bias);
   }
 
   void gemm(device::Queue& queue, std::int64_t m, std::int64_t n, std::int64_t k, DType type, const void* a,
@@ -133,16 +114,8 @@ class DeviceBackend final : public Backend {
   }
 
   bool supports(DType type) override {
-    switch (type) {
-      case DType::f32:
-        return true;
-      case DType::bf16:
-        return properties_.compute_major >= 8;
-      case DType::f16:
-        return properties_.compute_major >= 7;
-      default:
-        return false;
-    }
+    return type == DType::f32 || (type == DType::bf16 && compute_major_ >= 8) ||
+           (type == DType::f16 && compute_major_ >= 7);
   }
 
   void set_packed_weights_limit(std::size_t bytes) override { conv_.set_packed_limit(bytes); }
@@ -153,16 +126,6 @@ class DeviceBackend final : public Backend {
   }
 
  private:
-  static ChoiceSetting setting(const DeviceOptions& options, const Properties& properties) {
-    return {.device = properties.name,
-            .library = "cuDNN " + cudnn_version(),
-            .driver = properties.driver,
-            .tf32 = options.tf32,
-            .deterministic = options.deterministic,
-            .float_weight_gradients = options.float_weight_gradients,
-            .workspace_bytes = options.workspace_bytes};
-  }
-
   /// Returns the queue's stream and sets it on the library's handle. Scratch memory and packed weights serve one queue
   /// at a time: a change of queue waits for the work of the last one.
   cudaStream_t enter(const device::Queue& queue) {
@@ -170,7 +133,7 @@ class DeviceBackend final : public Backend {
     const auto stream = device::stream_of(queue);
     if (entered_ && stream == stream_) return stream;
     if (entered_) device::check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
-    cudnn::check(cudnnSetStream(handle_.raw, stream), "cudnnSetStream");
+    cudnn::check(cudnnSetStream(handle_.get(), stream), "cudnnSetStream");
     stream_ = stream;
     entered_ = true;
     return stream;
@@ -178,25 +141,24 @@ class DeviceBackend final : public Backend {
 
   static void check(const ConvShape& s, Direction direction, const device::Tensor& src, const device::Tensor& dst,
                     DType type) {
-    const device::Shape wanted_src{s.n, s.h, s.w, s.c_in}, wanted_dst{s.n, s.out_h(), s.out_w(), s.c_out};
     const auto fits = [&](const device::Tensor& tensor, const device::Shape& wanted) {
       return tensor.shape == wanted && tensor.dtype == type && type != DType::u8 &&
              tensor.space == device::Space::device;
     };
-    if (!fits(src, wanted_src) || !fits(dst, wanted_dst)) {
+    if (!fits(src, s.src()) || !fits(dst, s.dst())) {
       const auto text = [](const device::Shape& t) { return fmt::format("[{}, {}, {}, {}]", t.n, t.h, t.w, t.c); };
-      throw Error(ExitCode::internal,
-                  fmt::format("{}: device {} and {} of one floating-point type expected, {} and {} or of another kind "
-                              "found",
-                              title(direction), text(wanted_src), text(wanted_dst), text(src.shape), text(dst.shape)));
+      throw Error(
+          ExitCode::internal,
+          fmt::format("{}: expected {} and {} of one floating-point type on the device, found {} and {}, another "
+                      "type or other memory",
+                      title(direction), text(s.src()), text(s.dst()), text(src.shape), text(dst.shape)));
     }
     // cuDNN would infer the number of groups from the ratio of the channels.
-    if (s.groups < 1 || s.c_in % s.groups != 0 || s.c_out % s.groups != 0) {
+    if (s.groups < 1 || s.c_in % s.groups != 0 || s.c_out % s.groups != 0)
       throw Error(ExitCode::device, fmt::format("{}: the groups do not divide the channels", shape_text(direction, s)));
-    }
   }
 
-  Properties properties_;
+  int compute_major_;
   Handle handle_;
   CublasltGemm gemm_;
   Scratch scratch_;
@@ -212,7 +174,8 @@ std::unique_ptr<Backend> make_device_backend(DeviceOptions options) {
   device::make_current();
   std::unique_ptr<Backend> backend;
   guard([] { return "creating the device's back end"; },
-        [&] { backend = std::make_unique<DeviceBackend>(std::move(options), present_device()); });
+        [&] { backend = std::make_unique<DeviceBackend>(options, present_device()); });
+  backend->set_packed_weights_limit(options.packed_weights_bytes);
   return backend;
 }
 

@@ -5,17 +5,21 @@
 
 #include <cudnn.h>
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <map>
 #include <tuple>
+#include <utility>
 
 #include "../packed_weights.hpp"
 #include "../padded_widths.hpp"
 #include "cudnn_graph.hpp"
 
 namespace seer::dnn {
+
+inline std::size_t bytes_of(std::int64_t elems, DType type) {
+  return static_cast<std::size_t>(elems) * dtype_bytes(type);
+}
 
 /// Offsets into one block of memory, each aligned for every engine.
 class Layout {
@@ -27,6 +31,8 @@ class Layout {
   std::size_t bytes_ = 0;
 };
 
+enum class Padding : bool { add, remove };
+
 class Reorder {
  public:
   explicit Reorder(cudnnHandle_t handle) : handle_(handle), scratch_(device::Space::device) {}
@@ -34,24 +40,20 @@ class Reorder {
   /// Copies float weights (or their gradient) from one order to the other, or adds them to the destination.
   void order(const ConvShape& shape, const float* from, cudnn::Order from_order, float* to, cudnn::Order to_order,
              Accumulate accumulate);
-  /// Same order, another type. `dims`: N, C, H, W of a dense tensor with channels fastest.
-  void cast(const std::array<std::int64_t, 4>& dims, DType from_type, const void* from, DType to_type, void* to);
+  /// Same order, another type: a dense tensor with channels fastest.
+  void cast(const device::Shape& shape, DType from_type, const void* from, DType to_type, void* to);
 
-  /// pad: rows of `width` bytes to rows of `padded` bytes, filled up with zeros; unpad: back.
+  /// Copies rows of `width` bytes to rows of `padded` bytes, filled up with zeros; Padding::remove: back.
   static void pad(cudaStream_t stream, std::size_t rows, std::size_t width, std::size_t padded, const void* from,
-                  void* to);
-  static void unpad(cudaStream_t stream, std::size_t rows, std::size_t width, std::size_t padded, const void* from,
-                    void* to);
+                  void* to, Padding padding);
   /// The same for the groups of KRSC weights. `kernel_area`: R * S.
   static void pad_weights(cudaStream_t stream, const PaddedWidths& widths, std::int64_t kernel_area, DType type,
-                          const void* from, void* to);
-  static void unpad_weights(cudaStream_t stream, const PaddedWidths& widths, std::int64_t kernel_area, DType type,
-                            const void* from, void* to);
+                          const void* from, void* to, Padding padding);
 
   std::size_t held_bytes() const { return scratch_.bytes(); }
 
  private:
-  using CastKey = std::tuple<std::array<std::int64_t, 4>, DType, DType, std::int64_t>;
+  using CastKey = std::tuple<device::Shape, DType, DType, std::int64_t>;
 
   cudnnHandle_t handle_;
   std::map<CastKey, cudnn::Plan> casts_;

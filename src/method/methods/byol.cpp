@@ -9,12 +9,11 @@
 #include <numbers>
 
 #include "seer/base/error.hpp"
-#include "seer/config/doubts.hpp"
 #include "seer/device/mirrored.hpp"
 #include "seer/kernels/activation.hpp"
 #include "seer/kernels/byol.hpp"
 #include "seer/method/method.hpp"
-#include "seer/nn/projector.hpp"
+#include "seer/nn/heads.hpp"
 
 namespace seer::method {
 namespace {
@@ -61,7 +60,6 @@ class Byol final : public Method {
     const double progress = std::min(1.0, static_cast<double>(update) / static_cast<double>(updates));
     return 1 - (1 - config_.momentum) * (std::cos(std::numbers::pi * progress) + 1) / 2;
   }
-  std::vector<Figure> figures(std::span<const double>) const override { return {}; }
   std::size_t bytes() const override { return numbers_.bytes(); }
 
  private:
@@ -75,35 +73,27 @@ class Byol final : public Method {
 nn::MakeHeads heads(const config::Config& config) {
   return [head = config.head, hidden = config.byol.hidden](std::int64_t features, nn::ParameterTable& parameters,
                                                            nn::ParameterTable& buffers) {
-    using nn::Projector;
     nn::Heads out;
-    out.push_back(std::make_unique<Projector>(
-        Projector::Options{.dims = head.dims, .batchnorm = head.batchnorm, .rows = Projector::Rows::as_they_are},
-        features, parameters, buffers));
+    const nn::ProjectorOptions projector{.dims = head.dims, .batchnorm = head.batchnorm, .unit_rows = false};
+    out.push_back(nn::make_projector(projector, features, parameters, buffers));
     const auto dim = out.back()->width();
-    out.push_back(std::make_unique<Projector>(
-        Projector::Options{.dims = {dim, hidden, dim}, .batchnorm = head.batchnorm, .name = "predictor"}, dim,
-        parameters, buffers));
+    const nn::ProjectorOptions predictor{.dims = {dim, hidden, dim}, .batchnorm = head.batchnorm, .name = "predictor"};
+    out.push_back(nn::make_projector(predictor, dim, parameters, buffers));
     return out;
   };
 }
 
-std::unique_ptr<Method> make(const Parts& parts) {
-  return std::make_unique<Byol>(parts);
-}
-
-std::vector<std::string> doubts(const config::Config& c, std::int64_t, std::int64_t updates) {
-  config::Doubts out(updates);
+void doubts(const config::Config& c, std::int64_t, Doubts& out) {
+  out.prototypes(c);
   out.when(!c.head.batchnorm, "head.batchnorm", "false",
-           "byol tends to collapse where projector and predictor have no BatchNorm");
-  return out.lines;
+           "byol often collapses if projector and predictor have no BatchNorm");
 }
 
 }  // namespace
 
 namespace methods {
 extern const Kind byol;
-const Kind byol = {"byol", heads, make, doubts, 1};
+const Kind byol = {"byol", heads, make<Byol>, doubts, 1};
 }  // namespace methods
 
 }  // namespace seer::method

@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// SimCLR (method.md 9): pulls every crop's embedding towards those of the same image's other crops and away from those
-// of the other images of all ranks.
+// SimCLR (method.md 9): pulls each crop's embedding to those of its image's other crops, away from all other images'.
 #include <fmt/format.h>
 
 #include <cmath>
 
-#include "seer/config/doubts.hpp"
 #include "seer/device/mirrored.hpp"
 #include "seer/kernels/activation.hpp"
 #include "seer/kernels/ntxent.hpp"
@@ -19,7 +17,7 @@ namespace {
 CollapseWatch collapse(const config::Config& c, std::int64_t crops) {
   const auto others = static_cast<double>(crops * c.data.global_batch - 1), positives = static_cast<double>(crops - 1);
   return {std::log(others / positives), 0,
-          fmt::format("ln({:g} / {:g}) = {:.4f}, which is what a network gives that makes the same of every image",
+          fmt::format("ln({:g} / {:g}) = {:.4f}, the loss of a network that gives every image the same embedding",
                       others, positives, std::log(others / positives)),
           fmt::format(" a higher simclr.temperature (now {}); head.batchnorm = true (now {}); a lower rate "
                       "(schedule.lr_peak = {})",
@@ -91,22 +89,17 @@ nn::MakeHeads heads(const config::Config& config) {
   return nn::projection_heads(head);
 }
 
-std::unique_ptr<Method> make(const Parts& parts) {
-  return std::make_unique<Simclr>(parts);
-}
-
-std::vector<std::string> doubts(const config::Config& c, std::int64_t, std::int64_t updates) {
-  config::Doubts out(updates);
+void doubts(const config::Config& c, std::int64_t, Doubts& out) {
+  out.prototypes(c);
   out.when(c.data.global_batch == 1, "data.global_batch", c.data.global_batch,
-           "each image needs another one to differ from: nothing is learned");
-  return out.lines;
+           "each image needs another image to differ from: nothing is learned");
 }
 
 }  // namespace
 
 namespace methods {
 extern const Kind simclr;
-const Kind simclr = {"simclr", heads, make, doubts};
+const Kind simclr = {"simclr", heads, make<Simclr>, doubts};
 }  // namespace methods
 
 }  // namespace seer::method

@@ -5,62 +5,10 @@
 #include <array>
 
 #include "conv_trunk.hpp"
-#include "seer/base/error.hpp"
-#include "seer/kernels/pool.hpp"
-#include "seer/nn/residual.hpp"
-#include "seer/nn/stem.hpp"
 #include "seer/nn/trunk.hpp"
 
 namespace seer::nn {
 namespace {
-
-constexpr std::int64_t kStemWidth = 64;
-
-/// 7x7 convolution with stride 2, BatchNorm, ReLU, max pooling. For small images: 3x3 convolution, BatchNorm, ReLU.
-class PooledStem {
- public:
-  struct Saved {
-    Stem::Saved stem;
-    device::Shape before;  ///< shape of the pooling's input
-    device::Loan places, out;
-  };
-
-  PooledStem() = default;
-  PooledStem(ParameterTable& parameters, ParameterTable& buffers, bool small)
-      : stem_(parameters, buffers, "conv1", "bn1",
-              {.width = kStemWidth, .kernel = small ? 3 : 7, .stride = small ? 1 : 2}),
-        pooled_(!small) {}
-
-  void forward(const Context& ctx, device::Tensor images, Saved& s, Keep keep) const {
-    auto queue = ctx.queue;
-    stem_.forward(ctx, images, s.stem, keep);
-    if (!pooled_) {
-      s.out = std::move(s.stem.out);
-      return;
-    }
-    s.before = s.stem.out->shape;
-    const device::Shape after{s.before.n, kernels::max_pooled(s.before.h), kernels::max_pooled(s.before.w), s.before.c};
-    s.out = ctx.activation(after);
-    s.places = ctx.pool->bytes(static_cast<std::size_t>(after.elems()));
-    kernels::max_pool(queue, *s.stem.out, *s.out, static_cast<std::uint8_t*>(s.places->data));
-    s.stem.out.release();
-    if (!ctx.keeps()) s.places.release();
-  }
-
-  void backward(const Context& ctx, device::Loan d_out, Saved& s, device::Tensor d_images) const {
-    auto queue = ctx.queue;
-    if (pooled_) {
-      device::Loan d_before = ctx.activation(s.before);
-      kernels::max_pool_backward(queue, *d_out, static_cast<const std::uint8_t*>(s.places->data), *d_before);
-      d_out = std::move(d_before);
-    }
-    stem_.backward(ctx, std::move(d_out), s.stem, d_images);
-  }
-
- private:
-  Stem stem_;
-  bool pooled_ = true;
-};
 
 struct Preset {
   const char* name;
@@ -76,45 +24,42 @@ constexpr std::array kPresets = {
 };
 
 const Preset& preset_of(const config::Model& model) {
-  std::string names;
+  std::vector<std::string> names;
   for (const auto& preset : kPresets) {
     if (model.preset == preset.name) return preset;
-    names += (names.empty() ? "" : " ") + std::string(preset.name);
+    names.emplace_back(preset.name);
   }
-  throw Error(ExitCode::input, fmt::format("model.preset \"{}\" is not known", model.preset), "known presets: " + names)
-      .as_agreed();
+  throw config::unknown("model.preset", model.preset, names);
 }
 
-class ResNet final : public ConvTrunk<PooledStem, ResidualBlock> {
- public:
-  ResNet(const Preset& preset, bool small, ParameterTable& parameters, ParameterTable& buffers) {
-    set_stem(parameters, [&] { return PooledStem(parameters, buffers, small); });
-    std::int64_t width_in = kStemWidth;
-    for (std::size_t stage = 0; stage < preset.depths.size(); ++stage) {
-      const std::int64_t planes = std::int64_t{64} << stage;
-      const bool bottleneck = preset.width_per_group > 0;
-      const std::int64_t width = bottleneck ? 4 * planes : planes;
-      for (std::int64_t i = 0; i < preset.depths[stage]; ++i) {
-        const ResidualBlock::Shape shape{
-            .width_in = width_in,
-            .width = width,
-            .stride = stage > 0 && i == 0 ? 2 : 1,
-            .inner_width = bottleneck ? planes * preset.width_per_group / 64 * preset.groups : 0,
-            .groups = preset.groups};
-        add_block(parameters, buffers, fmt::format("layer{}.{}", stage + 1, i), shape);
-        width_in = width;
-      }
-      end_stage(width);
-    }
-  }
-};
-
 std::unique_ptr<Chain> make(const config::Model& model, ParameterTable& parameters, ParameterTable& buffers) {
-  if (model.stem != "standard" && model.stem != "small") {
-    throw Error(ExitCode::input, fmt::format("model.stem \"{}\" is not known", model.stem), "known: standard, small")
-        .as_agreed();
+  const auto& preset = preset_of(model);
+  const bool small = model.stem == "small";
+  if (!small && model.stem != "standard") throw config::unknown("model.stem", model.stem, {"standard", "small"});
+  auto trunk = std::make_unique<ConvTrunk>(parameters);
+  std::int64_t width_in = 64;
+  trunk->set_stem(parameters, {{parameters,
+                                buffers,
+                                "conv1",
+                                "bn1",
+                                {.c_in = 3, .c_out = width_in, .kernel = small ? 3 : 7, .stride = small ? 1 : 2}},
+                               !small});
+  for (std::size_t stage = 0; stage < preset.depths.size(); ++stage) {
+    const std::int64_t planes = std::int64_t{64} << stage;
+    const bool bottleneck = preset.width_per_group > 0;
+    const std::int64_t width = bottleneck ? 4 * planes : planes;
+    for (std::int64_t i = 0; i < preset.depths[stage]; ++i) {
+      const Block::Shape shape{.width_in = width_in,
+                               .width = width,
+                               .stride = stage > 0 && i == 0 ? 2 : 1,
+                               .inner_width = bottleneck ? planes * preset.width_per_group / 64 * preset.groups : 0,
+                               .groups = preset.groups};
+      trunk->add_block(parameters, {parameters, buffers, fmt::format("layer{}.{}", stage + 1, i), shape});
+      width_in = width;
+    }
+    trunk->end_stage(width);
   }
-  return std::make_unique<ResNet>(preset_of(model), model.stem == "small", parameters, buffers);
+  return trunk;
 }
 
 std::vector<config::Model> presets() {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Copies on nodes' own disks. Every rank passes for a node here, with a folder of its own for a disk.
+// Copies on the disks of nodes. Here every rank counts as a node, and its disk is a folder.
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 
@@ -40,7 +40,7 @@ class Local : public testing::Test {
                           cut(n, world_.rank() + 1, world_.size(), flavour), true, store),
             some_state(update, world_.size()));
   }
-  /// The newest set is that of `update`, and gives every bit back whatever the ranges.
+  /// The newest set is that of `update`, and gives every bit back for all ranges.
   void expect_loads(const Communicator& comm, const LocalSets& from, std::int64_t update) const {
     const auto found = from.find(comm);
     ASSERT_TRUE(found);
@@ -140,7 +140,7 @@ TEST_F(Local, ADamagedPartIsTakenFromItsCopy) {
     test::flip_byte(part(here, 0, 0, 6) + ".json", 40);
   });
   expect_loads(world_, here, world_.size() > 1 ? 6 : 5);
-  // Now both copies of one part: the set before it.
+  // Now both copies of one part are damaged: the set before it is used.
   if (world_.size() > 1) root([&] { test::flip_byte(part(here, 1, 0, 6) + ".bin", 5); });
   expect_loads(world_, here, 5);
 }

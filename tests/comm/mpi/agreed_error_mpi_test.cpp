@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// agree(): one rank's failure becomes the same, agreed, error everywhere, so that main may let rank 0 speak for all.
+// agree(): if one rank fails, all ranks throw the same error, marked as agreed, so that rank 0 may print it for all.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Collectives over flat blocks against sums taken here: counts that the ranks do not divide, fewer elements than ranks,
-// none at all, messages of many rounds; in groups of 1, 2, 3 and 4 ranks as far as there are as many.
+// Collectives over flat blocks, compared with sums computed here: counts that the number of ranks does not divide,
+// fewer elements than ranks, no elements, messages of many rounds. In groups of 1, 2, 3 and 4 ranks, if there are so
+// many.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -31,8 +32,8 @@ void in_groups(const Check& check) {
   }
 }
 
-/// No sum of these is exact in 16 bits, and they differ in size by a thousand. Made of whole numbers, so that every
-/// place that asks gets the same bits.
+/// No sum of these is exact in 16 bits, and some are a thousand times larger than others. Computed from integers, so
+/// every caller gets the same bits.
 float value(int rank, std::size_t i) {
   const auto mixed = static_cast<std::uint32_t>(i * 2654435761U + static_cast<std::uint32_t>(rank) * 40503U) >> 9;
   return static_cast<float>(static_cast<std::int32_t>(mixed) - (1 << 22)) * (i % 5 == 0 ? 0x1p-12F : 0x1p-22F);
@@ -44,8 +45,8 @@ std::vector<float> of_rank(int rank, std::size_t count) {
   return out;
 }
 
-/// Each of n values is rounded once, and each of n - 1 sums: every rounding moves the result by at most half a unit in
-/// the last place of a partial sum, which is no larger than the sum of magnitudes (a little more, for those roundings).
+/// Each of n values is rounded once, and so is each of n - 1 sums. Every rounding changes the result by at most half a
+/// unit in the last place of a partial sum. A partial sum is at most the sum of magnitudes, plus earlier roundings.
 void expect_sum(const Communicator& group, DType wire, std::size_t i, float found) {
   double sum = 0, magnitudes = 0;
   for (int r = 0; r < group.size(); ++r) {
@@ -157,7 +158,7 @@ TEST(Traffic, CountsCallsAndPayloadByKindUnderTheName) {
     EXPECT_EQ(counted[i].calls, wanted[i].calls) << wanted[i].kind;
     EXPECT_EQ(counted[i].bytes, wanted[i].bytes) << wanted[i].kind;
   }
-  EXPECT_TRUE(world.traffic().empty()) << "a part counts for itself";
+  EXPECT_TRUE(world.traffic().empty()) << "each communicator has its own counters";
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The loader that makes its batches on a device against the one that makes them on the host: the same bits, whichever
-// queue is late, whoever decodes. Queues are lists of work here (slow_lanes.hpp), and a device where there is one.
+// Compares the loader that makes its batches on a device with the one that makes them on the host: they give the same
+// bits, whichever queue is late and whichever side decodes. The queues are lists of work (slow_lanes.hpp); one test
+// uses a device if there is one.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -13,8 +14,7 @@
 #include "../tiny_shards.hpp"
 #include "device_support.hpp"
 #include "seer/base/error.hpp"
-#include "seer/data/loader.hpp"
-#include "seer/data/sampler.hpp"
+#include "seer/data/source.hpp"
 #include "seer/device/copy.hpp"
 #include "seer/device/stand_in.hpp"
 
@@ -30,10 +30,10 @@ struct Seen {
   std::vector<float> values;
   std::vector<std::uint64_t> positions;
   std::int64_t update = 0, replaced = 0;
-  bool operator==(const Seen&) const = default;  // compared as a whole: printed, they would fill pages
+  bool operator==(const Seen&) const = default;  // not printed by tests: that would fill pages
 };
 
-/// Takes every other image, by its bytes, and fails on some of them as a device's decoder might.
+/// Accepts about every second image and fails on some of them, as a device's decoder may.
 class FakeDecoder final : public DeviceDecoder {
  public:
   explicit FakeDecoder(std::atomic<int>& decoded) : decoded_(decoded) {}
@@ -75,7 +75,7 @@ class DeviceLoaderMpi : public testing::Test {
     config_.data.seed = 3;
     config_.log.run_dir = folder_ / "run";
   }
-  // Staging is pinned memory, which a device build has from the device.
+  // Staging uses pinned memory. A device build needs a device to allocate it.
   void SetUp() override {
 #if defined(SEER_CUDA)
     SEER_NEEDS_DEVICE();
@@ -86,8 +86,8 @@ class DeviceLoaderMpi : public testing::Test {
     world_.barrier();
   }
   std::unique_ptr<ShardLoader> loader(std::shared_ptr<DeviceParts> parts) {
-    return std::make_unique<ShardLoader>(config_, DataSet::open(config_.data.shards, world_), world_.rank(),
-                                         world_.size(), 2, Start::of(0, config_.data.global_batch), std::move(parts));
+    return open_shards(config_, DataSet::open(config_.data.shards, world_), world_.rank(), world_.size(), 2, {},
+                       Labels::ignore, std::move(parts));
   }
   static Seen about(const Batch& batch) {
     return {{}, batch.positions, batch.update, batch.replaced};
@@ -172,7 +172,8 @@ TEST_F(DeviceLoaderMpi, ImagesThatTheDeviceDecodesLieWhereTheOthersDo) {
     for (const auto late : {TwoLanes::Late::main, TwoLanes::Late::side}) {
       std::atomic<int> decoded{0};
       EXPECT_TRUE(on_lanes(late, SlowLanes::Fault::none, &decoded) == wanted);
-      // Of 96 images about half are asked for and four fifths of those decoded, perhaps none where the room is small.
+      // The decoder accepts about half of the 96 images and decodes four fifths of those; perhaps none if room is
+      // small.
       if (pixels > 450) {
         EXPECT_GT(world_.all_reduce(std::int64_t{decoded}, comm::Op::sum), 20);
       }
@@ -209,7 +210,7 @@ TEST_F(DeviceLoaderMpi, StopsWithWorkUnderWay) {
   }
 }
 
-/// Batches copied back by the queue that they are computed on; in a host build from its stand-in for a device.
+/// Batches, copied back by the queue that uses them. A host build has a stand-in for the device.
 TEST_F(DeviceLoaderMpi, SameBatchesOnADevice) {
 #if !defined(SEER_CUDA)
   const device::StandIn stand_in;
@@ -221,7 +222,7 @@ TEST_F(DeviceLoaderMpi, SameBatchesOnADevice) {
   for (const std::int64_t pixels : {1048576, 450}) {
     config_.data.staging_pixels = pixels;
     device::DeviceQueue compute;
-    const auto source = open_source(config_, world_, Start::of(0, config_.data.global_batch), &compute);
+    const auto source = open_source(config_, world_, Start{}, &compute);
     std::vector<Seen> seen(kUpdates);
     for (auto& one : seen) {
       const Batch& batch = source->next();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The loader as the step loop sees it: one global batch whatever the rank count, resumable at any update, with bad
-// images replaced alike on every rank count.
-#include "seer/data/loader.hpp"
+// The loader as the step loop sees it: the global batch does not depend on the number of ranks, a run can resume at any
+// update, and bad images are replaced by the same images on any number of ranks.
+#include "seer/data/source.hpp"
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
@@ -19,7 +19,6 @@
 #include "seer/base/random.hpp"
 #include "seer/data/eval_reader.hpp"
 #include "seer/data/image.hpp"
-#include "seer/data/sampler.hpp"
 #include "seer/device/memory.hpp"
 
 namespace seer::data {
@@ -44,7 +43,12 @@ class LoaderMpi : public testing::Test {
     world_.barrier();
   }
 
-  /// The global batch as one rank would see it: crop after crop, image after image; the same on every rank.
+  std::unique_ptr<BatchSource> source_at(std::int64_t update, Labels labels = Labels::ignore) {
+    return open_source(config_, world_, Start{update, update * config_.data.global_batch}, nullptr, std::nullopt,
+                       labels);
+  }
+
+  /// The global batch as a single rank would see it, crop after crop and image after image. Equal on all ranks.
   std::vector<float> gather(const Batch& batch, std::vector<std::uint64_t>* images = nullptr) {
     std::vector<float> all;
     for (const auto& group : batch.groups) {
@@ -71,7 +75,7 @@ class LoaderMpi : public testing::Test {
 
   /// Checksums of the global batches of updates [first, first + count), each in its own loader run.
   std::vector<std::uint64_t> checksums(std::int64_t first, int count) {
-    const auto source = open_source(config_, world_, first);
+    const auto source = source_at(first);
     std::vector<std::uint64_t> sums;
     for (int i = 0; i < count; ++i) {
       const auto& batch = source->next();
@@ -82,14 +86,14 @@ class LoaderMpi : public testing::Test {
     return sums;
   }
 
-  /// The same batches from a single loader that plays one rank of one, on every rank by itself.
+  /// The same batches from a loader that acts as the only rank. Every rank does this by itself.
   std::vector<std::uint64_t> checksums_alone(std::int64_t first, int count, std::size_t threads) {
-    ShardLoader loader(config_, DataSet::open(config_.data.shards, world_), 0, 1, threads,
-                       Start::of(first, config_.data.global_batch));
+    const auto loader = open_shards(config_, DataSet::open(config_.data.shards, world_), 0, 1, threads,
+                                    Start{first, first * config_.data.global_batch}, Labels::ignore);
     std::vector<std::uint64_t> sums;
     for (int i = 0; i < count; ++i) {
       std::vector<float> all;
-      for (const auto& group : loader.next().groups)
+      for (const auto& group : loader->next().groups)
         all.insert(all.end(), group.images.f32(), group.images.f32() + group.images.elems());
       sums.push_back(checksum(all.data(), all.size() * sizeof(float)));
     }
@@ -103,7 +107,7 @@ class LoaderMpi : public testing::Test {
 
 TEST_F(LoaderMpi, GlobalBatchIsTheSameForAnyRankCount) {
   write();
-  // One rank alone, one thread, is the reference; here are 1, 2 or 4 ranks of two threads.
+  // The reference is one rank with one thread. It is compared with 1, 2 or 4 ranks of two threads.
   const auto alone = checksums_alone(0, 10, 1);
   EXPECT_EQ(checksums(0, 10), alone);
   EXPECT_EQ(std::set<std::uint64_t>(alone.begin(), alone.end()).size(), alone.size());
@@ -120,7 +124,7 @@ TEST_F(LoaderMpi, ResumesAtAnyUpdateBitForBit) {
 
 TEST_F(LoaderMpi, AfterAChangeOfTheBatchGoesOnBehindTheImagesSeen) {
   write();
-  constexpr std::int64_t kSeen = 37;  // four updates of some other batch
+  constexpr std::int64_t kSeen = 37;  // after four updates with another batch size
   const auto source = open_source(config_, world_, Start{4, kSeen});
   const Sampler sampler(kImages, 3, 8, 2);
   for (std::int64_t u = 0; u < 6; ++u) {
@@ -136,7 +140,7 @@ TEST_F(LoaderMpi, AfterAChangeOfTheBatchGoesOnBehindTheImagesSeen) {
 
 TEST_F(LoaderMpi, TakesThePositionsOfTheSampler) {
   write();
-  const auto source = open_source(config_, world_, 4);
+  const auto source = source_at(4);
   EXPECT_EQ(source->images(), kImages);
   EXPECT_EQ(source->shards().size(), 2U);
   const Sampler sampler(kImages, 3, 8, 2);
@@ -152,7 +156,7 @@ TEST_F(LoaderMpi, TakesThePositionsOfTheSampler) {
 
 TEST_F(LoaderMpi, GroupsHoldNormalisedCrops) {
   write();
-  const auto source = open_source(config_, world_, 0);
+  const auto source = source_at(0);
   const auto& batch = source->next();
   ASSERT_EQ(batch.groups.size(), 2U);
   EXPECT_EQ(batch.groups[0].images.shape, (device::Shape{2 * batch.images, 16, 16, 3}));
@@ -183,7 +187,7 @@ TEST_F(LoaderMpi, HoldsNoMoreThanPlannedWithTheLargestImageOfTheShards) {
   stricter.data.max_pixels = pixels - 1;
   EXPECT_LT(largest_image_pixels(stricter, data, world_), pixels) << "never decoded";
   const Readers readers{.image_pixels = pixels, .images = static_cast<std::int64_t>(data.images())};
-  const auto source = open_source(config_, world_, Start::of(0, 8), nullptr, std::move(data));
+  const auto source = open_source(config_, world_, Start{}, nullptr, std::move(data));
   for (int update = 0; update < 10; ++update) source->next();
   const auto planned = loader_bytes(config_, 8 / world_.size(), readers);
   EXPECT_LE(source->bytes_held(), planned);
@@ -198,8 +202,8 @@ TEST_F(LoaderMpi, BadImagesAreReplacedAlikeOnAnyRankCount) {
   if (world_.is_root()) std::filesystem::create_directory(config_.log.run_dir);
   world_.barrier();
   EXPECT_EQ(checksums(0, 13), checksums_alone(0, 13, 1));
-  // What replaces an image is drawn from (seed, position, try).
-  const auto source = open_source(config_, world_, 0);
+  // The replacement of an image is drawn from (seed, position, attempt).
+  const auto source = source_at(0);
   const Sampler sampler(kImages, 3, 8, 2);
   std::int64_t replaced = 0, wanted = 0;
   for (std::uint64_t update = 0; update < 13; ++update) {
@@ -215,7 +219,7 @@ TEST_F(LoaderMpi, BadImagesAreReplacedAlikeOnAnyRankCount) {
       EXPECT_EQ(images[i], expected);
     }
   }
-  EXPECT_GT(wanted, 7);  // two epochs and a bit
+  EXPECT_GT(wanted, 7);  // a little more than two epochs
   EXPECT_EQ(replaced, wanted);
   EXPECT_GE(world_.all_reduce(source->bad_images(), comm::Op::sum), wanted);
   world_.barrier();
@@ -225,10 +229,10 @@ TEST_F(LoaderMpi, BadImagesAreReplacedAlikeOnAnyRankCount) {
   for (const auto index : bad) EXPECT_NE(text.find(fmt::format("\"image\":{},", index)), std::string::npos) << index;
 }
 
-// The targets of a batch are those of its images, also of those that stand in for bad ones.
+// The targets of a batch are those of its images, also of images that replace bad ones.
 TEST_F(LoaderMpi, BatchesCarryTargets) {
   write({0, 7, 30});
-  const auto source = open_source(config_, world_, 0);
+  const auto source = source_at(0, Labels::read);
   std::int64_t replaced = 0;
   for (int update = 0; update < 13; ++update) {
     const auto& batch = source->next();
@@ -242,12 +246,36 @@ TEST_F(LoaderMpi, BatchesCarryTargets) {
   EXPECT_GT(world_.all_reduce(replaced, comm::Op::sum), 0);
 }
 
+// A damaged label stops only sources that read labels.
+TEST_F(LoaderMpi, LabelsAreReadOnlyForThoseWhoWantThem) {
+  write();
+  if (world_.is_root()) {
+    auto file = h5::File::open(folder_ / "shard-30.h5", nullptr, true);
+    const std::vector<std::int32_t> labels(30, 7);  // there are three classes
+    file.write("/images/label", h5::Type::i32, 0, labels.size(), labels.data());
+    file.close();
+  }
+  world_.barrier();
+  const auto without = source_at(0);
+  for (int update = 0; update < 13; ++update) {
+    const auto& targets = without->next().targets;
+    EXPECT_EQ(targets.images(), static_cast<std::size_t>(8 / world_.size()));
+    EXPECT_TRUE(targets.values.empty());
+  }
+  const auto with = source_at(0, Labels::read);
+  EXPECT_THROW(
+      {
+        for (int update = 0; update < 13; ++update) with->next();
+      },
+      Error);
+}
+
 // Two tables have crops of one size, and the second overrides [augment]. The override changes only its own crops.
 TEST_F(LoaderMpi, ATableOfCropsMayHaveItsOwnAugmentation) {
   write();
   config_.crops = {{1, 16, {0.14, 1.0}}, {1, 16, {0.14, 1.0}}};
   const auto crops = [&] {
-    const auto source = open_source(config_, world_, 0);
+    const auto source = source_at(0);
     const auto& group = source->next().groups.at(0);
     EXPECT_EQ(group.count, 2);
     const float* values = group.images.f32();
@@ -275,7 +303,7 @@ TEST_F(LoaderMpi, FailPolicyThrowsAtTheUpdateOfTheBadImage) {
   const std::uint64_t bad = sampler.image(2 * 8 + 5);  // in update 2, of the rank that owns slot 5
   write({bad});
   config_.data.bad_image_policy = "fail";
-  const auto source = open_source(config_, world_, 0);
+  const auto source = source_at(0);
   source->next();
   source->next();
   const bool mine = 5 / (8 / world_.size()) == world_.rank();
@@ -297,7 +325,7 @@ TEST_F(LoaderMpi, AllImagesBadIsAnErrorNotALoop) {
   std::set<std::uint64_t> all;
   for (std::uint64_t i = 0; i < kImages; ++i) all.insert(i);
   write(all);
-  const auto source = open_source(config_, world_, 0);
+  const auto source = source_at(0);
   EXPECT_THROW(source->next(), Error);
 }
 
@@ -306,7 +334,7 @@ TEST_F(LoaderMpi, BatchThatRanksDoNotDivideIsAnInputError) {
   config_.data.global_batch = 8 * world_.size() + (world_.size() > 1 ? 1 : 0);
   if (world_.size() == 1) config_.data.global_batch = 0;
   try {
-    open_source(config_, world_, 0);
+    source_at(0);
     FAIL();
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ExitCode::input);
@@ -318,7 +346,7 @@ TEST_F(LoaderMpi, StopsWithWorkUnderWay) {
   write();
   config_.data.prefetch_batches = 6;
   for (int i = 0; i < 20; ++i) {
-    const auto source = open_source(config_, world_, i);
+    const auto source = source_at(i);
     if (i % 2 == 0) source->next();
   }
 }
@@ -357,7 +385,8 @@ TEST_F(LoaderMpi, EvaluationReaderKeepsOrderAndFlagsBadImages) {
   data.read_image(0, encoded);
   decode(encoded, 1 << 20, image);
   std::vector<float> wanted(8 * 8 * 3);
-  raw_pixels(image, 8, wanted.data());
+  AugmentScratch scratch;
+  raw_pixels(image, 8, scratch, wanted.data());
   EXPECT_EQ(std::vector<float>(batch->pixels.f32(), batch->pixels.f32() + batch->pixels.elems()), wanted);
 }
 
@@ -394,7 +423,7 @@ class CropsFile : public LoaderMpi {
 
 TEST_F(CropsFile, GivesEachRankItsRowsChannelsLast) {
   write_crops();
-  const auto source = open_source(config_, world_, 1);
+  const auto source = source_at(1);
   EXPECT_EQ(source->images(), 12U);
   for (std::int64_t update = 1; update < 3; ++update) {
     const auto& batch = source->next();
@@ -417,7 +446,7 @@ TEST_F(CropsFile, RefusesWhatTheConfigurationDoesNotMatch) {
   write_crops();
   const auto code = [this] {
     try {
-      open_source(config_, world_, 0);
+      source_at(0);
     } catch (const Error& error) {
       return error.code();
     }

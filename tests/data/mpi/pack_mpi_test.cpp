@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// pack and synth make the same bytes on any number of ranks: all ranks together against rank 0 alone.
+// pack and synth write the same bytes on any number of ranks: compares all ranks together with rank 0 alone.
 #include "seer/data/pack.hpp"
 
 #include <gtest/gtest.h>
@@ -12,7 +12,6 @@
 #include "seer/base/error.hpp"
 #include "seer/data/image.hpp"
 #include "seer/data/shard.hpp"
-#include "seer/data/synth.hpp"
 
 namespace seer::data {
 namespace {
@@ -21,7 +20,7 @@ namespace fs = std::filesystem;
 
 const char* const kImages[] = {"rgb.jpg", "cmyk.jpg", "orientation6.jpg", "rgb.png", "palette.png", "lossy.webp"};
 
-// 90 good images in three classes below train, 30 below test, and one of every kind that is refused.
+// 90 good images in three classes below train, 30 below test, and one file of each kind that is refused.
 void make_photos(const std::string& folder) {
   int n = 0;
   for (const auto& [split, each] : {std::pair{"train", 30}, {"test", 10}}) {
@@ -68,7 +67,7 @@ TEST_F(PackMpi, FoldersGiveTheSameFilesOnAnyNumberOfRanks) {
   const auto set = DataSet::open(folder_ / "out", world_);
   EXPECT_EQ(set.images(), 121U);
   EXPECT_EQ(set.shards().size(), r.shards);
-  // Order by path: test/ape first; every image as it was, with its class.
+  // The order is that of the paths: test/ape comes first. Each image is unchanged and has its class.
   std::vector<std::uint8_t> bytes;
   set.read_image(0, bytes);
   EXPECT_EQ(bytes, test::read_bytes(folder_ / "photos/test/ape/0.jpg"));
@@ -155,7 +154,7 @@ TEST_F(PackMpi, ShardsThatAreThereAreReplacedOrAppendedTo) {
     EXPECT_EQ(e.code(), ExitCode::input);
     EXPECT_NE(e.message().find("--append"), std::string::npos);
   }
-  // Behind the first: the images of another folder, none of those that are there.
+  // Appends the images of another folder, and none of those that the set already holds.
   o.sources = {folder_ / "photos/train/ape", folder_ / "photos/test"};
   o.existing = Existing::append;
   const auto more = pack(o, world_);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which files of the sources pack takes, and what it says of the others. Every case also with one rank alone.
+// Which files of the sources pack takes, and what it says about the others. Every case also runs on one rank alone.
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -8,7 +8,7 @@
 #include "../pack_support.hpp"
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
-#include "seer/base/utf8.hpp"
+#include "seer/base/names.hpp"
 #include "seer/data/shard.hpp"
 #include "seer/h5/file.hpp"
 
@@ -86,7 +86,7 @@ TEST_F(PackSources, ASplitIsAFolderDirectlyInside) {
     test::write_file(folder_ / "test/dotted.tar", tar_of(dotted));
     test::write_file(folder_ / "test/topped.tar", tar_of(topped));
     for (auto& e : topped) e.name = "test/" + e.name.substr(e.name.find('/') + 1);
-    test::write_file(folder_ / "test/named.tar", tar_of(topped));  // of a folder of the split's name
+    test::write_file(folder_ / "test/named.tar", tar_of(topped));  // the top folder has the split's name
     test::write_file(folder_ / "list.txt", list);
     test::write_file(folder_ / "test/absolute.txt", absolute);
   });
@@ -103,7 +103,7 @@ TEST_F(PackSources, ASplitIsAFolderDirectlyInside) {
       EXPECT_TRUE(names(to).at(0).ends_with("test/cat/9.png"));
     }
     o.folder += "-none";
-    o.split = "photos";  // the folder itself, or one above all that a list names
+    o.split = "photos";  // the source folder itself, or a folder above all paths of a list
     EXPECT_NE(message(o).find("no folder photos directly inside the sources, which hold the folders test, train"),
               std::string::npos);
   }
@@ -176,10 +176,10 @@ TEST_F(PackSources, LinksAreFollowedAndEachFileIsTakenOnce) {
     }
     EXPECT_EQ(names("out"), (Names{"cat/3.png", "cow/a.png", "dog/1.png"}));
   }
-  // Over several sources, too; and a linked folder stays in its split though another split has the same one.
+  // Also over several sources. A linked folder stays in its split, even if another split holds the same folder.
   auto twice = options("src/cat", "twice");
   twice.sources.push_back(folder_ / "src/cat");
-  EXPECT_EQ(both(twice).accepted, 3U);  // one in it, two behind "up"
+  EXPECT_EQ(both(twice).accepted, 3U);  // one in the folder, two behind the link "up"
   on_root([&] {
     photo("splits/train/cow/1.png", 1);
     link("../train/cow", "splits/test/cow");
@@ -237,7 +237,7 @@ TEST_F(PackSources, HiddenNamesAreLeftOutAndCounted) {
     EXPECT_EQ(both(o).accepted, all.size());
   }
   on_root([&] { photo("only/.trash/1.png"); });
-  EXPECT_NE(message(options("only", "out")).find("no files but hidden ones"), std::string::npos);
+  EXPECT_NE(message(options("only", "out")).find("only hidden files"), std::string::npos);
   EXPECT_EQ(both(options("only/.trash/1.png", "one")).accepted, 1U);
 }
 
@@ -324,7 +324,7 @@ TEST_F(PackSources, BrokenArchivesInsideCostNoOthers) {
   for (const char* source : {"tars", "all.tar"}) {
     SCOPED_TRACE(source);
     const auto r = both(options(source, std::string("out-") + source));
-    EXPECT_EQ(r.accepted, 7U);  // of a, the first of b, and d, which is not compressed
+    EXPECT_EQ(r.accepted, 7U);  // all of a, the first of b, and all of d, which is not compressed
     EXPECT_EQ(r.rejected, (Counts{{"broken archive", 2}, {"empty", 2}, {"unreadable", 1}}));
   }
   EXPECT_NE(message(options("cut.tar", "out")).find("cut.tar: broken archive after 2 entries"), std::string::npos);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Features of a data set are the same whatever the number of ranks, and are what the model computes.
+// Features are the same on any number of ranks, and equal what the model computes.
 #include <algorithm>
 
 #include "../support.hpp"
@@ -20,7 +20,7 @@ config::Model tiny() {
   return model;
 }
 config::Head small_head() {
-  const auto features = nn::architecture(tiny()).features();
+  const auto features = nn::architecture(tiny()).back().width;
   return {.dims = {features, 24, 16}, .batchnorm = true, .prototypes = 5};
 }
 data::EvalOptions reading(std::int64_t batch = 4) {
@@ -68,7 +68,7 @@ TEST_P(FeaturesMpi, FileHoldsThemInOrder) {
   FeatureExtractor extractor(tiny(), small_head(), 3, GetParam());
   const std::string path = folder.path() + "/out.features";
   FeatureFileWriter writer(world, path, extractor.info(data, reading()));
-  extractor.run(world, data, reading(), [&](const FeatureRows& rows) { writer.write(rows); });
+  extractor.run(world, data, reading(), [&](const FeatureTable& rows) { writer.write(rows); });
   writer.close();
   const auto stored = read_features(alone, path);
   const auto expected = extractor.table(alone, data::DataSet::open(folder.path(), alone), reading());

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// k-NN is the same whatever the number of ranks: compared with one rank that holds everything.
+// k-NN gives the same results on any number of ranks as on one rank that holds everything.
 #include <algorithm>
 
 #include "../support.hpp"

@@ -23,7 +23,7 @@ TEST(H5Mpi, RanksWriteTheirRangesAndReadOthers) {
     file.create_dataset("/g/x", Type::u32, {3, 5, 7});
     file.create_dataset("/g/last", Type::f64, {2});
     file.set("/g", "ranks", static_cast<std::int64_t>(world.size()));
-    // Uneven, and in pieces whose number differs from rank to rank.
+    // Unequal ranges, written in a number of pieces that differs between ranks.
     const auto begin = kTotal * rank / ranks, end = kTotal * (rank + 1) / ranks;
     for (auto at = begin; at < end; at += rank + 3) {
       std::vector<std::uint32_t> mine(std::min(end - at, rank + 3));
@@ -33,7 +33,6 @@ TEST(H5Mpi, RanksWriteTheirRangesAndReadOthers) {
     // Only the last rank has something here.
     const double values[2] = {0.25, -3};
     file.write("/g/last", Type::f64, 0, rank + 1 == ranks ? 2 : 0, values);
-    file.flush();
     file.close();
   }
   auto file = File::open(path, &world);

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// SimCLR against float64 (validation/reference/simclr.py): the loss alone, and whole training runs, at any number of
-// ranks and in every mode of sharding.
+// Compares SimCLR's loss with float64 (validation/reference/simclr.py) on any number of ranks.
 #include <gtest/gtest.h>
 
 #include "nn/support.hpp"
@@ -31,7 +30,7 @@ class Alone {
     config_.data.global_batch = images_;
   }
 
-  /// Of all rows, those of this rank, crop by crop.
+  /// The rows of this rank among all rows, crop by crop.
   std::vector<float> mine(const std::vector<double>& all) const {
     std::vector<float> out;
     for (std::int64_t crop = 0; crop < crops_; ++crop) {
@@ -43,7 +42,7 @@ class Alone {
 
   /// Sum over ranks of the loss; this rank's gradient and figures.
   double loss(double scale) {
-    auto block = comm::BlockCommunicator::over(world(), queue_);
+    comm::BlockCommunicator block(world(), queue_);
     const nn::Heads none;
     const auto method = kind(config_).make({config_, block, none, queue_, mine_, crops_});
     auto z = mine(z_.values);
@@ -89,7 +88,7 @@ TEST(Simclr, LossAndGradientAreTheReferences) {
     ASSERT_EQ(alone.figures_.size(), 1U);
     EXPECT_EQ(alone.figures_[0].name, "contrast_accuracy");
     if (name == "same") {
-      EXPECT_EQ(alone.figures_[0].value, 1) << "all are nearest";
+      EXPECT_EQ(alone.figures_[0].value, 1) << "the nearest row is always a positive";
     }
   }
 }
@@ -97,9 +96,9 @@ TEST(Simclr, LossAndGradientAreTheReferences) {
 TEST(Simclr, WarnsOfEqualEmbeddings) {
   const GoldenFile file("simclr.h5");
   Alone alone(file, "loss/same");
-  if (alone.images_ % world().size() != 0) GTEST_SKIP() << "as many images as ranks, or a multiple";
+  if (alone.images_ % world().size() != 0) GTEST_SKIP() << "the images must be a multiple of the ranks";
   const double loss = alone.loss(1);
-  auto block = comm::BlockCommunicator::over(world(), alone.queue_);
+  comm::BlockCommunicator block(world(), alone.queue_);
   const auto method = kind(alone.config_).make({alone.config_, block, {}, alone.queue_, alone.mine_, alone.crops_});
   std::string text;
   for (std::int64_t u = 1; u < 300; ++u) text += method->watch(u, loss).value_or("");

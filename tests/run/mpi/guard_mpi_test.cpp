@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Bad numbers on one rank: every rank leaves the update out, knows where it began, and has the bits it would have if
-// the update had never been.
+// Bad numbers on one rank: every rank skips the update, knows where it began, and has the bits of a run without this
+// update.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -20,7 +20,7 @@ namespace {
 
 using namespace train;
 
-/// Learners keep a pointer to it. Never given back, as MPI is over before statics are.
+/// Learners keep a pointer to it. Never freed, because statics are destroyed after MPI has ended.
 const comm::Communicator& world() {
   static const auto* all = new comm::Communicator(comm::Communicator::world());
   return *all;
@@ -119,7 +119,8 @@ TEST(Guard, NanInOneRanksGradientIsSkippedByAllAndLeavesEveryBit) {
   }
 }
 
-// Small numbers on every rank whose sum is none: memory or network of a node lies, and the run must not go on from it.
+// The numbers of every rank are small, but their sum is NaN: memory or network of a node is faulty, and the run must
+// not go on.
 TEST(Guard, ASumThatCannotBeIsNoUpdate) {
   for_every_mode([](const config::Config& config) {
     Phases phases;
@@ -130,10 +131,10 @@ TEST(Guard, ASumThatCannotBeIsNoUpdate) {
     nn::Context ctx;
     state.begin_update();
     for (std::size_t s = state.segments(); s-- > 0;) {
-      state.need(ctx, s, FlatState::Direction::backward);
+      state.need(ctx, s, Direction::backward);
       state.open_gradients(ctx, s);
       std::fill_n(ctx.grad(begins[s]), begins[s + 1] - begins[s], s == 1 ? std::nanf("") : 1.0F);
-      state.drop(s, FlatState::Direction::backward);
+      state.drop(s, Direction::backward);
       state.close_gradients(s);
     }
     try {
@@ -146,7 +147,7 @@ TEST(Guard, ASumThatCannotBeIsNoUpdate) {
   });
 }
 
-// Gradients that no sum of two could hold: finite here and there, and skipped by all.
+// Gradients that are finite on every rank, but whose sum overflows: all ranks skip them.
 TEST(Guard, FiniteGradientsWithoutAFiniteSumAreSkipped) {
   if (world().size() == 1) GTEST_SKIP() << "needs two ranks";
   for_every_mode([](const config::Config& config) {
@@ -160,11 +161,11 @@ TEST(Guard, FiniteGradientsWithoutAFiniteSumAreSkipped) {
     for (const bool safe : {true, false}) {
       state.begin_update();
       for (std::size_t s = state.segments(); s-- > 0;) {
-        state.need(ctx, s, FlatState::Direction::backward);
+        state.need(ctx, s, Direction::backward);
         state.open_gradients(ctx, s);
         const float value = safe ? state.most_gradient() : std::numeric_limits<float>::max();
         std::fill_n(ctx.grad(begins[s]), begins[s + 1] - begins[s], value);
-        state.drop(s, FlatState::Direction::backward);
+        state.drop(s, Direction::backward);
         state.close_gradients(s);
       }
       EXPECT_EQ(std::isfinite(state.gradient_norm()), safe);
@@ -173,7 +174,7 @@ TEST(Guard, FiniteGradientsWithoutAFiniteSumAreSkipped) {
   });
 }
 
-// What spreads at once through BatchNorm's sums, and what only through the codes, is still found where it began.
+// Bad pixels are found where they began, although BatchNorm's sums (or, without groups, the codes) spread them at once.
 TEST(Guard, BadPixelsAreFoundOnTheirRank) {
   const int bad = world().size() - 1;
   for (const int bn_group : {world().size(), 1}) {
@@ -197,7 +198,7 @@ TEST(Guard, BadPixelsAreFoundOnTheirRank) {
   }
 }
 
-// Memory that went bad on one rank: what its first layer gives is infinite, from pixels that are not.
+// Faulty memory on one rank: its first layer gives infinite values for finite pixels.
 TEST(Guard, ActivationsAreFoundInTheirLayer) {
   Phases phases;
   Learner learner(guarded({"none", 0}), world(), phases, plan_memory(guarded({"none", 0}), world()));
@@ -271,7 +272,7 @@ TEST(Guard, AFlippedBitNamesItsRank) {
   });
 }
 
-// A ring that skipped an update goes on after a checkpoint where it stood.
+// A queue that skipped an update continues at the same place after a checkpoint.
 TEST(Guard, QueueWithASkipSurvivesACheckpoint) {
   auto config = guarded({"none", 0});
   config.swav.queue_length = 3 * kImages;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A run whose file system fails for a while: it goes on, keeps what it has, and ends only when told so.
+// A run whose file system fails for a while: it goes on, keeps its checkpoints, and ends only after
+// checkpoint.max_failures.
 #include "seer/run/saver.hpp"
 #include "seer/train/memory_plan.hpp"
 
@@ -48,7 +49,7 @@ class SaverTest : public testing::Test {
             nullptr,
             [](checkpoint::State& s) { s.images_seen = s.update * 8; }};
   }
-  /// From now on every save fails: that of the last rank, which no other hears of by itself.
+  /// From now on every save fails on the last rank, which the other ranks cannot notice by themselves.
   void fail() { test::failing_write = world_.rank() == world_.size() - 1 ? -1 : 0; }
   std::vector<std::string> entries() {
     world_.barrier();
@@ -93,7 +94,7 @@ TEST_F(SaverTest, AFailureKeepsTheOneBeforeAndIsTriedAgainAtTheNextInterval) {
     };
     EXPECT_TRUE(told("no checkpoint after 20 updates")) << "each failure is told";
     EXPECT_TRUE(told("no checkpoint after 30 updates"));
-    EXPECT_TRUE(told("that after 10 updates is kept"));
+    EXPECT_TRUE(told("the checkpoint after 10 updates is kept"));
     EXPECT_TRUE(told("(2 in a row failed, checkpoint.max_failures = 2)"));
   }
 }
@@ -112,7 +113,8 @@ TEST_F(SaverTest, MoreThanMaxFailuresInARowEndTheRun) {
     EXPECT_TRUE(e.agreed());
     const auto message = e.message();
     EXPECT_NE(message.find("3 checkpoints in a row could not be written"), std::string::npos) << message;
-    EXPECT_NE(message.find("that after 10 updates is whole"), std::string::npos) << message;
+    EXPECT_NE(message.find("goes on from the checkpoint after 10 updates, which is whole"), std::string::npos)
+        << message;
     for (const auto& other : world_.all_gather(message)) EXPECT_EQ(other, message);
   }
   EXPECT_EQ(entries(), std::vector<std::string>{"update-00000010"});
@@ -150,7 +152,7 @@ TEST_F(SaverTest, AFolderThatIsNoneIsSurvived) {
   EXPECT_TRUE(saver.save(20));
 }
 
-/// The same, written beside the training: what became of a save is known when the next one is due.
+/// The same with writes beside the training: the outcome of a save is known when the next one is due.
 class AsyncSaverTest : public SaverTest {
  protected:
   AsyncSaverTest() { config_.checkpoint.async = true; }

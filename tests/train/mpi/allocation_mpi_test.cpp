@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Nothing allocates in the step loop: every request to the heap of the thread that trains is counted (glibc's own
-// functions do the work; AddressSanitizer has a heap of its own, so there is nothing to count). Inside oneDNN, whose
-// arguments are lists and whose products pack into buffers of their own, requests are counted apart; inside MPI not at
-// all.
+// The step loop allocates no memory. The test counts all heap requests of the thread that trains; glibc's functions
+// serve them. (AddressSanitizer replaces the heap, so nothing is counted then.) Requests of oneDNN are counted
+// separately, because it needs memory for lists of arguments and for packed operands. Requests of MPI are not counted.
 #include <gtest/gtest.h>
 #include <mpi.h>
 
@@ -21,7 +20,7 @@ namespace {
 struct Count {
   std::size_t calls = 0, bytes = 0, largest = 0;
 };
-thread_local Count* counted = nullptr;  ///< where requests of this thread go, or nowhere
+thread_local Count* counted = nullptr;  ///< counts the requests of this thread; null: nothing does
 
 void note(std::size_t bytes) {
   if (counted == nullptr) return;
@@ -30,7 +29,7 @@ void note(std::size_t bytes) {
   counted->largest = std::max(counted->largest, bytes);
 }
 
-/// Requests go elsewhere for a while.
+/// Requests are counted elsewhere during its life.
 class Counting {
  public:
   explicit Counting(Count* count) : before_(counted) { counted = count; }
@@ -74,7 +73,7 @@ int posix_memalign(void** out, std::size_t alignment, std::size_t bytes) {
   return *out == nullptr ? ENOMEM : 0;
 }
 
-// Every MPI call of Communicator that an update may come by.
+// All MPI calls of Communicator that an update may use.
 int MPI_Allreduce(const void* from, void* to, int n, MPI_Datatype type, MPI_Op op, MPI_Comm comm) {
   const Counting none(nullptr);
   return PMPI_Allreduce(from, to, n, type, op, comm);
@@ -101,31 +100,21 @@ int MPI_Reduce_scatter(const void* from, void* to, const int* counts, MPI_Dataty
 namespace seer::train {
 namespace {
 
-/// The host's back end; what it asks the heap for is counted in `library`.
+/// The host's back end. Its heap requests are counted in `library`.
 class Apart final : public dnn::Backend {
  public:
   explicit Apart(device::Space space) : host_(dnn::make_host_backend(space)) {}
   Count library;
 
-  void conv_forward(device::Queue& queue, const dnn::ConvShape& shape, device::Tensor src, dnn::Weights weight,
-                    device::Tensor dst) override {
+  void conv(device::Queue& queue, dnn::Direction direction, const dnn::ConvShape& shape, device::Tensor input,
+            dnn::Weights weight, device::Tensor output) override {
     const Counting in(mine());
-    host_->conv_forward(queue, shape, src, weight, dst);
-  }
-  void conv_backward_data(device::Queue& queue, const dnn::ConvShape& shape, device::Tensor d_dst, dnn::Weights weight,
-                          device::Tensor d_src) override {
-    const Counting in(mine());
-    host_->conv_backward_data(queue, shape, d_dst, weight, d_src);
+    host_->conv(queue, direction, shape, input, weight, output);
   }
   void conv_backward_weights(device::Queue& queue, const dnn::ConvShape& shape, device::Tensor src,
                              device::Tensor d_dst, float* d_weight, dnn::Accumulate accumulate) override {
     const Counting in(mine());
     host_->conv_backward_weights(queue, shape, src, d_dst, d_weight, accumulate);
-  }
-  void gemm(device::Queue& queue, std::int64_t m, std::int64_t n, std::int64_t k, const float* a, dnn::Transpose ta,
-            const float* b, dnn::Transpose tb, float* c, dnn::Accumulate accumulate, const float* bias) override {
-    const Counting in(mine());
-    host_->gemm(queue, m, n, k, a, ta, b, tb, c, accumulate, bias);
   }
   void gemm(device::Queue& queue, std::int64_t m, std::int64_t n, std::int64_t k, DType type, const void* a,
             dnn::Transpose ta, const void* b, dnn::Transpose tb, float* c, dnn::Accumulate accumulate,
@@ -171,7 +160,7 @@ void expect_none(device::Space space) {
           }
           return own;
         };
-        for (std::int64_t t = 0; t < 4; ++t) update(t);  // from the third on the queue takes part
+        for (std::int64_t t = 0; t < 4; ++t) update(t);  // the queue takes part from the third one on
         Count library;
         for (std::int64_t t = 4; t < 6; ++t) {
           const auto own = update(t);
@@ -179,8 +168,8 @@ void expect_none(device::Space space) {
           EXPECT_LT(dnn->library.largest, 128U << 10);
           if (t == 4) library = dnn->library;
         }
-        EXPECT_EQ(dnn->library.calls, library.calls) << "what the library asks for grows";
-        EXPECT_EQ(dnn->library.bytes, library.bytes) << "what the library asks for grows";
+        EXPECT_EQ(dnn->library.calls, library.calls) << "the library requests more memory with each update";
+        EXPECT_EQ(dnn->library.bytes, library.bytes) << "the library requests more memory with each update";
       }
     }
   }
@@ -191,7 +180,7 @@ TEST(Allocation, NoneInTheStepLoop) {
 }
 
 #if !defined(SEER_CUDA)
-// What the program itself asks for on a device; what CUDA's libraries do is theirs.
+// Requests of the program itself on a device; those of CUDA's libraries do not count.
 TEST(Allocation, NoneInTheStepLoopOfADevice) {
   const device::StandIn stand_in;
   expect_none(device::Space::device);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Training with a teacher (BYOL) against float64 (validation/reference/byol.py): any number of ranks, every mode of
-// sharding, from a checkpoint, with a skipped update, and on the stand-in for a device.
+// Compares training with a teacher (BYOL) with float64 (validation/reference/byol.py): on any number of ranks, in every
+// mode of sharding, from a checkpoint, with a skipped update, and on the stand-in device.
 #include <cmath>
 #include <utility>
 
@@ -35,7 +35,7 @@ struct Byol {
     golden.batch.groups.resize(1);
     return learner.update(golden.batch, t, lr);
   }
-  /// All of a group's tensors that this rank holds, one after another.
+  /// The parts of all tensors of a group that this rank holds, one after another.
   std::vector<float> of(const std::string& group) {
     std::vector<float> out;
     for (const auto& slab : learner.slabs()) {
@@ -140,7 +140,7 @@ TEST(ByolTraining, CropsHaveOneSizeAndAreTwoOrMore) {
   }
 }
 
-// Student, teacher and both running statistics, put into another learner of another sharding, go on alike.
+// A learner with other sharding continues in the same way from student, teacher and both running statistics.
 TEST(ByolTraining, ATeacherIsPartOfTheCheckpoint) {
   for (const char* shard : {"none", "parameters"}) {
     Byol first(byol_config({shard, 0})), second(byol_config({shard, 0}));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Whole updates on a device beside the same ones on the host, in every way to shard, and runs that go from one to the
+// Compares whole updates on a device and on the host, in every mode of sharding; and runs that move from one to the
 // other.
 #include <fmt/format.h>
 
@@ -14,7 +14,7 @@
 namespace seer::train {
 namespace {
 
-constexpr double kSingle = 1e-4, kHalf = 2e-2;  ///< what rounding in another order may change
+constexpr double kSingle = 1e-4, kHalf = 2e-2;  ///< allowed difference, because sums round in another order
 
 const comm::Communicator& world() {
   static const auto all = comm::Communicator::world();
@@ -29,7 +29,7 @@ config::Config config_on(const char* device, const ShardMode& mode) {
   return config;
 }
 
-/// Updates and all they leave.
+/// Updates and their results.
 struct Course {
   std::vector<float> losses, norms, entropies, parameters, gradients, statistics, queue, momenta;
 
@@ -137,7 +137,7 @@ TEST_F(TrainingOnDevice, GradientsTravelInHalfPrecision) {
 }
 
 TEST_F(TrainingOnDevice, MessagesAreTheHosts) {
-  if (world().size() == 1) GTEST_SKIP() << "one rank alone sends nothing";
+  if (world().size() == 1) GTEST_SKIP() << "a single rank sends no messages";
   for_every_mode([](const ShardMode& mode) {
     std::vector<std::string> sent[2];
     for (const char* device : {"host", "device"}) {
@@ -151,7 +151,7 @@ TEST_F(TrainingOnDevice, MessagesAreTheHosts) {
       for (const auto& t : learner.traffic()) {
         const auto same = [&](const comm::Traffic& b) { return b.name == t.name && std::string(b.kind) == t.kind; };
         const auto found = std::find_if(before.begin(), before.end(), same);
-        // Of the world's, the few numbers of an update come in other messages.
+        // The world also sends the few numbers of an update, in other messages.
         if (t.name == "world") continue;
         sent[device == std::string("device") ? 1 : 0].push_back(
             fmt::format("{} {} {}", t.name, t.kind, t.bytes - (found == before.end() ? 0 : found->bytes)));
@@ -161,7 +161,7 @@ TEST_F(TrainingOnDevice, MessagesAreTheHosts) {
   });
 }
 
-// A checkpoint of a device goes on on the host, and the reverse, as if nothing had been.
+// The host continues from a checkpoint of a device as if it were its own, and the reverse.
 TEST_F(TrainingOnDevice, ARunGoesOnWhereItWasNotBegun) {
   for_every_mode([](const ShardMode& mode) {
     const auto whole = course(config_on("host", mode), 5);
@@ -194,7 +194,7 @@ TEST_F(TrainingOnDevice, ARunGoesOnWhereItWasNotBegun) {
   });
 }
 
-// What is found wrong, and where it began, does not depend on where it was computed; and nothing has changed.
+// Host and device find the same fault with the same origin, and the skipped update changes nothing.
 TEST_F(TrainingOnDevice, BadNumbersAreFoundWhereTheHostFindsThem) {
   for_every_mode([](const ShardMode& mode) {
     for (const char* what : {"pixels", "gradient", "weights", "replay"}) {

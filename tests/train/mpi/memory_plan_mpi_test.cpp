@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What was planned is what happens: memory to the byte, messages to the call, and the same numbers whatever `auto`
-// chooses.
+// The plan is exact: memory to the byte, messages to the call. The results are the same for every choice of `auto`.
 #include <gtest/gtest.h>
 
 #include <map>
@@ -47,7 +46,7 @@ TEST(MemoryPlan, FootprintIsThatOfTheRun) {
         const auto planned = rows(plan.footprint), found = rows(held);
         for (std::size_t i = 0; i < planned.size(); ++i) {
           if (std::string(planned[i].first) == "data") continue;  // no loader here
-          // Ranks own parts that differ by an element a bucket; rank 0's are the largest.
+          // The parts of ranks differ by one element per bucket; rank 0 has the largest.
           if (world.is_root()) {
             EXPECT_EQ(found[i].second, planned[i].second) << planned[i].first;
           } else {
@@ -130,7 +129,7 @@ TEST(MemoryPlan, TheSmallestNamedAtAStartWorksAtTheNext) {
     ASSERT_NE(at, std::string::npos) << remedy;
     config.parallel.memory_budget_bytes = std::stoll(remedy.substr(at + 22));
   }
-  const std::vector<char> pages(std::size_t{512} << 10, 'x');  // that the next start may have
+  const std::vector<char> pages(std::size_t{512} << 10, 'x');  // the next start may have as much more memory
   const Learner learner(config, world, phases, plan_memory(config, world));
   EXPECT_GT(pages[0], 0);
 }

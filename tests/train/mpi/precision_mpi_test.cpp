@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Mixed precision over whole updates: bf16 against the float64 reference, and the loss scale, on any number of ranks.
+// Mixed precision in whole updates, on any number of ranks: compares bf16 with the float64 reference; the loss scale.
 #include <gtest/gtest.h>
 
 #include "seer/base/error.hpp"
@@ -23,7 +23,7 @@ config::Config precise_config(const char* compute, const char* loss_scale = "aut
   return c;
 }
 
-/// Puts a learner's loss scale where a checkpoint would.
+/// Sets a learner's loss scale, as restoring a checkpoint does.
 void set_loss_scale(Learner& learner, double scale, std::int64_t clean) {
   checkpoint::State state;
   state.loss_scale = scale;
@@ -44,7 +44,7 @@ std::vector<float> momenta_of(Learner& learner) {
   return out;
 }
 
-// Ten updates in bf16 under each way to shard, whatever is recomputed.
+// Ten updates in bf16 in each mode of sharding and recomputation.
 TEST(Precision, TenUpdatesInBf16StayNearTheReference) {
   if (!supported(DType::bf16)) GTEST_SKIP() << "no bf16 on this processor";
   const auto world = comm::Communicator::world();
@@ -71,12 +71,12 @@ TEST(Precision, TenUpdatesInBf16StayNearTheReference) {
       }
       const auto parameters = learner.parameters();
       if (kept.empty()) kept = parameters;
-      EXPECT_EQ(parameters, kept) << "other bits";
+      EXPECT_EQ(parameters, kept) << "the bits differ";
     }
   }
 }
 
-// A power of two changes no bit of a float, and is undone before the norms: the same run, bit for bit.
+// A power of two changes no bit of the fraction, and norms divide by it: the run has the same bits.
 TEST(Precision, LossScaleChangesNoBitOfAFloatRun) {
   const auto world = comm::Communicator::world();
   for (const auto& mode : kShardModes) {
@@ -108,8 +108,8 @@ TEST(Precision, LossScaleChangesNoBitOfAFloatRun) {
   }
 }
 
-// A scale that no float can carry: every rank skips, nothing moves but the prototypes to length one, and halving goes
-// on until the gradients are finite; from there the run is the one that never overflowed.
+// With a scale that is too large for float, every rank skips, and only the prototypes change, to length one. The scale
+// halves until the gradients are finite. From there on the run equals one without overflow.
 TEST(Precision, OverflowIsSkippedByAllRanksTogether) {
   const auto world = comm::Communicator::world();
   for (const char* compute : {"fp32", "bf16"}) {
@@ -138,7 +138,7 @@ TEST(Precision, OverflowIsSkippedByAllRanksTogether) {
       const auto outcome = learner.update(GoldenBatch(1, world).batch, 1, 0.3);
       EXPECT_TRUE(outcome.skipped);
       EXPECT_FALSE(std::isfinite(outcome.grad_norm));
-      EXPECT_TRUE(std::isfinite(outcome.loss)) << "told without its scale";
+      EXPECT_TRUE(std::isfinite(outcome.loss)) << "the reported loss is without the scale";
       EXPECT_EQ(outcome.loss_scale, 0x1p140);
       EXPECT_EQ(loss_scale_of(learner).loss_scale, 0x1p139);
       EXPECT_EQ(loss_scale_of(learner).loss_scale_clean, 0);
@@ -171,7 +171,7 @@ TEST(Precision, OverflowIsSkippedByAllRanksTogether) {
   }
 }
 
-// Images that are not finite on one rank only: all skip, and the running statistics stay clean.
+// If images are not finite on one rank, all ranks skip, and the running statistics do not change.
 TEST(Precision, OneRanksNanIsEveryRanksSkip) {
   const auto world = comm::Communicator::world();
   Phases phases;
@@ -212,9 +212,9 @@ TEST(Precision, LossScaleGrowsAfterCleanUpdatesAndResumes) {
   EXPECT_EQ(loss_scale_of(resumed).loss_scale_clean, 0);
   set_loss_scale(resumed, LossScale::kMost, 1999);
   resumed.update(GoldenBatch(2, world).batch, 2, 0.1);
-  EXPECT_EQ(loss_scale_of(resumed).loss_scale, LossScale::kMost) << "no further";
+  EXPECT_EQ(loss_scale_of(resumed).loss_scale, LossScale::kMost) << "the scale stops there";
 
-  // Checkpoints of runs without a scale, those from before there was one included, change nothing.
+  // Checkpoints of runs without a loss scale change nothing; so do those of versions that had none.
   Learner fresh(precise_config("fp32", "dynamic"), world, phases,
                 plan_memory(precise_config("fp32", "dynamic"), world));
   fresh.restore(checkpoint::State());
@@ -234,7 +234,7 @@ TEST(Precision, AScaleThatFallsOutOfRangeEndsTheRun) {
   int halvings = 0;
   try {
     for (; halvings < 1000; ++halvings) scale.observe(false);
-    FAIL() << "went on for ever";
+    FAIL() << "the scale never reached its limit";
   } catch (const Error& e) {
     EXPECT_EQ(e.code(), ExitCode::numerics);
     EXPECT_TRUE(e.agreed());

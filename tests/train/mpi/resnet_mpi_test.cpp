@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Training a ResNet: alike in every mode of sharding and recomputation, in planned memory, and on a device.
+// Trains a ResNet: the same results in every mode of sharding and recomputation and on a device, in the planned memory.
 #include <utility>
 
 #include "on_device.hpp"
@@ -27,7 +27,7 @@ config::Config resnet_config(const ShardMode& mode, const char* recompute) {
   return c;
 }
 
-/// Losses of three updates and the memory that they took.
+/// Losses of three updates and the memory that they used.
 std::pair<std::vector<float>, Footprint> course(const config::Config& config) {
   Phases phases;
   Learner learner(config, world(), phases, plan_memory(config, world()), make_backend(config, world()));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Training with SimCLR against float64 (validation/reference/simclr.py): any number of ranks, every mode of sharding,
-// with recomputation, and on the stand-in for a device.
+// Compares training with SimCLR with float64 (validation/reference/simclr.py): on any number of ranks, in every mode of
+// sharding, with recomputation, and on the stand-in device.
 #include <cmath>
 #include <utility>
 
@@ -27,7 +27,7 @@ config::Config simclr_config(const std::string& head, const ShardMode& mode) {
   return c;
 }
 
-/// Ten updates; what of them is compared.
+/// Results of ten updates, to compare.
 void expect_golden(const config::Config& config, const std::string& group) {
   const test::GoldenFile file("simclr.h5");
   Phases phases;
@@ -45,7 +45,7 @@ void expect_golden(const config::Config& config, const std::string& group) {
     if (t > 0) continue;
     const auto gradients = learner.gradients();
     for (const auto& p : learner.model().parameters().entries()) {
-      // The gradient of a bias in front of BatchNorm is nothing but rounding.
+      // The gradient of a bias before BatchNorm is zero except for rounding.
       const auto wanted = file.read(group + "/first_grad/" + p.name).values;
       double difference = 0, length = 0;
       for (std::int64_t i = 0; i < p.elems; ++i) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Ten updates against the float64 reference, for every number of ranks and BatchNorm groups (training.h5), and what
-// must not depend on the number of ranks.
+// Compares ten updates with the float64 reference for every number of ranks and size of BatchNorm groups (training.h5),
+// and checks that results do not depend on the number of ranks.
 #include <gtest/gtest.h>
 
 #include <functional>
@@ -17,7 +17,7 @@ namespace {
 using test::GoldenFile;
 using test::relative_error;
 
-/// Ten updates against training.h5. Returns the parameters at the end.
+/// Compares ten updates with training.h5. Returns the parameters at the end.
 std::vector<float> expect_reference(const config::Config& config, const std::string& name) {
   const auto world = comm::Communicator::world();
   const GoldenFile file("training.h5");
@@ -68,8 +68,8 @@ TEST(Training, TenUpdatesMatchTheReferenceForEveryGrouping) {
   }
 }
 
-// Every combination of sharding and recomputation: the reference's numbers, the same bits whatever is recomputed, and
-// 1e-5 between the ways to shard (sums over ranks in another order).
+// Every combination of sharding and recomputation gives the reference's numbers. Recomputation changes no bit. Modes of
+// sharding differ by 1e-5 at most, because sums over ranks have another order.
 TEST(Training, ShardingAndRecomputationChangeNothing) {
   const auto world = comm::Communicator::world();
   std::vector<float> plain;
@@ -86,7 +86,7 @@ TEST(Training, ShardingAndRecomputationChangeNothing) {
                      recompute);
         const auto parameters = expect_reference(config, "bn_groups_1");
         if (kept.empty()) kept = parameters;
-        EXPECT_EQ(parameters, kept) << "other bits";
+        EXPECT_EQ(parameters, kept) << "the bits differ";
         if (plain.empty()) plain = parameters;
         EXPECT_LT(relative_error(parameters, std::vector<double>(plain.begin(), plain.end())), 1e-5);
       }
@@ -94,7 +94,7 @@ TEST(Training, ShardingAndRecomputationChangeNothing) {
   }
 }
 
-// Gradients that travel in 16 bits: ten updates stay near those in single precision, in every mode of sharding.
+// With gradients in 16-bit messages, ten updates stay near those in single precision, in every mode of sharding.
 TEST(Training, GradientsThatTravelInHalfPrecisionStayNear) {
   const auto world = comm::Communicator::world();
   const GoldenFile file("training.h5");
@@ -127,7 +127,7 @@ TEST(Training, GradientsThatTravelInHalfPrecisionStayNear) {
   }
 }
 
-// What each mode sends for an update, from the sizes alone; seer plan counts on it.
+// The messages of an update in each mode follow from the sizes alone; seer plan relies on this.
 TEST(Training, TrafficOfAnUpdateIsWhatTheModeSaysItIs) {
   const auto world = comm::Communicator::world();
   if (world.size() == 1) return;
@@ -162,8 +162,8 @@ TEST(Training, TrafficOfAnUpdateIsWhatTheModeSaysItIs) {
         EXPECT_EQ(sent["replicas all_reduce"].bytes, block * wire);
         EXPECT_EQ(sent["replicas all_reduce"].group_size, world.size());
       }
-      // Parameters: all of them there, all but the prototypes, which stayed, back again, and the prototypes once more.
-      // Otherwise once, after the update.
+      // shard = "parameters": gathers all of them for the forward pass, all but the prototypes (which stayed) for the
+      // backward pass, and the prototypes once more. Other modes gather once, after the update.
       const std::int64_t gathered = group == 1 ? 0 : shard == "parameters" ? 2 * block : block;
       EXPECT_EQ(sent["shard all_gather"].bytes, gathered * 4);
       const auto squares = static_cast<std::int64_t>(2 * table.entries().size() * sizeof(double));
@@ -173,7 +173,7 @@ TEST(Training, TrafficOfAnUpdateIsWhatTheModeSaysItIs) {
   }
 }
 
-/// Everything of one learner into another, which may have other ranks and another sharding.
+/// Copies the whole state of a learner to another one, which may have other ranks and other sharding.
 void hand_over(Learner& from, const comm::Communicator& of, Learner& to) {
   std::map<std::string, std::vector<float>> tensors;
   for (const auto& slab : from.slabs()) {
@@ -190,7 +190,7 @@ void hand_over(Learner& from, const comm::Communicator& of, Learner& to) {
   to.share_loaded();
 }
 
-// A checkpoint of one way to shard resumes under any other, to the bit.
+// A checkpoint of one mode of sharding resumes in any other mode with the same bits.
 TEST(Training, SlabsOfOneShardingFitAnother) {
   const auto world = comm::Communicator::world();
   const auto config_of = [&](const ShardMode& mode) {
@@ -248,7 +248,7 @@ TEST(Training, QueueIsUsedOnlyOnceItIsFilledAndSurvivesACheckpoint) {
   EXPECT_EQ(resumed.update(GoldenBatch(5, world).batch, 5, 0.3).loss, queued[5]) << "the same bits";
 }
 
-// A queue of one rank, half filled or full, goes on in many ranks: the same losses.
+// The queue of one rank, half filled or full, continues on many ranks with the same losses.
 TEST(Training, QueueGoesOnWithAnotherNumberOfRanks) {
   const auto world = comm::Communicator::world();
   const auto alone = world.split(world.rank());

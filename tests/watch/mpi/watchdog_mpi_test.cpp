@@ -11,7 +11,6 @@
 #include <thread>
 
 #include "seer/comm/progress.hpp"
-#include "seer/comm/ring.hpp"
 
 namespace seer::watch {
 namespace {
@@ -52,7 +51,7 @@ TEST_F(WatchdogTest, ARankThatIsSlowButGoesOnIsLeftAlone) {
   }
   world.barrier();
   if (world.size() > 1) {
-    EXPECT_TRUE(std::filesystem::exists(folder + "/hang/0.txt")) << "nobody asked";
+    EXPECT_TRUE(std::filesystem::exists(folder + "/hang/0.txt")) << "no rank asked for the state";
   }
 }
 
@@ -76,7 +75,7 @@ TEST_F(WatchdogTest, WhatAnEarlierStartLeftIsRemoved) {
   EXPECT_FALSE(std::filesystem::exists(old));
 }
 
-// Ends the process: run on its own, its output compared (tests/CMakeLists.txt).
+// Ends the process, so it runs separately, and its output is compared (tests/CMakeLists.txt).
 TEST_F(WatchdogTest, DISABLED_SkippedCollective) {
   const auto group = world.duplicate().named("bn");
   const Watchdog watchdog(world, folder, {.set_up_s = 1, .update_s = 1, .checkpoint_s = 1});
@@ -106,7 +105,7 @@ TEST(Ring, RemembersTheLastCollectivesAndCountsThemAlikeOnAllRanks) {
   ASSERT_NE(found, nullptr);
   EXPECT_EQ(found->entered, found->left);
   EXPECT_EQ(static_cast<int>(found->members.size()), world.size());
-  // What two ranks compare is the same on both: the number of the communicator and of the collective.
+  // All ranks must have the same numbers for the communicator and for the collective, because ranks compare them.
   const std::int64_t mine = found->entered * 1000 + found->number;
   EXPECT_EQ(world.all_reduce(mine, Op::min), world.all_reduce(mine, Op::max));
 }

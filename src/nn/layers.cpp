@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "seer/nn/layers.hpp"
+
+#include <array>
+
+#include "seer/kernels/activation.hpp"
+
+namespace seer::nn {
+namespace {
+
+device::Loan rounded(const Context& ctx, const float* values, std::int64_t count) {
+  auto out = ctx.pool->tensor({1, 1, 1, count}, ctx.compute);
+  kernels::cast(ctx.queue, {const_cast<float*>(values), out->shape, DType::f32, out->space}, *out);
+  return out;
+}
+
+/// c[m,n] = op(a)[m,k] * op(b)[k,n] (+ c) (+ bias), as Backend::gemm, with operands rounded to ctx.compute.
+void product(const Context& ctx, std::int64_t m, std::int64_t n, std::int64_t k, const float* a, dnn::Transpose ta,
+             const float* b, dnn::Transpose tb, float* c, dnn::Accumulate accumulate, const float* bias = nullptr) {
+  if (ctx.compute == DType::f32) return ctx.dnn->gemm(ctx.queue, m, n, k, a, ta, b, tb, c, accumulate, bias);
+  const auto a_rounded = rounded(ctx, a, m * k), b_rounded = rounded(ctx, b, k * n);
+  ctx.dnn->gemm(ctx.queue, m, n, k, ctx.compute, a_rounded->data, ta, b_rounded->data, tb, c, accumulate, bias);
+}
+
+}  // namespace
+
+void Linear::forward(const Context& ctx, device::Tensor x, device::Tensor y) const {
+  product(ctx, x.rows(), out, in, x.f32(), dnn::Transpose::no, ctx.at(weight), dnn::Transpose::yes, y.f32(),
+          dnn::Accumulate::no, bias < 0 ? nullptr : ctx.at(bias));
+}
+
+void Linear::backward_weights(const Context& ctx, device::Tensor x, device::Tensor d_y) const {
+  product(ctx, out, in, d_y.rows(), d_y.f32(), dnn::Transpose::yes, x.f32(), dnn::Transpose::no, ctx.grad(weight),
+          dnn::Accumulate::yes);
+  if (bias >= 0) kernels::bias_gradient(ctx.queue, d_y, ctx.grad(bias));
+}
+
+void Linear::backward_data(const Context& ctx, device::Tensor d_y, device::Tensor d_x) const {
+  product(ctx, d_y.rows(), in, out, d_y.f32(), dnn::Transpose::no, ctx.at(weight), dnn::Transpose::no, d_x.f32(),
+          dnn::Accumulate::no);
+}
+
+BatchNormLayer::BatchNormLayer(ParameterTable& parameters, ParameterTable& buffers, const std::string& prefix,
+                               std::int64_t channels)
+    : channels_(channels),
+      gamma_(parameters.add(prefix + ".weight", {channels}, Init::one)),
+      beta_(parameters.add(prefix + ".bias", {channels}, Init::zero)),
+      running_mean_(buffers.add(prefix + ".running_mean", {channels}, Init::zero)),
+      running_var_(buffers.add(prefix + ".running_var", {channels}, Init::one)) {}
+
+kernels::BatchNorm BatchNormLayer::view(const Context& ctx, const Saved& saved) const {
+  return {saved.mean(), saved.inv_std(), ctx.at(gamma_), ctx.at(beta_)};
+}
+
+void BatchNormLayer::compute_statistics(const Context& ctx, std::span<const Part> parts) {
+  if (ctx.mode == Mode::replay) return;  // uses the statistics of the first run
+  std::int64_t count = 0;
+  for (const auto& part : parts) {
+    const auto c = part.layer->channels_;
+    part.saved->channels = c;
+    part.saved->statistics = ctx.pool->tensor({2, 1, 1, c});
+    count += 1 + 2 * c;
+  }
+  if (ctx.mode == Mode::eval) {
+    for (const auto& part : parts) {
+      kernels::batchnorm_from_running(ctx.queue, part.layer->channels_, ctx.buffers + part.layer->running_mean_,
+                                      ctx.buffers + part.layer->running_var_, kEpsilon, part.saved->mean(),
+                                      part.saved->inv_std());
+    }
+    return;
+  }
+  const auto scratch = sums_scratch(ctx, count);
+  double* sums = doubles(scratch);
+  for (const auto& part : parts) {
+    kernels::batchnorm_sums(ctx.queue, part.x, sums);
+    sums += 1 + 2 * part.layer->channels_;
+  }
+  if (ctx.group != nullptr) ctx.group->sum(ctx.queue, doubles(scratch), static_cast<std::size_t>(count));
+  sums = doubles(scratch);
+  const std::int64_t ranks = ctx.group != nullptr ? ctx.group->size() : 1;
+  for (const auto& part : parts) {
+    const auto& layer = *part.layer;
+    part.saved->rows = static_cast<double>(part.x.rows() * ranks);
+    kernels::batchnorm_statistics(ctx.queue, layer.channels_, sums, kEpsilon, part.saved->mean(), part.saved->inv_std(),
+                                  kMomentum, ctx.buffers + layer.running_mean_, ctx.buffers + layer.running_var_);
+    sums += 1 + 2 * layer.channels_;
+  }
+}
+
+void BatchNormLayer::reduce_backward(const Context& ctx, std::span<const BackwardPart> parts) {
+  std::size_t count = 0;
+  for (const auto& part : parts) {
+    const auto& layer = *part.layer;
+    kernels::batchnorm_parameter_gradients(ctx.queue, layer.channels_, part.sums, part.saved->inv_std(),
+                                           ctx.grad(layer.gamma_), ctx.grad(layer.beta_));
+    count += static_cast<std::size_t>(2 * layer.channels_);
+  }
+  if (ctx.group != nullptr) ctx.group->sum(ctx.queue, parts.front().sums, count);
+}
+
+void BatchNormLayer::backward(const Context& ctx, const Saved& saved, device::Tensor x,
+                              const kernels::BatchNormGradient& g, device::Tensor d_x) const {
+  const auto bn = view(ctx, saved);
+  const auto scratch = sums_scratch(ctx, 2 * channels_);
+  kernels::batchnorm_backward_sums(ctx.queue, x, bn, g, doubles(scratch));
+  reduce_backward(ctx, std::array{BackwardPart{this, &saved, doubles(scratch)}});
+  kernels::batchnorm_backward_apply(ctx.queue, x, bn, g, doubles(scratch), saved.rows, d_x);
+}
+
+ConvNorm::ConvNorm(ParameterTable& parameters, ParameterTable& buffers, const std::string& convolution,
+                   const std::string& norm, const dnn::ConvShape& shape)
+    : weight_(
+          parameters.add_convolution(convolution + ".weight", shape.c_out, shape.c_in / shape.groups, shape.kernel)),
+      shape_(shape),
+      bn_(parameters, buffers, norm, shape.c_out) {
+  shape_.pad = shape.kernel / 2;
+}
+
+dnn::ConvShape ConvNorm::at(device::Shape x) const {
+  auto out = shape_;
+  out.n = x.n;
+  out.h = x.h;
+  out.w = x.w;
+  return out;
+}
+
+device::Loan ConvNorm::convolve(const Context& ctx, device::Tensor x) const {
+  const auto shape = at(x.shape);
+  auto y = ctx.activation({shape.n, shape.out_h(), shape.out_w(), shape.c_out});
+  ctx.dnn->conv_forward(ctx.queue, shape, x, ctx.weights(weight_), *y);
+  return y;
+}
+
+void ConvNorm::backward_weights(const Context& ctx, device::Tensor x, device::Tensor d_y) const {
+  ctx.dnn->conv_backward_weights(ctx.queue, at(x.shape), x, d_y, ctx.grad(weight_), dnn::Accumulate::yes);
+}
+
+device::Loan ConvNorm::backward_data(const Context& ctx, device::Tensor d_y, device::Shape x) const {
+  auto d_x = ctx.activation(x);
+  ctx.dnn->conv_backward_data(ctx.queue, at(x), d_y, ctx.weights(weight_), *d_x);
+  return d_x;
+}
+
+}  // namespace seer::nn
