@@ -23,7 +23,7 @@ source scripts/environment.sh
 check() {  # preset
   cmake --preset "$1"
   cmake --build --preset "$1" --parallel "$cores"
-  ctest --preset "$1" --parallel "$cores"
+  ctest --preset "$1" --parallel $((2 * cores))  # most tests wait much: for files, other ranks, limits
 }
 check host-release
 if [ "$asan" -eq 1 ]; then check host-asan; fi

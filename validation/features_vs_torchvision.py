@@ -82,6 +82,8 @@ def photos(folder, limit):
 
 
 def torchvision_model(size):
+    if size == "resnext101_32x16d":  # torchvision has no function for it
+        return models.resnet.ResNet(models.resnet.Bottleneck, [3, 4, 23, 3], groups=32, width_per_group=16)
     return getattr(models, size if size.startswith("resne") else "regnet_y_" + size.replace(".", "_"))(weights=None)
 
 
