@@ -106,7 +106,7 @@ TEST_F(ChoicesFile, TheRootsEngineThatIsNotReadyHereIsAnErrorThatNamesTheFile) {
     FAIL() << "no error";
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ExitCode::device);
-    EXPECT_NE(error.message().find("engine b for a shape, which cannot be made ready here"), std::string::npos);
+    EXPECT_NE(error.message().find("engine b for a shape, but it cannot be made ready here"), std::string::npos);
     EXPECT_NE(error.remedy().find(folder + "/dnn_choices.json"), std::string::npos) << error.remedy();
   }
 }
