@@ -24,6 +24,7 @@
 #include "seer/device/cuda.hpp"
 #include "seer/device/device_queue.hpp"
 #include "seer/device/graph.hpp"
+#include "sums.hpp"
 
 namespace seer::comm {
 namespace {
@@ -108,31 +109,7 @@ class DeviceCollectives : public testing::Test {
   std::unique_ptr<device::DeviceQueue> queue_;
 };
 
-/// As in flat_block_mpi_test.cpp: no sum of these is exact in 16 bits.
-float value(int rank, std::size_t i) {
-  const auto mixed = static_cast<std::uint32_t>(i * 2654435761U + static_cast<std::uint32_t>(rank) * 40503U) >> 9;
-  return static_cast<float>(static_cast<std::int32_t>(mixed) - (1 << 22)) * (i % 5 == 0 ? 0x1p-12F : 0x1p-22F);
-}
-
-std::vector<float> of_rank(int rank, std::size_t count) {
-  std::vector<float> out(count);
-  for (std::size_t i = 0; i < count; ++i) out[i] = value(rank, i);
-  return out;
-}
-
-/// Each of n values is rounded once, and each of n - 1 sums.
-void expect_sum(const BlockCommunicator& nccl, DType wire, std::size_t i, float found) {
-  double sum = 0, magnitudes = 0;
-  for (int r = 0; r < nccl.size(); ++r) {
-    sum += static_cast<double>(value(r, i));
-    magnitudes += std::abs(static_cast<double>(value(r, i)));
-  }
-  const double unit = wire == DType::f32 ? 0x1p-24 : wire == DType::bf16 ? 0x1p-8 : 0x1p-11;
-  const double allowed = nccl.size() == 1 ? 0 : 1.05 * nccl.size() * unit * magnitudes;
-  EXPECT_NEAR(static_cast<double>(found), sum, allowed) << "element " << i;
-}
-
-TEST_F(DeviceCollectives, AllReduceOfEveryType) {
+TEST_F(DeviceCollectives, AllReduceOfFloatsAndDoubles) {
   in_groups([&](BlockCommunicator& nccl, std::size_t count) {
     const auto ranks = static_cast<float>(nccl.size()), mine = static_cast<float>(nccl.rank() + 1);
     const float sum = ranks * (ranks + 1) / 2;
