@@ -18,6 +18,8 @@ packages=(
   libtomlplusplus-dev libcli11-dev nlohmann-json3-dev libspdlog-dev libfmt-dev
   # random numbers, checksums, event files
   librandom123-dev libxxhash-dev libprotobuf-dev protobuf-compiler
+  # label files in XML; logistic regression, support vector machines and eigenvalues of the evaluations
+  libpugixml-dev liblbfgs-dev liblinear-dev liblapacke-dev
   # tests (Python: its standard library, for the torture test)
   libgtest-dev python3
 )

@@ -51,5 +51,5 @@ print("| | k-NN top-1, k = 10 | step, median | images/s |\n| --- | --- | --- | -
 for n in names:
     top1 = json.loads(open(f"{out}/{n}.json").read().splitlines()[-1])["rows"][0]["top1"]
     step = sorted(r["step_ms"] for r in rows[n])[len(rows[n]) // 2]
-    print(f"| {n.replace('_two', ', two').replace('_', ' ')} | {100 * top1:.1f} % | {step:.0f} ms | {128000 / step:.0f} |")
+    print(f"| {n.replace('_two', ', two').replace('_', ' ')} | {top1:.1f} % | {step:.0f} ms | {128000 / step:.0f} |")
 PYTHON

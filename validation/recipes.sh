@@ -28,7 +28,7 @@ one() {
     END { print head, (entropy / NR > 0.99 * log(k)), log(k), loss / NR, top1 }' >>"$out/runs.txt"
   rm -rf "$name"
 }
-top1() { grep -oE '"top1": *[0-9.]+' "$1" | head -n 1 | awk -F: "{ print 100 * \$2 }"; }
+top1() { grep -oE '"top1": *[0-9.]+' "$1" | head -n 1 | awk -F: "{ print \$2 }"; }
 
 for seed in 0 1 2; do
   for epsilon in 0.02 0.01 0.03 0.05; do one 50 $epsilon 3.0 64 $seed; done

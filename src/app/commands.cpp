@@ -42,7 +42,28 @@ constexpr Command kEvalTasks[] = {
     {"knn", "Weighted k-nearest-neighbour classification of labelled images", add_eval_knn,
      "  mpirun -n 2 seer eval knn runs/demo --train shards/train --test shards/test --baselines\n"
      "  seer eval knn weights.h5 --train cifar/train --test cifar/test --resize 32 --crop 32 --k 20\n"
-     "  seer eval knn --train-features train.h5 --test-features test.h5"},
+     "  seer eval knn --train-features train.h5 --test-features test.h5 --protocol dinov3 --per-class-table"},
+    {"linear", "Linear classifiers on frozen features: a whole grid at once", add_eval_linear,
+     "  seer eval linear runs/demo --train shards/train --test shards/test --features trunk,res5:2x1,res4\n"
+     "  mpirun -n 2 seer eval linear --train-features train.h5 --test-features test.h5 --protocol dinov2 --json\n"
+     "  seer eval linear weights.h5 --train shards/train --test shards/test --per-class 10 --draws 5 "
+     "--no-augmentation"},
+    {"retrieval", "Ranking of a database for each query: mean average precision", add_eval_retrieval,
+     "  mpirun -n 2 seer eval retrieval runs/demo --database 'copies/copies*.h5,others' --queries "
+     "'copies/originals*.h5' "
+     "\\\n      --features res5:rmac3,res5:gem3 --whiten shards/train --whiten-dims 256\n"
+     "  seer eval retrieval weights.h5 --database oxford --queries oxford_queries --query-file roxford5k.json \\\n"
+     "      --whole 1024 --features res5:gem4 --whiten paris\n"},
+    {"logistic", "Logistic regression on features, C chosen from a grid", add_eval_logistic,
+     "  mpirun -n 2 seer eval logistic runs/demo --train shards/train --test shards/test\n"
+     "  seer eval logistic --train-features train.h5 --test-features test.h5 --per-class 1,2,4,8 --draws 5"},
+    {"svm", "Linear support vector machines on features, VOC07's protocol", add_eval_svm,
+     "  mpirun -n 2 seer eval svm weights.h5 --train voc/trainval --test voc/test --squash\n"
+     "  seer eval svm --train-features train.h5 --test-features test.h5 --per-class 1,2,4,8,16,32,64,96 --draws 5"},
+    {"quality", "Figures without labels: RankMe, LiDAR, alpha-ReQ, uniformity, prototypes", add_eval_quality,
+     "  mpirun -n 2 seer eval quality runs/demo --data shards/train --images 5000\n"
+     "  seer eval quality runs/demo --data shards/train --features trunk,head --json\n"
+     "  seer eval quality --features-file features.h5"},
 };
 
 constexpr Command kBenchTasks[] = {
@@ -57,6 +78,10 @@ constexpr Command kBenchTasks[] = {
      "Examples:\n  mpirun -n 4 seer bench comm\n  mpirun -n 4 seer bench comm --max-bytes 1048576 --json\n"},
     {"checkpoint", "Writing and reading checkpoints", add_bench_checkpoint,
      "Examples:\n  seer bench checkpoint\n  mpirun -n 2 seer bench checkpoint --json\n"},
+    {"probe", "A grid of linear classifiers beside the forward passes that make its features", add_bench_probe,
+     "Examples:\n  seer bench probe --set model.preset=400mf\n"},
+    {"knn", "The search for nearest neighbours: time and memory", add_bench_knn,
+     "  mpirun -n 4 seer bench knn --train 1000000 --test 2000\n"},
 };
 
 constexpr Command kCommands[] = {
@@ -65,6 +90,8 @@ constexpr Command kCommands[] = {
      "  seer pack photos.tar.gz -o shards/train --labels folder --split train\n"},
     {"synth", "Procedural labelled images -> HDF5 shards (the embedded default data)", add_synth,
      "Examples:\n  seer synth -o shards/train --classes 10 --images 5000 --size 96 --seed 1\n"},
+    {"copies", "Changed copies of images (crops, JPEG, strong changes) -> HDF5 shards, to test retrieval", add_copies,
+     "Examples:\n  seer copies shards/test -o copies --images 200\n"},
     {"inspect", "What a shard, checkpoint or weights file holds", add_inspect,
      "Examples:\n  seer inspect shards/train-00000.h5\n"
      "  seer inspect runs/demo/checkpoints/update-00001000 --json\n"},
@@ -74,7 +101,13 @@ constexpr Command kCommands[] = {
      "  mpirun -n 2 seer pretrain inputs/demo.toml --set schedule.total_updates=100 --set log.run_dir=runs/try\n"
      "Exit code 75: stopped by a signal (SIGTERM, SIGUSR1, SIGHUP, ...), log.walltime or a file STOP in the run\n"
      "folder, with a checkpoint written; start it again."},
-    {"eval", "How good features are: knn", [](CLI::App& command) { return add(command, kEvalTasks); },
+    {"finetune", "Training with labels from pre-trained or random weights; starts, or resumes by itself", add_finetune,
+     "As pretrain with method.kind = \"supervised\": the section [finetune], data.shards and data.test_shards.\n"
+     "  mpirun -n 2 seer finetune inputs/finetune_seer.toml --set finetune.from=runs/demo\n"
+     "  seer finetune inputs/finetune_seer.toml --set finetune.from=weights.h5 --set data.fraction=0.1\n"
+     "The last line of metrics.jsonl with test_top1 is the result."},
+    {"eval", "How good features are: knn, linear, logistic, svm, retrieval, quality",
+     [](CLI::App& command) { return add(command, kEvalTasks); },
      "Examples:\n"
      "  seer eval knn runs/demo/checkpoints/update-00001000 --train 'shards/train/*.h5' --test 'shards/test/*.h5'\n"},
     {"features", "Checkpoint or weights + shards -> HDF5 table of features", add_features,
@@ -91,7 +124,7 @@ constexpr Command kCommands[] = {
      "Examples:\n  seer plan inputs/seer_256gf.toml --machine inputs/machines/dgx_h100.toml --ranks 64\n"
      "  mpirun -n 2 seer plan --calibrate mine.toml\n"
      "  seer plan inputs/bench_8gf.toml --machine mine.toml --ranks 2 --set parallel.recompute=auto\n"},
-    {"bench", "Speed of the parts: conv, step, data, comm, checkpoint",
+    {"bench", "Speed of the parts: conv, step, data, comm, checkpoint, probe, knn",
      [](CLI::App& command) { return add(command, kBenchTasks); },
      "Examples:\n  seer bench conv --json\n"
      "  mpirun -n 4 seer bench comm\n"},

@@ -5,15 +5,19 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <memory>
-#include <nlohmann/json.hpp>
+#include <optional>
 #include <set>
 #include <span>
 
+#include "knn_output.hpp"
 #include "options.hpp"
 #include "seer/app/command.hpp"
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
+#include "seer/device/memory.hpp"
+#include "seer/eval/features.hpp"
 #include "seer/eval/knn.hpp"
 
 namespace seer::app {
@@ -24,28 +28,14 @@ constexpr std::int64_t kBaselineImages = 1024;  ///< for the BatchNorm statistic
 
 struct Options {
   std::vector<std::string> weights;
-  std::string train, test, train_features, test_features;
+  std::string train, test, train_features, test_features, protocol = "seer", select = "test";
   eval::KnnOptions knn;
+  data::SubsetChoice few;
+  std::int64_t draws = 0, subset_seed = 0;
+  KnnExtras extras;
   EvalChoices choices;
   bool baselines = false, json = false;
   std::int64_t baseline_seed = 0;
-};
-
-/// A data set, with the name used in the report.
-struct Set {
-  std::string name;
-  std::uint64_t images = 0;
-};
-
-struct Row {
-  std::string representation;
-  std::int64_t dimension = 0;
-  eval::KnnReport report;
-};
-
-struct Result {
-  Set train, test;
-  std::vector<Row> rows;
 };
 
 void check(const Options& o) {
@@ -58,7 +48,7 @@ void check(const Options& o) {
   }
   if (files && o.choices != EvalChoices()) {
     throw Error(ExitCode::input,
-                "--train-features and --test-features are compared as they are: --layer, --resize, --crop, --batch, "
+                "--train-features and --test-features are compared as they are: --features, --resize, --crop, --batch, "
                 "--device and --recalibrate-batchnorm have no effect on them",
                 "leave these options out, or give them to seer features");
   }
@@ -66,6 +56,105 @@ void check(const Options& o) {
     throw Error(ExitCode::input, "eval knn needs --train and --test shards, or --train-features and --test-features");
   if (!files && o.weights.empty() && !o.baselines)
     throw Error(ExitCode::input, "eval knn needs weights, a checkpoint or a run folder to evaluate (or --baselines)");
+  if (o.draws > 1 && o.few.per_class == 0 && o.few.fraction == 1)
+    throw Error(ExitCode::input, "--draws repeats the evaluation with other training images, and here all of them vote",
+                "give --per-class or --fraction, or leave it out");
+}
+
+Accuracy over_draws(std::span<const double> values) {
+  Accuracy out;
+  const auto n = static_cast<double>(values.size());
+  for (const double value : values) out.mean += value / n;
+  double squares = 0;
+  for (const double value : values) squares += (value - out.mean) * (value - out.mean);
+  if (values.size() > 1) out.deviation = std::sqrt(squares / (n - 1));
+  return out;
+}
+
+/// The scores of training images, at most 10000, that are classified by the others. Collective.
+std::vector<eval::KnnScore> scores_on_training(const comm::Communicator& world, const eval::FeatureTable& train,
+                                               eval::KnnOptions knn) {
+  constexpr double kMostRows = 10000;
+  knn.leave_out = eval::LeaveOut::first;
+  const double fraction = kMostRows / static_cast<double>(train.info.images);
+  return (fraction < 1 ? eval::knn_report(world, train, eval::few_rows(world, train, {.fraction = fraction}), knn)
+                       : eval::knn_report(world, train, train, knn))
+      .scores;
+}
+
+/// Scores one feature of the tables, with all training rows or with some draws of a few. Collective.
+KnnRow score_feature(const comm::Communicator& world, const Options& options, const std::string& name,
+                     const eval::FeatureTable& train, const eval::FeatureTable& test,
+                     const eval::FeatureColumns& columns) {
+  auto knn = options.knn;
+  knn.columns = columns;
+  std::vector<eval::KnnReport> reports;
+  std::vector<eval::KnnScore> on_training;
+  for (std::int64_t draw = 0; draw < std::max<std::int64_t>(options.draws, 1); ++draw) {
+    auto choice = options.few;
+    choice.seed += static_cast<std::uint64_t>(draw);
+    std::optional<eval::FeatureTable> few;
+    if (options.draws > 0) few = eval::few_rows(world, train, choice);
+    const auto& voters = few ? *few : train;
+    reports.push_back(eval::knn_report(world, voters, test, knn));
+    if (draw == 0 && options.select == "train") on_training = scores_on_training(world, voters, knn);
+  }
+  KnnRow row{.representation = name,
+             .feature = columns.feature,
+             .dimension = columns.width,
+             .resize = train.info.recipe.resize,
+             .crop = train.info.recipe.crop,
+             .lines = {},
+             .report = {},
+             .confusion = {}};
+  for (std::size_t i = 0; i < reports.front().scores.size(); ++i) {
+    const auto of = [&](double eval::KnnScore::*figure) {
+      std::vector<double> values;
+      for (const auto& report : reports) values.push_back(report.scores[i].*figure);
+      return over_draws(values);
+    };
+    const auto& score = reports.front().scores[i];
+    row.lines.push_back({score.k, score.temperature, of(&eval::KnnScore::top1), of(&eval::KnnScore::top5),
+                         of(&eval::KnnScore::mean_per_class)});
+    const double merit = on_training.empty() ? row.lines[i].top1.mean : on_training[i].top1;
+    if (i > 0 && merit <= row.merit) continue;
+    row.best = i;
+    row.merit = merit;
+  }
+  if (options.extras.per_class || options.extras.confusion) {
+    for (const auto& report : reports) row.confusion.add(report.truth, report.scores[row.best].predicted);
+    row.confusion.sum(world);
+  }
+  row.report = std::move(reports.front());
+  return row;
+}
+
+/// One row for each feature of the tables.
+void score(const comm::Communicator& world, const Options& options, const std::string& name,
+           const eval::FeatureTable& train, const eval::FeatureTable& test, std::vector<KnnRow>& rows) {
+  const auto columns = eval::columns_of(train.info);
+  for (const auto& feature : columns) {
+    const auto full = columns.size() > 1 ? fmt::format("{} ({})", name, feature.feature) : name;
+    eval::require_different(world, full, {&train, &test}, feature);
+    rows.push_back(score_feature(world, options, full, train, test, feature));
+  }
+}
+
+/// Warns of test images that are in the training set, too, unless they are left out there. Refuses --skip-first if only
+/// some are. Collective.
+void check_common(const comm::Communicator& world, const Options& options, std::span<const std::uint64_t> train,
+                  const std::string& train_name, std::span<const std::uint64_t> test, const std::string& test_name) {
+  if (options.knn.leave_out == eval::LeaveOut::nothing)
+    return eval::warn_of_common(world, train, train_name, test, test_name);
+  const auto common = eval::count_common(world, train, test);
+  const auto images = world.all_reduce(static_cast<std::int64_t>(test.size()), comm::Op::sum);
+  comm::agree(world, "leaving out neighbours", [&] {
+    if (options.knn.leave_out == eval::LeaveOut::same || common == images) return;
+    throw Error(ExitCode::input,
+                fmt::format("--skip-first: {} of the {} images of {} are in {}; the others would lose a true neighbour",
+                            common, images, test_name, train_name),
+                common > 0 ? "use --skip-same, which leaves out only the image itself" : "leave out --skip-first");
+  });
 }
 
 class Evaluation {
@@ -83,13 +172,14 @@ class Evaluation {
           throw Error(ExitCode::file, fmt::format("k-NN: {} has no labels", *path), "pack it with --labels folder");
       eval::common_classes(train_.classes(), options.train, test_.classes(), options.test);
     });
-    eval::warn_of_common(world, eval::my_checksums(train_, world), options.train, eval::my_checksums(test_, world),
-                         options.test);
+    check_common(world, options, eval::my_checksums(train_, world), options.train, eval::my_checksums(test_, world),
+                 options.test);
   }
 
-  Result result() {
+  KnnResult result() {
     for (const auto& path : options_.weights) {
-      auto extractor = eval::FeatureExtractor::load(world_, path, layer_of(options_.choices), options_.choices.device);
+      auto extractor = eval::FeatureExtractor::load(world_, path, eval::parse_features(options_.choices.features),
+                                                    options_.choices.device);
       score(extractor.source(), extractor);
       if (options_.choices.recalibrate > 0) {
         extractor.recalibrate(world_, train_, options_.choices.recalibrate, reading_);
@@ -101,9 +191,13 @@ class Evaluation {
       auto train = eval::pixel_table(world_, train_, kPixelSide, reading_);
       auto test = eval::pixel_table(world_, test_, kPixelSide, reading_);
       eval::remove_mean(world_, train, test);
-      score(fmt::format("raw pixels, {0}x{0}, mean removed", kPixelSide), train, test);
+      app::score(world_, options_, fmt::format("raw pixels, {0}x{0}, mean removed", kPixelSide), train, test, rows_);
     }
-    return {{options_.train, train_.images()}, {options_.test, test_.images()}, std::move(rows_)};
+    KnnResult out;
+    out.train = {options_.train, train_.images()};
+    out.test = {options_.test, test_.images()};
+    out.rows = std::move(rows_);
+    return out;
   }
 
  private:
@@ -119,93 +213,71 @@ class Evaluation {
   }
 
   void score(const std::string& name, eval::FeatureExtractor& extractor) {
-    score(name, extractor.table(world_, train_, reading_), extractor.table(world_, test_, reading_));
-  }
-  void score(const std::string& name, const eval::FeatureTable& train, const eval::FeatureTable& test) {
-    rows_.push_back({name, train.info.dimension, eval::knn_report(world_, train, test, options_.knn)});
+    app::score(world_, options_, name, extractor.table(world_, train_, reading_),
+               extractor.table(world_, test_, reading_), rows_);
   }
 
   const Options& options_;
   const comm::Communicator& world_;
   data::DataSet train_, test_;
   data::EvalOptions reading_;
-  std::vector<Row> rows_;
+  std::vector<KnnRow> rows_;
   std::set<std::string> seen_;
 };
 
 /// Compares two files of `seer features`, which must have been computed alike.
-Result compare_tables(const Options& options, const comm::Communicator& world) {
+KnnResult compare_tables(const Options& options, const comm::Communicator& world) {
   const auto &train_name = options.train_features, &test_name = options.test_features;
   const auto train = eval::read_features(world, train_name), test = eval::read_features(world, test_name);
   comm::agree(world, "comparing the tables",
               [&] { eval::require_alike(train.info, train_name, test.info, test_name); });
-  Result out;
+  KnnResult out;
   out.train = {fmt::format("{} (features of {})", train_name, train.info.data), train.info.images};
   out.test = {fmt::format("{} (features of {})", test_name, test.info.data), test.info.images};
   std::array<std::int64_t, 2> checksums = {static_cast<std::int64_t>(train.checksum.size()),
                                            static_cast<std::int64_t>(test.checksum.size())};
   world.all_reduce(std::span(checksums));
   if (checksums[0] > 0 && checksums[1] > 0) {
-    eval::warn_of_common(world, train.checksum, out.train.name, test.checksum, out.test.name);
-  } else if (train.info.data == test.info.data) {
+    check_common(world, options, train.checksum, out.train.name, test.checksum, out.test.name);
+  } else if (train.info.data == test.info.data && options.knn.leave_out == eval::LeaveOut::nothing) {
     log::warn(
         fmt::format("{} and {} are both features of {}: if the images are the same, each is its own nearest neighbour",
                     train_name, test_name, train.info.data));
   }
-  out.rows.push_back({fmt::format("{} ({})", train.info.source, train.info.layer), train.info.dimension,
-                      eval::knn_report(world, train, test, options.knn)});
+  const bool single = train.info.columns.empty();
+  score(world, options, single ? fmt::format("{} ({})", train.info.source, train.info.layer) : train.info.source, train,
+        test, out.rows);
   return out;
-}
-
-void print_json(const Result& result, const eval::KnnOptions& knn) {
-  nlohmann::json out = {{"temperature", knn.temperature},
-                        {"cosine", knn.cosine},
-                        {"train", result.train.name},
-                        {"test", result.test.name},
-                        {"rows", nlohmann::json::array()}};
-  for (const auto& [representation, dimension, report] : result.rows) {
-    for (const auto& score : report.scores) {
-      out["rows"].push_back({{"representation", representation},
-                             {"dimension", dimension},
-                             {"k", score.k},
-                             {"top1", score.top1},
-                             {"top5", score.top5},
-                             {"train_images", report.train_rows},
-                             {"test_images", report.test_rows},
-                             {"classes", report.classes},
-                             {"chance", 1.0 / static_cast<double>(report.classes)},
-                             {"largest_class", report.largest_class}});
-    }
-  }
-  fmt::print("{}\n", out.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
-}
-
-void print_table(const Result& result) {
-  std::size_t width = 14;
-  for (const auto& row : result.rows) width = std::max(width, row.representation.size());
-  fmt::print("{:{}} | {:>6} | {:>5} | {:>7} | {:>7} | {:>8} | {:>7}\n", "representation", width, "dims", "k", "top-1 %",
-             "top-5 %", "n train", "n test");
-  fmt::print("{}\n", std::string(width + 58, '-'));
-  for (const auto& [representation, dimension, report] : result.rows) {
-    for (const auto& score : report.scores) {
-      fmt::print("{:{}} | {:>6} | {:>5} | {:>7.2f} | {:>7.2f} | {:>8} | {:>7}\n", representation, width, dimension,
-                 score.k, 100 * score.top1, 100 * score.top5, report.train_rows, report.test_rows);
-    }
-  }
-  const auto& report = result.rows.front().report;
-  fmt::print("{} classes: chance {:.2f} %, always the commonest class {:.2f} %\n", report.classes,
-             100.0 / static_cast<double>(report.classes), 100 * report.largest_class);
-  fmt::print("training set: {}, {} images\ntest set: {}, {} images\n", result.train.name, result.train.images,
-             result.test.name, result.test.images);
 }
 
 int run(const Options& options, const comm::Communicator& world) {
   comm::agree(world, "options", [&] { check(options); });
-  const auto result =
-      options.train_features.empty() ? Evaluation(options, world).result() : compare_tables(options, world);
+  auto result = options.train_features.empty() ? Evaluation(options, world).result() : compare_tables(options, world);
+  result.protocol = options.protocol;
+  result.options = options.knn;
+  result.few = options.few;
+  result.draws = options.draws;
+  result.select = options.select;
+  const auto peak = world.all_reduce(static_cast<std::int64_t>(device::peak_resident_bytes()), comm::Op::max);
   log::finish_progress();
-  if (world.is_root()) options.json ? print_json(result, options.knn) : print_table(result);
+  log::info(fmt::format("peak memory of a rank {:.2f} GiB", static_cast<double>(peak) / (1 << 30)));
+  if (world.is_root()) options.json ? print_json(result, options.extras) : print_table(result, options.extras);
   return 0;
+}
+
+/// Completes the options that follow from others. Not collective, no error.
+void complete(Options& options, bool own_settings) {
+  const auto& protocols = eval::knn_protocols();
+  const auto named = std::ranges::find(protocols, options.protocol, &eval::KnnProtocol::name);
+  if (named != protocols.end()) {
+    options.knn.k = named->k;
+    options.knn.temperature = {named->temperature};
+    options.knn.cosine = named->cosine;
+  } else if (own_settings) {
+    options.protocol = "custom";
+  }
+  options.few.seed = static_cast<std::uint64_t>(options.subset_seed);
+  if (options.few.per_class > 0 || options.few.fraction < 1) options.draws = std::max<std::int64_t>(options.draws, 1);
 }
 
 }  // namespace
@@ -221,19 +293,62 @@ Run add_eval_knn(CLI::App& command) {
   command.add_option("--test", options->test, "Labelled shards whose images are classified");
   command.add_option("--train-features", options->train_features, "Instead: a file of `seer features`");
   command.add_option("--test-features", options->test_features, "Instead: a file of `seer features`");
-  command.add_option("--k", options->knn.k, "Numbers of neighbours")
-      ->delimiter(',')
-      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 40));
-  command.add_option("--temperature", options->knn.temperature, "Votes weigh exp(similarity / temperature)")
-      ->check(CLI::Range(1e-4, 1e4));
-  command.add_flag_callback(
+  std::vector<std::string> names = {"seer"};
+  for (const auto& protocol : eval::knn_protocols()) names.emplace_back(protocol.name);
+  auto* const k = command.add_option("--k", options->knn.k, "Numbers of neighbours")
+                      ->delimiter(',')
+                      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 40));
+  auto* const temperature =
+      command.add_option("--temperature", options->knn.temperature, "Votes weigh exp(similarity / temperature)")
+          ->delimiter(',')
+          ->check(CLI::Range(1e-4, 1e4));
+  auto* const plain = command.add_flag_callback(
       "--no-cosine", [&cosine = options->knn.cosine] { cosine = false; },
       "Similarity is the plain dot product (features are not normalised)");
+  command
+      .add_option("--protocol", options->protocol,
+                  "Settings of a published evaluation instead: k, temperature and normalisation")
+      ->check(CLI::IsMember(names))
+      ->excludes(k)
+      ->excludes(temperature)
+      ->excludes(plain);
+  command
+      .add_option("--select", options->select,
+                  "Where the best k and temperature are chosen: on the test set, or on the training set, whose images "
+                  "(at most 10000) are classified by the others")
+      ->check(CLI::IsMember({"test", "train"}));
+  auto* const first = command.add_flag_callback(
+      "--skip-first", [&out = options->knn.leave_out] { out = eval::LeaveOut::first; },
+      "For a set against itself: each image's nearest neighbour does not vote");
+  command
+      .add_flag_callback(
+          "--skip-same", [&out = options->knn.leave_out] { out = eval::LeaveOut::same; },
+          "Training images with the same bytes as the test image do not vote")
+      ->excludes(first);
+  auto* const per_class =
+      command.add_option("--per-class", options->few.per_class, "Only this many training images of each class vote")
+          ->check(CLI::PositiveNumber)
+          ->type_name("N")
+          ->default_str("");
+  command.add_option("--fraction", options->few.fraction, "Only this part of each class's training images votes")
+      ->check(CLI::Range(1e-9, 1.0))
+      ->excludes(per_class);
+  command.add_option("--draws", options->draws, "Repeat that with other images; prints mean and standard deviation")
+      ->check(CLI::Range(1, 1000))
+      ->type_name("N")
+      ->default_str("");
+  command.add_option("--subset-seed", options->subset_seed, "Seed of the first draw")->check(CLI::NonNegativeNumber);
+  command.add_flag("--per-class-table", options->extras.per_class, "Also the accuracy of each class, of the best row");
+  command.add_flag("--confusion", options->extras.confusion,
+                   "Also the most frequent errors of the best row (--json: all pairs of classes)");
   command.add_flag("--baselines", options->baselines, "Also the same network at random and raw pixels");
   command.add_option("--baseline-seed", options->baseline_seed, "Seed of the random network");
   command.add_flag("--json", options->json, "One JSON object instead of the table");
   add_eval_choices(command, options->choices);
-  return [options](const comm::Communicator& world) { return run(*options, world); };
+  return [options, k, temperature, plain](const comm::Communicator& world) {
+    complete(*options, k->count() + temperature->count() + plain->count() > 0);
+    return run(*options, world);
+  };
 }
 
 }  // namespace seer::app

@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <tuple>
 
 #include "options.hpp"
 #include "seer/app/command.hpp"
@@ -21,6 +22,8 @@ constexpr auto kReplace = nlohmann::json::error_handler_t::replace;
 
 struct Options {
   std::string in, out, names = "torchvision";
+  weights::Extras extras;
+  bool all = false;
 };
 
 /// Returns the classes of a checkpoint's training images, as JSON; "" if the shards are gone or have no classes.
@@ -35,7 +38,16 @@ std::string classes_of(const std::string& shards, const comm::Communicator& alon
 
 void export_weights(const Options& options, const comm::Communicator& alone) {
   const auto from = checkpoint::resolve(options.in);
-  auto weights = weights::read_weights(from);
+  auto extras = options.extras;
+  if (options.all) extras = {.method = true, .momentum = true, .teacher = true};
+  auto weights = weights::read_weights(from, extras);
+  for (const auto& [asked, tensors, what] : {std::tuple(options.extras.momentum, &weights.momentum, "momenta"),
+                                             std::tuple(options.extras.teacher, &weights.teacher, "teacher")})
+    if (asked && tensors->empty())
+      throw Error(ExitCode::input, fmt::format("{} has no {}", from, what),
+                  "give a checkpoint of a run that has them, or leave the option out");
+  if (!extras.method)
+    std::erase_if(weights.momentum, [&](const auto& tensor) { return !weights.parameters.contains(tensor.first); });
   const auto naming = weights::parse_naming(options.names);
   auto& about = weights.about;
   about.try_emplace("source", from);
@@ -47,6 +59,9 @@ void export_weights(const Options& options, const comm::Communicator& alone) {
     log::info("this file does not record how pixels were normalised, so the export does not either");
   log::info(fmt::format("{}: {} parameters and {} buffers with {}'s names", options.out, weights.parameters.size(),
                         weights.buffers.size(), options.names));
+  if (const auto more = weights.method.size() + weights.momentum.size() + weights.teacher.size(); more > 0)
+    log::info(fmt::format("and {} tensors of the method's own heads, {} momenta, {} of the teacher",
+                          weights.method.size(), weights.momentum.size(), weights.teacher.size()));
   if (naming == weights::Naming::torchvision)
     log::info("Python that loads it:\n\n" + weights::python_lines(options.out, weights));
   else if (!weights.classifier.empty())
@@ -62,6 +77,9 @@ Run add_export(CLI::App& command) {
   command.add_option("OUT.safetensors", options->out, "File to write")->required();
   command.add_option("--names", options->names, "Names of the trunk's tensors")
       ->check(CLI::IsMember({"torchvision", "vissl"}));
+  command.add_flag("--momenta", options->extras.momentum, "Also the optimizer's momenta, as momentum.NAME");
+  command.add_flag("--teacher", options->extras.teacher, "Also the teacher's tensors, as teacher.NAME");
+  command.add_flag("--all", options->all, "All that the run has: these, and heads that only its method uses");
   return [options](const comm::Communicator& world) {
     const auto alone = world.split(world.rank());
     comm::agree(world, "export", [&] {

@@ -73,7 +73,7 @@ void import_weights(Options options) {
     log::warn(fmt::format("{} tensors of {} are not part of the model and left out: {}{}", ignored.size(), options.in,
                           fmt::join(shown, ", "), shown.size() < ignored.size() ? " ..." : ""));
   }
-  if (!weights.classifier.empty()) log::info("fc.* is kept for export only: seer does not use the classifier");
+  if (!weights.classifier.empty()) log::info("fc.* is kept, for export and finetune.classifier = \"keep\"");
   weights::write_weights(options.out, weights);
   std::size_t values = 0;
   for (const auto& [name, tensor] : weights.parameters) {

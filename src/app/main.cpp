@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cerrno>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
@@ -52,7 +53,8 @@ bool computes(std::span<char* const> arguments) {
   const std::string_view command = arguments.size() > 1 ? arguments[1] : "";
   if (command == "plan") return given(arguments, "--calibrate");
   if (command == "bench" && given(arguments, "--plan")) return false;
-  return command == "pretrain" || command == "eval" || command == "features" || command == "bench";
+  return command == "pretrain" || command == "finetune" || command == "eval" || command == "features" ||
+         command == "bench";
 }
 
 /// Returns the reason if no device can be bound. It is thrown later, when all ranks can agree on it and print one line.
@@ -134,6 +136,30 @@ std::string wrong_command(const CLI::App& at, const std::string& path) {
   return text;
 }
 
+/// The text of an error, with the option's range as its help has it instead of numbers to six places.
+std::string text_of(const CLI::App& at, const CLI::ParseError& error) {
+  const std::string text = error.what();
+  const auto range = text.find(" not in range "), name_end = text.find(": ");
+  const auto* option = range == std::string::npos ? nullptr : at.get_option_no_throw(text.substr(0, name_end));
+  if (option == nullptr) return text;
+  const std::string type = option->get_type_name();  // "INT:INT in [1 - 9]"
+  return text.substr(0, range) + ", wanted " + type.substr(type.find(':') + 1);
+}
+
+/// CLI11 takes nan for a number within every range.
+void refuse_nan(const CLI::App& app) {
+  const CLI::App* at = &app;
+  while (!at->get_subcommands().empty()) at = at->get_subcommands().front();
+  for (const auto* option : at->get_options()) {
+    if (!option->get_type_name().starts_with("FLOAT")) continue;
+    for (const auto& word : option->results()) {
+      double value = 0;
+      if (CLI::detail::lexical_cast(word, value) && std::isnan(value))
+        throw CLI::ValidationError(option->get_name(), "Value " + word + " is not a number");
+    }
+  }
+}
+
 /// Help and version go to stdout with exit code 0. Anything else is one line and exit code 2. The command line is the
 /// same on every rank, so only rank 0 prints.
 int end_of_parsing(const CLI::App& app, const CLI::ParseError& error, const comm::Communicator& world) {
@@ -152,7 +178,7 @@ int end_of_parsing(const CLI::App& app, const CLI::ParseError& error, const comm
   }
   const bool wants_command = at->get_require_subcommand_min() > 0;
   if (world.is_root())
-    log::error((wants_command ? wrong_command(*at, path) : error.what()) + "; see " + path + " --help");
+    log::error((wants_command ? wrong_command(*at, path) : text_of(*at, error)) + "; see " + path + " --help");
   return static_cast<int>(ExitCode::input);
 }
 
@@ -178,6 +204,7 @@ int main(int argc, char** argv) {
   const auto run = add_commands(app);
   try {
     app.parse(argc, argv);
+    refuse_nan(app);
   } catch (const CLI::ParseError& error) {
     return end_of_parsing(app, error, world);
   }
@@ -195,7 +222,8 @@ int main(int argc, char** argv) {
   seer::streams::secure();
   try {
     // Signals end other commands as usual.
-    if (argc > 1 && std::string_view(argv[1]) == "pretrain") seer::watch::catch_stop_signals();
+    const std::string_view command = argc > 1 ? argv[1] : "";
+    if (command == "pretrain" || command == "finetune") seer::watch::catch_stop_signals();
     return seer::app::main(argc, argv);
   } catch (const seer::Error& error) {
     // Only starting MPI or declaring the commands can throw here, before there are ranks to agree with.

@@ -53,12 +53,22 @@ void add_existing(CLI::App& command, data::Existing& existing) {
 }
 
 void add_eval_choices(CLI::App& command, EvalChoices& choices) {
-  command.add_option("--layer", choices.layer, "trunk (average-pooled) or head (normalised embedding)")
-      ->check(CLI::IsMember({"trunk", "head"}));
+  command.add_option(
+      "--features,--layer", choices.features,
+      "Outputs of the network, separated by commas: trunk (average-pooled), head (normalised embedding),\n"
+      "stem, res2 ... res5 (averaged), res5:2x1 (over a grid), res5:gem3, res5:rmac3, res4+res5");
   command.add_option("--batch", choices.batch, "Images at a time on each rank")->check(CLI::Range(1, 65536));
   command.add_option("--resize", choices.resize, "Pixels of the shorter side before the crop")
       ->check(CLI::Range(1, 8192));
   command.add_option("--crop", choices.crop, "Pixels of the centre crop")->check(CLI::Range(1, 8192));
+  command
+      .add_option("--whole", choices.whole,
+                  "Instead of --resize and --crop: whole images, the longer side at most N pixels, one at a time")
+      ->check(CLI::Range(1, 8192))
+      ->type_name("N")
+      ->default_str("");
+  command.add_flag("--squash", choices.squash,
+                   "Instead of --resize: the whole image is resized to the size of the crop, whatever its shape");
   command.add_option("--device", choices.device, "Where to compute; auto: on a device where there is one")
       ->check(CLI::IsMember({"auto", "host", "device"}));
   command
@@ -70,14 +80,12 @@ void add_eval_choices(CLI::App& command, EvalChoices& choices) {
       ->default_str("");
 }
 
-eval::Layer layer_of(const EvalChoices& choices) {
-  return choices.layer == "head" ? eval::Layer::head : eval::Layer::trunk;
-}
-
 data::EvalOptions reading_of(const EvalChoices& choices) {
   data::EvalOptions out;
   out.resize = choices.resize;
   out.crop = choices.crop;
+  out.squash = choices.squash;
+  out.whole = choices.whole;
   out.batch = choices.batch;
   out.threads = device::threads();
   return out;

@@ -29,12 +29,12 @@ void add_existing(CLI::App& command, data::Existing& existing);
 
 /// For commands that compute features.
 struct EvalChoices {
-  std::string layer = "trunk", device = "auto";
-  std::int64_t batch = 32, resize = 256, crop = 224, recalibrate = 0;
+  std::string features = "trunk", device = "auto";
+  std::int64_t batch = 32, resize = 256, crop = 224, recalibrate = 0, whole = 0;
+  bool squash = false;
   bool operator==(const EvalChoices&) const = default;
 };
 void add_eval_choices(CLI::App& command, EvalChoices& choices);
-eval::Layer layer_of(const EvalChoices& choices);
 data::EvalOptions reading_of(const EvalChoices& choices);
 
 // The ending of an output file must not promise another format. Error(input), agreed.

@@ -289,7 +289,7 @@ void discard(const fs::path& folder) {
   if (ec) log::warn(fmt::format("checkpoint {} cannot be deleted: {}", folder.string(), ec.message()));
 }
 
-void retain(const std::string& run_dir, std::int64_t keep_last, std::int64_t keep_every) {
+void retain(const std::string& run_dir, std::int64_t keep_last, std::int64_t keep_every, std::int64_t best) {
   std::int64_t kept = 0;
   Folders folders;
   try {
@@ -300,7 +300,7 @@ void retain(const std::string& run_dir, std::int64_t keep_last, std::int64_t kee
   for (const auto& [update, folder] : folders) {
     // An incomplete checkpoint is kept as evidence and not counted.
     if (!problem_of([&folder = folder] { read_manifest(folder); }).empty()) continue;
-    const bool milestone = keep_every > 0 && update % keep_every == 0;
+    const bool milestone = update == best || (keep_every > 0 && update % keep_every == 0);
     if (kept++ >= std::max<std::int64_t>(keep_last, 1) && !milestone) discard(folder);
   }
 }

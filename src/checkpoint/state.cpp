@@ -41,6 +41,7 @@ void visit_lists(auto& s, auto visit) {
   visit("plateau", s.plateau);
   visit("kept_rate", s.kept_rate);
   visit("guard", s.guard);
+  visit("watch", s.watch);
 }
 
 /// Calls visit(name, pointer to member) for the columns of the table of shards.

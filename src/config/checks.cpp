@@ -42,12 +42,23 @@ void check_idle(Reading& r) {
   const auto flip = c.faults.flip_update, replay = c.guard.replay_every;
   idle(flip > 0 && (replay == 0 || flip % replay != 0), "faults.flip_update", flip,
        "an update that guard.replay_every does twice");
+  idle(c.optimizer.nesterov && c.optimizer.kind != "sgd", "optimizer.nesterov", true,
+       "false where optimizer.kind = \"lars\"");
+  idle(!c.finetune.from.empty() && !c.model.init_from.empty(), "model.init_from", quote(c.model.init_from),
+       "\"\" where finetune.from is given");
+  const auto& tune = c.finetune;
+  idle(tune.classifier == "keep" && (tune.from.empty() || tune.head_layers > 0), "finetune.classifier", quote("keep"),
+       "\"new\" without finetune.from, or with finetune.head_layers, whose BatchNorm is new");
   const auto& folder = c.checkpoint.local_dir;
   const auto local = c.checkpoint.local_every_updates;
   idle(local > 0 && folder.empty(), "checkpoint.local_every_updates", local,
        "0 where there is no checkpoint.local_dir");
+  const auto per_class = c.data.per_class;
+  idle(per_class > 0 && c.data.fraction < 1, "data.fraction", c.data.fraction, "1 where data.per_class is given");
   const auto group = c.parallel.shard_group;
   idle(group != 0 && c.parallel.shard == "none", "parallel.shard_group", group, "0 where parallel.shard = \"none\"");
+  idle(c.continuing.prototypes == "kmeans" && c.data.source != "shards", "continue.prototypes",
+       quote(c.continuing.prototypes), "\"keep\" or \"random\" where data.source is not \"shards\"");
   for (auto at = folder.find('%'); at != std::string::npos; at = folder.find('%', at + 1)) {
     const bool known = at + 1 < folder.size() && (folder[at + 1] == 'h' || folder[at + 1] == 'n');
     idle(!known, "checkpoint.local_dir", quote(folder), "%h and %n after a %");
@@ -58,7 +69,7 @@ void check_crops(Reading& r) {
   if (std::ranges::any_of(r.failed, [](const auto& path) { return path.starts_with("crops"); })) return;
   std::int64_t total = 0;
   for (const auto& crops : r.config.crops) total += crops.count;
-  if (total < 2) {
+  if (total < 2 && r.config.method.kind != "supervised") {
     r.complain(r.place("crops"), fmt::format("{} crop in all", total),
                "2 or more: the method learns one crop from another");
   }
@@ -121,6 +132,14 @@ void check_model(Reading& r) {
   demand(model.group_width >= 1, "model.group_width", "an integer >= 1 where there is no preset");
 }
 
+/// Where an evaluation falls may depend on the time it takes; where a run ends may not.
+void check_watch(Reading& r) {
+  const auto& watch = r.config.watch;
+  if (watch.every == kWatchByCost && watch.patience > 0 && !r.failed.contains("watch.patience"))
+    r.complain(r.place("watch.patience"), fmt::format("{} beside watch.every = \"auto\"", watch.patience),
+               "0, or a number of updates for watch.every: the end of a run must not depend on its speed");
+}
+
 }  // namespace
 
 void check_together(Reading& reading) {
@@ -128,6 +147,7 @@ void check_together(Reading& reading) {
   if (!reading.resolved) check_idle(reading);
   check_crops(reading);
   check_model(reading);
+  check_watch(reading);
 }
 
 }  // namespace seer::config

@@ -110,9 +110,16 @@ const Key* find_key(const std::string& section, const std::string& name) {
 }
 
 std::string unused_because(const Key& key, const Config& config) {
-  const bool of_method = contains(find_key("method", "kind")->rule.choices, key.section);
+  const auto& kind = config.method.kind;
+  const bool of_labels = key.section == "finetune" || key.path() == "data.test_shards" ||
+                         key.path() == "data.fraction" || key.path() == "data.per_class" ||
+                         key.path() == "data.subset_seed";
+  const auto section = of_labels ? "supervised" : key.section;
+  const bool of_method = contains(find_key("method", "kind")->rule.choices, section);
   const auto& trunks = key.rule.trunks;
-  if (of_method && key.section != config.method.kind) return "method.kind = " + quote(config.method.kind);
+  if (section == "continue" && config.model.init_from.empty()) return "model.init_from = \"\"";
+  if (key.path() == "continue.prototypes" && kind != "swav") return "method.kind = " + quote(kind);
+  if (of_method && section != kind) return "method.kind = " + quote(kind);
   if (!trunks.empty() && !contains(trunks, config.model.trunk)) return "model.trunk = " + quote(config.model.trunk);
   return "";
 }
@@ -129,8 +136,7 @@ std::string Key::allowed() const {
   if (of == "true or false") return of;
   if (of == "string") return rule.form_of ? rule.form : rule.choices.empty() ? "a string" : quoted(rule.choices);
   if (of == "number") return "a number" + range_text(rule);
-  if (of == "integer")
-    return "an integer" + range_text(rule) + (rule.zero_word.empty() ? "" : " or " + quote(rule.zero_word));
+  if (of == "integer") return "an integer" + range_text(rule) + (rule.word.empty() ? "" : " or " + quote(rule.word));
   std::string text = "a list of ";
   if (rule.least_entries == rule.most_entries)
     text += fmt::format("{} ", rule.least_entries);
@@ -197,7 +203,7 @@ std::string write(const Field& field) {
 
 std::string write(const Key& key, const Field& field) {
   const auto text = write(field);
-  return text == "0" && !key.rule.zero_word.empty() ? quote(key.rule.zero_word) : text;
+  return !key.rule.word.empty() && text == std::to_string(key.rule.word_value) ? quote(key.rule.word) : text;
 }
 
 std::string to_toml(const Config& config) {

@@ -62,7 +62,7 @@ bool assign(const Key& key, const toml::node& node, bool resolved, T* out) {
     const auto number = static_cast<double>(value.value_or(0));
     if (!std::isfinite(number) || !rule.contains(number)) value.reset();
     const auto word = node.value_exact<std::string>();
-    if (word && !word->empty() && word == rule.zero_word) value = 0;
+    if (word && !word->empty() && word == rule.word) value = rule.word_value;
   }
   if (value) *out = std::move(*value);
   return value.has_value();

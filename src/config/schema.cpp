@@ -104,7 +104,11 @@ Section<Augment> augmentation(Section<Augment> section) {
       .key("blur_probability", &Augment::blur_probability, between(0, 1), "of Gaussian blur")
       .key("blur_radius", &Augment::blur_radius, pair(between(0, 100)),
            "smallest and largest radius, in pixels of the crop")
-      .key("aspect_ratio", &Augment::aspect_ratio, pair(above(0)), "smallest and largest width / height of a crop");
+      .key("aspect_ratio", &Augment::aspect_ratio, pair(above(0)), "smallest and largest width / height of a crop")
+      .key("randaugment_ops", &Augment::randaugment_ops, between(0, 16), "operations of RandAugment; 0: none")
+      .key("randaugment_magnitude", &Augment::randaugment_magnitude, between(0, 10), "of these operations")
+      .key("randaugment_deviation", &Augment::randaugment_deviation, at_least(0), "standard deviation of the magnitude")
+      .key("erase_probability", &Augment::erase_probability, between(0, 1), "of replacing a rectangle by noise");
 }
 
 std::vector<Key> make_keys() {
@@ -137,8 +141,8 @@ std::vector<Key> make_keys() {
       .key("init_from", &Model::init_from, path("a path or \"\"", true),
            "weights file, checkpoint or run folder that a new run starts from; \"\": random", Change::free);
   Section(k, "method", Change::tensors, &Config::method)
-      .key("kind", &Method::kind, one_of({"swav", "simclr", "byol"}, {"dino", "sigreg", "visreg", "supervised"}),
-           "training method; its keys are in the section with its name");
+      .key("kind", &Method::kind, one_of({"swav", "simclr", "byol", "supervised"}, {"dino", "sigreg", "visreg"}),
+           "training method; its keys are in the section with its name, those of \"supervised\" in [finetune]");
   Section(k, "head", Change::tensors, &Config::head)
       .key("dims", &Head::dims, list(between(1, kMillion), 2),
            "widths of the projection head; the first must be the trunk's last width")
@@ -160,6 +164,51 @@ std::vector<Key> make_keys() {
       .key("momentum", &Byol::momentum, between(0, 1),
            "of the teacher at the start of the run; rises to 1 along a cosine")
       .key("hidden", &Byol::hidden, between(1, 1e6), "width of the predictor's hidden layer", Change::tensors);
+  Section(k, "finetune", Change::meaning, &Config::finetune)
+      .key("from", &Finetune::from, path("a path or \"\"", true),
+           "weights file, checkpoint or run folder to start from; \"\": random weights", Change::free)
+      .key("classes", &Finetune::classes, between(0, 1e7), "0: as many as data.shards name", Change::tensors)
+      .key("targets", &Finetune::targets, one_of({"single", "multi"}),
+           "one class per image (softmax and cross-entropy) or any number (a sigmoid per class)")
+      .key("classifier", &Finetune::classifier, one_of({"new", "keep"}),
+           "starts at random, or as in `from`, which must have one for as many classes")
+      .key("head_layers", &Finetune::head_layers, between(0, 100),
+           "layers of the projection head in `from` that stay below the classifier; 0: it takes the pooled features",
+           Change::tensors)
+      .key("lr_trunk", &Finetune::lr_trunk, at_least(0), "highest learning rate of the trunk; 0: schedule.lr_peak")
+      .key("lr_head", &Finetune::lr_head, at_least(0), "the same of everything above it")
+      .key("decay_trunk", &Finetune::decay_trunk, at_least(-1), "weight decay of the trunk; -1: optimizer.weight_decay")
+      .key("decay_head", &Finetune::decay_head, at_least(-1), "the same of everything above it")
+      .key("decay_norm", &Finetune::decay_norm, {}, "weight decay also on BatchNorm's weights and biases")
+      .key("freeze", &Finetune::freeze, {},
+           "the trunk does not change up to this output (\"stem\", \"res2\", ...); \"trunk\": all of it; \"\": none")
+      .key("freeze_updates", &Finetune::freeze_updates, at_least(0),
+           "number of first updates in which that holds; 0: all")
+      .key("batchnorm", &Finetune::batchnorm, one_of({"train", "frozen"}),
+           "statistics of the batch (over parallel.bn_group_size ranks), or in the trunk the running ones of `from`, "
+           "unchanged")
+      .key("label_smoothing", &Finetune::label_smoothing, {.low = 0, .high = 1, .open_high = true},
+           "part of the target that is spread over all classes")
+      .key("mixup", &Finetune::mixup, at_least(0), "alpha of mixup's Beta distribution; 0: off")
+      .key("cutmix", &Finetune::cutmix, at_least(0), "alpha of CutMix's Beta distribution; 0: off")
+      .key("mix_probability", &Finetune::mix_probability, between(0, 1), "of mixing the images of a batch")
+      .key("mix_switch", &Finetune::mix_switch, between(0, 1), "with mixup and CutMix: probability of CutMix")
+      .key("ema", &Finetune::ema, {.low = 0, .high = 1, .open_high = true},
+           "momentum of averaged weights, which are then the ones that are tested; 0: none", Change::tensors)
+      .key("test_every", &Finetune::test_every, at_least(0),
+           "updates between two tests on data.test_shards; 0: only at the end", Change::free)
+      .key("test_resize", &Finetune::test_resize, between(1, 16384), "test: shorter side in pixels before the crop",
+           Change::free)
+      .key("test_crop", &Finetune::test_crop, between(8, 16384), "test: side of the centre crop in pixels",
+           Change::free);
+  Section(k, "continue", Change::meaning, &Config::continuing)
+      .key("freeze_trunk_updates", &Continue::freeze_trunk_updates, at_least(0),
+           "with model.init_from: number of first updates in which the trunk does not change")
+      .key("ramp_updates", &Continue::ramp_updates, at_least(0),
+           "number of updates after that in which the trunk's learning rate rises linearly from 0")
+      .key("prototypes", &Continue::prototypes, one_of({"keep", "kmeans", "random"}),
+           "swav: those of model.init_from if it has as many, k-means of the own images' embeddings, or random ones")
+      .key("momenta", &Continue::momenta, {}, "takes over the optimizer's momenta, if model.init_from has any");
   Section<Crops>(k, "crops", Change::meaning, [](Config& c, std::size_t crop) -> Crops& { return c.crops.at(crop); })
       .key("count", &Crops::count, between(1, 1000), "crops of this kind per image")
       .key("size", &Crops::size, between(8, 16384), "side in pixels")
@@ -179,6 +228,13 @@ std::vector<Key> make_keys() {
            Change::meaning)
       .key("shards", &Data::shards, path("a string that is not empty", false, true),
            "folder, glob or list of shards; the crops file with source \"crops\"")
+      .key("test_shards", &Data::test_shards, path("a path or \"\"", true, true),
+           "supervised: labelled images to test on; folder, glob or list; \"\": none")
+      .key("fraction", &Data::fraction, {.low = 0, .high = 1, .open_low = true},
+           "supervised: part of each class's images to train on", Change::meaning)
+      .key("per_class", &Data::per_class, at_least(0),
+           "supervised: number of images of each class to train on; 0: fraction counts", Change::meaning)
+      .key("subset_seed", &Data::subset_seed, at_least(0), "of the choice of these images", Change::meaning)
       .key("mode", &Data::mode, one_of({"fixed"}, {"stream"}), "a fixed set of images, or one that grows",
            Change::meaning)
       .key("global_batch", &Data::global_batch, between(1, 1e8), "images per update, over all ranks", Change::meaning)
@@ -200,6 +256,7 @@ std::vector<Key> make_keys() {
   Section(k, "optimizer", Change::meaning, &Config::optimizer)
       .key("kind", &Optimizer::kind, one_of({"lars", "sgd"}), "LARS (docs/method.md 5.1) or plain SGD")
       .key("momentum", &Optimizer::momentum, {.low = 0, .high = 1, .open_high = true}, "of the update")
+      .key("nesterov", &Optimizer::nesterov, {}, "sgd: Nesterov's momentum")
       .key("weight_decay", &Optimizer::weight_decay, at_least(0), "on every parameter")
       .key("trust", &Optimizer::trust, above(0), "LARS: length of a step relative to the parameter");
   Section(k, "schedule", Change::meaning, &Config::schedule)
@@ -264,7 +321,7 @@ std::vector<Key> make_keys() {
       .key("replay_action", &Guard::replay_action, one_of({"stop", "warn"}),
            "if the bits differ. stop: ends with exit code 5; warn: skips the update and continues");
   Section(k, "checkpoint", Change::free, &Config::checkpoint)
-      .key("every_updates", &Checkpoint::every_updates, {.low = 1, .zero_word = "auto"},
+      .key("every_updates", &Checkpoint::every_updates, {.low = 1, .word = "auto"},
            "updates between two checkpoints; \"auto\": computed from their cost and the failure rate of nodes")
       .key("mean_time_between_failures_hours", &Checkpoint::mean_time_between_failures_hours, above(0),
            "every_updates = \"auto\": for one node")
@@ -283,6 +340,19 @@ std::vector<Key> make_keys() {
           "the run continues after this many failed saves in a row, and tries again at the next interval; 0: the first "
           "failed save ends it")
       .key("rehearse", &Checkpoint::rehearse, {}, "writes and reads a checkpoint at the first update of a run");
+  Section(k, "watch", Change::free, &Config::watch)
+      .key("every", &Watch::every, {.low = 0, .word = "auto", .word_value = kWatchByCost},
+           "updates between two evaluations of the network; 0: none; \"auto\": as often as takes 3 % of the time")
+      .key("train", &Watch::train, path("a path or \"\"", true, true),
+           "labelled shards for k-NN and a linear probe; \"\": only figures without labels")
+      .key("test", &Watch::test, path("a path or \"\"", true, true), "labelled shards to test them on")
+      .key("images", &Watch::images, between(2, 1e7), "images of data.shards for the figures without labels")
+      .key("resize", &Watch::resize, between(0, 16384), "shorter side in pixels; 0: the side of the first [[crops]]")
+      .key("crop", &Watch::crop, between(0, 16384), "side of the centre crop in pixels; 0: of the first [[crops]]")
+      .key("k", &Watch::k, at_least(1), "k-NN: number of neighbours")
+      .key("keep_best", &Watch::keep_best, {}, "never deletes the checkpoint of the best evaluation")
+      .key("patience", &Watch::patience, at_least(0),
+           "stops the run after this many evaluations without an improvement; 0: never. Not with every = \"auto\"");
   Section(k, "log", Change::free, &Config::log)
       .key("run_dir", &Log::run_dir, path("a string that is not empty", false),
            "folder for all files that the run writes")
@@ -291,7 +361,7 @@ std::vector<Key> make_keys() {
            "time without progress in an update that counts as a hang; 0: never")
       .key("hang_setup_seconds", &Log::hang_setup_seconds, at_least(0), "the same before the first update")
       .key("hang_checkpoint_seconds", &Log::hang_checkpoint_seconds, at_least(0),
-           "the same while a checkpoint is written")
+           "the same while a checkpoint is written or the network evaluated")
       .key("walltime", &Log::walltime, walltime(),
            "writes a checkpoint and exits with code 75 after this time; the job's own limit must leave time for this")
       .key("tensorboard", &Log::tensorboard, {}, "also writes event files for TensorBoard");

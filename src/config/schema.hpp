@@ -32,7 +32,8 @@ struct Rule {
   bool open_low = false;               ///< low itself is not allowed
   bool open_high = false;              ///< high itself is not allowed
   std::vector<std::string> choices{};  ///< strings: the only values; empty = any
-  std::string zero_word{};             ///< integers: the text that stands for 0, whatever the range; "" = none
+  std::string word{};                  ///< integers: the text that stands for word_value, whatever the range; "" = none
+  std::int64_t word_value = 0;         ///< see `word`
   std::vector<std::string> later{};    ///< values planned for a later version
   std::size_t least_entries = 0, most_entries = std::numeric_limits<std::size_t>::max();
   bool ascending = false;  ///< lists: no entry is below the one before it

@@ -4,7 +4,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <span>
 
+#include "seer/base/error.hpp"
 #include "seer/base/random.hpp"
 
 namespace seer::data {
@@ -35,7 +37,70 @@ kernels::Box draw_box(Random& random, const CropKind& kind, const std::vector<do
   return {(width - w) / 2, (height - h) / 2, w, h};
 }
 
+/// timm's RandAugment: operations drawn with replacement, each done with probability 1/2.
+void draw_steps(const config::Augment& augment, std::uint64_t seed, std::uint64_t position, std::uint32_t crop,
+                CropPlan& plan) {
+  ensure(augment.randaugment_ops <= CropPlan::kMostSteps, "a plan has room for RandAugment's operations");
+  Random random(seed, Purpose::randaugment, position, crop);
+  for (std::int64_t i = 0; i < augment.randaugment_ops; ++i) {
+    const auto operation = static_cast<kernels::Operation>(random.below(kernels::kOperations));
+    const bool done = random.uniform() < 0.5, mirrored = random.uniform() < 0.5;
+    const double level = augment.randaugment_magnitude + augment.randaugment_deviation * random.normal();
+    if (done)
+      plan.steps[plan.step_count++] = {operation, argument_of(operation, std::clamp(level, 0.0, 10.0), mirrored)};
+  }
+}
+
+/// timm's RandomErasing: ten tries for a rectangle smaller than the crop, of an area U(0.02, 1/3) and a shape that is
+/// log-uniform in (0.3, 1/0.3).
+kernels::Erasure draw_erasure(double probability, std::int64_t size, std::uint64_t seed, std::uint64_t position,
+                              std::uint32_t crop) {
+  Random random(seed, Purpose::erasing, position, crop);
+  if (random.uniform() >= probability) return {};
+  for (int attempt = 0; attempt < 10; ++attempt) {
+    const double area = static_cast<double>(size * size) * random.uniform(0.02, 1.0 / 3.0);
+    const double aspect = std::exp(random.uniform(std::log(0.3), -std::log(0.3)));
+    const std::int64_t h = round_even(std::sqrt(area * aspect)), w = round_even(std::sqrt(area / aspect));
+    if (w <= 0 || h <= 0 || w >= size || h >= size) continue;
+    const auto top = static_cast<std::int64_t>(random.below(static_cast<std::uint64_t>(size - h + 1)));
+    const auto left = static_cast<std::int64_t>(random.below(static_cast<std::uint64_t>(size - w + 1)));
+    return {{left, top, w, h}, seed, position, crop};
+  }
+  return {};
+}
+
 }  // namespace
+
+double argument_of(kernels::Operation operation, double level, bool mirrored) {
+  using enum kernels::Operation;
+  const double part = level / 10, sign = mirrored ? -1 : 1;
+  switch (operation) {
+    case auto_contrast:
+    case equalize:
+    case invert:
+      return 0;
+    case rotate:
+      return sign * part * 30;
+    case posterize:
+      return 4 - std::trunc(part * 4);
+    case solarize:
+      return 256 - std::trunc(part * 256);
+    case solarize_add:
+      return std::trunc(part * 110);
+    case color:
+    case contrast:
+    case brightness:
+    case sharpness:
+      return std::max(0.1, 1 + sign * part * 0.9);
+    case shear_x:
+    case shear_y:
+      return sign * part * 0.3;
+    case translate_x:
+    case translate_y:
+      return sign * part * 0.45;
+  }
+  return 0;
+}
 
 std::array<float, 3> floats(const std::vector<double>& values) {
   return {static_cast<float>(values[0]), static_cast<float>(values[1]), static_cast<float>(values[2])};
@@ -76,14 +141,25 @@ CropPlan plan_crop(const CropKind& kind, std::int64_t width, std::int64_t height
   plan.grey = random.uniform() < augment.grey_probability;
   plan.blur = random.uniform() < augment.blur_probability;
   if (plan.blur) plan.radius = static_cast<float>(random.uniform(augment.blur_radius[0], augment.blur_radius[1]));
+  draw_steps(augment, seed, position, crop, plan);
+  plan.erasure = draw_erasure(augment.erase_probability, kind.size, seed, position, crop);
   return plan;
+}
+
+void cut_crop(const Image& image, const CropPlan& plan, const CropKind& kind, AugmentScratch& scratch) {
+  kernels::crop_resize(image.rgb.data(), image.width * 3, plan.box, kind.size, kind.size, plan.flip, scratch.image,
+                       scratch.planes);
+  std::array<std::uint8_t, 3> mean{};
+  for (std::size_t c = 0; c < 3; ++c)
+    mean[c] = static_cast<std::uint8_t>(std::clamp<std::int64_t>(round_even(255 * kind.augment.mean[c]), 0, 255));
+  for (const auto& step : std::span(plan.steps).first(plan.step_count))
+    kernels::apply(step.operation, step.argument, mean, scratch.image, scratch.planes);
 }
 
 void apply_crop(const Image& image, const CropPlan& plan, const CropKind& kind, AugmentScratch& scratch, float* out) {
   const auto& augment = kind.augment;
   auto& planes = scratch.planes;
-  kernels::crop_resize(image.rgb.data(), image.width * 3, plan.box, kind.size, kind.size, plan.flip, scratch.image,
-                       planes);
+  cut_crop(image, plan, kind, scratch);
   for (const auto step : plan.order) {
     if (!plan.jitter || strength_of(augment, step) <= 0) continue;
     if (step == kernels::Colour::brightness) kernels::adjust_brightness(planes, plan.brightness);
@@ -94,6 +170,7 @@ void apply_crop(const Image& image, const CropPlan& plan, const CropKind& kind, 
   if (plan.grey) kernels::grey(planes);
   if (plan.blur && plan.radius > 0) kernels::gaussian_blur(planes, plan.radius, scratch.image);
   kernels::normalise(planes, floats(augment.mean).data(), floats(augment.std).data(), out);
+  kernels::erase(plan.erasure, kind.size, out);
 }
 
 void center_crop(const Image& image, std::int64_t resize, std::int64_t crop, AugmentScratch& scratch,

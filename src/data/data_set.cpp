@@ -21,7 +21,8 @@ namespace seer::data {
 static void fields(Packed& bytes, ShardInfo& s) {
   bytes(s.path, s.file_bytes, s.images, s.pixels_offset, s.pixels_bytes, s.offset_offset, s.width_offset,
         s.height_offset, s.checksum_offset, s.label_offset, s.targets, s.target_offset, s.target_begin_offset,
-        s.classes, s.set.id, s.set.shards, s.set.number, s.set.max_pixels);
+        s.ignored, s.ignored_offset, s.ignored_begin_offset, s.classes, s.set.id, s.set.shards, s.set.number,
+        s.set.max_pixels);
 }
 
 namespace {
@@ -49,7 +50,7 @@ void leave_out_unnamed_labels(Opened& opened) {
   for (std::size_t i = 0; i < opened.shards.size(); ++i) {
     auto& shard = opened.shards[i];
     if (!shard.has_labels() || !opened.lists[opened.list_of[i]].empty()) continue;
-    shard.label_offset = shard.target_begin_offset = shard.target_offset = 0;
+    shard.label_offset = shard.target_begin_offset = shard.target_offset = shard.ignored_begin_offset = 0;
     if (count++ == 0) first = &shard;
   }
   if (count == 0) return;
@@ -174,8 +175,33 @@ DataSet DataSet::open(const std::string& pattern, const comm::Communicator& comm
   return set;
 }
 
+DataSet DataSet::subset(std::vector<std::uint64_t> indices) const {
+  for (std::size_t i = 0; i < indices.size(); ++i)
+    ensure(indices[i] < images() && (i == 0 || indices[i - 1] < indices[i]), "a subset's indices must ascend");
+  if (chosen_)
+    for (auto& index : indices) index = (*chosen_)[index];
+  DataSet out;
+  out.impl_ = impl_;
+  out.chosen_ = std::make_shared<const std::vector<std::uint64_t>>(std::move(indices));
+  return out;
+}
+
+/// Calls f(whole set, first image, count, chosen images) for runs of a subset's images that lie close together.
+template <class F>
+void DataSet::each_run(std::uint64_t first, std::uint64_t count, F&& f) const {
+  constexpr std::uint64_t kGap_images = 64;  // cheaper to read than to skip
+  ensure(first <= images() && count <= images() - first, "images outside the data set");
+  DataSet whole;
+  whole.impl_ = impl_;
+  const auto chosen = std::span(*chosen_).subspan(first, count);
+  for (std::size_t begin = 0, end = 0; begin < count; begin = end) {
+    for (end = begin + 1; end < count && chosen[end] - chosen[end - 1] <= kGap_images;) ++end;
+    f(whole, chosen[begin], chosen[end - 1] - chosen[begin] + 1, chosen.subspan(begin, end - begin));
+  }
+}
+
 std::uint64_t DataSet::images() const {
-  return impl_->first.back();
+  return chosen_ ? chosen_->size() : impl_->first.back();
 }
 const std::vector<ShardInfo>& DataSet::shards() const {
   return impl_->shards;
@@ -215,6 +241,13 @@ void DataSet::read(std::uint32_t shard, std::uint64_t offset, std::uint64_t byte
 std::vector<ImagePlace> DataSet::places(std::uint64_t first, std::uint64_t count) const {
   std::vector<ImagePlace> out;
   out.reserve(count);
+  if (chosen_) {
+    each_run(first, count, [&](const DataSet& whole, std::uint64_t begin, std::uint64_t run, const auto& chosen) {
+      const auto found = whole.places(begin, run);
+      for (const auto image : chosen) out.push_back(found[image - begin]);
+    });
+    return out;
+  }
   impl_->each_part(first, count, [&](std::uint32_t shard, std::uint64_t begin, std::uint64_t part) {
     const auto& info = impl_->shards[shard];
     const auto offsets = read_values<std::uint64_t>(shard, info.offset_offset, begin, part + 1);
@@ -251,26 +284,43 @@ std::vector<std::int32_t> DataSet::labels(std::uint64_t first, std::uint64_t cou
 }
 
 Targets DataSet::targets(std::uint64_t first, std::uint64_t count) const {
+  return values(first, count, &ShardInfo::targets, &ShardInfo::target_offset, &ShardInfo::target_begin_offset);
+}
+
+Targets DataSet::ignored(std::uint64_t first, std::uint64_t count) const {
+  return values(first, count, &ShardInfo::ignored, &ShardInfo::ignored_offset, &ShardInfo::ignored_begin_offset);
+}
+
+Targets DataSet::values(std::uint64_t first, std::uint64_t count, Number ShardInfo::*total, Number ShardInfo::*offset,
+                        Number ShardInfo::*begin_offset) const {
   Targets out;
+  if (chosen_) {
+    each_run(first, count, [&](const DataSet& whole, std::uint64_t begin, std::uint64_t run, const auto& chosen) {
+      const auto found = whole.values(begin, run, total, offset, begin_offset);
+      for (const auto image : chosen) out.add(found.of(image - begin));
+    });
+    return out;
+  }
   impl_->each_part(first, count, [&](std::uint32_t shard, std::uint64_t begin, std::uint64_t part) {
     const auto& info = impl_->shards[shard];
-    if (info.target_begin_offset == 0) {
-      const auto labels = info.label_offset != 0 ? read_values<std::int32_t>(shard, info.label_offset, begin, part)
-                                                 : std::vector<std::int32_t>(part, -1);
+    if (info.*begin_offset == 0) {
+      const bool labels = begin_offset == &ShardInfo::target_begin_offset && info.label_offset != 0;
+      const auto found = labels ? read_values<std::int32_t>(shard, info.label_offset, begin, part)
+                                : std::vector<std::int32_t>(part, -1);
       for (std::uint64_t i = 0; i < part; ++i) {
-        const auto label = impl_->renumbered(shard, begin + i, labels[i], -1);
+        const auto label = impl_->renumbered(shard, begin + i, found[i], -1);
         out.add(std::span(&label, label < 0 ? 0U : 1U));
       }
       return;
     }
-    const auto begins = read_values<std::uint64_t>(shard, info.target_begin_offset, begin, part + 1);
+    const auto begins = read_values<std::uint64_t>(shard, info.*begin_offset, begin, part + 1);
     for (std::uint64_t i = 0; i < part; ++i)
-      if (begins[i] > begins[i + 1] || begins[i + 1] > info.targets)
+      if (begins[i] > begins[i + 1] || begins[i + 1] > info.*total)
         damaged(fmt::format("{}: image {} has targets {} to {} of {}", info.path, begin + i, begins[i], begins[i + 1],
-                            info.targets));
-    auto values = read_values<std::int32_t>(shard, info.target_offset, begins.front(), begins.back() - begins.front());
+                            info.*total));
+    auto found = read_values<std::int32_t>(shard, info.*offset, begins.front(), begins.back() - begins.front());
     for (std::uint64_t i = 0; i < part; ++i) {
-      const auto of = std::span(values).subspan(begins[i] - begins.front(), begins[i + 1] - begins[i]);
+      const auto of = std::span(found).subspan(begins[i] - begins.front(), begins[i + 1] - begins[i]);
       for (auto& target : of) target = impl_->renumbered(shard, begin + i, target, 0);
       out.add(of);
     }
@@ -279,7 +329,9 @@ Targets DataSet::targets(std::uint64_t first, std::uint64_t count) const {
 }
 
 std::string DataSet::describe(std::uint64_t index) const {
-  const auto shard = impl_->shard_of(std::min(index, images() - 1));
+  index = std::min(index, images() - 1);
+  if (chosen_) index = (*chosen_)[index];
+  const auto shard = impl_->shard_of(index);
   return fmt::format("{}, image {}", std::filesystem::path(impl_->shards[shard].path).filename().string(),
                      index - impl_->first[shard]);
 }

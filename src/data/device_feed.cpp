@@ -18,6 +18,11 @@ namespace {
 constexpr std::int64_t kOut = 2;      // batches on the device
 constexpr std::int64_t kAlign = 256;  // bytes
 
+/// Whether the host must make these crops.
+bool needs_host(std::span<const CropPlan> plans) {
+  return std::ranges::any_of(plans, [](const CropPlan& plan) { return plan.step_count > 0; });
+}
+
 /// Scratch bytes that a crop takes because of its box.
 std::int64_t scratch_of(const kernels::Box& box, std::int64_t size) {
   const auto room = kernels::room_of(box, size);
@@ -130,6 +135,7 @@ kernels::CropJob& Staging::describe(std::int64_t image, std::size_t crop, const 
   job.grey = plan.grey;
   job.blur = plan.blur && plan.radius > 0;
   if (job.blur) job.blur_box = kernels::blur_box(plan.radius);
+  job.erasure = plan.erasure;
   return job;
 }
 
@@ -143,7 +149,7 @@ void Staging::add(std::int64_t image, const Image& decoded, std::span<const Crop
   const auto room = plan_.room_of(decoded.width, decoded.height, plans);
   std::unique_lock lock(mutex_);
   const std::int64_t place = plan_.table_bytes + front_;
-  const bool whole = fits(room, --waiting_);
+  const bool whole = fits(room, --waiting_) && !needs_host(plans);
   front_ += whole ? room.pixels : plan_.reserved.pixels;
   scratch_ += whole ? room.scratch : plan_.reserved.scratch;
   as_crops_ += whole ? 0 : 1;
@@ -158,10 +164,11 @@ void Staging::add_crops(std::int64_t image, const Image& decoded, std::span<cons
                         AugmentScratch& scratch) {
   for (std::size_t crop = 0; crop < plans.size(); ++crop) {
     const std::int64_t size = plan_.kinds[crop].size;
-    kernels::crop_resize(decoded.rgb.data(), 3 * decoded.width, plans[crop].box, size, size, kernels::Flip::no,
-                         scratch.image, scratch.planes);
+    cut_crop(decoded, plans[crop], plan_.kinds[crop], scratch);
     kernels::to_interleaved(scratch.planes, static_cast<std::uint8_t*>(memory_.data()) + place);
-    describe(image, crop, plans[crop], place, 3 * size).box = {0, 0, size, size};
+    auto& job = describe(image, crop, plans[crop], place, 3 * size);
+    job.box = {0, 0, size, size};
+    job.flip = kernels::Flip::no;
     place += rounded(3 * size * size, kAlign);
   }
 }
@@ -169,6 +176,7 @@ void Staging::add_crops(std::int64_t image, const Image& decoded, std::span<cons
 std::optional<std::int64_t> Staging::claim(std::int64_t image, std::int64_t width, std::int64_t height,
                                            std::span<const CropPlan> plans) {
   ensure(plans.size() == plan_.kinds.size(), "staging: a plan for every crop");
+  if (needs_host(plans)) return std::nullopt;
   const auto room = plan_.room_of(width, height, plans);
   std::unique_lock lock(mutex_);
   // This image's reserve stays free too, since its decoding on the device may fail.

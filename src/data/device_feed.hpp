@@ -88,9 +88,9 @@ struct StagingPlan {
 };
 
 /// One batch on its way to a device. Pinned memory holds the table of crops to make, followed by the decoded images, so
-/// that one copy transfers everything. Its size is fixed. If an image no longer fits, the host makes its crops and
-/// sends those instead. A crop of the final size passes through the device's resampling unchanged, so the pixels do not
-/// depend on which images did not fit.
+/// that one copy transfers everything. Its size is fixed. If an image no longer fits, or RandAugment changes one of its
+/// crops, the host makes its crops and sends those instead. A crop of the final size passes through the device's
+/// resampling unchanged, so the pixels do not depend on which images did not fit.
 class Staging {
  public:
   /// `plan` must outlive the Staging.
@@ -104,7 +104,8 @@ class Staging {
   /// Adds a decoded image with the plans of its crops. Many threads may call it at a time, each with its own image.
   void add(std::int64_t image, const Image& decoded, std::span<const CropPlan> plans, AugmentScratch& scratch);
   /// Reserves room on the device for an image that will be decoded there. Returns its place in bytes from the start of
-  /// the copied block, or nullopt if no room is left. The image may still be passed to add() later.
+  /// the copied block, or nullopt if no room is left or the host must make the crops. The image may still be passed to
+  /// add() later.
   std::optional<std::int64_t> claim(std::int64_t image, std::int64_t width, std::int64_t height,
                                     std::span<const CropPlan> plans);
   /// To be called after all images: completes the table. Returns the layout of the scratch memory of each group.

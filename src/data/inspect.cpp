@@ -192,6 +192,7 @@ Found look_at(const std::string& path, bool verify, const comm::Communicator& al
          {"classes", info.classes},
          {"labels", info.label_offset != 0}};
   if (info.target_begin_offset != 0) out["targets"] = info.targets;
+  if (info.ignored > 0) out["ignored_targets"] = info.ignored;
   if (!info.set.id.empty())
     out["set"] = {{"id", info.set.id}, {"number", info.set.number}, {"shards", info.set.shards}};
   if (info.set.max_pixels > 0) out["max_pixels"] = info.set.max_pixels;

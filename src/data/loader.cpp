@@ -27,7 +27,7 @@ constexpr std::uint32_t kReplacementTries = 32;  // consecutive bad replacements
 struct Slot {
   Batch batch;
   device::Buffer memory;
-  std::vector<std::vector<std::int32_t>> targets;  // per image
+  std::vector<std::vector<std::int32_t>> targets, ignored;  // per image; ignored: empty if no shard has any
   Fetch fetch;
   std::atomic<std::int64_t> replaced{0};
   // Images that the device will decode, after all others are decoded.
@@ -67,6 +67,7 @@ class Loader final : public ShardLoader {
         workers(threads_in),
         parts(std::move(parts_in)) {
     config.data.max_pixels = max_pixels(config, data);
+    ignores = labels == Labels::read && std::ranges::any_of(data.shards(), [](const auto& s) { return s.ignored > 0; });
     if (parts) {
       feed = std::make_unique<DeviceFeed>(config, images_here, slots.size(),
                                           parts->decoder ? DeviceFeed::Places::apart : DeviceFeed::Places::shared,
@@ -131,11 +132,13 @@ class Loader final : public ShardLoader {
     slot.batch.positions.clear();
     std::vector<ImagePlace> places_here;
     slot.targets.resize(static_cast<std::size_t>(images_here));
+    slot.ignored.resize(ignores ? slot.targets.size() : 0);
     for (std::int64_t i = 0; i < images_here; ++i) {
       const std::uint64_t index = slot.batch.positions.emplace_back(sampler.image(position(update, i)));
       places_here.push_back(places.place(index));
       const auto targets = places.targets(index);
       slot.targets[static_cast<std::size_t>(i)].assign(targets.begin(), targets.end());
+      if (ignores) slot.ignored[static_cast<std::size_t>(i)] = data.ignored(index, 1).values;
     }
     slot.fetch.plan(std::move(places_here));
     slot.claimed = 0;
@@ -179,6 +182,7 @@ class Loader final : public ShardLoader {
       good = decodes(worker.encoded, other, index, worker);
       if (attempt == 0) ++slot.replaced;
       if (good && labels == Labels::read) slot.targets[static_cast<std::size_t>(image)] = data.targets(index, 1).values;
+      if (good && ignores) slot.ignored[static_cast<std::size_t>(image)] = data.ignored(index, 1).values;
     }
   }
 
@@ -256,6 +260,9 @@ class Loader final : public ShardLoader {
     slot.batch.targets.begins.resize(1);
     slot.batch.targets.values.clear();
     for (const auto& of_image : slot.targets) slot.batch.targets.add(of_image);
+    slot.batch.ignored.begins.resize(1);
+    slot.batch.ignored.values.clear();
+    for (const auto& of_image : slot.ignored) slot.batch.ignored.add(of_image);
   }
 
   /// Submits the device work for the next staged batch. Waits until the batch is staged, but not for that work.
@@ -326,6 +333,7 @@ class Loader final : public ShardLoader {
   config::Config config;
   Start start;
   Labels labels;
+  bool ignores = false;  ///< some image has classes of which nobody knows whether it has them
   DataSet data;
   Sampler sampler;
   PlaceCache places;

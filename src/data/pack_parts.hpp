@@ -81,6 +81,30 @@ SourceList find_sources(const PackOptions& options, const comm::Communicator& co
 /// Opens a stream that starts at the first file. `sources` and `options` must outlive the stream.
 std::unique_ptr<CandidateStream> open_stream(const SourceList& sources, const PackOptions& options);
 
+/// What the label file, the file of classes and the list say about the candidates.
+struct Assignment {
+  static constexpr std::int32_t kNoLabel = -1, kLeftOut = -2;
+
+  bool of_file = false;               ///< there is a label file
+  bool several = false;               ///< its images may have several classes, or none
+  std::vector<std::string> classes;   ///< of the label file or of the file of classes; empty: those of the folders
+  Targets targets, ignored;           ///< classes of each path of the label file; `ignored` is empty if there are none
+  std::vector<std::int32_t> records;  ///< of each candidate: its path, kNoLabel or kLeftOut; empty: kNoLabel for all
+  std::uint64_t off_list = 0, without_label = 0;  ///< candidates left out
+
+  std::int32_t record(std::uint64_t candidate) const {
+    return candidate < records.size() ? records[candidate] : kNoLabel;
+  }
+};
+
+/// Collective. Rank 0 reads the files, goes through the candidates without reading these, and shares the result.
+/// Error(file), agreed: a malformed file, a path that is not in the sources or means several files, an image without a
+/// label (all unless the options allow it).
+Assignment assign_labels(const SourceList& sources, const PackOptions& options, const comm::Communicator& comm);
+
+/// Checks an image by decoding it. Returns "" and its sides and checksum, or "kind: details".
+std::string verify(const std::vector<std::uint8_t>& bytes, const PackOptions& options, Image& scratch, ShardEntry& out);
+
 /// Reading the archive cannot continue. The text is libarchive's reason; it may differ between ranks that read an entry
 /// and ranks that skip it.
 class BrokenArchive : public std::runtime_error {

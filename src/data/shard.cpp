@@ -96,13 +96,19 @@ ShardInfo check_shard(const h5::File& file) {
   info.pixels_offset = bytes.file_offset;
   info.pixels_bytes = bytes.dims[0];
   if (file.exists("/images/label")) info.label_offset = column(file, "/images/label", h5::Type::i32, "int32", n);
+  const auto several = [&](const std::string& name, std::uint64_t& count, std::uint64_t& offset,
+                           std::uint64_t& begin_offset) {
+    begin_offset = column(file, (name + "_begin").c_str(), h5::Type::u64, "uint64", n, 1);
+    const auto values = array(file, name.c_str(), h5::Type::i32, "int32");
+    count = values.dims[0];
+    offset = values.file_offset;
+    want_range(file, (name + "_begin").c_str(), n, count, name.c_str());
+  };
   if (version == kTargetsVersion) {
-    info.target_begin_offset = column(file, "/images/target_begin", h5::Type::u64, "uint64", n, 1);
-    const auto target = array(file, "/images/target", h5::Type::i32, "int32");
+    several("/images/target", info.targets, info.target_offset, info.target_begin_offset);
     if (info.label_offset != 0) fail(file.path(), "has both /images/label and /images/target, wanted one of them");
-    info.targets = target.dims[0];
-    info.target_offset = target.file_offset;
-    want_range(file, "/images/target_begin", n, info.targets, "/images/target");
+    if (file.exists("/images/ignored"))
+      several("/images/ignored", info.ignored, info.ignored_offset, info.ignored_begin_offset);
   } else if (file.exists("/images/target")) {
     fail(file.path(), fmt::format("has /images/target, which shards of version {} do not have", version));
   }
@@ -177,7 +183,8 @@ ShardWriter::ShardWriter(const std::string& path, const std::vector<ShardEntry>&
   file_ = std::make_unique<h5::File>(h5::File::create(*temporary_));
   h5::File& f = *file_;
   f.set("/", "format", std::string(kShardFormat));
-  const bool targets = std::ranges::any_of(entries, [](const ShardEntry& e) { return !e.targets.empty(); });
+  const bool ignored = std::ranges::any_of(entries, [](const ShardEntry& e) { return !e.ignored.empty(); });
+  const bool targets = ignored || std::ranges::any_of(entries, [](const auto& e) { return !e.targets.empty(); });
   f.set("/", "version", targets ? kTargetsVersion : kShardVersion);
   if (!classes.empty()) f.set("/", "classes", classes);
   if (!set.id.empty()) {
@@ -190,11 +197,15 @@ ShardWriter::ShardWriter(const std::string& path, const std::vector<ShardEntry>&
   write_column(f, "/images/width", h5::Type::u32, entries, &ShardEntry::width);
   write_column(f, "/images/height", h5::Type::u32, entries, &ShardEntry::height);
   write_column(f, "/images/checksum", h5::Type::u64, entries, &ShardEntry::checksum);
-  if (targets) {
+  const auto write_several = [&](const std::string& name, std::vector<std::int32_t> ShardEntry::*member) {
     Targets all;
-    for (const auto& e : entries) all.add(e.targets);
-    write_all(f, "/images/target_begin", h5::Type::u64, all.begins);
-    write_all(f, "/images/target", h5::Type::i32, all.values);
+    for (const auto& e : entries) all.add(e.*member);
+    write_all(f, name + "_begin", h5::Type::u64, all.begins);
+    write_all(f, name, h5::Type::i32, all.values);
+  };
+  if (ignored) write_several("/images/ignored", &ShardEntry::ignored);
+  if (targets) {
+    write_several("/images/target", &ShardEntry::targets);
   } else if (!classes.empty()) {
     write_column(f, "/images/label", h5::Type::i32, entries, &ShardEntry::label);
   }

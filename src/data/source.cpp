@@ -12,6 +12,7 @@
 #include "pipeline.hpp"
 #include "seer/base/error.hpp"
 #include "seer/data/augment.hpp"
+#include "seer/data/subset.hpp"
 #include "seer/device/session.hpp"
 #include "seer/h5/file.hpp"
 
@@ -34,7 +35,14 @@ class CropsSource final : public BatchSource {
     batch_.groups = crop_groups(config.crops, batch_.images);
     memory_ = allocate(batch_.groups, 64, device::Space::host);
     batch_.positions.resize(static_cast<std::size_t>(batch_.images));
+    labels_.resize(file_.exists("/labels") ? static_cast<std::size_t>(batch_.images) : 0);
     batch_.targets.begins.resize(static_cast<std::size_t>(batch_.images) + 1);  // none
+    if (labels_.empty()) return;
+    std::iota(batch_.targets.begins.begin(), batch_.targets.begins.end(), std::uint64_t{0});
+    const auto dims = file_.describe("/labels").dims;
+    if (dims.size() != 1 || dims[0] != rows_)
+      throw Error(ExitCode::file,
+                  fmt::format("{}: /labels has shape [{}], wanted [{}]", path_, fmt::join(dims, ", "), rows_));
   }
 
   const Batch& next() override {
@@ -58,6 +66,10 @@ class CropsSource final : public BatchSource {
             for (std::int64_t p = 0; p < pixels; ++p)
               out[(i * pixels + p) * 3 + channel] = planar_[static_cast<std::size_t>((i * 3 + channel) * pixels + p)];
       }
+    }
+    if (!labels_.empty()) {
+      file_.read("/labels", h5::Type::i32, static_cast<std::uint64_t>(first), labels_.size(), labels_.data());
+      batch_.targets.values = labels_;
     }
     batch_.update = update_++;
     return batch_;
@@ -117,6 +129,7 @@ class CropsSource final : public BatchSource {
   Batch batch_;
   device::Buffer memory_;
   std::vector<float> planar_;
+  std::vector<std::int32_t> labels_;
 };
 
 }  // namespace
@@ -245,6 +258,7 @@ std::unique_ptr<BatchSource> open_source(const config::Config& config, const com
   }
   auto data = std::move(opened);
   if (!data) data.emplace(DataSet::open(config.data.shards, comm));
+  data.emplace(subset_of(*data, subset_choice(config.data), comm));
   const std::size_t threads = reader_threads(config, comm);
   comm::agree(comm, "loader", [&] {
     std::shared_ptr<DeviceParts> parts;

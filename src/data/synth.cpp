@@ -4,15 +4,12 @@
 #include "seer/data/pack.hpp"
 
 #include <fmt/format.h>
-#include <turbojpeg.h>
 
+#include <array>
 #include <cmath>
 #include <numbers>
 
-#include "pack_parts.hpp"
-#include "packed.hpp"
-#include "seer/base/checksum.hpp"
-#include "seer/base/log.hpp"
+#include "generation.hpp"
 #include "seer/base/random.hpp"
 
 namespace seer::data {
@@ -155,36 +152,7 @@ std::vector<Object> place(std::size_t layout, Random& random) {
 }
 
 constexpr int kQuality = 90;
-constexpr std::int64_t kRound_images = 64;  // images that a rank draws between two exchanges
 constexpr std::int64_t kMaxShard_images = 8192, kMaxShard_pixels = std::int64_t{1} << 28;
-
-std::string encode(const Image& image) {
-  const std::unique_ptr<void, void (*)(void*)> encoder(tjInitCompress(), [](void* e) { tjDestroy(e); });
-  if (!encoder) throw Error(ExitCode::internal, "libjpeg-turbo cannot make an encoder");
-  unsigned char* bytes = nullptr;
-  unsigned long length = 0;
-  const int status =
-      tjCompress2(encoder.get(), image.rgb.data(), static_cast<int>(image.width), 0, static_cast<int>(image.height),
-                  TJPF_RGB, &bytes, &length, TJSAMP_420, kQuality, TJFLAG_ACCURATEDCT);
-  const std::unique_ptr<unsigned char, void (*)(unsigned char*)> owner(bytes, tjFree);
-  if (status != 0) throw Error(ExitCode::internal, fmt::format("encoding a JPEG: {}", tjGetErrorStr2(encoder.get())));
-  return {reinterpret_cast<const char*>(bytes), length};
-}
-
-// Draws images [first, first + count) with all ranks. Returns all of them on every rank, in order.
-std::vector<std::string> draw(const SynthOptions& o, std::int64_t first, std::int64_t count,
-                              const comm::Communicator& comm) {
-  Packed mine;
-  for (std::int64_t i = first + comm.rank(); i < first + count; i += comm.size()) {
-    auto jpeg = encode(synth_image(o.seed, static_cast<std::uint64_t>(i), i % o.classes, o.size));
-    mine(jpeg);
-  }
-  std::vector<Packed> of_rank;
-  for (auto& text : comm.all_gather(mine.text())) of_rank.emplace_back(std::move(text));
-  std::vector<std::string> images(static_cast<std::size_t>(count));
-  for (std::size_t i = 0; i < images.size(); ++i) of_rank[i % of_rank.size()](images[i]);
-  return images;
-}
 
 }  // namespace
 
@@ -265,72 +233,25 @@ Image synth_image(std::uint64_t seed, std::uint64_t index, std::int64_t class_in
 }
 
 SynthResult synth(const SynthOptions& o, const comm::Communicator& comm) {
-  const Clock clock;
-  Progress progress;
-  const comm::Communicator alone = comm.split(comm.rank());
-  std::optional<SetOutput> output;  // rank 0
-  comm::agree(comm, "preparing the output folder", [&] {
-    if (comm.is_root()) output.emplace(o.folder, o.name, o.existing, alone);
-  });
-  std::int64_t begin = 0;  // number of the first image
-  if (output)
-    for (const auto& file : output->kept()) begin += static_cast<std::int64_t>(file.images);
-  share(comm, begin);
-  std::vector<std::string> classes;
-  for (std::int64_t c = 0; c < o.classes; ++c) classes.push_back(synth_class_name(c));
-  std::ranges::sort(classes);  // as in pack
-
-  const std::int64_t per_shard = std::clamp(kMaxShard_pixels / (o.size * o.size), std::int64_t{1}, kMaxShard_images);
-  SynthResult result;
-  std::vector<ShardWriter> written;
-  const std::int64_t last = begin + o.images;
-  const auto shards = static_cast<std::uint64_t>((o.images + per_shard - 1) / per_shard);
-  // The id depends on everything that determines the images.
-  const auto set =
-      fmt::format("{:016x}", checksum(fmt::format("synth 1: {} {} {} {} {}", o.seed, o.classes, o.size, begin, last)));
-  std::vector<std::uint64_t> images_of;
-  for (std::int64_t first = begin; first < last; first += per_shard, ++result.shards) {
-    const std::int64_t end = std::min(last, first + per_shard);
-    images_of.push_back(static_cast<std::uint64_t>(end - first));
-    std::vector<std::string> images;
-    for (std::int64_t at = first; at < end;) {
-      const auto count = std::min(end - at, kRound_images * comm.size());
-      auto drawn = draw(o, at, count, comm);
-      at += count;
-      for (const auto& image : drawn) result.bytes += image.size();
-      if (comm.is_root()) std::move(drawn.begin(), drawn.end(), std::back_inserter(images));
-      if (!progress.due()) continue;
-      const auto done = static_cast<double>(at - begin) / static_cast<double>(o.images);
-      log::progress(fmt::format("synth: {} of {} images, {:.0f} images/s{}", at - begin, o.images,
-                                progress.per_second(static_cast<std::uint64_t>(at - begin)), progress.left(done)));
-    }
-    comm::agree(comm, "writing a shard", [&] {
-      if (!comm.is_root()) return;
-      std::vector<ShardEntry> entries;
-      for (std::size_t i = 0; i < images.size(); ++i) {
-        const auto name = synth_class_name((first + static_cast<std::int64_t>(i)) % o.classes);
-        const auto label = std::ranges::lower_bound(classes, name) - classes.begin();
-        entries.push_back({images[i].size(), checksum(images[i]), static_cast<std::uint32_t>(o.size),
-                           static_cast<std::uint32_t>(o.size), static_cast<std::int32_t>(label)});
-      }
-      ShardWriter writer(shard_path(o.folder, o.name, output->first_number() + result.shards), entries, classes,
-                         {set, shards, result.shards, kUsualMaxPixels});
-      for (const auto& image : images)
-        writer.append({reinterpret_cast<const std::uint8_t*>(image.data()), image.size()});
-      writer.finish();
-      written.push_back(std::move(writer));
-    });
-  }
-  comm::agree(comm, "naming shards", [&] {
-    if (!comm.is_root()) return;
-    output->begin_naming();
-    for (auto& w : written) w.publish();
-    output->end_naming(set, images_of);
-  });
-  log::finish_progress();
-  result.images = static_cast<std::uint64_t>(o.images);
-  result.seconds = clock.seconds();
-  return result;
+  Generation g;
+  g.what = "synth";
+  g.folder = o.folder;
+  g.name = o.name;
+  g.existing = o.existing;
+  g.images = o.images;
+  g.per_shard = std::clamp(kMaxShard_pixels / (o.size * o.size), std::int64_t{1}, kMaxShard_images);
+  for (std::int64_t c = 0; c < o.classes; ++c) g.classes.push_back(synth_class_name(c));
+  std::ranges::sort(g.classes);  // as in pack
+  g.identity = [&](std::int64_t begin, std::int64_t last) {
+    return fmt::format("synth 1: {} {} {} {} {}", o.seed, o.classes, o.size, begin, last);
+  };
+  g.make = [&](std::int64_t i) {
+    const auto image = synth_image(o.seed, static_cast<std::uint64_t>(i), i % o.classes, o.size);
+    const auto label = std::ranges::lower_bound(g.classes, synth_class_name(i % o.classes)) - g.classes.begin();
+    const auto side = static_cast<std::uint32_t>(o.size);
+    return GeneratedImage{encode_jpeg(image, kQuality), side, side, static_cast<std::int32_t>(label), ""};
+  };
+  return generate(g, comm);
 }
 
 }  // namespace seer::data

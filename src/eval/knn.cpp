@@ -6,139 +6,18 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstring>
 #include <iterator>
 #include <numeric>
 #include <set>
 #include <span>
 
-#include "seer/base/clock.hpp"
+#include "neighbours.hpp"
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
-#include "seer/dnn/backend.hpp"
 
 namespace seer::eval {
 namespace {
-
-struct Neighbour {
-  float similarity;
-  std::int32_t label;
-  std::uint64_t row;  ///< in the training set
-};
-/// Orders by decreasing similarity; if equal, the earlier row first.
-bool nearer(const Neighbour& a, const Neighbour& b) {
-  return a.similarity != b.similarity ? a.similarity > b.similarity : a.row < b.row;
-}
-
-/// The rows of a table, prepared for comparison, and the largest length of a row.
-struct Rows {
-  std::vector<float> values;
-  double longest = 0;
-};
-
-/// Checks that the rows are finite, and L2-normalises them for cosine.
-Rows comparable_rows(const FeatureTable& table, bool cosine) {
-  const auto d = static_cast<std::size_t>(table.info.dimension);
-  Rows out{table.values};
-  for (std::size_t i = 0; i < table.rows(); ++i) {
-    float* row = out.values.data() + i * d;
-    double square = 0;
-    for (std::size_t j = 0; j < d; ++j) square += static_cast<double>(row[j]) * static_cast<double>(row[j]);
-    if (!std::isfinite(square)) {
-      throw Error(ExitCode::numerics,
-                  fmt::format("{} on {}: features of image {} are not finite", table.info.source, table.info.data,
-                              table.index[i]),
-                  "these weights have diverged; take an earlier checkpoint");
-    }
-    const double length = std::sqrt(square), scale = cosine ? 1.0 / std::max(length, 1e-12) : 1.0;
-    for (std::size_t j = 0; cosine && j < d; ++j) row[j] = static_cast<float>(static_cast<double>(row[j]) * scale);
-    out.longest = std::max(out.longest, cosine ? 1.0 : length);
-  }
-  return out;
-}
-
-/// If dot products could leave the range of float, divides the rows by powers of two, which causes no rounding. Returns
-/// the factor to multiply similarities with. Collective.
-double keep_in_range(const comm::Communicator& comm, Rows& train, Rows& test) {
-  for (auto* rows : {&train, &test}) rows->longest = comm.all_reduce(rows->longest, comm::Op::max);
-  if (train.longest * test.longest < 1e38) return 1;
-  int exponents = 0;
-  for (auto* rows : {&train, &test}) {
-    const int exponent = std::ilogb(rows->longest);
-    exponents += exponent;
-    for (auto& value : rows->values) value = std::ldexp(value, -exponent);
-    rows->longest = std::ldexp(rows->longest, -exponent);
-  }
-  return std::ldexp(1.0, exponents);
-}
-
-/// The k nearest training rows so far for each test row: heaps whose front is the farthest row kept.
-class Nearest {
- public:
-  Nearest(std::size_t rows, std::size_t k) : k_(k), heaps_(rows) {}
-
-  void offer(std::size_t row, const Neighbour& n) {
-    auto& heap = heaps_[row];
-    if (heap.size() == k_) {
-      if (!nearer(n, heap.front())) return;
-      std::pop_heap(heap.begin(), heap.end(), nearer);
-      heap.back() = n;
-    } else {
-      heap.push_back(n);
-    }
-    std::push_heap(heap.begin(), heap.end(), nearer);
-  }
-  bool may_enter(std::size_t row, double similarity) const {
-    const auto& heap = heaps_[row];
-    return heap.size() < k_ || similarity >= static_cast<double>(heap.front().similarity);
-  }
-  const std::vector<Neighbour>& sorted(std::size_t row) {
-    std::sort_heap(heaps_[row].begin(), heaps_[row].end(), nearer);
-    return heaps_[row];
-  }
-
- private:
-  std::size_t k_;
-  std::vector<std::vector<Neighbour>> heaps_;
-};
-
-/// A block of training rows, sent from the rank that owns them to all ranks.
-struct TrainBlock {
-  std::uint64_t first = 0, count = 0;
-  std::vector<float> rows;
-  std::vector<std::int32_t> labels;
-};
-
-/// The same result on every processor, wherever the rows lie: products of floats are exact in double precision.
-float dot(const float* a, const float* b, std::size_t d) {
-  double sum = 0;
-  for (std::size_t j = 0; j < d; ++j) sum += static_cast<double>(a[j]) * static_cast<double>(b[j]);
-  return static_cast<float>(sum);
-}
-
-/// Offers the rows of a block as neighbours. The matrix product only preselects: its last bits depend on the processor
-/// and on a row's place in its block, so equal rows could get different results. `margin`: its largest possible error.
-void compare(dnn::Backend& dnn, const std::vector<float>& test_rows, std::size_t d, const TrainBlock& block,
-             double margin, std::vector<float>& similarity, Nearest& nearest) {
-  constexpr std::size_t kTestRows = 1024;
-  device::Queue queue;
-  const std::size_t tests = test_rows.size() / d, count = block.count;
-  for (std::size_t begin = 0; begin < tests; begin += kTestRows) {
-    const std::size_t m = std::min(kTestRows, tests - begin);
-    similarity.resize(m * count);
-    dnn.gemm(queue, static_cast<std::int64_t>(m), static_cast<std::int64_t>(count), static_cast<std::int64_t>(d),
-             test_rows.data() + begin * d, dnn::Transpose::no, block.rows.data(), dnn::Transpose::yes,
-             similarity.data());
-    for (std::size_t i = 0; i < m; ++i) {
-      for (std::size_t j = 0; j < count; ++j) {
-        const auto row = begin + i;
-        if (block.labels[j] < 0 || !nearest.may_enter(row, margin + static_cast<double>(similarity[i * count + j])))
-          continue;
-        nearest.offer(
-            row, {dot(test_rows.data() + row * d, block.rows.data() + j * d, d), block.labels[j], block.first + j});
-      }
-    }
-  }
-}
 
 /// Adds the votes of the k nearest neighbours of one test row. Similarities are multiplied with `unit`.
 void vote(const std::vector<Neighbour>& nearest, double unit, double temperature, std::size_t k, double* votes) {
@@ -183,12 +62,31 @@ std::vector<std::int32_t> labels_among(const std::vector<std::string>& classes, 
 }
 
 /// True if the label is among the five classes with most votes. A class without votes never is.
-bool among_five(const double* votes, std::int64_t classes, std::int32_t label) {
-  if (!(votes[label] > 0)) return false;
+bool among_five(std::span<const double> votes, std::int32_t label) {
+  const auto l = static_cast<std::size_t>(label);
+  if (!(votes[l] > 0)) return false;
   int ahead = 0;
-  for (std::int64_t c = 0; c < classes; ++c)
-    if (votes[c] > votes[label] || (votes[c] == votes[label] && c < label)) ++ahead;
+  for (std::size_t c = 0; c < votes.size(); ++c)
+    if (votes[c] > votes[l] || (votes[c] == votes[l] && c < l)) ++ahead;
   return ahead < 5;
+}
+
+/// Calls visit(row, number of the pair, its votes) for each test row and each pair of k and temperature.
+void for_each_vote(const Neighbours& neighbours, const KnnOptions& options, std::int64_t classes, const auto& visit) {
+  std::vector<double> votes(static_cast<std::size_t>(classes));
+  for (std::size_t row = 0; row < neighbours.of.size(); ++row) {
+    std::size_t pair = 0;
+    for (const auto k : options.k) {
+      for (const double temperature : options.temperature) {
+        std::ranges::fill(votes, 0.0);
+        vote(neighbours.of[row], neighbours.unit, temperature, static_cast<std::size_t>(k), votes.data());
+        visit(row, pair++, std::span<const double>(votes));
+      }
+    }
+  }
+}
+std::int32_t winner(std::span<const double> votes) {
+  return static_cast<std::int32_t>(std::ranges::max_element(votes) - votes.begin());
 }
 
 /// Number of images per class, over all ranks.
@@ -221,70 +119,32 @@ void warn_of_strange_classes(const std::vector<std::int64_t>& train, const std::
 
 }  // namespace
 
+const std::vector<KnnProtocol>& knn_protocols() {
+  // DINO eval_knn.py; DINOv2 and DINOv3 eval/knn.py; VISSL knn_utils.py, whose rows keep their length, and its settings
+  // for SEER's 10B model; lightly's benchmarks, which had temperature 0.1 before 2025.
+  static const std::vector<KnnProtocol> all = {
+      {"dino", {10, 20, 100, 200}, 0.07, true},
+      {"dinov2", {10, 20, 100, 200}, 0.07, true},
+      {"dinov3", {10, 20, 100, 200}, 0.07, true},
+      {"vissl", {200}, 0.1, false},
+      {"vissl10b", {20}, 0.07, true},
+      {"lightly", {200}, 0.07, true},
+  };
+  return all;
+}
+
 std::vector<KnnVotes> knn_votes(const comm::Communicator& comm, const FeatureTable& train, const FeatureTable& test,
                                 std::int64_t classes, const KnnOptions& options) {
-  Rows test_rows, train_rows;
-  comm::agree(comm, "k-NN", [&] {
-    if (options.k.empty() || *std::ranges::min_element(options.k) < 1 || !(options.temperature > 0))
-      throw Error(ExitCode::input,
-                  fmt::format("k-NN: wanted k >= 1 and temperature > 0 (found temperature {})", options.temperature));
-    if (train.info.dimension != test.info.dimension)
-      throw Error(ExitCode::input,
-                  fmt::format("k-NN: training features have {} dimensions, test features {}", train.info.dimension,
-                              test.info.dimension),
-                  "compute both with the same weights and layer");
-    test_rows = comparable_rows(test, options.cosine);
-    train_rows = comparable_rows(train, options.cosine);
-  });
-  const auto d = static_cast<std::size_t>(train.info.dimension);
-  const auto k_max = static_cast<std::size_t>(*std::ranges::max_element(options.k));
-  const double unit = keep_in_range(comm, train_rows, test_rows);
-  // Upper bound for the error of a dot product of d floats in single precision, whatever the order of summation.
-  const double margin = static_cast<double>(d) * 0x1p-22 * train_rows.longest * test_rows.longest;
-  const auto dnn = dnn::make_host_backend();
-  constexpr double kQuiet_s = 10;  // a short comparison prints only its result, no progress
-  const Clock clock;
-  Eta eta(static_cast<double>(train.info.images));
-  Nearest nearest(test.rows(), k_max);
-  std::vector<float> similarity;
-  TrainBlock block;
-  for (int owner = 0; owner < comm.size(); ++owner) {
-    std::array<std::uint64_t, 2> extent = {train.first, train.rows()};
-    comm.broadcast(extent.data(), sizeof(extent), owner);
-    const auto [first, rows] = extent;
-    for (std::uint64_t begin = 0; begin < rows; begin += block.count) {
-      block.first = first + begin;
-      block.count = std::min(static_cast<std::uint64_t>(options.block_rows), rows - begin);
-      block.rows.resize(block.count * d);
-      block.labels.resize(block.count);
-      if (comm.rank() == owner) {
-        std::copy_n(train_rows.values.begin() + static_cast<std::ptrdiff_t>(begin * d), block.count * d,
-                    block.rows.begin());
-        for (std::uint64_t i = 0; i < block.count; ++i)
-          block.labels[i] = train.bad[begin + i] != 0 ? -1 : train.labels[begin + i];
-      }
-      comm.broadcast(block.rows.data(), block.rows.size() * sizeof(float), owner);
-      comm.broadcast(block.labels.data(), block.labels.size() * sizeof(std::int32_t), owner);
-      compare(*dnn, test_rows.values, d, block, margin, similarity, nearest);
-      eta.done(static_cast<double>(block.count));
-      if (const auto left = time_left(eta); !left.empty() && clock.seconds() > kQuiet_s) {
-        log::progress(fmt::format("k-NN of {} in {}: {}/{} training images compared{}", test.info.data, train.info.data,
-                                  block.first + block.count, train.info.images, left));
-      }
-    }
-  }
-  std::vector<KnnVotes> out;
+  const auto neighbours = nearest_rows(comm, train, test, options);
   const auto width = static_cast<std::size_t>(classes);
+  std::vector<KnnVotes> out;
   for (const auto k : options.k)
-    out.push_back({k, std::vector<double>(test.rows() * width, 0.0), std::vector<std::int32_t>(test.rows(), -1)});
-  for (std::size_t row = 0; row < test.rows(); ++row) {
-    const auto& neighbours = nearest.sorted(row);
-    for (auto& result : out) {
-      double* votes = result.votes.data() + row * width;
-      vote(neighbours, unit, options.temperature, static_cast<std::size_t>(result.k), votes);
-      result.predicted[row] = static_cast<std::int32_t>(std::max_element(votes, votes + width) - votes);
-    }
-  }
+    for (const double temperature : options.temperature)
+      out.push_back({k, temperature, std::vector<double>(test.rows() * width), std::vector<std::int32_t>(test.rows())});
+  for_each_vote(neighbours, options, classes, [&](std::size_t row, std::size_t pair, std::span<const double> votes) {
+    std::ranges::copy(votes, out[pair].votes.begin() + static_cast<std::ptrdiff_t>(row * width));
+    out[pair].predicted[row] = winner(votes);
+  });
   return out;
 }
 
@@ -327,7 +187,7 @@ KnnReport knn_report(const comm::Communicator& comm, const FeatureTable& train, 
     train_labels = labels_among(names, train);
     test_labels = labels_among(names, test);
   });
-  const auto votes = knn_votes(comm, train, test, classes, options);
+  const auto neighbours = nearest_rows(comm, train, test, options);
   report.classes = classes;
   const auto train_classes = per_class(comm, train_labels, classes);
   const auto test_classes = per_class(comm, test_labels, classes);
@@ -348,18 +208,74 @@ KnnReport knn_report(const comm::Communicator& comm, const FeatureTable& train, 
   }
   const auto n = static_cast<double>(report.test_rows);
   report.largest_class = static_cast<double>(*std::ranges::max_element(test_classes)) / n;
-  for (const auto& result : votes) {
-    std::array<std::int64_t, 2> right = {0, 0};
-    for (std::size_t i = 0; i < test.rows(); ++i) {
-      if (test_labels[i] < 0) continue;
-      right[0] += result.predicted[i] == test_labels[i] ? 1 : 0;
-      right[1] +=
-          among_five(result.votes.data() + i * static_cast<std::size_t>(classes), classes, test_labels[i]) ? 1 : 0;
+  const auto width = static_cast<std::size_t>(classes);
+  std::vector<std::int64_t> among(options.k.size() * options.temperature.size()), right(among.size() * width);
+  for (const auto k : options.k)
+    for (const double temperature : options.temperature)
+      report.scores.push_back(
+          {.k = k, .temperature = temperature, .predicted = std::vector<std::int32_t>(test.rows())});
+  for_each_vote(neighbours, options, classes, [&](std::size_t row, std::size_t pair, std::span<const double> votes) {
+    const auto label = test_labels[row], first = report.scores[pair].predicted[row] = winner(votes);
+    if (label < 0) return;
+    right[pair * width + static_cast<std::size_t>(label)] += first == label ? 1 : 0;
+    among[pair] += among_five(votes, label) ? 1 : 0;
+  });
+  comm.all_reduce(std::span(among));
+  comm.all_reduce(std::span(right));
+  const auto present = static_cast<double>(std::ranges::count_if(test_classes, [](auto images) { return images > 0; }));
+  for (std::size_t pair = 0; pair < among.size(); ++pair) {
+    auto& score = report.scores[pair];
+    score.top5 = static_cast<double>(among[pair]) / n;
+    for (std::size_t c = 0; c < width; ++c) {
+      const auto of_class = static_cast<double>(right[pair * width + c]);
+      score.top1 += of_class;
+      if (test_classes[c] > 0) score.mean_per_class += of_class / static_cast<double>(test_classes[c]) / present;
     }
-    comm.all_reduce(right);
-    report.scores.push_back({result.k, static_cast<double>(right[0]) / n, static_cast<double>(right[1]) / n});
+    score.top1 /= n;
   }
+  report.class_names = std::move(names);
+  report.truth = std::move(test_labels);
   return report;
+}
+
+FeatureTable few_rows(const comm::Communicator& comm, const FeatureTable& table, const data::SubsetChoice& choice) {
+  std::string mine(table.rows() * sizeof(std::int32_t), ' ');
+  for (std::size_t i = 0; i < table.rows(); ++i) {
+    const std::int32_t label = table.bad[i] != 0 ? -1 : table.labels[i];
+    std::memcpy(&mine[i * sizeof label], &label, sizeof label);
+  }
+  data::Targets classes_of;
+  std::int32_t highest = -1;
+  for (const auto& bytes : comm.all_gather(mine)) {
+    for (std::size_t i = 0; i < bytes.size(); i += sizeof(std::int32_t)) {
+      std::int32_t label = 0;
+      std::memcpy(&label, &bytes[i], sizeof label);
+      classes_of.add({&label, label < 0 ? 0U : 1U});
+      highest = std::max(highest, label);
+    }
+  }
+  std::vector<std::uint64_t> chosen;
+  comm::agree(comm, "choosing training images", [&] {
+    chosen = data::choose_subset(classes_of, highest + 1, choice, table.info.classes);
+    std::erase_if(chosen, [&](std::uint64_t i) { return classes_of.of(i).empty(); });
+  });
+  const auto begin = std::ranges::lower_bound(chosen, table.first);
+  const auto end = std::ranges::lower_bound(chosen, table.first + table.rows());
+  FeatureTable out;
+  out.info = table.info;
+  out.info.images = chosen.size();
+  out.first = static_cast<std::uint64_t>(begin - chosen.begin());
+  const auto d = static_cast<std::ptrdiff_t>(table.info.dimension);
+  for (auto at = begin; at != end; ++at) {
+    const auto i = static_cast<std::size_t>(*at - table.first);
+    const auto row = table.values.begin() + static_cast<std::ptrdiff_t>(i) * d;
+    out.values.insert(out.values.end(), row, row + d);
+    out.labels.push_back(table.labels[i]);
+    out.index.push_back(table.index[i]);
+    out.bad.push_back(table.bad[i]);
+    if (!table.checksum.empty()) out.checksum.push_back(table.checksum[i]);
+  }
+  return out;
 }
 
 void remove_mean(const comm::Communicator& comm, FeatureTable& train, FeatureTable& test) {

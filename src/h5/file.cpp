@@ -9,8 +9,6 @@
 #include "support.hpp"
 
 namespace seer::h5 {
-namespace {
-
 Id access(const comm::Communicator* comm, bool create, const std::string& path) {
   // No printing of the error stack. Once would be enough, but another library may have switched it on again.
   H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
@@ -32,6 +30,8 @@ Id access(const comm::Communicator* comm, bool create, const std::string& path) 
   }
   return list;
 }
+
+namespace {
 
 // Attributes: fixed-length strings and single numbers. Nothing of variable length is read.
 

@@ -24,6 +24,9 @@ std::string reason();
 [[noreturn]] void fail(const std::string& path, const std::string& what, std::string remedy = "",
                        std::source_location where = std::source_location::current());
 
+/// Properties for opening or creating a file. HDF5 opens a file twice only with equal ones.
+Id access(const comm::Communicator* comm, bool create, const std::string& path);
+
 /// Returns `id` (or status) as it is; if it is negative, throws Error with the object and HDF5's reason.
 hid_t check(hid_t id, const std::string& path, const std::string& what,
             std::source_location where = std::source_location::current());

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "image_formulas.hpp"
+#include "noise_formula.hpp"
 #include "row_formulas.hpp"
 
 namespace seer::kernels {
@@ -213,12 +214,23 @@ struct Blur {
   }
 };
 
+/// Whether the pixel is one of those that `erasure` replaces; then writes its noise.
+KOKKOS_FORCEINLINE_FUNCTION bool erased(const Erasure& erasure, std::int64_t size, std::int64_t y, std::int64_t x,
+                                        float* out) {
+  const Box& box = erasure.box;
+  if (y < box.top || y >= box.top + box.height || x < box.left || x >= box.left + box.width) return false;
+  formula::noise(erasure.seed, erasure.position, erasure.crop, static_cast<std::uint32_t>(y * size + x), out);
+  return true;
+}
+
 struct Normalised {
   Made m;
   formula::Normalisation n;
   KOKKOS_FORCEINLINE_FUNCTION void operator()(std::int64_t item) const {
-    const Rgb c = unpacked(m.a[item]);
     float* const out = m.batch.out + 3 * item;
+    const auto [crop, y, x] = m.place(item);
+    if (erased(m.batch.jobs[crop].erasure, m.batch.size, y, x, out)) return;
+    const Rgb c = unpacked(m.a[item]);
     out[0] = static_cast<float>(c.r) * n.scale[0] + n.offset[0];
     out[1] = static_cast<float>(c.g) * n.scale[1] + n.offset[1];
     out[2] = static_cast<float>(c.b) * n.scale[2] + n.offset[2];
@@ -243,6 +255,13 @@ std::size_t cut(Made& m, const CropBatch& batch) {
 }
 
 }  // namespace
+
+void erase(const Erasure& erasure, std::int64_t size, float* crop) {
+  const Box& box = erasure.box;
+  for (std::int64_t y = box.top; y < box.top + box.height; ++y)
+    for (std::int64_t x = box.left; x < box.left + box.width; ++x)
+      erased(erasure, size, y, x, crop + 3 * (y * size + x));
+}
 
 std::int32_t hue_shift(double factor) {
   return formula::hue_shift(factor);

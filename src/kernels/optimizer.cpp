@@ -80,24 +80,43 @@ struct Moved {
   }
 };
 
+/// The same with Nesterov's momentum: the step looks ahead along the new momentum.
+struct MovedAhead {
+  const float *g, *m, *p;
+  float scale, decay, rate, keep;
+  KOKKOS_FORCEINLINE_FUNCTION void fields(auto& visit) { visit.elements(g, m, p); }
+  KOKKOS_FORCEINLINE_FUNCTION launch::Pair operator()(std::int64_t k) const {
+    const float slope = scale * g[k] + decay * p[k], step = keep * m[k] + slope;
+    return {step, p[k] - rate * (slope + keep * step)};
+  }
+};
+
 struct Step {
   const Piece* piece;
-  const std::uint8_t* flags;
+  const RangeRule* own;
   const double *parameter_squares, *gradient_squares;
   const UpdateRule* rule;
   const float* gradients;
   float *momenta, *parameters;
   KOKKOS_INLINE_FUNCTION void operator()(const auto& team, std::int64_t i) const {
     const Piece part = piece[i];
-    const unsigned flag = flags != nullptr ? flags[part.range] : 0U;
+    const RangeRule mine = own != nullptr ? own[part.range] : RangeRule{};
+    const unsigned flag = mine.flags;
     if ((flag & kSkipped) != 0) return;
     UpdateRule r = *rule;
+    r.lr *= mine.rate;
+    if (mine.weight_decay >= 0) r.weight_decay = mine.weight_decay;
     if ((flag & kNoDecay) != 0) r.weight_decay = 0;
     if ((flag & kNoTrust) != 0) r.lars = false;
     const Coefficients of =
         r.lars ? coefficients(r, parameter_squares[part.range], gradient_squares[part.range]) : coefficients(r, 1, 1);
     float *m = momenta + part.begin, *p = parameters + part.begin;
-    team.write(part.end - part.begin, Moved{gradients + part.begin, m, p, of.scale, of.decay, r.lr, r.momentum}, m, p);
+    const float* g = gradients + part.begin;
+    const std::int64_t count = part.end - part.begin;
+    if (r.nesterov)
+      team.write(count, MovedAhead{g, m, p, of.scale, of.decay, r.lr, r.momentum}, m, p);
+    else
+      team.write(count, Moved{g, m, p, of.scale, of.decay, r.lr, r.momentum}, m, p);
   }
 };
 
@@ -177,14 +196,14 @@ void squared_norms(Queue& queue, const FlatRanges& ranges, const float* x, doubl
   });
 }
 
-void optimizer_update(Queue& queue, const FlatRanges& ranges, const std::uint8_t* flags,
-                      const double* parameter_squares, const double* gradient_squares, const UpdateRule* rule,
-                      const float* gradients, float* momenta, float* parameters) {
+void optimizer_update(Queue& queue, const FlatRanges& ranges, const RangeRule* own, const double* parameter_squares,
+                      const double* gradient_squares, const UpdateRule* rule, const float* gradients, float* momenta,
+                      float* parameters) {
   const FlatTables tables(ranges);
   launch::on_space(queue, {20 * tables.elems}, [&]<class Space>() {
     launch::rows<Space>(
         queue, "kernels/optimizer_update", tables.count,
-        Step{tables.pieces, flags, parameter_squares, gradient_squares, rule, gradients, momenta, parameters});
+        Step{tables.pieces, own, parameter_squares, gradient_squares, rule, gradients, momenta, parameters});
   });
 }
 

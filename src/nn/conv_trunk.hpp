@@ -153,7 +153,7 @@ class ConvTrunk final : public Chain {
       return std::ranges::find(options.outputs, segment) != options.outputs.end();
     }
     /// Returns every tensor to the pool; keeps the memory of the list.
-    void clear() {
+    void clear() override {
       d_out.release();
       stem = {};
       for (auto& block : blocks) block = {};

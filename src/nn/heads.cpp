@@ -26,7 +26,8 @@ class Projector final : public Chain {
           .as_agreed();
     }
     for (std::size_t i = 0; i + 1 < dims.size(); ++i) {
-      const std::string name = fmt::format("{}.{}", options.name, i);
+      const bool classifies = i + 2 == dims.size() && !options.last.empty();
+      const std::string name = classifies ? options.last : fmt::format("{}.{}", options.name, i);
       const auto in = dims[i], out = dims[i + 1];
       const double fan_in = static_cast<double>(in);
       auto& layer = layers_.emplace_back();
@@ -115,7 +116,7 @@ class Projector final : public Chain {
     }
     device::Tensor gradient() const override { return *d_out; }
     /// Returns every tensor to the pool; keeps the memory of the list.
-    void clear() {
+    void clear() override {
       features = embeddings = {};
       norms.release();
       d_out.release();

@@ -2,6 +2,7 @@
 #include "seer/nn/layers.hpp"
 
 #include <array>
+#include <limits>
 
 #include "seer/kernels/activation.hpp"
 
@@ -43,8 +44,8 @@ void Linear::backward_data(const Context& ctx, device::Tensor d_y, device::Tenso
 BatchNormLayer::BatchNormLayer(ParameterTable& parameters, ParameterTable& buffers, const std::string& prefix,
                                std::int64_t channels)
     : channels_(channels),
-      gamma_(parameters.add(prefix + ".weight", {channels}, Init::one)),
-      beta_(parameters.add(prefix + ".bias", {channels}, Init::zero)),
+      gamma_(parameters.add_norm(prefix + ".weight", channels, Init::one)),
+      beta_(parameters.add_norm(prefix + ".bias", channels, Init::zero)),
       running_mean_(buffers.add(prefix + ".running_mean", {channels}, Init::zero)),
       running_var_(buffers.add(prefix + ".running_var", {channels}, Init::one)) {}
 
@@ -61,11 +62,13 @@ void BatchNormLayer::compute_statistics(const Context& ctx, std::span<const Part
     part.saved->statistics = ctx.pool->tensor({2, 1, 1, c});
     count += 1 + 2 * c;
   }
-  if (ctx.mode == Mode::eval) {
+  if (ctx.mode == Mode::eval || ctx.fixed_statistics) {
     for (const auto& part : parts) {
       kernels::batchnorm_from_running(ctx.queue, part.layer->channels_, ctx.buffers + part.layer->running_mean_,
                                       ctx.buffers + part.layer->running_var_, kEpsilon, part.saved->mean(),
                                       part.saved->inv_std());
+      // With constant statistics the backward pass subtracts no mean: a mean over infinitely many rows is 0.
+      part.saved->rows = std::numeric_limits<double>::infinity();
     }
     return;
   }
@@ -95,7 +98,7 @@ void BatchNormLayer::reduce_backward(const Context& ctx, std::span<const Backwar
                                            ctx.grad(layer.gamma_), ctx.grad(layer.beta_));
     count += static_cast<std::size_t>(2 * layer.channels_);
   }
-  if (ctx.group != nullptr) ctx.group->sum(ctx.queue, parts.front().sums, count);
+  if (ctx.group != nullptr && !ctx.fixed_statistics) ctx.group->sum(ctx.queue, parts.front().sums, count);
 }
 
 void BatchNormLayer::backward(const Context& ctx, const Saved& saved, device::Tensor x,

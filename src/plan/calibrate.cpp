@@ -212,9 +212,8 @@ class Job {
         world_(world),
         learner_(config_, world, phases_, train::plan_memory(config_, world), train::make_backend(config_, world)),
         crops_(config_, world, device::Space::host) {
-    for (const auto& parameter : learner_.model().parameters().entries())
-      update_ = std::max(update_, parameter.treatment.frozen_updates);  // the job's usual update has no frozen ones
-    update_s();                                                         // plans, packs, touches pages
+    update_ = learner_.model().parameters().thawed_after();  // the job's usual update freezes nothing for a time
+    update_s();                                              // plans, packs, touches pages
   }
   /// Seconds of the slowest rank.
   double update_s() {

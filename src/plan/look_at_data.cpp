@@ -7,6 +7,7 @@
 #include "seer/base/clock.hpp"
 #include "seer/base/error.hpp"
 #include "seer/data/source.hpp"
+#include "seer/data/subset.hpp"
 #include "seer/device/session.hpp"
 #include "seer/plan/calibrate.hpp"
 
@@ -70,9 +71,9 @@ std::uint64_t look_at_data(const comm::Communicator& world, const config::Config
         measure_data(alone, config, machine);
       double bytes = 0;
       for (const auto& shard : data.shards()) bytes += static_cast<double>(shard.pixels_bytes);
-      images = data.images();
+      images = data::subset_of(data, data::subset_choice(config.data), alone).images();
       machine.mean_image_pixels = mean_pixels(data);
-      machine.mean_image_bytes = bytes / static_cast<double>(images);
+      machine.mean_image_bytes = bytes / static_cast<double>(data.images());
     });
     notes.push_back(fmt::format("data: {} images of \"{}\", on average {:.0f} pixels and {:.1f} kB", images,
                                 config.data.shards, machine.mean_image_pixels, 1e-3 * machine.mean_image_bytes));

@@ -35,9 +35,7 @@ void add_updates(const config::Config& config, const config::Machine& machine, t
   train::Phases phases(&simulation);
   train::Learner learner(config, comm, phases, report.memory, train::planned_backend(topology));
   const auto batch = train::planned_batch(config, topology.ranks);
-  std::int64_t after_freezing = 0;
-  for (const auto& p : learner.model().parameters().entries())
-    after_freezing = std::max(after_freezing, p.treatment.frozen_updates);
+  const auto after_freezing = learner.model().parameters().thawed_after();
   learner.method().assume_filled();
   learner.update(batch, after_freezing, 0.1);
   simulation.restart();

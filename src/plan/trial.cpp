@@ -2,6 +2,7 @@
 #include "seer/plan/trial.hpp"
 
 #include <algorithm>
+#include <array>
 #include <optional>
 
 #include "seer/device/copy.hpp"
@@ -76,6 +77,8 @@ MadeUpBatch::MadeUpBatch(const config::Config& config, const comm::Communicator&
     const auto seed = 1 + static_cast<std::uint64_t>(world.rank());
     group.images = pixels.emplace_back(queue, group.images.shape, DType::f32, seed).tensor;
   }
+  batch.targets = {};
+  for (std::int64_t i = 0; i < batch.images; ++i) batch.targets.add(std::array{std::int32_t{0}});
 }
 
 }  // namespace seer::plan

@@ -82,11 +82,12 @@ std::string tag_of(const Scalar& scalar, const std::string& method) {
   if (name.ends_with("_ms") || name == "images_per_s") fold = "time";
   if (name == "loss" || name == "lr" || name == "grad_norm" || name == "loss_scale") fold = "train";
   if (name.ends_with("_bytes")) fold = "memory";
+  if (name.starts_with("watch_")) fold = "watch";
   if (scalar.of_method) fold = method;
   return fmt::format("{}/{}", fold, name);
 }
 
-constexpr const char* kUses[] = {"set-up", "update", "checkpoint"};  // of TrafficLedger::Use
+constexpr const char* kUses[] = {"set-up", "update", "checkpoint", "evaluation"};  // of TrafficLedger::Use
 
 double mean(std::int64_t sum, std::int64_t updates) {
   return static_cast<double>(sum) / static_cast<double>(std::max<std::int64_t>(updates, 1));
@@ -151,11 +152,22 @@ std::vector<Scalar> scalars(const UpdateRecord& r) {
   integer("host_bytes", r.host_bytes);
   integer("device_bytes", r.device_bytes);
   for (const auto& figure : r.figures) out.push_back({figure.name, figure.value, false, true});
+  for (const auto& figure : r.evaluation) real(figure.name.c_str(), figure.value);
   integer("bad_images", r.bad_images);
   integer("skipped", r.skipped);
   real("epoch", r.epoch);
   real("eta_s", r.eta_s < 0 ? std::numeric_limits<double>::quiet_NaN() : r.eta_s);
   return out;
+}
+
+std::string to_text(const TestRecord& record) {
+  auto text = fmt::format("test after {} updates:", record.update);
+  for (const auto& figure : record.figures) {
+    const bool count = figure.name == "test_images";
+    text +=
+        count ? fmt::format(" of {:.0f} images", figure.value) : fmt::format(" {} {:.2f},", figure.name, figure.value);
+  }
+  return text;
 }
 
 std::string format_duration(double seconds) {
@@ -182,6 +194,12 @@ void Metrics::write(const UpdateRecord& record) {
   Json object;
   for (const auto& s : scalars(record))
     object[s.name] = s.integer ? Json(static_cast<std::int64_t>(s.value)) : Json(s.value);
+  file_.append(object.dump() + '\n');
+}
+
+void Metrics::write(const TestRecord& record) {
+  nlohmann::ordered_json object = {{"update", record.update}};
+  for (const auto& figure : record.figures) object[figure.name] = figure.value;
   file_.append(object.dump() + '\n');
 }
 
@@ -220,6 +238,18 @@ void EventFile::write(const UpdateRecord& record) {
     auto* value = event.mutable_summary()->add_value();
     value->set_tag(tag_of(s, record.method));
     value->set_simple_value(static_cast<float>(s.value));
+  }
+  append(event.SerializeAsString());
+}
+
+void EventFile::write(const TestRecord& record) {
+  event::Event event;
+  event.set_wall_time(seconds_since_1970());
+  event.set_step(record.update);
+  for (const auto& figure : record.figures) {
+    auto* value = event.mutable_summary()->add_value();
+    value->set_tag("test/" + figure.name);
+    value->set_simple_value(static_cast<float>(figure.value));
   }
   append(event.SerializeAsString());
 }

@@ -8,10 +8,12 @@
 #include <cmath>
 #include <filesystem>
 
+#include "own_prototypes.hpp"
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
 #include "seer/checkpoint/manifest.hpp"
 #include "seer/config/config.hpp"
+#include "seer/data/subset.hpp"
 
 namespace seer::run {
 namespace {
@@ -47,7 +49,7 @@ void check_settings(const config::Config& config, const config::Comparison& comp
                                            fmt::join(names, ","))
                              : "set it as it was, or begin a new run with another log.run_dir or --resume never: with "
                                "another [model], [head] or method.kind the tensors of a checkpoint usually do not fit; "
-                               "model.init_from takes over the weights of its trunk")
+                               "model.init_from or finetune.from takes over the weights of its trunk")
         .as_agreed();
   if (!all.empty()) log::info(fmt::format("settings that differ from the checkpoint:\n  {}", fmt::join(all, "\n  ")));
   const auto differs = [&](const std::string& name) {
@@ -172,7 +174,11 @@ std::optional<checkpoint::State> resume(const config::Config& config, const comm
     });
   }
   if (!sources.folder && !sources.set) {
-    if (!config.model.init_from.empty()) learner.start_from(config.model.init_from);
+    if (!config.finetune.from.empty()) learner.start_from(config.finetune.from, "finetune.from");
+    if (!config.model.init_from.empty()) {
+      learner.start_from(config.model.init_from);
+      if (config.continuing.prototypes == "kmeans") take_own_prototypes(config, comm, learner);
+    }
     if (config.checkpoint.rehearse) checkpoint::rehearse(comm, config.log.run_dir);
     return std::nullopt;
   }
@@ -220,7 +226,8 @@ train::Schedule schedule_from(const checkpoint::State& from, const config::Confi
     return schedule_of(config.schedule, total, kept);
   }
   std::uint64_t had = 0;
-  for (const auto& shard : from.shards) had += static_cast<std::uint64_t>(shard.images);
+  if (data::subset_choice(stored->data).takes_all())  // else as many as now
+    for (const auto& shard : from.shards) had += static_cast<std::uint64_t>(shard.images);
   const auto old_total =
       train::total_updates(*stored, had > 0 ? had : images, from.images_seen - from.update * from.global_batch);
   const bool same_rates = rates_of(stored->schedule) == rates_of(config.schedule);

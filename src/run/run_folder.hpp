@@ -74,7 +74,7 @@ class RunFolder {
   }
 
   /// If a record cannot be written, it is lost, with a warning.
-  void write(const UpdateRecord& record) {
+  void write(const auto& record) {
     if (metrics_) or_warn([&] { metrics_->write(record); });
     if (events_) or_warn([&] { events_->write(record); });
   }

@@ -30,6 +30,15 @@ std::string remedy_of(const Error& e) {
                             : e.remedy();
 }
 
+/// The checkpoint is there whether this works or not.
+void write_best(const std::string& run_dir, const std::string& text) {
+  const auto problem = checkpoint::problem_of([&] {
+    checkpoint::replace_file(run_dir + "/BEST",
+                             [&](const std::string& temporary) { checkpoint::write_text(temporary, text); });
+  });
+  if (!problem.empty()) log::warn(fmt::format("{}; the run goes on without this file", problem));
+}
+
 }  // namespace
 
 double best_interval_s(double cost_s, double writing_s, double mean_time_between_failures_s) {
@@ -127,15 +136,15 @@ void Saver::begin(const Job& job) {
   const auto timer = phases_.time(train::Phase::checkpoint);
   traffic_.close(TrafficLedger::Use::update);
   job_ = job;
+  job_.best = std::exchange(best_text_, "");
   told_ = false;
   auto slabs = learner_.slabs();
   if (background_.threaded()) {
     snapshot_.take(slabs);
     slabs = snapshot_.slabs();
   }
-  background_.start([this, job, slabs = std::move(slabs), now = state(job.update)](const comm::Communicator& comm) {
-    write(comm, job, slabs, now);
-  });
+  background_.start([this, job = job_, slabs = std::move(slabs),
+                     now = state(job.update)](const comm::Communicator& comm) { write(comm, job, slabs, now); });
   traffic_.close(TrafficLedger::Use::checkpoint);
 }
 
@@ -155,7 +164,10 @@ void Saver::write(const comm::Communicator& comm, const Job& job, const std::vec
   written_ = checkpoint::save(comm, run_dir, slabs, state);
   // Deletes no older checkpoint before this one has been read back against its manifest.
   checkpoint::verify_or_discard(comm, written_);
-  if (comm.is_root()) checkpoint::retain(run_dir, config_.checkpoint.keep_last, config_.checkpoint.keep_every);
+  if (!job.best.empty()) best_ = job.update;
+  if (!comm.is_root()) return;
+  if (!job.best.empty()) write_best(run_dir, job.best);
+  checkpoint::retain(run_dir, config_.checkpoint.keep_last, config_.checkpoint.keep_every, best_);
 }
 
 /// Waits for the save in progress. Returns the failure of the file system, if any. Throws all other errors.

@@ -20,9 +20,12 @@
 #include "seer/comm/progress.hpp"
 #include "seer/data/source.hpp"
 #include "seer/device/session.hpp"
+#include "seer/run/evaluations.hpp"
 #include "seer/run/guard.hpp"
+#include "seer/run/labels.hpp"
 #include "seer/run/resume.hpp"
 #include "seer/run/saver.hpp"
+#include "seer/run/tester.hpp"
 #include "seer/train/compute.hpp"
 #include "seer/train/learner.hpp"
 #include "seer/train/memory_plan.hpp"
@@ -128,7 +131,9 @@ class Run {
     const auto from = resume(config, comm, options, *learner_, local_.get());
     if (from) data_start_ = {from->update, from->images_seen};
     start_ = data_start_.update;
-    source_ = data::open_source(config, comm, data_start_, learner_->device_queue(), std::move(shards));
+    const auto labels = method::kind(config).reads_labels ? data::Labels::read : data::Labels::ignore;
+    source_ = data::open_source(config, comm, data_start_, learner_->device_queue(), std::move(shards), labels);
+    if (!config.data.test_shards.empty()) tester_.emplace(config, comm);
     total_ = train::total_updates(config, source_->images(), images_seen(0));
     learner_->set_length(total_);
     if (from) {
@@ -140,6 +145,7 @@ class Run {
     }
     eta_.emplace(static_cast<double>(total_ - start_));
     guard_.emplace(config, comm.is_root(), from);
+    evaluations_.emplace(config, comm, phases_, *learner_, total_, from);
     learner_->take_requests([] {
       return train::Learner::Asked{.stop = watch::stop_requested(), .checkpoint = watch::take_checkpoint_request()};
     });
@@ -147,6 +153,7 @@ class Run {
     // Only now, so that a refused start changes nothing in the run folder.
     put_newer_aside(config, comm, start_, local_.get());
     folder_->open_records(start_);
+    evaluations_->begin(*saver_);
     if (comm.is_root()) comm::forget_old_traces(config.log.run_dir);
     log::info(fmt::format("{} images in the data set, {} updates in all ({}), starting at {}", source_->images(),
                           total_, train::length_text(config), start_));
@@ -161,7 +168,7 @@ class Run {
     if (comm_.all_reduce(watch::stop_requested() ? 1.0 : 0.0, comm::Op::max) > 0) note_stop();  // asked during set-up
     traffic_->close(TrafficLedger::Use::set_up);
     phases_.restart();
-    while (t < total_ && stop_reason_.empty()) {
+    while (t < total_ && stop_reason_.empty() && !evaluations_->out_of_patience()) {
       comm::tell_update(t);
       const data::Batch* batch;
       {
@@ -169,7 +176,8 @@ class Run {
         batch = &source_->next();
       }
       const double lr = schedule_->lr(t);
-      const bool log_this = (t + 1) % config_.log.every == 0 || t == start_ || t + 1 == total_;
+      const bool evaluate = evaluations_->due(t + 1);
+      const bool log_this = (t + 1) % config_.log.every == 0 || t == start_ || t + 1 == total_ || evaluate;
       const auto outcome =
           learner_->update(*batch, t, lr, log_this ? train::Learner::Figures::yes : train::Learner::Figures::no);
       ++t;
@@ -177,13 +185,19 @@ class Run {
       skipped_ += outcome.skipped ? 1 : 0;
       bad_images_ += outcome.bad_images;
       if (const auto warning = learner_->method().watch(t, outcome.counted_loss())) log::warn(*warning);
+      const auto evaluation = evaluate && !outcome.skipped ? this->evaluate(t) : std::vector<method::Figure>();
       phases_.end_update();
-      if (log_this) record(t, outcome, lr);
+      evaluations_->after_update(t);
+      if (log_this) record(t, outcome, lr, evaluation);
       if (guard_->observe(t, outcome) == Guard::Next::reload && t < total_) reload(t);
       folder_->tend(t);
+      // Before the save: a resumed run then has the tests of all its updates, and each once.
+      if (tester_ && tester_->due(t, total_) && !outcome.stop) test(t);
 
       if (outcome.stop)
         note_stop();
+      else if (!evaluation.empty() && evaluations_->found_best() && evaluations_->kept() != nullptr)
+        saver_->save_best(t, evaluations_->kept()->to_json());
       else if (outcome.checkpoint)
         saver_->save(t);
       else
@@ -192,11 +206,19 @@ class Run {
     }
     if (t > start_ || stop_reason_.empty()) saver_->finish(t);
     watch::stop_is_done();
+    if (tester_ && (t == total_ || evaluations_->out_of_patience()) && tested_ != t) test(t);
     finish(t);
     return static_cast<int>(stop_reason_.empty() ? ExitCode::ok : ExitCode::requeue);
   }
 
  private:
+  std::vector<method::Figure> evaluate(std::int64_t completed) {
+    traffic_->close(TrafficLedger::Use::update);
+    auto figures = evaluations_->evaluate(completed);
+    traffic_->close(TrafficLedger::Use::evaluation);
+    return figures;
+  }
+
   /// Adds what only the run knows to a checkpoint's state.
   void describe(checkpoint::State& state) const {
     state.images_seen = images_seen(state.update);
@@ -204,6 +226,7 @@ class Run {
     state.plateau = schedule_->state();
     if (const auto& kept = schedule_->kept()) state.kept_rate = {static_cast<double>(kept->update), kept->rate};
     guard_->save(state);
+    evaluations_->save(state);
   }
 
   /// Loads the last good checkpoint in the middle of the run. Updates, data and schedule count on from `completed`.
@@ -228,7 +251,8 @@ class Run {
   /// Call on all ranks once they know that one of them was asked to stop.
   void note_stop() { stop_reason_ = watch::stop_reason().empty() ? "another rank's request" : watch::stop_reason(); }
 
-  void record(std::int64_t completed, const train::Learner::Outcome& outcome, double lr) {
+  void record(std::int64_t completed, const train::Learner::Outcome& outcome, double lr,
+              const std::vector<method::Figure>& evaluation) {
     ++logged_;
     UpdateRecord r;
     r.update = completed;
@@ -237,6 +261,7 @@ class Run {
     r.grad_norm = outcome.grad_norm;
     r.method = config_.method.kind;
     r.figures = outcome.figures;
+    r.evaluation = evaluation;
     r.loss_scale = outcome.loss_scale;
     r.bad_images = bad_images_;
     r.skipped = skipped_;
@@ -245,13 +270,23 @@ class Run {
     const auto& times = r.times = phases_.take_interval();
     r.images_per_s = 1000.0 * static_cast<double>(config_.data.global_batch) / times.step_ms();
     r.epoch = static_cast<double>(images_seen(completed)) / static_cast<double>(source_->images());
-    // Without the time of checkpoints: when they happen says nothing about the updates to come.
-    eta_->done(static_cast<double>(times.updates),
-               (times.wall_ms - times.ms[static_cast<std::size_t>(train::Phase::checkpoint)]) / 1000);
+    // Without the time of checkpoints and evaluations: when they happen says nothing about the updates to come.
+    eta_->done(
+        static_cast<double>(times.updates),
+        (times.wall_ms - times.ms[index(train::Phase::checkpoint)] - times.ms[index(train::Phase::evaluation)]) / 1000);
     r.eta_s = eta_->seconds_left().value_or(-1);
     if (!comm_.is_root()) return;
     folder_->write(r);
     log::progress(progress_line(r, total_));
+  }
+
+  void test(std::int64_t completed) {
+    const TestRecord record{completed, tester_->test(*learner_)};
+    tested_ = completed;
+    if (!comm_.is_root()) return;
+    folder_->write(record);
+    log::finish_progress();
+    log::info(to_text(record));
   }
 
   void finish(std::int64_t completed) {
@@ -275,7 +310,10 @@ class Run {
                           static_cast<double>(peak) / (1 << 30),
                           static_cast<double>(learner_->activation_peak_bytes()) / (1 << 30)));
     for (const auto& warning : log::warnings()) log::info("  earlier warning: " + warning);
-    if (stop_reason_.empty()) {
+    if (stop_reason_.empty() && completed < total_) {
+      log::info(fmt::format("done: {} updates of {}; watch.patience ends the run early: {}", completed, total_,
+                            evaluations_->patience_text()));
+    } else if (stop_reason_.empty()) {
       log::info(fmt::format("done: {} updates", completed));
     } else {
       log::info(fmt::format("stopped by {} after {} of {} updates{}: nothing is lost; start {} to go on", stop_reason_,
@@ -296,65 +334,23 @@ class Run {
   std::optional<train::Schedule> schedule_;
   std::optional<Guard> guard_;
   std::optional<RunFolder> folder_;
+  std::optional<Tester> tester_;
   std::optional<TrafficLedger> traffic_;
   std::unique_ptr<checkpoint::LocalSets> local_;
   std::optional<Saver> saver_;
+  std::optional<Evaluations> evaluations_;
   std::optional<Eta> eta_;
   data::Start data_start_;
-  std::int64_t start_ = 0, total_ = 0, bad_images_ = 0, skipped_ = 0, logged_ = 0;
+  std::int64_t start_ = 0, total_ = 0, tested_ = -1, bad_images_ = 0, skipped_ = 0, logged_ = 0;
   std::string stop_reason_;
   bool resumes_by_itself_ = true;
 };
 
 }  // namespace
 
-std::vector<std::string> doubts(const config::Config& c, const Setting& run) {
-  method::Doubts out{run.updates};
-  const auto batch = c.data.global_batch, images = static_cast<std::int64_t>(run.images);
-  if (c.data.source == "shards")
-    out.when(
-        batch > images, "data.global_batch", batch,
-        fmt::format("more than the {} images of the data set, so an update contains images more than once", images));
-  const auto group = std::min(c.parallel.bn_group_size, run.ranks);
-  out.when(batch / run.ranks * group == 1, "parallel.bn_group_size", c.parallel.bn_group_size,
-           fmt::format("BatchNorm takes its statistics over a single image (data.global_batch = {} on {} ranks)", batch,
-                       run.ranks));
-  method::kind(c).doubts(c, images, out);
-
-  for (const auto& [key, values] :
-       {std::pair("augment.mean", &c.augment.mean), std::pair("augment.std", &c.augment.std)}) {
-    const double most = *std::max_element(values->begin(), values->end());
-    out.when(most > 2, key, most, "it is for pixels from 0 to 1; this looks like a value for pixels from 0 to 255");
-  }
-  const auto& s = c.schedule;
-  out.when(s.lr_start > s.lr_peak, "schedule.lr_start", s.lr_start, "the rate falls in the warm-up");
-  out.when(s.kind == "cosine" && s.lr_final > s.lr_peak, "schedule.lr_final", s.lr_final, "the rate rises to the end");
-  out.never("schedule.warmup_updates", s.warmup_updates, s.warmup_updates + 1, "schedule.lr_peak is never reached");
-  out.when(s.epochs > 0 && s.total_updates != config::Schedule().total_updates, "schedule.total_updates",
-           s.total_updates, "without effect, schedule.epochs sets the length");
-  if (s.kind == "multistep" && !s.milestones.empty())
-    out.never("schedule.milestones", s.milestones.back(), s.milestones.back() + 1, "never reached");
-  if (s.kind == "plateau") {  // the first window is only the reference for later ones
-    out.never("schedule.plateau_window", s.plateau_window, s.warmup_updates + 2 * s.plateau_window + 1,
-              "the rate is never cut");
-  }
-  const auto& k = c.checkpoint;
-  out.never("checkpoint.every_updates", k.every_updates, k.every_updates, "there is no checkpoint before its end");
-  out.never("checkpoint.local_every_updates", k.local_every_updates, k.local_every_updates,
-            "there is no local copy before its end");
-  out.never("checkpoint.keep_every", k.keep_every, k.keep_every, "without effect");
-  out.never("guard.replay_every", c.guard.replay_every, c.guard.replay_every, "no update is done twice");
-  if (c.guard.loss_z_score > 0)
-    out.never("guard.loss_window", c.guard.loss_window, c.guard.loss_window + 1, "no loss is judged");
-  out.never("log.every", c.log.every, c.log.every, "only the first update and the last are logged");
-  const auto limit_s = config::walltime_seconds(c.log.walltime).value_or(0);
-  out.when(run.job_ends_s && static_cast<double>(limit_s) > *run.job_ends_s, "log.walltime", c.log.walltime,
-           "without effect, the job ends before");
-  return out.lines;
-}
-
 int pretrain(const config::Config& config, const comm::Communicator& comm, const PretrainOptions& options) {
-  return Run(config, comm, options).loop();
+  const auto whole = complete(config, comm);
+  return Run(whole, comm, options).loop();
 }
 
 }  // namespace seer::run

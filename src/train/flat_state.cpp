@@ -144,15 +144,30 @@ void FlatState::cut(const nn::Model& model, std::int64_t bucket_bytes) {
   }
 }
 
+std::vector<float> FlatState::whole_bucket(
+    const Bucket& b, const std::function<void(const nn::Parameter&, float* values)>& tensor) const {
+  std::vector<float> whole(floats(b.elems()));
+  for (auto t = b.first_tensor; t < b.last_tensor; ++t) {
+    const auto& p = table_->entries()[t];
+    tensor(p, whole.data() + (p.offset - b.begin));
+  }
+  return whole;
+}
+
+void FlatState::fill_momenta(const std::function<void(const nn::Parameter&, float* values)>& tensor) {
+  settle();
+  for (const auto& b : buckets_) {
+    const auto whole = whole_bucket(b, tensor);
+    device::copy(queue_, whole.data() + (b.own_begin - b.begin), device::Space::host, own_momenta(b), queue_.space,
+                 floats(b.own_elems()) * sizeof(float));
+    queue_.wait();
+  }
+}
+
 void FlatState::fill(const std::function<void(const nn::Parameter&, float* values)>& tensor) {
   settle();
-  std::vector<float> whole;
   for (auto& b : buckets_) {
-    whole.assign(floats(b.elems()), 0.0F);
-    for (auto t = b.first_tensor; t < b.last_tensor; ++t) {
-      const auto& p = table_->entries()[t];
-      tensor(p, whole.data() + (p.offset - b.begin));
-    }
+    const auto whole = whole_bucket(b, tensor);
     const bool part = shards(Sharding::parameters);
     device::copy(queue_, whole.data() + (part ? b.own_begin - b.begin : 0), device::Space::host,
                  part ? own_parameters(b) : whole_parameters_of(b), queue_.space,

@@ -7,9 +7,6 @@
 #include <utility>
 
 #include "seer/base/error.hpp"
-#include "seer/base/log.hpp"
-#include "seer/nn/trunk.hpp"
-#include "seer/weights/weights.hpp"
 
 namespace seer::train {
 namespace {
@@ -52,7 +49,7 @@ Learner::Learner(const config::Config& config, const comm::Communicator& comm, P
       own_queue_(make_queue(config, comm)),
       queue_(own_queue_ != nullptr ? own_queue_->queue() : device::Queue::of(comm.ledger())),
       pool_(queue_.space),
-      state_(config, comm, model_, phases, queue_, method::kind(config).teacher_heads >= 0),
+      state_(config, comm, model_, phases, queue_, method::kind(config).teacher_heads >= 0 || method::averages(config)),
       loss_scale_(config.precision),
       probe_(model_, state_.most_gradient(), queue_),
       faults_(config.faults, comm),
@@ -66,7 +63,7 @@ Learner::Learner(const config::Config& config, const comm::Communicator& comm, P
   for (const auto& head : model_.heads()) passes_.heads.push_back(head->make_pass());
   const auto count = static_cast<std::size_t>(model_.buffers().block_elems());
   const int teacher_heads = method::kind(config).teacher_heads;
-  for (int i = 0; i < (teacher_heads >= 0 ? 2 : 1); ++i)
+  for (int i = 0; i < (teacher_heads >= 0 || method::averages(config) ? 2 : 1); ++i)
     statistics_.push_back({{count, queue_.space}, device::Buffer::floats(count, queue_.space)});
   if (teacher_heads >= 0) {
     teacher_passes_.trunk.push_back(model_.trunk().make_pass());
@@ -83,44 +80,6 @@ Learner::Learner(const config::Config& config, const comm::Communicator& comm, P
 
 Learner::~Learner() {
   if (own_queue_ != nullptr) phases_->measure_on({});  // its events belong to the queue, which ends now
-}
-
-/// The root reads the file and broadcasts every tensor. Head tensors that are not in the file start at random.
-void Learner::start_from(const std::string& path) {
-  weights::Weights weights;
-  const auto of_trunk = nn::trunk_kind(config_.model).roots;
-  const auto find = [&](const nn::Parameter& p, const auto& tensors) -> const weights::HostTensor* {
-    const auto found = tensors.find(p.name);
-    const bool of_head = std::ranges::find(of_trunk, p.name.substr(0, p.name.find('.'))) == of_trunk.end();
-    if (found == tensors.end() && of_head) return nullptr;
-    if (found == tensors.end() || found->second.shape != p.shape) {
-      const auto wrong = found == tensors.end() ? std::string("is missing")
-                                                : fmt::format("has shape [{}]", fmt::join(found->second.shape, ", "));
-      throw Error(ExitCode::file,
-                  fmt::format("model.init_from {}: tensor {} {}, wanted shape [{}]", path, p.name, wrong,
-                              fmt::join(p.shape, ", ")),
-                  "use weights of the same model, or change [model] and [head]");
-    }
-    return &found->second;
-  };
-  std::int64_t fresh = 0;
-  comm::agree(*comm_, "reading model.init_from", [&] {
-    if (!comm_->is_root()) return;
-    weights = weights::read_weights(checkpoint::resolve(path));
-    for (const auto& p : model_.parameters().entries()) fresh += find(p, weights.parameters) == nullptr ? 1 : 0;
-    for (const auto& b : model_.buffers().entries()) fresh += find(b, weights.buffers) == nullptr ? 1 : 0;
-  });
-  const auto seed = static_cast<std::uint64_t>(config_.data.seed);
-  const auto give = [&](const nn::Parameter& p, const auto& tensors, float* values) {
-    nn::initialize(p, seed, values);
-    if (const auto* tensor = comm_->is_root() ? find(p, tensors) : nullptr)
-      std::copy(tensor->values.begin(), tensor->values.end(), values);
-    comm_->broadcast(values, static_cast<std::size_t>(p.elems) * sizeof(float));
-  };
-  fill([&](const auto& p, float* values) { give(p, weights.parameters, values); },
-       [&](const auto& b, float* values) { give(b, weights.buffers, values); });
-  if (fresh > 0)
-    log::info(fmt::format("model.init_from {}: it has no head, so {} tensors start at random", path, fresh));
 }
 
 std::string Learner::describe() const {

@@ -116,9 +116,11 @@ Footprint footprint(const config::Config& config, Topology topology, const KeepT
   Phases phases(&ledger);
   Learner learner(config, comm, phases, {keep, {}}, backend);
   const auto batch = planned_batch(config, topology.ranks);
-  learner.update(batch, 0, 0.1);
+  // A trunk that is frozen for a time needs more memory later.
+  const std::int64_t update = learner.frozen_segments(0) > 0 ? learner.model().parameters().thawed_after() : 0;
+  learner.update(batch, update, 0.1);
   learner.method().assume_filled();
-  learner.update(batch, 0, 0.1);
+  learner.update(batch, update, 0.1);
   auto out = learner.footprint();
   out.communication += message_copies_bytes(config, topology);
   out.data = batches_bytes(config, topology);

@@ -13,19 +13,29 @@
 #include "seer/kernels/activation.hpp"
 
 namespace seer::train {
+namespace {
+
+/// The part of its rate at which a tensor moves: 1 / (n + 1) ... n / (n + 1) in the n updates of its ramp, then 1.
+double ramp(const nn::Treatment& treatment, std::int64_t update) {
+  const auto past = static_cast<double>(update - treatment.frozen_updates);
+  return std::clamp((past + 1) / (static_cast<double>(treatment.ramp_updates) + 1), 0.0, 1.0);
+}
+
+}  // namespace
 
 Optimizer::Optimizer(const config::Optimizer& config, const nn::ParameterTable& table, const device::Queue& queue)
     : planned_(queue.space == device::Space::planned),
       table_(&table),
-      flags_(table.entries().size()),
+      own_(table.entries().size()),
       sent_rule_(1, queue.space),
-      sent_flags_(flags_.size(), queue.space),
-      squares_(2 * flags_.size(), queue.space),
+      sent_own_(own_.size(), queue.space),
+      squares_(2 * own_.size(), queue.space),
       message_(squares_.bytes(), queue.space) {
   rule_.momentum = static_cast<float>(config.momentum);
   rule_.weight_decay = static_cast<float>(config.weight_decay);
   rule_.trust = static_cast<float>(config.trust);
   rule_.lars = config.kind == "lars";
+  rule_.nesterov = config.nesterov;
 }
 
 Optimizer::Part Optimizer::part(const nn::ParameterTable& table, std::int64_t begin, std::int64_t end,
@@ -44,10 +54,12 @@ Optimizer::Part Optimizer::part(const nn::ParameterTable& table, std::int64_t be
 }
 
 void Optimizer::set_update(std::int64_t update) {
-  for (std::size_t i = 0; i < flags_.size(); ++i) {
+  for (std::size_t i = 0; i < own_.size(); ++i) {
     const auto& t = table_->entries()[i].treatment;
-    flags_[i] = static_cast<std::uint8_t>((update < t.frozen_updates ? kernels::kSkipped : 0) |
-                                          (t.decay ? 0 : kernels::kNoDecay) | (t.trust ? 0 : kernels::kNoTrust));
+    const auto flags = (update < t.frozen_updates ? kernels::kSkipped : 0) | (t.decay ? 0 : kernels::kNoDecay) |
+                       (t.trust ? 0 : kernels::kNoTrust);
+    own_[i] = {static_cast<float>(t.rate * ramp(t, update)), static_cast<float>(t.own_decay),
+               static_cast<std::uint32_t>(flags)};
   }
 }
 
@@ -76,12 +88,12 @@ void Optimizer::unpack_squares(device::Queue& queue, std::size_t first, std::siz
 
 double Optimizer::gradient_norm() const {
   double sum = 0;
-  for (std::size_t i = 0; !planned_ && i < flags_.size(); ++i) sum += is_frozen(i) ? 0 : squares_.on_host()[i];
+  for (std::size_t i = 0; !planned_ && i < own_.size(); ++i) sum += is_frozen(i) ? 0 : squares_.on_host()[i];
   return std::sqrt(sum) * static_cast<double>(rule_.gradient_factor);
 }
 
 std::string Optimizer::not_finite() const {
-  for (std::size_t i = planned_ ? 0 : flags_.size(); i-- > 0;)
+  for (std::size_t i = planned_ ? 0 : own_.size(); i-- > 0;)
     if (!is_frozen(i) && !std::isfinite(squares_.on_host()[i])) return table_->entries()[i].name;
   return "";
 }
@@ -90,16 +102,16 @@ void Optimizer::set_rate(device::Queue& queue, double lr) {
   rule_.lr = static_cast<float>(lr);
   if (!planned_) {
     *sent_rule_.on_host() = rule_;
-    std::copy(flags_.begin(), flags_.end(), sent_flags_.on_host());
+    std::copy(own_.begin(), own_.end(), sent_own_.on_host());
   }
   sent_rule_.send(queue);
-  sent_flags_.send(queue);
+  sent_own_.send(queue);
 }
 
 void Optimizer::step(device::Queue& queue, const Part& part, const float* gradients, float* momenta,
                      float* parameters) {
   if (part.ranges.ranges() == 0) return;
-  kernels::optimizer_update(queue, part.ranges, sent_flags_.on_queue() + part.first_tensor,
+  kernels::optimizer_update(queue, part.ranges, sent_own_.on_queue() + part.first_tensor,
                             parameter_squares(part.first_tensor), gradient_squares(part.first_tensor),
                             sent_rule_.on_queue(), gradients, momenta, parameters);
 }

@@ -10,8 +10,9 @@
 namespace seer::train {
 
 const char* name_of(Phase phase) {
-  constexpr std::array<const char*, kPhases> names = {"data wait", "forward",   "bn sync", "loss",       "backward",
-                                                      "reduce",    "optimizer", "gather",  "checkpoint", "other"};
+  constexpr std::array<const char*, kPhases> names = {"data wait",  "forward",    "bn sync",   "loss",
+                                                      "backward",   "reduce",     "optimizer", "gather",
+                                                      "checkpoint", "evaluation", "other"};
   return names[index(phase)];
 }
 
@@ -24,8 +25,9 @@ Phases::Timer::Timer(Phases& owner, Phase phase)
       before_(comm::doing_now()),
       exceptions_(std::uncaught_exceptions()) {
   owner.enter(this);
+  const bool long_pause = phase == Phase::checkpoint || phase == Phase::evaluation;
   if (owner.planned_ == nullptr)
-    comm::tell_doing({name_of(phase), phase == Phase::checkpoint ? comm::Stage::checkpoint : before_.stage});
+    comm::tell_doing({name_of(phase), long_pause ? comm::Stage::checkpoint : before_.stage});
 }
 
 Phases::Timer::~Timer() {

@@ -2,9 +2,11 @@
 // A learner's update: passes, and the decision whether to take the step.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "seer/comm/progress.hpp"
+#include "seer/device/copy.hpp"
 #include "seer/kernels/activation.hpp"
 #include "seer/kernels/optimizer.hpp"
 #include "seer/train/learner.hpp"
@@ -38,7 +40,10 @@ void Learner::forward(nn::Context& ctx, std::span<const data::CropGroup> groups,
   const auto& trunk = model_.trunk();
   std::size_t segments = trunk.segments();
   for (std::size_t h = 0; h < passes.heads.size(); ++h) segments += model_.heads()[h]->segments();
+  const auto mode = ctx.mode;
   for (std::size_t s = 0; s < segments; ++s) {
+    ctx.mode = s < frozen_ ? nn::Mode::eval : mode;
+    ctx.fixed_statistics = fixed_statistics(s);
     state_.need(ctx, s, Direction::forward);
     probe_.enter(Direction::forward, s);
     if (s < trunk.segments()) {
@@ -54,6 +59,7 @@ void Learner::forward(nn::Context& ctx, std::span<const data::CropGroup> groups,
     const bool last = s + 1 == segments;  // its parameters stay for the loss and the backward pass
     if (!last) state_.drop(s, Direction::forward);
   }
+  ctx.mode = mode;
 }
 
 /// The same in reverse. Gradients are complete when all resolutions have passed; their sum runs beside what follows.
@@ -69,6 +75,7 @@ void Learner::backward(nn::Context& ctx, const data::Batch& batch, std::int64_t 
   }
   d_outputs_.push_back(d_output);
   for (std::size_t s = state_.segments(); s-- > 0;) {
+    ctx.fixed_statistics = fixed_statistics(s);
     state_.need(ctx, s, Direction::backward);
     state_.open_gradients(ctx, s);
     probe_.enter(Direction::backward, s);
@@ -76,11 +83,13 @@ void Learner::backward(nn::Context& ctx, const data::Batch& batch, std::int64_t 
       const auto [h, segment] = model_.head_segment(s);
       model_.heads()[h]->backward(ctx, segment, d_outputs_[h], *passes_.heads[h],
                                   h == 0 ? *d_features : d_outputs_[h - 1]);
-    } else {
+    } else if (s >= frozen_) {
       for (std::size_t g = batch.groups.size(); g-- > 0;) {
         trunk.backward(ctx, s, of_group(*d_features, batch.groups[g]), *passes_.trunk[g], {});
         comm::tell_progress();
       }
+    } else if (s + 1 == frozen_) {
+      for (const auto& pass : passes_.trunk) pass->clear();
     }
     state_.drop(s, Direction::backward);
     float* own = ctx.grad(begins_[s]);
@@ -113,6 +122,55 @@ device::Tensor Learner::teach(nn::Context ctx, const data::Batch& batch) {
   forward(ctx, groups, teacher, features);
   state_.use(FlatState::Which::student);
   return teacher.outputs.empty() ? features : teacher.outputs.back();
+}
+
+std::size_t Learner::frozen_segments(std::int64_t update) const {
+  const auto& tensors = model_.parameters().entries();
+  const auto trains = [&](const nn::Parameter& p) { return p.treatment.frozen_updates <= update; };
+  const auto first = std::ranges::find_if(tensors, trains);
+  const auto trunk_end = begins_[model_.trunk().segments()];
+  const auto offset = first == tensors.end() ? trunk_end : std::min(first->offset, trunk_end);
+  return static_cast<std::size_t>(std::ranges::upper_bound(begins_, offset) - begins_.begin()) - 1;
+}
+
+void Learner::follow(std::int64_t update) {
+  const double momentum = method_->teacher_momentum(update, length_);
+  state_.follow(momentum);
+  if (averaged())
+    kernels::follow(queue_, statistics_.front().values.view(), momentum, statistics_.back().values.view());
+}
+
+std::vector<float> Learner::scores(device::Tensor images) {
+  auto& statistics = averaged() ? statistics_.back() : statistics_.front();
+  nn::Context ctx{.dnn = dnn_.get(),
+                  .pool = &pool_,
+                  .queue = queue_,
+                  .buffers = statistics.values.on_queue(),
+                  .compute = compute_type(config_.precision),
+                  .mode = nn::Mode::eval};
+  device::Loan there;
+  if (queue_.space != device::Space::host) {
+    there = pool_.tensor(images.shape);
+    device::copy(queue_, images.data, device::Space::host, there->data, queue_.space,
+                 static_cast<std::size_t>(images.bytes()));
+    images = *there;
+  }
+  const auto n = images.shape.n;
+  Passes passes;
+  passes.trunk.push_back(model_.trunk().make_pass());
+  for (const auto& head : model_.heads()) passes.heads.push_back(head->make_pass());
+  const auto features = pool_.tensor({n, 1, 1, model_.trunk().width()});
+  borrow_outputs(passes, n);
+  const data::CropGroup group{images.shape.h, 0, 1, images};
+  state_.use(averaged() ? FlatState::Which::teacher : FlatState::Which::student);
+  forward(ctx, std::span(&group, 1), passes, *features);
+  state_.use(FlatState::Which::student);
+  const auto out = passes.outputs.empty() ? *features : passes.outputs.back();
+  std::vector<float> values(static_cast<std::size_t>(out.elems()));
+  device::copy(queue_, out.data, queue_.space, values.data(), device::Space::host,
+               static_cast<std::size_t>(out.bytes()));
+  queue_.wait();
+  return values;
 }
 
 const method::Share& Learner::passes(nn::Context& ctx, const data::Batch& batch, std::int64_t update,
@@ -150,6 +208,8 @@ Learner::Outcome Learner::update(const data::Batch& given, std::int64_t update, 
                   .mode = nn::Mode::train,
                   .group = group_ ? &*group_ : nullptr};
   for (const auto& s : statistics_) kernels::copy(queue_, s.values.view(), s.kept.view());
+  method_->prepare(queue_, batch, update);
+  frozen_ = frozen_segments(update);
   const auto teacher = teach(ctx, batch);  // once: its output is the same for both passes
   const bool twice = config_.guard.replay_every > 0 && (update + 1) % config_.guard.replay_every == 0;
   probe_.begin(twice);
@@ -177,7 +237,7 @@ Learner::Outcome Learner::update(const data::Batch& given, std::int64_t update, 
   } else {
     out.grad_norm = state_.step(lr);
     method_->accept();
-    if (taught()) state_.follow(method_->teacher_momentum(update, length_));
+    if (statistics_.size() > 1) follow(update);
   }
   loss_scale_.observe(std::isfinite(out.loss) && std::isfinite(out.grad_norm));
   return out;

@@ -27,9 +27,23 @@ bool is_buffer(const std::string& name) {
   return name.ends_with(".running_mean") || name.ends_with(".running_var");
 }
 
+bool by_seer(const SafetensorsFile& file) {
+  const auto producer = file.metadata().find("producer");
+  return producer != file.metadata().end() && producer->second == "seer";
+}
+
+/// "momentum" for "momentum.stem.0.weight", which is not part of the network; "" for others.
+std::string extra_of(const std::string& name) {
+  std::string out;
+  visit_extras([&](const std::string& extra, auto, auto) {
+    if (name.starts_with(extra + ".")) out = extra;
+  });
+  return out;
+}
+
 /// The tensors of a file under our names.
 struct Renamed {
-  Shapes shapes;                               // without the classifier
+  Shapes shapes;                               // without the classifier and the extras
   std::map<std::string, std::string> sources;  // ours -> the file's
   std::vector<std::string> ignored;
   std::map<std::string, std::int64_t> prefixes;
@@ -38,7 +52,8 @@ struct Renamed {
 Renamed rename(const SafetensorsFile& file, const std::string& path, Naming naming, const std::string& prefix) {
   std::map<std::string, std::string> inside;  // name without --prefix -> the file's
   for (const auto& [name, entry] : file.entries())
-    if (name.starts_with(prefix)) inside.emplace(name.substr(prefix.size()), name);
+    if (name.starts_with(prefix) && (!prefix.empty() || !by_seer(file) || extra_of(name).empty()))
+      inside.emplace(name.substr(prefix.size()), name);
   if (inside.empty())
     throw Error(ExitCode::input, fmt::format("--prefix {}: no tensor name in {} begins with it", prefix, path),
                 file.entries().empty() ? "" : fmt::format("the first name is {}", file.entries().begin()->first));
@@ -100,8 +115,7 @@ std::string fitting_options(const Shapes& shapes) {
 /// The architecture that `seer export` recorded in the file.
 std::optional<config::Model> recorded_model(const SafetensorsFile& file, const std::string& path) {
   const auto& about = file.metadata();
-  if (const auto producer = about.find("producer"); producer == about.end() || producer->second != "seer")
-    return std::nullopt;
+  if (!by_seer(file)) return std::nullopt;
   config::Model model;
   config::Head unused;
   model.preset.clear();
@@ -192,6 +206,12 @@ Import import_safetensors(const std::string& path, const std::optional<config::M
     auto& group = ours.starts_with("fc.") ? weights.classifier : is_buffer(ours) ? weights.buffers : weights.parameters;
     group.emplace(ours, file.read(foreign));
   }
+  if (by_seer(file) && prefix.empty()) {
+    visit_extras([&](const std::string& extra, auto tensors, auto) {
+      for (const auto& [name, entry] : file.entries())
+        if (name.starts_with(extra + ".")) (weights.*tensors)[name.substr(extra.size() + 1)] = file.read(name);
+    });
+  }
   for (const auto* key : kAbout)
     if (const auto told = file.metadata().find(key); told != file.metadata().end()) weights.about.insert(*told);
   weights.about.try_emplace("source", path);
@@ -228,6 +248,10 @@ void export_safetensors(const std::string& path, const Weights& weights, Naming 
   }
   if (naming != Naming::vissl)
     for (const auto& [name, tensor] : weights.classifier) items[name] = {tensor.shape, tensor.values.data(), 0};
+  visit_extras([&](const std::string& extra, auto tensors, auto) {
+    for (const auto& [name, tensor] : weights.*tensors)
+      items[extra + "." + name] = {tensor.shape, tensor.values.data(), 0};
+  });
   write_safetensors(path, items, metadata_of(weights));
 }
 
@@ -239,9 +263,12 @@ std::string python_lines(const std::string& path, const Weights& weights) {
              : fmt::format("model.fc = torch.nn.Linear({}, {})\n", fc->second.shape.at(1), fc->second.shape.at(0));
   out += "weights = safetensors.torch.load_file(" +
          nlohmann::json(path).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + ")\n";
+  std::string others = R"("head.", "prototypes.")";
+  visit_extras([&](const std::string& extra, auto tensors, auto) {
+    if (!(weights.*tensors).empty()) others += fmt::format(R"(, "{}.")", extra);
+  });
   out +=
-      "model.load_state_dict({k: v for k, v in weights.items() if not k.startswith((\"head.\", \"prototypes.\"))})\n"
-      "model.eval()";
+      "model.load_state_dict({k: v for k, v in weights.items() if not k.startswith((" + others + "))})\nmodel.eval()";
   if (const auto& about = weights.about; about.contains("mean") && about.contains("std"))
     out += fmt::format("  # takes RGB in [0, 1], normalised with mean {}, std {}", about.at("mean"), about.at("std"));
   return out + "\n";

@@ -82,6 +82,7 @@ Weights architecture_of(const File& file) {
                {"std", fmt::format("[{}]", fmt::join(config.augment.std, ", "))},
                {"crop_sizes", shape_text(sizes)}};
     if (config.data.source == "shards") w.about["shards"] = config.data.shards;
+    w.about["optimizer"] = config.optimizer.kind;
   } else {
     config::visit_architecture(w.model, w.head, [&]<class Value>(const std::string& name, Value& value) {
       if (!file.has("/", name)) return;  // a file of an earlier version
@@ -131,15 +132,26 @@ nn::Model model_of(const config::Model& model, config::Head head) {
   return nn::Model(model, nn::projection_heads(head));
 }
 
-/// A checkpoint also holds the heads that only its method's training needs, such as a predictor. Removes them.
-void drop_other_heads(Weights& weights) {
+/// A checkpoint also holds the heads that only its method's training needs, such as a predictor. Moves them to
+/// `method`.
+void part_heads(Weights& weights) {
   const auto model = model_of(weights.model, weights.head);
   for (const auto& [tensors, table] :
        {std::pair(&weights.parameters, &model.parameters()), std::pair(&weights.buffers, &model.buffers())}) {
-    std::erase_if(*tensors, [&entries = table->entries()](const auto& tensor) {
-      return std::ranges::find(entries, tensor.first, &nn::Parameter::name) == entries.end();
+    std::erase_if(*tensors, [&, &entries = table->entries()](auto& tensor) {
+      const bool other = std::ranges::find(entries, tensor.first, &nn::Parameter::name) == entries.end();
+      if (other) weights.method.insert(std::move(tensor));
+      return other;
     });
   }
+}
+
+/// Puts the classifier of a fine-tuned network where that of an imported one is, if it takes the pooled features.
+void take_classifier(Weights& weights) {
+  if (!weights.head.dims.empty()) return;
+  for (const std::string part : {".weight", ".bias"})
+    if (auto found = weights.parameters.extract("classifier" + part); !found.empty())
+      weights.classifier["fc" + part] = std::move(found.mapped());
 }
 
 // "a, b, c and 4 more"
@@ -203,7 +215,7 @@ std::string compare_with_architecture(const Shapes& shapes, const config::Model&
   return fmt::format("{}", fmt::join(problems, "; "));
 }
 
-Weights read_weights(const std::string& path) {
+Weights read_weights(const std::string& path, const Extras& extras) {
   require_weights(path);
   std::error_code ec;
   const bool is_checkpoint = fs::is_directory(path, ec);
@@ -211,10 +223,25 @@ Weights read_weights(const std::string& path) {
     throw Error(ExitCode::file, problem);
   const auto file = File::open(is_checkpoint ? (fs::path(path) / "state.h5").string() : path);
   auto weights = architecture_of(file);
-  weights.parameters = read_group(file, "/model");
-  weights.buffers = read_group(file, "/buffers");
+  const bool of_run = file.get_string("/", "format") == kCheckpoint;
+  // Averaged parameters are those that the run tests; a teacher without a classifier is something else. A weights file
+  // has them in /model already.
+  const bool averaged = of_run && file.exists("/teacher/classifier.weight");
+  weights.parameters = read_group(file, averaged ? "/teacher" : "/model");
+  weights.buffers = read_group(file, averaged ? "/teacher_buffers" : "/buffers");
   weights.classifier = read_group(file, "/classifier");
-  if (file.get_string("/", "format") == kCheckpoint) drop_other_heads(weights);
+  if (of_run) {
+    take_classifier(weights);
+    part_heads(weights);
+  }
+  visit_extras([&](const std::string& name, auto tensors, auto wanted) {
+    if (!(extras.*wanted))
+      (weights.*tensors).clear();
+    else if (auto found = read_group(file, "/" + name); !found.empty())
+      weights.*tensors = std::move(found);
+  });
+  if (of_run && extras.teacher) weights.teacher.merge(read_group(file, "/teacher_buffers"));
+  if (weights.momentum.empty()) weights.about.erase("optimizer");
   Shapes shapes;
   for (const auto* tensors : {&weights.parameters, &weights.buffers})
     for (const auto& [name, tensor] : *tensors) shapes[name] = tensor.shape;
@@ -230,6 +257,7 @@ void write_weights(const std::string& path, const Weights& weights) {
     write_group(file, "/model", weights.parameters);
     write_group(file, "/buffers", weights.buffers);
     write_group(file, "/classifier", weights.classifier);
+    visit_extras([&](const std::string& name, auto tensors, auto) { write_group(file, "/" + name, weights.*tensors); });
     file.close();
   });
 }

@@ -115,6 +115,7 @@ inline checkpoint::State some_state(std::int64_t update, int ranks) {
     s.method.numbers["queue_place"] = 2;
     s.method.tensors["centre"] = {{7}, hash_fill(7, 98, 1)};
     s.guard = {1, 0, 0.5, -1e300};
+    s.watch = {1, 85.25, 1200, 2};
     s.kept_rate = {7, 0.1 + 0.2};
   }
   s.config_toml = "[model]\npreset = \"tiny\"\n";
@@ -139,6 +140,7 @@ inline void expect_equal(const checkpoint::State& a, const checkpoint::State& b)
     EXPECT_EQ(tensor.values, b.method.tensors.at(name).values) << name;
   }
   EXPECT_EQ(a.guard, b.guard);
+  EXPECT_EQ(a.watch, b.watch);
   EXPECT_EQ(a.kept_rate, b.kept_rate);
   EXPECT_EQ(a.config_toml, b.config_toml);
 }

@@ -110,5 +110,25 @@ TEST(Compare, NamesCoverWhatTheyHoldAndOthersAreRefusedWithTheNearest) {
   }
 }
 
+TEST(Continue, KeysNeedWeightsToStartFrom) {
+  const auto refusal = [](const std::string& text) -> std::string {
+    try {
+      parse(text, "run.toml", {});
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "accepted";
+  };
+  const auto expect = [&](const std::string& text, const std::string& piece) {
+    EXPECT_NE(refusal(text).find(piece), std::string::npos) << refusal(text);
+  };
+  expect("[continue]\nramp_updates = 5\n", "run.toml:2: continue.ramp_updates: found 5");
+  expect("[continue]\nmomenta = false\n", "it has no effect where model.init_from = \"\"");
+  const std::string from = "[model]\ninit_from = \"w.h5\"\n[continue]\nprototypes = \"kmeans\"\nramp_updates = 5\n";
+  expect(from, "accepted");
+  expect(from + "[method]\nkind = \"simclr\"\n", "method.kind = \"simclr\"");
+  expect(from + "[data]\nsource = \"crops\"\n", "\"keep\" or \"random\" where data.source is not \"shards\"");
+}
+
 }  // namespace
 }  // namespace seer::config

@@ -216,6 +216,13 @@ TEST(Config, KeysOfOtherMethodsAndTrunksMustHaveTheirDefaults) {
             "method.kind = \"swav\"; leave it out");
   EXPECT_NO_THROW(parse("[byol]\nmomentum = 0.996\n", "run.toml", {}));
   expect_contains(refusal("", {"model.stem=small"}), "it has no effect where model.trunk = \"regnety\"");
+  for (const char* key :
+       {"data.test_shards=x", "data.fraction=0.1", "data.per_class=3", "data.subset_seed=1", "finetune.test_every=2"}) {
+    expect_contains(refusal("", {key}), "because it has no effect where method.kind = \"swav\"");
+    EXPECT_NO_THROW(parse("", "run.toml", {"method.kind=supervised", key}));
+  }
+  expect_contains(refusal("", {"method.kind=supervised", "data.fraction=0.1", "data.per_class=3"}),
+                  "--set data.fraction: found 0.1, allowed 1 where data.per_class is given");
 }
 
 TEST(Config, ModelIsAPresetOrFiveNumbers) {

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <tuple>
 #include <vector>
 
 #include "golden.hpp"
@@ -181,6 +182,134 @@ TEST(Augment, OperationsComeInTheOrderOfSpec41) {
   const float mean[3] = {0.485F, 0.456F, 0.406F}, std[3] = {0.229F, 0.224F, 0.225F};
   kernels::normalise(planes, mean, std, wanted.data());
   EXPECT_EQ(out, wanted);
+}
+
+TEST(Augment, RandAugmentDrawsWhatTimmDraws) {
+  config::Augment augment;
+  augment.randaugment_ops = 2;
+  int steps = 0, counts[kernels::kOperations] = {}, mirrored = 0, bounded = 0;
+  double sum = 0, squares = 0;
+  for (int i = 0; i < kDraws; ++i) {
+    const auto plan = plan_crop({96, 0.05, 0.14, augment}, 200, 150, 8, static_cast<std::uint64_t>(i), 1);
+    for (std::size_t s = 0; s < plan.step_count; ++s) {
+      ++steps;
+      const auto& step = plan.steps[s];
+      ++counts[static_cast<std::size_t>(step.operation)];
+      if (step.operation != kernels::Operation::rotate) continue;
+      const double level = std::abs(step.argument) / 3;
+      mirrored += step.argument < 0 ? 1 : 0;
+      ASSERT_LE(level, 10);
+      bounded += level == 10 ? 1 : 0;
+      sum += level - 9;
+      squares += (level - 9) * (level - 9);
+    }
+  }
+  EXPECT_NEAR(steps, kDraws, 4 * std::sqrt(kDraws / 2.0));  // two, each with probability 1/2
+  for (const int count : counts) EXPECT_NEAR(count, kDraws / 15.0, 4 * std::sqrt(kDraws / 15.0));
+  const double rotations = counts[static_cast<std::size_t>(kernels::Operation::rotate)];
+  EXPECT_NEAR(mirrored, rotations / 2, 2 * std::sqrt(rotations));
+  // N(9, 1/2), values above 10 = 9 + 2 sigma become 10: mass 0.02275, mean -0.5 (phi(2) - 2 Q(2)) = -0.00425.
+  EXPECT_NEAR(bounded, 0.02275 * rotations, 4 * std::sqrt(0.02275 * rotations));
+  EXPECT_NEAR(sum / rotations, -0.00425, 4 * 0.5 / std::sqrt(rotations));
+  EXPECT_NEAR(squares / rotations, 0.24, 0.04);
+}
+
+TEST(Augment, RandAugmentsArgumentsGrowWithTheLevel) {
+  using enum kernels::Operation;
+  // timm's level_to_arg functions of the increasing policy at levels 0, 4.3 and 10.
+  const std::tuple<kernels::Operation, double, double, double> wanted[] = {
+      {rotate, 0, 12.9, 30},       {posterize, 4, 3, 0},           {solarize, 256, 146, 0},
+      {solarize_add, 0, 47, 110},  {color, 1, 1.387, 1.9},         {contrast, 1, 1.387, 1.9},
+      {brightness, 1, 1.387, 1.9}, {sharpness, 1, 1.387, 1.9},     {shear_x, 0, 0.129, 0.3},
+      {shear_y, 0, 0.129, 0.3},    {translate_x, 0, 0.1935, 0.45}, {translate_y, 0, 0.1935, 0.45}};
+  for (const auto& [operation, low, middle, high] : wanted) {
+    const int number = static_cast<int>(operation);
+    EXPECT_NEAR(argument_of(operation, 0, false), low, 1e-12) << number;
+    EXPECT_NEAR(argument_of(operation, 4.3, false), middle, 1e-12) << number;
+    EXPECT_NEAR(argument_of(operation, 10, false), high, 1e-12) << number;
+  }
+  EXPECT_NEAR(argument_of(color, 4.3, true), 0.613, 1e-12);
+  EXPECT_NEAR(argument_of(color, 10, true), 0.1, 1e-12);
+  EXPECT_NEAR(argument_of(shear_y, 10, true), -0.3, 1e-12);
+  EXPECT_NEAR(argument_of(solarize, 10, true), 0, 1e-12);
+}
+
+TEST(Augment, ErasesWithNoiseOfTheNamedStream) {
+  config::Augment augment;
+  augment.erase_probability = 0.25;
+  const CropKind kind{24, 0.14, 1.0, augment};
+  CropKind plain = kind;
+  plain.augment.erase_probability = 0;
+  const auto image = noise(90, 70);
+  AugmentScratch scratch;
+  int erased = 0;
+  double area = 0, shape = 0, sum = 0, squares = 0, values = 0;
+  for (std::uint64_t position = 0; position < 4000; ++position) {
+    const auto plan = plan_crop(kind, image.width, image.height, 3, position, 2);
+    const auto& box = plan.erasure.box;
+    if (box.width == 0) continue;
+    ++erased;
+    ASSERT_TRUE(box.left >= 0 && box.top >= 0 && box.left + box.width <= 24 && box.top + box.height <= 24);
+    area += static_cast<double>(box.width * box.height) / 576;
+    shape += std::log(static_cast<double>(box.height) / static_cast<double>(box.width));
+    if (erased > 40) continue;
+    std::vector<float> out(24 * 24 * 3), whole(out.size());
+    apply_crop(image, plan, kind, scratch, out.data());
+    apply_crop(image, plan_crop(plain, image.width, image.height, 3, position, 2), plain, scratch, whole.data());
+    Random random(3, Purpose::erasing_noise, position, 2);
+    for (std::int64_t i = 0; i < 24 * 24; ++i) {
+      double wanted[4];
+      for (int pair = 0; pair < 4; pair += 2) {
+        const auto unit = [&] { return static_cast<double>((random.bits() >> 8) + 1) / 16777216; };
+        const double radius = std::sqrt(-2 * std::log(unit())), angle = 2 * 3.14159265358979 * unit();
+        wanted[pair] = radius * std::cos(angle);
+        wanted[pair + 1] = radius * std::sin(angle);
+      }
+      const bool inside =
+          i / 24 >= box.top && i / 24 < box.top + box.height && i % 24 >= box.left && i % 24 < box.left + box.width;
+      for (std::int64_t c = 0; c < 3; ++c) {
+        const auto at = static_cast<std::size_t>(3 * i + c);
+        if (!inside) {
+          ASSERT_EQ(out[at], whole[at]);
+          continue;
+        }
+        ASSERT_NEAR(out[at], wanted[c], 4e-6);
+        sum += static_cast<double>(out[at]);
+        squares += static_cast<double>(out[at]) * static_cast<double>(out[at]);
+        ++values;
+      }
+    }
+  }
+  EXPECT_NEAR(erased, 1000, 4 * std::sqrt(750));
+  EXPECT_NEAR(area / erased, 0.1754, 4 * 0.09 / std::sqrt(erased));  // timm's get_params over 200000 draws, 24 pixels
+  EXPECT_NEAR(shape / erased, 0, 4 * 0.7 / std::sqrt(erased));
+  EXPECT_NEAR(sum / values, 0, 4 / std::sqrt(values));
+  EXPECT_NEAR(squares / values, 1, 4 * std::sqrt(2 / values));
+}
+
+TEST(Augment, NewAugmentationsLeaveTheDrawsOfTheOthers) {
+  config::Augment augment;
+  const CropKind before{32, 0.14, 1.0, augment};
+  augment.randaugment_ops = 16;
+  augment.randaugment_deviation = 0;
+  augment.erase_probability = 1;
+  const CropKind after{32, 0.14, 1.0, augment};
+  const auto image = noise(90, 70);
+  AugmentScratch scratch;
+  for (std::uint64_t position = 0; position < 50; ++position) {
+    auto a = plan_crop(before, 90, 70, 1, position, 0);
+    const auto b = plan_crop(after, 90, 70, 1, position, 0);
+    EXPECT_EQ(a.step_count, 0U);
+    EXPECT_GT(b.step_count, 0U);
+    EXPECT_TRUE(b.erasure.box.width > 0);
+    EXPECT_TRUE(a.box.left == b.box.left && a.flip == b.flip && a.jitter == b.jitter && a.order == b.order &&
+                a.hue == b.hue && a.grey == b.grey && a.blur == b.blur && a.radius == b.radius);
+    std::vector<float> out(32 * 32 * 3), again(out.size());
+    apply_crop(image, b, after, scratch, out.data());
+    AugmentScratch fresh;
+    apply_crop(image, plan_crop(after, 90, 70, 1, position, 0), after, fresh, again.data());
+    EXPECT_EQ(out, again);
+  }
 }
 
 TEST(Augment, CenterCropMatchesGolden) {

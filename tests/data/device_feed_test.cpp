@@ -157,6 +157,34 @@ TEST_F(DeviceFeedTest, LargeImagesGoAsCropsWithTheSamePixels) {
   EXPECT_GT(as_crops, 9);  // more than the nine where nothing fits
 }
 
+TEST_F(DeviceFeedTest, CropsOfRandAugmentAndErasedOnesAreTheHosts) {
+  auto config = config_of(100000);
+  config.augment.randaugment_ops = 1;  // so that some images need no host
+  config.augment.erase_probability = 0.5;
+  config.crops.pop_back();
+  TwoLanes lanes(TwoLanes::Late::side);
+  DeviceFeed feed(config, kImages, 1, DeviceFeed::Places::shared, std::make_unique<SlowLanes>(lanes));
+  std::int64_t as_crops = 0;
+  for (std::int64_t update = 0; update < 8; ++update) {
+    stage(config, update, feed.staging(0));
+    as_crops += feed.staging(0).images_as_crops();
+    feed.make(0, {});
+    const Batch& batch = feed.lend();
+    lanes.wait_for_all();
+    EXPECT_TRUE(values_of(batch) == made_on_host(config, update));
+    feed.hand_back();
+    for (std::int64_t i = 0; i < kImages; ++i) {
+      const auto image = picture_of(update, i);
+      const auto plans = plans_of(config, image, update, i);
+      const bool host = plans[0].step_count + plans[1].step_count > 0;
+      Staging staging(feed.plan());
+      EXPECT_EQ(staging.claim(i, image.width, image.height, plans).has_value(), !host);
+      as_crops -= host ? 1 : 0;
+    }
+  }
+  EXPECT_EQ(as_crops, 0);
+}
+
 TEST_F(DeviceFeedTest, StagingTakesAnythingInItsMemory) {
   // Long lines, single pixels and images of all sizes, in any order. There must always be room for an image's crops.
   Random random(3, Purpose::test);

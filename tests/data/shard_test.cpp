@@ -208,6 +208,36 @@ TEST(Shard, ImagesMayHaveSeveralTargets) {
   EXPECT_NE(begins_at(1, 0).find("target_begin runs from 1 to 2, wanted 0 to 3"), std::string::npos);
 }
 
+TEST(Shard, ClassesMayBeNeitherPresentNorAbsent) {
+  test::TemporaryFolder folder;
+  const std::vector<std::vector<std::int32_t>> targets = {{}, {1}, {0, 2}}, ignored = {{2}, {}, {1}};
+  std::vector<ShardEntry> entries;
+  for (std::uint64_t i = 0; i < 3; ++i) {
+    const auto b = image_bytes(i);
+    entries.push_back({b.size(), checksum(b.data(), b.size()), 10, 20, -1, targets[i], ignored[i]});
+  }
+  for (const char* name : {"b.h5", "c.h5"}) {
+    ShardWriter writer(folder / name, entries, {"dog", "horse", "cow"});
+    for (std::uint64_t i = 0; i < 3; ++i) writer.append(image_bytes(i));
+    writer.finish();
+    writer.publish();
+  }
+  write_shard(folder / "a.h5", 0, 3);
+  const auto world = comm::Communicator::world();
+  const auto set = DataSet::open(folder.path(), world);  // classes: cat, dog, horse, cow
+  const auto found = set.ignored(1, 6);
+  EXPECT_EQ(found.begins, (std::vector<std::uint64_t>{0, 0, 0, 1, 1, 2, 3}));
+  EXPECT_EQ(found.values, (std::vector<std::int32_t>{3, 2, 3}));
+  EXPECT_EQ(set.subset({0, 5}).ignored(0, 2).values, std::vector<std::int32_t>{2});
+  EXPECT_EQ(set.targets(3, 3).values, (std::vector<std::int32_t>{2, 1, 3}));
+  {
+    auto file = h5::File::open(folder / "c.h5", nullptr, true);
+    const std::int32_t value = 3;
+    file.write("/images/ignored", Type::i32, 0, 1, &value);
+  }
+  EXPECT_NE(error_of([&] { set.ignored(6, 3); }).find("image 0 has target 3, wanted 0 to 2"), std::string::npos);
+}
+
 TEST(Shard, LabelsOutsideTheClassesAreFound) {
   const auto world = comm::Communicator::world();
   test::TemporaryFolder folder;

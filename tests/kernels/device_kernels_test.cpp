@@ -222,21 +222,21 @@ TEST(DeviceKernel, Sinkhorn) {
 TEST(DeviceKernel, Optimizer) {
   SEER_NEEDS_DEVICE();
   const std::vector<Range> ranges{{0, 1}, {1, 1}, {1, 65537}, {65600, 200001}, {200001, 300001}};
-  const std::vector<std::uint8_t> skip{0, 0, 0, 1, 0};
+  const std::vector<RangeRule> own{{}, {}, {.rate = 0.5F, .weight_decay = 0.1F}, {.flags = kSkipped}, {}};
   expect_same_on_device(1e-6, [&](Workspace& w) {
     const std::size_t count = 300001;
     float *const p = w.given(test::hash_fill(count, 1, 2)), *const g = w.given(test::hash_fill(count, 2, 0.1)),
                  *const m = w.room<float>(count);
     const FlatRanges table(w.queue.space, ranges);
     double *const parameter = w.room<double>(ranges.size()), *const gradient = w.room<double>(ranges.size());
-    const std::uint8_t* const flags = w.given(skip);
+    const RangeRule* const given = w.given(own);
     const UpdateRule* const rule = w.given(std::vector<UpdateRule>{{.lr = 0.3F, .weight_decay = 1e-2F}});
     for (int step = 0; step < 2; ++step) {
       squared_norms(w.queue, table, p, parameter);
       squared_norms(w.queue, table, g, gradient);
       w.keep("squares of parameters", parameter, ranges.size());
       w.keep("squares of gradients", gradient, ranges.size());
-      optimizer_update(w.queue, table, flags, parameter, gradient, rule, g, m, p);
+      optimizer_update(w.queue, table, given, parameter, gradient, rule, g, m, p);
     }
     w.keep("parameters", p, count);
     w.keep("momenta", m, count);

@@ -17,13 +17,13 @@ using Wide = std::vector<double>;
 SEER_ON_ALL_SPACES(Optimizer);
 
 /// One update of a whole flat block, norms included.
-void update(test::MirroredQueue& queue, const std::vector<Range>& ranges, const std::vector<std::uint8_t>& skip,
+void update(test::MirroredQueue& queue, const std::vector<Range>& ranges, const std::vector<RangeRule>& own,
             const UpdateRule& rule, const std::vector<float>& gradients, std::vector<float>& momenta,
             std::vector<float>& parameters) {
   Wide p(ranges.size()), g(ranges.size());
   squared_norms(queue, parameters.data(), ranges, p.data());
   squared_norms(queue, gradients.data(), ranges, g.data());
-  optimizer_update(queue, ranges, skip, p.data(), g.data(), rule, gradients.data(), momenta.data(), parameters.data());
+  optimizer_update(queue, ranges, own, p.data(), g.data(), rule, gradients.data(), momenta.data(), parameters.data());
 }
 
 // Gradients multiplied by a loss scale, and the rule told so: the same bits as without, whatever the rule.
@@ -46,6 +46,30 @@ TEST_P(Optimizer, GradientFactorUndoesTheLossScale) {
     EXPECT_EQ(scaled_m, plain_m);
     EXPECT_NE(plain_p, test::hash_fill(140, 2, 1));
   }
+}
+
+// torch.optim.SGD(nesterov=True): d = g + wd p; buf = m buf + d; p -= lr (d + m buf). Each range has its own rate and
+// decay.
+TEST_P(Optimizer, NesterovIsPyTorchsWithOwnRatesAndDecays) {
+  const std::vector<Range> ranges{{0, 7}, {16, 90}, {96, 133}};
+  const std::vector<RangeRule> own{{}, {.rate = 0.25F, .weight_decay = 0.5F}, {.rate = 3, .flags = kNoDecay}};
+  const double decays[] = {0.01, 0.5, 0}, rates[] = {0.3, 0.075, 0.9};
+  std::vector<float> p = test::hash_fill(140, 2, 1), m(140);
+  Wide wanted(p.begin(), p.end()), momentum(140);
+  for (std::uint64_t step = 0; step < 4; ++step) {
+    const auto g = test::hash_fill(140, 5 + step, 0.1);
+    update(queue, ranges, own, {.lr = 0.3F, .momentum = 0.8F, .weight_decay = 0.01F, .lars = false, .nesterov = true},
+           g, m, p);
+    for (std::size_t r = 0; r < ranges.size(); ++r) {
+      for (auto i = at(ranges[r].begin); i < at(ranges[r].end); ++i) {
+        const double d = static_cast<double>(g[i]) + decays[r] * wanted[i];
+        momentum[i] = 0.8 * momentum[i] + d;
+        wanted[i] -= rates[r] * (d + 0.8 * momentum[i]);
+      }
+    }
+  }
+  for (const auto& range : ranges)
+    for (auto i = at(range.begin); i < at(range.end); ++i) EXPECT_NEAR(p[i], wanted[i], 2e-6) << i;
 }
 
 TEST_P(Optimizer, SquaredNormsMatchDouble) {
@@ -123,7 +147,7 @@ TEST_P(Optimizer, SkippedRangesStayAsTheyAre) {
   UpdateRule rule;
   rule.lr = 1;
   std::vector<float> p{1, 2, 3, 4}, m{5, 6, 7, 8};
-  update(queue, {{0, 2}, {2, 4}}, {1, 0}, rule, {1, 1, 1, 1}, m, p);
+  update(queue, {{0, 2}, {2, 4}}, {{.flags = kSkipped}, {}}, rule, {1, 1, 1, 1}, m, p);
   EXPECT_EQ(p[0], 1.0F);
   EXPECT_EQ(p[1], 2.0F);
   EXPECT_EQ(m[0], 5.0F);
@@ -136,9 +160,9 @@ TEST_P(Optimizer, RangesAreExceptedFromDecayAndTrust) {
   const std::vector<Range> ranges{{0, 40}, {48, 101}};
   const UpdateRule rule{.lr = 0.3F, .weight_decay = 0.1F};
   const auto gradients = test::hash_fill(101, 5, 0.1);
-  const auto moved = [&](const UpdateRule& by, const std::vector<std::uint8_t>& flags) {
+  const auto moved = [&](const UpdateRule& by, const std::vector<RangeRule>& own) {
     std::vector<float> p = test::hash_fill(101, 2, 1), m(101);
-    update(queue, ranges, flags, by, gradients, m, p);
+    update(queue, ranges, own, by, gradients, m, p);
     return p;
   };
   const auto whole = moved(rule, {});
@@ -146,7 +170,7 @@ TEST_P(Optimizer, RangesAreExceptedFromDecayAndTrust) {
     UpdateRule other = rule;
     if ((flag & kNoDecay) != 0) other.weight_decay = 0;
     if ((flag & kNoTrust) != 0) other.lars = false;
-    const auto found = moved(rule, {0, static_cast<std::uint8_t>(flag)}), excepted = moved(other, {});
+    const auto found = moved(rule, {{}, {.flags = flag}}), excepted = moved(other, {});
     EXPECT_NE(found, whole);
     for (std::size_t i = 0; i < 101; ++i) EXPECT_EQ(found[i], i < 48 ? whole[i] : excepted[i]) << flag << ", " << i;
   }

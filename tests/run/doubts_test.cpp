@@ -56,6 +56,28 @@ TEST(Doubts, DataAndBatchThatDoNotGoTogether) {
   EXPECT_NE(only(c).find("swav.queue_length = 64: with the batch more than the 64 images"), std::string::npos);
 }
 
+TEST(Doubts, TrunksThatNeverTrain) {
+  auto c = sensible();
+  c.model.init_from = "weights.h5";
+  c.continuing.freeze_trunk_updates = 30;
+  c.continuing.ramp_updates = 10;
+  EXPECT_EQ(only(c), "continue.ramp_updates = 10: the trunk never has the whole rate, for the run has 40 updates");
+  c.continuing.ramp_updates = 5;
+  EXPECT_TRUE(doubts(c, kRun).empty());
+  c.continuing.freeze_trunk_updates = 40;
+  EXPECT_EQ(doubts(c, kRun).size(), 2U) << doubts(c, kRun).front();
+  c.model.init_from = "";
+  EXPECT_TRUE(doubts(c, kRun).empty());
+}
+
+TEST(Doubts, AWatchThatNeverLooks) {
+  auto c = sensible();
+  c.watch.train = "labelled";
+  EXPECT_EQ(only(c), "watch.every = 0: the other keys of [watch] are without effect");
+  c.watch.every = 10;
+  EXPECT_TRUE(doubts(c, kRun).empty());
+}
+
 TEST(Doubts, ScalesAndRatesTheWrongWayRound) {
   auto c = sensible();
   c.augment.std = {58, 57, 57};
@@ -66,6 +88,8 @@ TEST(Doubts, ScalesAndRatesTheWrongWayRound) {
   c = sensible();
   c.schedule.lr_start = 2 * c.schedule.lr_peak;
   EXPECT_EQ(only(c), fmt::format("schedule.lr_start = {}: the rate falls in the warm-up", c.schedule.lr_start));
+  c.schedule.warmup_updates = 0;
+  EXPECT_TRUE(doubts(c, kRun).empty());
   c = sensible();
   c.schedule.lr_final = 2 * c.schedule.lr_peak;
   EXPECT_EQ(only(c), fmt::format("schedule.lr_final = {}: the rate rises to the end", c.schedule.lr_final));

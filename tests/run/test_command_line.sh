@@ -6,8 +6,8 @@ source "$(dirname "$0")/common.sh"
 expect 0 "seer 0." seer --version
 expect 0 "[swav]" seer --help-config
 expect 0 "pretrain" seer --help
-for command in pack synth inspect pretrain "eval knn" features import export \
-  "bench conv" "bench step" "bench data" "bench comm" "bench checkpoint"; do
+for command in pack synth inspect pretrain "eval knn" "eval linear" features import export \
+  "bench conv" "bench step" "bench data" "bench comm" "bench checkpoint" "bench probe"; do
   # shellcheck disable=SC2086
   expect 0 "seer $command" seer $command --help
   grep -qE "^ *(mpirun .*)?(OMP_NUM_THREADS=[0-9]+ )?seer $command" "$scratch/out.txt" ||

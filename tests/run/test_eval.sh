@@ -6,7 +6,7 @@ source "$(dirname "$0")/common.sh"
 # Unknown commands are errors that list the known ones.
 expect 2 'unknown command "pretain", did you mean pretrain?; commands: pack' seer pretain x.toml
 expect 2 'unknown command "frobnicate"; commands: pack synth' seer frobnicate
-expect 2 'unknown task "linear" of seer eval; tasks: knn; see seer eval --help' seer eval linear
+expect 2 'unknown task "frobnicate" of seer eval; tasks: knn' seer eval frobnicate
 expect 2 'unknown task "stap" of seer bench, did you mean step?' ranks 2 bench stap x.toml
 expect 2 'no task of seer eval is given; tasks: knn' seer eval
 expect 2 'unknown option "--bogus" of seer bench; tasks: conv' seer bench --bogus
@@ -40,6 +40,39 @@ grep -q warning out.txt && { cat out.txt; fail "a warning about tables that fit"
 seer eval knn --train-features test.h5 --test-features test.h5 --k 5 --json 2>warnings.txt | python3 -m json.tool >/dev/null ||
   fail "standard output is no JSON"
 grep -q 'are the same 12 images' warnings.txt || { cat warnings.txt; fail "no warning of equal sets"; }
+# Protocols, grids, sets against themselves, few images of each class, and tables of classes.
+tables() { seer eval knn --train-features train.h5 --test-features "$@"; }
+expect 0 "protocol vissl: features trunk, rows as they are" tables test.h5 --protocol vissl
+expect 0 "protocol custom: features trunk, rows of length one" tables test.h5 --k 3,5 --temperature 0.07,0.2
+[ "$(grep -c "^$new" out.txt)" = 4 ] || { cat out.txt; fail "not one row for each pair of k and temperature"; }
+grep -q '^best on the test set: ' out.txt || fail "the selection is not named"
+expect 0 "best on the training set, leaving one out: " tables test.h5 --k 1,5 --select train
+expect 2 '--k excludes --protocol' tables test.h5 --k 3 --protocol dino
+expect 2 "--skip-first: 0 of the 12 images" tables test.h5 --skip-first
+expect 0 "nearest neighbour does not vote" tables train.h5 --skip-first
+expect 0 "an image does not vote for itself" ranks 2 eval knn --train-features train.h5 --test-features train.h5 --skip-same --k 1
+grep -q 'are the same' out.txt && { cat out.txt; fail "a warning of equal sets although they are left out"; }
+expect 0 "2 of each class of the training images, seeds 4 to 6" tables test.h5 --per-class 2 --draws 3 --subset-seed 4
+expect 0 "most frequent errors" tables test.h5 --k 1 --confusion --per-class-table
+expect 2 "choose fewer images of each class" tables test.h5 --per-class 20
+expect 2 "all of them vote" tables test.h5 --draws 3
+for n in 1 2; do
+  ranks $n eval knn --train-features train.h5 --test-features test.h5 --fraction 0.5 --draws 2 --k 1,5 --temperature 0.07,1 \
+    --confusion --per-class-table --json 2>/dev/null >few$n.json
+done
+cmp few1.json few2.json || fail "other figures on two ranks"
+python3 - <<'PY'
+import json
+found = json.load(open("few1.json"))
+assert found["task"] == "knn" and found["protocol"] == "custom" and found["selection"] == "best on the test set", found
+assert [(r["k"], r["temperature"]) for r in found["rows"]] == [(1, 0.07), (1, 1.0), (5, 0.07), (5, 1.0)], found["rows"]
+best = found["best"]
+assert best in found["rows"] and best["top1"] == max(r["top1"] for r in found["rows"]) and best["feature"] == "trunk"
+cells = found["confusion"]["cells"]
+right = sum(n for truth, predicted, n in cells if truth == predicted)
+assert sum(n for _, _, n in cells) == 24 and abs(100 * right / 24 - best["top1"]) < 1e-9 and best["train_images"] == 15
+assert len(found["per_class"]) == 3 and abs(sum(c["top1"] for c in found["per_class"]) / 3 - best["mean_per_class"]) < 1e-9
+PY
 expect 2 "checksum of the weights" knn train.h5 old.h5
 grep -qF "$new" out.txt && grep -qF "$old" out.txt || { cat out.txt; fail "the checkpoints are not named"; }
 expect 2 "layer trunk against head" knn train.h5 head.h5

@@ -60,5 +60,16 @@ TEST_F(OptimizerTest, FrozenTensorsTakeNoPart) {
   }
 }
 
+// Frozen for two updates, then a ramp of three: 1/4, 2/4, 3/4 of the rate, and the whole rate from then on.
+TEST_F(OptimizerTest, RateRisesLinearlyInTheRamp) {
+  const nn::Treatment ramp{.frozen_updates = 2, .ramp_updates = 3};
+  constexpr float kParts[] = {0, 0, 0.25F, 0.5F, 0.75F, 1, 1};
+  for (std::int64_t update = 0; update < 7; ++update) {
+    EXPECT_FLOAT_EQ(stepped(ramp, "sgd", update), 1 - kParts[update] * kRate * (kGradient + 0.1F)) << update;
+    EXPECT_FLOAT_EQ(plain, 1 - kRate * (kGradient + 0.1F));
+    EXPECT_FLOAT_EQ(stepped(ramp, "lars", update), 1 - kParts[update] * kRate * 0.01F) << update;
+  }
+}
+
 }  // namespace
 }  // namespace seer::train

@@ -115,8 +115,43 @@ TEST_F(WeightsFile, FromACheckpoint) {
   const auto folder = checkpoint::save(world_, scratch_.path(), slabs, state);
   expect_equal(weights::read_weights(folder), w);
   expect_equal(weights::read_weights(folder + "/state.h5"), w);
+  EXPECT_TRUE(weights::read_weights(folder).momentum.empty());
+  const auto whole = weights::read_weights(folder, {.momentum = true});
+  expect_equal(whole.momentum, w.parameters);
+  EXPECT_EQ(whole.about.at("optimizer"), "lars");
   test::flip_byte(folder + "/state.h5", test::fs::file_size(folder + "/state.h5") - 3);
   EXPECT_NE(test::file_error([&] { weights::read_weights(folder); }).find("another checksum"), std::string::npos);
+}
+
+// What a run has beside its weights goes through weights files and safetensors files with the same bits, and is read
+// only if it is asked for.
+TEST_F(WeightsFile, ExtrasAreKept) {
+  auto w = tiny(true, true);
+  w.momentum = w.teacher = w.parameters;
+  w.teacher.insert(w.buffers.begin(), w.buffers.end());
+  w.method["more.0.weight"] = {{2, 3}, test::hash_fill(6, 40, 1)};
+  for (auto& [name, tensor] : w.teacher) tensor.values[0] += 1;
+  w.about["optimizer"] = "sgd";
+  weights::write_weights(at("w.h5"), w);
+  const weights::Extras all{.method = true, .momentum = true, .teacher = true};
+  const auto expect_extras = [&](const Weights& read) {
+    expect_equal(read, w);
+    weights::visit_extras([&](auto&, auto tensors, auto) { expect_equal(read.*tensors, w.*tensors); });
+    EXPECT_EQ(read.about.at("optimizer"), "sgd");
+  };
+  expect_extras(weights::read_weights(at("w.h5"), all));
+  const auto plain = weights::read_weights(at("w.h5"));
+  expect_equal(plain, w);
+  EXPECT_TRUE(plain.momentum.empty() && plain.teacher.empty() && plain.method.empty());
+  for (const auto naming : {weights::Naming::torchvision, weights::Naming::vissl}) {
+    weights::export_safetensors(at("w.safetensors"), w, naming);
+    expect_extras(weights::import_safetensors(at("w.safetensors"), {}, weights::Naming::automatic).weights);
+  }
+  weights::export_safetensors(at("w.safetensors"), w, weights::Naming::torchvision);
+  const auto teacher =
+      weights::import_safetensors(at("w.safetensors"), {}, weights::Naming::automatic, "teacher").weights;
+  EXPECT_EQ(teacher.parameters.at("stem.0.weight").values, w.teacher.at("stem.0.weight").values);
+  EXPECT_TRUE(teacher.momentum.empty());
 }
 
 TEST_F(WeightsFile, FilesThatAreNone) {

@@ -24,18 +24,27 @@ Run add_commands(CLI::App& program);
 /// runs, so it must do no work. The returned closure keeps the variables alive that options write to (shared_ptr).
 Run add_pack(CLI::App& command);
 Run add_synth(CLI::App& command);
+Run add_copies(CLI::App& command);
 Run add_inspect(CLI::App& command);
 Run add_pretrain(CLI::App& command);
+Run add_finetune(CLI::App& command);
 Run add_features(CLI::App& command);
 Run add_import(CLI::App& command);
 Run add_export(CLI::App& command);
 Run add_plan(CLI::App& command);
 /// Tasks of `eval` and `bench`: src/app/<command>_<task>.cpp.
 Run add_eval_knn(CLI::App& command);
+Run add_eval_linear(CLI::App& command);
+Run add_eval_retrieval(CLI::App& command);
+Run add_eval_logistic(CLI::App& command);
+Run add_eval_svm(CLI::App& command);
+Run add_eval_quality(CLI::App& command);
 Run add_bench_conv(CLI::App& command);
 Run add_bench_step(CLI::App& command);
 Run add_bench_data(CLI::App& command);
 Run add_bench_comm(CLI::App& command);
 Run add_bench_checkpoint(CLI::App& command);
+Run add_bench_probe(CLI::App& command);
+Run add_bench_knn(CLI::App& command);
 
 }  // namespace seer::app

@@ -18,8 +18,12 @@ enum class Purpose : std::uint32_t {
   synthetic = 5,     ///< a = image
   queue = 6,
   rehearsal = 7,
-  test = 8,           ///< tests and benches
-  recalibration = 9,  ///< which images re-estimate BatchNorm's statistics
+  test = 8,            ///< tests and benches
+  recalibration = 9,   ///< which images re-estimate BatchNorm's statistics
+  randaugment = 20,    ///< a, b as for augmentation
+  erasing = 21,        ///< the same: which rectangle
+  erasing_noise = 22,  ///< the same; four draws for each pixel of the crop, in its order
+  mixing = 23,         ///< a = update
 };
 
 class Random {

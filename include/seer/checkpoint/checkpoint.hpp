@@ -49,6 +49,7 @@ struct State {
   std::vector<double> kept_rate;  ///< update and rate when the run's length was changed (train::KeptRate); else empty
   NamedState method;              ///< state of the training method
   std::vector<double> guard;      ///< state of the guard; empty if there is nothing to remember
+  std::vector<double> watch;      ///< the best evaluation so far (run/evaluations.hpp); empty if there is none
   std::string config_toml;
 };
 
@@ -93,9 +94,10 @@ State load(const comm::Communicator& comm, const std::string& folder, const std:
 /// as it was. Root only.
 std::string set_aside_newer(const std::string& run_dir, std::int64_t update, const std::string& record = "");
 
-/// Deletes old checkpoints. Keeps the newest `keep_last` (at least one) and every multiple of `keep_every` updates (0:
-/// none). Counts and deletes only complete checkpoints. Warns if one cannot be deleted. Root only.
-void retain(const std::string& run_dir, std::int64_t keep_last, std::int64_t keep_every);
+/// Deletes old checkpoints. Keeps the newest `keep_last` (at least one), every multiple of `keep_every` updates (0:
+/// none), and that of `best` updates (negative: none). Counts and deletes only complete checkpoints. Warns if one
+/// cannot be deleted. Root only.
+void retain(const std::string& run_dir, std::int64_t keep_last, std::int64_t keep_every, std::int64_t best = -1);
 
 /// Collective. Writes a small checkpoint under run_dir and reads it back, before the first update. So a full disk, a
 /// read-only folder or one that the nodes do not share is found at once. Error(file).

@@ -54,6 +54,48 @@ struct Byol {
   std::int64_t hidden = 4096;
   bool operator==(const Byol&) const = default;
 };
+/// Classification with labels: fine-tuning, or training from random weights. Keys of method.kind = "supervised".
+struct Finetune {
+  std::string from;                  ///< weights to start from; "": random
+  std::int64_t classes = 0;          ///< 0: as many as data.shards name
+  std::string targets = "single";    ///< one class per image (softmax), or several ("multi": one sigmoid per class)
+  std::string classifier = "new";    ///< or "keep": that of `from`
+  std::int64_t head_layers = 0;      ///< layers of the pre-trained projection head to keep below the classifier
+  double lr_trunk = 0, lr_head = 0;  ///< peak learning rates; 0: schedule.lr_peak
+  double decay_trunk = -1, decay_head = -1;  ///< weight decay; -1: optimizer.weight_decay
+  bool decay_norm = false;                   ///< weight decay also on BatchNorm's weights and biases
+  std::string freeze;                        ///< last tap of the trunk that does not train; "": none, "trunk": all
+  std::int64_t freeze_updates = 0;           ///< number of first updates with frozen parts; 0: all
+  std::string batchnorm = "train";           ///< or "frozen": running statistics, which stay as they are
+  double label_smoothing = 0;
+  double mixup = 0, cutmix = 0;                     ///< alpha of their Beta distributions; 0: off
+  double mix_probability = 1;                       ///< of mixing a batch
+  double mix_switch = 0.5;                          ///< if both are on: probability of cutmix
+  double ema = 0;                                   ///< momentum of averaged weights, which are tested; 0: none
+  std::int64_t test_every = 0;                      ///< updates between tests; 0: only at the end
+  std::int64_t test_resize = 256, test_crop = 224;  ///< pixels
+  bool operator==(const Finetune&) const = default;
+};
+/// Pre-training on other data than the weights of model.init_from.
+struct Continue {
+  std::int64_t freeze_trunk_updates = 0;  ///< number of first updates in which the trunk does not change
+  std::int64_t ramp_updates = 0;          ///< updates after that in which its learning rate rises from 0
+  std::string prototypes = "keep";        ///< or "kmeans", "random"
+  bool momenta = true;                    ///< takes over the optimizer's momenta, if there are any
+  bool operator==(const Continue&) const = default;
+};
+/// What a run tells about itself besides the loss.
+inline constexpr std::int64_t kWatchByCost = -1;  ///< watch.every = "auto": the interval follows from the cost
+struct Watch {
+  std::int64_t every = 0;             ///< updates between two evaluations; 0: none
+  std::string train, test;            ///< labelled shards for k-NN and a probe; "": none
+  std::int64_t images = 2048;         ///< images of data.shards for the figures without labels
+  std::int64_t resize = 0, crop = 0;  ///< pixels; 0: from the first [[crops]]
+  std::int64_t k = 20;
+  bool keep_best = true;      ///< keeps the checkpoint with the best result
+  std::int64_t patience = 0;  ///< evaluations without improvement after which the run stops; 0: never
+  bool operator==(const Watch&) const = default;
+};
 struct Augment {
   double flip_probability = 0.5;
   double jitter_probability = 0.8;
@@ -62,6 +104,10 @@ struct Augment {
   double blur_probability = 0.5;
   std::vector<double> blur_radius = {0.1, 2.0};
   std::vector<double> aspect_ratio = {0.75, 4.0 / 3.0};
+  std::int64_t randaugment_ops = 0;    ///< operations of RandAugment per crop
+  double randaugment_magnitude = 9;    ///< of 10
+  double randaugment_deviation = 0.5;  ///< standard deviation of the magnitude
+  double erase_probability = 0;        ///< of replacing a rectangle by noise
   std::vector<double> mean = {0.485, 0.456, 0.406};
   std::vector<double> std = {0.229, 0.224, 0.225};
   bool operator==(const Augment&) const = default;
@@ -76,6 +122,10 @@ struct Crops {
 struct Data {
   std::string source = "shards";
   std::string shards = "shards/*.h5";
+  std::string test_shards;     ///< labelled images to test on
+  double fraction = 1;         ///< part of the labelled images to train on
+  std::int64_t per_class = 0;  ///< images of each class to train on; 0: fraction counts
+  std::int64_t subset_seed = 0;
   std::string mode = "fixed";
   std::int64_t global_batch = 8192;
   std::string bad_image_policy = "replace";
@@ -92,6 +142,7 @@ struct Data {
 struct Optimizer {
   std::string kind = "lars";
   double momentum = 0.9;
+  bool nesterov = false;
   double weight_decay = 1e-5;
   double trust = 0.001;
   bool operator==(const Optimizer&) const = default;
@@ -179,6 +230,8 @@ struct Config {
   Swav swav;
   Simclr simclr;
   Byol byol;
+  Finetune finetune;
+  Continue continuing;
   std::vector<Crops> crops = {{2, 224, {0.14, 1.0}}, {4, 96, {0.05, 0.14}}};
   Augment augment;
   Data data;
@@ -188,6 +241,7 @@ struct Config {
   Parallel parallel;
   Guard guard;
   Checkpoint checkpoint;
+  Watch watch;
   Log log;
   Faults faults;
   bool operator==(const Config&) const = default;

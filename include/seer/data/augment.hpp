@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Makes one crop of an image: a random plan (CropPlan) and its execution (method.md 4.1, 4.2).
+// Makes one crop of an image: a random plan (CropPlan) and its execution (method.md 4).
 #pragma once
 
 #include <array>
@@ -9,6 +9,7 @@
 #include "seer/config/config.hpp"
 #include "seer/data/image.hpp"
 #include "seer/kernels/image_batch.hpp"
+#include "seer/kernels/image_operations.hpp"
 
 namespace seer::data {
 
@@ -34,8 +35,19 @@ struct CropPlan {
   bool grey = false;
   bool blur = false;
   float radius = 0;
+  struct Step {
+    kernels::Operation operation;
+    double argument;
+  };
+  static constexpr std::int64_t kMostSteps = 16;
+  std::array<Step, kMostSteps> steps = {};  ///< of RandAugment; the first `step_count` are used
+  std::size_t step_count = 0;
+  kernels::Erasure erasure;
 };
 
+/// RandAugment: the argument of an operation at a level from 0 to 10, as timm's "inc1" policy has it (method.md 4.4).
+/// `mirrored`: of the opposite sign, for operations with a direction.
+double argument_of(kernels::Operation operation, double level, bool mirrored);
 /// The configured strength of a colour change. Zero switches it off, as in torchvision.
 double strength_of(const config::Augment& augment, kernels::Colour change);
 /// A mean or standard deviation of the configuration.
@@ -52,6 +64,8 @@ struct AugmentScratch {
   std::int64_t bytes() const { return static_cast<std::int64_t>(planes.bytes.capacity()) + image.bytes(); }
 };
 
+/// The steps before the colour changes, which need the host: crop, resize, mirror, RandAugment. Leaves scratch.planes.
+void cut_crop(const Image& image, const CropPlan& plan, const CropKind& kind, AugmentScratch& scratch);
 /// Applies the plan: out[size * size * 3], NHWC, normalised.
 void apply_crop(const Image& image, const CropPlan& plan, const CropKind& kind, AugmentScratch& scratch, float* out);
 

@@ -40,7 +40,8 @@ struct ShardInfo {
   std::uint64_t targets = 0;                          ///< total over images; 0 unless images may have several
   std::uint64_t target_offset = 0;                    ///< int32 [targets], 0: none
   std::uint64_t target_begin_offset = 0;              ///< uint64 [images + 1], 0: none
-  std::vector<std::string> classes;                   ///< empty: none
+  std::uint64_t ignored = 0, ignored_offset = 0, ignored_begin_offset = 0;  ///< the same for ignored targets
+  std::vector<std::string> classes;                                         ///< empty: none
   SetMark set;
 
   bool has_labels() const { return label_offset != 0 || target_begin_offset != 0; }
@@ -90,6 +91,9 @@ class DataSet {
   static DataSet open(const std::string& pattern, const comm::Communicator& comm);
   /// A data set of one shard whose metadata is already known.
   explicit DataSet(ShardInfo shard);
+  /// The images of this set with these indices, which must ascend, numbered from 0. shards(), classes() and
+  /// max_pixels() stay those of the whole set. Holds 8 bytes per image; copies share them.
+  DataSet subset(std::vector<std::uint64_t> indices) const;
 
   std::uint64_t images() const;
   const std::vector<ShardInfo>& shards() const;
@@ -121,13 +125,22 @@ class DataSet {
   /// Classes of [first, first + count) as indices into classes(): several, one (the label) or none per image.
   /// Error(file).
   Targets targets(std::uint64_t first, std::uint64_t count) const;
+  /// For [first, first + count): the classes whose presence is unknown, neither present (targets) nor absent. Such an
+  /// image is left out where that class is tested. Error(file).
+  Targets ignored(std::uint64_t first, std::uint64_t count) const;
   /// Text for messages: "photos-00000.h5, image 17".
   std::string describe(std::uint64_t index) const;
 
  private:
   struct Impl;
   DataSet() = default;
+  template <class F>
+  void each_run(std::uint64_t first, std::uint64_t count, F&& f) const;
+  using Number = std::uint64_t;
+  Targets values(std::uint64_t first, std::uint64_t count, Number ShardInfo::*total, Number ShardInfo::*offset,
+                 Number ShardInfo::*begin_offset) const;
   std::shared_ptr<const Impl> impl_;
+  std::shared_ptr<const std::vector<std::uint64_t>> chosen_;  // nullptr: all images
 };
 
 /// Suffix of the file name while a shard is being written.
@@ -139,6 +152,7 @@ struct ShardEntry {
   std::uint32_t width = 0, height = 0;
   std::int32_t label = -1;
   std::vector<std::int32_t> targets = {};  ///< replace the label if images may have several classes
+  std::vector<std::int32_t> ignored = {};  ///< with targets: classes whose presence is unknown
 };
 
 /// Writes one shard; until publish() the file has a temporary name that readers ignore. Serial: one rank writes a
@@ -146,8 +160,8 @@ struct ShardEntry {
 class ShardWriter {
  public:
   /// Creates `path` + kTemporarySuffix with everything but the encoded images and their names. If `classes` is empty,
-  /// no labels are written. If any entry has targets, the shard holds targets for all images and no labels; its version
-  /// is then kTargetsVersion, which older readers refuse. Error(file): no space, not writable.
+  /// no labels are written. If any entry has targets or ignored ones, the shard holds targets for all images and no
+  /// labels; its version is then kTargetsVersion, which older readers refuse. Error(file): no space, not writable.
   ShardWriter(const std::string& path, const std::vector<ShardEntry>& entries, const std::vector<std::string>& classes,
               const SetMark& set = {});
 

@@ -35,6 +35,8 @@ struct Batch {
   /// The classes of this rank's images, as indices into the data set's: each has none, one (a label) or several. None
   /// if labels are not read.
   Targets targets;
+  /// Classes of which nobody knows whether the images have them, in the same form; of no images if there are none.
+  Targets ignored;
 };
 
 /// Distinguishes a shard from others of the same name.
@@ -80,7 +82,8 @@ struct Start {
 /// (method.md 6). Errors agreed over ranks: Error(file) for missing or malformed shards, Error(input) if the number of
 /// ranks does not divide the batch. `compute`: the device queue of the training, which must outlive the source; batches
 /// from shards are then made on the device, on a second queue. Batches from a crops file are always on the host.
-/// `opened`: the shards, if the caller has already opened them.
+/// `opened`: the shards, if the caller has already opened them. Reads only the images that data.fraction or
+/// data.per_class choose (seer/data/subset.hpp).
 std::unique_ptr<BatchSource> open_source(const config::Config& config, const comm::Communicator& comm, Start start = {},
                                          device::DeviceQueue* compute = nullptr,
                                          std::optional<DataSet> opened = std::nullopt, Labels labels = Labels::ignore);
@@ -121,7 +124,8 @@ FeedBytes feed_bytes(const config::Config& config, std::int64_t images_here);
 /// The source of data.source = "shards".
 class ShardLoader : public BatchSource {
  public:
-  /// Number of images that did not fit into the staging memory and went to the device as crops.
+  /// Number of images that went to the device as crops: they did not fit into the staging memory, or RandAugment
+  /// changed them.
   virtual std::int64_t images_as_crops() const = 0;
   virtual LoaderTimes times() const = 0;
   virtual std::size_t threads() const = 0;

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // Features of a data set, split over ranks, and the file that holds them (format: docs/formats.md). Attributes record
 // how they were computed and from which images: two tables can be compared only if they were computed alike and from
-// different images. Arrays: /features float32 [n, d], /labels int32 [n], /index and /checksum uint64 [n], /bad
-// uint8 [n] (1: the image did not decode; its features are those of a grey image).
+// different images. Arrays: /features float32 [n, d], /map float32 [n, h, w, c], /labels int32 [n], /index and
+// /checksum uint64 [n], /bad uint8 [n] (1: the image did not decode; its features are those of a grey image); where
+// images may have several classes also /target int32 [m] and /target_begin uint64 [n + 1], and likewise /ignored.
 #pragma once
 
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <initializer_list>
 #include <memory>
 #include <span>
 #include <string>
@@ -53,14 +55,23 @@ void visit_fields(AnyRecipe& r, Visit visit) {
   visit("precision", "precision", r.precision);
 }
 
+/// The columns of one feature in a table of several.
+struct FeatureColumns {
+  std::string feature;  ///< its text (eval/feature.hpp)
+  std::int64_t begin = 0, width = 0;
+  std::array<std::int64_t, 3> map = {};  ///< height, width and channels of a map; else 0
+  bool operator==(const FeatureColumns&) const = default;
+};
+
 /// Properties common to all rows.
 struct FeatureInfo {
-  std::string source;                ///< the weights that the features were computed with
-  std::string data;                  ///< the shards
-  std::string layer;                 ///< "trunk", "head" or "pixels"
-  Recipe recipe;                     ///< how the features were computed
-  std::vector<std::string> classes;  ///< names of the labels; may be empty
-  std::uint64_t images = 0;          ///< over all ranks
+  std::string source;                   ///< the weights that the features were computed with
+  std::string data;                     ///< the shards
+  std::string layer;                    ///< the features' texts, separated by commas, or "pixels"
+  std::vector<FeatureColumns> columns;  ///< one per feature, a map last; empty: a single one, no map
+  Recipe recipe;                        ///< how the features were computed
+  std::vector<std::string> classes;     ///< names of the labels; may be empty
+  std::uint64_t images = 0;             ///< over all ranks
   std::int64_t dimension = 0;
 };
 
@@ -69,14 +80,29 @@ struct FeatureTable {
   FeatureInfo info;                     ///< empty in a batch
   std::uint64_t first = 0;              ///< position among all rows
   std::vector<float> values;            ///< [rows, dimension]
-  std::vector<std::int32_t> labels;     ///< -1: none
+  std::vector<std::int32_t> labels;     ///< -1: none, or several
+  data::Targets targets;                ///< the classes of each row; of no row where the labels tell all
+  data::Targets ignored;                ///< the classes that each row neither has nor lacks; of no row: none
   std::vector<std::uint64_t> index;     ///< of the image in the data set
   std::vector<std::uint8_t> bad;        ///< 1: the image does not decode
   std::vector<std::uint64_t> checksum;  ///< of the image's bytes; empty in tables of older versions
 
   std::uint64_t rows() const { return labels.size(); }
+  /// Several, one or none.
+  std::span<const std::int32_t> classes_of(std::size_t row) const {
+    if (targets.images() > 0) return targets.of(row);
+    return std::span(labels).subspan(row, labels[row] < 0 ? 0 : 1);
+  }
   void append(const FeatureTable& rows);
 };
+
+/// The columns of each feature of a table, also of a single one.
+std::vector<FeatureColumns> columns_of(const FeatureInfo& info);
+/// The table with the columns of one feature alone. Copies the rows.
+FeatureTable only(const FeatureTable& table, const FeatureColumns& columns);
+/// Refuses features that are equal for all images of the tables. Error(numerics), agreed. Collective.
+void require_different(const comm::Communicator& comm, const std::string& name,
+                       std::initializer_list<const FeatureTable*> tables, const FeatureColumns& columns);
 
 /// Each rank computes a contiguous slice of the data set, batch by batch, and passes each batch to `sink`.
 /// `features_of` returns the rows of a batch. Nothing is stored. Collective only at the end, where errors are agreed.
@@ -125,13 +151,28 @@ std::int64_t count_common(const comm::Communicator& comm, std::span<const std::u
 void warn_of_common(const comm::Communicator& comm, std::span<const std::uint64_t> train, const std::string& train_name,
                     std::span<const std::uint64_t> test, const std::string& test_name);
 
+/// The targets of a features file, which are written at its end: their number is not known before.
+class SeveralClasses {
+ public:
+  /// Not collective. Rows of one rank follow one another.
+  void add(const FeatureTable& rows);
+  /// Collective. Writes the targets of all ranks, if there are any, of a file of `images` rows.
+  void write(const comm::Communicator& comm, h5::File& file, std::uint64_t images) const;
+  /// Not collective. Reads those of the `count` rows from table.first on. Error(file) if they do not fit together.
+  static void read(const h5::File& file, std::uint64_t count, FeatureTable& table);
+
+ private:
+  std::uint64_t first_ = 0;  ///< position of the first row among all rows
+  data::Targets targets_, ignored_;
+};
+
 /// Writes to PATH.partial and renames it when complete, so a file named PATH is always complete. Detects a second
 /// process that writes the same file.
 class FeatureFileWriter {
  public:
   /// Collective. Error(file) if the file cannot be created.
   FeatureFileWriter(const comm::Communicator& comm, const std::string& path, const FeatureInfo& info);
-  /// Not collective.
+  /// Not collective. Rows of one rank follow one another.
   void write(const FeatureTable& rows);
   /// Collective.
   void close();
@@ -139,14 +180,16 @@ class FeatureFileWriter {
  private:
   const comm::Communicator& comm_;
   std::string path_;
-  std::int64_t dimension_;
+  std::int64_t map_elems_, vector_elems_, version_;
+  std::uint64_t images_of_all_;
   std::shared_ptr<void> lock_;  ///< lock on PATH.partial, held by the root
   h5::File file_;
   ImageSetSum images_;
+  SeveralClasses several_;
 };
 
-/// Collective: every rank reads its slice. Error(file), agreed, if the file is not a features file or its arrays do not
-/// fit together.
-FeatureTable read_features(const comm::Communicator& comm, const std::string& path);
+/// Collective: every rank reads its slice; it never parts groups of `rows_together` consecutive rows. Error(file),
+/// agreed, if the file is not a features file, its arrays do not fit together, or its rows do not make whole groups.
+FeatureTable read_features(const comm::Communicator& comm, const std::string& path, std::uint64_t rows_together = 1);
 
 }  // namespace seer::eval

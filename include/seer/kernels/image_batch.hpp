@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Makes the crops of a whole batch from decoded 8-bit images with a dozen kernels. One kernel per crop and operation
 // would mean thousands of launches per update. A table, drawn at random on the host, lists the operations for each
-// crop. Host and device give the same bits as the operations of kernels/image.hpp.
+// crop. Host and device give the same bits as the operations of kernels/image.hpp; the noise of an erased rectangle may
+// differ by the rounding of logarithm, sine and cosine.
 #pragma once
 
 #include <cstddef>
@@ -14,7 +15,17 @@ namespace seer::kernels {
 
 enum class Colour : std::uint8_t { brightness, contrast, saturation, hue };
 
-/// One crop: resize, mirror, the first `changes` colour changes of order[], then grey, then blur.
+/// Random erasing: normal noise instead of a rectangle of a normalised crop. The noise comes from the stream
+/// (seed, Purpose::erasing_noise, position, crop): pixel i of the crop has its draws [4 i, 4 i + 4).
+struct Erasure {
+  Box box;  ///< inside the crop; of width 0: nothing is erased
+  std::uint64_t seed = 0, position = 0;
+  std::uint32_t crop = 0;
+};
+/// Erases in a crop [size, size, 3] on the host: a plain loop on the calling thread.
+void erase(const Erasure& erasure, std::int64_t size, float* crop);
+
+/// One crop: resize, mirror, the first `changes` colour changes of order[], grey, blur, normalisation, erasing.
 struct CropJob {
   std::int64_t pixels = 0;     ///< bytes from CropBatch::pixels to the image's first pixel (R, G, B interleaved)
   std::int64_t row_bytes = 0;  ///< distance between the image's rows
@@ -26,6 +37,7 @@ struct CropJob {
   float brightness = 1, contrast = 1, saturation = 1;  ///< factors
   std::int32_t hue = 0;                                ///< hue_shift() of the factor
   BlurBox blur_box;
+  Erasure erasure;
   std::int64_t weights = 0;  ///< offset of its resampling weights in the scratch, set by lay_out()
 };
 /// Converts adjust_hue's factor to a value of CropJob::hue.

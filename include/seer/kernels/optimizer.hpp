@@ -42,22 +42,30 @@ struct UpdateRule {
   float lr = 0, momentum = 0.9F, weight_decay = 0, trust = 0.001F, epsilon = 1e-8F;
   float gradient_factor = 1;  ///< multiplies the gradients first: 1 / loss scale
   bool lars = true;           ///< false: plain SGD (g + weight_decay * p)
+  bool nesterov = false;      ///< p -= lr * (g' + m * momentum) instead of p -= lr * momentum
 };
 
-/// Exceptions from the rule for one range; add them to combine them.
+/// Exceptions from the rule; add them to combine them.
 enum RangeFlag : std::uint8_t {
   kSkipped = 1,  ///< not updated at all
   kNoDecay = 2,  ///< as if weight_decay were 0
   kNoTrust = 4,  ///< as if lars were false
 };
 
+/// How the rule is applied to one range.
+struct RangeRule {
+  float rate = 1;           ///< factor on lr
+  float weight_decay = -1;  ///< instead of the rule's; negative: the rule's
+  std::uint32_t flags = 0;  ///< sum of RangeFlag
+};
+
 /// For every range: LARS (method.md 5.1, scaling mode), then momentum = m*momentum + g, p -= lr * momentum. A tensor
 /// whose parameter or gradient norm is exactly zero takes the raw gradient without decay. The momentum block starts as
 /// zeros, which makes the first step "buf = g". gradient_squares are of the gradients in memory, before
-/// gradient_factor. `flags`: a sum of RangeFlag for each range, or null for none. One launch.
-void optimizer_update(Queue& queue, const FlatRanges& ranges, const std::uint8_t* flags,
-                      const double* parameter_squares, const double* gradient_squares, const UpdateRule* rule,
-                      const float* gradients, float* momenta, float* parameters);
+/// gradient_factor. `own`: one for each range, or null. One launch.
+void optimizer_update(Queue& queue, const FlatRanges& ranges, const RangeRule* own, const double* parameter_squares,
+                      const double* gradient_squares, const UpdateRule* rule, const float* gradients, float* momenta,
+                      float* parameters);
 
 /// Divides every row by max(its norm, 1e-12); used for prototypes after each update. Skips rows whose norm is within
 /// `tolerance` of one (0: skips none).

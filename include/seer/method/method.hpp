@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -58,6 +59,8 @@ class Method {
  public:
   virtual ~Method() = default;
 
+  /// Called once for each batch, before the forward pass: may change its pixels in place, on the queue.
+  virtual void prepare(device::Queue& /*queue*/, const data::Batch& /*batch*/, std::int64_t /*update*/) {}
   /// Collective. Writes to d_output the gradient of the global mean loss times gradient_scale. It is already divided by
   /// the number of ranks, since gradients are summed. The method's state does not change before accept(), so the call
   /// may be repeated. The next call overwrites the result.
@@ -65,7 +68,7 @@ class Method {
   /// The update was applied: the method's state may change.
   virtual void accept() {}
 
-  /// If there is a teacher (Kind::teacher_heads): its momentum after update `update` (from 0) of a run of `updates`.
+  /// If there is a teacher, or averaged weights: their momentum after update `update` (from 0) of a run of `updates`.
   virtual double teacher_momentum(std::int64_t /*update*/, std::int64_t /*updates*/) const { return 1; }
 
   /// Computes the figures from Share::sums, summed over ranks.
@@ -118,13 +121,33 @@ struct Kind {
   /// The teacher is a second set of parameters and running statistics, for the trunk and the first `teacher_heads`
   /// heads. It starts equal to the student, follows it with a momentum, and uses batch statistics. Negative: none.
   int teacher_heads = -1;
+  bool reads_labels = false;  ///< needs Batch::targets
+  /// Sets how the optimizer treats the parameters. Error(input), agreed. Null: as they are registered.
+  void (*treat)(const config::Config& config, nn::Model& model) = nullptr;
+  /// Whether a run holds averaged weights and running statistics: a second set that only follows the first, takes no
+  /// part in training, and is what tests and readers of checkpoints use. Null: never.
+  bool (*averages)(const config::Config& config) = nullptr;
 };
 
 /// The kind that method.kind names; Error(input), agreed, if there is none.
 const Kind& kind(const config::Config& config);
-/// Trunk and heads.
+inline bool averages(const config::Config& config) {
+  const auto asked = kind(config).averages;
+  return asked != nullptr && asked(config);
+}
+/// Trunk and heads, treated as the method and [continue] say.
 inline nn::Model make_model(const config::Config& config) {
-  return nn::Model(config.model, kind(config).heads(config));
+  const auto& of = kind(config);
+  nn::Model model(config.model, of.heads(config));
+  if (of.treat != nullptr) of.treat(config, model);
+  if (!config.model.init_from.empty()) {
+    model.treat([&, heads = model.trunk().segment_begins().back()](nn::Parameter& p) {
+      if (p.offset >= heads) return;
+      p.treatment.frozen_updates = std::max(p.treatment.frozen_updates, config.continuing.freeze_trunk_updates);
+      p.treatment.ramp_updates = config.continuing.ramp_updates;
+    });
+  }
+  return model;
 }
 
 }  // namespace seer::method

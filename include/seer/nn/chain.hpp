@@ -46,6 +46,8 @@ struct Context {
   /// Parameters, statistics, features and the head's activations are float.
   DType compute = DType::f32;
   Mode mode = Mode::train;
+  /// BatchNorm always uses its running statistics, as constants of the backward pass, and does not change them.
+  bool fixed_statistics = false;
   /// True if a backward pass follows.
   bool keeps() const { return mode == Mode::train || mode == Mode::replay; }
   StatisticsReduction* group = nullptr;  ///< null: this rank alone
@@ -82,6 +84,8 @@ class Pass {
   /// The gradient of the output of the segment whose backward pass comes next. Other users of that output add their
   /// gradient to it. Not for the last segment, whose gradient is an argument of backward().
   virtual device::Tensor gradient() const = 0;
+  /// Returns all memory, if the backward pass ends before the first segment.
+  virtual void clear() {}
 };
 
 struct PassOptions {

@@ -15,6 +15,7 @@ struct ProjectorOptions {
   bool batchnorm = false;
   bool unit_rows = true;  ///< normalises the output rows to length one
   std::string name = "head";
+  std::string last = {};  ///< name of the last layer; "": <name>.<i> like the others
 };
 
 /// Makes a projection head: linear layers with ReLU between them, and optional BatchNorm before each ReLU. It runs once

@@ -33,6 +33,8 @@ class Model {
   }
 
   const ParameterTable& parameters() const { return parameters_; }
+  /// Lets `change` set the treatment of every parameter, before anything is made from the table.
+  void treat(const std::function<void(Parameter&)>& change) { parameters_.treat(change); }
   const ParameterTable& buffers() const { return buffers_; }
   const Chain& trunk() const { return *trunk_; }
   const Heads& heads() const { return heads_; }

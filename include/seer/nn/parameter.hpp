@@ -3,7 +3,10 @@
 // separate blocks with the same layout, so a shard is a range and an update is one pass.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <functional>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -23,7 +26,12 @@ struct Treatment {
   bool trust = true;                ///< LARS scales its gradient by the ratio of its norms
   bool unit_rows = false;           ///< a matrix whose rows are normalised to length one after every update
   std::int64_t frozen_updates = 0;  ///< it does not change in this many first updates of the run
+  std::int64_t ramp_updates = 0;    ///< number of updates after these in which its learning rate rises from 0
+  double rate = 1;                  ///< factor on the learning rate
+  double own_decay = -1;            ///< weight decay; negative: the optimizer's
 };
+/// Treatment::frozen_updates of a tensor that never changes.
+inline constexpr std::int64_t kAlwaysFrozen = std::numeric_limits<std::int64_t>::max();
 
 struct Parameter {
   std::string name;                 ///< torchvision's
@@ -32,6 +40,7 @@ struct Parameter {
   Init init = Init::zero;
   double fan = 1;
   Treatment treatment = {};
+  bool norm = false;  ///< weight or bias of a normalisation
 };
 
 /// Offsets are multiples of 16 elements (64 bytes); gaps hold zeros and stay zero.
@@ -44,9 +53,26 @@ class ParameterTable {
   std::int64_t add_convolution(const std::string& name, std::int64_t c_out, std::int64_t c_in, std::int64_t kernel) {
     return add(name, {c_out, c_in, kernel, kernel}, Init::conv_normal, static_cast<double>(kernel * kernel * c_out));
   }
+  /// The same for a weight or bias of a normalisation.
+  std::int64_t add_norm(const std::string& name, std::int64_t channels, Init init) {
+    const auto offset = add(name, {channels}, init);
+    entries_.back().norm = true;
+    return offset;
+  }
+  /// Lets `change` set the treatment of every tensor.
+  void treat(const std::function<void(Parameter&)>& change) {
+    for (auto& entry : entries_) change(entry);
+  }
   const std::vector<Parameter>& entries() const { return entries_; }
   /// Error(internal) if there is none.
   const Parameter& find(const std::string& name) const;
+  /// Number of a run's first updates in which a tensor is frozen that trains later.
+  std::int64_t thawed_after() const {
+    std::int64_t most = 0;
+    for (const auto& p : entries_)
+      if (p.treatment.frozen_updates != kAlwaysFrozen) most = std::max(most, p.treatment.frozen_updates);
+    return most;
+  }
   /// Elements of a block, gaps included.
   std::int64_t block_elems() const { return block_elems_; }
   /// Elements of the tensors alone.

@@ -43,17 +43,26 @@ struct UpdateRecord {
   double lr = 0;            ///< used by this update
   double images_per_s = 0;  ///< all ranks together
   train::PhaseTimes times;
-  double grad_norm = 0;                 ///< of the averaged gradient of all parameters, before LARS
-  double loss_scale = 1;                ///< used by this update; 1 without loss scaling
-  std::int64_t host_bytes = 0;          ///< largest resident memory of a rank
-  std::int64_t device_bytes = 0;        ///< most device memory that a rank holds (host build: 0)
-  std::string method;                   ///< kind of method
-  std::vector<method::Figure> figures;  ///< of the method
-  std::int64_t bad_images = 0;          ///< replaced since this start, all ranks
-  std::int64_t skipped = 0;             ///< updates skipped since this start, for any reason
-  double epoch = 0;                     ///< images seen over images of the data set
-  double eta_s = 0;                     ///< negative: unknown
+  double grad_norm = 0;                    ///< of the averaged gradient of all parameters, before LARS
+  double loss_scale = 1;                   ///< used by this update; 1 without loss scaling
+  std::int64_t host_bytes = 0;             ///< largest resident memory of a rank
+  std::int64_t device_bytes = 0;           ///< most device memory that a rank holds (host build: 0)
+  std::string method;                      ///< kind of method
+  std::vector<method::Figure> figures;     ///< of the method
+  std::int64_t bad_images = 0;             ///< replaced since this start, all ranks
+  std::int64_t skipped = 0;                ///< updates skipped since this start, for any reason
+  std::vector<method::Figure> evaluation;  ///< of the network after this update ([watch]); names begin with "watch_"
+  double epoch = 0;                        ///< images seen over images of the data set
+  double eta_s = 0;                        ///< negative: unknown
 };
+
+/// A test of the network after `update` updates. A line of its own.
+struct TestRecord {
+  std::int64_t update = 0;
+  std::vector<method::Figure> figures;
+};
+/// "test after 120 updates: test_top1 83.21, ..."
+std::string to_text(const TestRecord& record);
 
 struct Scalar {
   std::string name;
@@ -81,6 +90,7 @@ class Metrics {
 
   /// Non-finite values become null. Error(file), e.g. no space left; then no part of the line is in the file.
   void write(const UpdateRecord& record);
+  void write(const TestRecord& record);
   const std::string& path() const { return file_.path(); }
 
  private:
@@ -103,6 +113,8 @@ class EventFile {
   /// Writes all scalars of the record except `update`, which is the step. Tags are grouped as "train/...", "time/..."
   /// and so on. Error(file); then no part of the record is in the file.
   void write(const UpdateRecord& record);
+  /// The same, with tags "test/...".
+  void write(const TestRecord& record);
   const std::string& path() const { return file_.path(); }
 
  private:
@@ -110,10 +122,11 @@ class EventFile {
   AppendFile file_;
 };
 
-/// The messages of a run's collectives, as comm::Traffic counts them, separately for updates, set-up and checkpoints.
+/// The messages of a run's collectives, as comm::Traffic counts them, separately for updates, set-up, checkpoints and
+/// evaluations.
 class TrafficLedger {
  public:
-  enum class Use : std::uint8_t { set_up, update, checkpoint };
+  enum class Use : std::uint8_t { set_up, update, checkpoint, evaluation };
   struct Row {
     Use use;
     comm::Traffic traffic;

@@ -100,6 +100,15 @@ class Saver {
     since_.restart();
     return saved;
   }
+  /// Collective. The same for the best network so far: once its checkpoint is complete, writes `text` to run_dir/BEST,
+  /// and never deletes that checkpoint until a better one is complete.
+  void save_best(std::int64_t completed, const std::string& text) {
+    best_text_ = text;
+    save(completed);
+    best_text_.clear();
+  }
+  /// A checkpoint of `update` updates is the best one already; it is not deleted. Negative: none.
+  void keep_best(std::int64_t update) { best_ = update; }
   /// Collective. Waits until nothing is being written. Call before checkpoints are read during training.
   void settle() {
     const auto failure = collect(Tell::all);
@@ -122,6 +131,7 @@ class Saver {
   struct Job {
     std::int64_t update = 0;
     bool shared = false, local = false;  ///< to log.run_dir, to checkpoint.local_dir
+    std::string best{};                  ///< text for run_dir/BEST; "": this is not the best network
   };
   bool local_due(std::int64_t completed, bool shared) const;
   std::string fallback() const;
@@ -150,9 +160,11 @@ class Saver {
   double writing_s_ = 0;       ///< seconds that the last finished save ran beside the training
   std::int64_t saved_ = -1;    ///< updates of the newest checkpoint
   std::int64_t failures_ = 0;  ///< in a row
+  std::string best_text_;      ///< for the next save
   // Written by the writing thread; read when it has finished:
   std::optional<Error> local_failure_;
-  std::string written_;  ///< folder of the checkpoint
+  std::string written_;     ///< folder of the checkpoint
+  std::int64_t best_ = -1;  ///< updates of the best network's checkpoint
   checkpoint::Snapshot snapshot_;
   checkpoint::Background background_;  // last: its thread uses the others
 };

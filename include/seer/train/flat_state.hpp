@@ -48,6 +48,8 @@ class FlatState {
 
   /// Sets the starting values of student and teacher. Every rank calls `tensor` for every tensor, in the table's order.
   void fill(const std::function<void(const nn::Parameter&, float* values)>& tensor);
+  /// Sets the momenta, which start as zeros, in the same way.
+  void fill_momenta(const std::function<void(const nn::Parameter&, float* values)>& tensor);
 
   /// Number of segments: first those of the trunk, then those of the heads.
   std::size_t segments() const { return bucket_of_.size(); }
@@ -119,6 +121,8 @@ class FlatState {
   bool on_device() const { return queue_.space == device::Space::device; }
   device::Tensor view(float* values, std::int64_t count) const { return device::view(values, count, queue_.space); }
   void cut(const nn::Model& model, std::int64_t bucket_bytes);
+  std::vector<float> whole_bucket(const Bucket& b,
+                                  const std::function<void(const nn::Parameter&, float* values)>& tensor) const;
   bool shards(Sharding what) const { return sharding_ >= what; }
   std::size_t index_of(const Bucket& b) const { return static_cast<std::size_t>(&b - buckets_.data()); }
   /// This rank's part of a bucket: of parameters or the teacher's, of momenta, of gradients; in the whole bucket.

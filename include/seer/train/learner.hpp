@@ -89,8 +89,13 @@ class Learner {
           std::shared_ptr<dnn::Backend> backend = nullptr);
   ~Learner();
 
-  /// Collective. Loads parameters and running statistics from a weights file, checkpoint or run folder. Error(file).
-  void start_from(const std::string& path);
+  /// Collective. Loads parameters and running statistics from a weights file, checkpoint or run folder, which `key` of
+  /// the configuration names; for model.init_from also momenta if it has them ([continue]). A head that is missing or
+  /// has other shapes there starts at random, and so do those above it; the log says what was taken over. Error(file)
+  /// if the trunk does not fit; Error(input) if a classifier that is to be kept does not.
+  void start_from(const std::string& path, const std::string& key = "model.init_from");
+  /// Collective. Replaces the values of the prototypes: rows of length one, the same on all ranks.
+  void replace_prototypes(std::span<const float> rows);
 
   struct Outcome {
     double loss = 0;                ///< mean over ranks
@@ -117,6 +122,18 @@ class Learner {
   /// statistics and the method's state keep every bit. (Prototypes that never had length one get it, as in any update.)
   /// A dynamic loss scale is halved then. The guard decides what follows (run/guard.hpp).
   Outcome update(const data::Batch& batch, std::int64_t update, double lr, Figures figures = Figures::no);
+
+  /// Collective; every rank calls it equally often. The last head's outputs, [n, width], on the host, for normalised
+  /// images [n, h, w, 3] on the host: with running statistics, and with the averaged parameters if there are any.
+  /// Changes nothing.
+  std::vector<float> scores(device::Tensor images);
+  /// Number of the trunk's first segments that do not change in this update (nn::Treatment): they run with running
+  /// statistics, which also stay as they are, and without a backward pass.
+  std::size_t frozen_segments(std::int64_t update) const;
+  /// Number of classes or prototypes: columns of scores().
+  std::int64_t width() const {
+    return model_.heads().empty() ? model_.trunk().width() : model_.heads().back()->width();
+  }
 
   /// Requests to this rank. Every update reads them after its passes, and tells all ranks.
   struct Asked {
@@ -197,7 +214,14 @@ class Learner {
     device::Mirrored<float> values;
     device::Buffer kept;
   };
-  bool taught() const { return statistics_.size() > 1; }
+  bool taught() const { return !teacher_passes_.trunk.empty(); }
+  /// There are averaged parameters and running statistics (method::Kind::averages).
+  bool averaged() const { return statistics_.size() > 1 && !taught(); }
+  void follow(std::int64_t update);
+  /// BatchNorm of heads is new where that of the trunk is kept.
+  bool fixed_statistics(std::size_t segment) const {
+    return config_.finetune.batchnorm == "frozen" && segment < model_.trunk().segments();
+  }
   void borrow_outputs(Passes& passes, std::int64_t rows);
   /// The teacher's forward pass on the crops of the first size. Its output stays in the teacher's loans.
   device::Tensor teach(nn::Context ctx, const data::Batch& batch);
@@ -206,7 +230,7 @@ class Learner {
                               FlatState::Sums sums);
   /// The rows of `all` that belong to these crops.
   device::Tensor of_group(device::Tensor all, const data::CropGroup& group) const {
-    return all.slice(group.first_crop * images_, group.count * images_);
+    return all.slice(group.first_crop * images_, group.images.shape.n);
   }
   void forward(nn::Context& ctx, std::span<const data::CropGroup> groups, Passes& passes, device::Tensor features);
   void backward(nn::Context& ctx, const data::Batch& batch, std::int64_t update, device::Tensor d_output,
@@ -223,6 +247,7 @@ class Learner {
   std::int64_t images_ = 0, crops_ = 0;
   nn::Model model_;
   std::vector<std::int64_t> begins_;  ///< first element of each segment
+  std::size_t frozen_ = 0;            ///< frozen_segments() of the current update
   MemoryPlan plan_;
   std::shared_ptr<dnn::Backend> dnn_;
   std::unique_ptr<device::DeviceQueue> own_queue_;

@@ -31,7 +31,8 @@ class Optimizer {
   /// The table must stay. `queue`: the one that all calls get.
   Optimizer(const config::Optimizer& config, const nn::ParameterTable& table, const device::Queue& queue);
 
-  /// Number of the next update, from 0. Tensors that are frozen in it take no part: no decay, no momentum.
+  /// Number of the next update, from 0. Tensors that are frozen in it take no part: no decay, no momentum. Those in
+  /// their ramp move at a part of the rate (method.md 5.2).
   void set_update(std::int64_t update);
 
   /// The gradients in memory are multiplied by `scale` (the loss scale): norms, LARS and step divide by it.
@@ -59,18 +60,18 @@ class Optimizer {
   void step(device::Queue& queue, const Part& part, const float* gradients, float* momenta, float* parameters);
 
  private:
-  bool is_frozen(std::size_t tensor) const { return (flags_[tensor] & kernels::kSkipped) != 0; }
+  bool is_frozen(std::size_t tensor) const { return (own_[tensor].flags & kernels::kSkipped) != 0; }
   /// Squared norms of the gradients, then of the parameters.
   double* gradient_squares(std::size_t tensor) const { return squares_.on_queue() + tensor; }
-  double* parameter_squares(std::size_t tensor) const { return gradient_squares(flags_.size() + tensor); }
+  double* parameter_squares(std::size_t tensor) const { return gradient_squares(own_.size() + tensor); }
   double* message() const { return static_cast<double*>(message_.data()); }
 
   bool planned_;
   kernels::UpdateRule rule_;
   const nn::ParameterTable* table_;
-  std::vector<std::uint8_t> flags_;                  ///< kernels::RangeFlag of each tensor
+  std::vector<kernels::RangeRule> own_;              ///< of each tensor
   device::Mirrored<kernels::UpdateRule> sent_rule_;  ///< what step() uses
-  device::Mirrored<std::uint8_t> sent_flags_;
+  device::Mirrored<kernels::RangeRule> sent_own_;
   device::Mirrored<double> squares_;
   device::Buffer message_;  ///< squares of some tensors, for a sum over ranks
 };

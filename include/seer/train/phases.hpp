@@ -19,8 +19,20 @@
 
 namespace seer::train {
 
-enum class Phase { data_wait, forward, bn_sync, loss, backward, reduce, optimizer, gather, checkpoint, other };
-inline constexpr std::size_t kPhases = 10;
+enum class Phase {
+  data_wait,
+  forward,
+  bn_sync,
+  loss,
+  backward,
+  reduce,
+  optimizer,
+  gather,
+  checkpoint,
+  evaluation,
+  other
+};
+inline constexpr std::size_t kPhases = 11;
 const char* name_of(Phase phase);
 constexpr std::size_t index(Phase phase) {
   return static_cast<std::size_t>(phase);

@@ -104,7 +104,8 @@ Import import_safetensors(const std::string& path, const std::optional<config::M
                           const std::string& prefix = "");
 
 /// Writes all tensors as F32, and a num_batches_tracked (0) for each running_var, so that load_state_dict(strict=True)
-/// accepts the file. Architecture and `about` become metadata. VISSL's names leave out the classifier. Error(file).
+/// accepts the file. Architecture and `about` become metadata. VISSL's names leave out the classifier. What else a run
+/// has keeps our names, after "method.", "momentum." or "teacher."; import_safetensors() reads it back. Error(file).
 void export_safetensors(const std::string& path, const Weights& weights, Naming naming);
 
 /// Python lines that load the trunk of an exported file with torchvision's names into torchvision's RegNet.

@@ -23,17 +23,33 @@ struct Weights {
   std::map<std::string, HostTensor> parameters;  ///< "/model"
   std::map<std::string, HostTensor> buffers;     ///< "/buffers": running_mean, running_var
   std::map<std::string, HostTensor> classifier;  ///< "/classifier": fc.weight and fc.bias of an imported net
+  // What else a run has, by the same names; empty unless read_weights() was asked for it.
+  std::map<std::string, HostTensor> method;    ///< "/method": parameters and buffers of heads that only the method uses
+  std::map<std::string, HostTensor> momentum;  ///< "/momentum": the optimizer's, of parameters and those heads
+  std::map<std::string, HostTensor> teacher;   ///< "/teacher": parameters and buffers
   /// What else is known about the weights, by the names of kAbout.
   std::map<std::string, std::string> about;
 };
 
 /// mean, std: normalisation of pixels in [0, 1]. These two, crop_sizes and classes (of the training set) are JSON.
-/// shards, source: where the images and the weights came from.
-inline constexpr const char* kAbout[] = {"mean", "std", "crop_sizes", "classes", "shards", "source"};
+/// shards, source: where the images and the weights came from. optimizer: the kind that the momenta belong to.
+inline constexpr const char* kAbout[] = {"mean", "std", "crop_sizes", "classes", "shards", "source", "optimizer"};
+
+/// The parts of a run beside the weights.
+struct Extras {
+  bool method = false, momentum = false, teacher = false;
+};
+/// Calls visit(name, member of Weights, member of Extras) for each of them.
+void visit_extras(const auto& visit) {
+  visit("method", &Weights::method, &Extras::method);
+  visit("momentum", &Weights::momentum, &Extras::momentum);
+  visit("teacher", &Weights::teacher, &Extras::teacher);
+}
 
 /// Reads a weights file or a checkpoint folder (or its state.h5). Verifies a checkpoint folder's checksums first.
-/// Checks that the tensors have the names and shapes of the architecture. Error(file) with the first problem.
-Weights read_weights(const std::string& path);
+/// Checks that the tensors have the names and shapes of the architecture. Error(file) with the first problem. `extras`:
+/// what else to read, where it is there.
+Weights read_weights(const std::string& path, const Extras& extras = {});
 /// Writes a temporary file next to `path`, syncs it and renames it. Error(file).
 void write_weights(const std::string& path, const Weights& weights);
 

@@ -358,6 +358,9 @@ TEST_F(Saved, RetentionKeepsTheNewestAndTheMilestones) {
   const std::vector<std::string> left = {"update-00000010", "update-00000020", "update-00000030",
                                          "update-00000031", "update-00000032", "update-00000033"};
   EXPECT_EQ(entries(), left);
+  root([&] { checkpoint::retain(run(), 0, 0, 20); });
+  EXPECT_EQ(entries(), (std::vector<std::string>{"update-00000020", "update-00000032", "update-00000033"}))
+      << "the best is kept";
   root([&] { checkpoint::retain(run(), 0, 0); });
   EXPECT_EQ(entries(), (std::vector<std::string>{"update-00000032", "update-00000033"})) << "one is always kept";
 }

@@ -19,6 +19,7 @@
 #include "seer/base/random.hpp"
 #include "seer/data/eval_reader.hpp"
 #include "seer/data/image.hpp"
+#include "seer/data/subset.hpp"
 #include "seer/device/memory.hpp"
 
 namespace seer::data {
@@ -466,6 +467,39 @@ TEST_F(CropsFile, RefusesWhatTheConfigurationDoesNotMatch) {
   config_.data.global_batch = 4;
   config_.data.shards = folder_ / "none.h5";
   EXPECT_EQ(code(), ExitCode::file);
+}
+
+TEST_F(LoaderMpi, AFractionIsReadAloneAndInItsOwnOrder) {
+  write();
+  const auto whole = DataSet::open(folder_.path(), world_);
+  config_.data.per_class = 4;
+  config_.data.subset_seed = 2;
+  const auto few = subset_of(whole, subset_choice(config_.data), world_);
+  const auto source = source_at(0, Labels::read);
+  ASSERT_EQ(source->images(), 12U);
+  const Sampler sampler(12, 3, 8, 2);
+  std::map<std::int32_t, int> of_class;
+  for (std::uint64_t update = 0; update < 3; ++update) {
+    std::vector<std::uint64_t> images;
+    const auto& batch = source->next();
+    gather(batch, &images);
+    for (std::uint64_t i = 0; i < 8; ++i) EXPECT_EQ(images[i], sampler.image(8 * update + i));
+    for (std::size_t i = 0; i < batch.positions.size(); ++i) {
+      ASSERT_EQ(batch.targets.of(i).size(), 1U);
+      EXPECT_EQ(batch.targets.of(i)[0], few.labels(batch.positions[i], 1)[0]);
+    }
+    for (const auto image : images) ++of_class[few.labels(image, 1)[0]];
+  }
+  EXPECT_EQ(of_class, (std::map<std::int32_t, int>{{0, 8}, {1, 8}, {2, 8}}));  // two epochs
+  config_.data.per_class = 1;
+  try {
+    source_at(0);
+    EXPECT_LE(world_.size(), 3);
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ExitCode::input);
+    EXPECT_NE(std::string(e.what()).find("1 images of each class leaves 3 images of 50 for 4 ranks"), std::string::npos)
+        << e.what();
+  }
 }
 
 }  // namespace

@@ -24,7 +24,8 @@ TEST_F(FeaturesOnDevice, AreTheHosts) {
   head.dims = {64, 32, 16};
   head.batchnorm = true;
   head.prototypes = 4;
-  for (const auto layer : {Layer::trunk, Layer::head}) {
+  for (const auto* text : {"trunk", "head", "res3:gem3,stem:3x2,res4:rmac2+trunk,res2:map"}) {
+    const auto layer = parse_features(text);
     FeatureExtractor on_host(model, head, 3, layer, "host"), on_device(model, head, 3, layer, "device");
     for (const bool anew : {false, true}) {
       if (anew) {

@@ -4,6 +4,7 @@
 
 #include "../support.hpp"
 #include "seer/base/error.hpp"
+#include "seer/eval/confusion.hpp"
 #include "seer/eval/knn.hpp"
 
 namespace seer::eval {
@@ -27,7 +28,7 @@ TEST(KnnMpi, EqualsOneRank) {
     std::vector<std::int32_t> train_labels(n_train), test_labels(n_test);
     for (std::size_t i = 0; i < n_train; ++i) train_labels[i] = static_cast<std::int32_t>(i * 7 % kClasses);
     for (std::size_t i = 0; i < n_test; ++i) test_labels[i] = static_cast<std::int32_t>(i % kClasses);
-    const KnnOptions options{.k = {1, 5, 20, 200}, .temperature = 0.07, .cosine = true, .block_rows = 10};
+    const KnnOptions options{.k = {1, 5, 20, 200}, .temperature = {0.07}, .cosine = true, .block_rows = 10};
 
     const auto mine = test::slice(tests, test_labels, world);
     const auto shared = knn_votes(world, test::slice(train, train_labels, world), mine, kClasses, options);
@@ -54,6 +55,29 @@ TEST(KnnMpi, EqualsOneRank) {
       EXPECT_DOUBLE_EQ(a.scores[k].top5, b.scores[k].top5);
     }
   }
+}
+
+// Draws of few training rows, and what is confused with what, are the same whatever the number of ranks.
+TEST(KnnMpi, FewRowsAndConfusionEqualOneRank) {
+  const auto world = comm::Communicator::world();
+  const auto alone = world.split(world.rank());
+  constexpr std::size_t kRows = 61, d = 7;
+  const auto values = test::hash_fill(kRows * d, 21, 1.0);
+  std::vector<std::int32_t> labels(kRows);
+  for (std::size_t i = 0; i < kRows; ++i) labels[i] = static_cast<std::int32_t>(i * i % 5);
+  const auto result = [&](const comm::Communicator& comm) {
+    const auto all = test::slice(values, labels, comm);
+    const auto few = few_rows(comm, all, {.fraction = 0.3, .per_class = 0, .seed = 2});
+    const auto report = knn_report(comm, few, all, {.k = {3}});
+    Confusion confusion;
+    confusion.add(report.truth, report.scores[0].predicted);
+    confusion.sum(comm);
+    return std::pair(report.train_rows, confusion.cells());
+  };
+  const auto shared = result(world), whole = result(alone);
+  EXPECT_EQ(shared.first, whole.first);
+  EXPECT_EQ(shared.second, whole.second);
+  EXPECT_GT(whole.second.size(), 5U);
 }
 
 TEST(KnnMpi, OneRankWithBadFeaturesStopsAll) {
