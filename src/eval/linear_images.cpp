@@ -5,10 +5,10 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <optional>
 
+#include "gathered.hpp"
 #include "seer/base/error.hpp"
 #include "seer/base/random.hpp"
 #include "seer/data/source.hpp"
@@ -43,18 +43,6 @@ void require_features(const comm::Communicator& comm, std::span<const float> val
                 "this network has collapsed; nothing can be learnt from it")
         .as_agreed();
   }
-}
-
-/// Joins the ranks' bytes.
-template <class T>
-std::vector<T> gathered(const comm::Communicator& comm, const std::vector<T>& mine) {
-  std::vector<T> out;
-  for (const auto& part :
-       comm.all_gather(std::string(reinterpret_cast<const char*>(mine.data()), mine.size() * sizeof(T)))) {
-    out.resize(out.size() + part.size() / sizeof(T));
-    std::memcpy(out.data() + out.size() - part.size() / sizeof(T), part.data(), part.size());
-  }
-  return out;
 }
 
 /// The targets of all ranks' rows.

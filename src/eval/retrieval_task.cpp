@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "seer/eval/retrieval_task.hpp"
+#include "gathered.hpp"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cctype>
-#include <cstring>
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -76,19 +76,6 @@ void want_names(const comm::Communicator& comm, const std::vector<std::string>& 
   if (comm.all_reduce(static_cast<std::int64_t>(named), comm::Op::sum) > 0) return;
   throw Error(ExitCode::file, fmt::format("{}: the shards hold no names of images", whose), "pack them again")
       .as_agreed();
-}
-
-/// Every rank's values, by rank.
-template <class T>
-std::vector<T> gathered(const comm::Communicator& comm, const std::vector<T>& mine) {
-  std::vector<T> out;
-  for (const auto& bytes :
-       comm.all_gather(std::string(reinterpret_cast<const char*>(mine.data()), mine.size() * sizeof(T)))) {
-    const auto begin = out.size();
-    out.resize(begin + bytes.size() / sizeof(T));
-    std::memcpy(out.data() + begin, bytes.data(), bytes.size());
-  }
-  return out;
 }
 
 /// The kind in a copy's name: "crop" of "photo.jpg+crop-10".
