@@ -276,6 +276,8 @@ std::vector<Key> make_keys() {
            "plateau: factor on the learning rate")
       .key("plateau_minimum", &Schedule::plateau_minimum, at_least(0), "plateau: lowest learning rate")
       .key("milestones", &Schedule::milestones, {.low = 1, .ascending = true}, "multistep: updates, ascending")
+      .key("milestone_epochs", &Schedule::milestone_epochs, {.low = 0, .open_low = true, .ascending = true},
+           "multistep: passes over the data set instead of milestones, ascending; needs schedule.epochs")
       .key("milestone_factor", &Schedule::milestone_factor, above(0),
            "multistep: factor on the learning rate at each milestone");
   Section(k, "precision", Change::meaning, &Config::precision)

@@ -46,6 +46,9 @@ std::vector<std::string> doubts(const config::Config& c, const Setting& run) {
            "watch.every", c.watch.every, "the other keys of [watch] are without effect");
   if (s.kind == "multistep" && !s.milestones.empty())
     out.never("schedule.milestones", s.milestones.back(), s.milestones.back() + 1, "never reached");
+  if (s.kind == "multistep" && !s.milestone_epochs.empty())
+    out.when(s.milestone_epochs.back() >= s.epochs, "schedule.milestone_epochs", s.milestone_epochs.back(),
+             "never reached");
   if (s.kind == "plateau") {  // the first window is only the reference for later ones
     out.never("schedule.plateau_window", s.plateau_window, s.warmup_updates + 2 * s.plateau_window + 1,
               "the rate is never cut");

@@ -133,6 +133,7 @@ config::Schedule rates_of(config::Schedule s) {
   if (s.kind != "cosine") s.lr_final = defaults.lr_final;
   if (s.kind != "multistep") {
     s.milestones = defaults.milestones;
+    s.milestone_epochs = defaults.milestone_epochs;
     s.milestone_factor = defaults.milestone_factor;
   }
   if (s.kind != "plateau") {

@@ -143,7 +143,17 @@ Schedule::Schedule(const config::Schedule& schedule, std::int64_t total_updates,
                 "shorten the warm-up or lengthen the run")
         .as_agreed();
   }
-  if (!std::is_sorted(schedule.milestones.begin(), schedule.milestones.end()))
+  if (schedule.kind == "multistep" && !schedule.milestone_epochs.empty()) {
+    if (!(schedule.epochs > 0) || !schedule.milestones.empty())
+      throw Error(ExitCode::input,
+                  "schedule.milestone_epochs needs schedule.epochs and stands instead of schedule.milestones",
+                  "set schedule.epochs and leave schedule.milestones out, or count in updates")
+          .as_agreed();
+    const double updates_per_epoch = static_cast<double>(total_updates) / schedule.epochs;
+    for (const double epoch : schedule.milestone_epochs)
+      config_.milestones.push_back(static_cast<std::int64_t>(epoch * updates_per_epoch));
+  }
+  if (!std::ranges::is_sorted(config_.milestones))
     throw Error(ExitCode::input, "schedule.milestones are not in ascending order", "sort them").as_agreed();
 }
 

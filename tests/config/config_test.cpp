@@ -59,6 +59,7 @@ TEST(Config, EveryKindOfValueRoundTripsToTheSameBits) {
   c.schedule.lr_peak = 1.7976931348623157e308;
   c.schedule.lr_start = 3;
   c.schedule.milestones = {};
+  c.schedule.milestone_epochs = {0.1, 30};
   c.crops = {{1, 32, {1.0 / 3.0, 1}}, {1, 48, {0.5, 0.5}}, {3, 8, {1e-9, 0.7}}};
   c.augment.blur_radius = {0, 0};
   c.data.seed = 9007199254740993;  // not a double

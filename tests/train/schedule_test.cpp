@@ -86,6 +86,16 @@ TEST(Schedule, MultistepAndRefusals) {
   c.milestones = {20, 10};
   EXPECT_THROW(Schedule(c, 30), Error);
   c.milestones.clear();
+  c.milestone_epochs = {30, 60};
+  EXPECT_THROW(Schedule(c, 35031), Error) << "epochs of what length?";
+  c.epochs = 70;
+  const Schedule in_epochs(c, 35031);  // a tenth of ImageNet in batches of 256: VISSL's low-shot recipe
+  EXPECT_DOUBLE_EQ(in_epochs.lr(15012), 2);
+  EXPECT_DOUBLE_EQ(in_epochs.lr(15013), 0.2);
+  EXPECT_DOUBLE_EQ(in_epochs.lr(30027), 0.02);
+  c.milestones = {10};
+  EXPECT_THROW(Schedule(c, 35031), Error) << "two kinds of milestones";
+  c = {.kind = "multistep"};
   c.warmup_updates = 31;
   EXPECT_THROW(Schedule(c, 30), Error);
 }

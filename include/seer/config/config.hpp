@@ -160,6 +160,7 @@ struct Schedule {
   double plateau_factor = 0.5;
   double plateau_minimum = 0.0096;
   std::vector<std::int64_t> milestones;
+  std::vector<double> milestone_epochs;  ///< instead of milestones, with epochs
   double milestone_factor = 0.1;
   bool operator==(const Schedule&) const = default;
 };
