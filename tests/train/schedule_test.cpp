@@ -95,7 +95,7 @@ TEST(Schedule, MultistepAndRefusals) {
   EXPECT_DOUBLE_EQ(in_epochs.lr(30027), 0.02);
   c.milestones = {10};
   EXPECT_THROW(Schedule(c, 35031), Error) << "two kinds of milestones";
-  c = {.kind = "multistep"};
+  c = config::Schedule();
   c.warmup_updates = 31;
   EXPECT_THROW(Schedule(c, 30), Error);
 }
