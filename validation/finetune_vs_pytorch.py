@@ -74,6 +74,16 @@ def by_pytorch(net, images, labels, batch, dtype):
     return losses
 
 
+def train_first(net, images, labels, batch, updates):
+    """Trained weights to start from, by PyTorch in float32: those of a random RegNetY are ill-conditioned."""
+    optimizer = torch.optim.SGD(net.train().parameters(), lr=0.02, momentum=0.9)
+    for t in range(updates):
+        rows = slice(t * batch % len(labels), t * batch % len(labels) + batch)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(net(images[rows]), labels[rows]).backward()
+        optimizer.step()
+
+
 def by_seer(seer, folder, weights, images, labels, classes, batch, preset, ranks):
     with h5py.File(folder + "/crops.h5", "w") as f:
         f["crops/0"] = images.numpy().astype("float32")
@@ -129,6 +139,7 @@ def main():
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--side", type=int, default=128)
+    parser.add_argument("--first-updates", type=int, default=0, help="by PyTorch, to start from trained weights")
     parser.add_argument("--ranks", type=int, default=1)
     parser.add_argument("--preset", default="resnet18", choices=["400mf", "resnet18", "resnet50"])
     options = parser.parse_args()
@@ -136,6 +147,7 @@ def main():
     images, labels, classes = photos(options.shards, options.images // options.batch * options.batch, options.side)
     make = models.regnet_y_400mf if options.preset == "400mf" else getattr(models, options.preset)
     net = make(num_classes=classes)
+    train_first(net, images, labels, options.batch, options.first_updates)
     with tempfile.TemporaryDirectory() as folder:
         save_safetensors({k: v for k, v in net.state_dict().items()}, folder + "/start.safetensors")
         found, tuned = by_seer(options.seer, folder, folder + "/start.safetensors", images, labels, classes, options.batch,
