@@ -29,7 +29,7 @@ from torchvision import models, transforms
 
 from features_vs_torchvision import load_safetensors, save_safetensors
 
-TRUNK_RATE, HEAD_RATE, TRUNK_DECAY, HEAD_DECAY, SMOOTHING = 5e-5, 1e-3, 1e-2, 1e-1, 0.1
+TRUNK_DECAY, HEAD_DECAY, SMOOTHING = 1e-2, 1e-1, 0.1
 
 
 def photos(folder, limit, side):
@@ -49,7 +49,7 @@ def photos(folder, limit, side):
     return torch.stack(images)[order], torch.tensor(labels)[order], len(names)
 
 
-def by_pytorch(net, images, labels, batch, dtype):
+def by_pytorch(net, images, labels, batch, rates, dtype):
     net = net.to(dtype).train()
     groups = {}
     for name, p in net.named_parameters():
@@ -57,7 +57,7 @@ def by_pytorch(net, images, labels, batch, dtype):
         norm = p.dim() == 1 and (name.rsplit(".", 1)[0] + ".running_mean") in dict(net.named_buffers())
         groups.setdefault((head, norm), []).append(p)
     optimizer = torch.optim.SGD(
-        [dict(params=ps, lr=HEAD_RATE if head else TRUNK_RATE,
+        [dict(params=ps, lr=rates[1] if head else rates[0],
               weight_decay=0.0 if norm else HEAD_DECAY if head else TRUNK_DECAY) for (head, norm), ps in groups.items()],
         momentum=0.9, nesterov=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -84,7 +84,7 @@ def train_first(net, images, labels, batch, updates):
         optimizer.step()
 
 
-def by_seer(seer, folder, weights, images, labels, classes, batch, preset, ranks):
+def by_seer(seer, folder, weights, images, labels, classes, batch, rates, preset, ranks):
     with h5py.File(folder + "/crops.h5", "w") as f:
         f["crops/0"] = images.numpy().astype("float32")
         f["labels"] = labels.numpy().astype("int32")
@@ -99,8 +99,8 @@ def by_seer(seer, folder, weights, images, labels, classes, batch, preset, ranks
 from = "{folder}/weights.h5"
 classifier = "keep"
 classes = {classes}
-lr_trunk = {TRUNK_RATE}
-lr_head = {HEAD_RATE}
+lr_trunk = {rates[0]}
+lr_head = {rates[1]}
 decay_trunk = {TRUNK_DECAY}
 decay_head = {HEAD_DECAY}
 label_smoothing = {SMOOTHING}
@@ -116,7 +116,7 @@ kind = "sgd"
 nesterov = true
 [schedule]
 warmup_updates = 0
-lr_peak = {TRUNK_RATE}
+lr_peak = {rates[0]}
 lr_final = 0.0
 total_updates = {len(labels) // batch}
 [log]
@@ -139,6 +139,7 @@ def main():
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--side", type=int, default=128)
+    parser.add_argument("--rates", type=float, nargs=2, default=[5e-5, 1e-3], help="of trunk and classifier")
     parser.add_argument("--first-updates", type=int, default=0, help="by PyTorch, to start from trained weights")
     parser.add_argument("--ranks", type=int, default=1)
     parser.add_argument("--preset", default="resnet18", choices=["400mf", "resnet18", "resnet50"])
@@ -151,9 +152,9 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         save_safetensors({k: v for k, v in net.state_dict().items()}, folder + "/start.safetensors")
         found, tuned = by_seer(options.seer, folder, folder + "/start.safetensors", images, labels, classes, options.batch,
-                               options.preset, options.ranks)
-    float32 = by_pytorch(copy.deepcopy(net), images, labels, options.batch, torch.float32)
-    wanted = by_pytorch(net, images, labels, options.batch, torch.float64)
+                               options.rates, options.preset, options.ranks)
+    float32 = by_pytorch(copy.deepcopy(net), images, labels, options.batch, options.rates, torch.float32)
+    wanted = by_pytorch(net, images, labels, options.batch, options.rates, torch.float64)
     worst, other = (max(abs(a - b) / b for a, b in zip(x, wanted, strict=True)) for x in (found, float32))
     for t, (a, b) in enumerate(zip(found, wanted), 1):
         print(f"update {t:3}  seer {a:.7f}  PyTorch {b:.7f}  difference {abs(a - b):.1e}")
