@@ -13,6 +13,7 @@
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
 #include "seer/eval/linear.hpp"
+#include "seer/eval/metrics.hpp"
 
 namespace seer::app {
 namespace {
@@ -121,7 +122,7 @@ std::string describe(const Options& o, const config::ProbeProtocol& p, const eva
 nlohmann::json json_of(const eval::LinearRow& row, bool several, bool chosen) {
   const auto figures_of = [&](const eval::LinearFigures& f, const char* suffix) {
     nlohmann::json out;
-    const auto put = [&](const char* name, double value) { out[std::string(name) + suffix] = 100 * value; };
+    const auto put = [&](const char* name, double value) { out[std::string(name) + suffix] = eval::percent(value); };
     if (several) {
       put("map", f.all_points);
       put("map_11_points", f.eleven_points);
@@ -138,7 +139,7 @@ nlohmann::json json_of(const eval::LinearRow& row, bool several, bool chosen) {
                         {"rate", last.head.rate},
                         {"decay", last.head.decay},
                         {"chosen_by", nullptr}};
-  if (chosen) out["chosen_by"] = 100 * last.chosen_by;
+  if (chosen) out["chosen_by"] = eval::percent(last.chosen_by);
   const auto summary = eval::summary_of(row);
   out.update(figures_of(summary.mean, ""));
   if (row.draws.size() == 1) return out;

@@ -10,6 +10,7 @@
 
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
+#include "seer/eval/metrics.hpp"
 
 namespace seer::app {
 namespace {
@@ -116,7 +117,7 @@ nlohmann::json json_of(const Line& line, const ProbeText& text) {
                         {text.parameter, r.c},
                         {"draws", r.draws},
                         {"unconverged", r.unconverged}};
-  const auto percent = [&](const char* name, double value) { out[name] = 100 * value; };
+  const auto percent = [&](const char* name, double value) { out[name] = eval::percent(value); };
   if (r.per_class > 0)
     out["per_class"] = r.per_class;
   else

@@ -14,6 +14,7 @@
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
 #include "seer/eval/knn.hpp"
+#include "seer/eval/metrics.hpp"
 #include "seer/eval/retrieval_task.hpp"
 #include "seer/eval/whitening.hpp"
 
@@ -219,9 +220,9 @@ void print_json(const Options& o, const Evaluation& evaluation, const std::vecto
                              {"dimension", row.dimension},
                              {"judgement", score.judgement},
                              {"queries", score.queries},
-                             {"map", 100 * score.map}};
+                             {"map", eval::percent(score.map)}};
       for (std::size_t k = 0; k < score.precision.size(); ++k)
-        line[fmt::format("precision_at_{}", eval::kRetrievalDepths[k])] = 100 * score.precision[k];
+        line[fmt::format("precision_at_{}", eval::kRetrievalDepths[k])] = eval::percent(score.precision[k]);
       out["rows"].push_back(line);
     }
   }

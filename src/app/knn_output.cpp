@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "seer/eval/metrics.hpp"
+
 namespace seer::app {
 namespace {
 
@@ -38,18 +40,18 @@ nlohmann::json to_json(const KnnRow& row, const KnnLine& line, const KnnResult& 
                         {"k", line.k},
                         {"temperature", line.temperature},
                         {"cosine", result.options.cosine},
-                        {"top1", 100 * line.top1.mean},
-                        {"top5", 100 * line.top5.mean},
-                        {"mean_per_class", 100 * line.mean_per_class.mean},
+                        {"top1", eval::percent(line.top1.mean)},
+                        {"top5", eval::percent(line.top5.mean)},
+                        {"mean_per_class", eval::percent(line.mean_per_class.mean)},
                         {"train_images", report.train_rows},
                         {"test_images", report.test_rows},
                         {"classes", report.classes},
                         {"chance", 100.0 / static_cast<double>(report.classes)},
-                        {"largest_class", 100 * report.largest_class}};
+                        {"largest_class", eval::percent(report.largest_class)}};
   if (result.draws > 1) {
-    out["top1_deviation"] = 100 * line.top1.deviation;
-    out["top5_deviation"] = 100 * line.top5.deviation;
-    out["mean_per_class_deviation"] = 100 * line.mean_per_class.deviation;
+    out["top1_deviation"] = eval::percent(line.top1.deviation);
+    out["top5_deviation"] = eval::percent(line.top5.deviation);
+    out["mean_per_class_deviation"] = eval::percent(line.mean_per_class.deviation);
   }
   return out;
 }
@@ -115,7 +117,7 @@ void print_json(const KnnResult& result, const KnnExtras& extras) {
     for (std::size_t c = 0; c < classes.size(); ++c) {
       out["per_class"].push_back({{"class", class_name(best, static_cast<std::int32_t>(c))},
                                   {"images", classes[c].images},
-                                  {"top1", 100 * classes[c].accuracy()}});
+                                  {"top1", eval::percent(classes[c].accuracy())}});
     }
   }
   if (extras.confusion) {

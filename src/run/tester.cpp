@@ -105,17 +105,16 @@ std::vector<method::Figure> Tester::test(train::Learner& learner) const {
     accuracy.add(scores, labels);
   }
   log::finish_progress();
-  const auto percent = [](double part) { return 100 * part; };
   if (multi) {
     const auto result = eval::mean_average_precision(comm_, all_scores, truth, classes);
-    return {{"test_map", percent(result.all_points)},
-            {"test_map_11", percent(result.eleven_points)},
+    return {{"test_map", eval::percent(result.all_points)},
+            {"test_map_11", eval::percent(result.eleven_points)},
             {"test_images", static_cast<double>(comm_.all_reduce(images, comm::Op::sum))}};
   }
   const auto result = accuracy.result(comm_);
-  return {{"test_top1", percent(result.top1)},
-          {"test_top5", percent(result.top5)},
-          {"test_mean_per_class", percent(result.mean_per_class)},
+  return {{"test_top1", eval::percent(result.top1)},
+          {"test_top5", eval::percent(result.top5)},
+          {"test_mean_per_class", eval::percent(result.mean_per_class)},
           {"test_images", static_cast<double>(result.images)}};
 }
 

@@ -52,6 +52,13 @@ TEST(Accuracy, CountsRanksByTheDefinition) {
   EXPECT_DOUBLE_EQ(found.mean_per_class, mean / static_cast<double>(seen));
 }
 
+TEST(Accuracy, PercentsOfRoundNumbersAreRound) {
+  EXPECT_NE(100 * (29.0 / 100), 29);
+  for (const int images : {100, 500, 800, 1000})
+    for (int right = 0; right <= images; ++right)
+      EXPECT_EQ(percent(right / static_cast<double>(images)), 100 * right / static_cast<double>(images)) << right;
+}
+
 TEST(Accuracy, ScoresThatAreNotNumbersAreWrong) {
   const auto world = comm::Communicator::world();
   AccuracyCounter counter(2);
