@@ -11,6 +11,7 @@
 #include <sstream>
 
 #include "seer/base/error.hpp"
+#include "seer/base/log.hpp"
 #include "seer/device/session.hpp"
 
 namespace seer::app {
@@ -81,6 +82,9 @@ void add_eval_choices(CLI::App& command, EvalChoices& choices) {
 }
 
 data::EvalOptions reading_of(const EvalChoices& choices) {
+  if (choices.crop > choices.resize && !choices.squash && choices.whole == 0)
+    log::warn(
+        fmt::format("--crop {} is larger than --resize {}: images get a black border", choices.crop, choices.resize));
   data::EvalOptions out;
   out.resize = choices.resize;
   out.crop = choices.crop;

@@ -44,6 +44,10 @@ std::vector<std::string> doubts(const config::Config& c, const Setting& run) {
   }
   out.when(c.watch.every == 0 && (!c.watch.train.empty() || !c.watch.test.empty() || c.watch.patience > 0),
            "watch.every", c.watch.every, "the other keys of [watch] are without effect");
+  const auto side = c.crops.front().size, resize = c.watch.resize > 0 ? c.watch.resize : side,
+             crop = c.watch.crop > 0 ? c.watch.crop : side;
+  out.when(c.watch.every != 0 && crop > resize, "watch.crop", crop,
+           fmt::format("larger than watch.resize = {}, so images get a black border", resize));
   if (s.kind == "multistep" && !s.milestones.empty())
     out.never("schedule.milestones", s.milestones.back(), s.milestones.back() + 1, "never reached");
   if (s.kind == "multistep" && !s.milestone_epochs.empty())

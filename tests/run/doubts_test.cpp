@@ -76,6 +76,20 @@ TEST(Doubts, AWatchThatNeverLooks) {
   EXPECT_EQ(only(c), "watch.every = 0: the other keys of [watch] are without effect");
   c.watch.every = 10;
   EXPECT_TRUE(doubts(c, kRun).empty());
+  c.watch.resize = 128;
+  EXPECT_EQ(only(c), "watch.crop = 224: larger than watch.resize = 128, so images get a black border");
+  c.watch.crop = 128;
+  EXPECT_TRUE(doubts(c, kRun).empty());
+}
+
+TEST(Doubts, TestCropsWithABlackBorder) {
+  auto c = sensible();
+  c.method.kind = "supervised";
+  c.finetune.classes = 2;
+  c.data.test_shards = "test";
+  c.finetune.test_resize = 200;
+  EXPECT_EQ(only(c),
+            "finetune.test_crop = 224: larger than finetune.test_resize = 200, so test images get a black border");
 }
 
 TEST(Doubts, ScalesAndRatesTheWrongWayRound) {

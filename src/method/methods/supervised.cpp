@@ -41,7 +41,8 @@ class Supervised final : public Method {
     const auto scores = step.outputs.back();
     const bool planned = queue.space == device::Space::planned;
     if (!planned) set_targets(step.batch);
-    const double each = 1 / static_cast<double>(scores.rows() * ranks_), weight = step.gradient_scale * each;
+    rows_ = scores.rows() * ranks_;
+    const double each = 1 / static_cast<double>(rows_), weight = step.gradient_scale * each;
     if (multi_) {
       dense_.send(queue);
       kernels::binary_cross_entropy(queue, scores, dense_.on_queue(), images_, weight, step.d_output,
@@ -58,7 +59,7 @@ class Supervised final : public Method {
     share_.sums.clear();
     if (planned) return share_;  // no values
     share_.loss = numbers_.on_host()[0] * each;
-    share_.sums.push_back(100 * numbers_.on_host()[1] * each);
+    share_.sums.push_back(numbers_.on_host()[1]);
     return share_;
   }
 
@@ -67,7 +68,9 @@ class Supervised final : public Method {
     const auto t = static_cast<double>(update);
     return std::min(config_.ema, (1 + t) / (10 + t));
   }
-  std::vector<Figure> figures(std::span<const double> sums) const override { return {{"train_top1", sums[0]}}; }
+  std::vector<Figure> figures(std::span<const double> sums) const override {
+    return {{"train_top1", 100 * sums[0] / static_cast<double>(rows_)}};
+  }
   std::size_t bytes() const override { return classes_.bytes() + dense_.bytes() + numbers_.bytes(); }
 
  private:
@@ -107,7 +110,7 @@ class Supervised final : public Method {
   static constexpr float kIgnored = -8;  ///< stays negative when a partner's target is added
 
   config::Finetune config_;
-  std::int64_t images_, ranks_;
+  std::int64_t images_, ranks_, rows_ = 1;  ///< rows: of the scores, over all ranks
   bool multi_;
   Mix mix_;
   device::Mirrored<std::int32_t> classes_;  ///< of the images, then of their partners
@@ -173,6 +176,8 @@ void doubts(const config::Config& c, std::int64_t, Doubts& out) {
            "without effect, finetune.freeze names no part");
   out.never("finetune.freeze_updates", f.freeze_updates, f.freeze_updates + 1, "the frozen part never trains");
   out.when(c.data.test_shards.empty(), "data.test_shards", "\"\"", "the run is not tested");
+  out.when(f.test_crop > f.test_resize, "finetune.test_crop", f.test_crop,
+           fmt::format("larger than finetune.test_resize = {}, so test images get a black border", f.test_resize));
   out.never("finetune.test_every", f.test_every, f.test_every, "there is no test before its end");
 }
 
