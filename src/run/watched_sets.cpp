@@ -10,6 +10,7 @@
 #include "seer/base/error.hpp"
 #include "seer/data/source.hpp"
 #include "seer/eval/knn.hpp"
+#include "seer/eval/metrics.hpp"
 #include "seer/eval/quality.hpp"
 #include "seer/eval/ridge.hpp"
 #include "seer/nn/model.hpp"
@@ -67,12 +68,14 @@ bool holds(const nn::Model& blocks, const nn::Model& network) {
   return in(blocks.parameters(), network.parameters()) && in(blocks.buffers(), network.buffers());
 }
 
-/// A run's network: what the extractor needs, kept while it copies.
+/// A run's network, with the weights that its tests and the readers of its checkpoints use: what the extractor needs,
+/// kept while it copies.
 struct Network {
   Network(const config::Config& config, const comm::Communicator& comm, train::Learner& learner)
-      : parameters(learner.parameters()), head(config.head) {
+      : parameters(learner.parameters(train::Learner::Values::tested)), head(config.head) {
     const auto statistics = static_cast<std::size_t>(learner.model().buffers().block_elems());
-    buffers.assign(learner.buffers(), learner.buffers() + statistics);
+    const auto* const running = learner.buffers(train::Learner::Values::tested);
+    buffers.assign(running, running + statistics);
     comm.broadcast(buffers.data(),
                    statistics * sizeof(float));  // BatchNorm groups have their own; a checkpoint the first's
     head.prototypes = 0;
@@ -192,8 +195,8 @@ void Evaluations::Sets::test_with_labels(const comm::Communicator& comm, eval::F
   eval::KnnOptions knn;
   knn.k = {k};
   const auto report = eval::knn_report(comm, train, test, knn);
-  out.push_back({"watch_knn_top1", 100 * report.scores.front().top1});
-  out.push_back({"watch_probe_top1", 100 * eval::ridge_top1(comm, train, test, report.classes)});
+  out.push_back({"watch_knn_top1", eval::percent(report.scores.front().top1)});
+  out.push_back({"watch_probe_top1", eval::percent(eval::ridge_top1(comm, train, test, report.classes))});
 }
 
 }  // namespace seer::run

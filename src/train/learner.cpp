@@ -102,11 +102,11 @@ Footprint Learner::footprint() const {
   return out;
 }
 
-const float* Learner::buffers() {
-  auto& student = statistics_.front().values;
-  student.fetch(queue_);
+const float* Learner::buffers(Values which) {
+  auto& values = (which == Values::tested && averaged() ? statistics_.back() : statistics_.front()).values;
+  values.fetch(queue_);
   queue_.wait();
-  return student.on_host();
+  return values.on_host();
 }
 
 void Learner::fill(const Fill& parameter, const Fill& buffer) {

@@ -100,6 +100,7 @@ class FlatState {
   void share_loaded();
   /// Collective: returns the whole block on every rank. Gradients: of the last update, averaged over ranks.
   std::vector<float> whole_parameters() { return whole(&FlatState::own_parameters); }
+  std::vector<float> whole_teacher() { return whole(&FlatState::own_teacher); }
   std::vector<float> whole_gradients() { return whole(&FlatState::own_gradients); }
   /// Messages among "shard" and "norms" (a group) and "replicas" (same part in all groups). Waits for work in progress.
   std::vector<comm::Traffic> traffic();
@@ -130,6 +131,7 @@ class FlatState {
     return block.f32() + (shards(Sharding::parameters) ? b.packed : b.own_begin);
   }
   float* own_parameters(const Bucket& b) const { return own(parameters_, b); }
+  float* own_teacher(const Bucket& b) const { return own(teacher_, b); }
   float* own_momenta(const Bucket& b) const { return momenta_.f32() + b.packed; }
   float* own_gradients(const Bucket& b) const {
     return shards(Sharding::gradients) ? own_gradients_.f32() + b.packed : gradients_.f32() + b.own_begin;

@@ -161,11 +161,16 @@ class Learner {
 
   const nn::Model& model() const { return model_; }
   method::Method& method() { return *method_; }
+  /// Which parameters and running statistics: those that learn, or those that scores() takes, the averaged ones if
+  /// there are any.
+  enum class Values : bool { learning, tested };
   /// Collective. Whole flat blocks: the parameters, and the last update's gradients, averaged over ranks and unscaled.
-  std::vector<float> parameters() { return state_.whole_parameters(); }
+  std::vector<float> parameters(Values which = Values::learning) {
+    return which == Values::tested && averaged() ? state_.whole_teacher() : state_.whole_parameters();
+  }
   std::vector<float> gradients();
   /// Current running statistics, on the host.
-  const float* buffers();
+  const float* buffers(Values which = Values::learning);
   std::int64_t images_per_rank() const { return images_; }
   std::size_t activation_peak_bytes() const { return pool_.peak_bytes(); }
   /// Memory that this rank holds now, without `data`, `checkpoint` and libraries.
