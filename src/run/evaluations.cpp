@@ -21,13 +21,14 @@ namespace seer::run {
 bool EvaluationInterval::plan(const comm::Communicator& comm, std::int64_t completed, double cost_s, double update_s) {
   const double updates = std::ceil(cost_s * (1 / kMostShare - 1) / std::max(update_s, 1e-9));
   const auto left = total_ - completed;
-  next_ = -1;
-  if (updates <= static_cast<double>(left)) {  // spread evenly, so that the last update is evaluated
-    const auto count = left / std::max<std::int64_t>(1, static_cast<std::int64_t>(updates));
-    next_ = count > 0 ? completed + (left + count - 1) / count : -1;
-  }
-  comm.broadcast(&next_, sizeof next_);
-  return next_ >= 0;
+  std::int64_t count = 0;
+  if (left > 0 && updates <= static_cast<double>(left))
+    count = left / std::max<std::int64_t>(1, static_cast<std::int64_t>(updates));
+  comm.broadcast(&count, sizeof count);
+  next_ =
+      completed + (left + count - 1) / std::max<std::int64_t>(1, count);  // evenly, so that the last one is at the end
+  if (count == 0) next_ = total_;
+  return count > 0;
 }
 
 bool BestEvaluation::take(std::int64_t measure_now, double value_now, std::int64_t update_now) {
@@ -92,6 +93,13 @@ void Evaluations::begin(Saver& saver) {
   comm_.broadcast(&there, sizeof there);
   if (keep_best_ && there == 0) best_ = {};
   saver.keep_best(kept() != nullptr ? best_.update : -1);
+  if (!sets_ || interval_.next() == interval_.start()) return;
+  const bool unknown = interval_.by_cost() && interval_.guess_at() < interval_.next();
+  log::info(unknown
+                ? fmt::format("watch.every = \"auto\": the first evaluation of this start comes when the times of its "
+                              "first {} updates say so, or after the last update, {}",
+                              EvaluationInterval::kGuessAfter, interval_.next())
+                : fmt::format("the first evaluation of this start comes after {} updates", interval_.next()));
 }
 
 std::vector<method::Figure> Evaluations::evaluate(std::int64_t completed) {
@@ -141,10 +149,12 @@ double Evaluations::guess_s() const {
 }
 
 void Evaluations::after_update(std::int64_t completed) {
-  if (!interval_.guess_due(completed) || interval_.plan(comm_, completed, guess_s(), update_s())) return;
-  log::info(
-      "watch.every = \"auto\": an evaluation would probably take more than 3 % of the rest of this run, so there is "
-      "none; set a number to evaluate anyway");
+  if (!interval_.guess_due(completed)) return;
+  const bool fits = interval_.plan(comm_, completed, guess_s(), update_s());
+  log::info(fmt::format("watch.every = \"auto\": the first evaluation comes after {} updates{}", interval_.next(),
+                        fits ? ""
+                             : ", the last; even one probably takes more than 3 % of the rest of this run, so there is "
+                               "no other; set a number for more"));
 }
 
 std::string Evaluations::patience_text() const {

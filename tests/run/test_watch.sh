@@ -76,9 +76,15 @@ done_updates=$(lines patient)
 expect 0 'watch.patience ends the run early' go "${patient[@]}"
 [ "$(lines patient)" = "$done_updates" ] || fail "the next start went on"
 
-# By cost: this run is too short for an evaluation within 3 % of its time, or has some; either way it ends well.
+# By cost: the last update is always evaluated, even where that takes more than 3 % of the time. The bits stay.
 expect 0 'done: 30 updates' go "${labelled[@]}" --set log.run_dir=auto --set 'watch.every="auto"' --set schedule.total_updates=30
 grep -q '^every = "auto"' auto/config.toml || fail "config.toml does not say auto"
+grep -q 'the first evaluation of this start comes when' out.txt && grep -q '"auto": the first evaluation comes after' out.txt ||
+  { cat out.txt; fail "when the first evaluation comes"; }
+[ "$(figures auto | tail -n 1 | cut -d' ' -f1)" = 30 ] || fail "no evaluation at the end: $(figures auto)"
+expect 0 'the first evaluation of this start comes after 10 updates' go --set log.run_dir=short --set 'watch.every="auto"'
+[ "$(figures short | cut -d' ' -f1)" = 10 ] || fail "no evaluation at the end of a short run: $(figures short)"
+same_tensors off-1-none short || fail "the last evaluation changes the training"
 
 # What cannot be.
 expect 2 'watch.train and watch.test belong together' go --set log.run_dir=x --set watch.every=3 --set watch.train=small

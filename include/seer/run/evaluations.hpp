@@ -5,6 +5,7 @@
 // the run's random streams.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -21,9 +22,9 @@
 
 namespace seer::run {
 
-/// After which updates to evaluate: every n-th and the last; or so that evaluations take kMostShare of the time. Then a
-/// guess of the cost decides on the first one, what the last one took on the next, and the last update is among them if
-/// there are any. The same on all ranks.
+/// After which updates to evaluate: every n-th; or so that evaluations take kMostShare of the time. Then a guess of the
+/// cost decides on the first one, and what the last one took on the next. The last update is always among them, even if
+/// it takes more than that share. The same on all ranks.
 class EvaluationInterval {
  public:
   static constexpr double kMostShare = 0.03;
@@ -31,22 +32,28 @@ class EvaluationInterval {
 
   /// `every`: watch.every. `start`, `total`: updates done, and of the run.
   EvaluationInterval(std::int64_t every, std::int64_t start, std::int64_t total)
-      : every_(every), guess_at_(start + kGuessAfter), total_(total) {}
+      : every_(every), start_(start), total_(total), next_(total) {
+    if (every > 0) next_ = std::min(total, (start / every + 1) * every);
+  }
 
   bool due(std::int64_t completed) const {
     if (every_ == 0) return false;
-    return every_ > 0 ? completed % every_ == 0 || completed == total_ : completed == next_;
+    return completed == total_ || (every_ > 0 ? completed % every_ == 0 : completed == next_);
   }
   /// True if plan() wants a guess after this update.
-  bool guess_due(std::int64_t completed) const { return every_ < 0 && completed == guess_at_; }
+  bool guess_due(std::int64_t completed) const { return every_ < 0 && completed == guess_at() && completed < total_; }
   /// Collective, by cost only; values count on the root. `cost_s`: of an evaluation; `update_s`: of an update without
-  /// one. Returns false if there will be no further evaluation.
+  /// one. Returns false if even the one after the last update takes more than the share.
   bool plan(const comm::Communicator& comm, std::int64_t completed, double cost_s, double update_s);
   bool by_cost() const { return every_ < 0; }
+  /// The next update to evaluate, as far as is known: before the first one, and by cost always.
   std::int64_t next() const { return next_; }
+  std::int64_t start() const { return start_; }
+  /// The update after which the cost is guessed.
+  std::int64_t guess_at() const { return start_ + kGuessAfter; }
 
  private:
-  std::int64_t every_, guess_at_, total_, next_ = -1;
+  std::int64_t every_, start_, total_, next_;
 };
 
 /// The best evaluation so far. Higher is better.
@@ -80,8 +87,9 @@ class Evaluations {
   void begin(Saver& saver);
 
   bool due(std::int64_t completed) const { return interval_.due(completed); }
-  /// Collective: evaluates the network, and logs the result. Memory meanwhile: the whole network on every rank. Returns
-  /// the figures; none, with a warning, for a network whose features are all equal or not finite.
+  /// Collective: evaluates the network, with averaged weights if there are any, and logs the result. Memory meanwhile:
+  /// the whole network on every rank. Returns the figures; none, with a warning, for a network whose features are all
+  /// equal or not finite.
   std::vector<method::Figure> evaluate(std::int64_t completed);
   /// Collective after the update that needs it, if the interval follows from the cost. Call after every update.
   void after_update(std::int64_t completed);

@@ -21,6 +21,8 @@ std::vector<std::int64_t> updates_of(const EvaluationInterval& interval, std::in
 TEST(EvaluationInterval, IsFixedAndIncludesTheLastUpdate) {
   EXPECT_EQ(updates_of({10, 0, 35}, 35), (std::vector<std::int64_t>{10, 20, 30, 35}));
   EXPECT_EQ(updates_of({0, 0, 35}, 35), std::vector<std::int64_t>{}) << "0: none";
+  EXPECT_EQ(EvaluationInterval(10, 0, 35).next(), 10);
+  EXPECT_EQ(EvaluationInterval(10, 30, 35).next(), 35);
 }
 
 TEST(EvaluationInterval, ByCostKeepsTheShare) {
@@ -47,7 +49,8 @@ TEST(EvaluationInterval, ByCostKeepsTheShare) {
   }
   EvaluationInterval too_short(-1, 0, 600);
   EXPECT_FALSE(too_short.plan(world, 20, kCost_s, kUpdate_s));
-  EXPECT_EQ(updates_of(too_short, 600), std::vector<std::int64_t>{});
+  EXPECT_EQ(updates_of(too_short, 600), std::vector<std::int64_t>{600}) << "the last one all the same";
+  EXPECT_EQ(updates_of({-1, 0, 7}, 7), std::vector<std::int64_t>{7}) << "too short for a guess";
 }
 
 TEST(EvaluationInterval, TheRootsTimesDecide) {
