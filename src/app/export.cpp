@@ -4,7 +4,6 @@
 
 #include <CLI/CLI.hpp>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <tuple>
 
 #include "options.hpp"
@@ -18,8 +17,6 @@
 namespace seer::app {
 namespace {
 
-constexpr auto kReplace = nlohmann::json::error_handler_t::replace;
-
 struct Options {
   std::string in, out, names = "torchvision";
   weights::Extras extras;
@@ -30,7 +27,7 @@ struct Options {
 std::string classes_of(const std::string& shards, const comm::Communicator& alone) {
   try {
     const auto set = data::DataSet::open(shards, alone);
-    return set.classes().empty() ? "" : nlohmann::json(set.classes()).dump(-1, ' ', false, kReplace);
+    return set.classes().empty() ? "" : weights::classes_text(set.classes());
   } catch (const Error&) {
     return "";
   }

@@ -78,6 +78,9 @@ std::uint64_t metadata_bytes(const Manifest& manifest, const State& state) {
   std::uint64_t bytes = (std::uint64_t{1} << 18) + state.config_toml.size();
   for (const auto& t : manifest.tensors) bytes += 2048 + t.name.size();
   for (const auto& s : state.shards) bytes += 64 + 2 * s.name.size();
+  std::size_t longest = 0;
+  for (const auto& name : state.classes) longest = std::max(longest, name.size());
+  bytes += state.classes.size() * longest;
   for (const auto& [name, tensor] : state.method.tensors) bytes += 1024 + tensor.values.size() * sizeof(float);
   return bytes + state.plateau.size() * sizeof(double);
 }

@@ -22,6 +22,7 @@ using h5::Type;
 using nlohmann::json;
 
 const std::string kGroup = "/state", kInGroup = kGroup + "/";
+constexpr const char* kClasses = "classes";
 const std::string kShapeEnding = "_shape";  // <tensor's name>_shape
 
 /// Calls visit(name, member, optional) for the numbers of a state, in the order of the file. An optional one is left
@@ -59,6 +60,7 @@ std::set<std::string> own_names() {
   visit_numbers(any, add);
   visit_lists(any, add);
   visit_shards(add);
+  add(kClasses);
   return out;
 }
 
@@ -94,6 +96,7 @@ std::string pack(const State& s) {
     if (!values.empty()) tree[name] = values;
   });
   visit_shards([&](const char* name, auto member) { tree[name] = column(s.shards, member); });
+  if (!s.classes.empty()) tree[kClasses] = s.classes;
   for (const auto& [name, value] : s.method.numbers) tree[name] = value;
   for (const auto& [name, tensor] : s.method.tensors) tree[name + kShapeEnding] = tensor.shape;
   std::string bytes;
@@ -108,6 +111,7 @@ void unpack(const std::string& bytes, State& s) {
   });
   visit_lists(s, [&](const char* name, auto& values) { values = tree.value(name, std::vector<double>()); });
   visit_shards([&](const char* name, auto member) { set_column(s.shards, member, tree.at(name)); });
+  s.classes = tree.value(kClasses, std::vector<std::string>());
   s.config_toml = tree.at("config");
   const auto own = own_names();
   for (const auto& [key, value] : tree.items()) {
@@ -163,6 +167,7 @@ void write_state(File& file, const State& s) {
       else
         write(name, Type::i64, {s.shards.size()}, column(s.shards, member));
     });
+  if (!s.classes.empty()) file.set(kGroup, kClasses, s.classes);
   visit_lists(s, [&](const char* name, const auto& values) {
     if (!values.empty()) write(name, Type::f64, {values.size()}, values);
   });
@@ -191,6 +196,7 @@ State read_state(const File& file) {
       else
         set_column(s.shards, member, file.read_all<T>(kInGroup + name, Type::i64));
     });
+  if (file.has(kGroup, kClasses)) s.classes = file.get_strings(kGroup, kClasses);
   visit_lists(s, [&](const char* name, auto& values) {
     if (file.exists(kInGroup + name)) values = file.read_all<double>(kInGroup + name, Type::f64);
   });

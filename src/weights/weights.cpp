@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 #include <ranges>
 #include <set>
 #include <sstream>
@@ -83,6 +84,7 @@ Weights architecture_of(const File& file) {
                {"crop_sizes", shape_text(sizes)}};
     if (config.data.source == "shards") w.about["shards"] = config.data.shards;
     w.about["optimizer"] = config.optimizer.kind;
+    if (file.has("/state", "classes")) w.about["classes"] = classes_text(file.get_strings("/state", "classes"));
   } else {
     config::visit_architecture(w.model, w.head, [&]<class Value>(const std::string& name, Value& value) {
       if (!file.has("/", name)) return;  // a file of an earlier version
@@ -154,6 +156,12 @@ void take_classifier(Weights& weights) {
       weights.classifier["fc" + part] = std::move(found.mapped());
 }
 
+/// Of a checkpoint folder the file with its tensors.
+std::string file_of(const std::string& path) {
+  std::error_code ec;
+  return fs::is_directory(path, ec) ? (fs::path(path) / "state.h5").string() : path;
+}
+
 // "a, b, c and 4 more"
 std::string few(const std::vector<std::string>& names) {
   constexpr std::size_t kShown = 8;
@@ -215,13 +223,21 @@ std::string compare_with_architecture(const Shapes& shapes, const config::Model&
   return fmt::format("{}", fmt::join(problems, "; "));
 }
 
+Weights describe_weights(const std::string& path) {
+  require_weights(path);
+  return architecture_of(File::open(file_of(path)));
+}
+
+std::string classes_text(const std::vector<std::string>& classes) {
+  return nlohmann::json(classes).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
 Weights read_weights(const std::string& path, const Extras& extras) {
   require_weights(path);
   std::error_code ec;
-  const bool is_checkpoint = fs::is_directory(path, ec);
-  if (const auto problem = is_checkpoint ? checkpoint::verify(path) : ""; !problem.empty())
+  if (const auto problem = fs::is_directory(path, ec) ? checkpoint::verify(path) : ""; !problem.empty())
     throw Error(ExitCode::file, problem);
-  const auto file = File::open(is_checkpoint ? (fs::path(path) / "state.h5").string() : path);
+  const auto file = File::open(file_of(path));
   auto weights = architecture_of(file);
   const bool of_run = file.get_string("/", "format") == kCheckpoint;
   // Averaged parameters are those that the run tests; a teacher without a classifier is something else. A weights file

@@ -117,6 +117,7 @@ inline checkpoint::State some_state(std::int64_t update, int ranks) {
     s.guard = {1, 0, 0.5, -1e300};
     s.watch = {1, 85.25, 1200, 2};
     s.kept_rate = {7, 0.1 + 0.2};
+    for (int c = 0; c < 3000; ++c) s.classes.push_back("caf\xC3\xA9, 30 bytes and number " + std::to_string(c));
   }
   s.config_toml = "[model]\npreset = \"tiny\"\n";
   return s;
@@ -142,6 +143,7 @@ inline void expect_equal(const checkpoint::State& a, const checkpoint::State& b)
   EXPECT_EQ(a.guard, b.guard);
   EXPECT_EQ(a.watch, b.watch);
   EXPECT_EQ(a.kept_rate, b.kept_rate);
+  EXPECT_EQ(a.classes, b.classes);
   EXPECT_EQ(a.config_toml, b.config_toml);
 }
 

@@ -45,6 +45,7 @@ struct State {
   std::int64_t global_batch = 0;
   std::int64_t ranks = 0;
   std::vector<data::ShardIdentity> shards;  ///< shards of the data set, in order
+  std::vector<std::string> classes;         ///< that a classifier learns, in the order of its rows; empty: unknown
   std::vector<double> plateau;              ///< state of the schedule
   std::vector<double> kept_rate;  ///< update and rate when the run's length was changed (train::KeptRate); else empty
   NamedState method;              ///< state of the training method

@@ -50,6 +50,10 @@ void visit_extras(const auto& visit) {
 /// Checks that the tensors have the names and shapes of the architecture. Error(file) with the first problem. `extras`:
 /// what else to read, where it is there.
 Weights read_weights(const std::string& path, const Extras& extras = {});
+/// The same without any tensor: model, head and about. Reads only names and attributes, and verifies nothing.
+Weights describe_weights(const std::string& path);
+/// The form of about["classes"].
+std::string classes_text(const std::vector<std::string>& classes);
 /// Writes a temporary file next to `path`, syncs it and renames it. Error(file).
 void write_weights(const std::string& path, const Weights& weights);
 
