@@ -100,9 +100,10 @@ std::vector<std::int64_t> head_dims(const std::string& path) {
 
 }  // namespace
 
-config::Config complete(const config::Config& config, const comm::Communicator& comm) {
-  auto out = config;
-  if (!method::kind(config).reads_labels) return out;
+Task complete(const config::Config& config, const comm::Communicator& comm) {
+  Task task{config, {}};
+  if (!method::kind(config).reads_labels) return task;
+  auto& out = task.config;
   auto& finetune = out.finetune;
   if (finetune.head_layers > 0 && !finetune.from.empty()) {
     comm::agree(comm, "reading finetune.from", [&] {
@@ -119,7 +120,7 @@ config::Config complete(const config::Config& config, const comm::Communicator& 
     out.head.dims.resize(count);
     comm.broadcast(out.head.dims.data(), count * sizeof(std::int64_t));
   }
-  if (config.data.source != "shards") return out;
+  if (config.data.source != "shards") return task;
   const auto data = data::DataSet::open(config.data.shards, comm);
   const auto named = std::ssize(data.classes());
   comm::agree(comm, "classes", [&] {
@@ -137,7 +138,8 @@ config::Config complete(const config::Config& config, const comm::Communicator& 
   });
   if (finetune.classes == 0) finetune.classes = named;
   check(out, data::subset_of(data, data::subset_choice(config.data), comm), comm);
-  return out;
+  task.classes = data.classes();
+  return task;
 }
 
 std::vector<std::int32_t> same_classes(const std::vector<std::string>& classes, const data::DataSet& test) {

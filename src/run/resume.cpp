@@ -14,6 +14,7 @@
 #include "seer/checkpoint/manifest.hpp"
 #include "seer/config/config.hpp"
 #include "seer/data/subset.hpp"
+#include "weights_source.hpp"
 
 namespace seer::run {
 namespace {
@@ -23,8 +24,7 @@ bool covered(const std::vector<std::string>& names, const std::string& key) {
 }
 
 /// Lists the settings that differ from the checkpoint's. Error(input) for one that makes it another run unasked.
-void check_settings(const config::Config& config, const config::Comparison& comparison, const PretrainOptions& options,
-                    const std::string& folder) {
+void check_settings(const config::Comparison& comparison, const PretrainOptions& options, const std::string& folder) {
   auto allowed = options.allow_changes;
   if (options.allow_batch_change) allowed.emplace_back("data.global_batch");
   std::vector<std::string> all, refused, names, changed;
@@ -55,8 +55,12 @@ void check_settings(const config::Config& config, const config::Comparison& comp
   const auto differs = [&](const std::string& name) {
     return std::ranges::any_of(comparison.differences, [&](const auto& d) { return config::covers(name, d.key); });
   };
-  if (const auto& init = config.model.init_from; !init.empty() && differs("model.init_from"))
-    log::warn(fmt::format("model.init_from = \"{}\" has no effect: the run goes on from its checkpoint", init));
+  for (const auto& d : comparison.differences)
+    if (d.key == "model.init_from" || d.key == "finetune.from")
+      log::warn(
+          fmt::format("{} = {} has no effect: the run goes on from its checkpoint, whose configuration has {}. To "
+                      "begin from other weights, use another log.run_dir or --resume never",
+                      d.key, d.is, d.was));
   if (!changed.empty())
     log::warn(fmt::format("from here on this is another run, as permitted on the command line: {} changed",
                           fmt::join(changed, ", ")));
@@ -161,7 +165,7 @@ std::unique_ptr<checkpoint::LocalSets> open_local_sets(const config::Config& con
 
 std::optional<checkpoint::State> resume(const config::Config& config, const comm::Communicator& comm,
                                         const PretrainOptions& options, train::Learner& learner,
-                                        const checkpoint::LocalSets* local) {
+                                        const checkpoint::LocalSets* local, const std::vector<std::string>& classes) {
   for (const auto& name : options.allow_changes) config::require_name(name, "--allow-change");
   Sources sources;
   if (options.resume == "auto") {
@@ -175,6 +179,7 @@ std::optional<checkpoint::State> resume(const config::Config& config, const comm
     });
   }
   if (!sources.folder && !sources.set) {
+    check_source(config, comm, classes);
     if (!config.finetune.from.empty()) learner.start_from(config.finetune.from, "finetune.from");
     if (!config.model.init_from.empty()) {
       learner.start_from(config.model.init_from);
@@ -191,7 +196,11 @@ std::optional<checkpoint::State> resume(const config::Config& config, const comm
   };
   auto state = load({}, options.resume == "auto");
   const auto comparison = config::compare(state.config_toml, config);
-  check_settings(config, comparison, options, from);
+  check_settings(comparison, options, from);
+  if (const auto other = other_classes(state.classes, classes); !other.empty())
+    throw Error(ExitCode::input, fmt::format("the checkpoint {} learns other classes: {}", from, other),
+                "give the shards that it was trained on, or pack with the classes in that order (--classes)")
+        .as_agreed();
   state = load(learner.slabs(), true);
   learner.share_loaded();
   learner.restore(state);

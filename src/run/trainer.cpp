@@ -33,6 +33,7 @@
 #include "seer/train/phases.hpp"
 #include "seer/watch/signals.hpp"
 #include "seer/watch/watchdog.hpp"
+#include "weights_source.hpp"
 
 namespace seer::run {
 namespace {
@@ -94,8 +95,9 @@ std::string rates_text(const config::Schedule& s, std::int64_t start) {
 
 class Run {
  public:
-  Run(const config::Config& config, const comm::Communicator& comm, const PretrainOptions& options)
-      : config_(config), comm_(comm), resumes_by_itself_(options.resume == "auto") {
+  Run(const Task& task, const comm::Communicator& comm, const PretrainOptions& options)
+      : config_(task.config), classes_(task.classes), comm_(comm), resumes_by_itself_(options.resume == "auto") {
+    const auto& config = config_;
     const auto limit_s = config::walltime_seconds(config.log.walltime).value_or(0);
     watch::watch_for_stop(comm.is_root() ? limit_s : 0);  // one clock, so that a stop has one reason
     // The readers' memory is part of the plan for recompute = "auto".
@@ -128,7 +130,7 @@ class Run {
     local_ = open_local_sets(config, comm, options);
     saver_.emplace(config, comm, phases_, *traffic_, *learner_, local_.get(),
                    [this](checkpoint::State& state) { describe(state); });
-    const auto from = resume(config, comm, options, *learner_, local_.get());
+    const auto from = resume(config, comm, options, *learner_, local_.get(), classes_);
     if (from) data_start_ = {from->update, from->images_seen};
     start_ = data_start_.update;
     const auto labels = method::kind(config).reads_labels ? data::Labels::read : data::Labels::ignore;
@@ -223,6 +225,7 @@ class Run {
   void describe(checkpoint::State& state) const {
     state.images_seen = images_seen(state.update);
     state.shards = source_->shards();
+    state.classes = classes_;
     state.plateau = schedule_->state();
     if (const auto& kept = schedule_->kept()) state.kept_rate = {static_cast<double>(kept->update), kept->rate};
     guard_->save(state);
@@ -326,6 +329,7 @@ class Run {
   }
 
   const config::Config& config_;
+  const std::vector<std::string>& classes_;  ///< of the labels
   const comm::Communicator& comm_;
   std::optional<watch::Watchdog> watchdog_;  ///< outlives members whose destructors may hang
   train::Phases phases_;
@@ -349,8 +353,11 @@ class Run {
 }  // namespace
 
 int pretrain(const config::Config& config, const comm::Communicator& comm, const PretrainOptions& options) {
-  const auto whole = complete(config, comm);
-  return Run(whole, comm, options).loop();
+  const bool anew = starts_anew(config, comm, options);
+  if (anew) check_source(config, comm, {});  // first: reading the labels may take long
+  const auto task = complete(config, comm);
+  if (anew) check_source(config, comm, task.classes);
+  return Run(task, comm, options).loop();
 }
 
 }  // namespace seer::run

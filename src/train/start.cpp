@@ -113,7 +113,14 @@ class Takeover {
   }
   void tell(std::int64_t tensors) const {
     std::vector<std::string> lines;
-    for (const auto& [part, why] : parts_) lines.push_back(part + (why.empty() ? " kept" : " new (" + why + ")"));
+    const bool unnamed = !weights_.about.contains("classes");  // run::check_source compares them
+    bool doubtful = differs_;
+    for (const auto& [part, why] : parts_) {
+      lines.push_back(part + (why.empty() ? " kept" : " new (" + why + ")"));
+      if (part != kClassifier || !why.empty() || !unnamed) continue;
+      lines.back() += " (for which classes is not known: they must be those of data.shards, in their order)";
+      doubtful = true;
+    }
     const auto was = weights_.about.find("optimizer");
     if (!continues_)
       lines.emplace_back("momenta new");
@@ -126,7 +133,7 @@ class Takeover {
     else
       lines.push_back(fmt::format("momenta of {} of {} tensors kept", momenta_, tensors));
     const auto text = fmt::format("{}: {}", source_, fmt::join(lines, ", "));
-    differs_ ? log::warn(text) : log::info(text);
+    doubtful ? log::warn(text) : log::info(text);
   }
 
   const config::Config& config_;

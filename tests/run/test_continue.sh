@@ -14,6 +14,9 @@ config() {  # NAME UPDATES: continues from `source` on the own images
   sed -i -e "s|/train\"|/own\"|" -e 's|^preset = "tiny"|&\ninit_from = "source"|' "$1.toml"
 }
 
+expect 2 'source: its trunk is not that of [model]: model.preset is "tiny", here "400mf"' \
+  seer pretrain source.toml --set log.run_dir=none --set model.init_from=source --set model.preset=400mf --set data.shards=no-such
+grep -qF -- '--set model.preset=tiny' out.txt && [ ! -e none ] || { cat out.txt; fail "the remedy, or a run folder"; }
 expect 2 'where model.init_from = ""' seer pretrain source.toml --set continue.ramp_updates=3
 
 # Killed in the frozen phase and in the ramp: the same bits as without.

@@ -103,6 +103,57 @@ seer export averaged averaged.safetensors --all >log.txt 2>&1 || { cat log.txt; 
 seer import averaged.safetensors averaged.h5 >log.txt 2>&1 || { cat log.txt; fail "import"; }
 write_tune on 2 'from = "averaged.h5"' 'classifier = "keep"'
 tune on
+! grep -q 'classifier kept (' on.txt || { cat on.txt; fail "the names of the classes are lost"; }
+expect 0 'finetune.from = "' seer finetune on.toml --set finetune.from=scratch
+grep -q 'has no effect: the run goes on from its checkpoint' out.txt || fail "another finetune.from is taken silently"
+
+# A classifier stays with its classes: the same names in the same order.
+mkdir flat
+for i in {1..8}; do { cat "$SEER_TEST_DATA/images/rgb.png"; echo "$i"; } >"flat/$i.png"; done
+printf '%d.png,cat\n' {1..4} >labels.csv
+printf '%d.png,dog\n' {5..8} >>labels.csv
+for order in cat,dog dog,cat; do
+  echo "$order" | tr , '\n' >classes.txt
+  expect 0 'classes    2' seer pack flat -o "${order/,/}" --labels labels.csv --classes classes.txt
+done
+write_tune two 2
+two() { seer finetune two.toml --set data.shards="$scratch/$1" --set data.test_shards= --set data.global_batch=8 "${@:2}"; }
+expect 0 'done: 2 updates' two catdog
+expect 2 'learns other classes: class 0 is "cat" there and "dog" in data.shards' two dogcat
+keep=(--set log.run_dir=three --set finetune.classifier=keep --set finetune.from)
+expect 2 'two: its classifier is for other classes: class 0 is "cat" there and "dog"' two dogcat "${keep[@]}=two"
+[ ! -e three ] || fail "a refused start leaves a run folder"
+expect 0 'classifier kept, momenta' two catdog "${keep[@]}=two"
+expect 0 'two.safetensors: ' seer export two two.safetensors
+python3 - <<'PY'
+import json, struct
+data = open("two.safetensors", "rb").read()
+n = struct.unpack("<Q", data[:8])[0]
+header = json.loads(data[8 : 8 + n])
+assert json.loads(header["__metadata__"].pop("classes")) == ["cat", "dog"], header["__metadata__"]
+text = json.dumps(header).encode()
+open("unnamed.safetensors", "wb").write(struct.pack("<Q", len(text)) + text + data[8 + n :])
+PY
+expect 0 'unnamed.h5: ' seer import unnamed.safetensors unnamed.h5
+expect 0 'warning: finetune.from' two dogcat "${keep[@]}=unnamed.h5" --set log.run_dir=unnamed
+grep -q 'classifier kept (for which classes is not known' out.txt || fail "no word about unknown classes"
+
+# Another trunk is refused before anything else is looked at.
+expect 2 '--set model.preset=tiny' seer finetune two.toml --set finetune.from=pre --set model.preset=400mf \
+  --set log.run_dir=none --set data.shards=no-such
+[ ! -e none ] || fail "a refused trunk leaves a run folder"
+
+# [watch] judges the averaged weights, as tests and readers of the checkpoint do.
+write_tune judged 4 'ema = 0.9'
+tune judged --set watch.every=4 --set watch.images=32
+seer eval quality judged --data train --images 32 --resize 32 --crop 32 --views 0 --device host --json >quality.json 2>log.txt ||
+  { cat log.txt; fail "quality of a fine-tuned run"; }
+python3 - <<'PY' || fail "[watch] has judged other weights"
+import json
+found = [json.loads(line) for line in open("judged/metrics.jsonl") if "watch_rankme" in line][-1]["watch_rankme"]
+wanted = json.load(open("quality.json"))["rankme"]
+assert abs(found - wanted) < 1e-5 * wanted, (found, wanted)
+PY
 
 # Few labels, and several classes per image on labels that are single.
 write_tune few 4 'targets = "multi"'
@@ -119,7 +170,7 @@ refused 'finetune.freeze = "res9" is not known' --set finetune.freeze=res9
 refused 'method.kind = "byol"' --set method.kind=byol
 refused 'has 2 layers, finetune.head_layers is 3' --set finetune.head_layers=3 --set finetune.from=pre
 refused 'it has no classifier' --set finetune.from=pre --set finetune.classifier=keep
-refused 'a classifier of shape [4, 64]' --set finetune.from=scratch --set finetune.classifier=keep \
+refused 'its classifier is for other classes: class' --set finetune.from=scratch --set finetune.classifier=keep \
   --set data.shards="$scratch/more" --set data.test_shards=
 refused 'optimizer.nesterov' --set optimizer.kind=lars
 expect 2 'fewer' ranks 2 finetune bad.toml --set log.run_dir=refused --set data.shards="$scratch/one" --set data.fraction=0.01 --set data.test_shards=

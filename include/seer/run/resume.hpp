@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "seer/checkpoint/checkpoint.hpp"
 #include "seer/checkpoint/local.hpp"
@@ -24,10 +25,11 @@ std::unique_ptr<checkpoint::LocalSets> open_local_sets(const config::Config& con
 
 /// Collective. Finds the checkpoint that the options ask for, or a newer one on the nodes' own disks, and loads the
 /// learner from it. Returns nothing for a new run; then it has read model.init_from and rehearsed a checkpoint, if
-/// configured. Error(input) if configuration and checkpoint do not fit together, Error(file) for damaged checkpoints.
+/// configured. `classes`: of data.shards, if the method reads labels. Error(input) if configuration and checkpoint do
+/// not fit together, or if the checkpoint's classes are others; Error(file) for damaged checkpoints.
 std::optional<checkpoint::State> resume(const config::Config& config, const comm::Communicator& comm,
                                         const PretrainOptions& options, train::Learner& learner,
-                                        const checkpoint::LocalSets* local);
+                                        const checkpoint::LocalSets* local, const std::vector<std::string>& classes);
 
 /// Collective. Call once the start is certain: moves checkpoints of more than `update` updates aside, and removes those
 /// on the nodes' disks. Error(file), agreed.
