@@ -60,7 +60,6 @@ std::set<std::string> own_names() {
   visit_numbers(any, add);
   visit_lists(any, add);
   visit_shards(add);
-  add(kClasses);
   return out;
 }
 
@@ -83,8 +82,10 @@ void set_column(std::vector<data::ShardIdentity>& shards, T data::ShardIdentity:
 
 }  // namespace
 
-// CBOR keeps doubles bit for bit (the plateau's best loss starts at infinity) and paths that are not UTF-8.
-std::string pack(const State& s) {
+namespace {
+
+/// All but the classes, which the checksum leaves out: versions that do not know them can then read the checkpoint.
+json tree_of(const State& s) {
   json tree = {{"plateau", s.plateau},
                {"queue_shape", json::array()},  // SwAV's, which version 1 of the format has in every state
                {"config", s.config_toml}};
@@ -96,9 +97,17 @@ std::string pack(const State& s) {
     if (!values.empty()) tree[name] = values;
   });
   visit_shards([&](const char* name, auto member) { tree[name] = column(s.shards, member); });
-  if (!s.classes.empty()) tree[kClasses] = s.classes;
   for (const auto& [name, value] : s.method.numbers) tree[name] = value;
   for (const auto& [name, tensor] : s.method.tensors) tree[name + kShapeEnding] = tensor.shape;
+  return tree;
+}
+
+}  // namespace
+
+// CBOR keeps doubles bit for bit (the plateau's best loss starts at infinity) and paths that are not UTF-8.
+std::string pack(const State& s) {
+  auto tree = tree_of(s);
+  if (!s.classes.empty()) tree[kClasses] = s.classes;
   std::string bytes;
   json::to_cbor(tree, bytes);
   return bytes;
@@ -142,7 +151,9 @@ void set_tensor_values(State& state, std::span<const float> values) {
 
 std::uint64_t state_checksum(const State& state) {
   const auto values = tensor_values(state);
-  const std::uint64_t parts[] = {checksum(pack(state)), checksum(values.data(), values.size() * sizeof(float))};
+  std::string bytes;
+  json::to_cbor(tree_of(state), bytes);
+  const std::uint64_t parts[] = {checksum(bytes), checksum(values.data(), values.size() * sizeof(float))};
   return checksum(parts, sizeof parts);
 }
 
@@ -151,6 +162,7 @@ void write_state(File& file, const State& s) {
   file.set("/", "version", std::int64_t{1});
   file.set("/", "config", s.config_toml);
   file.set("/", "build", build_info());
+  if (!s.classes.empty()) file.set("/", kClasses, s.classes);
   file.create_group(kGroup);
   visit_numbers(s, [&](const char* name, const auto& value, bool optional) {
     if (!optional || value >= 0) file.set(kGroup, name, value);
@@ -167,7 +179,6 @@ void write_state(File& file, const State& s) {
       else
         write(name, Type::i64, {s.shards.size()}, column(s.shards, member));
     });
-  if (!s.classes.empty()) file.set(kGroup, kClasses, s.classes);
   visit_lists(s, [&](const char* name, const auto& values) {
     if (!values.empty()) write(name, Type::f64, {values.size()}, values);
   });
@@ -196,7 +207,7 @@ State read_state(const File& file) {
       else
         set_column(s.shards, member, file.read_all<T>(kInGroup + name, Type::i64));
     });
-  if (file.has(kGroup, kClasses)) s.classes = file.get_strings(kGroup, kClasses);
+  if (file.has("/", kClasses)) s.classes = file.get_strings("/", kClasses);
   visit_lists(s, [&](const char* name, auto& values) {
     if (file.exists(kInGroup + name)) values = file.read_all<double>(kInGroup + name, Type::f64);
   });

@@ -84,7 +84,7 @@ Weights architecture_of(const File& file) {
                {"crop_sizes", shape_text(sizes)}};
     if (config.data.source == "shards") w.about["shards"] = config.data.shards;
     w.about["optimizer"] = config.optimizer.kind;
-    if (file.has("/state", "classes")) w.about["classes"] = classes_text(file.get_strings("/state", "classes"));
+    if (file.has("/", "classes")) w.about["classes"] = classes_text(file.get_strings("/", "classes"));
   } else {
     config::visit_architecture(w.model, w.head, [&]<class Value>(const std::string& name, Value& value) {
       if (!file.has("/", name)) return;  // a file of an earlier version
