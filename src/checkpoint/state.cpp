@@ -80,10 +80,6 @@ void set_column(std::vector<data::ShardIdentity>& shards, T data::ShardIdentity:
   for (std::size_t i = 0; i < values.size(); ++i) shards[i].*member = values[i];
 }
 
-}  // namespace
-
-namespace {
-
 /// All but the classes, which the checksum leaves out: versions that do not know them can then read the checkpoint.
 json tree_of(const State& s) {
   json tree = {{"plateau", s.plateau},
