@@ -119,8 +119,8 @@ TEST_F(WeightsFile, FromACheckpoint) {
   const auto whole = weights::read_weights(folder, {.momentum = true});
   expect_equal(whole.momentum, w.parameters);
   EXPECT_EQ(whole.about.at("optimizer"), "lars");
-  EXPECT_EQ(whole.about.at("classes"), classes_text(state.classes));
-  EXPECT_EQ(describe_weights(folder).about, whole.about);
+  EXPECT_EQ(whole.about.at("classes"), weights::classes_text(state.classes));
+  EXPECT_EQ(weights::describe_weights(folder).about, whole.about);
   test::flip_byte(folder + "/state.h5", test::fs::file_size(folder + "/state.h5") - 3);
   EXPECT_NE(test::file_error([&] { weights::read_weights(folder); }).find("another checksum"), std::string::npos);
 }
