@@ -40,29 +40,30 @@ Run add(CLI::App& to, std::span<const Command> commands) {
 
 constexpr Command kEvalTasks[] = {
     {"knn", "Weighted k-nearest-neighbour classification of labelled images", add_eval_knn,
-     "  mpirun -n 2 seer eval knn runs/demo --train shards/train --test shards/test --baselines\n"
+     "  mpirun -n 2 seer eval knn runs/demo/run --train shards/train --test shards/test --baselines\n"
      "  seer eval knn weights.h5 --train cifar/train --test cifar/test --resize 32 --crop 32 --k 20\n"
      "  seer eval knn --train-features train.h5 --test-features test.h5 --protocol dinov3 --per-class-table"},
     {"linear", "Linear classifiers on frozen features: a whole grid at once", add_eval_linear,
-     "  seer eval linear runs/demo --train shards/train --test shards/test --features trunk,res5:2x1,res4\n"
+     "  seer eval linear runs/demo/run --train shards/train --test shards/test --features trunk,res5:2x1,res4\n"
      "  mpirun -n 2 seer eval linear --train-features train.h5 --test-features test.h5 --protocol dinov2 --json\n"
      "  seer eval linear weights.h5 --train shards/train --test shards/test --per-class 10 --draws 5 "
-     "--no-augmentation"},
+     "--no-augmentation\n"
+     "  seer eval linear --logistic --help"},
     {"retrieval", "Ranking of a database for each query: mean average precision", add_eval_retrieval,
-     "  mpirun -n 2 seer eval retrieval runs/demo --database 'copies/copies*.h5,others' --queries "
+     "  mpirun -n 2 seer eval retrieval runs/demo/run --database 'copies/copies*.h5,others' --queries "
      "'copies/originals*.h5' "
      "\\\n      --features res5:rmac3,res5:gem3 --whiten shards/train --whiten-dims 256\n"
      "  seer eval retrieval weights.h5 --database oxford --queries oxford_queries --query-file roxford5k.json \\\n"
      "      --whole 1024 --features res5:gem4 --whiten paris\n"},
     {"logistic", "Logistic regression on features, C chosen from a grid", add_eval_logistic,
-     "  mpirun -n 2 seer eval logistic runs/demo --train shards/train --test shards/test\n"
+     "  mpirun -n 2 seer eval logistic runs/demo/run --train shards/train --test shards/test\n"
      "  seer eval logistic --train-features train.h5 --test-features test.h5 --per-class 1,2,4,8 --draws 5"},
     {"svm", "Linear support vector machines on features, VOC07's protocol", add_eval_svm,
      "  mpirun -n 2 seer eval svm weights.h5 --train voc/trainval --test voc/test --squash\n"
      "  seer eval svm --train-features train.h5 --test-features test.h5 --per-class 1,2,4,8,16,32,64,96 --draws 5"},
     {"quality", "Figures without labels: RankMe, LiDAR, alpha-ReQ, uniformity, prototypes", add_eval_quality,
-     "  mpirun -n 2 seer eval quality runs/demo --data shards/train --images 5000\n"
-     "  seer eval quality runs/demo --data shards/train --features trunk,head --json\n"
+     "  mpirun -n 2 seer eval quality runs/demo/run --data shards/train --images 5000\n"
+     "  seer eval quality runs/demo/run --data shards/train --features trunk,head --json\n"
      "  seer eval quality --features-file features.h5"},
 };
 
@@ -94,7 +95,7 @@ constexpr Command kCommands[] = {
      "Examples:\n  seer copies shards/test -o copies --images 200\n"},
     {"inspect", "What a shard, checkpoint or weights file holds", add_inspect,
      "Examples:\n  seer inspect shards/train-00000.h5\n"
-     "  seer inspect runs/demo/checkpoints/update-00001000 --json\n"},
+     "  seer inspect runs/demo/run/checkpoints/update-00000600 --json\n"},
     {"pretrain", "Pre-training without labels; starts, or resumes by itself", add_pretrain,
      "Starts or goes on by itself: the newest complete checkpoint of log.run_dir is looked for first.\n"
      "  mpirun -n 2 seer pretrain inputs/demo.toml\n"
@@ -103,23 +104,23 @@ constexpr Command kCommands[] = {
      "folder, with a checkpoint written; start it again."},
     {"finetune", "Training with labels from pre-trained or random weights; starts, or resumes by itself", add_finetune,
      "As pretrain with method.kind = \"supervised\": the section [finetune], data.shards and data.test_shards.\n"
-     "  mpirun -n 2 seer finetune inputs/finetune_seer.toml --set finetune.from=runs/demo\n"
+     "  mpirun -n 2 seer finetune inputs/finetune_seer.toml --set finetune.from=runs/demo/run\n"
      "  seer finetune inputs/finetune_seer.toml --set finetune.from=weights.h5 --set data.fraction=0.1\n"
      "The last line of metrics.jsonl with test_top1 is the result."},
     {"eval", "How good features are: knn, linear, logistic, svm, retrieval, quality",
      [](CLI::App& command) { return add(command, kEvalTasks); },
      "Examples:\n"
-     "  seer eval knn runs/demo/checkpoints/update-00001000 --train 'shards/train/*.h5' --test 'shards/test/*.h5'\n"},
+     "  seer eval knn runs/demo/run/checkpoints/update-00000600 --train shards/train --test 'shards/test/*.h5'\n"},
     {"features", "Checkpoint or weights + shards -> HDF5 table of features", add_features,
      "  mpirun -n 4 seer features weights.h5 shards/train -o features.h5\n"
-     "  seer features runs/demo 'shards/*.h5' -o f.h5 --layer head --recalibrate-batchnorm 2000\n"
-     "  seer features runs/demo shards/test -o t.h5 --recalibrate-batchnorm 2000 --recalibrate-from shards/train\n"
+     "  seer features runs/demo/run 'shards/*.h5' -o f.h5 --layer head --recalibrate-batchnorm 2000\n"
+     "  seer features runs/demo/run shards/test -o t.h5 --recalibrate-batchnorm 2000 --recalibrate-from shards/train\n"
      "Rows are in the order of the data set. Images of other sizes than 224 need --resize and --crop: for 32-pixel\n"
      "images trained on whole, --resize 32 --crop 32."},
     {"import", "safetensors (names of torchvision, timm, transformers, VISSL ...) -> weights file", add_import,
      "Examples:\n  seer import regnet_y_400mf.safetensors weights.h5 --preset 400mf\n"},
     {"export", "Checkpoint or weights -> safetensors", add_export,
-     "Examples:\n  seer export runs/demo/checkpoints/update-00001000 trunk.safetensors --names torchvision\n"},
+     "Examples:\n  seer export runs/demo/run/checkpoints/update-00000600 trunk.safetensors --names torchvision\n"},
     {"plan", "Memory and time of a job on a machine, before any node is booked", add_plan,
      "Examples:\n  seer plan inputs/seer_256gf.toml --machine inputs/machines/dgx_h100.toml --ranks 64\n"
      "  mpirun -n 2 seer plan --calibrate mine.toml\n"

@@ -236,6 +236,8 @@ Run add_eval_linear(CLI::App& command) {
   command.add_option("--test", o.test, "Labelled shards to test on");
   command.add_option("--train-features", o.train_features, "Instead: a file of `seer features`");
   command.add_option("--test-features", o.test_features, "Instead: a file of `seer features`");
+  command.add_flag("--logistic", "Another name of `seer eval logistic`, with its options: see --logistic --help");
+  command.add_flag("--svm", "Another name of `seer eval svm`, with its options: see --svm --help");
   command.add_option("--protocol", o.protocol,
                      "Whose settings: " + fmt::format("{}", fmt::join(config::probe_protocols(), ", ")));
   command

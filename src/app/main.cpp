@@ -48,6 +48,21 @@ bool given(std::span<char* const> arguments, std::string_view option) {
   return std::ranges::any_of(arguments, [&](const char* a) { return std::string_view(a).starts_with(option); });
 }
 
+/// `eval linear --logistic` is another name of `eval logistic`, and `eval linear --svm` of `eval svm`: puts that in the
+/// place of the words. Returns how many words are left.
+int rename_task(std::span<char*> arguments) {
+  const auto count = static_cast<int>(arguments.size());
+  if (count < 4 || std::string_view(arguments[1]) != "eval" || std::string_view(arguments[2]) != "linear") return count;
+  for (const std::string_view task : {"--logistic", "--svm"}) {
+    const auto flag = std::ranges::find(arguments, task, [](const char* word) { return std::string_view(word); });
+    if (flag == arguments.end()) continue;
+    arguments[2] = *flag + 2;
+    std::move(flag + 1, arguments.end(), flag);
+    return count - 1;
+  }
+  return count;
+}
+
 /// True for commands that compute. In a device build, all others, and planning, also run on nodes without a device.
 bool computes(std::span<char* const> arguments) {
   const std::string_view command = arguments.size() > 1 ? arguments[1] : "";
@@ -183,6 +198,7 @@ int end_of_parsing(const CLI::App& app, const CLI::ParseError& error, const comm
 }
 
 int main(int argc, char** argv) {
+  argc = rename_task({argv, static_cast<std::size_t>(argc)});
   // First, because MPI and Kokkos use the device that is current when they start.
   const std::span<char* const> arguments(argv, static_cast<std::size_t>(argc));
   const auto refusal = computes(arguments) ? bind_device() : std::nullopt;

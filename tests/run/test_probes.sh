@@ -32,6 +32,15 @@ several=$(eval_on 4 svm $shards --c 0.1,1 | figures top1 map map_11_points choic
 [ "$one" = "$several" ] || fail "svm: $one from files, $several from shards on four ranks"
 expect 0 "trunk" eval_on 2 svm run --train train --test test --crop 32 --squash --device host --c 1
 
+# Other names of the same tasks.
+for task in logistic svm; do
+  tables=(--train-features train.h5 --test-features test.h5 --json --c 1)
+  seer eval $task "${tables[@]}" >own.json && seer eval linear "${tables[@]}" --$task >other.json && cmp own.json other.json || fail "--$task"
+  expect 0 "Another name of \`seer eval $task\`" seer eval linear --help
+  expect 0 "seer eval $task [OPTIONS]" seer eval linear --$task --help
+done
+expect 2 "seer eval logistic --help" seer eval linear --logistic --svm
+
 # Decision values as a file.
 expect 0 "3 classes" eval_on 2 logistic --train-features train.h5 --test-features test.h5 --protocol sklearn --scores scores.h5
 seer inspect scores.h5 | grep -q features || fail "the scores are not a features file"
