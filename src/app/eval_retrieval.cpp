@@ -106,6 +106,10 @@ class Evaluation {
       extractor.recalibrate(world_, database_, options_.choices.recalibrate, reading_);
     const auto database = table(extractor, database_);
     const auto queries = !named_.empty() ? boxes(extractor) : same_ ? database : table(extractor, queries_);
+    const auto bad = [&](const eval::FeatureTable& rows) {
+      return world_.all_reduce(static_cast<std::int64_t>(rows.rows()) - std::ranges::count(rows.bad, 0), comm::Op::sum);
+    };
+    undecodable_ = {bad(database), bad(queries)};
     eval::FeatureTable others;
     if (!options_.whiten.empty()) others = table(extractor, data::DataSet::open(options_.whiten, world_));
     std::vector<Row> out;
@@ -125,6 +129,8 @@ class Evaluation {
 
   const eval::RetrievalTask& task() const { return task_; }
   const std::string& source() const { return source_; }
+  /// Images of the database, and queries, that do not decode and are left out.
+  std::pair<std::int64_t, std::int64_t> undecodable() const { return undecodable_; }
 
  private:
   data::EvalOptions at_scale(double scale) const {
@@ -158,11 +164,12 @@ class Evaluation {
             own.change = [&query = named_[q]](std::uint64_t, data::Image& image) {
               cut_out(*query.box, image, query.image);
             };
-          const auto values = extractor.image(queries_, places_[q], own);
+          auto values = extractor.image(queries_, places_[q], own);
+          rows.bad.push_back(values.empty() ? 1 : 0);
+          values.resize(static_cast<std::size_t>(rows.info.dimension));
           rows.values.insert(rows.values.end(), values.begin(), values.end());
           rows.labels.push_back(-1);
           rows.index.push_back(places_[q]);
-          rows.bad.push_back(0);
         }
       });
       add(out, std::move(rows));
@@ -189,6 +196,7 @@ class Evaluation {
   std::vector<std::uint64_t> places_;  ///< of named_ in queries_
   eval::RetrievalTask task_;
   std::string source_;
+  std::pair<std::int64_t, std::int64_t> undecodable_;
 };
 
 std::string judged_as(const eval::RetrievalTask& task) {
@@ -213,6 +221,8 @@ void print_json(const Options& o, const Evaluation& evaluation, const std::vecto
                         {"source", evaluation.source()},
                         {"database", o.database},
                         {"queries", o.queries.empty() ? o.database : o.queries},
+                        {"undecodable_in_database", evaluation.undecodable().first},
+                        {"undecodable_queries", evaluation.undecodable().second},
                         {"rows", nlohmann::json::array()}};
   for (const auto& row : rows) {
     for (const auto& score : row.scores) {
@@ -247,6 +257,9 @@ void print_table(const Options& o, const Evaluation& evaluation, const std::vect
                  100 * score.precision[2], score.queries);
   fmt::print("protocol: {}\nfeatures: {}\ndatabase: {}\nqueries: {}\n", judged_as(evaluation.task()), preparation(o),
              o.database, o.queries.empty() ? "images of the database, each left out of its own ranking" : o.queries);
+  const auto [of_database, of_queries] = evaluation.undecodable();
+  if (of_database + of_queries > 0)
+    fmt::print("left out: {} images of the database and {} queries, which do not decode\n", of_database, of_queries);
 }
 
 int run(const Options& options, const comm::Communicator& world) {

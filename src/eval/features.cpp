@@ -145,8 +145,7 @@ std::vector<float> FeatureExtractor::image(const data::DataSet& data, std::uint6
   data::EvalReader reader(data, index, index + 1, impl_->normalised(options));
   const auto* batch = reader.next();
   ensure(batch != nullptr && batch->images == 1, "the evaluation reader gives one image of a range of one");
-  if (batch->bad.front() != 0) throw Error(ExitCode::file, fmt::format("{} does not decode", data.describe(index)));
-  return rows(*batch);
+  return batch->bad.front() != 0 ? std::vector<float>() : rows(*batch);
 }
 
 FeatureTable FeatureExtractor::table(const comm::Communicator& comm, const data::DataSet& data,

@@ -198,7 +198,6 @@ LinearReport evaluate_linear(const comm::Communicator& comm, LinearSource& sourc
   out.several = problem.several;
   out.heads = heads.size();
   out.classes = problem.count;
-  out.test_images = problem.test_images.size();
   out.selection = heads.size() == 1     ? "none: one head"
                   : task.select_on_test ? "best on the test set (optimistic)"
                                         : "best on held-out tenth of the training set";
@@ -246,7 +245,10 @@ LinearReport evaluate_linear(const comm::Communicator& comm, LinearSource& sourc
     if (!task.save_head.empty() && draw + 1 == task.draws)
       save_best(comm, trainer, chosen[best], source, problem, task, out.best.draws.back());
   }
-  comm.barrier();
+  const auto judged_here = std::ranges::count_if(source.test_rows().images, [&](std::uint64_t image) {
+    return std::ranges::binary_search(problem.test_images, image);
+  });
+  out.test_images = static_cast<std::uint64_t>(comm.all_reduce(std::int64_t{judged_here}, comm::Op::sum));
   for (const auto& path : checkpoints) {
     if (!comm.is_root() || path.empty()) continue;
     std::remove(path.c_str());

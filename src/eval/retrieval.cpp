@@ -5,8 +5,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <numeric>
 
+#include "gathered.hpp"
 #include "seer/base/error.hpp"
 #include "seer/dnn/backend.hpp"
 
@@ -132,6 +134,7 @@ class Search {
 
   void count_one(const Ranking& ranking, std::uint64_t at, double nearly, std::vector<std::int64_t>& more) const {
     const auto& listed = ranking.listed;
+    if (database_.bad[at] != 0) return;
     if (nearly < listed.back().similarity - margin_) return;
     const auto index = database_.first + at;
     if (std::ranges::binary_search(ranking.known, index)) return;
@@ -153,6 +156,25 @@ class Search {
   std::unique_ptr<dnn::Backend> dnn_;
   device::Queue queue_;
 };
+
+/// Collective. The task without images that do not decode: they answer no query, and have no answers as queries.
+RetrievalTask that_decodes(const comm::Communicator& comm, const FeatureTable& queries, const FeatureTable& database,
+                           RetrievalTask task) {
+  const auto bad_queries = gathered(comm, queries.bad), bad = gathered(comm, database.bad);
+  std::map<const Answers*, std::shared_ptr<const Answers>> good;
+  for (std::size_t q = 0; q < task.queries.size(); ++q) {
+    auto& answers = task.queries[q].answers;
+    auto& kept = good[bad_queries[q] != 0 ? nullptr : answers.get()];
+    if (kept == nullptr) {
+      auto copy = *answers;
+      for (auto& group : copy.groups)
+        std::erase_if(group, [&](std::uint64_t index) { return bad_queries[q] != 0 || bad[index] != 0; });
+      kept = std::make_shared<const Answers>(std::move(copy));
+    }
+    answers = kept;
+  }
+  return task;
+}
 
 bool holds(const std::vector<std::size_t>& groups, std::size_t group) {
   return std::ranges::find(groups, group) != groups.end();
@@ -209,7 +231,8 @@ std::vector<RetrievalScore> score_retrieval(const comm::Communicator& comm, cons
                               database.info.dimension),
                   "compute both with the same weights and features");
   });
-  want_answers(task);
+  const auto decoded = that_decodes(comm, queries, database, task);
+  want_answers(decoded);
   std::vector<RetrievalScore> scores;
   for (const auto& judgement : task.judgements) scores.push_back({.judgement = judgement.name});
   Search search(comm, queries, database);
@@ -225,7 +248,7 @@ std::vector<RetrievalScore> score_retrieval(const comm::Communicator& comm, cons
         std::copy_n(queries.values.begin() + static_cast<std::ptrdiff_t>((begin - first) * d), rows.size(),
                     rows.begin());
       comm.broadcast(rows.data(), rows.size() * sizeof(float), owner);
-      for (const auto& ranking : search.rank(rows, std::span(task.queries).subspan(begin, count)))
+      for (const auto& ranking : search.rank(rows, std::span(decoded.queries).subspan(begin, count)))
         for (std::size_t j = 0; j < scores.size(); ++j) judge(ranking, task.judgements[j], scores[j]);
     }
   }

@@ -35,7 +35,7 @@ void make_unit(FeatureTable& table) {
 
 Whitening learn_whitening(const comm::Communicator& comm, const FeatureTable& table, std::int64_t outputs) {
   const auto d = static_cast<std::size_t>(table.info.dimension);
-  const auto images = comm.all_reduce(static_cast<std::int64_t>(table.rows()), comm::Op::sum);
+  const auto images = comm.all_reduce(static_cast<std::int64_t>(std::ranges::count(table.bad, 0)), comm::Op::sum);
   Whitening out;
   out.inputs = table.info.dimension;
   out.outputs = outputs > 0 ? outputs : out.inputs;
@@ -53,6 +53,7 @@ Whitening learn_whitening(const comm::Communicator& comm, const FeatureTable& ta
         fmt::format("whitening: {} images do not span {} dimensions; the last ones hold noise", images, out.outputs));
   std::vector<double> mean(d, 0.0), covariance(d * d, 0.0);
   for (std::size_t r = 0; r < table.rows(); ++r) {
+    if (table.bad[r] != 0) continue;
     const float* row = table.values.data() + r * d;
     for (std::size_t i = 0; i < d; ++i) {
       const auto x = static_cast<double>(row[i]);

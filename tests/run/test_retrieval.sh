@@ -86,6 +86,23 @@ assert [r["judgement"] for r in one] == ["easy", "medium", "hard"]
 assert all(abs(a["map"] - b["map"]) < 0.01 for a, b in zip(one, three)), (one, three)
 assert one[0]["map"] > 30 and one[0]["map"] > one[2]["map"], one
 PY
+# Images that do not decode are neither queries nor answers.
+cp -r copies broken
+python3 - <<'PY'
+for name in ("originals", "copies"):  # one byte of the last image
+    with open(f"broken/{name}-00000.h5", "r+b") as file:
+        image = max(file.read().rfind(mark) for mark in (b"\xff\xd8\xff", b"\x89PNG"))
+        file.seek(image + 60)
+        byte = file.read(1)[0]
+        file.seek(image + 60)
+        file.write(bytes([byte ^ 255]))
+PY
+broken() { ranks 2 eval retrieval run --queries 'broken/originals*.h5' --database 'broken/copies*.h5' "$@" "${size[@]}"; }
+for form in "" "--copies-of ^(image.\d+)" "--query-file queries.json"; do
+  expect 0 "left out: 1 images of the database and 1 queries, which do not decode" broken $form
+done
+seer eval retrieval run --database 'broken/copies*.h5' "${size[@]}" --json >broken.json 2>log.txt || { cat log.txt; fail "classes"; }
+python3 -c 'import json; r = json.load(open("broken.json")); assert r["undecodable_queries"] == 1 and r["best"]["queries"] == 137, r'
 expect 3 "missing.json in the database: no image of these names: image 77+crop-10" revisited 2 missing.json
 expect 3 "image 0+crop-10 is listed twice" revisited 2 twice.json
 expect 3 "nothing of its box" revisited 2 outside.json

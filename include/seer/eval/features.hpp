@@ -69,7 +69,7 @@ class FeatureExtractor {
 
   /// Not collective. The features of a batch that a reader with this network's normalisation gave. Error(numerics).
   std::vector<float> rows(const data::EvalBatch& batch);
-  /// Not collective. The features of one image. Error(file) if it does not decode.
+  /// Not collective. The features of one image; none, with a warning in the log, if it does not decode.
   std::vector<float> image(const data::DataSet& data, std::uint64_t index, data::EvalOptions options);
 
   FeatureInfo info(const data::DataSet& data, const data::EvalOptions& options) const;

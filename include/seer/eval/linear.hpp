@@ -107,9 +107,10 @@ struct LinearReport {
   std::string selection;                ///< how heads were chosen, in words
   std::size_t heads = 0, diverged = 0;  ///< diverged: of the last draw
   std::int64_t classes = 0, updates = 0;
-  std::uint64_t fit_images = 0, held_images = 0, test_images = 0;
-  std::vector<LinearRow> rows;  ///< for each feature
-  LinearRow best;               ///< of all features, chosen in each draw
+  std::uint64_t fit_images = 0, held_images = 0;
+  std::uint64_t test_images = 0;  ///< that decode
+  std::vector<LinearRow> rows;    ///< for each feature
+  LinearRow best;                 ///< of all features, chosen in each draw
 };
 
 /// Collective. Error(file): labels that cannot be used. Error(input): fewer images than ranks, or too few for a held

@@ -57,7 +57,8 @@ double average_precision(std::span<const std::int64_t> ranks, std::int64_t right
 
 /// Collective. The features of both tables (one feature, rows in the order of task.queries and of the database) stay on
 /// their ranks; queries are sent in blocks. Images of equal similarity rank in the order of the database, so the result
-/// does not depend on the number of ranks. Error(input): different dimensions; want_answers().
+/// does not depend on the number of ranks. Images that do not decode are left out of both sets. Error(input): different
+/// dimensions; want_answers() of the images that decode.
 std::vector<RetrievalScore> score_retrieval(const comm::Communicator& comm, const FeatureTable& queries,
                                             const FeatureTable& database, const RetrievalTask& task);
 

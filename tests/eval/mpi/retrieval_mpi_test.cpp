@@ -117,6 +117,45 @@ TEST(RetrievalMpi, EqualsThePublishedEvaluation) {
   }
 }
 
+TEST(RetrievalMpi, ImagesThatDoNotDecodeAreAsIfTheyWereNotThere) {
+  const auto world = comm::Communicator::world();
+  const auto whole = rows(30, 5);
+  const auto is_bad = [](std::uint64_t i) { return i % 7 == 2; };
+  std::vector<float> rest;
+  std::vector<std::uint64_t> place(30);  // without the bad ones
+  for (std::uint64_t i = 0; i < 30; ++i) {
+    place[i] = rest.size() / kDimension;
+    const auto row = whole.begin() + static_cast<std::ptrdiff_t>(i * kDimension);
+    if (!is_bad(i)) rest.insert(rest.end(), row, row + static_cast<std::ptrdiff_t>(kDimension));
+  }
+  RetrievalTask with, without;  // each image searches for the others of its class
+  with.judgements = without.judgements = {{"all", {0}, {}}};
+  for (std::uint64_t q = 0; q < 30; ++q) {
+    Answers all, good;
+    all.groups.resize(1);
+    good.groups.resize(1);
+    for (std::uint64_t i = q % 3; i < 30; i += 3) {
+      all.groups[0].push_back(i);
+      if (!is_bad(i)) good.groups[0].push_back(place[i]);
+    }
+    with.queries.push_back({std::make_shared<const Answers>(all), static_cast<std::int64_t>(q)});
+    if (!is_bad(q))
+      without.queries.push_back({std::make_shared<const Answers>(good), static_cast<std::int64_t>(place[q])});
+  }
+  auto table = unit_slice(whole, world);
+  for (std::size_t i = 0; i < table.rows(); ++i) table.bad[i] = is_bad(table.index[i]) ? 1 : 0;
+  const auto small = unit_slice(rest, world);
+  const auto found = score_retrieval(world, table, table, with), wanted = score_retrieval(world, small, small, without);
+  EXPECT_EQ(found[0].queries, 26);
+  EXPECT_EQ(found[0].queries, wanted[0].queries);
+  EXPECT_NEAR(found[0].map, wanted[0].map, 1e-14);
+  EXPECT_EQ(found[0].precision, wanted[0].precision);
+  const auto learnt = learn_whitening(world, table, 5), other = learn_whitening(world, small, 5);
+  EXPECT_LT(test::relative_error(learnt.mean, other.mean), 1e-6);
+  std::ranges::fill(table.bad, std::uint8_t{1});
+  EXPECT_THROW(score_retrieval(world, table, table, with), Error);
+}
+
 TEST(RetrievalMpi, NoAnswersAreAnError) {
   const auto world = comm::Communicator::world();
   RetrievalTask task;
