@@ -285,6 +285,7 @@ void complete(Options& options, bool own_settings) {
 Run add_eval_knn(CLI::App& command) {
   auto options = std::make_shared<Options>();
   options->knn.k = {10, 20, 200};
+  options->knn.all_known = true;
   command
       .add_option("weights", options->weights,
                   "Weights files, checkpoint folders or run folders (their newest checkpoint)")

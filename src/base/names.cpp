@@ -2,6 +2,7 @@
 #include "seer/base/names.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <pwd.h>
 #include <unistd.h>
 
@@ -82,6 +83,11 @@ std::optional<std::string> expand_home(const std::string& path) {
     home = entry->pw_dir;
   }
   return home + path.substr(end);
+}
+
+std::string few_names(std::span<const std::string> names, std::size_t shown) {
+  const auto text = fmt::format("{}", fmt::join(names.first(std::min(shown, names.size())), ", "));
+  return names.size() > shown ? fmt::format("{} and {} more", text, names.size() - shown) : text;
 }
 
 bool names_variable(const std::string& path) {

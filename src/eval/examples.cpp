@@ -12,29 +12,13 @@
 #include <utility>
 
 #include "seer/base/error.hpp"
+#include "seer/eval/knn.hpp"
 #include "seer/kernels/classifier.hpp"
 
 namespace seer::eval {
 namespace {
 
-constexpr std::size_t kShown = 5;  // names in a message
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-
-/// The class names of both sets, those of the training set first; "0", "1", ... if neither names any.
-std::vector<std::string> all_classes(const FeatureInfo& train, const FeatureInfo& test, std::int64_t highest) {
-  if (train.classes.empty() != test.classes.empty()) {
-    const auto& silent = train.classes.empty() ? train : test;
-    throw Error(ExitCode::file,
-                fmt::format("{} names no classes, {} does", silent.data, (&silent == &train ? test : train).data),
-                "labels are compared by the names of their classes: pack both sets with seer pack");
-  }
-  auto out = train.classes;
-  for (const auto& name : test.classes)
-    if (std::ranges::find(train.classes, name) == train.classes.end()) out.push_back(name);
-  if (out.empty())
-    for (std::int64_t c = 0; c <= highest; ++c) out.push_back(fmt::format("{}", c));
-  return out;
-}
 
 std::int64_t highest_class(const FeatureTable& table) {
   std::int64_t out = -1;
@@ -107,24 +91,6 @@ bool all_equal(const comm::Communicator& comm, const Examples& examples) {
   return low == high;
 }
 
-void require_known(const Examples& test, const std::vector<std::int64_t>& of_train,
-                   const std::vector<std::int64_t>& of_test, const std::string& train_name) {
-  std::vector<std::string> names;
-  std::int64_t images = 0;
-  for (std::size_t c = 0; c < of_test.size(); ++c) {
-    if (of_train[c] > 0 || of_test[c] == 0) continue;
-    names.push_back(test.classes[c]);
-    images += of_test[c];
-  }
-  if (names.empty()) return;
-  const auto shown = std::span(names).first(std::min(kShown, names.size()));
-  throw Error(ExitCode::file,
-              fmt::format("{} images of {} are of classes without any image in {}: {}{}", images, test.name, train_name,
-                          fmt::join(shown, ", "),
-                          names.size() > kShown ? fmt::format(" and {} more", names.size() - kShown) : ""),
-              "train on a set that has these classes, or leave them out of the test set");
-}
-
 }  // namespace
 
 ExamplePair make_examples(const comm::Communicator& comm, const FeatureTable& train, const FeatureTable& test,
@@ -139,7 +105,9 @@ ExamplePair make_examples(const comm::Communicator& comm, const FeatureTable& tr
                   fmt::format("{} has features of {} dimensions, {} of {}", train.info.data, train.info.dimension,
                               test.info.data, test.info.dimension),
                   "compute both with the same weights and features");
-    const auto classes = all_classes(train.info, test.info, highest);
+    auto classes = common_classes(train.info.classes, train.info.data, test.info.classes, test.info.data);
+    if (classes.empty())
+      for (std::int64_t c = 0; c <= highest; ++c) classes.push_back(fmt::format("{}", c));
     out.train = examples_of(train, columns, classes, several != 0);
     out.test = examples_of(test, columns, classes, several != 0);
   });
@@ -152,10 +120,7 @@ ExamplePair make_examples(const comm::Communicator& comm, const FeatureTable& tr
       if (set->all == 0)
         throw Error(ExitCode::file, fmt::format("{}: no image has a label and decodes", set->name),
                     "pack it with --labels folder");
-    if (std::ranges::count_if(of_train, [](auto n) { return n > 0; }) < 2)
-      throw Error(ExitCode::file, fmt::format("{}: all {} images are of one class", out.train.name, out.train.all),
-                  "a classifier needs at least two");
-    require_known(out.test, of_train, of_test, out.train.name);
+    require_learnable(out.train.name, of_train, out.test.name, of_test, out.train.classes);
     require_enough(comm, out.train.all);
     if (equal)
       throw Error(ExitCode::numerics,

@@ -15,6 +15,7 @@
 #include "neighbours.hpp"
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
+#include "seer/base/names.hpp"
 
 namespace seer::eval {
 namespace {
@@ -99,24 +100,6 @@ std::vector<std::int64_t> per_class(const comm::Communicator& comm, const std::v
   return out;
 }
 
-/// Warns of test images whose class has no training image.
-void warn_of_strange_classes(const std::vector<std::int64_t>& train, const std::vector<std::int64_t>& test,
-                             const std::vector<std::string>& names_of_classes) {
-  constexpr int kShown = 5;
-  std::int64_t images = 0, classes = 0;
-  std::string names;
-  for (std::size_t c = 0; c < test.size(); ++c) {
-    if (train[c] > 0 || test[c] == 0) continue;
-    images += test[c];
-    if (classes++ >= kShown) continue;
-    names += fmt::format("{}{}", names.empty() ? "" : ", ",
-                         c < names_of_classes.size() ? names_of_classes[c] : fmt::format("{}", c));
-  }
-  if (images == 0) return;
-  log::warn(fmt::format("k-NN: the training set has no image of {}{}; test images of these classes count as wrong: {}",
-                        names, classes > kShown ? fmt::format(" and {} more classes", classes - kShown) : "", images));
-}
-
 }  // namespace
 
 const std::vector<KnnProtocol>& knn_protocols() {
@@ -152,7 +135,7 @@ std::vector<std::string> common_classes(const std::vector<std::string>& train, c
                                         const std::vector<std::string>& test, const std::string& test_name) {
   if (train.empty() != test.empty()) {
     throw Error(ExitCode::file,
-                fmt::format("k-NN: {} names no classes, {} names {}", train.empty() ? train_name : test_name,
+                fmt::format("{} names no classes, {} names {}", train.empty() ? train_name : test_name,
                             train.empty() ? test_name : train_name, std::max(train.size(), test.size())),
                 "labels are compared by the names of their classes: pack both sets with seer pack");
   }
@@ -160,6 +143,28 @@ std::vector<std::string> common_classes(const std::vector<std::string>& train, c
   const std::set<std::string> known(train.begin(), train.end());
   std::ranges::copy_if(test, std::back_inserter(both), [&](const auto& name) { return !known.contains(name); });
   return both;
+}
+
+void require_learnable(const std::string& train_name, std::span<const std::int64_t> of_train,
+                       const std::string& test_name, std::span<const std::int64_t> of_test,
+                       std::span<const std::string> names) {
+  if (std::ranges::count_if(of_train, [](auto images) { return images > 0; }) < 2)
+    throw Error(
+        ExitCode::file,
+        fmt::format("{}: all {} images are of one class", train_name, std::reduce(of_train.begin(), of_train.end())),
+        "a classifier needs at least two");
+  std::vector<std::string> strange;
+  std::int64_t images = 0;
+  for (std::size_t c = 0; c < of_test.size(); ++c) {
+    if (of_test[c] == 0 || (c < of_train.size() && of_train[c] > 0)) continue;
+    strange.push_back(c < names.size() ? names[c] : fmt::format("{}", c));
+    images += of_test[c];
+  }
+  if (!strange.empty())
+    throw Error(ExitCode::file,
+                fmt::format("{} images of {} are of classes without any image in {}: {}", images, test_name, train_name,
+                            few_names(strange)),
+                "train on a set that has these classes, or leave them out of the test set");
 }
 
 KnnReport knn_report(const comm::Communicator& comm, const FeatureTable& train, const FeatureTable& test,
@@ -187,7 +192,6 @@ KnnReport knn_report(const comm::Communicator& comm, const FeatureTable& train, 
     train_labels = labels_among(names, train);
     test_labels = labels_among(names, test);
   });
-  const auto neighbours = nearest_rows(comm, train, test, options);
   report.classes = classes;
   const auto train_classes = per_class(comm, train_labels, classes);
   const auto test_classes = per_class(comm, test_labels, classes);
@@ -200,7 +204,13 @@ KnnReport knn_report(const comm::Communicator& comm, const FeatureTable& train, 
         fmt::format("k-NN: {} labelled training images and {} labelled test images decode; both must be at least 1",
                     report.train_rows, report.test_rows));
   });
-  warn_of_strange_classes(train_classes, test_classes, names);
+  try {
+    require_learnable(train.info.data, train_classes, test.info.data, test_classes, names);
+  } catch (const Error& error) {  // the same on every rank
+    if (options.all_known) throw error.as_agreed();
+    log::warn(fmt::format("k-NN: {}", error.what()));
+  }
+  const auto neighbours = nearest_rows(comm, train, test, options);
   for (const auto k : options.k) {
     if (k > report.train_rows)
       log::warn(

@@ -2,7 +2,6 @@
 #include "linear_problem.hpp"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <map>
@@ -10,32 +9,33 @@
 #include <utility>
 
 #include "seer/base/error.hpp"
+#include "seer/eval/knn.hpp"
 
 namespace seer::eval {
 namespace {
 
-std::string names_of(std::span<const std::string> names) {
-  constexpr std::size_t kShown = 5;
-  return fmt::format("{}{}", fmt::join(names.first(std::min(kShown, names.size())), ", "),
-                     names.size() > kShown ? fmt::format(" and {} more", names.size() - kShown) : "");
-}
-
-/// The numbers of the training set's classes instead of the set's own; -1 for others. Error(file): numbers outside.
-data::Targets renumbered(const data::Targets& targets, const LabelledImages& of, const Problem& problem) {
+/// The numbers of the classes among `names` (if there are any) instead of the set's own. Error(file): numbers outside.
+data::Targets renumbered(const data::Targets& targets, const LabelledImages& of,
+                         const std::vector<std::string>& names) {
   std::map<std::string, std::int32_t> places;
-  for (std::size_t c = 0; c < problem.classes.size(); ++c)
-    places.emplace(problem.classes[c], static_cast<std::int32_t>(c));
+  for (std::size_t c = 0; c < names.size(); ++c) places.emplace(names[c], static_cast<std::int32_t>(c));
   auto out = targets;
   for (auto& value : out.values) {
     if (value < 0 || (!of.classes.empty() && static_cast<std::size_t>(value) >= of.classes.size()))
       throw Error(ExitCode::file, fmt::format("{}: class {} in a set of {} classes", of.name, value, of.classes.size()),
                   "pack the set again");
-    if (of.classes.empty()) {
-      if (value >= problem.count) value = -1;
-      continue;
+    if (!names.empty()) value = places.at(of.classes[static_cast<std::size_t>(value)]);
+  }
+  return out;
+}
+
+std::vector<std::int64_t> images_of_classes(const LabelledImages& set, const Images& images) {
+  std::vector<std::int64_t> out;
+  for (const auto i : images) {
+    for (const auto c : set.targets.of(i)) {
+      out.resize(std::max(out.size(), static_cast<std::size_t>(c) + 1), 0);
+      ++out[static_cast<std::size_t>(c)];
     }
-    const auto found = places.find(of.classes[static_cast<std::size_t>(value)]);
-    value = found == places.end() ? -1 : found->second;
   }
   return out;
 }
@@ -71,44 +71,27 @@ Problem problem_of(const LinearSource& source, const LinearTask& task) {
   out.train = source.train();
   out.test = source.test();
   auto &train = out.train, &test = out.test;
-  if (train.classes.empty() != test.classes.empty())
-    throw Error(ExitCode::file,
-                fmt::format("{} names no classes, {} does", (train.classes.empty() ? train : test).name,
-                            (train.classes.empty() ? test : train).name),
-                "labels are compared by the names of their classes: pack both sets with seer pack");
+  const auto names = common_classes(train.classes, train.name, test.classes, test.name);
   out.several = task.targets == "multi" || (task.targets == "auto" && (has_several(train) || has_several(test)));
   out.classes = train.classes;
   out.count = static_cast<std::int64_t>(out.classes.size());
   if (out.classes.empty() && !train.targets.values.empty())
     out.count = *std::ranges::max_element(train.targets.values) + 1;
   for (auto* set : {&train, &test}) {
-    set->targets = renumbered(set->targets, *set, out);
-    set->ignored = renumbered(set->ignored, *set, out);
+    set->targets = renumbered(set->targets, *set, names);
+    set->ignored = renumbered(set->ignored, *set, names);
   }
   out.train_images = counting(train, out.several);
   out.test_images = counting(test, out.several);
-  std::set<std::int32_t> known;
-  for (const auto i : out.train_images) known.insert(train.targets.of(i).begin(), train.targets.of(i).end());
   for (const auto& [set, images] : {std::pair(&train, &out.train_images), std::pair(&test, &out.test_images)})
     if (images->empty() || set->targets.values.empty())
       throw Error(ExitCode::file, fmt::format("{}: no image has a label and decodes", set->name),
                   "pack it with labels");
-  if (known.size() < 2)
-    throw Error(ExitCode::file, fmt::format("{}: all {} images are of one class", train.name, out.train_images.size()),
-                "a classifier needs at least two");
-  std::set<std::string> strange;
-  for (const auto i : out.test_images) {
-    for (std::size_t k = 0; k < test.targets.of(i).size(); ++k) {
-      if (known.contains(test.targets.of(i)[k])) continue;
-      const auto number = static_cast<std::size_t>(source.test().targets.of(i)[k]);
-      strange.insert(test.classes.empty() ? fmt::format("{}", number) : test.classes[number]);
-    }
-  }
-  if (!strange.empty())
-    throw Error(ExitCode::file,
-                fmt::format("{} has images of classes without any image in {}: {}", test.name, train.name,
-                            names_of(std::vector(strange.begin(), strange.end()))),
-                "train on a set that has these classes, or leave them out of the test set");
+  require_learnable(train.name, images_of_classes(train, out.train_images), test.name,
+                    images_of_classes(test, out.test_images), names);
+  for (auto* targets : {&train.targets, &train.ignored, &test.targets, &test.ignored})
+    for (auto& value : targets->values)
+      if (value >= out.count) value = -1;
   return out;
 }
 

@@ -17,7 +17,7 @@ struct Problem {
   bool several = false;
   std::vector<std::string> classes;
   std::int64_t count = 0;
-  LabelledImages train, test;  ///< with targets in the numbers of `classes`
+  LabelledImages train, test;  ///< with targets in the numbers of `classes`; -1: another
   Images train_images, test_images;
 };
 

@@ -17,6 +17,7 @@
 
 #include "seer/base/checksum.hpp"
 #include "seer/base/error.hpp"
+#include "seer/base/names.hpp"
 #include "seer/data/image_names.hpp"
 
 namespace seer::eval {
@@ -183,12 +184,7 @@ std::vector<std::uint64_t> find_images(const comm::Communicator& comm, const dat
   for (const auto& [wrong, what] :
        {std::pair(&missing, "no image of these names"), std::pair(&several, "several images of these names")}) {
     if (wrong->empty()) continue;
-    constexpr std::size_t kShown = 5;
-    const auto total = wrong->size();
-    wrong->resize(std::min(total, kShown));
-    throw Error(ExitCode::file,
-                fmt::format("{}: {}: {}{}", whose, what, fmt::join(*wrong, ", "),
-                            total > kShown ? fmt::format(" and {} more", total - kShown) : ""),
+    throw Error(ExitCode::file, fmt::format("{}: {}: {}", whose, what, few_names(*wrong)),
                 "seer inspect shows the names of a shard; a name may be that of the file alone, or its whole path")
         .as_agreed();
   }

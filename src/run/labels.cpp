@@ -2,15 +2,14 @@
 #include "seer/run/labels.hpp"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <filesystem>
 #include <numeric>
-#include <ranges>
 
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
+#include "seer/base/names.hpp"
 #include "seer/checkpoint/checkpoint.hpp"
 #include "seer/data/subset.hpp"
 #include "seer/h5/file.hpp"
@@ -20,12 +19,6 @@ namespace seer::run {
 namespace {
 
 constexpr const char* kPackAgain = "pack them with --labels; seer inspect shows what shards hold";
-
-std::string few(const std::vector<std::string>& names) {
-  constexpr std::size_t kShown = 5;
-  return fmt::format("{}{}", fmt::join(names | std::views::take(kShown), ", "),
-                     names.size() > kShown ? fmt::format(" and {} more", names.size() - kShown) : "");
-}
 
 /// Counts over the images of all ranks.
 struct Census {
@@ -81,7 +74,8 @@ void check(const config::Config& config, const data::DataSet& data, const comm::
     if (found.of_class[c] == 0) absent.push_back(c < data.classes().size() ? data.classes()[c] : std::to_string(c));
   if (const auto present = classes - std::ssize(absent); present < 2 && !multi)
     refuse("all images are of one class", "there is nothing to learn; add images of other classes");
-  if (!absent.empty()) log::warn(fmt::format("{} classes have no image to train on: {}", absent.size(), few(absent)));
+  if (!absent.empty())
+    log::warn(fmt::format("{} classes have no image to train on: {}", absent.size(), few_names(absent)));
 }
 
 /// Widths of the projection head in a weights file or checkpoint.
@@ -157,9 +151,10 @@ std::vector<std::int32_t> same_classes(const std::vector<std::string>& classes, 
     out.push_back(static_cast<std::int32_t>(found - classes.begin()));
   }
   if (!unknown.empty())
-    throw Error(ExitCode::input,
-                fmt::format("data.test_shards has {} classes that data.shards lack: {}", unknown.size(), few(unknown)),
-                "test on images of the classes that the network learns");
+    throw Error(
+        ExitCode::input,
+        fmt::format("data.test_shards has {} classes that data.shards lack: {}", unknown.size(), few_names(unknown)),
+        "test on images of the classes that the network learns");
   return out;
 }
 

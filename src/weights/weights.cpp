@@ -6,12 +6,12 @@
 #include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
-#include <ranges>
 #include <set>
 #include <sstream>
 
 #include "seer/base/build_info.hpp"
 #include "seer/base/error.hpp"
+#include "seer/base/names.hpp"
 #include "seer/checkpoint/checkpoint.hpp"
 #include "seer/checkpoint/manifest.hpp"
 #include "seer/checkpoint/raw.hpp"
@@ -162,14 +162,6 @@ std::string file_of(const std::string& path) {
   return fs::is_directory(path, ec) ? (fs::path(path) / "state.h5").string() : path;
 }
 
-// "a, b, c and 4 more"
-std::string few(const std::vector<std::string>& names) {
-  constexpr std::size_t kShown = 8;
-  auto text = fmt::format("{}", fmt::join(names | std::views::take(kShown), ", "));
-  if (names.size() > kShown) text += fmt::format(" and {} more", names.size() - kShown);
-  return text;
-}
-
 }  // namespace
 
 void infer_head(const Shapes& shapes, const std::string& path, config::Head& head) {
@@ -218,8 +210,9 @@ std::string compare_with_architecture(const Shapes& shapes, const config::Model&
   }
   for (const auto& [name, shape] : shapes)
     if (!known.contains(name)) unexpected.push_back(name);
-  if (!missing.empty()) problems.push_back(fmt::format("{} missing: {}", missing.size(), few(missing)));
-  if (!unexpected.empty()) problems.push_back(fmt::format("{} unexpected: {}", unexpected.size(), few(unexpected)));
+  if (!missing.empty()) problems.push_back(fmt::format("{} missing: {}", missing.size(), few_names(missing, 8)));
+  if (!unexpected.empty())
+    problems.push_back(fmt::format("{} unexpected: {}", unexpected.size(), few_names(unexpected, 8)));
   return fmt::format("{}", fmt::join(problems, "; "));
 }
 

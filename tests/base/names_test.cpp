@@ -45,5 +45,12 @@ TEST(Utf8, ByteOrderMarks) {
   EXPECT_TRUE(remove_byte_order_mark(text).starts_with("found UTF-32 text"));
 }
 
+TEST(Names, TheFirstFewAreListed) {
+  const std::vector<std::string> names = {"a", "b", "c"};
+  EXPECT_EQ(few_names(names), "a, b, c");
+  EXPECT_EQ(few_names(names, 1), "a and 2 more");
+  EXPECT_EQ(few_names({}), "");
+}
+
 }  // namespace
 }  // namespace seer

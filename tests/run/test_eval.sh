@@ -36,6 +36,13 @@ knn() { seer eval knn --train-features "$1" --test-features "$2" --k 5; }
 expect 0 "$new (trunk)" knn train.h5 test.h5
 grep -qF "training set: train.h5 (features of train/train-00000.h5), 30 images" out.txt || { cat out.txt; fail "the sets are not named"; }
 grep -q warning out.txt && { cat out.txt; fail "a warning about tables that fit"; }
+# What cannot be learnt from is refused as by the other tasks.
+seer synth -o one --classes 1 --images 12 --size 48 --seed 2 --split test >/dev/null
+seer synth -o four --classes 4 --images 12 --size 48 --seed 2 --split test >/dev/null
+features $new one one.h5
+expect 3 "one/test-00000.h5: all 12 images are of one class" knn one.h5 one.h5
+expect 3 "3 images of four/test-00000.h5 are of classes without any image in train/train-00000.h5: " \
+  ranks 2 eval knn $new --train train --test four --resize 32 --crop 32 --device host
 # Warnings leave the JSON alone.
 seer eval knn --train-features test.h5 --test-features test.h5 --k 5 --json 2>warnings.txt | python3 -m json.tool >/dev/null ||
   fail "standard output is no JSON"

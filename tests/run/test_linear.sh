@@ -35,7 +35,7 @@ PY
 expect 0 "best on the test set (optimistic)" seer $probe --selection test --no-augmentation
 expect 0 "2 draws: mean and deviation" seer $probe --no-augmentation --per-class 6 --draws 2
 expect 2 "cannot be divided among 3 ranks" ranks 3 $probe
-expect 3 "images of classes without any image in" seer eval linear run --train train --test strange $sides
+expect 3 "are of classes without any image in" seer eval linear run --train train --test strange $sides
 expect 2 "choose" seer $probe --fraction 0
 expect 2 "no image can be held back" seer $probe --per-class 1
 

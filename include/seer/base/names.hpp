@@ -3,7 +3,9 @@
 // people write may begin with a byte order mark. No shell has expanded paths in configurations.
 #pragma once
 
+#include <cstddef>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -21,6 +23,9 @@ std::string remove_byte_order_mark(std::string& text);
 
 /// Expands a leading "~" or "~user" as a shell does; nothing if there is no such user. Returns other paths unchanged.
 std::optional<std::string> expand_home(const std::string& path);
+
+/// The first `shown` names, such as "a, b, c and 4 more".
+std::string few_names(std::span<const std::string> names, std::size_t shown = 5);
 
 /// True if the path contains $NAME or ${NAME}, which no shell has replaced.
 bool names_variable(const std::string& path);

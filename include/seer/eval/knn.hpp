@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,9 @@ struct KnnOptions {
   std::vector<double> temperature = {0.07};
   bool cosine = true;
   LeaveOut leave_out = LeaveOut::nothing;
+  /// Error as require_learnable(); else only a warning, and test images of unknown classes count as wrong: a run that
+  /// watches itself must not end because of an image that no longer decodes.
+  bool all_known = false;
   FeatureColumns columns = {};     ///< the part of the rows that is compared; width 0: all
   std::int64_t block_rows = 2048;  ///< training rows processed at a time; bounds memory on every rank
 };
@@ -61,6 +65,12 @@ std::vector<KnnVotes> knn_votes(const comm::Communicator& comm, const FeatureTab
 std::vector<std::string> common_classes(const std::vector<std::string>& train, const std::string& train_name,
                                         const std::vector<std::string>& test, const std::string& test_name);
 
+/// Error(file): training images of one class only, or test images of classes that have no training image. `of_train`,
+/// `of_test`: images of each class. `names`: of the classes; their numbers where there are none.
+void require_learnable(const std::string& train_name, std::span<const std::int64_t> of_train,
+                       const std::string& test_name, std::span<const std::int64_t> of_test,
+                       std::span<const std::string> names);
+
 struct KnnScore {
   std::int64_t k = 0;
   double temperature = 0;
@@ -77,8 +87,8 @@ struct KnnReport {
   std::vector<std::int32_t> truth;       ///< classes of this rank's test rows; -1: left out
 };
 
-/// Collective. Labels are equal if their classes have the same name. Error(file) if a set has no labels. Holds the
-/// votes of one test row at a time.
+/// Collective. Labels are equal if their classes have the same name. Error(file) if a set has no labels; see all_known.
+/// Holds the votes of one test row at a time.
 KnnReport knn_report(const comm::Communicator& comm, const FeatureTable& train, const FeatureTable& test,
                      const KnnOptions& options);
 
