@@ -61,16 +61,6 @@ void check(const Options& o) {
                 "give --per-class or --fraction, or leave it out");
 }
 
-Accuracy over_draws(std::span<const double> values) {
-  Accuracy out;
-  const auto n = static_cast<double>(values.size());
-  for (const double value : values) out.mean += value / n;
-  double squares = 0;
-  for (const double value : values) squares += (value - out.mean) * (value - out.mean);
-  if (values.size() > 1) out.deviation = std::sqrt(squares / (n - 1));
-  return out;
-}
-
 /// The scores of training images, at most 10000, that are classified by the others. Collective.
 std::vector<eval::KnnScore> scores_on_training(const comm::Communicator& world, const eval::FeatureTable& train,
                                                eval::KnnOptions knn) {
@@ -111,7 +101,7 @@ KnnRow score_feature(const comm::Communicator& world, const Options& options, co
     const auto of = [&](double eval::KnnScore::*figure) {
       std::vector<double> values;
       for (const auto& report : reports) values.push_back(report.scores[i].*figure);
-      return over_draws(values);
+      return eval::spread_of(values);
     };
     const auto& score = reports.front().scores[i];
     row.lines.push_back({score.k, score.temperature, of(&eval::KnnScore::top1), of(&eval::KnnScore::top5),

@@ -164,6 +164,7 @@ void print_table(const std::vector<Line>& lines, const ProbeText& text) {
   std::int64_t unconverged = 0;
   for (const auto& line : lines) unconverged += line.row.unconverged;
   if (unconverged > 0) fmt::print("{} fits {}\n", unconverged, text.limit);
+  if (best.row.draws > 1) fmt::print("+-: standard deviation {}\n", text.deviation);
   if (lines.size() > 1) fmt::print("best: {} with {} training images\n", best.feature, best.row.train_images);
 }
 
@@ -221,14 +222,10 @@ int run_probe(const comm::Communicator& world, const ProbeChoices& o, const Prob
   log::finish_progress();
   if (!world.is_root()) return 0;
   if (!o.json) return print_table(lines, text), 0;
-  nlohmann::json out = {{"task", text.task},
-                        {"protocol", text.protocol},
-                        {"selection", text.selection},
-                        {"train", train.info.data},
-                        {"test", test.info.data},
-                        {"source", train.info.source},
-                        {"rows", nlohmann::json::array()},
-                        {"best", json_of(best_of(lines), text)}};
+  nlohmann::json out = {
+      {"task", text.task},           {"protocol", text.protocol},       {"selection", text.selection},
+      {"train", train.info.data},    {"test", test.info.data},          {"source", train.info.source},
+      {"deviation", text.deviation}, {"rows", nlohmann::json::array()}, {"best", json_of(best_of(lines), text)}};
   for (const auto& line : lines) out["rows"].push_back(json_of(line, text));
   fmt::print("{}\n", out.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
   return 0;

@@ -24,6 +24,7 @@ void add_probe_choices(CLI::App& command, ProbeChoices& choices);
 /// How the figures came about, printed beside them.
 struct ProbeText {
   std::string task, protocol, selection;
+  std::string deviation = "of the sample of draws (divided by their number less one)";
   std::string parameter = "c";                             ///< name of what was chosen
   std::string limit = "ended at the limit of iterations";  ///< what fits that did not converge did
 };

@@ -27,6 +27,7 @@ int run(const Options& o, const comm::Communicator& world) {
   text.protocol = fmt::format("vissl: squared hinge, rows of length one, positives weigh {:g}, C {}, tolerance {:g}",
                               svm.positive_weight, grid_text(svm.costs), svm.tolerance);
   text.selection = "none: one value";
+  text.deviation = "of the population of draws (divided by their number), as VISSL";
   text.limit = "reached liblinear's limit of passes and were finished by Newton's method";
   if (svm.costs.size() > 1)
     text.selection = svm.best_on_test ? "one C, best on the test set by its mean over draws (VISSL's low-shot rule)"
@@ -37,7 +38,9 @@ int run(const Options& o, const comm::Communicator& world) {
   return run_probe(world, o.probe, text, [&](eval::ExamplePair& pair) {
     eval::normalise_rows(pair.train);
     eval::normalise_rows(pair.test);
-    return eval::svm_probe(world, pair.train, pair.test, svm, o.probe.sizes);
+    auto sizes = o.probe.sizes;
+    sizes.population = true;  // as VISSL
+    return eval::svm_probe(world, pair.train, pair.test, svm, sizes);
   });
 }
 

@@ -56,7 +56,7 @@ nlohmann::json to_json(const KnnRow& row, const KnnLine& line, const KnnResult& 
   return out;
 }
 
-std::string text_of(const Accuracy& accuracy, std::int64_t draws) {
+std::string text_of(const eval::Spread& accuracy, std::int64_t draws) {
   return draws > 1 ? fmt::format("{:.2f} ± {:.2f}", 100 * accuracy.mean, 100 * accuracy.deviation)
                    : fmt::format("{:.2f}", 100 * accuracy.mean);
 }

@@ -9,18 +9,14 @@
 
 #include "seer/eval/confusion.hpp"
 #include "seer/eval/knn.hpp"
+#include "seer/eval/metrics.hpp"
 
 namespace seer::app {
-
-/// Over draws of the training images; fractions.
-struct Accuracy {
-  double mean = 0, deviation = 0;  ///< standard deviation, of draws - 1; 0 for a single one
-};
 
 struct KnnLine {
   std::int64_t k = 0;
   double temperature = 0;
-  Accuracy top1, top5, mean_per_class;
+  eval::Spread top1, top5, mean_per_class;  ///< over draws; fractions
 };
 
 /// One representation of the images.

@@ -270,22 +270,18 @@ std::vector<ProbeRow> over_draws(
     std::vector<std::vector<DrawResult>> draws;  // [draws, ways]
     for (std::int64_t i = 0; i < sizes.draws; ++i)
       draws.push_back(probe(size, sizes.seed + static_cast<std::uint64_t>(i)));
-    const double n = static_cast<double>(sizes.draws);
-    const auto mean = [&](std::size_t way, auto figure) {
-      double sum = 0;
-      for (const auto& draw : draws) sum += figure(draw[way]) / n;
-      return sum;
+    const auto spread = [&](std::size_t way, auto figure) {
+      std::vector<double> values;
+      for (const auto& draw : draws) values.push_back(figure(draw[way]));
+      return spread_of(values, sizes.population);
     };
+    const auto mean = [&](std::size_t way, auto figure) { return spread(way, figure).mean; };
     const auto choice = [](const DrawResult& draw) { return draw.choice; };
     std::size_t best = 0;
     for (std::size_t way = 1; way < draws[0].size(); ++way)
       if (mean(way, choice) > mean(best, choice)) best = way;
     const auto top1 = [](const DrawResult& draw) { return draw.figures.accuracy.top1; };
     const auto all_points = [](const DrawResult& draw) { return draw.figures.precision.all_points; };
-    const auto deviation = [&](auto figure) {
-      const double centre = mean(best, figure);
-      return std::sqrt(mean(best, [&](const auto& draw) { return std::pow(figure(draw) - centre, 2); }));
-    };
     std::vector<double> c;
     ProbeRow row;
     row.fraction = size.fraction;
@@ -300,9 +296,9 @@ std::vector<ProbeRow> over_draws(
     row.c = c[(c.size() - 1) / 2];
     row.choice = mean(best, choice);
     row.top1 = mean(best, top1);
-    row.top1_deviation = deviation(top1);
+    row.top1_deviation = spread(best, top1).deviation;
     row.all_points = mean(best, all_points);
-    row.all_points_deviation = deviation(all_points);
+    row.all_points_deviation = spread(best, all_points).deviation;
     if (!several) {
       row.top5 = mean(best, [](const auto& draw) { return draw.figures.accuracy.top5; });
       row.mean_per_class = mean(best, [](const auto& draw) { return draw.figures.accuracy.mean_per_class; });

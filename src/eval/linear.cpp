@@ -177,13 +177,13 @@ void save_best(const comm::Communicator& comm, ProbeTrainer& trainer, std::size_
 
 LinearSummary summary_of(const LinearRow& row) {
   LinearSummary out;
-  const double n = static_cast<double>(row.draws.size());
   for (const auto figure : {&LinearFigures::top1, &LinearFigures::top5, &LinearFigures::mean_per_class,
                             &LinearFigures::all_points, &LinearFigures::eleven_points}) {
-    double square = 0;
-    for (const auto& draw : row.draws) out.mean.*figure += draw.figures.*figure / n;
-    for (const auto& draw : row.draws) square += std::pow(draw.figures.*figure - out.mean.*figure, 2) / n;
-    out.deviation.*figure = std::sqrt(square);
+    std::vector<double> values;
+    for (const auto& draw : row.draws) values.push_back(draw.figures.*figure);
+    const auto spread = spread_of(values);
+    out.mean.*figure = spread.mean;
+    out.deviation.*figure = spread.deviation;
   }
   return out;
 }

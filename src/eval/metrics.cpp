@@ -158,4 +158,14 @@ MeanPrecision mean_average_precision(const comm::Communicator& comm, std::span<c
   return out;
 }
 
+Spread spread_of(std::span<const double> values, bool population) {
+  Spread out;
+  const auto n = static_cast<double>(values.size());
+  for (const double value : values) out.mean += value / n;
+  double squares = 0;
+  for (const double value : values) squares += (value - out.mean) * (value - out.mean);
+  if (values.size() > 1) out.deviation = std::sqrt(squares / (population ? n : n - 1));
+  return out;
+}
+
 }  // namespace seer::eval

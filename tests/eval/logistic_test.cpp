@@ -118,7 +118,7 @@ TEST_F(Logistic, DrawsHaveMeanAndDeviation) {
     squares += one[0].top1 * one[0].top1 / 3;
   }
   EXPECT_NEAR(rows[0].top1, sum, 1e-12);
-  EXPECT_NEAR(rows[0].top1_deviation, std::sqrt(squares - sum * sum), 1e-9);
+  EXPECT_NEAR(rows[0].top1_deviation, std::sqrt((squares - sum * sum) * 3 / 2), 1e-9);
   EXPECT_GT(rows[0].top1_deviation, 0);
 }
 

@@ -92,7 +92,8 @@ struct Sizes {
   std::vector<std::int64_t> per_class = {};
   std::vector<double> fractions = {};
   std::int64_t draws = 1;
-  std::uint64_t seed = 0;  ///< draw i takes seed + i
+  std::uint64_t seed = 0;   ///< draw i takes seed + i
+  bool population = false;  ///< deviations over draws: see spread_of()
 };
 
 /// A line of the result: one feature, one number of training images. Means over draws, in fractions.
@@ -104,7 +105,7 @@ struct ProbeRow {
   double c = 0;                    ///< chosen; the median over draws and classes
   double choice = 0;               ///< mean of the figure that it was chosen by; 0: nothing was chosen
   double top1 = 0, top5 = 0, mean_per_class = 0, all_points = 0, eleven_points = 0;
-  double top1_deviation = 0, all_points_deviation = 0;  ///< over draws (population)
+  double top1_deviation = 0, all_points_deviation = 0;  ///< over draws
   std::int64_t unconverged = 0;                         ///< fits that ended at the limit of iterations, of all draws
   LinearModel model;                                    ///< of the last draw
 };

@@ -98,7 +98,7 @@ struct LinearRow {
   std::vector<LinearResult> draws;
 };
 struct LinearSummary {
-  LinearFigures mean, deviation;  ///< over draws; deviation of the population
+  LinearFigures mean, deviation;  ///< over draws; see spread_of()
 };
 LinearSummary summary_of(const LinearRow& row);
 

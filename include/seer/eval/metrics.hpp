@@ -45,6 +45,13 @@ struct MeanPrecision {
   std::int64_t classes = 0;       ///< with at least one positive: those of the means
 };
 
+/// Mean and standard deviation of the figures of several draws.
+struct Spread {
+  double mean = 0, deviation = 0;
+};
+/// The deviation is that of the sample (divided by n - 1; 0 of one value), or of the population (divided by n).
+Spread spread_of(std::span<const double> values, bool population = false);
+
 /// Collective. scores [rows, classes] of this rank; truth the same shape: 1 present, 0 absent, -1 left out. Images of
 /// equal score are one point of the curve. Sends the scores of the positives alone. Error(numerics), agreed: a score is
 /// not finite.
