@@ -35,11 +35,7 @@ int run(const Options& o, const comm::Communicator& world) {
                   grid_text(protocol.grid), protocol.solver.tolerance, protocol.solver.most_iterations);
   text.selection = "none: one value";
   text.parameter = protocol.c_per_row ? "lambda" : "c";
-  if (protocol.grid.size() > 1)
-    text.selection =
-        options.best_on_test
-            ? "best on the test set (optimistic)"
-            : fmt::format("best on {:g} % of the training rows, held out, then fitted on all", 100 * o.held_out);
+  if (options.best_on_test && protocol.grid.size() > 1) text.selection = "best on the test set (optimistic)";
   return run_probe(world, o.probe, text, [&](eval::ExamplePair& pair) {
     return eval::logistic_probe(world, pair.train, pair.test, options, o.probe.sizes);
   });

@@ -2,6 +2,7 @@
 #include "eval_probe.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -107,6 +108,28 @@ const Line& best_of(const std::vector<Line>& lines) {
   return *std::ranges::max_element(lines, {}, rank);
 }
 
+std::string size_of(const eval::ProbeRow& row) {
+  return row.per_class > 0  ? fmt::format("{}", row.per_class)
+         : row.fraction < 1 ? fmt::format("{:g} %", 100 * row.fraction)
+                            : "all";
+}
+
+const std::string& selection_of(const Line& line, const ProbeText& text) {
+  return line.row.selection.empty() ? text.selection : line.row.selection;
+}
+
+/// How C was chosen; for each number of images of a class where that differs.
+std::string selection_of(const std::vector<Line>& lines, const ProbeText& text) {
+  std::vector<std::string> rules, of_sizes;
+  for (const auto& line : lines) {
+    const auto& rule = selection_of(line, text);
+    const auto of_size = fmt::format("{}: {}", size_of(line.row), rule);
+    if (std::ranges::find(rules, rule) == rules.end()) rules.push_back(rule);
+    if (std::ranges::find(of_sizes, of_size) == of_sizes.end()) of_sizes.push_back(of_size);
+  }
+  return fmt::format("{}", fmt::join(rules.size() == 1 ? rules : of_sizes, "; "));
+}
+
 nlohmann::json json_of(const Line& line, const ProbeText& text) {
   const auto& r = line.row;
   nlohmann::json out = {{"feature", line.feature},
@@ -116,6 +139,7 @@ nlohmann::json json_of(const Line& line, const ProbeText& text) {
                         {"classes", line.classes},
                         {text.parameter, r.c},
                         {"draws", r.draws},
+                        {"selection", selection_of(line, text)},
                         {"unconverged", r.unconverged}};
   const auto percent = [&](const char* name, double value) { out[name] = eval::percent(value); };
   if (r.per_class > 0)
@@ -148,11 +172,9 @@ void print_table(const std::vector<Line>& lines, const ProbeText& text) {
   };
   for (const auto& line : lines) {
     const auto& r = line.row;
-    const auto size = r.per_class > 0 ? fmt::format("{}", r.per_class)
-                                      : (r.fraction < 1 ? fmt::format("{:g} %", 100 * r.fraction) : "all");
     const auto one = [&](double value) { return line.several ? std::string("-") : fmt::format("{:.2f}", 100 * value); };
     fmt::print("{:{}} | {:>6} | {:>11} | {:>7} | {:>9.4g} | {:>15} | {:>7} | {:>9} | {:>15} | {:>8}\n", line.feature,
-               width, line.dimension, size, r.train_images, r.c,
+               width, line.dimension, size_of(r), r.train_images, r.c,
                line.several ? "-" : with(r.top1, r.top1_deviation, r.draws), one(r.top5), one(r.mean_per_class),
                r.all_points > 0 ? with(r.all_points, r.all_points_deviation, r.draws) : "-",
                r.all_points > 0 ? fmt::format("{:.2f}", 100 * r.eleven_points) : "-");
@@ -160,7 +182,7 @@ void print_table(const std::vector<Line>& lines, const ProbeText& text) {
   const auto& best = best_of(lines);
   fmt::print("{} classes, {} test images; mAP: all points of the envelope, and VOC07's 11-point rule\n", best.classes,
              best.test_images);
-  fmt::print("protocol: {}\nselection: {}\n", text.protocol, text.selection);
+  fmt::print("protocol: {}\nselection: {}\n", text.protocol, selection_of(lines, text));
   std::int64_t unconverged = 0;
   for (const auto& line : lines) unconverged += line.row.unconverged;
   if (unconverged > 0) fmt::print("{} fits {}\n", unconverged, text.limit);
@@ -223,7 +245,7 @@ int run_probe(const comm::Communicator& world, const ProbeChoices& o, const Prob
   if (!world.is_root()) return 0;
   if (!o.json) return print_table(lines, text), 0;
   nlohmann::json out = {
-      {"task", text.task},           {"protocol", text.protocol},       {"selection", text.selection},
+      {"task", text.task},           {"protocol", text.protocol},       {"selection", selection_of(lines, text)},
       {"train", train.info.data},    {"test", test.info.data},          {"source", train.info.source},
       {"deviation", text.deviation}, {"rows", nlohmann::json::array()}, {"best", json_of(best_of(lines), text)}};
   for (const auto& line : lines) out["rows"].push_back(json_of(line, text));

@@ -290,6 +290,8 @@ std::vector<ProbeRow> over_draws(
     for (const auto& draw : draws) {
       c.insert(c.end(), draw[best].c.begin(), draw[best].c.end());
       for (const auto& result : draw) row.unconverged += result.unconverged;
+      if (const auto& rule = draw[best].selection; row.selection.find(rule) == std::string::npos)
+        row.selection += (row.selection.empty() ? "" : "; or ") + rule;
     }
     std::ranges::sort(c);
     row.train_images = draws[0][best].train_images;

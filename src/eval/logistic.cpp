@@ -10,6 +10,7 @@
 #include <exception>
 #include <limits>
 #include <new>
+#include <numeric>
 #include <utility>
 
 #include "seer/base/clock.hpp"
@@ -20,6 +21,7 @@
 
 namespace seer::eval {
 
+constexpr std::int64_t kMostFolds = 5;
 constexpr double kNever = -1e30, kAlways = 1e30;  // decision values of classes that nothing is known of
 
 struct LogisticRegression::Problem {
@@ -201,22 +203,43 @@ LogisticProtocol logistic_protocol(const std::string& name) {
 
 namespace {
 
-/// Training rows without those held out, and these: a share of all, whatever their classes.
-std::pair<Examples, Examples> split(const comm::Communicator& comm, const Examples& train, double share,
-                                    std::uint64_t seed) {
-  std::vector<std::uint64_t> held, rest;
+/// How C is chosen without the test set: the rows that are held out in turn, and that in words.
+struct Held {
+  std::vector<std::vector<std::uint64_t>> parts = {};
+  std::string rule;
+};
+
+/// A share of the rows, whatever their classes, if that is a row for each class or more; else folds, in which each
+/// class is spread evenly; none if a class has a single row.
+Held held_of(const comm::Communicator& comm, const Examples& train, double share, std::uint64_t seed) {
+  const auto classes_of = classes_of_all(comm, train);
+  auto counts = count_classes(comm, train);
+  std::erase(counts, 0);
+  const auto fewest = *std::ranges::min_element(counts);
+  if (fewest < 2) return {.rule = "none, as a class has one training image: the C nearest to 1"};
+  std::vector<std::uint64_t> held, order(train.all);
   comm::agree(comm, "holding out training rows", [&] {
     data::Targets all;
     for (std::uint64_t i = 0; i < train.all; ++i) all.add(std::array<std::int32_t, 1>{0});
     held = data::choose_subset(all, 1, {.fraction = share, .seed = seed});
-    for (std::uint64_t i = 0; i < train.all; ++i)
-      if (!std::ranges::binary_search(held, i)) rest.push_back(i);
-    if (rest.empty())
+    if (held.size() == train.all)
       throw Error(ExitCode::input,
                   fmt::format("{}: holding out {} of {} rows leaves none", train.name, held.size(), train.all),
                   "give more images, or one C with --c");
   });
-  return {subset(comm, train, rest), subset(comm, train, held)};
+  if (held.size() >= counts.size())
+    return {{held}, fmt::format("best on {:g} % of the training rows, held out, then fitted on all", 100 * share)};
+  const auto folds = static_cast<std::size_t>(std::min<std::int64_t>(kMostFolds, fewest));
+  Held out{std::vector<std::vector<std::uint64_t>>(folds),
+           fmt::format("best in {}-fold cross-validation, as {:g} % of the training rows are fewer than classes, then "
+                       "fitted on all",
+                       folds, 100 * share)};
+  std::iota(order.begin(), order.end(), 0);
+  std::ranges::stable_sort(
+      order, {}, [&](std::uint64_t i) { return classes_of.of(i).empty() ? std::int32_t{-1} : classes_of.of(i)[0]; });
+  for (std::size_t i = 0; i < order.size(); ++i) out.parts[i % folds].push_back(order[i]);
+  for (auto& part : out.parts) std::ranges::sort(part);
+  return out;
 }
 
 constexpr double kQuiet_s = 10;  // a short search prints only its result
@@ -240,14 +263,25 @@ std::vector<DrawResult> probe(const comm::Communicator& comm, Examples train, co
   chosen.c = {protocol.grid.front()};
   const bool choose = protocol.grid.size() > 1;
   if (choose && !options.best_on_test) {
-    const auto [part, held] = split(comm, train, options.held_out, seed);
-    LogisticRegression regression(comm, part, protocol.two_classes);
-    chosen.choice = -1;
-    for (const double value : protocol.grid) {
-      const auto model = fit(regression, value, part, chosen);
-      if (const double choice = judge(comm, model, held, false).choice(train.several); choice > chosen.choice)
-        chosen.choice = choice, chosen.c = {value};
+    auto [parts, rule] = held_of(comm, train, options.held_out, seed);
+    std::vector<double> merits(protocol.grid.size(), 0.0);
+    for (std::size_t g = 0; g < merits.size() && parts.empty(); ++g)
+      merits[g] = -std::abs(
+          std::log(protocol.c_per_row ? static_cast<double>(train.all) / protocol.grid[g] : protocol.grid[g]));
+    for (const auto& held : parts) {
+      std::vector<std::uint64_t> rest;
+      for (std::uint64_t i = 0; i < train.all; ++i)
+        if (!std::ranges::binary_search(held, i)) rest.push_back(i);
+      const auto part = subset(comm, train, rest), judged = subset(comm, train, held);
+      LogisticRegression regression(comm, part, protocol.two_classes);
+      for (std::size_t g = 0; g < merits.size(); ++g)
+        merits[g] += judge(comm, fit(regression, protocol.grid[g], part, chosen), judged, false).choice(train.several) /
+                     static_cast<double>(parts.size());
     }
+    const auto best = std::ranges::max_element(merits);
+    chosen.c = {protocol.grid[static_cast<std::size_t>(best - merits.begin())]};
+    chosen.choice = parts.empty() ? 0 : *best;
+    chosen.selection = std::move(rule);
   }
   LogisticRegression regression(comm, train, protocol.two_classes);
   std::vector<DrawResult> out;
@@ -256,7 +290,7 @@ std::vector<DrawResult> probe(const comm::Communicator& comm, Examples train, co
     result.c = {value};
     result.model = fit(regression, value, train, result);
     scale.fold(result.model);
-    result.figures = judge(comm, result.model, test, false);
+    result.figures = judge(comm, result.model, test, true);
     if (choose && options.best_on_test) result.choice = result.figures.choice(train.several);
     out.push_back(std::move(result));
   }

@@ -100,6 +100,24 @@ TEST_F(Logistic, ProtocolsChooseOnHeldRowsOrOnTheTestSet) {
   EXPECT_THROW(logistic_protocol("other"), Error);
 }
 
+TEST_F(Logistic, FewRowsAreCrossValidatedAndSingleOnesChooseNothing) {
+  const test::Probes probes;
+  const auto pair = probes.pair(world);
+  LogisticOptions options{.protocol = logistic_protocol("dinov2")};
+  options.protocol.grid = {1e-4, 0.5, 1.5, 100};
+  const auto rows =
+      logistic_probe(world, pair.train, pair.test, options, {.per_class = {1, 3}, .fractions = {0.01, 1}});
+  for (const std::size_t i : {std::size_t{0}, std::size_t{2}}) {  // one image of each class
+    EXPECT_EQ(rows[i].c, 1.5);
+    EXPECT_EQ(rows[i].choice, 0);
+    EXPECT_EQ(rows[i].selection.find("none, as a class has one training image"), 0U);
+  }
+  EXPECT_EQ(rows[1].selection.find("best in 3-fold cross-validation"), 0U);
+  EXPECT_GT(rows[1].choice, 0.2);
+  EXPECT_EQ(rows[3].selection.find("best on 10 % of the training rows"), 0U);
+  EXPECT_GT(rows[3].all_points, 0.5) << "mean average precision, also with one class an image";
+}
+
 TEST_F(Logistic, DrawsHaveMeanAndDeviation) {
   const test::Probes probes;
   const auto pair = probes.pair(world);

@@ -19,7 +19,10 @@ expect 0 "selection: best on 10 % of the training rows, held out, then fitted on
 expect 0 "protocol: vissl: logistic regression on standardised features, lambda = n / C 1 to 0.001" \
   files logistic --protocol vissl --selection test
 expect 0 "selection: for each class by average precision in 3-fold cross-validation" files svm --c 0.1,1
-expect 0 "+-" files svm --c 1 --per-class 1,4 --draws 2
+expect 0 "+-: standard deviation of the population of draws" files svm --c 1 --per-class 1,4 --draws 2
+expect 0 "selection: 1: none, as a class has one training image: the C nearest to 1; 4: best in 4-fold cross-validation" \
+  files logistic --per-class 1,4 --draws 2 --c 0.1,1,10
+grep -qF "+-: standard deviation of the sample of draws" "$scratch/out.txt" || fail "the deviation has no name"
 
 # The same figures from shards, with any number of ranks.
 figures() { python3 -c 'import json, sys; print([round(r[k], 4) for r in json.load(sys.stdin)["rows"] for k in sys.argv[1:]])' "$@"; }

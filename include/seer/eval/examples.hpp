@@ -107,6 +107,7 @@ struct ProbeRow {
   double top1 = 0, top5 = 0, mean_per_class = 0, all_points = 0, eleven_points = 0;
   double top1_deviation = 0, all_points_deviation = 0;  ///< over draws
   std::int64_t unconverged = 0;                         ///< fits that ended at the limit of iterations, of all draws
+  std::string selection;                                ///< how c was chosen, if the draws say so
   LinearModel model;                                    ///< of the last draw
 };
 
@@ -118,6 +119,7 @@ struct DrawResult {
   Figures figures;
   std::int64_t unconverged = 0;
   LinearModel model;
+  std::string selection = {};  ///< how c was chosen
 };
 /// Calls probe(size, seed) for each size and draw, and takes the means. `size`: of a class, or a fraction. The probe
 /// returns several results where the best is to be chosen by its mean over draws (that of the choice).

@@ -68,12 +68,14 @@ LogisticProtocol logistic_protocol(const std::string& name);
 
 struct LogisticOptions {
   LogisticProtocol protocol;
-  bool best_on_test = false;  ///< C is the one best on the test set; else best on held training rows
+  bool best_on_test = false;  ///< C is the one best on the test set; else see logistic_probe()
   double held_out = 0.1;      ///< share of the training rows
 };
 
 /// Collective. For each size of training set, and each draw of it: chooses C (the lowest of equally good ones), fits on
-/// all training rows of the draw and tests. With a single C nothing is held out. Error(input), agreed: nothing left.
+/// all training rows of the draw and tests. C is the best on rows held out; in cross-validation if these were fewer
+/// than classes; the nearest to 1 if a class has a single row. ProbeRow::selection says which. With a single C nothing
+/// is held out. Error(input), agreed: nothing left.
 std::vector<ProbeRow> logistic_probe(const comm::Communicator& comm, const Examples& train, const Examples& test,
                                      const LogisticOptions& options, const Sizes& sizes);
 
