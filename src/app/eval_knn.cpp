@@ -5,14 +5,13 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <memory>
 #include <optional>
 #include <set>
 #include <span>
 
+#include "eval_sets.hpp"
 #include "knn_output.hpp"
-#include "options.hpp"
 #include "seer/app/command.hpp"
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
@@ -27,38 +26,21 @@ constexpr std::int64_t kPixelSide = 8;
 constexpr std::int64_t kBaselineImages = 1024;  ///< for the BatchNorm statistics of a random network
 
 struct Options {
-  std::vector<std::string> weights;
-  std::string train, test, train_features, test_features, protocol = "seer", select = "test";
+  EvalSets sets;
+  std::string protocol = "seer", select = "test";
   eval::KnnOptions knn;
   data::SubsetChoice few;
-  std::int64_t draws = 0, subset_seed = 0;
+  std::int64_t draws = 1, subset_seed = 0;
   KnnExtras extras;
-  EvalChoices choices;
   bool baselines = false, json = false;
   std::int64_t baseline_seed = 0;
 };
 
 void check(const Options& o) {
-  const bool files = !o.train_features.empty() || !o.test_features.empty();
-  if (files && (o.train_features.empty() || o.test_features.empty() || !o.weights.empty() || !o.train.empty() ||
-                !o.test.empty() || o.baselines)) {
-    throw Error(ExitCode::input,
-                "--train-features and --test-features must be given together, without weights, --train, --test and "
-                "--baselines");
-  }
-  if (files && o.choices != EvalChoices()) {
-    throw Error(ExitCode::input,
-                "--train-features and --test-features are compared as they are: --features, --resize, --crop, --batch, "
-                "--device and --recalibrate-batchnorm have no effect on them",
-                "leave these options out, or give them to seer features");
-  }
-  if (!files && (o.train.empty() || o.test.empty()))
-    throw Error(ExitCode::input, "eval knn needs --train and --test shards, or --train-features and --test-features");
-  if (!files && o.weights.empty() && !o.baselines)
-    throw Error(ExitCode::input, "eval knn needs weights, a checkpoint or a run folder to evaluate (or --baselines)");
-  if (o.draws > 1 && o.few.per_class == 0 && o.few.fraction == 1)
-    throw Error(ExitCode::input, "--draws repeats the evaluation with other training images, and here all of them vote",
-                "give --per-class or --fraction, or leave it out");
+  check_sets(o.sets, "knn", !o.baselines);
+  if (o.sets.are_files() && o.baselines)
+    throw Error(ExitCode::input, "--baselines needs shards", "give --train and --test instead of files of features");
+  check_draws(o.draws, o.few.takes_all());
 }
 
 /// The scores of training images, at most 10000, that are classified by the others. Collective.
@@ -80,11 +62,11 @@ KnnRow score_feature(const comm::Communicator& world, const Options& options, co
   knn.columns = columns;
   std::vector<eval::KnnReport> reports;
   std::vector<eval::KnnScore> on_training;
-  for (std::int64_t draw = 0; draw < std::max<std::int64_t>(options.draws, 1); ++draw) {
+  for (std::int64_t draw = 0; draw < options.draws; ++draw) {
     auto choice = options.few;
     choice.seed += static_cast<std::uint64_t>(draw);
     std::optional<eval::FeatureTable> few;
-    if (options.draws > 0) few = eval::few_rows(world, train, choice);
+    if (!choice.takes_all()) few = eval::few_rows(world, train, choice);
     const auto& voters = few ? *few : train;
     reports.push_back(eval::knn_report(world, voters, test, knn));
     if (draw == 0 && options.select == "train") on_training = scores_on_training(world, voters, knn);
@@ -152,27 +134,25 @@ class Evaluation {
   Evaluation(const Options& options, const comm::Communicator& world)
       : options_(options),
         world_(world),
-        train_(data::DataSet::open(options.train, world)),
-        test_(data::DataSet::open(options.test, world)),
-        reading_(reading_of(options.choices)) {
+        sets_(open_sets(world, options.sets)),
+        train_(sets_.first),
+        test_(sets_.second),
+        reading_(reading_of(options.sets.choices)) {
     // Checked before the first feature is computed, not after the last.
     comm::agree(world, "k-NN labels", [&] {
-      for (const auto& [set, path] : {std::pair(&train_, &options.train), std::pair(&test_, &options.test)})
-        if (!set->has_labels())
-          throw Error(ExitCode::file, fmt::format("k-NN: {} has no labels", *path), "pack it with --labels folder");
-      eval::common_classes(train_.classes(), options.train, test_.classes(), options.test);
+      eval::common_classes(train_.classes(), options.sets.train, test_.classes(), options.sets.test);
     });
-    check_common(world, options, eval::my_checksums(train_, world), options.train, eval::my_checksums(test_, world),
-                 options.test);
+    check_common(world, options, eval::my_checksums(train_, world), options.sets.train,
+                 eval::my_checksums(test_, world), options.sets.test);
   }
 
   KnnResult result() {
-    for (const auto& path : options_.weights) {
-      auto extractor = eval::FeatureExtractor::load(world_, path, eval::parse_features(options_.choices.features),
-                                                    options_.choices.device);
+    for (const auto& path : options_.sets.weights) {
+      auto extractor = eval::FeatureExtractor::load(world_, path, eval::parse_features(options_.sets.choices.features),
+                                                    options_.sets.choices.device);
       score(extractor.source(), extractor);
-      if (options_.choices.recalibrate > 0) {
-        extractor.recalibrate(world_, train_, options_.choices.recalibrate, reading_);
+      if (options_.sets.choices.recalibrate > 0) {
+        extractor.recalibrate(world_, train_, options_.sets.choices.recalibrate, reading_);
         score(extractor.source() + ", BatchNorm recalibrated", extractor);
       }
       if (options_.baselines) random_network(extractor);
@@ -184,8 +164,8 @@ class Evaluation {
       app::score(world_, options_, fmt::format("raw pixels, {0}x{0}, mean removed", kPixelSide), train, test, rows_);
     }
     KnnResult out;
-    out.train = {options_.train, train_.images()};
-    out.test = {options_.test, test_.images()};
+    out.train = {options_.sets.train, train_.images()};
+    out.test = {options_.sets.test, test_.images()};
     out.rows = std::move(rows_);
     return out;
   }
@@ -198,7 +178,7 @@ class Evaluation {
     if (!seen_.insert(name).second && !model.preset.empty()) return;
     auto random = trained.untrained(static_cast<std::uint64_t>(options_.baseline_seed));
     score(name + ", random initialisation", random);
-    random.recalibrate(world_, train_, std::max(kBaselineImages, options_.choices.recalibrate), reading_);
+    random.recalibrate(world_, train_, std::max(kBaselineImages, options_.sets.choices.recalibrate), reading_);
     score(name + ", random initialisation, BatchNorm recalibrated", random);
   }
 
@@ -209,7 +189,8 @@ class Evaluation {
 
   const Options& options_;
   const comm::Communicator& world_;
-  data::DataSet train_, test_;
+  std::pair<data::DataSet, data::DataSet> sets_;
+  const data::DataSet &train_, &test_;
   data::EvalOptions reading_;
   std::vector<KnnRow> rows_;
   std::set<std::string> seen_;
@@ -217,10 +198,8 @@ class Evaluation {
 
 /// Compares two files of `seer features`, which must have been computed alike.
 KnnResult compare_tables(const Options& options, const comm::Communicator& world) {
-  const auto &train_name = options.train_features, &test_name = options.test_features;
-  const auto train = eval::read_features(world, train_name), test = eval::read_features(world, test_name);
-  comm::agree(world, "comparing the tables",
-              [&] { eval::require_alike(train.info, train_name, test.info, test_name); });
+  const auto &train_name = options.sets.train_features, &test_name = options.sets.test_features;
+  const auto [train, test] = read_tables(world, options.sets);
   KnnResult out;
   out.train = {fmt::format("{} (features of {})", train_name, train.info.data), train.info.images};
   out.test = {fmt::format("{} (features of {})", test_name, test.info.data), test.info.images};
@@ -242,11 +221,11 @@ KnnResult compare_tables(const Options& options, const comm::Communicator& world
 
 int run(const Options& options, const comm::Communicator& world) {
   comm::agree(world, "options", [&] { check(options); });
-  auto result = options.train_features.empty() ? Evaluation(options, world).result() : compare_tables(options, world);
+  auto result = options.sets.are_files() ? compare_tables(options, world) : Evaluation(options, world).result();
   result.protocol = options.protocol;
   result.options = options.knn;
   result.few = options.few;
-  result.draws = options.draws;
+  result.draws = options.few.takes_all() ? 0 : options.draws;
   result.select = options.select;
   const auto peak = world.all_reduce(static_cast<std::int64_t>(device::peak_resident_bytes()), comm::Op::max);
   log::finish_progress();
@@ -267,7 +246,6 @@ void complete(Options& options, bool own_settings) {
     options.protocol = "custom";
   }
   options.few.seed = static_cast<std::uint64_t>(options.subset_seed);
-  if (options.few.per_class > 0 || options.few.fraction < 1) options.draws = std::max<std::int64_t>(options.draws, 1);
 }
 
 }  // namespace
@@ -276,14 +254,7 @@ Run add_eval_knn(CLI::App& command) {
   auto options = std::make_shared<Options>();
   options->knn.k = {10, 20, 200};
   options->knn.all_known = true;
-  command
-      .add_option("weights", options->weights,
-                  "Weights files, checkpoint folders or run folders (their newest checkpoint)")
-      ->default_str("");
-  command.add_option("--train", options->train, "Labelled shards whose images vote: folder, glob or list");
-  command.add_option("--test", options->test, "Labelled shards whose images are classified");
-  command.add_option("--train-features", options->train_features, "Instead: a file of `seer features`");
-  command.add_option("--test-features", options->test_features, "Instead: a file of `seer features`");
+  add_sets(command, options->sets, CLI::detail::expected_max_vector_size);
   std::vector<std::string> names = {"seer"};
   for (const auto& protocol : eval::knn_protocols()) names.emplace_back(protocol.name);
   auto* const k = command.add_option("--k", options->knn.k, "Numbers of neighbours")
@@ -316,18 +287,7 @@ Run add_eval_knn(CLI::App& command) {
           "--skip-same", [&out = options->knn.leave_out] { out = eval::LeaveOut::same; },
           "Training images with the same bytes as the test image do not vote")
       ->excludes(first);
-  auto* const per_class =
-      command.add_option("--per-class", options->few.per_class, "Only this many training images of each class vote")
-          ->check(CLI::PositiveNumber)
-          ->type_name("N")
-          ->default_str("");
-  command.add_option("--fraction", options->few.fraction, "Only this part of each class's training images votes")
-      ->check(CLI::Range(1e-9, 1.0))
-      ->excludes(per_class);
-  command.add_option("--draws", options->draws, "Repeat that with other images; prints mean and standard deviation")
-      ->check(CLI::Range(1, 1000))
-      ->type_name("N")
-      ->default_str("");
+  add_subset(command, options->few, options->draws);
   command.add_option("--subset-seed", options->subset_seed, "Seed of the first draw")->check(CLI::NonNegativeNumber);
   command.add_flag("--per-class-table", options->extras.per_class, "Also the accuracy of each class, of the best row");
   command.add_flag("--confusion", options->extras.confusion,
@@ -335,7 +295,7 @@ Run add_eval_knn(CLI::App& command) {
   command.add_flag("--baselines", options->baselines, "Also the same network at random and raw pixels");
   command.add_option("--baseline-seed", options->baseline_seed, "Seed of the random network");
   command.add_flag("--json", options->json, "One JSON object instead of the table");
-  add_eval_choices(command, options->choices);
+  add_eval_choices(command, options->sets.choices);
   return [options, k, temperature, plain](const comm::Communicator& world) {
     complete(*options, k->count() + temperature->count() + plain->count() > 0);
     return run(*options, world);

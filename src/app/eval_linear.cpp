@@ -8,7 +8,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
-#include "options.hpp"
+#include "eval_sets.hpp"
 #include "seer/app/command.hpp"
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
@@ -19,8 +19,8 @@ namespace seer::app {
 namespace {
 
 struct Options {
-  std::string model, train, test, train_features, test_features, protocol = "grid", selection = "held-out";
-  EvalChoices choices;
+  EvalSets sets;
+  std::string protocol = "grid", selection = "held-out";
   eval::LinearTask task;
   config::ProbeProtocol given;  ///< values that were given; the others are the protocol's
   std::string batchnorm, rate_scale, bias_decay;
@@ -31,20 +31,10 @@ struct Options {
 };
 
 void check(const Options& o) {
-  const bool files = !o.train_features.empty() || !o.test_features.empty();
-  if (files && (o.train_features.empty() || o.test_features.empty() || !o.model.empty() || !o.train.empty() ||
-                !o.test.empty() || o.choices != EvalChoices()))
-    throw Error(ExitCode::input,
-                "--train-features and --test-features must be given together, without a model, --train, --test and the "
-                "options of features (--features, --resize, --crop, --batch, --device, --recalibrate-batchnorm)");
-  if (!files && (o.model.empty() || o.train.empty() || o.test.empty()))
-    throw Error(ExitCode::input,
-                "eval linear needs a model with --train and --test shards, or --train-features and --test-features");
+  check_sets(o.sets, "linear");
+  check_draws(o.task.draws, o.task.subset.takes_all());
   if (!o.task.checkpoint.empty() && o.task.checkpoint == o.task.save_head)
     throw Error(ExitCode::input, "--checkpoint and --save-head name the same file", "give each its own");
-  if (o.task.draws > 1 && o.task.subset.per_class == 0 && o.task.subset.fraction == 1)
-    throw Error(ExitCode::input, "--draws without --per-class or --fraction: all draws would be the same",
-                "say how many images to draw");
 }
 
 /// The protocol with the given values in place of its own.
@@ -84,23 +74,19 @@ config::ProbeProtocol protocol_of(const Options& o) {
 
 std::unique_ptr<eval::LinearSource> source_of(const Options& o, const comm::Communicator& world,
                                               const config::ProbeProtocol& protocol) {
-  if (!o.train_features.empty()) {
-    auto train = eval::read_features(world, o.train_features), test = eval::read_features(world, o.test_features);
-    comm::agree(world, "comparing the tables",
-                [&] { eval::require_alike(train.info, o.train_features, test.info, o.test_features); });
+  const auto& choices = o.sets.choices;
+  if (o.sets.are_files()) {
+    auto [train, test] = read_tables(world, o.sets);
     return eval::table_source(world, std::move(train), std::move(test));
   }
-  const auto reading = reading_of(o.choices);
-  const auto& texts = o.features_given ? o.choices.features : protocol.features;
-  auto extractor = eval::FeatureExtractor::load(world, o.model, eval::parse_features(texts), o.choices.device);
-  const auto train = data::DataSet::open(o.train, world), test = data::DataSet::open(o.test, world);
-  comm::agree(world, "labels", [&] {
-    for (const auto& [set, path] : {std::pair(&train, &o.train), std::pair(&test, &o.test)})
-      if (!set->has_labels())
-        throw Error(ExitCode::file, fmt::format("{} has no labels", *path), "pack it with --labels folder");
-  });
-  eval::warn_of_common(world, eval::my_checksums(train, world), o.train, eval::my_checksums(test, world), o.test);
-  if (o.choices.recalibrate > 0) extractor.recalibrate(world, train, o.choices.recalibrate, reading);
+  const auto reading = reading_of(choices);
+  const auto& texts = o.features_given ? choices.features : protocol.features;
+  auto extractor =
+      eval::FeatureExtractor::load(world, o.sets.weights.front(), eval::parse_features(texts), choices.device);
+  const auto [train, test] = open_sets(world, o.sets);
+  eval::warn_of_common(world, eval::my_checksums(train, world), o.sets.train, eval::my_checksums(test, world),
+                       o.sets.test);
+  if (choices.recalibrate > 0) extractor.recalibrate(world, train, choices.recalibrate, reading);
   if (!o.no_augmentation) return eval::shard_source(world, std::move(extractor), train, test, reading, o.scale_low);
   auto train_table = extractor.table(world, train, reading), test_table = extractor.table(world, test, reading);
   return eval::table_source(world, std::move(train_table), std::move(test_table));
@@ -113,7 +99,7 @@ std::string describe(const Options& o, const config::ProbeProtocol& p, const eva
       p.name, p.about, o.overridden.empty() ? "" : " but ", fmt::join(o.overridden, " "), p.optimizer, p.momentum,
       p.rates.size(), p.rate_per_256 ? " x batch / 256" : "", fmt::join(p.decays, " "), p.batch, report.updates,
       p.schedule, p.init,
-      o.train_features.empty() && !o.no_augmentation
+      !o.sets.are_files() && !o.no_augmentation
           ? fmt::format("random crops of {} to 1 of the area, bilinear, and mirrored", o.scale_low)
           : "no augmentation");
 }
@@ -230,14 +216,11 @@ Run add_eval_linear(CLI::App& command) {
   auto options = std::make_shared<Options>();
   auto& o = *options;
   auto& given = o.given;
-  command.add_option("model", o.model, "Weights file, checkpoint folder, or run folder (its newest checkpoint)")
-      ->default_str("");
-  command.add_option("--train", o.train, "Labelled shards to train on: folder, glob or list");
-  command.add_option("--test", o.test, "Labelled shards to test on");
-  command.add_option("--train-features", o.train_features, "Instead: a file of `seer features`");
-  command.add_option("--test-features", o.test_features, "Instead: a file of `seer features`");
-  command.add_flag("--logistic", "Another name of `seer eval logistic`, with its options: see --logistic --help");
-  command.add_flag("--svm", "Another name of `seer eval svm`, with its options: see --svm --help");
+  add_sets(command, o.sets);
+  for (const std::string task : {"logistic", "svm"}) {  // the program has taken the other task by now
+    const auto help = fmt::format("Another name of `seer eval {0}`, with its options: see --{0} --help", task);
+    command.add_flag("--" + task, help);
+  }
   command.add_option("--protocol", o.protocol,
                      "Whose settings: " + fmt::format("{}", fmt::join(config::probe_protocols(), ", ")));
   command
@@ -250,14 +233,7 @@ Run add_eval_linear(CLI::App& command) {
       ->check(CLI::Range(1e-3, 1.0));
   command.add_flag("--no-augmentation", o.no_augmentation,
                    "Compute the features of all images once, without augmentation");
-  command.add_option("--fraction", o.task.subset.fraction, "Train on this part of each class")
-      ->check(CLI::Range(0.0, 1.0));
-  command.add_option("--per-class", o.task.subset.per_class, "Train on N images of each class")
-      ->check(CLI::PositiveNumber)
-      ->type_name("N")
-      ->default_str("");
-  command.add_option("--draws", o.task.draws, "Repeat with other images of --fraction or --per-class")
-      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1000}));
+  add_subset(command, o.task.subset, o.task.draws);
   command.add_option("--seed", o.seed, "Of weights, batches, held part and subsets")->check(CLI::NonNegativeNumber);
   command.add_option("--checkpoint", o.task.checkpoint, "File from which the same command goes on after a kill");
   command.add_option("--checkpoint-every", o.task.checkpoint_every, "Updates")->check(CLI::PositiveNumber);
@@ -285,7 +261,7 @@ Run add_eval_linear(CLI::App& command) {
   value("--bias-decay", o.bias_decay, "Whether biases decay")->check(CLI::IsMember({"on", "off"}));
   value("--init", given.init, "Initial weights")->check(CLI::IsMember({"normal", "uniform", "zero"}));
   value("--init-deviation", given.init_deviation, "Of normal initial weights")->check(CLI::PositiveNumber);
-  add_eval_choices(command, o.choices);
+  add_eval_choices(command, o.sets.choices);
   const auto* features = command.get_option("--features");
   return [options, values, features](const comm::Communicator& world) {
     options->features_given = features->count() > 0;

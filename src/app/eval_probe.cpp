@@ -26,25 +26,9 @@ struct Line {
 };
 
 void check(const ProbeChoices& o, const std::string& task) {
-  const bool files = !o.train_features.empty() || !o.test_features.empty();
-  if (files && (o.train_features.empty() || o.test_features.empty() || !o.weights.empty() || !o.train.empty() ||
-                !o.test.empty()))
-    throw Error(ExitCode::input,
-                "--train-features and --test-features must be given together, without weights, --train and --test");
-  if (files && o.choices != EvalChoices())
-    throw Error(ExitCode::input,
-                "--train-features and --test-features are taken as they are: options of features have "
-                "no effect on them",
-                "leave these options out, or give them to seer features");
-  if (!files && (o.weights.empty() || o.train.empty() || o.test.empty()))
-    throw Error(ExitCode::input,
-                fmt::format("eval {} needs weights, --train and --test shards, or --train-features and "
-                            "--test-features",
-                            task));
-  if (o.sizes.draws > 1 && o.sizes.per_class.empty() && o.sizes.fractions.empty())
-    throw Error(ExitCode::input, "--draws without --per-class or --fraction: all draws would be the same",
-                "say how many images to draw");
-  for (const auto* input : {&o.train_features, &o.test_features}) {
+  check_sets(o.sets, task);
+  check_draws(o.sizes.draws, o.sizes.per_class.empty() && o.sizes.fractions.empty());
+  for (const auto* input : {&o.sets.train_features, &o.sets.test_features}) {
     std::error_code none;
     if (!o.scores.empty() && !input->empty() && std::filesystem::equivalent(o.scores, *input, none))
       throw Error(ExitCode::input,
@@ -56,22 +40,13 @@ void check(const ProbeChoices& o, const std::string& task) {
 }
 
 std::pair<eval::FeatureTable, eval::FeatureTable> tables(const comm::Communicator& world, const ProbeChoices& o) {
-  if (!o.train_features.empty()) {
-    auto train = eval::read_features(world, o.train_features), test = eval::read_features(world, o.test_features);
-    comm::agree(world, "comparing the tables",
-                [&] { eval::require_alike(train.info, o.train_features, test.info, o.test_features); });
-    return {std::move(train), std::move(test)};
-  }
-  const auto train = data::DataSet::open(o.train, world), test = data::DataSet::open(o.test, world);
-  comm::agree(world, "labels", [&] {
-    for (const auto& [set, path] : {std::pair(&train, &o.train), std::pair(&test, &o.test)})
-      if (!set->has_labels())
-        throw Error(ExitCode::file, fmt::format("{} has no labels", *path), "pack it with --labels folder");
-  });
-  auto extractor =
-      eval::FeatureExtractor::load(world, o.weights, eval::parse_features(o.choices.features), o.choices.device);
-  const auto reading = reading_of(o.choices);
-  if (o.choices.recalibrate > 0) extractor.recalibrate(world, train, o.choices.recalibrate, reading);
+  const auto& choices = o.sets.choices;
+  if (o.sets.are_files()) return read_tables(world, o.sets);
+  const auto [train, test] = open_sets(world, o.sets);
+  auto extractor = eval::FeatureExtractor::load(world, o.sets.weights.front(), eval::parse_features(choices.features),
+                                                choices.device);
+  const auto reading = reading_of(choices);
+  if (choices.recalibrate > 0) extractor.recalibrate(world, train, choices.recalibrate, reading);
   auto of_train = extractor.table(world, train, reading);
   return {std::move(of_train), extractor.table(world, test, reading)};
 }
@@ -198,12 +173,7 @@ std::string grid_text(const std::vector<double>& values) {
 }
 
 void add_probe_choices(CLI::App& command, ProbeChoices& o) {
-  command.add_option("weights", o.weights, "Weights file, checkpoint folder or run folder (its newest checkpoint)")
-      ->default_str("");
-  command.add_option("--train", o.train, "Labelled shards to train on: folder, glob or list");
-  command.add_option("--test", o.test, "Labelled shards to test on");
-  command.add_option("--train-features", o.train_features, "Instead: a file of `seer features`");
-  command.add_option("--test-features", o.test_features, "Instead: a file of `seer features`");
+  add_sets(command, o.sets);
   command
       .add_option("--per-class", o.sizes.per_class, "Train on so many images of each class; several numbers: a table")
       ->delimiter(',')
@@ -218,7 +188,7 @@ void add_probe_choices(CLI::App& command, ProbeChoices& o) {
   command.add_option("--seed", o.sizes.seed, "Of the first draw, and of held-out rows");
   command.add_option("--scores", o.scores, "HDF5 file to write: decision values of the test images, as features");
   command.add_flag("--json", o.json, "One JSON object instead of the table");
-  add_eval_choices(command, o.choices);
+  add_eval_choices(command, o.sets.choices);
 }
 
 int run_probe(const comm::Communicator& world, const ProbeChoices& o, const ProbeText& text,

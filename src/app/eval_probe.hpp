@@ -8,14 +8,14 @@
 #include <utility>
 #include <vector>
 
-#include "options.hpp"
+#include "eval_sets.hpp"
 #include "seer/eval/examples.hpp"
 
 namespace seer::app {
 
 struct ProbeChoices {
-  std::string weights, train, test, train_features, test_features, scores;
-  EvalChoices choices;
+  EvalSets sets;
+  std::string scores;
   eval::Sizes sizes;
   bool json = false;
 };

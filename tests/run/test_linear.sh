@@ -3,7 +3,7 @@
 # Linear classifiers on frozen features, as a user trains them: from images and from tables, killed, and used wrongly.
 source "$(dirname "$0")/common.sh"
 
-expect 2 "eval linear needs a model" seer eval linear --train train
+expect 2 "eval linear needs weights" seer eval linear --train train
 expect 2 "must be given together" seer eval linear --train-features a.h5
 expect 2 'known: grid, vissl' seer eval linear --train-features a.h5 --test-features b.h5 --protocol dinov22
 expect 2 "--rates" seer eval linear --train-features a.h5 --test-features b.h5 --rates 0.1,-1
@@ -36,7 +36,7 @@ expect 0 "best on the test set (optimistic)" seer $probe --selection test --no-a
 expect 0 "2 draws: mean and deviation" seer $probe --no-augmentation --per-class 6 --draws 2
 expect 2 "cannot be divided among 3 ranks" ranks 3 $probe
 expect 3 "are of classes without any image in" seer eval linear run --train train --test strange $sides
-expect 2 "choose" seer $probe --fraction 0
+expect 2 "--fraction" seer $probe --fraction 0
 expect 2 "no image can be held back" seer $probe --per-class 1
 
 # From tables, killed after a checkpoint: the same command goes on and gives the same bits.
