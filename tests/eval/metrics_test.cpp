@@ -141,5 +141,13 @@ TEST(MeanPrecision, RefusesScoresThatAreNotFinite) {
   EXPECT_THROW(mean_average_precision(world, scores, std::vector<std::int8_t>{1, 0}, 1), Error);
 }
 
+TEST(Spread, IsOfTheSampleOrOfThePopulation) {
+  const std::vector<double> values = {1, 2, 6};
+  EXPECT_DOUBLE_EQ(spread_of(values).mean, 3);
+  EXPECT_DOUBLE_EQ(spread_of(values).deviation, std::sqrt(14.0 / 2));
+  EXPECT_DOUBLE_EQ(spread_of(values, true).deviation, std::sqrt(14.0 / 3));
+  EXPECT_EQ(spread_of(std::span(values).first(1)).deviation, 0);
+}
+
 }  // namespace
 }  // namespace seer::eval

@@ -1,110 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 // The loader as the step loop sees it: the global batch does not depend on the number of ranks, a run can resume at any
 // update, and bad images are replaced by the same images on any number of ranks.
-#include "seer/data/source.hpp"
-
 #include <fmt/format.h>
-#include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cstring>
 #include <fstream>
 #include <map>
 #include <set>
 #include <vector>
 
-#include "../tiny_shards.hpp"
-#include "seer/base/checksum.hpp"
+#include "loader_support.hpp"
 #include "seer/base/error.hpp"
 #include "seer/base/random.hpp"
-#include "seer/data/eval_reader.hpp"
-#include "seer/data/image.hpp"
 #include "seer/data/subset.hpp"
 #include "seer/device/memory.hpp"
 
 namespace seer::data {
 namespace {
-
-constexpr std::uint64_t kImages = test::kTinyImages;
-
-class LoaderMpi : public testing::Test {
- protected:
-  LoaderMpi() : world_(comm::Communicator::world()), folder_(&world_) {
-    config_.crops = {{2, 16, {0.14, 1.0}}, {3, 8, {0.05, 0.14}}};
-    config_.data.shards = folder_.path();
-    config_.data.global_batch = 8;
-    config_.data.block_images = 8;
-    config_.data.window_blocks = 2;
-    config_.data.seed = 3;
-    config_.data.reader_threads = 2;
-    config_.log.run_dir = folder_ / "run";
-  }
-  void write(const std::set<std::uint64_t>& bad = {}) {
-    if (world_.is_root()) test::write_tiny_shards(folder_, bad);
-    world_.barrier();
-  }
-
-  std::unique_ptr<BatchSource> source_at(std::int64_t update, Labels labels = Labels::ignore) {
-    return open_source(config_, world_, Start{update, update * config_.data.global_batch}, nullptr, std::nullopt,
-                       labels);
-  }
-
-  /// The global batch as a single rank would see it, crop after crop and image after image. Equal on all ranks.
-  std::vector<float> gather(const Batch& batch, std::vector<std::uint64_t>* images = nullptr) {
-    std::vector<float> all;
-    for (const auto& group : batch.groups) {
-      const std::int64_t pixels = group.size * group.size * 3, here = batch.images;
-      std::vector<float> mine(group.images.f32(), group.images.f32() + group.images.elems());
-      std::vector<float> parts(mine.size() * static_cast<std::size_t>(world_.size()));
-      world_.all_gather(mine, parts);
-      for (int crop = 0; crop < group.count; ++crop)
-        for (std::int64_t rank = 0; rank < world_.size(); ++rank) {
-          const auto first = ((rank * group.count + crop) * here) * pixels;
-          all.insert(all.end(), parts.begin() + first, parts.begin() + first + here * pixels);
-        }
-    }
-    if (images != nullptr) {
-      std::string mine(reinterpret_cast<const char*>(batch.positions.data()), batch.positions.size() * 8);
-      for (const auto& part : world_.all_gather(mine)) {
-        const auto old = images->size();
-        images->resize(old + part.size() / 8);
-        std::memcpy(images->data() + old, part.data(), part.size());
-      }
-    }
-    return all;
-  }
-
-  /// Checksums of the global batches of updates [first, first + count), each in its own loader run.
-  std::vector<std::uint64_t> checksums(std::int64_t first, int count) {
-    const auto source = source_at(first);
-    std::vector<std::uint64_t> sums;
-    for (int i = 0; i < count; ++i) {
-      const auto& batch = source->next();
-      EXPECT_EQ(batch.update, first + i);
-      const auto all = gather(batch);
-      sums.push_back(checksum(all.data(), all.size() * sizeof(float)));
-    }
-    return sums;
-  }
-
-  /// The same batches from a loader that acts as the only rank. Every rank does this by itself.
-  std::vector<std::uint64_t> checksums_alone(std::int64_t first, int count, std::size_t threads) {
-    const auto loader = open_shards(config_, DataSet::open(config_.data.shards, world_), 0, 1, threads,
-                                    Start{first, first * config_.data.global_batch}, Labels::ignore);
-    std::vector<std::uint64_t> sums;
-    for (int i = 0; i < count; ++i) {
-      std::vector<float> all;
-      for (const auto& group : loader->next().groups)
-        all.insert(all.end(), group.images.f32(), group.images.f32() + group.images.elems());
-      sums.push_back(checksum(all.data(), all.size() * sizeof(float)));
-    }
-    return sums;
-  }
-
-  comm::Communicator world_;
-  test::TemporaryFolder folder_;
-  config::Config config_;
-};
 
 TEST_F(LoaderMpi, GlobalBatchIsTheSameForAnyRankCount) {
   write();
@@ -350,123 +262,6 @@ TEST_F(LoaderMpi, StopsWithWorkUnderWay) {
     const auto source = source_at(i);
     if (i % 2 == 0) source->next();
   }
-}
-
-TEST_F(LoaderMpi, EvaluationReaderKeepsOrderAndFlagsBadImages) {
-  write({12, 33});
-  const auto data = DataSet::open(config_.data.shards, world_);
-  EvalOptions options;
-  options.resize = 20;
-  options.crop = 16;
-  options.batch = 7;
-  options.threads = 2;
-  EvalReader reader(data, 5, 48, options);
-  std::uint64_t at = 5;
-  while (const auto* batch = reader.next()) {
-    EXPECT_EQ(batch->pixels.shape, (device::Shape{batch->images, 16, 16, 3}));
-    for (std::int64_t i = 0; i < batch->images; ++i, ++at) {
-      const auto k = static_cast<std::size_t>(i);
-      EXPECT_EQ(batch->indices[k], at);
-      EXPECT_EQ(batch->labels[k], static_cast<std::int32_t>(at % 3));
-      EXPECT_EQ(batch->bad[k], at == 12 || at == 33 ? 1 : 0);
-      const auto image = batch->pixels.slice(i, 1);
-      const bool zero = std::all_of(image.f32(), image.f32() + image.elems(), [](float x) { return x == 0; });
-      EXPECT_EQ(zero, at == 12 || at == 33);
-    }
-  }
-  EXPECT_EQ(at, 48U);
-  EXPECT_EQ(reader.bad_images(), 2);
-  EXPECT_EQ(reader.next(), nullptr);
-  options.raw_side = 8;
-  EvalReader raw(data, 0, 1, options);
-  const auto* batch = raw.next();
-  ASSERT_NE(batch, nullptr);
-  Image image;
-  std::vector<std::uint8_t> encoded;
-  data.read_image(0, encoded);
-  decode(encoded, 1 << 20, image);
-  std::vector<float> wanted(8 * 8 * 3);
-  AugmentScratch scratch;
-  raw_pixels(image, 8, scratch, wanted.data());
-  EXPECT_EQ(std::vector<float>(batch->pixels.f32(), batch->pixels.f32() + batch->pixels.elems()), wanted);
-}
-
-class CropsFile : public LoaderMpi {
- protected:
-  CropsFile() {
-    config_.data.source = "crops";
-    config_.data.shards = folder_ / "crops.h5";
-    config_.data.global_batch = 4;
-    config_.crops = {{1, 6, {0.1, 1.0}}, {2, 4, {0.1, 0.2}}};
-  }
-  /// value = crop + row / 100 + position inside / 10000
-  static float value(int crop, std::int64_t row, std::int64_t inside) {
-    return static_cast<float>(crop) + static_cast<float>(row) * 0.01F + static_cast<float>(inside) * 0.0001F;
-  }
-  void write_crops(int crops = 3) {
-    if (world_.is_root()) {
-      auto file = h5::File::create(config_.data.shards);
-      file.create_group("/crops");
-      for (int crop = 0; crop < crops; ++crop) {
-        const std::uint64_t size = crop == 0 ? 6 : 4, inside = 3 * size * size;
-        std::vector<float> values;
-        for (std::int64_t row = 0; row < 12; ++row)
-          for (std::uint64_t i = 0; i < inside; ++i) values.push_back(value(crop, row, static_cast<std::int64_t>(i)));
-        const auto name = fmt::format("/crops/{}", crop);
-        file.create_dataset(name, h5::Type::f32, {12, 3, size, size});
-        file.write(name, h5::Type::f32, 0, values.size(), values.data());
-      }
-      file.close();
-    }
-    world_.barrier();
-  }
-};
-
-TEST_F(CropsFile, GivesEachRankItsRowsChannelsLast) {
-  write_crops();
-  const auto source = source_at(1);
-  EXPECT_EQ(source->images(), 12U);
-  for (std::int64_t update = 1; update < 3; ++update) {
-    const auto& batch = source->next();
-    EXPECT_EQ(batch.update, update);
-    ASSERT_EQ(batch.groups.size(), 2U);
-    for (const auto& group : batch.groups)
-      for (int c = 0; c < group.count; ++c)
-        for (std::int64_t i = 0; i < batch.images; ++i)
-          for (std::int64_t p = 0; p < group.size * group.size; ++p)
-            for (std::int64_t channel = 0; channel < 3; ++channel) {
-              const auto row = update * 4 + world_.rank() * batch.images + i;
-              ASSERT_EQ(group.images.slice(c * batch.images + i, 1).f32()[p * 3 + channel],
-                        value(group.first_crop + c, row, channel * group.size * group.size + p));
-            }
-  }
-  EXPECT_THROW(source->next(), Error);
-}
-
-TEST_F(CropsFile, RefusesWhatTheConfigurationDoesNotMatch) {
-  write_crops();
-  const auto code = [this] {
-    try {
-      source_at(0);
-    } catch (const Error& error) {
-      return error.code();
-    }
-    return ExitCode::ok;
-  };
-  EXPECT_EQ(code(), ExitCode::ok);
-  config_.crops[0].size = 5;
-  EXPECT_EQ(code(), ExitCode::input);
-  config_.crops[0].size = 6;
-  config_.crops[1].count = 1;
-  EXPECT_EQ(code(), ExitCode::input);
-  config_.crops[1].count = 3;
-  EXPECT_EQ(code(), ExitCode::file);
-  config_.crops[1].count = 2;
-  config_.data.global_batch = 8;
-  EXPECT_EQ(code(), ExitCode::input);
-  config_.data.global_batch = 4;
-  config_.data.shards = folder_ / "none.h5";
-  EXPECT_EQ(code(), ExitCode::file);
 }
 
 TEST_F(LoaderMpi, AFractionIsReadAloneAndInItsOwnOrder) {
