@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """One epoch of fine-tuning by seer and by PyTorch, from the same weights, on the same photos, without augmentation.
 
-A randomly initialised torchvision RegNetY-400MF or ResNet with a classifier is saved as safetensors and imported by
-`seer import`. `seer finetune` (data.source = "crops", finetune.classifier = "keep") and torch.optim.SGD(nesterov=True) in
-float64 then train it on the photos of a folder of labelled shards: different rates and weight decays for trunk and
-classifier, none for BatchNorm, label smoothing, a cosine. Printed: both losses of every update, the largest difference,
-and the largest relative distance of a tensor at the end. Exit code 1 if a loss differs by more than 1e-4 (relative), or
-than PyTorch's own in float32: a RegNetY with random weights is so ill-conditioned that every float32 program is soon
-elsewhere.
+A torchvision RegNetY-400MF or ResNet with a classifier, trained for some updates by PyTorch, is saved as safetensors and
+imported by `seer import`. `seer finetune` (data.source = "crops", finetune.classifier = "keep") and
+torch.optim.SGD(nesterov=True) in float64 then train it on the photos of a folder of labelled shards: different rates and
+weight decays for trunk and classifier, none for BatchNorm, label smoothing, a cosine. Printed: both losses of every update,
+the largest difference, and the largest relative distance of a tensor at the end. Exit code 1 if a loss differs by more than
+1e-4 (relative). With --first-updates 0 it starts from random weights: a RegNetY is so ill-conditioned there that every
+float32 program is soon elsewhere, PyTorch's too.
 """
 import argparse
 import copy
@@ -139,10 +139,10 @@ def main():
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--side", type=int, default=128)
-    parser.add_argument("--rates", type=float, nargs=2, default=[5e-5, 1e-3], help="of trunk and classifier")
-    parser.add_argument("--first-updates", type=int, default=0, help="by PyTorch, to start from trained weights")
+    parser.add_argument("--rates", type=float, nargs=2, default=[0.01, 0.1], help="of trunk and classifier")
+    parser.add_argument("--first-updates", type=int, default=100, help="by PyTorch, to start from trained weights")
     parser.add_argument("--ranks", type=int, default=1)
-    parser.add_argument("--preset", default="resnet18", choices=["400mf", "resnet18", "resnet50"])
+    parser.add_argument("--preset", default="400mf", choices=["400mf", "resnet18", "resnet50"])
     options = parser.parse_args()
     torch.manual_seed(0)
     images, labels, classes = photos(options.shards, options.images // options.batch * options.batch, options.side)
@@ -163,7 +163,7 @@ def main():
     print(f"{len(found)} updates of {options.batch} photos, {options.preset}, {classes} classes, {options.ranks} ranks: "
           f"largest relative difference of a loss {worst:.1e} (wanted 1e-4; PyTorch in float32: {other:.1e}), "
           f"of a tensor at the end {far:.1e}")
-    sys.exit(worst > max(1e-4, other))
+    sys.exit(worst > 1e-4)
 
 
 if __name__ == "__main__":
