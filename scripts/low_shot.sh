@@ -6,14 +6,14 @@
 #       [--out runs/low_shot] [--random no] [-- --set section.key=value ...]
 # Draw s uses data.subset_seed = data.seed = s. Every run is a folder below --out and resumes by itself: after an
 # interruption, start the same command again. --random no leaves out the runs from random weights.
-set -euo pipefail
+set -euo pipefail -o noglob
 here=$(cd "$(dirname "$0")" && pwd)
 : "${SEER:=$here/../build/host-release/seer}" "${MPIEXEC:=mpirun}"
 if [ "$(id -u)" = 0 ]; then  # Open MPI wants to be told twice
   export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 fi
 usage() { sed -n '3,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
-[ $# -ge 1 ] || usage
+[ $# -ge 1 ] && [[ $1 != -* ]] || usage
 config=$1 from='' key=data.fraction values=0.01,0.1,1 draws=3 ranks=1 out=runs/low_shot random=yes
 shift
 while [ $# -gt 0 ]; do
@@ -28,13 +28,20 @@ while [ $# -gt 0 ]; do
 done
 [ -n "$from" ] || [ "$random" = yes ] || usage
 [[ $draws =~ ^[1-9][0-9]*$ && $ranks =~ ^[1-9][0-9]*$ && -n $values ]] || usage
+if [[ " $*" =~ [\ =](data\.(fraction|per_class|seed|subset_seed)|finetune\.from|log\.run_dir)= ]]; then
+  echo "error: ${BASH_REMATCH[1]} is set by this script; see its own options" >&2
+  exit 2
+fi
+[[ $* == *data.test_shards=* ]] || grep -qE '^ *test_shards *=' "$config" || {
+  echo "error: no test set; add -- --set data.test_shards=..." >&2
+  exit 2
+}
 mkdir -p "$out"
-settings="config=$config from=$from options=$*"  # runs in --out resume, so they must be of the same table
+settings="config=$config from=$from ranks=$ranks options=$*"  # runs in --out resume, so they must be of the same table
 if [ "$(cat "$out/SETTINGS" 2>/dev/null || echo "$settings")" != "$settings" ]; then
   echo "error: $out holds runs of another table: $(cat "$out/SETTINGS"); use another --out, or delete it" >&2
   exit 2
 fi
-echo "$settings" >"$out/SETTINGS"
 
 one() {  # NAME FROM VALUE DRAW option...: the result of one run on standard output
   local folder=$out/$1-${key#data.}-$3-$4
@@ -44,13 +51,11 @@ one() {  # NAME FROM VALUE DRAW option...: the result of one run on standard out
   "${launch[@]}" finetune "$config" --set log.run_dir="$folder" --set finetune.from="$2" --set "$key=$3" \
     --set data.subset_seed="$4" --set data.seed="$4" "${@:5}" </dev/null >"$folder.txt" 2>&1 || code=$?
   if [ "$code" != 0 ]; then
+    [ "$code" -lt 128 ] || echo "interrupted in $folder; the same command goes on there" >&2
     grep '^error: ' "$folder.txt" >&2 || tail -n 5 "$folder.txt" >&2
     exit "$code"
   fi
-  if ! grep -qE '"test_(top1|map)"' "$folder/metrics.jsonl"; then
-    echo "error: $folder/metrics.jsonl holds no test; set data.test_shards" >&2
-    exit 2
-  fi
+  echo "$settings" >"$out/SETTINGS"
   grep -E '"test_(top1|map)"' "$folder/metrics.jsonl" | tail -n 1 | sed -E 's/.*"test_(top1|map)":([0-9.eE+-]+).*/\2/'
 }
 

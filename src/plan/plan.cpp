@@ -233,7 +233,7 @@ Report predict(const config::Config& config_in, const config::Machine& machine, 
   report.model_flops = flops_without_replays(config, machine, topology);
   if (config.schedule.epochs <= 0 || images > 0) {
     report.updates = train::total_updates(config, images, 0);
-    train::Schedule(config.schedule, report.updates);  // throws what the job would throw
+    train::Schedule(train::in_updates(config, images), report.updates);  // throws what the job would throw
   }
   // Ranks with equal work do not take equal time, and in every update all ranks wait for each other.
   if (report.ranks > 1) report.straggle_s += machine.straggle * (report.product_s + report.stream_s);

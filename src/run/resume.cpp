@@ -228,12 +228,13 @@ train::Schedule schedule_from(const checkpoint::State& from, const config::Confi
     out.restore(from.plateau);
     return out;
   };
+  const auto wanted = train::in_updates(config, images);
   const auto stored = config::compare(from.config_toml, config).stored;
   if (!stored) {
     log::warn(
         "the checkpoint's configuration has values that this version of seer refuses: learning rates cannot be "
         "compared");
-    return schedule_of(config.schedule, total, kept);
+    return schedule_of(wanted, total, kept);
   }
   std::uint64_t had = 0;
   if (data::subset_choice(stored->data).takes_all())  // else as many as now
@@ -241,7 +242,7 @@ train::Schedule schedule_from(const checkpoint::State& from, const config::Confi
   const auto old_total =
       train::total_updates(*stored, had > 0 ? had : images, from.images_seen - from.update * from.global_batch);
   const bool same_rates = rates_of(stored->schedule) == rates_of(config.schedule);
-  if (same_rates && total == old_total) return schedule_of(config.schedule, total, kept);
+  if (same_rates && total == old_total) return schedule_of(wanted, total, kept);
 
   const auto length =
       fmt::format("{} ({} updates; the checkpoint's run: {})", train::length_text(config), total, old_total);
@@ -253,14 +254,14 @@ train::Schedule schedule_from(const checkpoint::State& from, const config::Confi
     return schedule_of(schedule, updates, since).lr(from.update);
   };
   const auto differ = [](double a, double b) { return std::abs(a - b) > 1e-9 * std::max(a, b); };
-  const double before = rate_of(stored->schedule, old_total, kept);
+  const double before = rate_of(train::in_updates(*stored, had > 0 ? had : images), old_total, kept);
   // Other keys take effect as configured, but a new length alone does not change the rate of this update.
   const bool follows = kept && config.schedule.kind == "cosine" && stored->schedule.kind == "cosine" &&
                        config.schedule.lr_peak == stored->schedule.lr_peak;
   const auto since = follows ? kept : std::nullopt;  // a kept rate stays, unless lr_peak changed
   const double same_length =
-      same_rates ? before : rate_of(config.schedule, std::max(old_total, config.schedule.warmup_updates), since);
-  const double configured = rate_of(config.schedule, total, std::nullopt);
+      same_rates ? before : rate_of(wanted, std::max(old_total, config.schedule.warmup_updates), since);
+  const double configured = rate_of(wanted, total, std::nullopt);
   const bool length_allowed =
       covered(options.allow_changes, "schedule.total_updates") || covered(options.allow_changes, "schedule.epochs");
   auto keep = total == old_total ? since : std::nullopt;
@@ -278,7 +279,7 @@ train::Schedule schedule_from(const checkpoint::State& from, const config::Confi
         now < 1.01 * config.schedule.lr_final ? ", which is too small to learn much" : "", configured,
         config.schedule.epochs > 0 ? "epochs" : "total_updates"));
   }
-  return schedule_of(config.schedule, total, keep);
+  return schedule_of(wanted, total, keep);
 }
 
 void warn_of_other_shards(const checkpoint::State& from, const data::BatchSource& source) {

@@ -143,7 +143,7 @@ class Run {
       schedule_.emplace(schedule_from(*from, config, total_, source_->images(), options));
       saver_->resumed(start_);
     } else {
-      schedule_.emplace(config.schedule, total_);
+      schedule_.emplace(train::in_updates(config, source_->images()), total_);
     }
     eta_.emplace(static_cast<double>(total_ - start_));
     guard_.emplace(config, comm.is_root(), from);

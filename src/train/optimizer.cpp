@@ -134,6 +134,20 @@ std::string length_text(const config::Config& config) {
                       : fmt::format("schedule.total_updates = {}", s.total_updates);
 }
 
+config::Schedule in_updates(const config::Config& config, std::uint64_t images) {
+  auto out = config.schedule;
+  if (out.kind != "multistep" || out.milestone_epochs.empty()) return out;
+  if (!(out.epochs > 0) || !out.milestones.empty())
+    throw Error(ExitCode::input,
+                "schedule.milestone_epochs needs schedule.epochs and stands instead of schedule.milestones",
+                "set schedule.epochs and leave schedule.milestones out, or count in updates")
+        .as_agreed();
+  const double updates_per_epoch = static_cast<double>(images) / static_cast<double>(config.data.global_batch);
+  for (const double epoch : out.milestone_epochs)
+    out.milestones.push_back(static_cast<std::int64_t>(std::ceil(epoch * updates_per_epoch)));
+  return out;
+}
+
 Schedule::Schedule(const config::Schedule& schedule, std::int64_t total_updates, std::optional<KeptRate> kept)
     : config_(schedule), total_updates_(total_updates), kept_(kept) {
   if (schedule.warmup_updates > total_updates) {
@@ -142,16 +156,6 @@ Schedule::Schedule(const config::Schedule& schedule, std::int64_t total_updates,
                             total_updates),
                 "shorten the warm-up or lengthen the run")
         .as_agreed();
-  }
-  if (schedule.kind == "multistep" && !schedule.milestone_epochs.empty()) {
-    if (!(schedule.epochs > 0) || !schedule.milestones.empty())
-      throw Error(ExitCode::input,
-                  "schedule.milestone_epochs needs schedule.epochs and stands instead of schedule.milestones",
-                  "set schedule.epochs and leave schedule.milestones out, or count in updates")
-          .as_agreed();
-    const double updates_per_epoch = static_cast<double>(total_updates) / schedule.epochs;
-    for (const double epoch : schedule.milestone_epochs)
-      config_.milestones.push_back(static_cast<std::int64_t>(epoch * updates_per_epoch));
   }
   if (!std::ranges::is_sorted(config_.milestones))
     throw Error(ExitCode::input, "schedule.milestones are not in ascending order", "sort them").as_agreed();

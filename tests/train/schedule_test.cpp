@@ -85,19 +85,27 @@ TEST(Schedule, MultistepAndRefusals) {
   EXPECT_DOUBLE_EQ(schedule.lr(29), 0.02);
   c.milestones = {20, 10};
   EXPECT_THROW(Schedule(c, 30), Error);
-  c.milestones.clear();
-  c.milestone_epochs = {30, 60};
-  EXPECT_THROW(Schedule(c, 35031), Error) << "epochs of what length?";
-  c.epochs = 70;
-  const Schedule in_epochs(c, 35031);  // a tenth of ImageNet in batches of 256: VISSL's low-shot recipe
-  EXPECT_DOUBLE_EQ(in_epochs.lr(15012), 2);
-  EXPECT_DOUBLE_EQ(in_epochs.lr(15013), 0.2);
-  EXPECT_DOUBLE_EQ(in_epochs.lr(30027), 0.02);
-  c.milestones = {10};
-  EXPECT_THROW(Schedule(c, 35031), Error) << "two kinds of milestones";
   c = config::Schedule();
   c.warmup_updates = 31;
   EXPECT_THROW(Schedule(c, 30), Error);
+}
+
+TEST(Schedule, MilestonesInEpochs) {
+  config::Config c;
+  c.data.global_batch = 256;
+  c.schedule.kind = "multistep";
+  c.schedule.milestone_epochs = {30, 60};
+  EXPECT_THROW(in_updates(c, 128116), Error) << "epochs of what length?";
+  c.schedule.epochs = 70;
+  EXPECT_EQ(in_updates(c, 128116).milestones, (std::vector<std::int64_t>{15014, 30028})) << "VISSL's low-shot recipe";
+  EXPECT_EQ(in_updates(c, 35).milestones, (std::vector<std::int64_t>{5, 9})) << "not before the epoch has ended";
+  c.data.global_batch = 16;
+  c.schedule.milestone_epochs = {16};
+  EXPECT_EQ(in_updates(c, 35).milestones, (std::vector<std::int64_t>{35})) << "no image of the first 16 passes";
+  c.schedule.kind = "cosine";
+  EXPECT_TRUE(in_updates(c, 35).milestones.empty());
+  c.schedule.kind = "multistep", c.schedule.milestones = {10};
+  EXPECT_THROW(in_updates(c, 35), Error) << "two kinds of milestones";
 }
 
 }  // namespace

@@ -84,6 +84,10 @@ std::int64_t total_updates(const config::Config& config, std::uint64_t images, s
 /// The key that sets the length: "schedule.epochs = 20".
 std::string length_text(const config::Config& config);
 
+/// [schedule] of a run over `images` images, with schedule.milestone_epochs as milestones: the first update that sees
+/// no image of the first e passes, ceil(e images / batch). Error(input) without schedule.epochs or beside milestones.
+config::Schedule in_updates(const config::Config& config, std::uint64_t images);
+
 /// The update and rate from which a cosine of a new length continues.
 struct KeptRate {
   std::int64_t update = 0;
@@ -93,8 +97,7 @@ struct KeptRate {
 /// Learning rates (method.md 5.2): pure functions of the update, except `plateau`, whose state is in checkpoints.
 class Schedule {
  public:
-  /// Error(input) if the numbers contradict each other (warm-up longer than the run, milestones not ascending,
-  /// milestone_epochs without epochs or beside milestones).
+  /// Error(input) if the numbers contradict each other (warm-up longer than the run, milestones not ascending).
   Schedule(const config::Schedule& schedule, std::int64_t total_updates, std::optional<KeptRate> kept = {});
 
   /// Rate of 0-based update t. Warm-up: linear from lr_start to lr_peak (which it does not reach). Then
@@ -102,8 +105,7 @@ class Schedule {
   ///              the rate drops at the end of the warm-up, as in the released recipe; from a kept rate on
   ///              final + (rate - final)/2 (1 + cos(pi (t - update) / (total - update)));
   ///   plateau:   peak times plateau_factor^n, not below plateau_minimum;
-  ///   multistep: peak times milestone_factor for each milestone reached; milestone e of milestone_epochs is update
-  ///              floor(e total / epochs).
+  ///   multistep: peak times milestone_factor for each milestone reached.
   double lr(std::int64_t update) const;
 
   /// Takes the loss of an update, averaged over ranks (equal on all). Only `plateau` uses it, after the warm-up: it
