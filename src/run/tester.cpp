@@ -72,6 +72,7 @@ std::vector<method::Figure> Tester::test(train::Learner& learner) const {
   std::vector<float> all_scores;
   std::vector<std::int8_t> truth;
   std::int64_t images = 0;
+  learner.begin_test();
   for (std::int64_t b = 0; b < batches; ++b) {
     comm::tell_progress();
     if (b >= mine) {
@@ -104,6 +105,7 @@ std::vector<method::Figure> Tester::test(train::Learner& learner) const {
                   "test on images of the classes that the network learns");
     accuracy.add(scores, labels);
   }
+  learner.end_test();
   log::finish_progress();
   if (multi) {
     const auto result = eval::mean_average_precision(comm_, all_scores, truth, classes);

@@ -103,10 +103,29 @@ Footprint Learner::footprint() const {
 }
 
 const float* Learner::buffers(Values which) {
-  auto& values = (which == Values::tested && averaged() ? statistics_.back() : statistics_.front()).values;
+  auto& values = which == Values::tested ? tested_statistics() : statistics_.front().values;
   values.fetch(queue_);
   queue_.wait();
   return values.on_host();
+}
+
+void Learner::begin_test() {
+  if ((group_ ? group_->size() : 1) == comm_->size()) return;  // all ranks have the same
+  auto& values = tested_statistics();
+  const auto* const own = buffers(Values::tested);
+  own_statistics_.assign(own, own + values.size());
+  comm_->broadcast(values.on_host(), values.bytes());
+  values.send(queue_);
+  queue_.wait();
+}
+
+void Learner::end_test() {
+  if (own_statistics_.empty()) return;
+  auto& values = tested_statistics();
+  std::ranges::copy(own_statistics_, values.on_host());
+  own_statistics_.clear();
+  values.send(queue_);
+  queue_.wait();
 }
 
 void Learner::fill(const Fill& parameter, const Fill& buffer) {

@@ -141,11 +141,10 @@ void Learner::follow(std::int64_t update) {
 }
 
 std::vector<float> Learner::scores(device::Tensor images) {
-  auto& statistics = averaged() ? statistics_.back() : statistics_.front();
   nn::Context ctx{.dnn = dnn_.get(),
                   .pool = &pool_,
                   .queue = queue_,
-                  .buffers = statistics.values.on_queue(),
+                  .buffers = tested_statistics().on_queue(),
                   .compute = compute_type(config_.precision),
                   .mode = nn::Mode::eval};
   device::Loan there;

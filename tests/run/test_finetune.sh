@@ -91,6 +91,22 @@ same_tensors whole killed || fail "a killed run ends with other bits"
 [ "$(grep -c test_top1 killed/metrics.jsonl)" = 2 ] || { cat killed/metrics.jsonl; fail "tests at 5 and 10"; }
 [ "$(result whole)" = "$(result killed)" ] || fail "another result"
 
+# With several BatchNorm groups, a test is that of the saved network: a start of the complete run has the same figures,
+# on any number of ranks, and does not record them again. Tests on the way change no bit.
+write_tune groups 30 "test_every = 7" "ema = 0.5"
+sed -i 's/bn_group_size = 4/bn_group_size = 1/; s/^every_updates = 4/every_updates = 10/' groups.toml
+figures() { grep -oE 'test after 30 updates: .*' "$1"; }
+ranks 2 finetune groups.toml >groups.txt 2>&1 || { cat groups.txt; fail "two groups"; }
+records=$(lines groups)
+for n in 2 1; do
+  ranks "$n" finetune groups.toml >"complete$n.txt" 2>&1 || { cat "complete$n.txt"; fail "a complete run on $n ranks"; }
+  diff <(figures groups.txt) <(figures "complete$n.txt") || fail "another result of the same network on $n ranks"
+done
+[ "$(lines groups)" = "$records" ] || { cat groups/metrics.jsonl; fail "a test is recorded twice"; }
+ranks 2 finetune groups.toml --set log.run_dir=untested --set data.test_shards= --set finetune.test_every=0 \
+  >untested.txt 2>&1 || { cat untested.txt; fail "a run without tests"; }
+same_tensors groups untested || fail "tests change the training"
+
 # What [watch] ends is tested, too.
 write_tune watched 60
 tune watched --set watch.every=1 --set watch.images=32 --set watch.patience=2

@@ -26,10 +26,10 @@ class Tester {
     return completed == total || (every > 0 && completed % every == 0);
   }
 
-  /// Collective. Tests the network as it is on centre crops, with running statistics (Learner::scores), and changes
-  /// nothing. Each rank takes an equal part of the images. One class per image: test_top1, test_top5,
-  /// test_mean_per_class; several: test_map, test_map_11 (method.md 8); all in per cent. Last: test_images. Images
-  /// without a label are left out. Error(numerics) if scores are not finite.
+  /// Collective. Tests the network as it is on centre crops, with the running statistics of the first BatchNorm
+  /// group, and changes nothing. Each rank takes an equal part of the images. One class per image: test_top1,
+  /// test_top5, test_mean_per_class; several: test_map, test_map_11 (method.md 8); all in per cent. Last: test_images.
+  /// Images without a label are left out. Error(numerics) if scores are not finite.
   std::vector<method::Figure> test(train::Learner& learner) const;
 
  private:

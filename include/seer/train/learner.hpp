@@ -127,6 +127,10 @@ class Learner {
   /// images [n, h, w, 3] on the host: with running statistics, and with the averaged parameters if there are any.
   /// Changes nothing.
   std::vector<float> scores(device::Tensor images);
+  /// Collective. From here on scores() takes on every rank the running statistics of the first BatchNorm group, which
+  /// are those of a checkpoint. end_test() puts back each rank's own, with the same bits; no update comes before it.
+  void begin_test();
+  void end_test();
   /// Number of the trunk's first segments that do not change in this update (nn::Treatment): they run with running
   /// statistics, which also stay as they are, and without a backward pass.
   std::size_t frozen_segments(std::int64_t update) const;
@@ -222,6 +226,10 @@ class Learner {
   bool taught() const { return !teacher_passes_.trunk.empty(); }
   /// There are averaged parameters and running statistics (method::Kind::averages).
   bool averaged() const { return statistics_.size() > 1 && !taught(); }
+  /// The running statistics that scores() takes.
+  device::Mirrored<float>& tested_statistics() {
+    return (averaged() ? statistics_.back() : statistics_.front()).values;
+  }
   void follow(std::int64_t update);
   /// BatchNorm of heads is new where that of the trunk is kept.
   bool fixed_statistics(std::size_t segment) const {
@@ -262,6 +270,7 @@ class Learner {
   LossScale loss_scale_;
   double last_scale_ = 1;               ///< scale of the current gradients
   std::vector<Statistics> statistics_;  ///< of the student and, if there is one, of the teacher
+  std::vector<float> own_statistics_;   ///< in a test: this rank's, if other ranks have others
   ImageUpload upload_;
   Probe probe_;
   Faults faults_;

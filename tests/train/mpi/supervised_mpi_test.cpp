@@ -128,6 +128,32 @@ TEST(Supervised, ScoresChangeNothing) {
   EXPECT_EQ(run.of("buffers"), before);
 }
 
+// With several BatchNorm groups a test takes the statistics of the first on all ranks, and then each has its own again.
+TEST(Supervised, ATestTakesTheStatisticsOfTheFirstGroup) {
+  for (const double ema : {0.0, 0.5}) {
+    auto config = supervised();
+    config.parallel.bn_group_size = 1;
+    config.finetune.ema = ema;
+    Training tested(config), untested(config);
+    const auto statistics = [](Training& run, Learner::Values which) {
+      const auto* const values = run.learner.buffers(which);
+      return std::vector<float>(values, values + run.learner.model().buffers().block_elems());
+    };
+    for (std::int64_t t = 0; t < 3; ++t) {
+      const auto own = statistics(tested, Learner::Values::tested);
+      tested.learner.begin_test();
+      const double loss = loss_of_scores(tested.learner, 0);
+      EXPECT_EQ(world().all_reduce(loss, comm::Op::max), loss) << "the same network on all ranks";
+      tested.learner.end_test();
+      EXPECT_EQ(statistics(tested, Learner::Values::tested), own);
+      EXPECT_EQ(tested.update(t).loss, untested.update(t).loss);
+    }
+    EXPECT_EQ(tested.of("model"), untested.of("model"));
+    for (const auto which : {Learner::Values::learning, Learner::Values::tested})
+      EXPECT_EQ(statistics(tested, which), statistics(untested, which));
+  }
+}
+
 // To leave out the backward pass of a frozen part changes no bit of the others.
 TEST(Supervised, FrozenPartsStayAndTheOthersTrainAsIfTheyDid) {
   for (const std::string freeze : {"stem", "res3", "trunk"}) {
