@@ -27,15 +27,18 @@ namespace {
 namespace fs = std::filesystem;
 
 // Keeps a line if it is a record of an update that the resumed run will not repeat.
-bool belongs(const std::string& line, std::int64_t resumed_update) {
+bool belongs(const std::string& line, std::int64_t resumed_update, std::set<std::int64_t>& tests) {
   const auto object = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
   if (!object.is_object()) return false;
   const auto update = object.find("update");
-  return update != object.end() && update->is_number_integer() && update->get<std::int64_t>() <= resumed_update;
+  if (update == object.end() || !update->is_number_integer() || update->get<std::int64_t>() > resumed_update)
+    return false;
+  if (object.contains("test_images")) tests.insert(update->get<std::int64_t>());
+  return true;
 }
 
-/// Returns the path of the file, without the lines of later updates.
-std::string drop_later_lines(const std::string& run_dir, std::int64_t resumed_update) {
+/// Returns the path of the file, without the lines of later updates. Adds the updates of tests that stay in it.
+std::string drop_later_lines(const std::string& run_dir, std::int64_t resumed_update, std::set<std::int64_t>& tests) {
   auto path = (fs::path(run_dir) / "metrics.jsonl").string();
   std::error_code ignored;
   if (!fs::is_regular_file(path, ignored)) return path;  // a new run, or a pipe someone watches
@@ -44,7 +47,7 @@ std::string drop_later_lines(const std::string& run_dir, std::int64_t resumed_up
   bool dropped = false;
   while (std::getline(in, line)) {
     // getline hides whether the last line had an end. Without one it is torn, even if it parses.
-    const bool keep = !in.eof() && belongs(line, resumed_update);
+    const bool keep = !in.eof() && belongs(line, resumed_update, tests);
     if (keep) kept += line + '\n';
     dropped = dropped || !keep;
   }
@@ -187,7 +190,8 @@ std::string progress_line(const UpdateRecord& r, std::int64_t total_updates) {
 }
 
 Metrics::Metrics(const std::string& run_dir, std::int64_t resumed_update)
-    : file_(drop_later_lines(run_dir, resumed_update), "log.run_dir must be a writable folder with space left") {}
+    : file_(drop_later_lines(run_dir, resumed_update, tests_),
+            "log.run_dir must be a writable folder with space left") {}
 
 void Metrics::write(const UpdateRecord& record) {
   using Json = nlohmann::ordered_json;  // writes non-finite numbers as null

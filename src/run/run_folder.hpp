@@ -73,8 +73,13 @@ class RunFolder {
     });
   }
 
+  /// As below. A test that the records have is not written again.
+  void write(const TestRecord& record) {
+    if (!metrics_ || !metrics_->has_test(record.update)) write<TestRecord>(record);
+  }
   /// If a record cannot be written, it is lost, with a warning.
-  void write(const auto& record) {
+  template <class Record>
+  void write(const Record& record) {
     if (metrics_) or_warn([&] { metrics_->write(record); });
     if (events_) or_warn([&] { events_->write(record); });
   }

@@ -114,6 +114,23 @@ TEST(Metrics, ResumeDropsLaterUpdatesAndTornLines) {
   EXPECT_FALSE(std::filesystem::exists(path + ".tmp"));
 }
 
+TEST(Metrics, KnowsTheTestsThatItKeeps) {
+  const TemporaryFolder folder;
+  {
+    Metrics metrics(folder.path(), 0);
+    for (const std::int64_t u : {10, 20}) {
+      metrics.write(record_of(u));
+      metrics.write(TestRecord{u, {{"test_top1", 50}, {"test_images", 8}}});
+    }
+    metrics.write(record_of(30));
+  }
+  const Metrics complete(folder.path(), 30), earlier(folder.path(), 10);
+  EXPECT_TRUE(complete.has_test(20));
+  EXPECT_FALSE(complete.has_test(30));
+  EXPECT_TRUE(earlier.has_test(10));
+  EXPECT_FALSE(earlier.has_test(20)) << "it is tested again";
+}
+
 TEST(Metrics, ALinkStaysWhenLinesAreDropped) {
   const TemporaryFolder folder, elsewhere;
   std::filesystem::create_symlink(elsewhere.path() + "/records", folder.path() + "/metrics.jsonl");

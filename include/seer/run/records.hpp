@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -92,8 +93,11 @@ class Metrics {
   void write(const UpdateRecord& record);
   void write(const TestRecord& record);
   const std::string& path() const { return file_.path(); }
+  /// Whether the file had a test after this many updates when it was opened: a complete run that is started again.
+  bool has_test(std::int64_t update) const { return tests_.contains(update); }
 
  private:
+  std::set<std::int64_t> tests_;
   AppendFile file_;
 };
 
