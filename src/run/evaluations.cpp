@@ -14,6 +14,7 @@
 #include "seer/base/log.hpp"
 #include "seer/checkpoint/manifest.hpp"
 #include "seer/checkpoint/raw.hpp"
+#include "seer/run/records.hpp"
 #include "watched_sets.hpp"
 
 namespace seer::run {
@@ -31,25 +32,30 @@ bool EvaluationInterval::plan(const comm::Communicator& comm, std::int64_t compl
   return count > 0;
 }
 
-bool BestEvaluation::take(std::int64_t measure_now, double value_now, std::int64_t update_now) {
-  if (measure != measure_now) *this = {measure_now, -std::numeric_limits<double>::infinity(), -1, 0};
+bool BestEvaluation::take(std::int64_t measure_now, double value_now, std::int64_t update_now,
+                          std::int64_t setting_now) {
+  if (!compares(measure_now, setting_now))
+    *this = {measure_now, -std::numeric_limits<double>::infinity(), -1, 0, setting_now};
+  setting = setting_now;
   if (!(value_now > value)) {
     ++since;
     return false;
   }
-  *this = {measure_now, value_now, update_now, 0};
+  *this = {measure_now, value_now, update_now, 0, setting_now};
   return true;
 }
 
 std::vector<double> BestEvaluation::state() const {
   if (measure < 0) return {};
-  return {static_cast<double>(measure), value, static_cast<double>(update), static_cast<double>(since)};
+  return {static_cast<double>(measure), value, static_cast<double>(update), static_cast<double>(since),
+          static_cast<double>(setting)};
 }
 
 BestEvaluation BestEvaluation::from_state(const std::vector<double>& state) {
-  if (state.size() != 4 || !(state[0] >= 0 && state[0] < static_cast<double>(std::size(kMeasures)))) return {};
+  if (state.size() < 4 || state.size() > 5 || !(state[0] >= 0 && state[0] < static_cast<double>(std::size(kMeasures))))
+    return {};
   return {static_cast<std::int64_t>(state[0]), state[1], static_cast<std::int64_t>(state[2]),
-          static_cast<std::int64_t>(state[3])};
+          static_cast<std::int64_t>(state[3]), state.size() > 4 ? static_cast<std::int64_t>(state[4]) : kUnknown};
 }
 
 std::string BestEvaluation::to_json() const {
@@ -70,7 +76,11 @@ Evaluations::Evaluations(const config::Config& config, const comm::Communicator&
       patience_(config.watch.every != 0 ? config.watch.patience : 0),
       interval_(config.watch.every, from ? from->update : 0, total),
       best_(BestEvaluation::from_state(from ? from->watch : std::vector<double>())) {
-  if (config.watch.every != 0) sets_ = std::make_unique<Sets>(config, comm);
+  if (config.watch.every == 0) return;
+  sets_ = std::make_unique<Sets>(config, comm);
+  measure_ = sets_->labelled ? 0 : 1;
+  setting_ = crc32c(sets_->setting(config));
+  comm.broadcast(&setting_, sizeof setting_);
 }
 
 Evaluations::~Evaluations() = default;
@@ -107,7 +117,6 @@ std::vector<method::Figure> Evaluations::evaluate(std::int64_t completed) {
   const Clock clock;
   std::vector<method::Figure> figures;
   found_best_ = false;
-  const std::int64_t measure = sets_->labelled ? 0 : 1;
   double value = std::numeric_limits<double>::quiet_NaN();
   try {
     figures = sets_->evaluate(config_, comm_, learner_, completed);
@@ -116,8 +125,8 @@ std::vector<method::Figure> Evaluations::evaluate(std::int64_t completed) {
     log::warn(fmt::format("the evaluation has no result: {}", error.what()));
   }
   for (const auto& figure : figures)
-    if (figure.name == BestEvaluation::kMeasures[measure]) value = figure.value;
-  found_best_ = best_.take(measure, value, completed);
+    if (figure.name == BestEvaluation::kMeasures[measure_]) value = figure.value;
+  found_best_ = best_.take(measure_, value, completed, setting_);
   std::string text;
   for (const auto& [name, number] : figures)
     if (std::isfinite(number)) text += fmt::format(", {} {:.4g}", name.substr(std::size("watch_") - 1), number);

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <set>
 #include <span>
 
@@ -125,6 +126,23 @@ Evaluations::Sets::Sets(const config::Config& config, const comm::Communicator& 
     require_classes(labelled->train, watch.train);
     require_classes(labelled->test, watch.test);
   });
+}
+
+std::string Evaluations::Sets::setting(const config::Config& config) const {
+  auto text = fmt::format("{} {}", reading_.resize, reading_.crop);
+  const auto add = [&text](const data::DataSet& set) {
+    text += fmt::format("; {}", set.images());
+    for (const auto& shard : set.shards())
+      text += fmt::format(" {} {}", std::filesystem::path(shard.path).filename().string(), shard.images);
+  };
+  if (!labelled) {
+    add(images);
+    return text;
+  }
+  text += fmt::format(" {}", config.watch.k);
+  add(labelled->train);
+  add(labelled->test);
+  return text;
 }
 
 double Evaluations::Sets::pixels() const {

@@ -23,6 +23,9 @@ struct Evaluations::Sets {
   /// Collective. Error(numerics), agreed: all features are equal, or not finite.
   std::vector<method::Figure> evaluate(const config::Config& config, const comm::Communicator& comm,
                                        train::Learner& learner, std::int64_t completed) const;
+  /// What the measure for the best network depends on beside the network, as text. Folders do not count, since sets are
+  /// moved.
+  std::string setting(const config::Config& config) const;
   /// That pass through the network in an evaluation.
   double pixels() const;
 

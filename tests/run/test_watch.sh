@@ -76,6 +76,14 @@ done_updates=$(lines patient)
 expect 0 'watch.patience ends the run early' go "${patient[@]}"
 [ "$(lines patient)" = "$done_updates" ] || fail "the next start went on"
 
+# Patience counts evaluations of one measure: another one lets the run go on, and begins anew.
+anew=("${patient[@]}" --set schedule.total_updates="$((done_updates + 1))" --allow-change schedule.total_updates)
+cp -r patient other-k && cp -r patient other-measure
+expect 0 "done: $((done_updates + 1)) updates" go "${anew[@]}" --set log.run_dir=other-k --set watch.k=3
+grep -q 'the best so far' out.txt || { cat out.txt; fail "another k is compared with the one before"; }
+expect 0 "done: $((done_updates + 1)) updates" go "${anew[@]}" --set log.run_dir=other-measure --set watch.train= --set watch.test=
+grep -q '"watch_rankme"' other-measure/BEST || fail "another measure does not begin anew"
+
 # By cost: the last update is always evaluated, even where that takes more than 3 % of the time. The bits stay.
 expect 0 'done: 30 updates' go "${labelled[@]}" --set log.run_dir=auto --set 'watch.every="auto"' --set schedule.total_updates=30
 grep -q '^every = "auto"' auto/config.toml || fail "config.toml does not say auto"

@@ -62,11 +62,18 @@ struct BestEvaluation {
   double value = 0;
   std::int64_t update = -1;
   std::int64_t since = 0;  ///< evaluations after it
+  /// Stands for the settings and images of the measure; kUnknown: in a checkpoint of an earlier version, equals any.
+  std::int64_t setting = kUnknown;
+  static constexpr std::int64_t kUnknown = -1;
 
   static constexpr const char* kMeasures[] = {"watch_knn_top1", "watch_rankme"};
   /// Takes an evaluation by `measure` after `update` updates; NaN: it has no result. Returns true if it is the best.
-  /// With another measure than before, all begins anew.
-  bool take(std::int64_t measure_now, double value_now, std::int64_t update_now);
+  /// With another measure or setting than before, all begins anew.
+  bool take(std::int64_t measure_now, double value_now, std::int64_t update_now, std::int64_t setting_now = kUnknown);
+  /// Whether it can be compared with evaluations by this measure in this setting.
+  bool compares(std::int64_t measure_now, std::int64_t setting_now) const {
+    return measure == measure_now && (setting == setting_now || setting == kUnknown || setting_now == kUnknown);
+  }
   /// For checkpoint::State::watch.
   std::vector<double> state() const;
   static BestEvaluation from_state(const std::vector<double>& state);
@@ -99,7 +106,9 @@ class Evaluations {
   /// Null if there is none, or if it is not kept.
   const BestEvaluation* kept() const { return keep_best_ && best_.measure >= 0 ? &best_ : nullptr; }
   /// True if watch.patience has run out.
-  bool out_of_patience() const { return patience_ > 0 && best_.since >= patience_; }
+  bool out_of_patience() const {
+    return patience_ > 0 && best_.since >= patience_ && best_.compares(measure_, setting_);
+  }
   /// "no better ... in 5 evaluations since update 1200 (watch_rankme 85.1)"
   std::string patience_text() const;
   void save(checkpoint::State& state) const { state.watch = best_.state(); }
@@ -118,7 +127,8 @@ class Evaluations {
   EvaluationInterval interval_;
   BestEvaluation best_;
   bool found_best_ = false;
-  std::unique_ptr<Sets> sets_;  ///< null: [watch] is off
+  std::int64_t measure_ = -1, setting_ = BestEvaluation::kUnknown;  ///< of this start's evaluations
+  std::unique_ptr<Sets> sets_;                                      ///< null: [watch] is off
 };
 
 }  // namespace seer::run

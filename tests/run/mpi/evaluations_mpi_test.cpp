@@ -83,5 +83,23 @@ TEST(BestEvaluation, IsTheHighestAndCountsTheOthers) {
   EXPECT_EQ(BestEvaluation::from_state({7, 1, 1, 1}).measure, -1) << "a measure of a later version";
 }
 
+TEST(BestEvaluation, BeginsAnewInAnotherSetting) {
+  BestEvaluation best;
+  best.take(0, 50, 10, 7);
+  best.take(0, 40, 20, 7);
+  best = BestEvaluation::from_state(best.state());
+  EXPECT_TRUE(best.compares(0, 7));
+  EXPECT_FALSE(best.compares(0, 8));
+  EXPECT_FALSE(best.compares(1, 7));
+  EXPECT_TRUE(best.take(0, 30, 30, 8));
+  EXPECT_EQ(best.since, 0);
+  EXPECT_EQ(best.setting, 8);
+  best = BestEvaluation::from_state({0, 50, 10, 2});
+  EXPECT_TRUE(best.compares(0, 8)) << "of an earlier version: the setting is not known";
+  EXPECT_FALSE(best.take(0, 40, 20, 8));
+  EXPECT_EQ(best.since, 3);
+  EXPECT_FALSE(best.compares(0, 7));
+}
+
 }  // namespace
 }  // namespace seer::run
