@@ -148,12 +148,12 @@ void part_heads(Weights& weights) {
   }
 }
 
-/// Puts the classifier of a fine-tuned network where that of an imported one is, if it takes the pooled features.
-void take_classifier(Weights& weights) {
-  if (!weights.head.dims.empty()) return;
+/// Moves the classifier of a fine-tuned network to where that of an imported one is, under its names, if it takes the
+/// pooled features.
+void take_classifier(const config::Head& head, Tensors& from, Tensors& to) {
+  if (!head.dims.empty()) return;
   for (const std::string part : {".weight", ".bias"})
-    if (auto found = weights.parameters.extract("classifier" + part); !found.empty())
-      weights.classifier["fc" + part] = std::move(found.mapped());
+    if (auto found = from.extract("classifier" + part); !found.empty()) to["fc" + part] = std::move(found.mapped());
 }
 
 /// Of a checkpoint folder the file with its tensors.
@@ -240,7 +240,7 @@ Weights read_weights(const std::string& path, const Extras& extras) {
   weights.buffers = read_group(file, averaged ? "/teacher_buffers" : "/buffers");
   weights.classifier = read_group(file, "/classifier");
   if (of_run) {
-    take_classifier(weights);
+    take_classifier(weights.head, weights.parameters, weights.classifier);
     part_heads(weights);
   }
   visit_extras([&](const std::string& name, auto tensors, auto wanted) {
@@ -249,7 +249,10 @@ Weights read_weights(const std::string& path, const Extras& extras) {
     else if (auto found = read_group(file, "/" + name); !found.empty())
       weights.*tensors = std::move(found);
   });
-  if (of_run && extras.teacher) weights.teacher.merge(read_group(file, "/teacher_buffers"));
+  if (of_run && extras.teacher) {
+    weights.teacher.merge(read_group(file, "/teacher_buffers"));
+    take_classifier(weights.head, weights.teacher, weights.teacher);
+  }
   if (weights.momentum.empty()) weights.about.erase("optimizer");
   Shapes shapes;
   for (const auto* tensors : {&weights.parameters, &weights.buffers})

@@ -120,6 +120,9 @@ seer import averaged.safetensors averaged.h5 >log.txt 2>&1 || { cat log.txt; fai
 write_tune on 2 'from = "averaged.h5"' 'classifier = "keep"'
 tune on
 ! grep -q 'classifier kept (' on.txt || { cat on.txt; fail "the names of the classes are lost"; }
+seer import averaged.safetensors teacher.h5 --prefix teacher >log.txt 2>&1 || { cat log.txt; fail "import of the teacher"; }
+grep -q 'teacher.h5: .*, trunk and classifier' log.txt || { cat log.txt; fail "what was imported"; }
+expect 0 'classifier kept, momenta' seer finetune on.toml --set finetune.from=teacher.h5 --set log.run_dir=from-teacher
 expect 0 'finetune.from = "' seer finetune on.toml --set finetune.from=scratch
 grep -q 'has no effect: the run goes on from its checkpoint' out.txt || fail "another finetune.from is taken silently"
 
@@ -190,6 +193,9 @@ refused 'its classifier is for other classes: class' --set finetune.from=scratch
   --set data.shards="$scratch/more" --set data.test_shards=
 refused 'optimizer.nesterov' --set optimizer.kind=lars
 expect 2 'fewer' ranks 2 finetune bad.toml --set log.run_dir=refused --set data.shards="$scratch/one" --set data.fraction=0.01 --set data.test_shards=
+expect 3 'train is a folder, but neither a run folder nor a checkpoint' \
+  seer finetune bad.toml --set log.run_dir=refused --set finetune.from="$scratch/train"
+expect 3 'set finetune.ema and method.kind as they were' seer finetune scratch.toml --set finetune.ema=0.5 --allow-change finetune.ema
 expect 2 'only its default' seer pretrain pre.toml --set finetune.ema=0.5
 mkdir photos && cp "$SEER_TEST_DATA/images/rgb.png" photos/
 seer pack photos -o bare --labels none >log.txt 2>&1 || { cat log.txt; fail "pack"; }
