@@ -5,10 +5,12 @@
 
 #include <algorithm>
 
+#include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
 #include "seer/device/session.hpp"
 #include "seer/eval/features.hpp"
 #include "seer/eval/kmeans.hpp"
+#include "seer/train/optimizer.hpp"
 
 namespace seer::run {
 namespace {
@@ -30,6 +32,15 @@ data::EvalOptions reading_of(const config::Config& config) {
 void take_own_prototypes(const config::Config& config, const comm::Communicator& comm, train::Learner& learner) {
   const auto data = data::DataSet::open(config.data.shards, comm);
   const auto all = static_cast<std::int64_t>(data.images()), prototypes = config.head.prototypes;
+  // Before the features, which may take long. The schedule refuses what it would refuse afterwards.
+  if (prototypes > all)
+    throw Error(ExitCode::input,
+                fmt::format("head.prototypes = {} with continue.prototypes = \"kmeans\": more than the {} images of "
+                            "data.shards",
+                            prototypes, all),
+                "use fewer prototypes, more images, or continue.prototypes = \"random\"")
+        .as_agreed();
+  const train::Schedule possible(config.schedule, train::total_updates(config, data.images(), 0));
   const auto wanted = std::min(all, kImagesPerPrototype * prototypes);
   const auto parameters = learner.parameters();
   eval::FeatureExtractor extractor(

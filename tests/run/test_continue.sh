@@ -51,7 +51,11 @@ expect 0 'prototypes new (prototypes.weight has shape [20, 32], wanted [30, 32])
 expect 0 'head new (head.0.weight has shape [64, 64], wanted [48, 64]), prototypes new' new --set 'head.dims=[64,48,32]'
 expect 0 'momenta new (they are of optimizer.kind = "lars")' new --set optimizer.kind=sgd
 expect 0 'momenta new (continue.momenta = false)' new --set continue.momenta=false
-expect 2 'k-means: 48 rows for 60 clusters' new --set continue.prototypes=kmeans --set head.prototypes=60
+expect 2 'head.prototypes = 60 with continue.prototypes = "kmeans": more than the 48 images' \
+  new --set continue.prototypes=kmeans --set head.prototypes=60
+! grep -q 'embeddings of' out.txt || fail "refused only after the features"
+expect 2 'schedule.warmup_updates = 99' new --set continue.prototypes=kmeans --set schedule.warmup_updates=99
+! grep -q 'embeddings of' out.txt || fail "the schedule is refused only after the features"
 expect 2 'where method.kind = "simclr"' new --set method.kind=simclr --set continue.prototypes=kmeans
 
 # All that a run has goes out and comes back.
