@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Settings that are allowed but probably not intended, whatever the method.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <utility>
@@ -53,6 +54,12 @@ std::vector<std::string> doubts(const config::Config& c, const Setting& run) {
   if (s.kind == "multistep" && !s.milestone_epochs.empty())
     out.when(s.milestone_epochs.back() >= s.epochs, "schedule.milestone_epochs", s.milestone_epochs.back(),
              "never reached");
+  if (s.kind != "multistep") {
+    const std::string without = "without effect, for schedule.kind is not \"multistep\"";
+    out.when(!s.milestones.empty(), "schedule.milestones", fmt::format("[{}]", fmt::join(s.milestones, ", ")), without);
+    out.when(!s.milestone_epochs.empty(), "schedule.milestone_epochs",
+             fmt::format("[{}]", fmt::join(s.milestone_epochs, ", ")), without);
+  }
   if (s.kind == "plateau") {  // the first window is only the reference for later ones
     out.never("schedule.plateau_window", s.plateau_window, s.warmup_updates + 2 * s.plateau_window + 1,
               "the rate is never cut");

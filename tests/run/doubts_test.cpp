@@ -92,6 +92,33 @@ TEST(Doubts, TestCropsWithABlackBorder) {
             "finetune.test_crop = 224: larger than finetune.test_resize = 200, so test images get a black border");
 }
 
+TEST(Doubts, KeysWithoutEffectInFineTuning) {
+  auto tuned = sensible();
+  tuned.method.kind = "supervised";
+  tuned.finetune.classes = 2;
+  tuned.finetune.from = "weights.h5";
+  tuned.data.test_shards = "test";
+  EXPECT_TRUE(doubts(tuned, kRun).empty());
+  auto c = tuned;
+  c.finetune.lr_trunk = 0.1;
+  c.finetune.decay_trunk = 0;
+  c.finetune.freeze = "trunk";
+  EXPECT_EQ(doubts(c, kRun).size(), 2U);
+  EXPECT_EQ(doubts(c, kRun).front(), "finetune.lr_trunk = 0.1: without effect, for finetune.freeze = \"trunk\"");
+  c.finetune.freeze_updates = 10;
+  EXPECT_TRUE(doubts(c, kRun).empty()) << "it trains later";
+  c = tuned;
+  c.finetune.mix_probability = 0.5;
+  EXPECT_EQ(only(c), "finetune.mix_probability = 0.5: without effect, for mixup and cutmix are 0");
+  c.finetune.cutmix = 1;
+  EXPECT_TRUE(doubts(c, kRun).empty());
+  c = tuned;
+  c.finetune.batchnorm = "frozen";
+  EXPECT_TRUE(doubts(c, kRun).empty());
+  c.finetune.from = "";
+  EXPECT_EQ(only(c).rfind("finetune.batchnorm = frozen: random weights", 0), 0U);
+}
+
 TEST(Doubts, ScalesAndRatesTheWrongWayRound) {
   auto c = sensible();
   c.augment.std = {58, 57, 57};
@@ -146,6 +173,12 @@ TEST(Doubts, WhatNeverTakesEffect) {
   c.schedule.epochs = 10;
   c.schedule.total_updates = 99;
   EXPECT_NE(only(c).find("schedule.epochs sets the length"), std::string::npos);
+  c = sensible();
+  c.schedule.milestones = {8, 16};
+  EXPECT_EQ(only(c), "schedule.milestones = [8, 16]: without effect, for schedule.kind is not \"multistep\"");
+  c = sensible();
+  c.schedule.milestone_epochs = {1.5};
+  EXPECT_EQ(only(c).rfind("schedule.milestone_epochs = [1.5]: without effect", 0), 0U);
   c = sensible();
   c.log.walltime = "1-00";
   EXPECT_TRUE(doubts(c, kRun).empty());

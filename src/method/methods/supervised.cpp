@@ -175,6 +175,14 @@ void doubts(const config::Config& c, std::int64_t, Doubts& out) {
   out.when(f.freeze.empty() && f.freeze_updates > 0, "finetune.freeze_updates", f.freeze_updates,
            "without effect, finetune.freeze names no part");
   out.never("finetune.freeze_updates", f.freeze_updates, f.freeze_updates + 1, "the frozen part never trains");
+  const bool trunk_stays = f.freeze == "trunk" && f.freeze_updates == 0;
+  const char* const frozen = "without effect, for finetune.freeze = \"trunk\"";
+  out.when(trunk_stays && f.lr_trunk > 0, "finetune.lr_trunk", f.lr_trunk, frozen);
+  out.when(trunk_stays && f.decay_trunk >= 0, "finetune.decay_trunk", f.decay_trunk, frozen);
+  out.when(f.mix_probability != config::Finetune().mix_probability && f.mixup <= 0 && f.cutmix <= 0,
+           "finetune.mix_probability", f.mix_probability, "without effect, for mixup and cutmix are 0");
+  out.when(f.batchnorm == "frozen" && f.from.empty() && c.model.init_from.empty(), "finetune.batchnorm", f.batchnorm,
+           "random weights have no running statistics to keep: finetune.from is \"\"");
   out.when(c.data.test_shards.empty(), "data.test_shards", "\"\"", "the run is not tested");
   out.when(f.test_crop > f.test_resize, "finetune.test_crop", f.test_crop,
            fmt::format("larger than finetune.test_resize = {}, so test images get a black border", f.test_resize));
