@@ -73,7 +73,8 @@ void import_weights(Options options) {
     log::warn(fmt::format("{} tensors of {} are not part of the model and left out: {}{}", ignored.size(), options.in,
                           fmt::join(shown, ", "), shown.size() < ignored.size() ? " ..." : ""));
   }
-  if (!weights.classifier.empty()) log::info("fc.* is kept, for export and finetune.classifier = \"keep\"");
+  const bool classifier = !weights.classifier.empty();
+  if (classifier) log::info("fc.* is kept, for export and finetune.classifier = \"keep\"");
   weights::write_weights(options.out, weights);
   std::size_t values = 0;
   for (const auto& [name, tensor] : weights.parameters) {
@@ -84,7 +85,7 @@ void import_weights(Options options) {
   log::info(fmt::format(
       "{}: {} parameters in {} tensors, {}", options.out, values, weights.parameters.size(),
       weights.head.dims.empty()
-          ? "trunk only"
+          ? (classifier ? "trunk and classifier" : "trunk only")
           : fmt::format("head {}, {} prototypes", fmt::join(weights.head.dims, "-"), weights.head.prototypes)));
 }
 

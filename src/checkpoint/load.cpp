@@ -51,7 +51,10 @@ void read_slab(const RawFile& file, const std::string& folder, const Manifest& m
                 fmt::format("{}: /{}/{} {}, wanted shape {}", folder, slab.group, slab.name,
                             tensor == nullptr ? "is missing" : "has shape " + shape_text(tensor->shape),
                             shape_text(slab.shape)),
-                "was the checkpoint written with another [model] or [head]?");
+                slab.group.starts_with("teacher") && tensor == nullptr
+                    ? "set finetune.ema and method.kind as they were: a run that begins with averaged weights or a "
+                      "teacher cannot go on from a checkpoint without them"
+                    : "was the checkpoint written with another [model] or [head]?");
   ensure(slab.begin >= 0 && slab.begin <= slab.end && slab.end <= tensor->elements(), "a slab lies outside its tensor");
   file.read(tensor->offset_bytes + static_cast<std::uint64_t>(slab.begin) * sizeof(float), slab.data,
             static_cast<std::uint64_t>(slab.end - slab.begin) * sizeof(float));

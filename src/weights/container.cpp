@@ -169,6 +169,8 @@ Container container_of(const std::string& path) {
 
 void require_weights(const std::string& path) {
   const auto found = container_of(path);
+  if (std::error_code ignored; found.kind == Kind::unknown && fs::is_directory(path, ignored))
+    throw Error(ExitCode::file, path + " is a folder, but neither a run folder nor a checkpoint", found.remedy);
   if (found.kind != Kind::safetensors && found.kind != Kind::foreign) return;
   throw Error(ExitCode::file, fmt::format("{} is {}, wanted a weights file or a checkpoint", path, found.what),
               found.kind == Kind::foreign ? found.remedy : "import it first: " + import_command(path));

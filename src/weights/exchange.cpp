@@ -206,6 +206,10 @@ Import import_safetensors(const std::string& path, const std::optional<config::M
     auto& group = ours.starts_with("fc.") ? weights.classifier : is_buffer(ours) ? weights.buffers : weights.parameters;
     group.emplace(ours, file.read(foreign));
   }
+  if (auto& classifier = weights.classifier; !classifier.empty() && !classifier.contains("fc.weight")) {
+    for (const auto& [name, tensor] : classifier) renamed.ignored.push_back(renamed.sources.at(name));
+    classifier.clear();
+  }
   if (by_seer(file) && prefix.empty()) {
     visit_extras([&](const std::string& extra, auto tensors, auto) {
       for (const auto& [name, entry] : file.entries())

@@ -196,6 +196,15 @@ TEST_F(WeightsFile, ExportedAndImportedWithEitherNames) {
   }
 }
 
+TEST_F(WeightsFile, ABiasWithoutItsWeightIsNoClassifier) {
+  auto w = tiny(false, false);
+  w.classifier["fc.bias"] = {{3}, {7, 8, 9}};
+  weights::export_safetensors(at("w.safetensors"), w, Naming::torchvision);
+  const auto back = weights::import_safetensors(at("w.safetensors"), w.model, Naming::automatic);
+  EXPECT_TRUE(back.weights.classifier.empty());
+  EXPECT_EQ(back.ignored, std::vector<std::string>{"fc.bias"});
+}
+
 TEST_F(WeightsFile, MismatchesAreNamed) {
   const auto w = tiny(true, false);
   weights::export_safetensors(at("w.safetensors"), w, Naming::torchvision);
