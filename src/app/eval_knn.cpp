@@ -41,6 +41,10 @@ void check(const Options& o) {
   if (o.sets.are_files() && o.baselines)
     throw Error(ExitCode::input, "--baselines needs shards", "give --train and --test instead of files of features");
   check_draws(o.draws, o.few.takes_all());
+  if (o.knn.leave_out == eval::LeaveOut::first && !o.few.takes_all())
+    throw Error(ExitCode::input,
+                "--skip-first with --per-class or --fraction: images that are not drawn would lose a true neighbour",
+                "use --skip-same, which leaves out only the image itself");
 }
 
 /// The scores of training images, at most 10000, that are classified by the others. Collective.

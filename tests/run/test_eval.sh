@@ -57,6 +57,7 @@ expect 0 "best on the training set, leaving one out: " tables test.h5 --k 1,5 --
 expect 2 '--k excludes --protocol' tables test.h5 --k 3 --protocol dino
 expect 2 "--skip-first: 0 of the 12 images" tables test.h5 --skip-first
 expect 0 "nearest neighbour does not vote" tables train.h5 --skip-first
+expect 2 "images that are not drawn would lose a true neighbour" tables train.h5 --skip-first --per-class 2
 expect 0 "an image does not vote for itself" ranks 2 eval knn --train-features train.h5 --test-features train.h5 --skip-same --k 1
 grep -q 'are the same' out.txt && { cat out.txt; fail "a warning of equal sets although they are left out"; }
 expect 0 "2 of each class of the training images, seeds 4 to 6" tables test.h5 --per-class 2 --draws 3 --subset-seed 4
