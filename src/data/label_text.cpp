@@ -48,6 +48,8 @@ struct Columns {
   bool header = false;
   std::size_t fields = 0, file = 0, confidence = std::string::npos;
   std::vector<std::size_t> labels;  // empty: all but `file`
+  std::vector<std::size_t> flags;   // columns that are classes, of which each line says whether the image has it
+  Fields names;                     // of the columns with flags
 
   Columns(const Fields& first, const Fields& second) {
     const auto files = columns_of(first, kFileColumns);
@@ -61,6 +63,59 @@ struct Columns {
     if (!sure.empty()) confidence = sure[0];
   }
 };
+
+/// Says of a table whether its columns stand for classes: each holds 0 (or -1) for no and 1 for yes, or false and true.
+enum class Flag : std::uint8_t { none, no, minus, yes };
+Flag flag_of(const std::string& field) {
+  const auto text = plain(field);
+  if (text == "0" || text == "0.0" || text == "false") return Flag::no;
+  if (text == "-1" || text == "-1.0") return Flag::minus;
+  return text == "1" || text == "1.0" || text == "true" ? Flag::yes : Flag::none;
+}
+
+/// Finds out whether the columns of `text` other than its file's are flags, so that each column is a class; then they
+/// become `classes` of `columns`. Error(file): they are, but no header names the classes, or -1 may mean two things.
+void find_flags(const std::string& text, const std::string& path, Columns& columns) {
+  if (!columns.labels.empty()) return;
+  RecordReader records(text, path);
+  Fields first, fields;
+  records.next(first);
+  const auto counts = [&](std::size_t i) {
+    return i != columns.file && i != columns.confidence && (first[i].empty() ? !columns.header : true);
+  };
+  const auto all_flags = [&](const Fields& of) {
+    for (std::size_t i = 0; i < of.size(); ++i)
+      if (counts(i) && flag_of(of[i]) == Flag::none) return false;
+    return true;
+  };
+  std::vector<std::size_t> found;
+  for (std::size_t i = 0; i < first.size(); ++i)
+    if (counts(i)) found.push_back(i);
+  if (found.size() < 2) return;
+  bool no = false, minus = false;
+  std::size_t rows = 0;
+  for (; records.next(fields); ++rows) {
+    if (fields.size() != first.size() || !all_flags(fields)) return;
+    for (const auto i : found) {
+      no = no || flag_of(fields[i]) == Flag::no;
+      minus = minus || flag_of(fields[i]) == Flag::minus;
+    }
+  }
+  if (rows == 0) return;  // else they say nothing
+  if (!columns.header) {
+    if (all_flags(first))
+      fail(fmt::format("{}: columns of 0 and 1, but no header that names their classes", path),
+           "write a first line such as: image,cat,dog; or the names of an image's classes in its line");
+    if (std::ranges::any_of(found, [&](auto i) { return flag_of(first[i]) != Flag::none; })) return;
+    columns.header = true;  // the only line without flags
+    columns.fields = first.size();
+  }
+  if (no && minus)
+    fail(fmt::format("{}: columns of -1, 0 and 1: -1 may mean unknown or absent", path),
+         "write 0 where a class is absent or unknown, and 1 where it is present");
+  columns.flags = found;
+  columns.names = first;
+}
 
 /// The labels of a field: several are separated by ; or |.
 void split_labels(const std::string& field, const ClassNames& classes, const auto& use) {
@@ -153,13 +208,15 @@ LabelTable read_label_text(const std::string& path, ClassNames classes) {
   RecordReader start(text, path);
   if (!start.next(first)) fail(fmt::format("{}: holds no lines", path), "write one line for each image: file, label");
   start.next(second);
-  const Columns columns(first, second);
+  Columns columns(first, second);
+  find_flags(text, path, columns);
   RecordReader records(text, path);
   LabelBuilder builder(path, LabelTable::Unit::line, std::move(classes));
   Fields fields;
   if (columns.header) records.next(fields);
   std::vector<std::int32_t> labels;
   bool any = false;
+  std::size_t rows = 0;
   while (records.next(fields)) {
     const auto place = records.place();
     if (columns.header && fields.size() != columns.fields)
@@ -171,14 +228,23 @@ LabelTable read_label_text(const std::string& path, ClassNames classes) {
         labels.push_back(builder.classes().number_of(utf8_name(label), place));
       });
     };
+    for (const auto i : columns.flags) {
+      const auto number = builder.classes().number_of(utf8_name(columns.names[i]), place);
+      if (flag_of(fields[i]) == Flag::yes) labels.push_back(number);
+    }
     const bool absent =
         columns.confidence < fields.size() && fields[columns.confidence].find_first_not_of("0.") == std::string::npos;
     if (!absent && !columns.labels.empty()) take(columns.labels[0]);
-    for (std::size_t i = 0; columns.labels.empty() && i < fields.size(); ++i)
+    for (std::size_t i = 0; columns.labels.empty() && columns.flags.empty() && i < fields.size(); ++i)
       if (i != columns.file) take(i);
     any = any || !labels.empty();
+    ++rows;
     builder.add(fields[columns.file], records.line(), place, labels);
   }
+  if (rows == 0)
+    fail(fmt::format("{}: has a header, but no line of an image", path), "write one line for each image: file, label");
+  if (!columns.flags.empty() && !any)
+    fail(fmt::format("{}: no image has a class: all of its columns are 0", path), "write 1 where a class is present");
   if (!any)
     fail(fmt::format("{}: names no class: found {} field{} on its first line, wanted a file and its label", path,
                      first.size(), first.size() == 1 ? "" : "s"),

@@ -109,6 +109,27 @@ TEST_F(LabelFiles, SeveralLabels) {
   EXPECT_FALSE(read_labels(file("l.csv", "1.jpg,cat\n2.jpg,\n"), {}).several);
 }
 
+TEST_F(LabelFiles, ColumnsOfFlagsAreClasses) {
+  const Labels wanted = {{"/1.jpg", {"is_cat"}}, {"/2.jpg", {"is_cat", "is_dog"}}, {"/3.jpg", {}}};
+  for (const char* text : {"image,is_cat,is_dog\n1.jpg,1,0\n2.jpg,1,1\n3.jpg,0,0\n",
+                           ",image,is_cat,is_dog\n0,1.jpg,1.0,0.0\n1,2.jpg,1.0,1.0\n1,3.jpg,0.0,0.0\n",
+                           "name\tis_cat\tis_dog\n1.jpg\tTrue\tFalse\n2.jpg\ttrue\ttrue\n3.jpg\tfalse\tfalse\n",
+                           "image is_cat is_dog\n1.jpg  1 -1\n2.jpg  1  1\n3.jpg -1 -1\n"}) {
+    EXPECT_EQ(csv(text), wanted) << text;
+    EXPECT_TRUE(read_labels(folder_ / "l.csv", {}).several);
+  }
+  EXPECT_EQ(csv("photo,cat,dog\n0001,1,0\n0002,0,1\n"), (Labels{{"/0001", {"cat"}}, {"/0002", {"dog"}}}));
+  EXPECT_FALSE(read_labels(folder_ / "l.csv", {}).several);
+  EXPECT_EQ(read_labels(file("l.csv", "image,b,a\n1.jpg,1,0\n2.jpg,1,0\n"), {}).classes,
+            (std::vector<std::string>{"a", "b"}));
+  EXPECT_EQ(csv("image,a,b\n1.jpg,1,0\n2.jpg,1,2\n"), (Labels{{"/1.jpg", {"0", "1"}}, {"/2.jpg", {"1", "2"}}}));
+  EXPECT_EQ(csv_refusal("1.jpg,1,0\n2.jpg,0,1\n"), "l.csv: columns of 0 and 1, but no header that names their classes");
+  EXPECT_EQ(csv_refusal("image,a,b\n1.jpg,1,0\n2.jpg,-1,1\n"),
+            "l.csv: columns of -1, 0 and 1: -1 may mean unknown or absent");
+  EXPECT_EQ(csv_refusal("image,a,b\n1.jpg,0,0\n"), "l.csv: no image has a class: all of its columns are 0");
+  EXPECT_EQ(csv_refusal("image,label\n"), "l.csv: has a header, but no line of an image");
+}
+
 TEST_F(LabelFiles, NumbersAreSortedAsNumbersAndNamesAsText) {
   EXPECT_EQ(read_labels(file("l.csv", "a.jpg 10\nb.jpg 9\nc.jpg 0\n"), {}).classes,
             (std::vector<std::string>{"0", "9", "10"}));
