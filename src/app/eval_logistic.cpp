@@ -52,7 +52,7 @@ Run add_eval_logistic(CLI::App& command) {
       ->check(CLI::IsMember({"dinov2", "vissl", "sklearn"}));
   command.add_option("--c", options->grid, "Other values of C (vissl: of lambda)")
       ->delimiter(',')
-      ->check(CLI::PositiveNumber)
+      ->check(CLI::Range(1e-12, 1e12))
       ->default_str("");
   command
       .add_option("--selection", options->selection,

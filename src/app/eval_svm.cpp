@@ -33,7 +33,7 @@ int run(const Options& o, const comm::Communicator& world) {
     text.selection = svm.best_on_test ? "one C, best on the test set by its mean over draws (VISSL's low-shot rule)"
                                       : fmt::format(
                                             "for each class by average precision in {}-fold cross-validation "
-                                            "(fewer folds with fewer images of a class; C = 1 with one)",
+                                            "(fewer folds for a class with fewer images; C = 1 with one)",
                                             svm.folds);
   return run_probe(world, o.probe, text, [&](eval::ExamplePair& pair) {
     eval::normalise_rows(pair.train);
@@ -51,7 +51,7 @@ Run add_eval_svm(CLI::App& command) {
   add_probe_choices(command, options->probe);
   command.add_option("--c", options->svm.costs, "Values of C to choose from")
       ->delimiter(',')
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(1e-12, 1e12));
   command.add_option("--folds", options->svm.folds, "Of the cross-validation")->check(CLI::Range(2, 100));
   command.add_option("--tolerance", options->svm.tolerance, "Of liblinear")->check(CLI::PositiveNumber);
   command.add_option("--positive-weight", options->svm.positive_weight, "Weight of the loss of a class's own images")

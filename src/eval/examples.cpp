@@ -121,6 +121,11 @@ ExamplePair make_examples(const comm::Communicator& comm, const FeatureTable& tr
         throw Error(ExitCode::file, fmt::format("{}: no image has a label and decodes", set->name),
                     "pack it with --labels folder");
     require_learnable(out.train.name, of_train, out.test.name, of_test, out.train.classes);
+    const auto varies = [&](auto images) { return images > 0 && images < static_cast<std::int64_t>(out.train.all); };
+    if (std::ranges::none_of(of_train, varies))
+      throw Error(ExitCode::file,
+                  fmt::format("{}: each class is in all {} images or in none", out.train.name, out.train.all),
+                  "a classifier needs images with and without a class");
     require_enough(comm, out.train.all);
     if (equal)
       throw Error(ExitCode::numerics,

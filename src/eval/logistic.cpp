@@ -160,16 +160,26 @@ LogisticFit LogisticRegression::fit(double c, const Solver& solver) {
     return 0;
   };
   LogisticFit out;
+  out.converged = true;
   p.c = c;
   p.iterations = 0;
+  if (p.variables() == 0) {  // each class is in all rows or in none
+    out.model = p.model();
+    return out;
+  }
   std::vector<double> gradient(p.padded(), 0.0);
   for (double before = std::numeric_limits<double>::infinity();; before = out.objective) {
     parameters.max_iterations = static_cast<int>(std::max<std::int64_t>(solver.most_iterations - p.iterations, 1));
     const int code = lbfgs(static_cast<int>(p.padded()), p.x.get(), nullptr, evaluate, count, &p, &parameters);
     if (p.error) std::rethrow_exception(p.error);
-    ensure(code >= 0 || code == LBFGSERR_MAXIMUMITERATION || line_search_ended(code), "L-BFGS ends in a known way");
     out.objective = p.evaluate(p.x.get(), gradient.data());
     out.gradient = length(gradient);
+    const bool known = code >= 0 || code == LBFGSERR_MAXIMUMITERATION || line_search_ended(code);
+    if (!known || !std::isfinite(out.objective) || !std::isfinite(out.gradient))
+      throw Error(ExitCode::numerics,
+                  fmt::format("logistic regression with C = {:g} finds no optimum (liblbfgs: {})", c, code),
+                  "take other values of C (--c), or features of moderate size")
+          .as_agreed();
     out.converged = code != LBFGSERR_MAXIMUMITERATION;
     // A line search also fails where the curvature that it knows is out of date: then begin anew, while that helps.
     const bool flat = out.gradient <= 1e-6 * std::max(1.0, length({p.x.get(), p.padded()}));

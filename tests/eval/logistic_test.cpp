@@ -60,6 +60,14 @@ TEST_F(Logistic, TwoRowsHaveTheKnownOptimum) {
   }
 }
 
+TEST_F(Logistic, ExtremeValuesOfC) {
+  const auto pair = test::Probes().pair(world);
+  for (const double c : {1e-12, 1e12}) {
+    LogisticRegression regression(world, pair.train, TwoClasses::binomial);
+    EXPECT_TRUE(std::isfinite(regression.fit(c, {1e-12, 1000}).objective)) << c;
+  }
+}
+
 TEST_F(Logistic, DecisionValuesAreThoseOfScikitLearn) {
   const test::Probes probes;
   const auto pair = probes.pair(world), two = probes.pair(world, 2);
@@ -152,6 +160,16 @@ TEST_F(Logistic, ClassesWithoutExamplesHaveNoVariables) {
   EXPECT_EQ(fit.model.classes, 6);
   EXPECT_EQ(fit.model.bias[0], -1e30);
   EXPECT_LT(test::compare_scores(fit.model, pair.test, probes.file.read("logistic_1").values).first, 1e-5);
+}
+
+TEST_F(Logistic, ClassesOfAllExamplesHaveNoVariables) {
+  auto pair = test::Probes().pair(world, 2);
+  pair.train.several = true;
+  pair.train.truth.assign(pair.train.rows() * 2, 1);
+  const auto fit = LogisticRegression(world, pair.train, TwoClasses::binomial).fit(1, kExact);
+  EXPECT_TRUE(fit.converged);
+  EXPECT_EQ(fit.model.bias, (std::vector<double>{1e30, 1e30}));
+  EXPECT_EQ(fit.model.weight, std::vector<double>(fit.model.weight.size(), 0.0));
 }
 
 TEST_F(Logistic, BadSetsAreRefused) {

@@ -51,7 +51,7 @@ seer inspect scores.h5 | grep -q features || fail "the scores are not a features
 # What cannot be learnt from.
 expect 3 "all 20 images are of one class" eval_on 2 logistic --train-features one.h5 --test-features one.h5
 expect 3 "are of classes without any image in" eval_on 2 svm --train-features train.h5 --test-features four.h5
-expect 2 "with 50 folds: class" files svm --folds 50
+expect 2 "--c: Value 1e300, wanted FLOAT in" files svm --c 1e300
 expect 2 "wanted 500 of each class" files logistic --per-class 500
 expect 2 "--draws without --per-class or --fraction" files svm --draws 3
 expect 2 "needs weights, --train and --test shards" seer eval svm run --train train
