@@ -208,27 +208,23 @@ std::int64_t SvmTrainer::unfinished() const {
   return rows_->comm.all_reduce(rows_->unfinished, comm::Op::sum);
 }
 
+std::int64_t SvmTrainer::folds_of_class(std::size_t c) const {
+  const auto signs = rows_->signs.of(c);
+  return std::min({rows_->options.folds, count(signs, 1), count(signs, -1)});
+}
+
 std::vector<double> SvmTrainer::cross_validate() {
   auto& r = *rows_;
   const auto costs = r.options.costs.size();
-  const auto folds = r.options.folds;
   std::vector<double> out(r.classes.size() * costs, 0.0);
   comm::agree(r.comm, "cross-validation of the support vector machines", [&] {
-    for (std::size_t c = 0; c < r.classes.size(); ++c) {
-      const auto positives = count(r.signs.of(c), 1), negatives = count(r.signs.of(c), -1);
-      if (positives > 0 && std::min(positives, negatives) < folds)
-        throw Error(ExitCode::input,
-                    fmt::format("cross-validation with {} folds: class {} has {} training images, and {} are of others",
-                                folds, r.classes[c], positives, negatives),
-                    "take fewer folds (--folds), or a single cost (--c)");
-    }
     const auto ranks = static_cast<std::size_t>(r.comm.size());
     constexpr double kQuiet_s = 10;  // a short search prints only its result
     const Clock clock;
     Eta eta(static_cast<double>(out.size()));
     for (auto task = static_cast<std::size_t>(r.comm.rank()); task < out.size(); task += ranks) {
       const auto c = task / costs;
-      if (count(r.signs.of(c), 1) > 0) {
+      if (const auto folds = folds_of_class(c); folds >= 2) {
         const auto folds_of = stratified_folds(r.signs.of(c), folds);
         for (std::int32_t fold = 0; fold < folds; ++fold)
           out[task] += r.precision(c, task % costs, folds_of, fold) / static_cast<double>(folds);
@@ -272,7 +268,7 @@ LinearModel SvmTrainer::fit(std::span<const double> cost_of_class) {
 
 std::vector<ProbeRow> svm_probe(const comm::Communicator& comm, const Examples& train, const Examples& test,
                                 const SvmOptions& options, const Sizes& sizes) {
-  constexpr double kUncheckedCost = 1;  // where a class has one positive: nothing to validate with
+  constexpr double kUncheckedCost = 1;  // of a class with one positive or one negative: nothing to validate with
   const auto classes_of = classes_of_all(comm, train), left_out = classes_of_all(comm, train, -1);
   const auto classes = train.classes.size();
   return over_draws(sizes, train.several, [&](const Size& size, std::uint64_t seed) {
@@ -296,9 +292,7 @@ std::vector<ProbeRow> svm_probe(const comm::Communicator& comm, const Examples& 
       for (std::size_t i = 0; i < signs.rows; ++i) images += signs.uses(i) ? 1 : 0;
       require_enough(comm, images);
     });
-    auto use = options;
-    if (size.per_class > 0) use.folds = std::min(options.folds, size.per_class);
-    SvmTrainer trainer(comm, train, std::move(signs), use);
+    SvmTrainer trainer(comm, train, std::move(signs), options);
     std::vector<DrawResult> out;
     const auto add = [&](const std::vector<double>& costs, double choice) {
       auto model = trainer.fit(costs);
@@ -308,19 +302,22 @@ std::vector<ProbeRow> svm_probe(const comm::Communicator& comm, const Examples& 
     };
     if (options.best_on_test) {
       for (const double cost : options.costs) add(std::vector(classes, cost), 0);
-    } else if (options.costs.size() == 1 || use.folds < 2) {
-      add(std::vector(classes, options.costs.size() == 1 ? options.costs[0] : kUncheckedCost), 0);
+    } else if (options.costs.size() == 1) {
+      add(std::vector(classes, options.costs[0]), 0);
     } else {
       const auto precision = trainer.cross_validate();
       std::vector<double> chosen;
-      double sum = 0;
+      double sum = 0, validated = 0;
       for (std::size_t c = 0; c < classes; ++c) {
+        chosen.push_back(kUncheckedCost);
+        if (trainer.folds_of_class(c) < 2) continue;
         const auto begin = precision.begin() + static_cast<std::ptrdiff_t>(c * options.costs.size());
         const auto best = std::max_element(begin, begin + static_cast<std::ptrdiff_t>(options.costs.size()));
-        chosen.push_back(options.costs[static_cast<std::size_t>(best - begin)]);
+        chosen.back() = options.costs[static_cast<std::size_t>(best - begin)];
         sum += *best;
+        validated += 1;
       }
-      add(chosen, sum / static_cast<double>(classes));
+      add(chosen, sum / std::max(validated, 1.0));
     }
     out.back().unconverged = trainer.unfinished();
     return out;

@@ -52,8 +52,10 @@ class SvmTrainer {
   /// Collective. `signs`: of the examples of all ranks.
   SvmTrainer(const comm::Communicator& comm, const Examples& train, Signs signs, const SvmOptions& options);
   ~SvmTrainer();
-  /// Collective. Mean average precision over the folds, [classes, costs]; fits are shared out to the ranks.
-  /// Error(input), agreed: a class has fewer rows of one sign than there are folds.
+  /// The folds of a class: as its options say, but no more than it has rows of each sign. Below 2: it is not validated.
+  std::int64_t folds_of_class(std::size_t c) const;
+  /// Collective. Mean average precision over the folds, [classes, costs]; 0 for classes that are not validated. Fits
+  /// are shared out to the ranks.
   std::vector<double> cross_validate();
   /// Collective. One machine for each class on all its rows; classes are shared out to the ranks. The result does not
   /// depend on the number of ranks.
