@@ -111,7 +111,7 @@ void score(const comm::Communicator& world, const Options& options, const std::s
   const auto columns = eval::columns_of(train.info);
   for (const auto& feature : columns) {
     const auto full = columns.size() > 1 ? fmt::format("{} ({})", name, feature.feature) : name;
-    eval::require_different(world, full, {&train, &test}, feature);
+    eval::require_different(world, full, {&train}, feature);
     rows.push_back(score_feature(world, options, full, train, test, feature));
   }
 }

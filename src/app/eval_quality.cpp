@@ -152,6 +152,8 @@ Report measure_file(const Options& o, const comm::Communicator& world) {
   }
   Report out{table.info.source, o.features_file, o.views_file, {}, {}, {}, {}};
   for (const auto& columns : eval::columns_of(table.info)) {
+    if (views)
+      eval::require_different(world, fmt::format("{} ({})", o.views_file, columns.feature), {&*views}, columns);
     eval::QualityMeter meter(columns.width, table.info.images, o.quality);
     comm::agree(world, "quality", [&] {
       meter.add(eval::only(table, columns).values, table.bad, table.first);

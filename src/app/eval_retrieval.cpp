@@ -114,7 +114,7 @@ class Evaluation {
     if (!options_.whiten.empty()) others = table(extractor, data::DataSet::open(options_.whiten, world_));
     std::vector<Row> out;
     for (const auto& columns : eval::columns_of(database.info)) {
-      eval::require_different(world_, fmt::format("{} ({})", source_, columns.feature), {&database, &queries}, columns);
+      eval::require_different(world_, fmt::format("{} ({})", source_, columns.feature), {&database}, columns);
       auto of_database = eval::only(database, columns), of_queries = eval::only(queries, columns);
       if (!options_.whiten.empty()) {
         const auto whitening = eval::learn_whitening(world_, eval::only(others, columns), options_.whiten_dims);

@@ -88,6 +88,13 @@ expect 2 "crop 32 against 40" knn train.h5 large.h5
 expect 2 "images of the BatchNorm recalibration 0 against 12" knn train.h5 own.h5
 expect 2 "data set of the BatchNorm recalibration" knn both.h5 own.h5
 expect 0 "top-1" knn both.h5 from.h5
+if python3 -c 'import h5py' 2>/dev/null; then  # the test set alone differs
+  cp train.h5 constant.h5
+  python3 -c 'import h5py; h5py.File("constant.h5", "r+")["features"][:] = 1.0'
+  expect 4 "the features of all images are equal" knn constant.h5 test.h5
+  expect 4 "constant.h5 (trunk): the features of all images are equal" \
+    seer eval quality --features-file train.h5 --views-file constant.h5 --views 2
+fi
 expect 0 "are the same 30 images" knn train.h5 train.h5
 expect 3 "is being written by another process" flock held.h5.partial "$SEER_EXECUTABLE" features $new test -o held.h5 --device host
 
