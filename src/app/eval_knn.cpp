@@ -78,8 +78,7 @@ KnnRow score_feature(const comm::Communicator& world, const Options& options, co
   KnnRow row{.representation = name,
              .feature = columns.feature,
              .dimension = columns.width,
-             .resize = train.info.recipe.resize,
-             .crop = train.info.recipe.crop,
+             .recipe = train.info.recipe,
              .lines = {},
              .report = {},
              .confusion = {}};
@@ -111,7 +110,7 @@ void score(const comm::Communicator& world, const Options& options, const std::s
   const auto columns = eval::columns_of(train.info);
   for (const auto& feature : columns) {
     const auto full = columns.size() > 1 ? fmt::format("{} ({})", name, feature.feature) : name;
-    eval::require_different(world, full, {&train}, feature);
+    eval::require_different(world, fmt::format("{} on {}", full, train.info.name()), {&train}, feature);
     rows.push_back(score_feature(world, options, full, train, test, feature));
   }
 }
@@ -205,8 +204,8 @@ KnnResult compare_tables(const Options& options, const comm::Communicator& world
   const auto &train_name = options.sets.train_features, &test_name = options.sets.test_features;
   const auto [train, test] = read_tables(world, options.sets);
   KnnResult out;
-  out.train = {fmt::format("{} (features of {})", train_name, train.info.data), train.info.images};
-  out.test = {fmt::format("{} (features of {})", test_name, test.info.data), test.info.images};
+  out.train = {train.info.name(), train.info.images};
+  out.test = {test.info.name(), test.info.images};
   std::array<std::int64_t, 2> checksums = {static_cast<std::int64_t>(train.checksum.size()),
                                            static_cast<std::int64_t>(test.checksum.size())};
   world.all_reduce(std::span(checksums));

@@ -28,6 +28,8 @@ struct Options {
   bool features_given = false, no_augmentation = false, json = false;
   std::int64_t seed = 0;
   std::vector<std::string> overridden;  ///< options that replace values of the protocol
+
+  bool augmented() const { return !sets.are_files() && !no_augmentation; }
 };
 
 void check(const Options& o) {
@@ -35,6 +37,9 @@ void check(const Options& o) {
   check_draws(o.task.draws, o.task.subset.takes_all());
   if (!o.task.checkpoint.empty() && o.task.checkpoint == o.task.save_head)
     throw Error(ExitCode::input, "--checkpoint and --save-head name the same file", "give each its own");
+  if (o.augmented() && o.sets.choices.whole > 0)
+    throw Error(ExitCode::input, "--whole: classifiers would be trained on random crops, and tested on whole images",
+                "add --no-augmentation, or leave out --whole");
 }
 
 /// The protocol with the given values in place of its own.
@@ -99,9 +104,14 @@ std::string describe(const Options& o, const config::ProbeProtocol& p, const eva
       p.name, p.about, o.overridden.empty() ? "" : " but ", fmt::join(o.overridden, " "), p.optimizer, p.momentum,
       p.rates.size(), p.rate_per_256 ? " x batch / 256" : "", fmt::join(p.decays, " "), p.batch, report.updates,
       p.schedule, p.init,
-      !o.sets.are_files() && !o.no_augmentation
-          ? fmt::format("random crops of {} to 1 of the area, bilinear, and mirrored", o.scale_low)
-          : "no augmentation");
+      o.augmented() ? fmt::format("random crops of {} to 1 of the area to {} pixels, bilinear, and mirrored",
+                                  o.scale_low, o.sets.choices.crop)
+                    : "no augmentation");
+}
+
+/// Of the images that are tested, and without augmentation of all.
+std::string preparation_of(const Options& o, const eval::LinearSource& source) {
+  return eval::preparation(source.info().recipe) + (o.augmented() ? " (of test and held-out images)" : "");
 }
 
 /// `chosen`: there was more than one head to choose from.
@@ -144,6 +154,7 @@ void print_json(const Options& o, const config::ProbeProtocol& p, const eval::Li
                         {"protocol", p.name},
                         {"overridden", o.overridden},
                         {"settings", describe(o, p, report)},
+                        {"preparation", preparation_of(o, source)},
                         {"selection", report.selection},
                         {"targets", report.several ? "multi" : "single"},
                         {"source", source.info().source},
@@ -185,8 +196,9 @@ void print_table(const Options& o, const config::ProbeProtocol& p, const eval::L
                draws ? fmt::format(" ± {:>5.2f}", 100 * spread) : "", 100 * (several ? mean.eleven_points : mean.top5),
                several ? "" : fmt::format("{:.2f}", 100 * mean.mean_per_class));
   }
-  fmt::print("selection: {}, {} heads{}\n{}\n", report.selection, report.heads,
-             report.diverged > 0 ? fmt::format(" ({} diverged)", report.diverged) : "", describe(o, p, report));
+  fmt::print("selection: {}, {} heads{}\n{}\nimages: {}\n", report.selection, report.heads,
+             report.diverged > 0 ? fmt::format(" ({} diverged)", report.diverged) : "", describe(o, p, report),
+             preparation_of(o, source));
   fmt::print(
       "training set: {}, {} images{}{}\ntest set: {}, {} images, {} classes\n", source.train().name, report.fit_images,
       report.held_images > 0 ? fmt::format(" and {} held out", report.held_images) : "",
@@ -199,6 +211,10 @@ int run(Options options, const comm::Communicator& world) {
   comm::agree(world, "options", [&] { check(options); });
   auto& task = options.task;
   task.protocol = protocol_of(options);
+  if (const auto batch = task.protocol.batch, n = std::int64_t{world.size()}; options.augmented() && batch % n != 0)
+    throw Error(ExitCode::input, fmt::format("--global-batch {} cannot be divided among {} ranks", batch, n),
+                fmt::format("give a multiple of {}, such as {}", n, (batch + n - 1) / n * n))
+        .as_agreed();
   task.select_on_test = options.selection == "test";
   task.seed = task.subset.seed = static_cast<std::uint64_t>(options.seed);
   if (!task.save_head.empty()) refuse_misleading(task.save_head, "HDF5");

@@ -3,6 +3,7 @@
 #include "seer/eval/logistic.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <CLI/CLI.hpp>
 #include <memory>
@@ -19,6 +20,7 @@ struct Options {
   std::vector<double> grid;
   double tolerance = 0, held_out = 0.1;
   std::int64_t iterations = 0;
+  std::vector<std::string> overridden;  ///< options that replace values of the protocol
 };
 
 int run(const Options& o, const comm::Communicator& world) {
@@ -30,7 +32,8 @@ int run(const Options& o, const comm::Communicator& world) {
   ProbeText text;
   text.task = "logistic";
   text.protocol =
-      fmt::format("{}: logistic regression{}, {} {}, tolerance {:g}, at most {} iterations", o.protocol,
+      fmt::format("{}{}{}: logistic regression{}, {} {}, tolerance {:g}, at most {} iterations", o.protocol,
+                  o.overridden.empty() ? "" : " but ", fmt::join(o.overridden, " "),
                   protocol.standardised ? " on standardised features" : "", protocol.c_per_row ? "lambda = n / C" : "C",
                   grid_text(protocol.grid), protocol.solver.tolerance, protocol.solver.most_iterations);
   text.selection = "none: one value";
@@ -66,7 +69,11 @@ Run add_eval_logistic(CLI::App& command) {
   command.add_option("--iterations", options->iterations, "Most iterations of a fit")
       ->check(CLI::Range(1, 1000000))
       ->default_str("the protocol's");
-  return [options](const comm::Communicator& world) { return run(*options, world); };
+  return [options, &command](const comm::Communicator& world) {
+    for (const char* name : {"--c", "--tolerance", "--iterations"})
+      if (command.get_option(name)->count() > 0) options->overridden.emplace_back(name);
+    return run(*options, world);
+  };
 }
 
 }  // namespace seer::app

@@ -136,7 +136,7 @@ nlohmann::json json_of(const Line& line, const ProbeText& text) {
   return out;
 }
 
-void print_table(const std::vector<Line>& lines, const ProbeText& text) {
+void print_table(const std::vector<Line>& lines, const ProbeText& text, const std::string& preparation) {
   std::size_t width = 7;
   for (const auto& line : lines) width = std::max(width, line.feature.size());
   fmt::print("{:{}} | {:>6} | {:>11} | {:>7} | {:>9} | {:>15} | {:>7} | {:>9} | {:>15} | {:>8}\n", "feature", width,
@@ -157,7 +157,7 @@ void print_table(const std::vector<Line>& lines, const ProbeText& text) {
   const auto& best = best_of(lines);
   fmt::print("{} classes, {} test images; mAP: all points of the envelope, and VOC07's 11-point rule\n", best.classes,
              best.test_images);
-  fmt::print("protocol: {}\nselection: {}\n", text.protocol, selection_of(lines, text));
+  fmt::print("protocol: {}\nimages: {}\nselection: {}\n", text.protocol, preparation, selection_of(lines, text));
   std::int64_t unconverged = 0;
   for (const auto& line : lines) unconverged += line.row.unconverged;
   if (unconverged > 0) fmt::print("{} fits {}\n", unconverged, text.limit);
@@ -213,11 +213,17 @@ int run_probe(const comm::Communicator& world, const ProbeChoices& o, const Prob
   }
   log::finish_progress();
   if (!world.is_root()) return 0;
-  if (!o.json) return print_table(lines, text), 0;
-  nlohmann::json out = {
-      {"task", text.task},           {"protocol", text.protocol},       {"selection", selection_of(lines, text)},
-      {"train", train.info.data},    {"test", test.info.data},          {"source", train.info.source},
-      {"deviation", text.deviation}, {"rows", nlohmann::json::array()}, {"best", json_of(best_of(lines), text)}};
+  if (!o.json) return print_table(lines, text, eval::preparation(train.info.recipe)), 0;
+  nlohmann::json out = {{"task", text.task},
+                        {"protocol", text.protocol},
+                        {"selection", selection_of(lines, text)},
+                        {"preparation", eval::preparation(train.info.recipe)},
+                        {"train", train.info.name()},
+                        {"test", test.info.name()},
+                        {"source", train.info.source},
+                        {"deviation", text.deviation},
+                        {"rows", nlohmann::json::array()},
+                        {"best", json_of(best_of(lines), text)}};
   for (const auto& line : lines) out["rows"].push_back(json_of(line, text));
   fmt::print("{}\n", out.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
   return 0;

@@ -102,6 +102,7 @@ class Evaluation {
     auto extractor = eval::FeatureExtractor::load(
         world_, options_.weights, eval::parse_features(options_.choices.features), options_.choices.device);
     source_ = extractor.source();
+    images_ = eval::preparation(extractor.info(database_, reading_).recipe);
     if (options_.choices.recalibrate > 0)
       extractor.recalibrate(world_, database_, options_.choices.recalibrate, reading_);
     const auto database = table(extractor, database_);
@@ -129,6 +130,7 @@ class Evaluation {
 
   const eval::RetrievalTask& task() const { return task_; }
   const std::string& source() const { return source_; }
+  const std::string& images() const { return images_; }
   /// Images of the database, and queries, that do not decode and are left out.
   std::pair<std::int64_t, std::int64_t> undecodable() const { return undecodable_; }
 
@@ -195,7 +197,7 @@ class Evaluation {
   std::vector<eval::NamedQuery> named_;
   std::vector<std::uint64_t> places_;  ///< of named_ in queries_
   eval::RetrievalTask task_;
-  std::string source_;
+  std::string source_, images_;
   std::pair<std::int64_t, std::int64_t> undecodable_;
 };
 
@@ -206,8 +208,8 @@ std::string judged_as(const eval::RetrievalTask& task) {
                                      : "labels: all images of the same class are right";
 }
 
-std::string preparation(const Options& o) {
-  auto out = fmt::format("rows of length one, scales {}", fmt::join(o.scales, ", "));
+std::string preparation(const Options& o, const Evaluation& evaluation) {
+  auto out = fmt::format("images: {}; rows of length one, scales {}", evaluation.images(), fmt::join(o.scales, ", "));
   if (!o.whiten.empty())
     out += fmt::format(", PCA whitening{} learnt on {}",
                        o.whiten_dims > 0 ? fmt::format(" to {} dimensions", o.whiten_dims) : "", o.whiten);
@@ -217,7 +219,7 @@ std::string preparation(const Options& o) {
 void print_json(const Options& o, const Evaluation& evaluation, const std::vector<Row>& rows) {
   nlohmann::json out = {{"task", "retrieval"},
                         {"protocol", evaluation.task().protocol},
-                        {"preparation", preparation(o)},
+                        {"preparation", preparation(o, evaluation)},
                         {"source", evaluation.source()},
                         {"database", o.database},
                         {"queries", o.queries.empty() ? o.database : o.queries},
@@ -255,8 +257,9 @@ void print_table(const Options& o, const Evaluation& evaluation, const std::vect
       fmt::print("{:{}} | {:>6} | {:9} | {:>7.2f} | {:>6.2f} | {:>6.2f} | {:>6.2f} | {:>7}\n", row.feature, width,
                  row.dimension, score.judgement, 100 * score.map, 100 * score.precision[0], 100 * score.precision[1],
                  100 * score.precision[2], score.queries);
-  fmt::print("protocol: {}\nfeatures: {}\ndatabase: {}\nqueries: {}\n", judged_as(evaluation.task()), preparation(o),
-             o.database, o.queries.empty() ? "images of the database, each left out of its own ranking" : o.queries);
+  fmt::print("protocol: {}\nfeatures: {}\ndatabase: {}\nqueries: {}\n", judged_as(evaluation.task()),
+             preparation(o, evaluation), o.database,
+             o.queries.empty() ? "images of the database, each left out of its own ranking" : o.queries);
   const auto [of_database, of_queries] = evaluation.undecodable();
   if (of_database + of_queries > 0)
     fmt::print("left out: {} images of the database and {} queries, which do not decode\n", of_database, of_queries);

@@ -35,8 +35,9 @@ nlohmann::json to_json(const KnnRow& row, const KnnLine& line, const KnnResult& 
   nlohmann::json out = {{"feature", row.feature},
                         {"representation", row.representation},
                         {"dimension", row.dimension},
-                        {"resize", row.resize},
-                        {"crop", row.crop},
+                        {"preparation", eval::preparation(row.recipe)},
+                        {"resize", row.recipe.resize},
+                        {"crop", row.recipe.crop},
                         {"k", line.k},
                         {"temperature", line.temperature},
                         {"cosine", result.options.cosine},
@@ -63,9 +64,9 @@ std::string text_of(const eval::Spread& accuracy, std::int64_t draws) {
 
 /// What the figures depend on, beside the images.
 void print_protocol(const KnnResult& result, const KnnRow& row) {
-  const auto crop = row.crop < 0 ? "" : fmt::format("; shorter side {} pixels, crop {}", row.resize, row.crop);
-  fmt::print("protocol {}: features {}, {}, votes weigh exp(similarity / T){}\n", result.protocol, row.feature,
-             result.options.cosine ? "rows of length one" : "rows as they are", crop);
+  fmt::print("protocol {}: features {}, {}, votes weigh exp(similarity / T); images: {}\n", result.protocol,
+             row.feature, result.options.cosine ? "rows of length one" : "rows as they are",
+             eval::preparation(row.recipe));
   if (result.options.leave_out == eval::LeaveOut::first) fmt::print("each image's nearest neighbour does not vote\n");
   if (result.options.leave_out == eval::LeaveOut::same) fmt::print("an image does not vote for itself\n");
   if (result.draws > 0)

@@ -22,12 +22,13 @@ struct KnnLine {
 /// One representation of the images.
 struct KnnRow {
   std::string representation, feature;
-  std::int64_t dimension = 0, resize = -1, crop = -1;  ///< pixels; -1: unknown
-  std::vector<KnnLine> lines;                          ///< one for each pair of k and temperature
-  std::size_t best = 0;       ///< the line with the highest top-1 on the set that KnnResult::select names
-  double merit = 0;           ///< that top-1
-  eval::KnnReport report;     ///< numbers of images and classes, and the classes' names
-  eval::Confusion confusion;  ///< of the best line, over all draws
+  std::int64_t dimension = 0;
+  eval::Recipe recipe;
+  std::vector<KnnLine> lines;  ///< one for each pair of k and temperature
+  std::size_t best = 0;        ///< the line with the highest top-1 on the set that KnnResult::select names
+  double merit = 0;            ///< that top-1
+  eval::KnnReport report;      ///< numbers of images and classes, and the classes' names
+  eval::Confusion confusion;   ///< of the best line, over all draws
 };
 
 /// A data set, with the name used in the report.

@@ -59,17 +59,24 @@ void add_eval_choices(CLI::App& command, EvalChoices& choices) {
       "Outputs of the network, separated by commas: trunk (average-pooled), head (normalised embedding),\n"
       "stem, res2 ... res5 (averaged), res5:2x1 (over a grid), res5:gem3, res5:rmac3, res4+res5");
   command.add_option("--batch", choices.batch, "Images at a time on each rank")->check(CLI::Range(1, 65536));
-  command.add_option("--resize", choices.resize, "Pixels of the shorter side before the crop")
-      ->check(CLI::Range(1, 8192));
-  command.add_option("--crop", choices.crop, "Pixels of the centre crop")->check(CLI::Range(1, 8192));
+  auto* const resize = command.add_option("--resize", choices.resize, "Pixels of the shorter side before the crop")
+                           ->check(CLI::Range(1, 8192));
+  auto* const crop =
+      command.add_option("--crop", choices.crop, "Pixels of the centre crop")->check(CLI::Range(1, 8192));
+  auto* const whole =
+      command
+          .add_option("--whole", choices.whole,
+                      "Instead of --resize and --crop: whole images, the longer side at most N pixels, one at a time")
+          ->check(CLI::Range(1, 8192))
+          ->type_name("N")
+          ->default_str("")
+          ->excludes(resize)
+          ->excludes(crop);
   command
-      .add_option("--whole", choices.whole,
-                  "Instead of --resize and --crop: whole images, the longer side at most N pixels, one at a time")
-      ->check(CLI::Range(1, 8192))
-      ->type_name("N")
-      ->default_str("");
-  command.add_flag("--squash", choices.squash,
-                   "Instead of --resize: the whole image is resized to the size of the crop, whatever its shape");
+      .add_flag("--squash", choices.squash,
+                "Instead of --resize: the whole image is resized to the size of the crop, whatever its shape")
+      ->excludes(resize)
+      ->excludes(whole);
   command.add_option("--device", choices.device, "Where to compute; auto: on a device where there is one")
       ->check(CLI::IsMember({"auto", "host", "device"}));
   command

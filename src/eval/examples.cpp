@@ -32,7 +32,7 @@ Examples examples_of(const FeatureTable& table, const FeatureColumns& columns, c
                      bool several) {
   const auto& info = table.info;
   Examples out;
-  out.name = info.data;
+  out.name = info.name();
   out.dimension = columns.width > 0 ? columns.width : info.dimension;
   out.classes = classes;
   out.several = several;
@@ -41,7 +41,7 @@ Examples examples_of(const FeatureTable& table, const FeatureColumns& columns, c
   const auto place_of = [&](std::int32_t c) {
     const auto named = info.classes.empty() ? classes.size() : info.classes.size();
     if (c < 0 || static_cast<std::size_t>(c) >= named)
-      throw Error(ExitCode::file, fmt::format("{}: class {} in a set of {} classes", info.data, c, named));
+      throw Error(ExitCode::file, fmt::format("{}: class {} in a set of {} classes", info.name(), c, named));
     return info.classes.empty() ? c : places.at(info.classes[static_cast<std::size_t>(c)]);
   };
   for (std::size_t i = 0; i < table.rows(); ++i) {
@@ -60,9 +60,10 @@ Examples examples_of(const FeatureTable& table, const FeatureColumns& columns, c
     }
     const auto row = out.values.end() - out.dimension;
     if (!std::all_of(row, out.values.end(), [](double value) { return std::isfinite(value); }))
-      throw Error(ExitCode::numerics,
-                  fmt::format("{} on {}: features of image {} are not finite", info.source, info.data, table.index[i]),
-                  "these weights have diverged; take an earlier checkpoint");
+      throw Error(
+          ExitCode::numerics,
+          fmt::format("{} on {}: features of image {} are not finite", info.source, info.name(), table.index[i]),
+          "these weights have diverged; take an earlier checkpoint");
   }
   return out;
 }
@@ -102,10 +103,10 @@ ExamplePair make_examples(const comm::Communicator& comm, const FeatureTable& tr
   comm::agree(comm, "classes of the features", [&] {
     if (train.info.dimension != test.info.dimension)
       throw Error(ExitCode::input,
-                  fmt::format("{} has features of {} dimensions, {} of {}", train.info.data, train.info.dimension,
-                              test.info.data, test.info.dimension),
+                  fmt::format("{} has features of {} dimensions, {} of {}", train.info.name(), train.info.dimension,
+                              test.info.name(), test.info.dimension),
                   "compute both with the same weights and features");
-    auto classes = common_classes(train.info.classes, train.info.data, test.info.classes, test.info.data);
+    auto classes = common_classes(train.info.classes, train.info.name(), test.info.classes, test.info.name());
     if (classes.empty())
       for (std::int64_t c = 0; c <= highest; ++c) classes.push_back(fmt::format("{}", c));
     out.train = examples_of(train, columns, classes, several != 0);

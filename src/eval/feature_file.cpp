@@ -222,6 +222,7 @@ FeatureTable read_features(const comm::Communicator& comm, const std::string& pa
       throw Error(ExitCode::file, fmt::format("{}: features file of version {}, wanted {} or {}", path, version,
                                               kVersion, kColumnsVersion));
     auto& info = table.info;
+    info.file = path;
     info.source = file.get_string("/", "source");
     info.data = file.has("/", "data") ? file.get_string("/", "data") : path;
     info.layer = file.get_string("/", "layer");

@@ -13,6 +13,17 @@
 
 namespace seer::eval {
 
+std::string FeatureInfo::name() const {
+  return file.empty() ? data : fmt::format("{} (features of {})", file, data);
+}
+
+std::string preparation(const Recipe& recipe) {
+  if (recipe.resize < 0 || recipe.crop < 0) return "not known";
+  if (recipe.crop == 0) return fmt::format("whole, longer side at most {} pixels", recipe.resize);
+  if (recipe.resize == 0) return fmt::format("whole, squashed to {0} x {0} pixels", recipe.crop);
+  return fmt::format("shorter side {} pixels, crop {}", recipe.resize, recipe.crop);
+}
+
 std::vector<FeatureColumns> columns_of(const FeatureInfo& info) {
   if (!info.columns.empty()) return info.columns;
   return {{.feature = info.layer, .begin = 0, .width = info.dimension}};
@@ -127,7 +138,8 @@ FeatureTable pixel_table(const comm::Communicator& comm, const data::DataSet& da
   out.info.dimension = side * side * 3;
   auto& recipe = out.info.recipe;
   recipe.weights = recipe.recalibration_data = "none";
-  recipe.resize = recipe.crop = side;
+  recipe.resize = 0;  // squashed
+  recipe.crop = side;
   recipe.mean = "0 0 0";
   recipe.std = "1 1 1";
   recipe.recalibration_images = 0;

@@ -180,12 +180,12 @@ KnnReport knn_report(const comm::Communicator& comm, const FeatureTable& train, 
       const auto named = static_cast<std::int64_t>(table->info.classes.size());
       if (const auto label = highest_label(*table); named > 0 && label >= named)
         throw Error(ExitCode::file,
-                    fmt::format("k-NN: label {} in a set of {} classes ({})", label, named, table->info.data));
+                    fmt::format("k-NN: label {} in a set of {} classes ({})", label, named, table->info.name()));
     }
-    names = common_classes(train.info.classes, train.info.data, test.info.classes, test.info.data);
+    names = common_classes(train.info.classes, train.info.name(), test.info.classes, test.info.name());
     if (train_labelled == 0 || test_labelled == 0)
       throw Error(ExitCode::file,
-                  fmt::format("k-NN: no image of {} has a label", (train_labelled == 0 ? train : test).info.data),
+                  fmt::format("k-NN: no image of {} has a label", (train_labelled == 0 ? train : test).info.name()),
                   "pack it with --labels folder");
     // If labels have no names, the number of classes follows from the highest label.
     classes = names.empty() ? highest + 1 : static_cast<std::int64_t>(names.size());
@@ -205,7 +205,7 @@ KnnReport knn_report(const comm::Communicator& comm, const FeatureTable& train, 
                     report.train_rows, report.test_rows));
   });
   try {
-    require_learnable(train.info.data, train_classes, test.info.data, test_classes, names);
+    require_learnable(train.info.name(), train_classes, test.info.name(), test_classes, names);
   } catch (const Error& error) {  // the same on every rank
     if (options.all_known) throw error.as_agreed();
     log::warn(fmt::format("k-NN: {}", error.what()));

@@ -63,7 +63,7 @@ data::Targets gathered_targets(const comm::Communicator& comm, std::size_t rows,
 
 LabelledImages labelled(const comm::Communicator& comm, const FeatureTable& table) {
   LabelledImages out;
-  out.name = table.info.data;
+  out.name = table.info.name();
   out.classes = table.info.classes;
   out.targets = gathered_targets(comm, table.rows(), [&](std::size_t i) { return table.classes_of(i); });
   const bool ignores = comm.all_reduce(static_cast<std::int64_t>(table.ignored.images()), comm::Op::max) > 0;
@@ -77,11 +77,11 @@ class TableSource final : public LinearSource {
   TableSource(const comm::Communicator& comm, FeatureTable train, FeatureTable test)
       : comm_(comm), table_(std::move(train)) {
     comm::agree(comm, "comparing the tables", [&] {
-      require_alike(table_.info, table_.info.data, test.info, test.info.data);
+      require_alike(table_.info, table_.info.name(), test.info, test.info.name());
       if (table_.info.dimension != test.info.dimension || columns_of(table_.info) != columns_of(test.info))
         throw Error(ExitCode::input,
-                    fmt::format("features of {} dimensions on {}, of {} on {}", table_.info.dimension, table_.info.data,
-                                test.info.dimension, test.info.data),
+                    fmt::format("features of {} dimensions on {}, of {} on {}", table_.info.dimension,
+                                table_.info.name(), test.info.dimension, test.info.name()),
                     "compute both with the same weights and features");
     });
     columns_ = columns_of(table_.info);

@@ -32,7 +32,7 @@ class Rows {
         square += static_cast<double>(row(i)[j]) * static_cast<double>(row(i)[j]);
       if (!std::isfinite(square)) {
         throw Error(ExitCode::numerics,
-                    fmt::format("{} on {}: features of image {} are not finite", table.info.source, table.info.data,
+                    fmt::format("{} on {}: features of image {} are not finite", table.info.source, table.info.name(),
                                 table.index[i]),
                     "these weights have diverged; take an earlier checkpoint");
       }
@@ -232,8 +232,8 @@ Neighbours nearest_rows(const comm::Communicator& comm, const FeatureTable& trai
       comparison.with(block);
       eta.done(static_cast<double>(block.count));
       if (const auto left = time_left(eta); !left.empty() && clock.seconds() > kQuiet_s) {
-        log::progress(fmt::format("k-NN of {} in {}: {}/{} training images compared{}", test.info.data, train.info.data,
-                                  block.first + block.count, train.info.images, left));
+        log::progress(fmt::format("k-NN of {} in {}: {}/{} training images compared{}", test.info.name(),
+                                  train.info.name(), block.first + block.count, train.info.images, left));
       }
     }
   }

@@ -88,10 +88,10 @@ double ridge_top1(const comm::Communicator& comm, const FeatureTable& train, con
   std::array<std::int64_t, 2> tested = {0, 0};  // rows; right ones
   for (std::size_t i = 0; i < test.rows(); ++i) tested[0] += counts(test, i) ? 1 : 0;
   if (moments.rows() == 0 || comm.all_reduce(tested[0], comm::Op::sum) == 0)
-    throw Error(
-        ExitCode::input,
-        fmt::format("linear probe: {} has no labelled image", moments.rows() == 0 ? train.info.data : test.info.data),
-        "pack it with --labels")
+    throw Error(ExitCode::input,
+                fmt::format("linear probe: {} has no labelled image",
+                            moments.rows() == 0 ? train.info.name() : test.info.name()),
+                "pack it with --labels")
         .as_agreed();
 
   Classifier classifier{std::vector<double>(c * d), std::vector<double>(c)};

@@ -24,7 +24,7 @@ void make_unit(FeatureTable& table) {
       for (const float x : values) square += static_cast<double>(x) * static_cast<double>(x);
       if (!std::isfinite(square))
         throw Error(ExitCode::numerics,
-                    fmt::format("{} on {}: features of image {} are not finite", table.info.source, table.info.data,
+                    fmt::format("{} on {}: features of image {} are not finite", table.info.source, table.info.name(),
                                 table.index[i]),
                     "these weights have diverged; take an earlier checkpoint");
       const double scale = square > 0 ? 1 / std::sqrt(square) : 0;

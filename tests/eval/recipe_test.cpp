@@ -25,6 +25,19 @@ FeatureInfo info() {
   return out;
 }
 
+TEST(Recipe, SaysHowImagesWerePrepared) {
+  const auto of = [](std::int64_t resize, std::int64_t crop) {
+    Recipe recipe;
+    recipe.resize = resize;
+    recipe.crop = crop;
+    return preparation(recipe);
+  };
+  EXPECT_EQ(of(256, 224), "shorter side 256 pixels, crop 224");
+  EXPECT_EQ(of(0, 224), "whole, squashed to 224 x 224 pixels");
+  EXPECT_EQ(of(64, 0), "whole, longer side at most 64 pixels");
+  EXPECT_EQ(of(-1, -1), "not known");
+}
+
 std::string refusal(const FeatureInfo& train, const FeatureInfo& test) {
   try {
     require_alike(train, "train.h5", test, "test.h5");

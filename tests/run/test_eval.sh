@@ -54,6 +54,10 @@ expect 0 "protocol custom: features trunk, rows of length one" tables test.h5 --
 [ "$(grep -c "^$new" out.txt)" = 4 ] || { cat out.txt; fail "not one row for each pair of k and temperature"; }
 grep -q '^best on the test set: ' out.txt || fail "the selection is not named"
 expect 0 "best on the training set, leaving one out: " tables test.h5 --k 1,5 --select train
+expect 0 "; images: shorter side 32 pixels, crop 32" tables test.h5 --k 1
+for clash in "--resize 48" "--crop 48" "--squash"; do
+  expect 2 "excludes" seer eval knn $new --train train --test test --whole 64 $clash
+done
 expect 2 '--k excludes --protocol' tables test.h5 --k 3 --protocol dino
 expect 2 "--skip-first: 0 of the 12 images" tables test.h5 --skip-first
 expect 0 "nearest neighbour does not vote" tables train.h5 --skip-first

@@ -33,8 +33,10 @@ for x, y in zip(a["rows"] + [a["best"]], b["rows"] + [b["best"]]):
     assert 0 <= x["top1"] <= x["top5"] <= 100 and abs(x["top1"] - y["top1"]) < 3.4, (x, y)
 PY
 expect 0 "best on the test set (optimistic)" seer $probe --selection test --no-augmentation
+expect 0 "images: shorter side 32 pixels, crop 32 (of test and held-out images)" seer $probe
 expect 0 "2 draws: mean and deviation" seer $probe --no-augmentation --per-class 6 --draws 2
-expect 2 "cannot be divided among 3 ranks" ranks 3 $probe
+expect 2 "--global-batch 8 cannot be divided among 3 ranks" ranks 3 $probe
+expect 2 "--whole: classifiers would be trained on random crops" seer eval linear run --train train --test test --whole 32
 expect 3 "are of classes without any image in" seer eval linear run --train train --test strange $sides
 expect 2 "--fraction" seer $probe --fraction 0
 expect 2 "no image can be held back" seer $probe --per-class 1

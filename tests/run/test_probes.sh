@@ -23,6 +23,8 @@ expect 0 "+-: standard deviation of the population of draws" files svm --c 1 --p
 expect 0 "selection: 1: none, as a class has one training image: the C nearest to 1; 4: best in 4-fold cross-validation" \
   files logistic --per-class 1,4 --draws 2 --c 0.1,1,10
 grep -qF "+-: standard deviation of the sample of draws" "$scratch/out.txt" || fail "the deviation has no name"
+expect 0 "images: shorter side 32 pixels, crop 32" files svm --c 1
+expect 0 "protocol: dinov2 but --c: logistic regression" files logistic --c 1
 
 # The same figures from shards, with any number of ranks.
 figures() { python3 -c 'import json, sys; print([round(r[k], 4) for r in json.load(sys.stdin)["rows"] for k in sys.argv[1:]])' "$@"; }

@@ -73,7 +73,13 @@ struct FeatureInfo {
   std::vector<std::string> classes;     ///< names of the labels; may be empty
   std::uint64_t images = 0;             ///< over all ranks
   std::int64_t dimension = 0;
+  std::string file = {};  ///< that the table was read from; empty: none
+
+  /// For messages: the file, with the shards that its features are of; or these.
+  std::string name() const;
 };
+/// In words, how images were resized and cut: "shorter side 256 pixels, crop 224".
+std::string preparation(const Recipe& recipe);
 
 /// Consecutive rows: this rank's slice in the order of the data set, or a batch of it. Slices are in rank order.
 struct FeatureTable {
