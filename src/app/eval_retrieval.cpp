@@ -90,11 +90,12 @@ class Evaluation {
         eval::common_classes(database_.classes(), options.database, queries_.classes(),
                              same_ ? options.database : options.queries);
       });
-    task_ = eval::copies_task(options.copies_of.empty() ? "labels" : "copies",
-                              same_ ? of_database : keys(queries_, options.queries), of_database, same_);
-    if (!same_)
-      eval::warn_of_common(world, eval::my_checksums(database_, world), options.database,
-                           eval::my_checksums(queries_, world), options.queries);
+    refuse_one_original(of_database);
+    const auto of_queries = same_ ? of_database : keys(queries_, options.queries);
+    without_key_ = {std::ranges::count(of_database.keys, 0U), std::ranges::count(of_queries.keys, 0U)};
+    const bool copies = !options.copies_of.empty() || of_database.groups.size() > 1;  // names tell kinds of copies
+    task_ = eval::copies_task(copies ? "copies" : "labels", of_queries, of_database, same_);
+    if (!same_) warn_of_common();
   }
 
   std::vector<Row> rows() {
@@ -129,12 +130,32 @@ class Evaluation {
   }
 
   const eval::RetrievalTask& task() const { return task_; }
+  /// Images of the database, and queries, that have no single class, or whose name tells no original.
+  std::pair<std::int64_t, std::int64_t> without_key() const { return without_key_; }
   const std::string& source() const { return source_; }
   const std::string& images() const { return images_; }
   /// Images of the database, and queries, that do not decode and are left out.
   std::pair<std::int64_t, std::int64_t> undecodable() const { return undecodable_; }
 
  private:
+  /// All rankings would be right.
+  void refuse_one_original(const eval::ImageKeys& database) const {
+    const auto& keys = database.keys;
+    if (keys.empty() || keys.front() == 0 || std::ranges::count(keys, keys.front()) != std::ssize(keys)) return;
+    throw Error(ExitCode::file,
+                fmt::format("{}: all {} images are {}, so every ranking is right", options_.database, keys.size(),
+                            options_.copies_of.empty() ? "of one class" : "copies of one original"),
+                "add images of others to --database")
+        .as_agreed();
+  }
+  void warn_of_common() const {
+    const auto images = eval::my_checksums(queries_, world_);
+    if (const auto common = eval::count_common(world_, eval::my_checksums(database_, world_), images); common > 0)
+      log::warn(
+          fmt::format("{} of the {} queries of {} are in the database {} as well: each finds itself first, so the "
+                      "figures do not hold for other images",
+                      common, queries_.images(), options_.queries, options_.database));
+  }
   data::EvalOptions at_scale(double scale) const {
     auto out = reading_;
     for (auto* side : {&out.resize, &out.crop, &out.whole})
@@ -198,13 +219,14 @@ class Evaluation {
   std::vector<std::uint64_t> places_;  ///< of named_ in queries_
   eval::RetrievalTask task_;
   std::string source_, images_;
-  std::pair<std::int64_t, std::int64_t> undecodable_;
+  std::pair<std::int64_t, std::int64_t> undecodable_, without_key_;
 };
 
-std::string judged_as(const eval::RetrievalTask& task) {
+std::string judged_as(const Options& o, const eval::RetrievalTask& task) {
   return task.protocol == "revisited"
              ? "revisited Oxford/Paris (Radenovic et al. 2018): junk left out; easy: hard ones too; hard: easy ones too"
-         : task.protocol == "copies" ? "copies by name: all images of the same original are right"
+         : !o.copies_of.empty()      ? "copies by name: all images of the same original are right"
+         : task.protocol == "copies" ? "copies by label: all images of the same original are right"
                                      : "labels: all images of the same class are right";
 }
 
@@ -224,6 +246,8 @@ void print_json(const Options& o, const Evaluation& evaluation, const std::vecto
                         {"database", o.database},
                         {"queries", o.queries.empty() ? o.database : o.queries},
                         {"undecodable_in_database", evaluation.undecodable().first},
+                        {"without_label_in_database", evaluation.without_key().first},
+                        {"queries_without_label", evaluation.without_key().second},
                         {"undecodable_queries", evaluation.undecodable().second},
                         {"rows", nlohmann::json::array()}};
   for (const auto& row : rows) {
@@ -257,12 +281,16 @@ void print_table(const Options& o, const Evaluation& evaluation, const std::vect
       fmt::print("{:{}} | {:>6} | {:9} | {:>7.2f} | {:>6.2f} | {:>6.2f} | {:>6.2f} | {:>7}\n", row.feature, width,
                  row.dimension, score.judgement, 100 * score.map, 100 * score.precision[0], 100 * score.precision[1],
                  100 * score.precision[2], score.queries);
-  fmt::print("protocol: {}\nfeatures: {}\ndatabase: {}\nqueries: {}\n", judged_as(evaluation.task()),
+  fmt::print("protocol: {}\nfeatures: {}\ndatabase: {}\nqueries: {}\n", judged_as(o, evaluation.task()),
              preparation(o, evaluation), o.database,
              o.queries.empty() ? "images of the database, each left out of its own ranking" : o.queries);
   const auto [of_database, of_queries] = evaluation.undecodable();
   if (of_database + of_queries > 0)
     fmt::print("left out: {} images of the database and {} queries, which do not decode\n", of_database, of_queries);
+  if (const auto [in_database, in_queries] = evaluation.without_key(); in_database + in_queries > 0)
+    fmt::print("{}: {} images of the database, wrong for every query, and {} queries, left out\n",
+               o.copies_of.empty() ? "without a class, or with several" : "names that tell no original", in_database,
+               in_queries);
 }
 
 int run(const Options& options, const comm::Communicator& world) {

@@ -156,6 +156,11 @@ void print_table(const KnnResult& result, const KnnExtras& extras) {
              report.classes, 100.0 / static_cast<double>(report.classes), 100 * report.largest_class);
   fmt::print("training set: {}, {} images\ntest set: {}, {} images\n", result.train.name, result.train.images,
              result.test.name, result.test.images);
+  const auto train_out = result.draws > 0 ? 0 : static_cast<std::int64_t>(result.train.images) - report.train_rows,
+             test_out = static_cast<std::int64_t>(result.test.images) - report.test_rows;
+  if (train_out + test_out > 0)
+    fmt::print("left out: {} training and {} test images without a class, with several, or that do not decode\n",
+               train_out, test_out);
   if (extras.per_class) print_classes(best);
   if (extras.confusion) print_errors(best);
 }

@@ -55,13 +55,17 @@ python3 - <<'PY' || fail "figures of retrieval"
 import json
 one, two, four = (json.load(open(f"ranks{n}.json")) for n in (1, 2, 4))
 rows = one["rows"]
-assert one["task"] == "retrieval" and one["protocol"] == "labels" and len(rows) == 12
+assert one["task"] == "retrieval" and one["protocol"] == "copies" and len(rows) == 12
 assert [r["judgement"] for r in rows[:4]] == ["all", "crop", "jpeg", "strong"] and all(r["queries"] == 6 for r in rows)
 assert all(abs(a["map"] - b["map"]) < 0.01 for other in (two, four) for a, b in zip(rows, other["rows"])), (one, two, four)
 assert min(r["map"] for r in rows if r["judgement"] == "jpeg") > 30, rows  # by chance about 10
 assert one["best"]["map"] == max(r["map"] for r in rows if r["judgement"] == "all")
 PY
 expect 0 "copies by name" seer eval retrieval run --queries 'copies/originals*.h5' --database 'copies/copies*.h5' --copies-of '^(image \d+)' --scales 1,0.7 "${size[@]}"
+expect 0 "copies by label" seer eval retrieval run --queries 'copies/originals*.h5' --database 'copies/*.h5' "${size[@]}"
+grep -q "6 of the 6 queries of .* each finds itself first" out.txt || { cat out.txt; fail "no warning of common images"; }
+seer synth -o one --classes 1 --images 5 --size 64 --seed 3 >/dev/null
+expect 3 "all 5 images are of one class" ranks 2 eval retrieval run --database one "${size[@]}"
 expect 0 "each left out of its own ranking" ranks 2 eval retrieval run --database others "${size[@]}"
 
 # The revisited form: names with boxes, in three lists.
