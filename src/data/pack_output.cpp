@@ -173,8 +173,8 @@ SetOutput::SetOutput(const std::string& folder, const std::string& name, Existin
   if (const auto there = numbers_in(folder, name, "").size(); existing == Existing::refuse && there > 0)
     throw Error(
         ExitCode::input, fmt::format("{} holds {} shards {}-*.h5 already", folder, there, name),
-        "use --replace to delete them when the new shards are complete, or --append to add the new shards after "
-        "them; or choose another folder or --split");
+        "use --replace to delete them when the new shards are complete, or choose another folder; seer pack and seer "
+        "synth may also add shards (--append) or write another set (--split)");
   if (existing == Existing::append) kept_ = files_to_keep(folder, name, alone);
   for (const auto& file : kept_)
     first_number_ = std::max(first_number_, parse_shard_name(file.name).value().second + 1);

@@ -57,7 +57,8 @@ FeaturePart parse_part(const std::string& feature, const std::string& text) {
   } else if (how.starts_with("gem")) {
     part.pool = Pool::gem;
     const auto power = how == "gem" ? part.power : number_in<double>(how.substr(3)).value_or(0);
-    if (!(power > 0 && power <= kMostPower)) refuse(feature, fmt::format("gem needs a power up to {}", kMostPower));
+    if (!(power > 0 && power <= kMostPower))
+      refuse(feature, fmt::format("gem needs a power above 0, and at most {}", kMostPower));
     part.power = power;
   } else if (how.starts_with("rmac")) {
     part.pool = Pool::rmac;

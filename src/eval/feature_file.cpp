@@ -251,6 +251,11 @@ FeatureTable read_features(const comm::Communicator& comm, const std::string& pa
       file.read(name, type, table.first, count, values.data());
     });
     SeveralClasses::read(file, count, table);
+    for (const auto& [least, labels] : {std::pair(-1, &table.labels), std::pair(0, &table.targets.values)})
+      for (const auto label : *labels)
+        if (label < least)
+          throw Error(ExitCode::file, fmt::format("{}: label {}, wanted {} or more", path, label, least),
+                      least < 0 ? "-1 is the label of images without one" : "classes are numbered from 0");
   });
   return table;
 }

@@ -3,6 +3,7 @@
 # Features and k-NN: tables that do not belong together, sets that overlap, and commands that do not exist.
 source "$(dirname "$0")/common.sh"
 
+expect 2 "the name of the output is empty" seer features run train -o ""
 # Unknown commands are errors that list the known ones.
 expect 2 'unknown command "pretain", did you mean pretrain?; commands: pack' seer pretain x.toml
 expect 2 'unknown command "frobnicate"; commands: pack synth' seer frobnicate
@@ -40,7 +41,7 @@ grep -q warning out.txt && { cat out.txt; fail "a warning about tables that fit"
 seer synth -o one --classes 1 --images 12 --size 48 --seed 2 --split test >/dev/null
 seer synth -o four --classes 4 --images 12 --size 48 --seed 2 --split test >/dev/null
 features $new one one.h5
-expect 3 "one/test-00000.h5: all 12 images are of one class" knn one.h5 one.h5
+expect 3 "one.h5 (features of one/test-00000.h5): all 12 images are of one class" knn one.h5 one.h5
 expect 3 "3 images of four/test-00000.h5 are of classes without any image in train/train-00000.h5: " \
   ranks 2 eval knn $new --train train --test four --resize 32 --crop 32 --device host
 # Warnings leave the JSON alone.
