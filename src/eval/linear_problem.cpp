@@ -118,7 +118,8 @@ Parts parts_of(const Problem& problem, const LinearTask& task, std::int64_t draw
       throw Error(ExitCode::input,
                   fmt::format("{}: no image can be held back for the choice of a head: every class has one image",
                               problem.train.name),
-                  "use more images, a single head (one feature, --rates, --decays, --batchnorm), or --selection test");
+                  "use more images, a single head (one of --features, --rates and --decays; --batchnorm off), or "
+                  "--selection test");
   }
   if (out.fit.size() < static_cast<std::size_t>(ranks))
     throw Error(ExitCode::input,
