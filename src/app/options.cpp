@@ -127,8 +127,7 @@ void require_ending(const std::string& path, const std::string& wanted) {
 }
 
 void refuse_misleading(const std::string& path, const std::string& written) {
-  if (path.empty())
-    throw Error(ExitCode::input, "the name of the output is empty", fmt::format("name {}", written)).as_agreed();
+  if (path.empty()) throw Error(ExitCode::input, "the name of the output is empty", "give it a name").as_agreed();
   constexpr const char* kOthers[] = {".csv",         ".tsv",  ".txt",     ".json", ".jsonl", ".npy",
                                      ".npz",         ".mat",  ".parquet", ".pt",   ".pth",   ".pkl",
                                      ".safetensors", ".onnx", ".bin",     ".zip",  ".tar",   ".gz"};

@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <filesystem>
 
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
@@ -115,6 +119,26 @@ TEST(ImageSets, CommonImagesAreCountedAndWarnedOf) {
   EXPECT_TRUE(warned_of("3 of the 5 images of the test set B are in the training set A as well"));
   warn_of_common(world, train, "A", train, "C");
   EXPECT_TRUE(warned_of("training set A and test set C are the same 4 images"));
+}
+
+TEST(FeatureFiles, LabelsBelowMinusOneAreRefused) {
+  const auto world = comm::Communicator::world();
+  const auto path = (std::filesystem::temp_directory_path() / fmt::format("seer-labels-{}.h5", ::getpid())).string();
+  for (const std::int32_t label : {-1, -7}) {
+    auto table = test::slice({1, 2}, {0, label}, world);
+    table.checksum = {1, 2};
+    FeatureFileWriter file(world, path, table.info);
+    file.write(table);
+    file.close();
+    std::string refused;
+    try {
+      EXPECT_EQ(read_features(world, path).info.name(), path + " (features of a table)");
+    } catch (const Error& error) {
+      refused = error.message();
+    }
+    EXPECT_EQ(refused.find(path + ": label -7, wanted -1 or more") != std::string::npos, label == -7) << refused;
+  }
+  std::filesystem::remove(path);
 }
 
 }  // namespace

@@ -18,6 +18,7 @@ expect 0 "(res3)" seer features run others -o layer.h5 --layer res3 "${size[@]}"
 expect 0 "(res3:map)" seer features run others -o map.h5 --map res3 "${size[@]}"
 expect 2 "wanted trunk, head, or an output of its trunk: stem, res2, res3, res4" ranks 2 features run others -o x.h5 --features res9
 expect 2 'feature "res4:median": "median" is no pooling' ranks 2 features run others -o x.h5 --features res4:median
+expect 2 "gem needs a power above 0" seer features run others -o x.h5 --features res4:gem0
 expect 2 "only one map" seer features run others -o x.h5 --features res2:map,res3:map
 expect 2 "leave out --whole" ranks 2 features run others -o x.h5 --map res3 --whole 48 --device host
 expect 0 "(res3:gem3)" seer features run others -o whole.h5 --features res3:gem --whole 48 --device host
