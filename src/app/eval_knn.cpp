@@ -16,6 +16,7 @@
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
 #include "seer/device/memory.hpp"
+#include "seer/eval/classes.hpp"
 #include "seer/eval/features.hpp"
 #include "seer/eval/knn.hpp"
 

@@ -13,7 +13,7 @@
 #include "seer/app/command.hpp"
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
-#include "seer/eval/knn.hpp"
+#include "seer/eval/classes.hpp"
 #include "seer/eval/metrics.hpp"
 #include "seer/eval/retrieval_task.hpp"
 #include "seer/eval/whitening.hpp"

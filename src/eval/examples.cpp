@@ -12,7 +12,7 @@
 #include <utility>
 
 #include "seer/base/error.hpp"
-#include "seer/eval/knn.hpp"
+#include "seer/eval/classes.hpp"
 #include "seer/kernels/classifier.hpp"
 
 namespace seer::eval {

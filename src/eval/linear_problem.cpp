@@ -9,7 +9,7 @@
 #include <utility>
 
 #include "seer/base/error.hpp"
-#include "seer/eval/knn.hpp"
+#include "seer/eval/classes.hpp"
 
 namespace seer::eval {
 namespace {

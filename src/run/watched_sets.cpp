@@ -10,6 +10,7 @@
 
 #include "seer/base/error.hpp"
 #include "seer/data/source.hpp"
+#include "seer/eval/classes.hpp"
 #include "seer/eval/knn.hpp"
 #include "seer/eval/metrics.hpp"
 #include "seer/eval/quality.hpp"

@@ -5,7 +5,6 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
 #include <string>
 #include <vector>
 
@@ -59,17 +58,6 @@ struct KnnVotes {
 /// Error(file) for LeaveOut::same without checksums.
 std::vector<KnnVotes> knn_votes(const comm::Communicator& comm, const FeatureTable& train, const FeatureTable& test,
                                 std::int64_t classes, const KnnOptions& options);
-
-/// The class names of both sets: those of the training set in order, then those that only the test set has.
-/// Error(file) if one set has class names and the other does not.
-std::vector<std::string> common_classes(const std::vector<std::string>& train, const std::string& train_name,
-                                        const std::vector<std::string>& test, const std::string& test_name);
-
-/// Error(file): training images of one class only, or test images of classes that have no training image. `of_train`,
-/// `of_test`: images of each class. `names`: of the classes; their numbers where there are none.
-void require_learnable(const std::string& train_name, std::span<const std::int64_t> of_train,
-                       const std::string& test_name, std::span<const std::int64_t> of_test,
-                       std::span<const std::string> names);
 
 struct KnnScore {
   std::int64_t k = 0;
