@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "amx_conv.hpp"
 #include "describe.hpp"
 #include "direct_conv.hpp"
 #include "onednn.hpp"
@@ -55,7 +56,7 @@ struct Access {
 class HostBackend final : public Backend {
  public:
   explicit HostBackend(device::Space space)
-      : space_(space), conv_(space), gemm_(space), direct_(space), packed_(space) {}
+      : space_(space), conv_(space), gemm_(space), direct_(space), amx_(space), packed_(space) {}
 
   void conv(device::Queue& queue, Direction direction, const ConvShape& shape, device::Tensor input, Weights weight,
             device::Tensor output) override {
@@ -72,6 +73,7 @@ class HostBackend final : public Backend {
     }
     if (floats && direct::fits(direction, shape))
       return direct_.run(direction, shape, input.f32(), weight, packed_, output.f32());
+    if (amx::fits(shape, input.dtype)) return amx_.run(direction, shape, input.data, weight, packed_, output.data);
     guard([&] { return shape_text(direction, shape); },
           [&] { conv_.run(direction, shape, input.dtype, input.data, weight, packed_, output.data); });
   }
@@ -89,6 +91,7 @@ class HostBackend final : public Backend {
     }
     if (src.dtype == DType::f32 && direct::fits(kDirection, shape))
       return direct_.run_weights(shape, src.f32(), d_dst.f32(), d_weight, accumulate);
+    if (amx::fits(shape, src.dtype)) return amx_.run_weights(shape, src.data, d_dst.data, d_weight, accumulate);
     guard([&] { return shape_text(kDirection, shape); },
           [&] { conv_.run_weights(shape, src.dtype, src.data, d_dst.data, d_weight, accumulate); });
   }
@@ -126,7 +129,7 @@ class HostBackend final : public Backend {
 
   void set_packed_weights_limit(std::size_t bytes) override { packed_.set_limit(bytes); }
   std::size_t held_bytes() const override {
-    return packed_.held_bytes() + conv_.held_bytes() + gemm_.held_bytes() + direct_.held_bytes();
+    return packed_.held_bytes() + conv_.held_bytes() + gemm_.held_bytes() + direct_.held_bytes() + amx_.held_bytes();
   }
   std::string describe() const override {
     const auto* version = dnnl_version();
@@ -190,6 +193,7 @@ class HostBackend final : public Backend {
   OnednnConv conv_;
   OnednnGemm gemm_;
   direct::Conv direct_;
+  amx::Conv amx_;
   PackedWeights packed_;
 };
 
