@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define SEER_AMX 1
@@ -195,14 +196,25 @@ inline __m512i load_values(const Half* from, std::int64_t count) {
   return count >= 32 ? _mm512_loadu_si512(from) : _mm512_maskz_loadu_epi16(first_values(count), from);
 }
 
-inline void copy_values(const Half* from, std::int64_t count, Half* to) {
-  for (; count >= kDepth; count -= kDepth, from += kDepth, to += kDepth)
-    _mm512_storeu_si512(to, _mm512_loadu_si512(from));
-  if (count > 0) _mm512_mask_storeu_epi16(to, first_values(count), load_values(from, count));
+/// Copies some channels of `count` pixels, `stride` values apart, to neighbouring places; returns what follows them.
+/// The channels behind them, which the next group needs soon, are asked for.
+inline Half* copy_pixels(const Half* from, std::int64_t stride, std::int64_t count, std::int64_t channels, Half* to) {
+  const std::int64_t full = channels / kDepth * kDepth;
+  const __mmask32 rest = first_values(channels - full);
+  for (std::int64_t i = 0; i < count; ++i, from += stride, to += channels) {
+    for (std::int64_t c = 0; c < full; c += kDepth) {
+      _mm_prefetch(reinterpret_cast<const char*>(from + channels + c), _MM_HINT_T1);
+      _mm512_storeu_si512(to + c, _mm512_loadu_si512(from + c));
+    }
+    if (rest == 0) continue;
+    _mm_prefetch(reinterpret_cast<const char*>(from + channels + full), _MM_HINT_T1);
+    _mm512_mask_storeu_epi16(to + full, rest, _mm512_maskz_loadu_epi16(rest, from + full));
+  }
+  return to;
 }
-
-inline void prefetch_values(const Half* from, std::int64_t count) {
-  for (std::int64_t i = 0; i < count; i += kDepth) _mm_prefetch(reinterpret_cast<const char*>(from + i), _MM_HINT_T1);
+inline Half* zero_values(Half* to, std::int64_t count) {
+  std::memset(to, 0, static_cast<std::size_t>(2 * count));
+  return to + count;
 }
 
 #pragma GCC pop_options

@@ -62,57 +62,75 @@ __mmask16 lanes(std::int64_t first, std::int64_t last) {
   return static_cast<__mmask16>(below(last) & ~below(first));
 }
 
-/// One tile of weights: values k0 to k0 + 32 of the run's taps, results `column` to column + 16 of the group.
-void pack_tile(const Geometry& g, bool forward, const Run& run, const float* weights, std::int64_t group,
-               std::int64_t k0, std::int64_t column, Half* tile) {
+void store_values(Half* to, __m512 values, __mmask16 lanes) {
+  _mm256_mask_storeu_epi16(to, lanes, reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(values)));
+}
+
+/// The weights of a run for results `column` to column + 16 of a group, as [results][values] (forward: their order in
+/// OIHW) or [values][results], in bf16; `pitch`: of a row.
+void gather_weights(const Geometry& g, bool forward, const Run& run, const float* weights, std::int64_t group,
+                    std::int64_t column, Half* rows, std::int64_t pitch) {
   const std::int64_t area = g.kernel * g.kernel, in = g.group_in / g.joined, out = g.group_out / g.joined;
-  const std::int64_t k1 = std::min<std::int64_t>(k0 + kDepth, std::ssize(run.taps) * g.group_in);
-  const auto tap_of = [&](std::int64_t k) {
-    const auto& tap = run.taps[static_cast<std::size_t>(k / g.group_in)];
-    return tap.y * g.kernel + tap.x;
-  };
-  if (forward) {  // OIHW: [results][values]
-    alignas(64) Half rows[kRows][kDepth] = {};
-    for (std::int64_t o = column; o < std::min(column + kRows, g.group_out); ++o) {
-      const float* row = weights + (group * g.group_out + o) * in * area;
-      for (std::int64_t k = k0, count = 0; k < k1; k += count) {
-        const std::int64_t i = k % g.group_in;
-        count = std::min({in - i % in, k1 - k, kRows});
-        if (i / in != o / out) continue;
-        const auto values = _mm512_cvtneps_pbh(load_strided(row + i % in * area + tap_of(k), area, lanes(0, count)));
-        _mm256_mask_storeu_epi16(&rows[o - column][k - k0], lanes(0, count), reinterpret_cast<__m256i>(values));
+  const std::int64_t end = std::min(column + kRows, g.group_out);
+  for (const auto& tap : run.taps) {
+    const float* const from = weights + tap.y * g.kernel + tap.x;
+    if (forward) {
+      for (std::int64_t o = column; o < end; ++o) {
+        const float* row = from + (group * g.group_out + o) * in * area;
+        Half* to = rows + (o - column) * pitch + o / out * in;
+        for (std::int64_t i = 0; i < in; i += kRows)
+          store_values(to + i, load_strided(row + i * area, area, lanes(0, in - i)), lanes(0, in - i));
+      }
+      rows += g.group_in;
+    } else {
+      for (std::int64_t i = 0; i < g.group_in; ++i, rows += pitch) {
+        const std::int64_t first = i / in * out;  // the first result of i's group
+        const float* row = from + ((group * g.group_in + i) * out + column - first) * area;
+        store_values(rows, load_strided(row, area, lanes(first - column, first + out - column)), lanes(0, kRows));
       }
     }
-    __m512i r[16];
-    for (int i = 0; i < 16; ++i) r[i] = _mm512_load_si512(rows[i]);
-    transpose(r);
-    for (int i = 0; i < 16; ++i) _mm512_storeu_si512(tile + i * kDepth, r[i]);
-    return;
   }
-  const auto row = [&](std::int64_t k) {  // OIHW: [values][results]
-    if (k >= k1) return _mm512_setzero_ps();
-    const std::int64_t i = k % g.group_in, first = i / in * out;  // the first result of i's group
-    const float* from = weights + ((group * g.group_in + i) * out + column - first) * area + tap_of(k);
-    return load_strided(from, area, lanes(first - column, first + out - column));
-  };
-  const __m512i pairs = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21,
-                                         5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-  for (std::int64_t k = k0; k < k0 + kDepth; k += 2) {
-    const auto both = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(row(k + 1), row(k)));
-    _mm512_storeu_si512(tile + (k - k0) * kRows, _mm512_permutexvar_epi16(pairs, both));
+}
+
+/// Tiles of a run's weights for 16 results, `stride` values apart.
+void pack_run(const Geometry& g, bool forward, const Run& run, const float* weights, std::int64_t group,
+              std::int64_t column, std::vector<Half>& staged, Half* tile, std::int64_t stride) {
+  const std::int64_t depth = round_up(std::ssize(run.taps) * g.group_in, kDepth);
+  staged.assign(static_cast<std::size_t>(kRows * depth), 0);
+  gather_weights(g, forward, run, weights, group, column, staged.data(), forward ? depth : kRows);
+  for (std::int64_t k = 0; k < depth; k += kDepth, tile += stride) {
+    if (forward) {
+      __m512i r[16];
+      for (std::int64_t i = 0; i < kRows; ++i) r[i] = _mm512_loadu_si512(staged.data() + i * depth + k);
+      transpose(r);
+      for (std::int64_t i = 0; i < kRows; ++i) _mm512_storeu_si512(tile + i * kDepth, r[i]);
+    } else {
+      const __m512i pairs = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
+                                             21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+      for (std::int64_t i = 0; i < kRows; ++i) {
+        const __m512i two_rows = _mm512_loadu_si512(staged.data() + (k + 2 * i) * kRows);
+        _mm512_storeu_si512(tile + i * kDepth, _mm512_permutexvar_epi16(pairs, two_rows));
+      }
+    }
   }
 }
 
 void pack(const Geometry& g, const Packed& p, bool forward, const float* weights, Half* packed) {
-#pragma omp parallel for
-  for (std::int64_t i = 0; i < g.groups * p.panels; ++i) {
-    const std::int64_t group = i / p.panels, panel = i % p.panels, tiles = p.tiles_of(panel);
-    for (std::size_t pass = 0; pass < g.passes.size(); ++pass) {
-      Half* to = packed + p.at(group, pass, panel);
-      for (const Run& run : g.passes[pass].runs)
-        for (std::int64_t k = 0; k < std::ssize(run.taps) * g.group_in; k += kDepth)
-          for (std::int64_t tile = 0; tile < tiles; ++tile, to += kTile)
-            pack_tile(g, forward, run, weights, group, k, panel * kPanel + tile * kRows, to);
+#pragma omp parallel
+  {
+    std::vector<Half> staged;
+#pragma omp for
+    for (std::int64_t i = 0; i < g.groups * p.panels; ++i) {
+      const std::int64_t group = i / p.panels, panel = i % p.panels, tiles = p.tiles_of(panel);
+      for (std::size_t pass = 0; pass < g.passes.size(); ++pass) {
+        Half* to = packed + p.at(group, pass, panel);
+        for (const Run& run : g.passes[pass].runs) {
+          for (std::int64_t tile = 0; tile < tiles; ++tile)
+            pack_run(g, forward, run, weights, group, panel * kPanel + tile * kRows, staged, to + tile * kTile,
+                     tiles * kTile);
+          to += round_up(std::ssize(run.taps) * g.group_in, kDepth) / kDepth * tiles * kTile;
+        }
+      }
     }
   }
 }
@@ -124,22 +142,18 @@ void fill(const Geometry& g, const Half* input, std::int64_t group, std::int64_t
   const std::int64_t copied = std::min((g.in_w - 1) / g.column_step + 1, g.pitch * g.pixels - g.left);
   for (std::int64_t plane = 0; plane < g.planes; ++plane, buffer += plane_values) {
     Half* to = buffer;
-    for (std::int64_t v = row; v < row + count + g.halo(); ++v, to += row_values) {
+    for (std::int64_t v = row; v < row + count + g.halo(); ++v) {
       const std::int64_t image = v / g.image_rows, y = v % g.image_rows * g.row_step + plane - g.top;
       if (image >= g.n || y < 0 || y >= g.in_h) {
-        std::memset(to, 0, static_cast<std::size_t>(2 * row_values));
+        to = zero_values(to, row_values);
         continue;
       }
       const Half* from = input + (image * g.in_h + y) * g.in_w * g.in_c + group * c;
-      std::memset(to, 0, static_cast<std::size_t>(2 * g.left * c));
-      Half* at = to + g.left * c;
-      for (std::int64_t x = 0; x < copied; ++x, at += c, from += g.column_step * g.in_c) {
-        copy_values(from, c, at);
-        prefetch_values(from + c, c);  // the next group's
-      }
-      std::memset(at, 0, static_cast<std::size_t>(2 * (to + row_values - at)));
+      to = zero_values(to, g.left * c);
+      to = copy_pixels(from, g.column_step * g.in_c, copied, c, to);
+      to = zero_values(to, row_values - (g.left + copied) * c);
     }
-    std::memset(to, 0, static_cast<std::size_t>(2 * g.tail()));
+    zero_values(to, g.tail());
   }
 }
 

@@ -37,7 +37,7 @@ std::int64_t joined_groups(const ConvShape& s) {
 }
 
 bool can_run(const ConvShape& s, DType type) {
-  return type == DType::bf16 && available() && s.kernel >= s.stride && s.pad < s.kernel;
+  return type == DType::bf16 && available() && (s.kernel >= s.stride || s.kernel == 1) && s.pad < s.kernel;
 }
 
 bool fits(const ConvShape& s, DType type) {

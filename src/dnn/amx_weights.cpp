@@ -119,31 +119,30 @@ void pair_values(const Half* from, std::int64_t stride, std::int64_t positions, 
 void copy_plane(const Plan& p, const Half* src, std::int64_t plane, std::int64_t first_channel, std::int64_t channels,
                 std::int64_t row, std::int64_t count, Half* to) {
   const std::int64_t plane_y = plane / p.x.planes(), plane_x = plane % p.x.planes();
+  const std::int64_t zeros = std::max<std::int64_t>((p.x.pad - plane_x + p.x.stride - 1) / p.x.stride, 0);
+  const std::int64_t first = p.x.pixel(plane_x, zeros);
+  const std::int64_t copied = std::min((p.s.w - 1 - first) / p.x.stride + 1, p.x.pitch - zeros);
   for (std::int64_t v = row; v < row + count; ++v) {
     const std::int64_t image = v / p.y.pitch, y = p.y.pixel(plane_y, v % p.y.pitch);
-    const bool inside = image < p.s.n && y >= 0 && y < p.s.h;
-    for (std::int64_t j = 0; j < p.x.pitch; ++j, to += channels) {
-      const std::int64_t x = p.x.pixel(plane_x, j);
-      if (inside && x >= 0 && x < p.s.w) {
-        const Half* from = src + ((image * p.s.h + y) * p.s.w + x) * p.s.c_in + first_channel;
-        copy_values(from, channels, to);
-        prefetch_values(from + channels, channels);  // the next group's
-      } else
-        std::memset(to, 0, static_cast<std::size_t>(2 * channels));
+    if (image >= p.s.n || y < 0 || y >= p.s.h || first >= p.s.w) {
+      to = zero_values(to, p.x.pitch * channels);
+      continue;
     }
+    const Half* from = src + ((image * p.s.h + y) * p.s.w + first) * p.s.c_in + first_channel;
+    to = zero_values(to, zeros * channels);
+    to = copy_pixels(from, p.x.stride * p.s.c_in, copied, channels, to);
+    to = zero_values(to, (p.x.pitch - zeros - copied) * channels);
   }
 }
 
 /// The same for the gradient of the results.
 void copy_gradient(const Plan& p, const Half* d_dst, std::int64_t first_channel, std::int64_t row, std::int64_t count,
                    Half* to) {
-  const std::int64_t channels = p.group_out;
   for (std::int64_t v = row; v < row + count; ++v) {
     const std::int64_t image = v / p.y.pitch, y = v % p.y.pitch, copied = y < p.y.out ? p.x.out : 0;
     const Half* from = d_dst + (image * p.y.out + y) * p.x.out * p.s.c_out + first_channel;
-    for (std::int64_t j = 0; j < copied; ++j, to += channels, from += p.s.c_out) copy_values(from, channels, to);
-    std::memset(to, 0, static_cast<std::size_t>(2 * (p.x.pitch - copied) * channels));
-    to += (p.x.pitch - copied) * channels;
+    to = copy_pixels(from, p.s.c_out, copied, p.group_out, to);
+    to = zero_values(to, (p.x.pitch - copied) * p.group_out);
   }
 }
 
