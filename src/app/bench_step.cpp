@@ -7,6 +7,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "bench_passes.hpp"
 #include "options.hpp"
 #include "seer/app/command.hpp"
 #include "seer/base/error.hpp"
@@ -28,7 +29,7 @@ struct Options {
   std::string config, machine;
   std::vector<std::string> set;
   std::int64_t updates = 10, warmup = 2;
-  bool json = false;
+  bool json = false, passes = false;
 };
 
 /// Share of the machine file's peak: the model's arithmetic, as `seer plan` counts it, over the measured time.
@@ -73,6 +74,16 @@ int run(const Options& options, const comm::Communicator& world) {
   std::sort(step_ms.begin(), step_ms.end());
   const double median = world.all_reduce(step_ms[step_ms.size() / 2], comm::Op::max);
   const double fastest = world.all_reduce(step_ms.front(), comm::Op::max);
+  Passes passes{.updates = options.updates};
+  if (options.passes) {
+    device::Recorder recorder(learner.queue());
+    for (std::int64_t t = 0; t < options.updates; ++t) {
+      learner.update(crops.batch, options.warmup + options.updates + t, 0.1);
+      recorder.read();
+    }
+    passes.rows = recorder.rows();
+  }
+  if (options.passes) passes.memory_bytes_per_ms = measure_memory(world, learner.space());
   if (!world.is_root()) return 0;
   const double share = options.machine.empty() ? 0 : peak_share(options, config, world, median);
   const double images_per_s = 1000.0 * static_cast<double>(config.data.global_batch) / median;
@@ -93,6 +104,7 @@ int run(const Options& options, const comm::Communicator& world) {
     for (std::size_t p = 0; p < train::kPhases; ++p)
       out[std::string(train::name_of(static_cast<train::Phase>(p))) + "_ms"] = summary.mean_ms[p];
     if (share > 0) out["peak_share"] = share;
+    if (options.passes) out["passes"] = to_json(passes);
     out["traffic"] =
         nlohmann::json::parse(run::to_json(messages, options.updates, /*logged=*/0, world.size()))["traffic"];
     fmt::print("{}\n", out.dump());
@@ -101,6 +113,7 @@ int run(const Options& options, const comm::Communicator& world) {
   log::info(fmt::format("{}\n{} ranks of {} threads, {} images an update", learner.describe(), world.size(),
                         device::threads(), config.data.global_batch));
   log::info(train::to_table(summary));
+  if (options.passes) log::info(to_table(passes));
   if (const auto table = to_table(messages, options.updates); !table.empty()) log::info(table);
   log::info(fmt::format("step {:.1f} ms (median), {:.1f} ms (fastest), {:.2f} images/s, peak {:.2f} GiB a rank", median,
                         fastest, images_per_s, static_cast<double>(peak) / (1 << 30)));
@@ -119,6 +132,7 @@ Run add_bench_step(CLI::App& command) {
   command.add_option("--machine", options->machine, "Machine file: also the share of its peak");
   command.add_option("--updates", options->updates, "Updates to time")->check(CLI::PositiveNumber);
   command.add_option("--warmup", options->warmup, "Updates before")->check(CLI::NonNegativeNumber);
+  command.add_flag("--passes", options->passes, "As many updates again: time and bytes of each kind of work");
   command.add_flag("--json", options->json, "One JSON object instead of tables");
   return [options](const comm::Communicator& world) { return run(*options, world); };
 }

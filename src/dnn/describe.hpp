@@ -8,6 +8,8 @@
 #include <string>
 
 #include "seer/device/ledger.hpp"
+#include "seer/device/recorder.hpp"
+#include "seer/device/region.hpp"
 #include "seer/dnn/backend.hpp"
 
 namespace seer::dnn {
@@ -22,6 +24,23 @@ inline std::string shape_text(Direction direction, const ConvShape& s) {
   return fmt::format("{} n {} h {} w {} channels {} -> {} kernel {} stride {} pad {} groups {}", title(direction), s.n,
                      s.h, s.w, s.c_in, s.c_out, s.kernel, s.stride, s.pad, s.groups);
 }
+
+/// A library call that is told to profilers, and timed if a device::Recorder asks for it.
+struct Told {
+  device::Region region;
+  device::Timed timed;
+  Told(const device::Queue& queue, const char* what, const device::Work& work)
+      : region(what), timed(queue, what, work.bytes, work.flops) {}
+  Told(const device::Queue& queue, Direction direction, const ConvShape& shape, const device::Work& work)
+      : region(title(direction)), timed(queue, label(direction, shape), work.bytes, work.flops) {}
+
+ private:
+  static std::string label(Direction direction, const ConvShape& shape) {
+    const auto* const recorder = device::Recorder::current();
+    if (recorder == nullptr) return {};
+    return recorder->by_shape() ? shape_text(direction, shape) : title(direction);
+  }
+};
 
 inline device::Work work_of(Direction direction, const ConvShape& s, DType type) {
   using Kind = device::Work::Kind;

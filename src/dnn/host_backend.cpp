@@ -6,6 +6,7 @@
 #include <dnnl.hpp>
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "amx_conv.hpp"
@@ -14,7 +15,6 @@
 #include "onednn.hpp"
 #include "packed_weights.hpp"
 #include "seer/base/error.hpp"
-#include "seer/device/region.hpp"
 #include "seer/dnn/device_backend.hpp"
 #if !defined(SEER_CUDA)
 #include "seer/device/stand_in.hpp"
@@ -59,17 +59,18 @@ class HostBackend final : public Backend {
       : space_(space), conv_(space), gemm_(space), direct_(space), amx_(space), packed_(space) {}
 
   void conv(device::Queue& queue, Direction direction, const ConvShape& shape, device::Tensor input, Weights weight,
-            device::Tensor output) override {
+            device::Tensor output, Accumulate accumulate) override {
     const bool forward = direction == Direction::forward, floats = input.dtype == DType::f32;
-    const auto region = begin(queue, title(direction), work_of(direction, shape, input.dtype));
+    const auto told = begin(queue, work_of(direction, shape, input.dtype), direction, shape);
     const Access access(queue, input.data, weight.data, output.data);
     check(forward ? input : output, shape.src(), input.dtype, forward ? "source" : "source gradient");
     check(forward ? output : input, shape.dst(), input.dtype, forward ? "destination" : "destination gradient");
+    ensure(accumulate == Accumulate::no || (!forward && can_add(shape, input.dtype)), "a gradient that can be added");
     // Forward, the library's primitive is mostly faster than a product. But with few input channels and results larger
     // than the cache, it would pass over the results twice.
     if (floats && shape.is_matrix_product() && (!forward || (shape.c_in < 64 && output.bytes() > 6'000'000))) {
       return product(output.rows(), output.shape.c, input.shape.c, input.f32(), Transpose::no, weight.data,
-                     forward ? Transpose::yes : Transpose::no, output.f32(), Accumulate::no, nullptr);
+                     forward ? Transpose::yes : Transpose::no, output.f32(), accumulate, nullptr);
     }
     if (floats && direct::fits(direction, shape))
       return direct_.run(direction, shape, input.f32(), weight, packed_, output.f32());
@@ -81,7 +82,7 @@ class HostBackend final : public Backend {
   void conv_backward_weights(device::Queue& queue, const ConvShape& shape, device::Tensor src, device::Tensor d_dst,
                              float* d_weight, Accumulate accumulate) override {
     constexpr auto kDirection = Direction::backward_weights;
-    const auto region = begin(queue, title(kDirection), work_of(kDirection, shape, src.dtype));
+    const auto told = begin(queue, work_of(kDirection, shape, src.dtype), kDirection, shape);
     const Access access(queue, src.data, d_dst.data, d_weight);
     check(src, shape.src(), src.dtype, "source");
     check(d_dst, shape.dst(), src.dtype, "destination gradient");
@@ -98,13 +99,17 @@ class HostBackend final : public Backend {
 
   void gemm(device::Queue& queue, std::int64_t m, std::int64_t n, std::int64_t k, DType type, const void* a,
             Transpose ta, const void* b, Transpose tb, float* c, Accumulate accumulate, const float* bias) override {
-    const auto region = begin(queue, "product", work_of(m, n, k, type));
+    const auto told = begin(queue, work_of(m, n, k, type), "product");
     const Access access(queue, a, b, c, bias);
     if (type == DType::f32) return product(m, n, k, a, ta, b, tb, c, accumulate, bias);
     const GemmShape shape{.m = m, .n = n, .k = k, .ta = ta, .tb = tb, .type = type, .add = adds(accumulate, bias)};
     if (!plans()) place(bias, m, n, c, accumulate);
     guard([&] { return fmt::format("GEMM of half precision m {} n {} k {}", m, n, k); },
           [&] { gemm_.run(shape, a, b, c); });
+  }
+
+  bool can_add(const ConvShape& shape, DType type) const override {
+    return type == DType::f32 && shape.is_matrix_product();
   }
 
   /// Tries what RegNetY needs. The library selects code by shape, but support depends only on type and direction.
@@ -137,10 +142,12 @@ class HostBackend final : public Backend {
   }
 
  private:
-  /// On a planned machine, records the work. Returns the profiler's region.
-  device::Region begin(const device::Queue& queue, const char* what, const device::Work& work) const {
-    if (plans()) queue.ledger->work(work);
-    return device::Region(plans() ? nullptr : what);
+  /// On a planned machine, records the work; else tells what begins, until the end of the scope.
+  template <class... What>
+  std::optional<Told> begin(const device::Queue& queue, const device::Work& work, const What&... what) const {
+    if (!plans()) return std::optional<Told>(std::in_place, queue, what..., work);
+    queue.ledger->work(work);
+    return std::nullopt;
   }
 
   /// A product of floats. In a 1x1 convolution, both backward directions are plain products of the tensors as they lie

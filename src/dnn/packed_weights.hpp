@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "seer/device/memory.hpp"
+#include "seer/device/recorder.hpp"
 #include "seer/dnn/backend.hpp"
 
 namespace seer::dnn {
@@ -54,7 +55,10 @@ class PackedWeights {
     if (kept != nullptr && kept->version == weights.version) return kept->memory.data();
     if (kept != nullptr) kept->version = 0;  // remains 0 if packing throws
     void* const memory = kept != nullptr ? kept->memory.data() : temporary_.need(bytes);
-    if (space_ != device::Space::planned) pack(memory);
+    if (space_ != device::Space::planned) {
+      const device::Timed timed({}, "packing of weights", 2 * static_cast<double>(bytes));
+      pack(memory);
+    }
     if (kept != nullptr) kept->version = weights.version;
     return memory;
   }

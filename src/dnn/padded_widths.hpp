@@ -33,6 +33,11 @@ inline bool weights_used_in_place(const ConvShape& shape, DType type) {
   return type == DType::f32 && shape.kernel == 1;
 }
 
+/// Backend::can_add of a device: what is a product of operands as they lie in memory.
+inline bool device_can_add(const ConvShape& shape, DType type) {
+  return shape.is_matrix_product() && (type == DType::f32 || !PaddedWidths(shape).needed());
+}
+
 /// Bytes of one packed copy of the weights.
 inline std::size_t packed_copy_bytes(const ConvShape& shape, DType type, bool padded) {
   const auto copied = padded ? PaddedWidths(shape).shape(shape) : shape;

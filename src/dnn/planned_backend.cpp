@@ -13,7 +13,7 @@ namespace {
 class PlannedBackend final : public Backend {
  public:
   void conv(device::Queue& queue, Direction direction, const ConvShape& shape, device::Tensor input, Weights weight,
-            device::Tensor) override {
+            device::Tensor, Accumulate) override {
     if (direction == Direction::forward) packed_bytes_[weight.data] = packed_weight_bytes(shape, input.dtype);
     queue.ledger->work(work_of(direction, shape, input.dtype));
   }
@@ -25,6 +25,7 @@ class PlannedBackend final : public Backend {
             const void*, Transpose, float*, Accumulate, const float*) override {
     queue.ledger->work(work_of(m, n, k, type));
   }
+  bool can_add(const ConvShape& shape, DType type) const override { return device_can_add(shape, type); }
   bool supports(DType type) override { return type != DType::u8; }
   void set_packed_weights_limit(std::size_t bytes) override { limit_bytes_ = bytes; }
   /// Packed weights only: how much scratch memory engines need is unknown until they are timed.

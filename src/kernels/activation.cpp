@@ -169,6 +169,7 @@ void copy(Queue& queue, const Tensor& src, const Tensor& dst) {
   if (queue.only_plans(src.bytes() + dst.bytes(), src.dtype)) return;
   ensure(src.elems() == dst.elems() && src.dtype == dst.dtype, "copy between tensors of different sizes");
   if (src.data == dst.data || src.elems() == 0) return;
+  const device::Timed timed(queue, "copy", static_cast<double>(src.bytes() + dst.bytes()));
   if (queue.space == device::Space::device)
     return device::copy(queue, src.data, src.space, dst.data, dst.space, static_cast<std::size_t>(src.bytes()));
   using Bytes = Kokkos::View<char*, launch::Host::memory_space, Kokkos::MemoryTraits<Kokkos::Unmanaged>>;

@@ -27,6 +27,7 @@
 #include "seer/base/half.hpp"
 #include "seer/device/memory.hpp"
 #include "seer/device/queue.hpp"
+#include "seer/device/recorder.hpp"
 #include "seer/device/tensor.hpp"
 #if !defined(SEER_CUDA)
 #include "seer/device/stand_in.hpp"
@@ -66,10 +67,12 @@ decltype(auto) on_space(const Queue& queue, Run&& run) {
   return run.template operator()<Host>();
 }
 
-/// The same for a kernel. On a planned machine, records its cost instead.
+/// The same for a kernel. On a planned machine, records its cost instead. `name`: the calling function's.
 template <class Run>
-void on_space(const Queue& queue, const Cost& cost, Run&& run) {
-  if (!queue.only_plans(cost.bytes, DType::f32, cost.launches)) on_space(queue, std::forward<Run>(run));
+void on_space(const Queue& queue, const Cost& cost, Run&& run, const char* name = __builtin_FUNCTION()) {
+  if (queue.only_plans(cost.bytes, DType::f32, cost.launches)) return;
+  const device::Timed timed(queue, name, static_cast<double>(cost.bytes));
+  on_space(queue, std::forward<Run>(run));
 }
 
 #if defined(SEER_KERNELS_CUDA)
@@ -108,9 +111,10 @@ inline void need_f32(const Tensor& tensor) {
 
 /// on_space for a kernel that works on these tensors of floats.
 template <class Run>
-void on_floats(const Queue& queue, std::initializer_list<Tensor> tensors, const Cost& cost, Run&& run) {
+void on_floats(const Queue& queue, std::initializer_list<Tensor> tensors, const Cost& cost, Run&& run,
+               const char* name = __builtin_FUNCTION()) {
   for (const Tensor& tensor : tensors) need_f32(tensor);
-  on_space(queue, cost, std::forward<Run>(run));
+  on_space(queue, cost, std::forward<Run>(run), name);
 }
 
 /// Calls run.operator()<T>() with the C++ type of elements of `type`: the one switch between types. Formulas read the
@@ -126,7 +130,8 @@ decltype(auto) with_element(DType type, Run&& run) {
 /// Calls run.operator()<Space, T>() for tensors that all have the same element type. On a planned machine, records the
 /// cost instead.
 template <class Run>
-void on_elements(const Queue& queue, std::initializer_list<Tensor> tensors, const Cost& cost, Run&& run) {
+void on_elements(const Queue& queue, std::initializer_list<Tensor> tensors, const Cost& cost, Run&& run,
+                 const char* name = __builtin_FUNCTION()) {
   const DType type = tensors.begin()->dtype;
   if (queue.only_plans(cost.bytes, type, cost.launches)) return;
   for (const Tensor& tensor : tensors) {
@@ -136,6 +141,7 @@ void on_elements(const Queue& queue, std::initializer_list<Tensor> tensors, cons
     device::expect_reached(queue, tensor.data, "a kernel");
 #endif
   }
+  const device::Timed timed(queue, name, static_cast<double>(cost.bytes));
   on_space(queue, [&]<class Space>() { with_element(type, [&]<class T>() { run.template operator()<Space, T>(); }); });
 }
 

@@ -117,9 +117,12 @@ void sum_over_rows(device::Queue& queue, const char* label, std::initializer_lis
 /// x[i] = function(x[i]) for every element.
 template <class Function>
 void in_place(device::Queue& queue, const char* label, const device::Tensor& x, const Function& function) {
-  launch::on_floats(queue, {x}, {2 * x.bytes()}, [&]<class Space>() {
-    launch::map<Space>(queue, label, launch::flat(x.elems()), x.f32(), Each<float, Function>{x.f32(), function});
-  });
+  launch::on_floats(
+      queue, {x}, {2 * x.bytes()},
+      [&]<class Space>() {
+        launch::map<Space>(queue, label, launch::flat(x.elems()), x.f32(), Each<float, Function>{x.f32(), function});
+      },
+      label + std::string_view("kernels/").size());
 }
 
 /// exp(x * factor) within 2 ulp, down to subnormal results, +inf above the range, NaN for NaN. The product and the

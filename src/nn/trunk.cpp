@@ -41,7 +41,7 @@ class Recorder final : public dnn::Backend {
   std::vector<Convolution> found;
 
   void conv(device::Queue&, dnn::Direction direction, const dnn::ConvShape& shape, device::Tensor, dnn::Weights,
-            device::Tensor) override {
+            device::Tensor, dnn::Accumulate) override {
     if (direction != dnn::Direction::forward) return;
     const auto same = std::ranges::find(found, shape, &Convolution::shape);
     if (same != found.end())
@@ -53,6 +53,7 @@ class Recorder final : public dnn::Backend {
                              dnn::Accumulate) override {}
   void gemm(device::Queue&, std::int64_t, std::int64_t, std::int64_t, DType, const void*, dnn::Transpose, const void*,
             dnn::Transpose, float*, dnn::Accumulate, const float*) override {}
+  bool can_add(const dnn::ConvShape&, DType) const override { return false; }
   bool supports(DType) override { return true; }
   void set_packed_weights_limit(std::size_t) override {}
   std::size_t held_bytes() const override { return 0; }

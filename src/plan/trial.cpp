@@ -65,7 +65,7 @@ void ConvTrial::call(dnn::Direction direction) {
   const bool forward = direction == dnn::Direction::forward;
   auto out = forward ? d_dst_.tensor : src_.tensor;
   out.data = out_.data();
-  backend_.conv(queue_, direction, shape_, forward ? src_.tensor : d_dst_.tensor, weights, out);
+  backend_.conv(queue_, direction, shape_, forward ? src_.tensor : d_dst_.tensor, weights, out, dnn::Accumulate::no);
 }
 
 MadeUpBatch::MadeUpBatch(const config::Config& config, const comm::Communicator& world, device::Space space)

@@ -74,6 +74,16 @@ TEST_P(Conv, BackwardDataMatchesTheDefinition) {
   EXPECT_LT(naive::relative_error(d_src, naive::backward_data(s, d_dst, weight)), kTolerance);
 }
 
+TEST_P(Conv, BackwardDataAdds) {
+  if (!backend->can_add(s, DType::f32)) GTEST_SKIP() << "adds in a pass of its own";
+  d_src = naive::random(src_shape.elems(), 4);
+  auto sum = naive::backward_data(s, d_dst, weight);
+  for (std::size_t i = 0; i < sum.size(); ++i) sum[i] += static_cast<double>(d_src[i]);
+  backend->conv_backward_data(queue, s, tensor(d_dst, dst_shape), {weight.data(), 1}, tensor(d_src, src_shape),
+                              Accumulate::yes);
+  EXPECT_LT(naive::relative_error(d_src, sum), kTolerance);
+}
+
 TEST_P(Conv, BackwardWeightsMatchesTheDefinition) {
   backend->conv_backward_weights(queue, s, tensor(src, src_shape), tensor(d_dst, dst_shape), d_weight.data(),
                                  Accumulate::no);

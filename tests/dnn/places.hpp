@@ -47,8 +47,8 @@ class MirroredBackend final : public Backend {
   }
 
   void conv(device::Queue&, Direction direction, const ConvShape& shape, device::Tensor input, Weights weight,
-            device::Tensor output) override {
-    backend_->conv(queue_, direction, shape, up(input), up(weight, shape), up(output));
+            device::Tensor output, Accumulate accumulate) override {
+    backend_->conv(queue_, direction, shape, up(input), up(weight, shape), up(output), accumulate);
     down(output);
   }
   void conv_backward_weights(device::Queue&, const ConvShape& shape, device::Tensor src, device::Tensor d_dst,
@@ -68,6 +68,7 @@ class MirroredBackend final : public Backend {
     backend_->gemm(queue_, m, n, k, type, on_a, ta, on_b, tb, on_c, accumulate, on_bias);
     down(c, floats(m * n));
   }
+  bool can_add(const ConvShape& shape, DType type) const override { return backend_->can_add(shape, type); }
   bool supports(DType type) override { return backend_->supports(type); }
   void set_packed_weights_limit(std::size_t bytes) override { backend_->set_packed_weights_limit(bytes); }
   std::size_t held_bytes() const override { return backend_->held_bytes(); }

@@ -70,7 +70,7 @@ class GraphKey {
   std::uint64_t key_ = 0;
 };
 
-/// True if work on this queue is recorded: on a device, unless SEER_GRAPHS is 0 or a Kokkos tool is loaded, which wants
+/// True if work on this queue is recorded: on a device, unless SEER_GRAPHS is 0, or a Kokkos tool or a Recorder wants
 /// to see every kernel.
 bool records(const Queue& queue);
 

@@ -55,15 +55,16 @@ class Backend {
   virtual ~Backend() = default;
 
   /// forward: dst (the output) = conv(src, weight). backward_data: d_src = gradient with respect to src, from d_dst.
+  /// With Accumulate::yes (backward_data, and only if can_add) adds to d_src instead.
   virtual void conv(device::Queue& queue, Direction direction, const ConvShape& shape, device::Tensor input,
-                    Weights weight, device::Tensor output) = 0;
+                    Weights weight, device::Tensor output, Accumulate accumulate) = 0;
   void conv_forward(device::Queue& queue, const ConvShape& shape, device::Tensor src, Weights weight,
                     device::Tensor dst) {
-    conv(queue, Direction::forward, shape, src, weight, dst);
+    conv(queue, Direction::forward, shape, src, weight, dst, Accumulate::no);
   }
   void conv_backward_data(device::Queue& queue, const ConvShape& shape, device::Tensor d_dst, Weights weight,
-                          device::Tensor d_src) {
-    conv(queue, Direction::backward_data, shape, d_dst, weight, d_src);
+                          device::Tensor d_src, Accumulate accumulate = Accumulate::no) {
+    conv(queue, Direction::backward_data, shape, d_dst, weight, d_src, accumulate);
   }
   /// d_weight (OIHW, float) = or += gradient with respect to the weight.
   virtual void conv_backward_weights(device::Queue& queue, const ConvShape& shape, device::Tensor src,
@@ -79,6 +80,9 @@ class Backend {
             const float* bias = nullptr) {
     gemm(queue, m, n, k, DType::f32, a, ta, b, tb, c, accumulate, bias);
   }
+
+  /// True if conv_backward_data can add its result to d_src in the pass that computes it.
+  virtual bool can_add(const ConvShape& shape, DType type) const = 0;
 
   /// True if the library supports all of the above in `type` on this processor.
   virtual bool supports(DType type) = 0;

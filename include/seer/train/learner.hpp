@@ -185,6 +185,8 @@ class Learner {
   /// What each segment keeps; the rest is recomputed.
   const KeepTable& keep() const { return plan_.keep; }
   device::Space space() const { return queue_.space; }
+  /// In which its updates run.
+  const device::Queue& queue() const { return queue_; }
   /// The queue of the updates; null on the host and on a planned machine.
   device::DeviceQueue* device_queue() const { return own_queue_.get(); }
   /// Messages of this rank's communicators so far: "shard", "replicas", "norms" (see FlatState), "bn", and "world",

@@ -10,6 +10,7 @@
 #include "seer/device/cuda.hpp"
 #include "seer/device/device_queue.hpp"
 #include "seer/device/graph.hpp"
+#include "seer/device/recorder.hpp"
 #include "seer/device/region.hpp"
 
 namespace seer::device {
@@ -110,7 +111,7 @@ bool records(const Queue& queue) {
     const char* value = std::getenv("SEER_GRAPHS");
     return value == nullptr || std::string_view(value) != "0";
   }();
-  return wanted && queue.space == Space::device && !Region::told();
+  return wanted && queue.space == Space::device && !Region::told() && Recorder::current() == nullptr;
 }
 
 }  // namespace seer::device

@@ -205,6 +205,20 @@ Copies copies_of(const Way& way, Direction direction, const ConvShape& shape, DT
   return out;
 }
 
+ProductShape data_product(Direction direction, const ConvShape& shape, DType type, std::int64_t alignment) {
+  const bool forward = direction == Direction::forward;
+  return {.m = shape.n * shape.h * shape.w,
+          .n = forward ? shape.c_out : shape.c_in,
+          .k = forward ? shape.c_in : shape.c_out,
+          .ta = Transpose::no,
+          .tb = forward ? Transpose::yes : Transpose::no,
+          .type = type,
+          .out = type,
+          .align_a = alignment,
+          .align_b = alignment,
+          .align_c = alignment};
+}
+
 Ways ways(cudnn::Target target, const DeviceOptions& options, Direction direction, const ConvShape& shape, DType type,
           std::int64_t alignment) {
   Offers offers{target, options, direction, shape, type, alignment};
@@ -212,19 +226,7 @@ Ways ways(cudnn::Target target, const DeviceOptions& options, Direction directio
     offers.add_weight_gradients();
     return offers.take();
   }
-  if (shape.is_matrix_product()) {
-    const bool forward = direction == Direction::forward;
-    offers.add_product({.m = shape.n * shape.h * shape.w,
-                        .n = forward ? shape.c_out : shape.c_in,
-                        .k = forward ? shape.c_in : shape.c_out,
-                        .ta = Transpose::no,
-                        .tb = forward ? Transpose::yes : Transpose::no,
-                        .type = type,
-                        .out = type,
-                        .align_a = alignment,
-                        .align_b = alignment,
-                        .align_c = alignment});
-  }
+  if (shape.is_matrix_product()) offers.add_product(data_product(direction, shape, type, alignment));
   offers.add({"", type, type, false});
   if (type != DType::f32 && PaddedWidths(shape).needed()) offers.add({"padded:", type, type, true});
   return offers.take();

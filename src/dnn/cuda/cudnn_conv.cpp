@@ -254,11 +254,23 @@ void CudnnConv::run(cudaStream_t stream, Direction direction, const ConvShape& s
     go(stream, direction, way, shape, type, in, trial_weights.data(), out);
   };
   Way& way = chosen(stream, {direction, shape, type, alignment}, trial);
+  go(stream, direction, way, shape, type, in, packed(stream, way, shape, type, weight), out);
+}
+
+const void* CudnnConv::packed(cudaStream_t stream, const Way& way, const ConvShape& shape, DType type, Weights weight) {
+  if (weights_used_in_place(shape, type)) return weight.data;
   const int order = static_cast<int>(type) * 2 + (way.padded ? 1 : 0);
-  const void* packed = in_place ? weight.data
-                                : packed_.get(weight, order, packed_copy_bytes(shape, type, way.padded),
-                                              [&](void* to) { pack(stream, way, shape, type, weight.data, to); });
-  go(stream, direction, way, shape, type, in, packed, out);
+  return packed_.get(weight, order, packed_copy_bytes(shape, type, way.padded),
+                     [&](void* to) { pack(stream, way, shape, type, weight.data, to); });
+}
+
+void CudnnConv::add_to_data(cudaStream_t stream, const ConvShape& shape, DType type, const void* d_dst, Weights weight,
+                            void* d_src) {
+  const void* const operand = packed(stream, {}, shape, type, weight);
+  auto product = data_product(Direction::backward_data, shape, type,
+                              std::min({alignment_bytes(d_dst), alignment_bytes(d_src), alignment_bytes(operand)}));
+  product.add = true;
+  gemm_.run(stream, product, d_dst, operand, d_src, nullptr, scratch_.need(gemm_.workspace_bytes(product)));
 }
 
 void CudnnConv::run_weights(cudaStream_t stream, const ConvShape& shape, DType type, const void* src, const void* d_dst,

@@ -64,6 +64,9 @@ struct Ways {
   bool tensor_cores_left_out = false;
 };
 
+/// A 1x1 convolution, forward or backward to data, as a product.
+ProductShape data_product(Direction direction, const ConvShape& shape, DType type, std::int64_t alignment);
+
 /// All ways to compute a convolution, best guesses first: the engines that cuDNN proposes for the target, without those
 /// that would break what the options promise. `alignment`: minimum over all pointers that the engine receives
 /// unchanged.
@@ -79,6 +82,9 @@ class CudnnConv {
   /// Forward and backward to data.
   void run(cudaStream_t stream, Direction direction, const ConvShape& shape, DType type, const void* in, Weights weight,
            void* out);
+  /// d_src += gradient, by cuBLASLt. For shapes that device_can_add() accepts.
+  void add_to_data(cudaStream_t stream, const ConvShape& shape, DType type, const void* d_dst, Weights weight,
+                   void* d_src);
   void run_weights(cudaStream_t stream, const ConvShape& shape, DType type, const void* src, const void* d_dst,
                    float* d_weight, Accumulate accumulate);
 
@@ -102,6 +108,8 @@ class CudnnConv {
   /// Microseconds of a run; nothing if this way does not work. Throws if memory runs out or the device fails: otherwise
   /// a slow way would be chosen and saved for good.
   std::optional<double> measure(cudaStream_t stream, Way& way, const Run& run, double best_us);
+  /// The weights as a way needs them: in place, or a packed copy.
+  const void* packed(cudaStream_t stream, const Way& way, const ConvShape& shape, DType type, Weights weight);
   /// Writes the weights as this way needs them.
   void pack(cudaStream_t stream, const Way& way, const ConvShape& shape, DType type, const void* weight, void* to);
   void go(cudaStream_t stream, Direction direction, Way& way, const ConvShape& shape, DType type, const void* in,

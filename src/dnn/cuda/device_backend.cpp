@@ -7,11 +7,11 @@
 #include <fmt/format.h>
 
 #include "../describe.hpp"
+#include "../padded_widths.hpp"
 #include "cublaslt_gemm.hpp"
 #include "cudnn_conv.hpp"
 #include "seer/base/error.hpp"
 #include "seer/device/cuda.hpp"
-#include "seer/device/region.hpp"
 
 namespace seer::dnn {
 namespace {
@@ -72,25 +72,33 @@ class DeviceBackend final : public Backend {
               handle_.get(), gemm_, scratch_) {}
 
   void conv(device::Queue& queue, Direction direction, const ConvShape& shape, device::Tensor input, Weights weight,
-            device::Tensor output) override {
-    const device::Region region(title(direction));
+            device::Tensor output, Accumulate accumulate) override {
+    const Told told(queue, direction, shape, work_of(direction, shape, input.dtype));
     const bool forward = direction == Direction::forward;
     check(shape, direction, forward ? input : output, forward ? output : input, input.dtype);
+    ensure(accumulate == Accumulate::no || (!forward && can_add(shape, input.dtype)), "a gradient that can be added");
     guard([&] { return shape_text(direction, shape); },
-          [&] { conv_.run(enter(queue), direction, shape, input.dtype, input.data, weight, output.data); });
+          [&] {
+            const auto stream = enter(queue);
+            if (accumulate == Accumulate::yes)
+              conv_.add_to_data(stream, shape, input.dtype, input.data, weight, output.data);
+            else
+              conv_.run(stream, direction, shape, input.dtype, input.data, weight, output.data);
+          });
   }
 
   void conv_backward_weights(device::Queue& queue, const ConvShape& shape, device::Tensor src, device::Tensor d_dst,
                              float* d_weight, Accumulate accumulate) override {
-    const device::Region region(title(Direction::backward_weights));
-    check(shape, Direction::backward_weights, src, d_dst, src.dtype);
-    guard([&] { return shape_text(Direction::backward_weights, shape); },
+    const auto direction = Direction::backward_weights;
+    const Told told(queue, direction, shape, work_of(direction, shape, src.dtype));
+    check(shape, direction, src, d_dst, src.dtype);
+    guard([&] { return shape_text(direction, shape); },
           [&] { conv_.run_weights(enter(queue), shape, src.dtype, src.data, d_dst.data, d_weight, accumulate); });
   }
 
   void gemm(device::Queue& queue, std::int64_t m, std::int64_t n, std::int64_t k, DType type, const void* a,
             Transpose ta, const void* b, Transpose tb, float* c, Accumulate accumulate, const float* bias) override {
-    const device::Region region("product");
+    const Told told(queue, "product", work_of(m, n, k, type));
     ensure(queue.space == device::Space::device && type != DType::u8,
            "a product on the device, of floating-point type");
     const ProductShape shape{.m = m,
@@ -113,6 +121,7 @@ class DeviceBackend final : public Backend {
           });
   }
 
+  bool can_add(const ConvShape& shape, DType type) const override { return device_can_add(shape, type); }
   bool supports(DType type) override {
     return type == DType::f32 || (type == DType::bf16 && compute_major_ >= 8) ||
            (type == DType::f16 && compute_major_ >= 7);
