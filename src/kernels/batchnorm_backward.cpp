@@ -73,7 +73,7 @@ struct BackwardApply {
 };
 
 template <class T>
-struct GateTerm {
+struct OpenGradients {
   using Element = T;
   const T *x, *d_y;
   Normalised bn;
@@ -83,7 +83,26 @@ struct GateTerm {
   }
   std::array<const T*, 2> inputs() const { return {x, d_y}; }
   KOKKOS_FORCEINLINE_FUNCTION Terms operator()(std::int64_t, std::int64_t i, std::int64_t k) const {
-    return {d_y[i] * rectified(bn(x[i], k)), 0, 0, 0};
+    const float centred = x[i] - bn.mean[k], g = bn.of_centred(centred, k) > 0.0F ? static_cast<float>(d_y[i]) : 0.0F;
+    return {g, g * centred, 0, 0};
+  }
+};
+
+/// Both sums of the gated gradient, from its sums over the open elements of each image.
+struct GatedSums {
+  const float *gate, *d_pooled, *open, *d_open;
+  double* sums;
+  std::int64_t images, c;
+  double inv_pixels;
+  KOKKOS_FORCEINLINE_FUNCTION void operator()(std::int64_t, std::int64_t k) const {
+    double sum = 0, centred = 0;
+    for (std::int64_t at = k; at < images * c; at += c) {
+      const auto a = static_cast<double>(gate[at]), b = static_cast<double>(d_pooled[at]) * inv_pixels;
+      sum += a * static_cast<double>(d_open[at]) + b * static_cast<double>(open[at]);
+      centred += a * static_cast<double>(d_open[images * c + at]) + b * static_cast<double>(open[images * c + at]);
+    }
+    sums[k] = sum;
+    sums[c + k] = centred;
   }
 };
 
@@ -178,7 +197,7 @@ struct Slope {
 template <class Run>
 void on_form(const BatchNormGradient& g, Run&& run) {
   if (g.gate != nullptr) {
-    ensure(g.d_pooled != nullptr, "a gated gradient needs the pooled one");
+    ensure(g.d_pooled != nullptr && g.open != nullptr && g.d_open != nullptr, "a gated gradient needs all its sums");
     run.template operator()<Form::gate>();
   } else if (g.relu == Relu::yes) {
     run.template operator()<Form::relu>();
@@ -201,15 +220,16 @@ Gradient<F, T> gradient_of(const Queue& queue, Scratch& scratch, const Layout& l
 
 }  // namespace
 
-void gate_backward(Queue& queue, const Tensor& x, const BatchNorm& bn, const Tensor& d_y, const Tensor& d_gate) {
+void gate_backward(Queue& queue, const Tensor& x, const BatchNorm& bn, const Tensor& d_y, const Tensor& d_gate,
+                   float* d_open) {
   launch::need_f32(d_gate);
   launch::on_elements(queue, {x, d_y}, {x.bytes() + d_y.bytes(), 2}, [&]<class Space, class T>() {
     Scratch scratch(queue);
     const Layout layout = launch::layout_of<Space>(x, true);
     const Normalised norm = normalised<Space>(queue, scratch, layout, bn);
-    launch::reduce<Space, 1>(queue, "kernels/gate_backward", scratch, layout, true,
-                             GateTerm<T>{launch::elements<T>(x), launch::elements<T>(d_y), norm},
-                             launch::Mean{d_gate.f32(), layout.c, 1});
+    launch::reduce<Space, 2>(queue, "kernels/gate_backward", scratch, layout, true,
+                             OpenGradients<T>{launch::elements<T>(x), launch::elements<T>(d_y), norm},
+                             OpenSums{bn, layout.c, x.shape.n, 1, d_open, d_gate.f32()});
   });
 }
 
@@ -223,14 +243,24 @@ void relu_backward(Queue& queue, const Tensor& out, const Tensor& d_out) {
 
 void batchnorm_backward_sums(Queue& queue, const Tensor& x, const BatchNorm& bn, const BatchNormGradient& g,
                              double* sums) {
-  launch::on_elements(queue, {x, g.d_y}, {x.bytes() + g.d_y.bytes(), 2}, [&]<class Space, class T>() {
+  // Six floats for each image and channel.
+  const auto cost =
+      g.gate != nullptr ? launch::Cost{24 * x.shape.n * x.shape.c} : launch::Cost{x.bytes() + g.d_y.bytes(), 2};
+  launch::on_elements(queue, {x, g.d_y}, cost, [&]<class Space, class T>() {
     on_form(g, [&]<Form F>() {
-      Scratch scratch(queue);
-      const Layout layout = launch::layout_of<Space>(x, F == Form::gate);
-      const Normalised norm = normalised<Space>(queue, scratch, layout, bn);
-      const Gradient<F, T> gradient = gradient_of<Space, F, T>(queue, scratch, layout, x, g);
-      launch::reduce<Space, 2>(queue, "kernels/batchnorm_backward_sums", scratch, layout, false,
-                               BackwardTerms<F, T>{launch::elements<T>(x), norm, gradient}, PackedSums{sums, layout.c});
+      if constexpr (F == Form::gate) {
+        launch::channels<Space>(queue, "kernels/batchnorm_gated_sums", 1, x.shape.c,
+                                GatedSums{g.gate, g.d_pooled, g.open, g.d_open, sums, x.shape.n, x.shape.c,
+                                          1 / static_cast<double>(x.shape.h * x.shape.w)});
+      } else {
+        Scratch scratch(queue);
+        const Layout layout = launch::layout_of<Space>(x);
+        const Normalised norm = normalised<Space>(queue, scratch, layout, bn);
+        const Gradient<F, T> gradient = gradient_of<Space, F, T>(queue, scratch, layout, x, g);
+        launch::reduce<Space, 2>(queue, "kernels/batchnorm_backward_sums", scratch, layout, false,
+                                 BackwardTerms<F, T>{launch::elements<T>(x), norm, gradient},
+                                 PackedSums{sums, layout.c});
+      }
     });
   });
 }

@@ -35,6 +35,22 @@ struct Normalised {
   }
 };
 
+/// Finishes the sums of 1 (or d) and of x - mean (times d) over the elements of an image with bn(x) > 0: keeps them,
+/// and writes factor * sum of bn(x) (times d) over these elements.
+struct OpenSums {
+  BatchNorm bn;
+  std::int64_t c, images;
+  double factor;
+  float *open, *out;  ///< [2, images, c], [images, c]
+  KOKKOS_FORCEINLINE_FUNCTION void operator()(std::int64_t image, std::int64_t k, const double (&sum)[2]) const {
+    const double scale = static_cast<double>(GammaOverDeviation{bn}(image, k)), beta = static_cast<double>(bn.beta[k]);
+    const std::int64_t at = image * c + k;
+    open[at] = static_cast<float>(sum[0]);
+    open[images * c + at] = static_cast<float>(sum[1]);
+    out[at] = static_cast<float>((scale * sum[1] + beta * sum[0]) * factor);
+  }
+};
+
 /// max(v, 0), but NaN stays NaN, so that the guard against bad steps sees it.
 KOKKOS_FORCEINLINE_FUNCTION float rectified(float v) {
   return v < 0.0F ? 0.0F : v;

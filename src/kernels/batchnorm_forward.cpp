@@ -86,7 +86,7 @@ struct Apply {
 };
 
 template <class T>
-struct ReluTerm {
+struct OpenTerms {
   using Element = T;
   const T* x;
   Normalised bn;
@@ -96,7 +96,8 @@ struct ReluTerm {
   }
   std::array<const T*, 1> inputs() const { return {x}; }
   KOKKOS_FORCEINLINE_FUNCTION Terms operator()(std::int64_t, std::int64_t i, std::int64_t k) const {
-    return {rectified(bn(x[i], k)), 0, 0, 0};
+    const float centred = x[i] - bn.mean[k], normal = bn.of_centred(centred, k);
+    return {normal > 0.0F ? 1.0F : 0.0F, normal > 0.0F ? centred : rectified(normal), 0, 0};  // NaN stays NaN
   }
 };
 
@@ -184,15 +185,16 @@ void batchnorm_apply(Queue& queue, const Tensor& x, const BatchNorm& bn, Relu re
   });
 }
 
-void batchnorm_relu_pool(Queue& queue, const Tensor& x, const BatchNorm& bn, const Tensor& pooled) {
+void batchnorm_relu_pool(Queue& queue, const Tensor& x, const BatchNorm& bn, const Tensor& pooled, float* open) {
   launch::need_f32(pooled);
   launch::on_elements(queue, {x}, {x.bytes(), 2}, [&]<class Space, class T>() {
     Scratch scratch(queue);
     const Layout layout = launch::layout_of<Space>(x, true);
     const Normalised norm = normalised<Space>(queue, scratch, layout, bn);
-    launch::reduce<Space, 1>(queue, "kernels/batchnorm_relu_pool", scratch, layout, true,
-                             ReluTerm<T>{launch::elements<T>(x), norm},
-                             launch::Mean{pooled.f32(), layout.c, static_cast<double>(x.shape.h * x.shape.w)});
+    const double factor = 1 / static_cast<double>(x.shape.h * x.shape.w);
+    launch::reduce<Space, 2>(queue, "kernels/batchnorm_relu_pool", scratch, layout, true,
+                             OpenTerms<T>{launch::elements<T>(x), norm},
+                             OpenSums{bn, layout.c, x.shape.n, factor, open, pooled.f32()});
   });
 }
 

@@ -20,7 +20,8 @@ SqueezeExcitation::SqueezeExcitation(ParameterTable& parameters, const std::stri
 void SqueezeExcitation::forward(const Context& ctx, device::Tensor x, const kernels::BatchNorm& bn, Saved& s) const {
   const auto n = x.shape.n;
   s.pooled = ctx.pool->tensor({n, 1, 1, squeeze_.in});
-  kernels::batchnorm_relu_pool(ctx.queue, x, bn, *s.pooled);
+  s.open = ctx.pool->tensor({2, n, 1, squeeze_.in});
+  kernels::batchnorm_relu_pool(ctx.queue, x, bn, *s.pooled, s.open->f32());
   s.hidden = ctx.pool->tensor({n, 1, 1, squeeze_.out});
   squeeze_.forward(ctx, *s.pooled, *s.hidden);
   kernels::relu(ctx.queue, *s.hidden);
@@ -30,9 +31,9 @@ void SqueezeExcitation::forward(const Context& ctx, device::Tensor x, const kern
 }
 
 device::Loan SqueezeExcitation::backward(const Context& ctx, device::Tensor x, const kernels::BatchNorm& bn,
-                                         device::Tensor d_y, const Saved& s) const {
+                                         device::Tensor d_y, const Saved& s, float* d_open) const {
   const auto d_gate = ctx.pool->tensor(s.gate->shape);
-  kernels::gate_backward(ctx.queue, x, bn, d_y, *d_gate);
+  kernels::gate_backward(ctx.queue, x, bn, d_y, *d_gate, d_open);
   kernels::sigmoid_backward(ctx.queue, *s.gate, *d_gate);
   excite_.backward_weights(ctx, *s.hidden, *d_gate);
   const auto d_hidden = ctx.pool->tensor(s.hidden->shape);
@@ -150,27 +151,29 @@ device::Loan Block::backward(const Context& ctx, device::Loan d_out, Saved& s) c
     if (i > 0 && !s.activated[i - 1]) activate(ctx, s, i - 1);
     const auto x = source(s, i);
     layers_[i].backward_weights(ctx, x, *d);
-    if (i > 0) s.activated[i - 1].release();
-    d = layers_[i].backward_data(ctx, *d, x.shape);
     if (i == 0) break;
+    s.activated[i - 1].release();
+    d = layers_[i].backward_data(ctx, *d, x.shape);
     kernels::BatchNormGradient gradient{.d_y = *d, .relu = kernels::Relu::yes};
-    device::Loan d_pooled;
+    device::Loan d_pooled, d_open;
     if (gates(i - 1)) {
-      d_pooled = squeeze_.backward(ctx, *s.convolved[i - 1], bn(ctx, s, i - 1), *d, s.squeeze);
+      d_open = ctx.pool->tensor(s.squeeze.open->shape);
+      d_pooled = squeeze_.backward(ctx, *s.convolved[i - 1], bn(ctx, s, i - 1), *d, s.squeeze, d_open->f32());
       gradient.gate = s.squeeze.gate->f32();
       gradient.d_pooled = d_pooled->f32();
+      gradient.open = s.squeeze.open->f32();
+      gradient.d_open = d_open->f32();
     }
     layers_[i - 1].bn().backward(ctx, s.bn[i - 1], *s.convolved[i - 1], gradient, *d);
   }
 
+  // The first layer's gradient is added to the shortcut's.
   if (projected_) {
     projection_.backward_weights(ctx, s.x, *d_out);
-    const auto d_shortcut = projection_.backward_data(ctx, *d_out, s.x.shape);
-    kernels::add(ctx.queue, *d_shortcut, *d);
-  } else {
-    kernels::add(ctx.queue, *d_out, *d);
+    d_out = projection_.backward_data(ctx, *d_out, s.x.shape);
   }
-  return d;
+  layers_[0].add_backward_data(ctx, *d, *d_out);
+  return d_out;
 }
 
 }  // namespace seer::nn

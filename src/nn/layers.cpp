@@ -144,4 +144,10 @@ device::Loan ConvNorm::backward_data(const Context& ctx, device::Tensor d_y, dev
   return d_x;
 }
 
+void ConvNorm::add_backward_data(const Context& ctx, device::Tensor d_y, device::Tensor d_x) const {
+  if (!ctx.dnn->can_add(at(d_x.shape), ctx.compute))
+    return kernels::add(ctx.queue, *backward_data(ctx, d_y, d_x.shape), d_x);
+  ctx.dnn->conv_backward_data(ctx.queue, at(d_x.shape), d_y, ctx.weights(weight_), d_x, dnn::Accumulate::yes);
+}
+
 }  // namespace seer::nn

@@ -142,7 +142,7 @@ TEST_P(BatchNormShapes, ForwardMatchesDouble) {
   expect_close(y.data, plain, 2e-6, "apply");
   batchnorm_apply(t.queue, t.x.tensor(), t.bn(), Relu::yes, y.tensor());
   expect_close(y.data, rectified, 2e-6, "apply with ReLU");
-  batchnorm_relu_pool(t.queue, t.x.tensor(), t.bn(), pooled.tensor());
+  batchnorm_relu_pool(t.queue, t.x.tensor(), t.bn(), pooled.tensor(), std::vector<float>(2 * mean.size()).data());
   expect_close(pooled.data, mean, 2e-6, "pool");
   batchnorm_relu_gate(t.queue, t.x.tensor(), t.bn(), gate.tensor(), y.tensor());
   expect_close(y.data, gated, 2e-6, "gate");
@@ -227,9 +227,12 @@ TEST_P(BatchNormShapes, BackwardMatchesDouble) {
   }
   check_backward(t, {.d_y = d_y.tensor()}, plain, "plain");
   check_backward(t, {.d_y = d_y.tensor(), .relu = Relu::yes}, masked, "relu");
-  check_backward(t, {d_y.tensor(), Relu::yes, gate.data.data(), d_pooled.data.data()}, gated, "gate");
-  gate_backward(t.queue, t.x.tensor(), t.bn(), d_y.tensor(), d_gate.tensor());
+  std::vector<float> open(2 * gate.data.size()), d_open(open);
+  batchnorm_relu_pool(t.queue, t.x.tensor(), t.bn(), d_gate.tensor(), open.data());
+  gate_backward(t.queue, t.x.tensor(), t.bn(), d_y.tensor(), d_gate.tensor(), d_open.data());
   expect_close(d_gate.data, wanted_gate, 1e-5, "d_gate");
+  check_backward(t, {d_y.tensor(), Relu::yes, gate.data.data(), d_pooled.data.data(), open.data(), d_open.data()},
+                 gated, "gate");
 }
 
 TEST_P(BatchNormShapes, AddReluBackwardSumsMatchSeparateCalls) {
@@ -286,12 +289,15 @@ TEST_P(BatchNormCases, GradientWithGateMatchesFiniteDifference) {
   };
   const Wide exact_gate = gate_of(t.reference());
   Values gate(per_image), d_gate(per_image), d_pooled(per_image), d_x(s), d_y = weight;
+  std::vector<float> open(2 * gate.data.size()), d_open(open);
+  batchnorm_relu_pool(t.queue, t.x.tensor(), t.bn(), gate.tensor(), open.data());
   gate.data.assign(exact_gate.begin(), exact_gate.end());
-  gate_backward(t.queue, t.x.tensor(), t.bn(), d_y.tensor(), d_gate.tensor());
+  gate_backward(t.queue, t.x.tensor(), t.bn(), d_y.tensor(), d_gate.tensor(), d_open.data());
   for (std::size_t k = 0; k < gate.data.size(); ++k) {
     d_pooled.data[k] = d_gate.data[k] * gate.data[k] * (1 - gate.data[k]) * a.data[k];
   }
-  const BatchNormGradient g{d_y.tensor(), Relu::yes, gate.data.data(), d_pooled.data.data()};
+  const BatchNormGradient g{d_y.tensor(),         Relu::yes,   gate.data.data(),
+                            d_pooled.data.data(), open.data(), d_open.data()};
   Wide sums(at(2 * s.c));
   batchnorm_backward_sums(t.queue, t.x.tensor(), t.bn(), g, sums.data());
   batchnorm_backward_apply(t.queue, t.x.tensor(), t.bn(), g, sums.data(), static_cast<double>(s.rows()), d_x.tensor());
@@ -400,7 +406,10 @@ TEST_P(BatchNormCases, EvaluationUsesTheRunningStatistics) {
 TEST_P(BatchNormCases, NonFiniteValuesPassTheRelu) {
   Case t(GetParam(), {1, 2, 2, 3});
   t.x.data[4] = std::nanf("");
-  Values y(t.shape);
+  Values y(t.shape), pooled({1, 1, 1, 3});
+  float open[6];
+  batchnorm_relu_pool(t.queue, t.x.tensor(), t.bn(), pooled.tensor(), open);
+  EXPECT_TRUE(std::isnan(pooled.data[1]));
   batchnorm_apply(t.queue, t.x.tensor(), t.bn(), Relu::yes, y.tensor());
   EXPECT_TRUE(std::isnan(y.data[4]));
 }
@@ -408,7 +417,7 @@ TEST_P(BatchNormCases, NonFiniteValuesPassTheRelu) {
 TEST(BatchNorm, ScratchMemoryIsKeptBetweenCalls) {
   Case t(Space::host, {3, 17, 19, 29});
   Values d_y(t.shape, 5, 1), pooled({3, 1, 1, 29}, 6, 1);
-  const BatchNormGradient g{d_y.tensor(), Relu::yes, pooled.data.data(), pooled.data.data()};
+  const BatchNormGradient g{.d_y = d_y.tensor(), .relu = Relu::yes};
   Wide sums(58);
   const auto step = [&] {
     batchnorm_backward_sums(t.queue, t.x.tensor(), t.bn(), g, sums.data());

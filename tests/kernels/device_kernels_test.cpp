@@ -80,8 +80,10 @@ TEST_P(DeviceKernels, BatchNormForward) {
       batchnorm_apply(w.queue, x, bn, relu, y);
       w.keep("apply", y);
     }
-    batchnorm_relu_pool(w.queue, x, bn, pooled);
+    auto* const open = w.room<float>(at(2 * per_image.elems()));
+    batchnorm_relu_pool(w.queue, x, bn, pooled, open);
     w.keep("pool", pooled);
+    w.keep("open", open, at(2 * per_image.elems()));
     batchnorm_relu_gate(w.queue, x, bn, gate, y);
     w.keep("gate", y);
     batchnorm_add_relu(w.queue, x, bn, shortcut, nullptr, y);
@@ -102,8 +104,13 @@ TEST_P(DeviceKernels, BatchNormBackward) {
                                                                                 w.given(Values(per_image, 5, 1).data);
     auto *const sums = w.room<double>(at(2 * s.c)), *const shortcut_sums = w.room<double>(at(2 * s.c));
     const auto rows = static_cast<double>(s.rows());
+    auto *const open = w.room<float>(at(2 * per_image.elems())), *const d_open =
+                                                                     w.room<float>(at(2 * per_image.elems()));
+    batchnorm_relu_pool(w.queue, x, bn, d_gate, open);
+    gate_backward(w.queue, x, bn, d_y, d_gate, d_open);
+    w.keep("d_gate", d_gate);
     for (const BatchNormGradient& g : {BatchNormGradient{.d_y = d_y}, BatchNormGradient{.d_y = d_y, .relu = Relu::yes},
-                                       BatchNormGradient{d_y, Relu::yes, gate, d_pooled}}) {
+                                       BatchNormGradient{d_y, Relu::yes, gate, d_pooled, open, d_open}}) {
       batchnorm_backward_sums(w.queue, x, bn, g, sums);
       w.keep("backward sums", sums, at(2 * s.c));
       batchnorm_backward_apply(w.queue, x, bn, g, sums, rows, d_x);
@@ -113,8 +120,6 @@ TEST_P(DeviceKernels, BatchNormBackward) {
     batchnorm_parameter_gradients(w.queue, s.c, sums, bn.inv_std, d_gamma, d_beta);
     w.keep("d_gamma", d_gamma, at(s.c));
     w.keep("d_beta", d_beta, at(s.c));
-    gate_backward(w.queue, x, bn, d_y, d_gate);
-    w.keep("d_gate", d_gate);
     copy(w.queue, d_y, d_x);
     relu_backward(w.queue, out, d_x);
     w.keep("relu_backward", d_x);

@@ -129,9 +129,11 @@ TEST_P(HalfKernels, BatchNormForward) {
     expect_rounded("apply");
   }
   Values pooled(per_image), wide_pooled(per_image);
-  batchnorm_relu_pool(queue, x.tensor(), bn, pooled.tensor());
-  batchnorm_relu_pool(queue, wide_x.tensor(), bn, wide_pooled.tensor());
+  std::vector<float> open(2 * pooled.data.size()), wide_open(open);
+  batchnorm_relu_pool(queue, x.tensor(), bn, pooled.tensor(), open.data());
+  batchnorm_relu_pool(queue, wide_x.tensor(), bn, wide_pooled.tensor(), wide_open.data());
   expect_close(pooled.data, wide_pooled.data, 1e-6, "pool");
+  expect_close(open, wide_open, 1e-6, "open");
   batchnorm_relu_gate(queue, x.tensor(), bn, gate.tensor(), y.tensor());
   batchnorm_relu_gate(queue, wide_x.tensor(), bn, gate.tensor(), wide_y.tensor());
   expect_rounded("gate");
@@ -149,12 +151,21 @@ TEST_P(HalfKernels, BatchNormForward) {
 
 TEST_P(HalfKernels, BatchNormBackward) {
   const double rows = static_cast<double>(s.rows());
+  Values d_gate(per_image), wide_d_gate(per_image);
+  std::vector<float> open(2 * d_gate.data.size()), d_open(open), wide_d_open(open);
+  batchnorm_relu_pool(queue, x.tensor(), bn, d_gate.tensor(), open.data());
+  gate_backward(queue, x.tensor(), bn, d_y.tensor(), d_gate.tensor(), d_open.data());
+  gate_backward(queue, wide_x.tensor(), bn, wide_d_y.tensor(), wide_d_gate.tensor(), wide_d_open.data());
+  expect_close(d_gate.data, wide_d_gate.data, 1e-6, "gate backward");
   for (int form = 0; form < 3; ++form) {
     BatchNormGradient g{.d_y = d_y.tensor(), .relu = form == 0 ? Relu::no : Relu::yes}, wide_g = g;
     wide_g.d_y = wide_d_y.tensor();
     if (form == 2) {
       g.gate = wide_g.gate = gate.data.data();
       g.d_pooled = wide_g.d_pooled = d_pooled.data.data();
+      g.open = wide_g.open = open.data();
+      g.d_open = d_open.data();
+      wide_g.d_open = wide_d_open.data();
     }
     std::vector<double> sums(at(2 * s.c)), wide_sums(sums.size());
     batchnorm_backward_sums(queue, x.tensor(), bn, g, sums.data());
@@ -164,10 +175,6 @@ TEST_P(HalfKernels, BatchNormBackward) {
     batchnorm_backward_apply(queue, wide_x.tensor(), bn, wide_g, sums.data(), rows, wide_y.tensor());
     expect_rounded("backward");
   }
-  Values d_gate(per_image), wide_d_gate(per_image);
-  gate_backward(queue, x.tensor(), bn, d_y.tensor(), d_gate.tensor());
-  gate_backward(queue, wide_x.tensor(), bn, wide_d_y.tensor(), wide_d_gate.tensor());
-  expect_close(d_gate.data, wide_d_gate.data, 1e-6, "gate backward");
 }
 
 // What passes a ReLU is a value that was there: exactly the same in both.

@@ -82,8 +82,10 @@ inline void batchnorm_from_running(Mirrored& on, std::int64_t c, const float* ru
 inline void batchnorm_apply(Mirrored& on, const Tensor& x, const BatchNorm& bn, Relu relu, const Tensor& y) {
   on.run([&](Queue& queue, auto& there) { batchnorm_apply(queue, there(x), there(bn, x.shape.c), relu, there(y)); });
 }
-inline void batchnorm_relu_pool(Mirrored& on, const Tensor& x, const BatchNorm& bn, const Tensor& pooled) {
-  on.run([&](Queue& queue, auto& there) { batchnorm_relu_pool(queue, there(x), there(bn, x.shape.c), there(pooled)); });
+inline void batchnorm_relu_pool(Mirrored& on, const Tensor& x, const BatchNorm& bn, const Tensor& pooled, float* open) {
+  on.run([&](Queue& queue, auto& there) {
+    batchnorm_relu_pool(queue, there(x), there(bn, x.shape.c), there(pooled), there(open, 2 * pooled.elems()));
+  });
 }
 inline void batchnorm_relu_gate(Mirrored& on, const Tensor& x, const BatchNorm& bn, const Tensor& gate,
                                 const Tensor& y) {
@@ -99,9 +101,10 @@ inline void batchnorm_add_relu(Mirrored& on, const Tensor& x, const BatchNorm& b
                        shortcut_bn != nullptr ? &second : nullptr, there(y));
   });
 }
-inline void gate_backward(Mirrored& on, const Tensor& x, const BatchNorm& bn, const Tensor& d_y, const Tensor& d_gate) {
+inline void gate_backward(Mirrored& on, const Tensor& x, const BatchNorm& bn, const Tensor& d_y, const Tensor& d_gate,
+                          float* d_open) {
   on.run([&](Queue& queue, auto& there) {
-    gate_backward(queue, there(x), there(bn, x.shape.c), there(d_y), there(d_gate));
+    gate_backward(queue, there(x), there(bn, x.shape.c), there(d_y), there(d_gate), there(d_open, 2 * d_gate.elems()));
   });
 }
 inline void relu_backward(Mirrored& on, const Tensor& out, const Tensor& d_out) {

@@ -83,7 +83,12 @@ class MirroredQueue {
     }
     kernels::BatchNormGradient operator()(const kernels::BatchNormGradient& g) {
       const auto per_image = g.d_y.shape.n * g.d_y.shape.c;
-      return {(*this)(g.d_y), g.relu, (*this)(g.gate, per_image), (*this)(g.d_pooled, per_image)};
+      return {(*this)(g.d_y),
+              g.relu,
+              (*this)(g.gate, per_image),
+              (*this)(g.d_pooled, per_image),
+              (*this)(g.open, 2 * per_image),
+              (*this)(g.d_open, 2 * per_image)};
     }
     void bring_back() {
       for (auto& [host, mirror] : mirrors_) {

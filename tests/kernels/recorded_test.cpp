@@ -149,10 +149,15 @@ TEST_F(Recorded, LaunchesAreAsManyAsPlanned) {
       {"batchnorm_sums", [&](Queue& q) { batchnorm_sums(q, x, sums); }},
       {"batchnorm_statistics", [&](Queue& q) { batchnorm_statistics(q, 37, sums, 1e-5F, c, c); }},
       {"batchnorm_apply", [&](Queue& q) { batchnorm_apply(q, x, bn, Relu::yes, y); }},
-      {"batchnorm_relu_pool", [&](Queue& q) { batchnorm_relu_pool(q, x, bn, image); }},
+      {"batchnorm_relu_pool", [&](Queue& q) { batchnorm_relu_pool(q, x, bn, image, rows.f32()); }},
       {"batchnorm_relu_gate", [&](Queue& q) { batchnorm_relu_gate(q, x, bn, image, y); }},
       {"batchnorm_add_relu", [&](Queue& q) { batchnorm_add_relu(q, x, bn, y, &bn, out); }},
-      {"gate_backward", [&](Queue& q) { gate_backward(q, x, bn, y, image); }},
+      {"gate_backward", [&](Queue& q) { gate_backward(q, x, bn, y, image, rows.f32()); }},
+      {"batchnorm_backward_sums, gated",
+       [&](Queue& q) {
+         const float* const v = rows.f32();
+         batchnorm_backward_sums(q, x, bn, {y, Relu::yes, v, v, v, v}, sums);
+       }},
       {"batchnorm_backward_sums", [&](Queue& q) { batchnorm_backward_sums(q, x, bn, {.d_y = y}, sums); }},
       {"add_relu_backward_sums", [&](Queue& q) { add_relu_backward_sums(q, out, y, x, bn, sums, &x, &bn, sums + 80); }},
       {"batchnorm_parameter_gradients", [&](Queue& q) { batchnorm_parameter_gradients(q, 37, sums, c, c, c); }},

@@ -46,8 +46,9 @@ void batchnorm_from_running(Queue& queue, std::int64_t c, const float* running_m
 
 /// y = [relu](bn(x)). y may be x.
 void batchnorm_apply(Queue& queue, const Tensor& x, const BatchNorm& bn, Relu relu, const Tensor& y);
-/// pooled[n, c] = mean over h, w of relu(bn(x)).
-void batchnorm_relu_pool(Queue& queue, const Tensor& x, const BatchNorm& bn, const Tensor& pooled);
+/// pooled[n, c] = mean over h, w of relu(bn(x)). `open` [2, n, c], for the backward pass: the number of elements with
+/// bn(x) > 0, and the sum of x - mean over these.
+void batchnorm_relu_pool(Queue& queue, const Tensor& x, const BatchNorm& bn, const Tensor& pooled, float* open);
 /// y = relu(bn(x)) * gate[n, c].
 void batchnorm_relu_gate(Queue& queue, const Tensor& x, const BatchNorm& bn, const Tensor& gate, const Tensor& y);
 /// y = relu(bn(x) + shortcut). If shortcut_bn is not null, the shortcut is normalised first.
@@ -57,16 +58,21 @@ void batchnorm_add_relu(Queue& queue, const Tensor& x, const BatchNorm& bn, cons
 /// The gradient that reaches bn(x), in the three forms a block needs:
 ///   g = d_y                                   (relu == no)
 ///   g = d_y * [bn(x) > 0]                     (relu == yes)
-///   g = (d_y * gate + d_pooled / (h*w)) * [bn(x) > 0]   (gate not null; gate and d_pooled are [n, c])
+///   g = (d_y * gate + d_pooled / (h*w)) * [bn(x) > 0]   (gate not null; gate and d_pooled are [n, c]; the sums of g
+///                                                        follow from open and d_open, without another pass)
 struct BatchNormGradient {
   Tensor d_y;
   Relu relu = Relu::no;
   const float* gate = nullptr;
   const float* d_pooled = nullptr;
+  const float* open = nullptr;    ///< of batchnorm_relu_pool
+  const float* d_open = nullptr;  ///< of gate_backward
 };
 
-/// d_gate[n, c] = sum over h, w of d_y * relu(bn(x)).
-void gate_backward(Queue& queue, const Tensor& x, const BatchNorm& bn, const Tensor& d_y, const Tensor& d_gate);
+/// d_gate[n, c] = sum over h, w of d_y * relu(bn(x)). d_open [2, n, c]: sums of d_y and of d_y * (x - mean) over the
+/// elements with bn(x) > 0.
+void gate_backward(Queue& queue, const Tensor& x, const BatchNorm& bn, const Tensor& d_y, const Tensor& d_gate,
+                   float* d_open);
 /// In place: d_out = d_out * [out > 0] (backward pass of the block's last ReLU).
 void relu_backward(Queue& queue, const Tensor& out, const Tensor& d_out);
 

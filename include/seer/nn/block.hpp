@@ -15,7 +15,7 @@ namespace seer::nn {
 class SqueezeExcitation {
  public:
   struct Saved {
-    device::Loan pooled, hidden, gate;
+    device::Loan pooled, open, hidden, gate;  ///< open: sums that batchnorm_relu_pool keeps
   };
 
   SqueezeExcitation() = default;
@@ -24,8 +24,9 @@ class SqueezeExcitation {
 
   void forward(const Context& ctx, device::Tensor x, const kernels::BatchNorm& bn, Saved& saved) const;
   /// `d_y`: gradient of the gated activation. Returns that which reaches relu(bn(x)) through the mean: [n, width].
+  /// d_open: [2, n, width], see kernels::gate_backward.
   device::Loan backward(const Context& ctx, device::Tensor x, const kernels::BatchNorm& bn, device::Tensor d_y,
-                        const Saved& saved) const;
+                        const Saved& saved, float* d_open) const;
 
  private:
   Linear squeeze_, excite_;

@@ -94,6 +94,8 @@ class ConvNorm {
   void backward_weights(const Context& ctx, device::Tensor x, device::Tensor d_y) const;
   /// The gradient of x, which has the shape `x`.
   device::Loan backward_data(const Context& ctx, device::Tensor d_y, device::Shape x) const;
+  /// Adds it to d_x.
+  void add_backward_data(const Context& ctx, device::Tensor d_y, device::Tensor d_x) const;
 
  private:
   dnn::ConvShape at(device::Shape x) const;
