@@ -158,14 +158,23 @@ void fill(const Geometry& g, const Half* input, std::int64_t group, std::int64_t
 }
 
 /// Rounds `count` rows of results and writes each to the pixel that `where` names, if any.
+template <bool kAdd>
 void store(const float* c, std::int64_t tiles, std::int64_t count, const std::int32_t* where, std::int64_t stride,
            std::int64_t columns, Half* out) {
   const __mmask32 mask = first_values(columns);
   for (std::int64_t r = 0; r < count; ++r, c += tiles * kRows) {
     if (where[r] < 0) continue;
-    const __m512 high = tiles == 2 ? _mm512_load_ps(c + kRows) : _mm512_setzero_ps();
-    const auto values = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, _mm512_load_ps(c)));
-    _mm512_mask_storeu_epi16(out + where[r] * stride, mask, values);
+    Half* const to = out + where[r] * stride;
+    __m512 low = _mm512_load_ps(c), high = tiles == 2 ? _mm512_load_ps(c + kRows) : _mm512_setzero_ps();
+    if constexpr (kAdd) {
+      const auto part = [&](int shift) {
+        const auto lanes = static_cast<__mmask16>(mask >> shift);
+        return _mm512_cvtpbh_ps(reinterpret_cast<__m256bh>(_mm256_maskz_loadu_epi16(lanes, to + shift)));
+      };
+      low = _mm512_add_ps(low, part(0));
+      high = _mm512_add_ps(high, part(kRows));
+    }
+    _mm512_mask_storeu_epi16(to, mask, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low)));
   }
 }
 
@@ -191,6 +200,7 @@ struct Task {
   const Packed& p;
   const Half *input, *weights;
   Half* output;
+  bool add;
 };
 
 /// Neighbouring positions of the buffer, and where their results belong.
@@ -208,6 +218,7 @@ void run_pass(const Task& t, std::size_t pass, std::int64_t group, std::int64_t 
   const Geometry& g = t.g;
   const auto& steps = t.p.steps[pass];
   Half* const out = t.output + group * g.group_out;
+  if (steps.empty() && t.add) return;
   if (steps.empty())
     return store_zeros(g, band.where, band.count, std::min(g.group_out, last_panel * kPanel) - first_panel * kPanel,
                        out + first_panel * kPanel);
@@ -228,8 +239,8 @@ void run_pass(const Task& t, std::size_t pass, std::int64_t group, std::int64_t 
                           std::ssize(steps),
                           t.weights + t.p.at(group, pass, panel)};
     multiply(product, row_tiles, tiles, c, tiles * kRows * 4, false);
-    store(c, tiles, rows, band.where + q, g.out_c, std::min(kPanel, g.group_out - panel * kPanel),
-          out + panel * kPanel);
+    (t.add ? store<true> : store<false>)(c, tiles, rows, band.where + q, g.out_c,
+                                         std::min(kPanel, g.group_out - panel * kPanel), out + panel * kPanel);
   };
   const std::int64_t pairs = std::min(last_panel, t.p.column_tiles / 2);  // panels of two tiles
   for (std::int64_t q = 0; q < band.count; q += 2 * kRows)
@@ -242,7 +253,7 @@ void run_pass(const Task& t, std::size_t pass, std::int64_t group, std::int64_t 
 }  // namespace
 
 void Conv::run(Direction direction, const ConvShape& s, const void* input, Weights weights, PackedWeights& packed,
-               void* output) {
+               void* output, Accumulate accumulate) {
   const bool forward = direction == Direction::forward;
   const Geometry g = geometry(direction, s);
   const std::int64_t threads = omp_get_max_threads(), row_bytes = 2 * g.planes * g.row_values();
@@ -266,7 +277,7 @@ void Conv::run(Direction direction, const ConvShape& s, const void* input, Weigh
   auto* const scratch = static_cast<std::byte*>(scratch_.need(static_cast<std::size_t>(mine * threads)));
   if (space_ == device::Space::planned) return;
 
-  const Task task{g, p, static_cast<const Half*>(input), w, static_cast<Half*>(output)};
+  const Task task{g, p, static_cast<const Half*>(input), w, static_cast<Half*>(output), accumulate == Accumulate::yes};
 #pragma omp parallel
   {
     const Tiles tiles;

@@ -74,9 +74,9 @@ class Conv {
  public:
   /// Space::planned: requests memory but runs nothing.
   explicit Conv(device::Space space = device::Space::host) : space_(space), scratch_(space), gradient_(space) {}
-  /// Forward and backward to data.
+  /// Forward and backward to data. Accumulate::yes: adds to the output before it is rounded.
   void run(Direction direction, const ConvShape& shape, const void* input, Weights weights, PackedWeights& packed,
-           void* output);
+           void* output, Accumulate accumulate = Accumulate::no);
   void run_weights(const ConvShape& shape, const void* src, const void* d_dst, float* d_weight, Accumulate accumulate);
   std::size_t held_bytes() const { return scratch_.bytes() + gradient_.bytes(); }
 

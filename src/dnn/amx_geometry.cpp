@@ -156,7 +156,7 @@ Geometry geometry(Direction direction, const ConvShape& s) {
 }
 
 #if !defined(SEER_AMX)
-void Conv::run(Direction, const ConvShape&, const void*, Weights, PackedWeights&, void*) {
+void Conv::run(Direction, const ConvShape&, const void*, Weights, PackedWeights&, void*, Accumulate) {
   ensure(false, "no matrix units on this kind of processor");
 }
 void Conv::run_weights(const ConvShape&, const void*, const void*, float*, Accumulate) {

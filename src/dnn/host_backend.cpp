@@ -74,7 +74,8 @@ class HostBackend final : public Backend {
     }
     if (floats && direct::fits(direction, shape))
       return direct_.run(direction, shape, input.f32(), weight, packed_, output.f32());
-    if (amx::fits(shape, input.dtype)) return amx_.run(direction, shape, input.data, weight, packed_, output.data);
+    if (amx::fits(shape, input.dtype))
+      return amx_.run(direction, shape, input.data, weight, packed_, output.data, accumulate);
     guard([&] { return shape_text(direction, shape); },
           [&] { conv_.run(direction, shape, input.dtype, input.data, weight, packed_, output.data); });
   }
@@ -109,7 +110,7 @@ class HostBackend final : public Backend {
   }
 
   bool can_add(const ConvShape& shape, DType type) const override {
-    return type == DType::f32 && shape.is_matrix_product();
+    return (type == DType::f32 && shape.is_matrix_product()) || amx::fits(shape, type);
   }
 
   /// Tries what RegNetY needs. The library selects code by shape, but support depends only on type and direction.

@@ -35,6 +35,12 @@ void expect_exact(const ConvShape& s) {
     conv.run(Direction::backward_data, s, d_dst.data.data(), {weight.data(), 0}, packed, d_src.data.data());
     EXPECT_LT(naive::relative_error(d_src.values(), naive::backward_data(s, d_dst.values(), rounded(type, weight))),
               0x1p-8);
+    const auto d_src_once = d_src.values();
+    conv.run(Direction::backward_data, s, d_dst.data.data(), {weight.data(), 0}, packed, d_src.data.data(),
+             Accumulate::yes);
+    naive::Doubles twice;
+    for (const float value : d_src_once) twice.push_back(2.0 * static_cast<double>(value));
+    EXPECT_LT(naive::relative_error(d_src.values(), twice), 0x1p-7);
     conv.run_weights(s, src.data.data(), d_dst.data.data(), d_weight.data(), Accumulate::no);
     auto expected = naive::backward_weights(s, src.values(), d_dst.values());
     EXPECT_LT(naive::relative_error(d_weight, expected), 1e-6);
