@@ -7,6 +7,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "bench_layers.hpp"
 #include "bench_passes.hpp"
 #include "options.hpp"
 #include "seer/app/command.hpp"
@@ -29,7 +30,7 @@ struct Options {
   std::string config, machine;
   std::vector<std::string> set;
   std::int64_t updates = 10, warmup = 2;
-  bool json = false, passes = false;
+  bool json = false, passes = false, layers = false;
 };
 
 /// Share of the machine file's peak: the model's arithmetic, as `seer plan` counts it, over the measured time.
@@ -39,6 +40,17 @@ double peak_share(const Options& options, config::Config config, const comm::Com
   const auto per_node = std::min(world.size(), static_cast<int>(machine.ranks_per_node));
   const auto planned = plan::predict(config, machine, {.ranks = world.size(), .ranks_per_node = per_node});
   return 1e3 * planned.model_flops / step_ms / machine.peak(config.precision.compute);
+}
+
+/// What a recorder sees in as many updates again.
+std::vector<device::Recorder::Row> record(const Options& options, train::Learner& learner, const data::Batch& batch,
+                                          device::Recorder::Convolutions convolutions) {
+  device::Recorder recorder(learner.queue(), convolutions);
+  for (std::int64_t t = 0; t < options.updates; ++t) {
+    learner.update(batch, options.warmup + options.updates + t, 0.1);
+    recorder.read();
+  }
+  return recorder.rows();
 }
 
 int run(const Options& options, const comm::Communicator& world) {
@@ -75,13 +87,11 @@ int run(const Options& options, const comm::Communicator& world) {
   const double median = world.all_reduce(step_ms[step_ms.size() / 2], comm::Op::max);
   const double fastest = world.all_reduce(step_ms.front(), comm::Op::max);
   Passes passes{.updates = options.updates};
-  if (options.passes) {
-    device::Recorder recorder(learner.queue());
-    for (std::int64_t t = 0; t < options.updates; ++t) {
-      learner.update(crops.batch, options.warmup + options.updates + t, 0.1);
-      recorder.read();
-    }
-    passes.rows = recorder.rows();
+  Layers layers{.updates = options.updates, .segments = static_cast<int>(learner.model().trunk().segments())};
+  if (options.passes) passes.rows = record(options, learner, crops.batch, device::Recorder::Convolutions::by_direction);
+  if (options.layers) {
+    layers.rows = record(options, learner, crops.batch, device::Recorder::Convolutions::by_shape);
+    layers.alone_ms = measure_alone(world, config, learner);
   }
   if (options.passes) passes.memory_bytes_per_ms = measure_memory(world, learner.space());
   if (!world.is_root()) return 0;
@@ -105,6 +115,7 @@ int run(const Options& options, const comm::Communicator& world) {
       out[std::string(train::name_of(static_cast<train::Phase>(p))) + "_ms"] = summary.mean_ms[p];
     if (share > 0) out["peak_share"] = share;
     if (options.passes) out["passes"] = to_json(passes);
+    if (options.layers) out["layers"] = to_json(layers);
     out["traffic"] =
         nlohmann::json::parse(run::to_json(messages, options.updates, /*logged=*/0, world.size()))["traffic"];
     fmt::print("{}\n", out.dump());
@@ -114,6 +125,7 @@ int run(const Options& options, const comm::Communicator& world) {
                         device::threads(), config.data.global_batch));
   log::info(train::to_table(summary));
   if (options.passes) log::info(to_table(passes));
+  if (options.layers) log::info(to_table(layers));
   if (const auto table = to_table(messages, options.updates); !table.empty()) log::info(table);
   log::info(fmt::format("step {:.1f} ms (median), {:.1f} ms (fastest), {:.2f} images/s, peak {:.2f} GiB a rank", median,
                         fastest, images_per_s, static_cast<double>(peak) / (1 << 30)));
@@ -133,6 +145,8 @@ Run add_bench_step(CLI::App& command) {
   command.add_option("--updates", options->updates, "Updates to time")->check(CLI::PositiveNumber);
   command.add_option("--warmup", options->warmup, "Updates before")->check(CLI::NonNegativeNumber);
   command.add_flag("--passes", options->passes, "As many updates again: time and bytes of each kind of work");
+  command.add_flag("--layers", options->layers,
+                   "As many updates again: time of each block, and what its convolutions take alone");
   command.add_flag("--json", options->json, "One JSON object instead of tables");
   return [options](const comm::Communicator& world) { return run(*options, world); };
 }

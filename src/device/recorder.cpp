@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "seer/device/recorder.hpp"
 
+#include <iterator>
+
 #include "seer/base/error.hpp"
 
 namespace seer::device {
@@ -14,10 +16,11 @@ Recorder*& of_thread() {
 }  // namespace
 
 Recorder::Recorder(const Queue& queue, Convolutions convolutions)
-    : queue_(queue), convolutions_(convolutions), device_clock_(queue), rows_(1) {
+    : queue_(queue), convolutions_(convolutions), device_clock_(queue) {
   ensure(of_thread() == nullptr, "a thread has one recorder");
   of_thread() = this;
-  mark(0);
+  open_ = row_of("");
+  mark(open_);
 }
 
 Recorder::~Recorder() {
@@ -26,6 +29,20 @@ Recorder::~Recorder() {
 
 Recorder* Recorder::current() {
   return of_thread();
+}
+
+void Recorder::enter(int section) {
+  auto* const recorder = current();
+  if (recorder == nullptr || !recorder->by_shape()) return;
+  recorder->section_ = section;
+  recorder->mark(recorder->row_of(""));
+}
+
+int Recorder::row_of(std::string_view label) {
+  const auto [place, fresh] =
+      places_.try_emplace(std::to_string(section_) + " " + std::string(label), std::ssize(rows_));
+  if (fresh) rows_.push_back({.label = std::string(label), .section = section_});
+  return place->second;
 }
 
 void Recorder::mark(int row) {
@@ -50,17 +67,12 @@ void Timed::begin(const Queue& queue, std::string_view label, double bytes, doub
   if (!recorder->is_of(queue)) return;
   recorder_ = recorder;
   outer_ = recorder->open_;
-  auto& rows = recorder->rows_;
-  auto found = recorder->places_.find(label);
-  if (found == recorder->places_.end()) {
-    found = recorder->places_.emplace(label, static_cast<int>(rows.size())).first;
-    rows.push_back({.label = std::string(label)});
-  }
-  auto& row = rows[static_cast<std::size_t>(found->second)];
+  const int place = recorder->row_of(label);
+  auto& row = recorder->rows_[static_cast<std::size_t>(place)];
   ++row.calls;
   row.bytes += bytes;
   row.flops += flops;
-  recorder->mark(found->second);
+  recorder->mark(place);
 }
 
 }  // namespace seer::device

@@ -212,6 +212,9 @@ inline Half* copy_pixels(const Half* from, std::int64_t stride, std::int64_t cou
   }
   return to;
 }
+inline void prefetch_values(const Half* from, std::int64_t count) {
+  for (std::int64_t i = 0; i < count; i += kDepth) _mm_prefetch(reinterpret_cast<const char*>(from + i), _MM_HINT_T1);
+}
 inline Half* zero_values(Half* to, std::int64_t count) {
   std::memset(to, 0, static_cast<std::size_t>(2 * count));
   return to + count;

@@ -66,51 +66,46 @@ void store_values(Half* to, __m512 values, __mmask16 lanes) {
   _mm256_mask_storeu_epi16(to, lanes, reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(values)));
 }
 
-/// The weights of a run for results `column` to column + 16 of a group, as [results][values] (forward: their order in
-/// OIHW) or [values][results], in bf16; `pitch`: of a row.
-void gather_weights(const Geometry& g, bool forward, const Run& run, const float* weights, std::int64_t group,
-                    std::int64_t column, Half* rows, std::int64_t pitch) {
+/// Forward: the tiles of 16 results of a run, `stride` values apart. The weights of a result follow each other in OIHW.
+void pack_results(const Geometry& g, const Run& run, const float* weights, std::int64_t group, std::int64_t column,
+                  std::vector<Half>& staged, Half* tile, std::int64_t stride) {
   const std::int64_t area = g.kernel * g.kernel, in = g.group_in / g.joined, out = g.group_out / g.joined;
-  const std::int64_t end = std::min(column + kRows, g.group_out);
-  for (const auto& tap : run.taps) {
-    const float* const from = weights + tap.y * g.kernel + tap.x;
-    if (forward) {
-      for (std::int64_t o = column; o < end; ++o) {
-        const float* row = from + (group * g.group_out + o) * in * area;
-        Half* to = rows + (o - column) * pitch + o / out * in;
-        for (std::int64_t i = 0; i < in; i += kRows)
-          store_values(to + i, load_strided(row + i * area, area, lanes(0, in - i)), lanes(0, in - i));
-      }
-      rows += g.group_in;
-    } else {
-      for (std::int64_t i = 0; i < g.group_in; ++i, rows += pitch) {
-        const std::int64_t first = i / in * out;  // the first result of i's group
-        const float* row = from + ((group * g.group_in + i) * out + column - first) * area;
-        store_values(rows, load_strided(row, area, lanes(first - column, first + out - column)), lanes(0, kRows));
-      }
+  const std::int64_t depth = round_up(std::ssize(run.taps) * g.group_in, kDepth);
+  staged.assign(static_cast<std::size_t>(kRows * depth), 0);  // [result][value]
+  for (std::size_t t = 0; t < run.taps.size(); ++t) {
+    for (std::int64_t o = column; o < std::min(column + kRows, g.group_out); ++o) {
+      const float* from = weights + (group * g.group_out + o) * in * area + run.taps[t].y * g.kernel + run.taps[t].x;
+      Half* to = staged.data() + (o - column) * depth + static_cast<std::int64_t>(t) * g.group_in + o / out * in;
+      for (std::int64_t i = 0; i < in; i += kRows)
+        store_values(to + i, load_strided(from + i * area, area, lanes(0, in - i)), lanes(0, in - i));
     }
+  }
+  for (std::int64_t k = 0; k < depth; k += kDepth, tile += stride) {
+    __m512i r[16];
+    for (std::int64_t i = 0; i < kRows; ++i) r[i] = _mm512_loadu_si512(staged.data() + i * depth + k);
+    transpose(r);
+    for (std::int64_t i = 0; i < kRows; ++i) _mm512_storeu_si512(tile + i * kDepth, r[i]);
   }
 }
 
-/// Tiles of a run's weights for 16 results, `stride` values apart.
-void pack_run(const Geometry& g, bool forward, const Run& run, const float* weights, std::int64_t group,
-              std::int64_t column, std::vector<Half>& staged, Half* tile, std::int64_t stride) {
-  const std::int64_t depth = round_up(std::ssize(run.taps) * g.group_in, kDepth);
-  staged.assign(static_cast<std::size_t>(kRows * depth), 0);
-  gather_weights(g, forward, run, weights, group, column, staged.data(), forward ? depth : kRows);
-  for (std::int64_t k = 0; k < depth; k += kDepth, tile += stride) {
-    if (forward) {
-      __m512i r[16];
-      for (std::int64_t i = 0; i < kRows; ++i) r[i] = _mm512_loadu_si512(staged.data() + i * depth + k);
-      transpose(r);
-      for (std::int64_t i = 0; i < kRows; ++i) _mm512_storeu_si512(tile + i * kDepth, r[i]);
-    } else {
-      const __m512i pairs = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
-                                             21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-      for (std::int64_t i = 0; i < kRows; ++i) {
-        const __m512i two_rows = _mm512_loadu_si512(staged.data() + (k + 2 * i) * kRows);
-        _mm512_storeu_si512(tile + i * kDepth, _mm512_permutexvar_epi16(pairs, two_rows));
-      }
+/// Backward: values k0 to k0 + 32 of a run for all results of a group, 16 of which follow each other in OIHW.
+void pack_values(const Geometry& g, const Run& run, const float* weights, std::int64_t group, std::int64_t k0,
+                 const auto& tile_of) {
+  const std::int64_t area = g.kernel * g.kernel, in = g.group_in / g.joined, out = g.group_out / g.joined;
+  const std::int64_t end = std::ssize(run.taps) * g.group_in;
+  const auto row = [&](std::int64_t k, std::int64_t column) {
+    if (k >= end) return _mm512_setzero_ps();
+    const auto& tap = run.taps[static_cast<std::size_t>(k / g.group_in)];
+    const std::int64_t i = k % g.group_in, first = i / in * out;  // the first result of i's group
+    const float* from = weights + ((group * g.group_in + i) * out + column - first) * area + tap.y * g.kernel + tap.x;
+    return load_strided(from, area, lanes(first - column, first + out - column));
+  };
+  const __m512i pairs = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21,
+                                         5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  for (std::int64_t k = 0; k < kDepth; k += 2) {
+    for (std::int64_t column = 0; column < g.group_out; column += kRows) {
+      const auto both = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(row(k0 + k + 1, column), row(k0 + k, column)));
+      _mm512_storeu_si512(tile_of(column) + k * kRows, _mm512_permutexvar_epi16(pairs, both));
     }
   }
 }
@@ -119,17 +114,30 @@ void pack(const Geometry& g, const Packed& p, bool forward, const float* weights
 #pragma omp parallel
   {
     std::vector<Half> staged;
-#pragma omp for
-    for (std::int64_t i = 0; i < g.groups * p.panels; ++i) {
-      const std::int64_t group = i / p.panels, panel = i % p.panels, tiles = p.tiles_of(panel);
-      for (std::size_t pass = 0; pass < g.passes.size(); ++pass) {
-        Half* to = packed + p.at(group, pass, panel);
-        for (const Run& run : g.passes[pass].runs) {
-          for (std::int64_t tile = 0; tile < tiles; ++tile)
-            pack_run(g, forward, run, weights, group, panel * kPanel + tile * kRows, staged, to + tile * kTile,
-                     tiles * kTile);
-          to += round_up(std::ssize(run.taps) * g.group_in, kDepth) / kDepth * tiles * kTile;
+    for (std::size_t pass = 0; pass < g.passes.size(); ++pass) {
+      std::int64_t step = 0;
+      for (const Run& run : g.passes[pass].runs) {
+        const std::int64_t steps = (std::ssize(run.taps) * g.group_in + kDepth - 1) / kDepth;
+        const auto tile_of = [&](std::int64_t group, std::int64_t at_step, std::int64_t column) {
+          const std::int64_t panel = column / kPanel;
+          return packed + p.at(group, pass, panel) + (at_step * p.tiles_of(panel) + column % kPanel / kRows) * kTile;
+        };
+        if (forward) {
+#pragma omp for nowait
+          for (std::int64_t i = 0; i < g.groups * p.column_tiles; ++i) {
+            const std::int64_t group = i / p.column_tiles, column = i % p.column_tiles * kRows;
+            pack_results(g, run, weights, group, column, staged, tile_of(group, step, column),
+                         p.tiles_of(column / kPanel) * kTile);
+          }
+        } else {
+#pragma omp for nowait
+          for (std::int64_t i = 0; i < g.groups * steps; ++i) {
+            const std::int64_t group = i / steps, at_step = step + i % steps;
+            pack_values(g, run, weights, group, i % steps * kDepth,
+                        [&](std::int64_t column) { return tile_of(group, at_step, column); });
+          }
         }
+        step += steps;
       }
     }
   }
@@ -232,6 +240,9 @@ void run_pass(const Task& t, std::size_t pass, std::int64_t group, std::int64_t 
       std::memset(band.rest + rows * step, 0, kDepth * sizeof(Half));
       from = band.rest;
     }
+    // Results are written soon after: their lines come meanwhile.
+    for (std::int64_t r = q; r < q + rows; ++r)
+      if (band.where[r] >= 0) __builtin_prefetch(out + band.where[r] * g.out_c + panel * kPanel, 1, 2);
     const auto tile = [&](std::int64_t m) { return reinterpret_cast<const char*>(from + m * kRows * step); };
     const Product product{{tile(0), tile(1), tile(2), tile(3)},
                           2 * step,
@@ -243,8 +254,16 @@ void run_pass(const Task& t, std::size_t pass, std::int64_t group, std::int64_t 
                                          std::min(kPanel, g.group_out - panel * kPanel), out + panel * kPanel);
   };
   const std::int64_t pairs = std::min(last_panel, t.p.column_tiles / 2);  // panels of two tiles
-  for (std::int64_t q = 0; q < band.count; q += 2 * kRows)
-    for (std::int64_t panel = first_panel; panel < pairs; ++panel) block(q, std::min(2 * kRows, band.count - q), panel);
+  // Values in place come from memory, in tiles that the hardware does not foresee: ask for the next ones.
+  const std::int64_t ahead =
+      g.in_place ? 2 * kRows * step / std::max<std::int64_t>(pairs - first_panel, 1) + kDepth : 0;
+  for (std::int64_t q = 0; q < band.count; q += 2 * kRows) {
+    const Half* next = band.values + (q + 2 * kRows) * step;
+    for (std::int64_t panel = first_panel; panel < pairs; ++panel, next += ahead) {
+      if (ahead > 0 && q + 4 * kRows < band.readable) prefetch_values(next, ahead);
+      block(q, std::min(2 * kRows, band.count - q), panel);
+    }
+  }
   for (std::int64_t panel = std::max(first_panel, pairs); panel < last_panel; ++panel)
     for (std::int64_t q = 0; q < band.count; q += kMostRowTiles * kRows)
       block(q, std::min(kMostRowTiles * kRows, band.count - q), panel);

@@ -56,7 +56,7 @@ class PackedWeights {
     if (kept != nullptr) kept->version = 0;  // remains 0 if packing throws
     void* const memory = kept != nullptr ? kept->memory.data() : temporary_.need(bytes);
     if (space_ != device::Space::planned) {
-      const device::Timed timed({}, "packing of weights", 2 * static_cast<double>(bytes));
+      const device::Timed timed({}, device::kWeightsPacked, 2 * static_cast<double>(bytes));
       pack(memory);
     }
     if (kept != nullptr) kept->version = weights.version;

@@ -7,6 +7,7 @@
 
 #include "seer/comm/progress.hpp"
 #include "seer/device/copy.hpp"
+#include "seer/device/recorder.hpp"
 #include "seer/kernels/activation.hpp"
 #include "seer/kernels/optimizer.hpp"
 #include "seer/train/learner.hpp"
@@ -42,6 +43,7 @@ void Learner::forward(nn::Context& ctx, std::span<const data::CropGroup> groups,
   for (std::size_t h = 0; h < passes.heads.size(); ++h) segments += model_.heads()[h]->segments();
   const auto mode = ctx.mode;
   for (std::size_t s = 0; s < segments; ++s) {
+    device::Recorder::enter(static_cast<int>(s));
     ctx.mode = s < frozen_ ? nn::Mode::eval : mode;
     ctx.fixed_statistics = fixed_statistics(s);
     state_.need(ctx, s, Direction::forward);
@@ -59,6 +61,7 @@ void Learner::forward(nn::Context& ctx, std::span<const data::CropGroup> groups,
     const bool last = s + 1 == segments;  // its parameters stay for the loss and the backward pass
     if (!last) state_.drop(s, Direction::forward);
   }
+  device::Recorder::enter(device::Recorder::kNoSection);
   ctx.mode = mode;
 }
 
@@ -75,6 +78,7 @@ void Learner::backward(nn::Context& ctx, const data::Batch& batch, std::int64_t 
   }
   d_outputs_.push_back(d_output);
   for (std::size_t s = state_.segments(); s-- > 0;) {
+    device::Recorder::enter(static_cast<int>(s));
     ctx.fixed_statistics = fixed_statistics(s);
     state_.need(ctx, s, Direction::backward);
     state_.open_gradients(ctx, s);
@@ -97,6 +101,7 @@ void Learner::backward(nn::Context& ctx, const data::Batch& batch, std::int64_t 
     probe_.gradients(queue_, s, own);
     state_.close_gradients(s);
   }
+  device::Recorder::enter(device::Recorder::kNoSection);
 }
 
 void Learner::borrow_outputs(Passes& passes, std::int64_t rows) {

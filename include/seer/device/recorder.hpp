@@ -14,14 +14,20 @@
 
 namespace seer::device {
 
+/// Label of the copies of weights in a library's order.
+constexpr const char* kWeightsPacked = "packing of weights";
+
 /// Records what its thread puts into the queue, from its construction on. At most one a thread.
 class Recorder {
  public:
+  static constexpr int kNoSection = -1;
   struct Row {
-    std::string label;
+    std::string label;  ///< empty: what no label claims
+    int section = kNoSection;
     std::int64_t calls = 0;
     double ms = 0, bytes = 0, flops = 0;
   };
+  /// by_shape: convolutions are labelled by their shapes, and all work by its section, too.
   enum class Convolutions : bool { by_direction, by_shape };
 
   explicit Recorder(const Queue& queue, Convolutions convolutions = Convolutions::by_direction);
@@ -32,16 +38,20 @@ class Recorder {
   /// The recorder of this thread, or null.
   static Recorder* current();
   bool by_shape() const { return convolutions_ == Convolutions::by_shape; }
+  /// The recorder of this thread, if it wants to know, counts what follows to a section, such as a segment of a
+  /// network.
+  static void enter(int section);
   /// Takes the times of the work so far. Waits for a device. Call it after every update: a device keeps only so many
   /// marks.
   void read();
-  /// In the order of first use. The first row is what no label claims.
+  /// In the order of first use.
   const std::vector<Row>& rows() const { return rows_; }
 
  private:
   friend class Timed;
   bool is_of(const Queue& queue) const { return queue.space == queue_.space && queue.stream == queue_.stream; }
   void mark(int row);
+  int row_of(std::string_view label);
 
   Queue queue_;
   Convolutions convolutions_;
@@ -50,7 +60,8 @@ class Recorder {
   double marked_ms_ = 0;
   int open_ = 0;  ///< row to which the time counts now
   std::vector<Row> rows_;
-  std::map<std::string, int, std::less<>> places_;
+  int section_ = kNoSection;
+  std::map<std::string, int> places_;  ///< of a row, by section and label
 };
 
 /// One piece of work, until the end of its scope.
