@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the direct convolutions share: vectors of eight floats, by the compilers' vector extension; and how they go
-// through images: band by band, the next one prefetched.
+// What the direct convolutions share: vectors of eight and of sixteen floats, by the compilers' vector extension; and
+// how they go through images: band by band, the next one prefetched.
 #pragma once
 
 #include <algorithm>
@@ -14,11 +14,14 @@
 namespace seer::dnn::direct {
 
 using V8 = float __attribute__((vector_size(32)));
+using V16 = float __attribute__((vector_size(64)));
 
 #if defined(__AVX512VL__)
 constexpr int kRegisters = 32;
+constexpr bool kWideVectors = true;  ///< two blocks of channels in one register
 #else
 constexpr int kRegisters = 16;
+constexpr bool kWideVectors = false;
 #endif
 #if defined(__AVX2__) && defined(__FMA__)
 constexpr bool kVectors = true;
@@ -27,12 +30,14 @@ constexpr bool kVectors = false;
 #endif
 
 // Any float's address will do; each compiles to one unaligned move.
-inline void store(float* to, const V8& value) {
-  std::memcpy(to, &value, sizeof(V8));
+template <class V>
+inline void store(float* to, const V& value) {
+  std::memcpy(to, &value, sizeof(V));
 }
-inline V8 load(const float* from) {
-  V8 value;
-  std::memcpy(&value, from, sizeof(V8));
+template <class V = V8>
+inline V load(const float* from) {
+  V value;
+  std::memcpy(&value, from, sizeof(V));
   return value;
 }
 

@@ -13,12 +13,21 @@ namespace seer::dnn::direct {
 
 namespace {
 
-constexpr int kMostVectors = 4;  // vectors of results per pixel in one tile
+constexpr int kMostVectors = 4;  // blocks of results per pixel in one tile
 constexpr int kMostPixels = 14;  // 224 / 2^i is a multiple of 14 or 7
+
+/// Registers for V blocks: wide ones hold two.
+constexpr int wide_of(int vectors) {
+  return kWideVectors ? vectors / 2 : 0;
+}
+constexpr int narrow_of(int vectors) {
+  return vectors - 2 * wide_of(vectors);
+}
 
 // Accumulators, the weights' vectors and one pixel's broadcast value must fit the registers.
 constexpr int most_pixels(int vectors) {
-  return std::min(kMostPixels, (kRegisters - 1 - vectors) / vectors);
+  const int registers = wide_of(vectors) + narrow_of(vectors);
+  return std::min(kMostPixels, (kRegisters - 1 - registers) / registers);
 }
 
 /// Arguments of a tile, except its place.
@@ -30,46 +39,61 @@ struct TileArgs {
   bool add;
 };
 
+/// Accumulators of P pixels in registers of one kind, for N registers a pixel that hold channels from `channel` on.
+template <class V, int P, int N>
+struct Sums {
+  static constexpr int kFloats = sizeof(V) / sizeof(float);
+  V sum[P][N > 0 ? N : 1];
+
+  void begin(const TileArgs& args, const float* out) {
+#pragma GCC unroll 16
+    for (int p = 0; p < P; ++p) {
+#pragma GCC unroll 4
+      for (int v = 0; v < N; ++v) sum[p][v] = args.add ? load<V>(out + p * args.out_stride + v * kFloats) : V{};
+    }
+  }
+  void end(const TileArgs& args, float* out) const {
+#pragma GCC unroll 16
+    for (int p = 0; p < P; ++p) {
+#pragma GCC unroll 4
+      for (int v = 0; v < N; ++v) store(out + p * args.out_stride + v * kFloats, sum[p][v]);
+    }
+  }
+};
+
 /// P neighbouring pixels by V * 8 channels of results.
 template <int V, int P>
 void tile(const TileArgs& args, const float* in, float* out) {
-  V8 sum[P][V];
-  if (args.add) {
-#pragma GCC unroll 16
-    for (int p = 0; p < P; ++p) {
-#pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) sum[p][v] = load(out + p * args.out_stride + v * kBlock);
-    }
-  } else {
-#pragma GCC unroll 16
-    for (int p = 0; p < P; ++p) {
-#pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) sum[p][v] = V8{};
-    }
-  }
+  constexpr int kWide = wide_of(V), kNarrow = narrow_of(V);
+  Sums<V16, P, kWide> wide;
+  Sums<V8, P, kNarrow> narrow;
+  wide.begin(args, out);
+  narrow.begin(args, out + 2 * kWide * kBlock);
   const float* w = args.weights;
   for (std::int64_t t = 0; t < args.tap_count; ++t) {
     const float* x = in + args.taps[t];
     for (std::int64_t b = 0; b < args.blocks; ++b, x += args.block_stride) {
 #pragma GCC unroll 4
       for (int i = 0; i < kBlock; ++i, w += V * kBlock) {
-        V8 weight[V];
+        V16 wide_weight[kWide > 0 ? kWide : 1];
+        V8 narrow_weight[kNarrow > 0 ? kNarrow : 1];
 #pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) weight[v] = load(w + v * kBlock);
+        for (int v = 0; v < kWide; ++v) wide_weight[v] = load<V16>(w + 2 * v * kBlock);
+#pragma GCC unroll 4
+        for (int v = 0; v < kNarrow; ++v) narrow_weight[v] = load(w + (2 * kWide + v) * kBlock);
 #pragma GCC unroll 16
         for (int p = 0; p < P; ++p) {
           const float value = x[p * kBlock + i];
 #pragma GCC unroll 4
-          for (int v = 0; v < V; ++v) sum[p][v] += value * weight[v];
+          for (int v = 0; v < kWide; ++v) wide.sum[p][v] += value * wide_weight[v];
+#pragma GCC unroll 4
+          for (int v = 0; v < kNarrow; ++v) narrow.sum[p][v] += value * narrow_weight[v];
         }
       }
     }
   }
-#pragma GCC unroll 16
-  for (int p = 0; p < P; ++p) {
-#pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) store(out + p * args.out_stride + v * kBlock, sum[p][v]);
-  }
+  wide.end(args, out);
+  narrow.end(args, out + 2 * kWide * kBlock);
 }
 
 using Tile = void (*)(const TileArgs&, const float*, float*);

@@ -16,10 +16,11 @@ namespace seer::dnn::direct {
 
 namespace {
 
-constexpr int kTaps = kRegisters >= 32 ? 3 : 1;        // taps at a time if a group is one vector wide
-constexpr int kWidestTile = kRegisters >= 32 ? 3 : 1;  // vectors of results at a time in wider groups
-constexpr std::int64_t kSetBlocks = 8;                 // most blocks that are copied together: whole cache lines
-constexpr std::int64_t kCompactInL2 = 256 << 10;       // bytes of their compact band
+constexpr int kTaps = kRegisters >= 32 ? 3 : 1;        // taps at a time if one register holds the results
+constexpr int kWidestTile = kRegisters >= 32 ? 3 : 1;  // registers of results at a time in wider groups
+constexpr int kWidestBlocks = kWideVectors ? 2 * kWidestTile : kWidestTile;
+constexpr std::int64_t kSetBlocks = 8;            // most blocks that are copied together: whole cache lines
+constexpr std::int64_t kCompactInL2 = 256 << 10;  // bytes of their compact band
 
 struct BandArgs {
   const float* x;  ///< compact buffer, first pixel of the first row
@@ -29,19 +30,14 @@ struct BandArgs {
   Ahead *next_x, *next_dy;
 };
 
-/// sums[T][8][V] += x (8 channels, at T taps) times dy (V vectors), over a band. Adds to `to`; strides in floats.
-template <int T, int V>
+/// sums[T][8][channels] += x (8 channels, at T taps) times dy (W vectors of 16 results, then N of 8), over a band. Adds
+/// to `to`; strides in floats.
+template <int T, int W, int N>
 void accumulate_band(const BandArgs& args, const std::int64_t* taps, float* to, std::int64_t tap_stride,
                      std::int64_t channel_stride) {
-  V8 sum[T][kBlock][V];
-#pragma GCC unroll 4
-  for (int t = 0; t < T; ++t) {
-#pragma GCC unroll 8
-    for (int i = 0; i < kBlock; ++i) {
-#pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) sum[t][i][v] = V8{};
-    }
-  }
+  constexpr int kWide = W > 0 ? W : 1, kNarrow = N > 0 ? N : 1;
+  V16 wide[T][kBlock][kWide] = {};
+  V8 narrow[T][kBlock][kNarrow] = {};
   for (std::int64_t row = 0; row < args.rows; ++row) {
     args.next_x->step<false>();
     args.next_dy->step<false>();
@@ -50,16 +46,21 @@ void accumulate_band(const BandArgs& args, const std::int64_t* taps, float* to, 
 #pragma GCC unroll 4
     for (int t = 0; t < T; ++t) x[t] = args.x + row * args.x_row + taps[t];
     for (std::int64_t column = 0; column < args.columns; ++column, dy += args.dy_pixel) {
-      V8 gradient[V];
+      V16 wide_gradient[kWide];
+      V8 narrow_gradient[kNarrow];
 #pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) gradient[v] = load(dy + v * kBlock);
+      for (int v = 0; v < W; ++v) wide_gradient[v] = load<V16>(dy + 2 * v * kBlock);
+#pragma GCC unroll 4
+      for (int v = 0; v < N; ++v) narrow_gradient[v] = load(dy + (2 * W + v) * kBlock);
 #pragma GCC unroll 4
       for (int t = 0; t < T; ++t) {
 #pragma GCC unroll 8
         for (int i = 0; i < kBlock; ++i) {
           const float value = x[t][column * kBlock + i];
 #pragma GCC unroll 4
-          for (int v = 0; v < V; ++v) sum[t][i][v] += value * gradient[v];
+          for (int v = 0; v < W; ++v) wide[t][i][v] += value * wide_gradient[v];
+#pragma GCC unroll 4
+          for (int v = 0; v < N; ++v) narrow[t][i][v] += value * narrow_gradient[v];
         }
       }
     }
@@ -68,42 +69,56 @@ void accumulate_band(const BandArgs& args, const std::int64_t* taps, float* to, 
   for (int t = 0; t < T; ++t) {
 #pragma GCC unroll 8
     for (int i = 0; i < kBlock; ++i) {
+      float* const row = to + t * tap_stride + i * channel_stride;
 #pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) {
-        float* place = to + t * tap_stride + i * channel_stride + v * kBlock;
-        store(place, load(place) + sum[t][i][v]);
-      }
+      for (int v = 0; v < W; ++v) store(row + 2 * v * kBlock, load<V16>(row + 2 * v * kBlock) + wide[t][i][v]);
+#pragma GCC unroll 4
+      for (int v = 0; v < N; ++v) store(row + (2 * W + v) * kBlock, load(row + (2 * W + v) * kBlock) + narrow[t][i][v]);
     }
   }
 }
+
+using Accumulation = void (*)(const BandArgs&, const std::int64_t*, float*, std::int64_t, std::int64_t);
+/// By blocks of results: one tap, and kTaps taps where all results fit one register.
+constexpr Accumulation kOneTap[] = {
+#if defined(__AVX512VL__)
+    nullptr,
+    accumulate_band<1, 0, 1>,
+    accumulate_band<1, 1, 0>,
+    accumulate_band<1, 1, 1>,
+    accumulate_band<1, 2, 0>,
+    accumulate_band<1, 2, 1>,
+    accumulate_band<1, 3, 0>,
+};
+constexpr Accumulation kSeveralTaps[] = {nullptr, accumulate_band<kTaps, 0, 1>, accumulate_band<kTaps, 1, 0>};
+#else
+    nullptr,
+    accumulate_band<1, 0, 1>,
+};
+constexpr Accumulation kSeveralTaps[] = {nullptr, accumulate_band<kTaps, 0, 1>};
+#endif
 
 /// All taps and all results of one block of input channels, over one band. `to`: [tap][8][group_out].
 void accumulate_block(const Geometry& g, BandArgs args, float* to) {
   const std::int64_t* offsets = g.passes.front().offsets.data();
   const std::int64_t count = std::ssize(g.passes.front().taps), tap_stride = kBlock * g.group_out;
-  std::int64_t vectors = g.group_out / kBlock;
-  // Three vectors at a time, but 4 as 2 + 2 rather than 3 + 1.
-  while (vectors > 0) {
-    const std::int64_t v = kWidestTile < 3 ? 1 : vectors == 4 ? 2 : std::min<std::int64_t>(vectors, 3);
+  for (std::int64_t blocks = g.group_out / kBlock; blocks > 0;) {
+    const auto now = std::min<std::int64_t>(blocks, kWidestBlocks);
     for (std::int64_t t = 0; t < count;) {
-      float* place = to + t * tap_stride;
-      const bool several = v == 1 && t + kTaps <= count;
-      const auto accumulate = several  ? accumulate_band<kTaps, 1>
-                              : v == 1 ? accumulate_band<1, 1>
-                              : v == 2 ? accumulate_band<1, 2>
-                                       : accumulate_band<1, 3>;
-      accumulate(args, offsets + t, place, tap_stride, g.group_out);
+      const bool several = now < std::ssize(kSeveralTaps) && t + kTaps <= count;
+      const auto accumulate = (several ? kSeveralTaps : kOneTap)[now];
+      accumulate(args, offsets + t, to + t * tap_stride, tap_stride, g.group_out);
       t += several ? kTaps : 1;
     }
-    args.dy += v * kBlock;
-    to += v * kBlock;
-    vectors -= v;
+    args.dy += now * kBlock;
+    to += now * kBlock;
+    blocks -= now;
   }
 }
 
 /// Number of times that accumulate_block passes over a row.
 std::int64_t steps_of_row(const Geometry& g) {
-  return std::max<std::int64_t>(1, g.group_out / kBlock / kWidestTile) *
+  return std::max<std::int64_t>(1, g.group_out / kBlock / kWidestBlocks) *
          std::max<std::int64_t>(1, std::ssize(g.passes.front().taps) / kTaps);
 }
 
