@@ -26,8 +26,10 @@
 #include "seer/base/error.hpp"
 #include "seer/base/half.hpp"
 #include "seer/device/memory.hpp"
+#include "seer/device/parallel.hpp"
 #include "seer/device/queue.hpp"
 #include "seer/device/recorder.hpp"
+#include "seer/device/region.hpp"
 #include "seer/device/tensor.hpp"
 #if !defined(SEER_CUDA)
 #include "seer/device/stand_in.hpp"
@@ -96,11 +98,17 @@ inline std::string name_of(const char* label) {
   return Kokkos::Profiling::profileLibraryLoaded() ? std::string(label) : std::string();
 }
 
-/// Kokkos loop over [0, count).
+/// Loop over [0, count), by Kokkos, or on the host by the rank's threads if it has several.
 template <class Space, class Body>
 void loop(const Queue& queue, const char* label, std::int64_t count, const Body& body) {
   using Policy = Kokkos::RangePolicy<Space, Kokkos::IndexType<std::int64_t>>;
   if (count == 0) return;
+  if constexpr (!kOnDevice<Space>) {
+    if (count > 1 && device::loop_threads() > 1) {
+      const device::Region region(label);
+      return device::in_parallel(count, body);
+    }
+  }
   Kokkos::parallel_for(name_of(label), Policy(space_of<Space>(queue), 0, count), body);
 }
 

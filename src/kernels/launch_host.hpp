@@ -33,9 +33,9 @@ constexpr std::int64_t kUnroll = 4;                         // wide rows reduced
 struct Tiling {
   std::int64_t rows = 1, segments = 1, per_segment = 1, count = 1;
 };
-inline Tiling tile(const Layout& layout, bool join_segments) {
+inline Tiling tile(const Layout& layout, bool join_segments, std::int64_t elems = kTileElems) {
   Tiling tiling;
-  tiling.rows = std::max<std::int64_t>(kTileElems / std::max<std::int64_t>(layout.width(), 1), 256);
+  tiling.rows = std::max<std::int64_t>(elems / std::max<std::int64_t>(layout.width(), 1), elems / 2048);
   tiling.per_segment = std::max<std::int64_t>((layout.wide_rows() + tiling.rows - 1) / tiling.rows, 1);
   if (join_segments && tiling.per_segment == 1)
     tiling.segments = std::max<std::int64_t>(tiling.rows / std::max<std::int64_t>(layout.wide_rows(), 1), 1);
@@ -106,7 +106,8 @@ constexpr std::int64_t kStreamBytes = std::int64_t{16} << 20;
 template <class T, class Formula>
 void host_map(const Queue& queue, const char* label, const Layout& layout, T* out, const Formula& formula,
               Result result) {
-  const detail::Tiling tiling = detail::tile(layout, false);
+  const bool alone = device::loop_threads() == 1;
+  const detail::Tiling tiling = detail::tile(layout, false, alone ? detail::kTileElems : detail::kTileElems / 16);
   if (result == Result::fresh &&
       layout.segments * layout.elems * static_cast<std::int64_t>(sizeof(T)) >= detail::kStreamBytes)
     loop<Host>(queue, label, tiling.count, detail::HostMap<true, Formula, T>{formula, out, layout, tiling});
@@ -116,7 +117,8 @@ void host_map(const Queue& queue, const char* label, const Layout& layout, T* ou
 
 namespace detail {
 
-/// Host body of reduce(): sums one tile into partial[item][N][width]. Adds in float over short runs of rows only, then
+/// Host body of reduce(): sums a part of the columns of one tile into partial[tile][N][width], so that results do not
+/// depend on the number of threads. Adds in float over short runs of rows only, then
 /// in double. Handles four rows together, which quarters the accumulators' memory traffic. Hardware prefetchers lose
 /// track of four short streams in one page, so it prefetches the next four rows itself, in sequential order.
 template <int N, bool kStore, class Formula, class T>
@@ -128,37 +130,43 @@ struct HostReduce {
   T* store;
   Layout layout;
   Tiling tiling;
+  std::int64_t parts;  ///< of the columns
 
-  void operator()(std::int64_t item) const {
-    const std::int64_t width = layout.width(), group = item / tiling.per_segment;
+  void operator()(std::int64_t index) const {
+    const std::int64_t item = index / parts, width = layout.width(), group = item / tiling.per_segment;
+    const std::int64_t steps = (width + kStep - 1) / kStep, part = index % parts;
+    const std::int64_t k0 = steps * part / parts * kStep, k1 = std::min(steps * (part + 1) / parts * kStep, width);
     const std::int64_t first = group * tiling.segments, last = std::min(first + tiling.segments, layout.segments);
     const std::int64_t row = item % tiling.per_segment * tiling.rows;
     const std::int64_t end = std::min(row + tiling.rows, layout.wide_rows());
     double* const total = partial + item * N * width;
     float* const run = runs + item * N * width;
-    std::fill_n(total, N * width, 0.0);
-    for (std::int64_t segment = first; segment < last; ++segment) add(segment, row, end, run, total);
+    for (int n = 0; n < N; ++n) std::fill(total + n * width + k0, total + n * width + k1, 0.0);
+    for (std::int64_t segment = first; segment < last; ++segment) add(segment, row, end, k0, k1, run, total);
   }
 
  private:
-  void add(std::int64_t segment, std::int64_t row, std::int64_t end, float* run, double* total) const {
+  void add(std::int64_t segment, std::int64_t row, std::int64_t end, std::int64_t k0, std::int64_t k1, float* run,
+           double* total) const {
     const std::int64_t full = std::min(end, layout.full_rows()), width = layout.width(), base = segment * layout.elems;
     while (row < end) {
-      std::fill_n(run, N * width, 0.0F);
+      for (int n = 0; n < N; ++n) std::fill(run + n * width + k0, run + n * width + k1, 0.0F);
       const std::int64_t stop = std::min(row + kRun, end);
-      for (; row + kUnroll <= std::min(stop, full); row += kUnroll) four(segment, base + row * width, run);
-      for (; row < stop; ++row) one(segment, base + row * width, std::min(width, layout.elems - row * width), run);
+      for (; row + kUnroll <= std::min(stop, full); row += kUnroll) four(segment, base + row * width, k0, k1, run);
+      for (; row < stop; ++row) one(segment, base + row * width, k0, std::min(k1, layout.elems - row * width), run);
+      for (int n = 0; n < N; ++n) {
 #pragma omp simd
-      for (std::int64_t k = 0; k < N * width; ++k) total[k] += static_cast<double>(run[k]);
+        for (std::int64_t k = n * width + k0; k < n * width + k1; ++k) total[k] += static_cast<double>(run[k]);
+      }
     }
   }
-  void four(std::int64_t segment, std::int64_t i0, float* run) const {
+  void four(std::int64_t segment, std::int64_t i0, std::int64_t begin, std::int64_t end, float* run) const {
     const Formula f = formula;  // a local copy: nothing that a store of results could alias
     T* const y = store;
     const std::int64_t width = layout.width(), i1 = i0 + width, i2 = i1 + width, i3 = i2 + width;
     float *const a = run, *const b = run + width, *const c = run + 2 * width;
-    for (std::int64_t k0 = 0; k0 < width; k0 += kStep) {
-      const std::int64_t k1 = std::min(k0 + kStep, width);
+    for (std::int64_t k0 = begin; k0 < end; k0 += kStep) {
+      const std::int64_t k1 = std::min(k0 + kStep, end);
       for (const auto* input : f.inputs()) {
         const auto* next = input + i0 + kUnroll * (width + k0);
         for (std::int64_t j = 0; j < kUnroll * kStep; j += static_cast<std::int64_t>(64 / sizeof(*input)))
@@ -180,12 +188,12 @@ struct HostReduce {
       }
     }
   }
-  void one(std::int64_t segment, std::int64_t i, std::int64_t count, float* run) const {
+  void one(std::int64_t segment, std::int64_t i, std::int64_t begin, std::int64_t end, float* run) const {
     const Formula f = formula;
     T* const y = store;
     float *const a = run, *const b = run + layout.width(), *const c = run + 2 * layout.width();
 #pragma omp simd
-    for (std::int64_t k = 0; k < count; ++k) {
+    for (std::int64_t k = begin; k < end; ++k) {
       const Terms p = f(segment, i + k, k);
       a[k] += p.a;
       if constexpr (N > 1) b[k] += p.b;
@@ -221,8 +229,10 @@ void host_reduce(const Queue& queue, const char* label, Scratch& scratch, const 
   const std::int64_t width = layout.width();
   double* const partial = scratch.get<double>(tiling.count * N * width);
   float* const runs = scratch.get<float>(tiling.count * N * width);
-  loop<Host>(queue, label, tiling.count,
-             detail::HostReduce<N, kStore, Formula, T>{formula, partial, runs, out, layout, tiling});
+  // Whole tiles, unless threads would wait for the last of them.
+  const std::int64_t threads = device::loop_threads(), parts = tiling.count >= 4 * threads ? 1 : threads;
+  loop<Host>(queue, label, tiling.count * parts,
+             detail::HostReduce<N, kStore, Formula, T>{formula, partial, runs, out, layout, tiling, parts});
   const std::int64_t items = tiling.count == 0 ? 0 : (per_segment ? tiling.per_segment : tiling.count);
   const detail::HostFinish<N, Finish> added{finish, partial, items, width, layout.c, layout.copies};
   loop<Host>(queue, "kernels/reduce_finish", per_segment ? layout.segments : 1,
