@@ -20,11 +20,12 @@
 
 namespace seer::dnn::amx {
 
-using Half = std::uint16_t;                ///< the bits of a bf16
-constexpr std::int64_t kRows = 16;         ///< of a tile
-constexpr std::int64_t kDepth = 32;        ///< bf16 values in a row of a tile of a
-constexpr std::int64_t kTile = 16 * 32;    ///< bf16 values of a tile
-constexpr std::int64_t kMostRowTiles = 4;  ///< of results that one product computes
+using Half = std::uint16_t;                 ///< the bits of a bf16
+constexpr std::int64_t kRows = 16;          ///< of a tile
+constexpr std::int64_t kDepth = 32;         ///< bf16 values in a row of a tile of a
+constexpr std::int64_t kTile = 16 * 32;     ///< bf16 values of a tile
+constexpr std::int64_t kPanel = 2 * kRows;  ///< columns of results computed together
+constexpr std::int64_t kMostRowTiles = 4;   ///< of results that one product computes
 
 /// True if the processor has the units, and the system lets this process use them. Asks once.
 bool available();

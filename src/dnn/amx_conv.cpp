@@ -19,7 +19,6 @@ namespace seer::dnn::amx {
 #if defined(SEER_AMX)
 namespace {
 
-constexpr std::int64_t kPanel = 2 * kRows;                    // columns of results computed together
 constexpr std::int64_t kWeightsInL2 = std::int64_t{1} << 20;  // bytes of weights that stay in the cache beside values
 constexpr std::int64_t kValuesInL2 = 256 << 10;               // bytes of the compact buffer
 

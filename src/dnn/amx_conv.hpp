@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "gemm_shape.hpp"
 #include "packed_weights.hpp"
 #include "seer/dnn/backend.hpp"
 
@@ -78,6 +79,8 @@ class Conv {
   void run(Direction direction, const ConvShape& shape, const void* input, Weights weights, PackedWeights& packed,
            void* output, Accumulate accumulate = Accumulate::no);
   void run_weights(const ConvShape& shape, const void* src, const void* d_dst, float* d_weight, Accumulate accumulate);
+  /// False, and nothing happens, if the product is not of this kind: bf16, at most one operand transposed.
+  bool multiply_matrices(const GemmShape& shape, const void* a, const void* b, float* c);
   std::size_t held_bytes() const { return scratch_.bytes() + gradient_.bytes(); }
 
  private:

@@ -162,6 +162,9 @@ void Conv::run(Direction, const ConvShape&, const void*, Weights, PackedWeights&
 void Conv::run_weights(const ConvShape&, const void*, const void*, float*, Accumulate) {
   ensure(false, "no matrix units on this kind of processor");
 }
+bool Conv::multiply_matrices(const GemmShape&, const void*, const void*, float*) {
+  return false;
+}
 #endif
 
 }  // namespace seer::dnn::amx

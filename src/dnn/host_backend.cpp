@@ -105,6 +105,7 @@ class HostBackend final : public Backend {
     if (type == DType::f32) return product(m, n, k, a, ta, b, tb, c, accumulate, bias);
     const GemmShape shape{.m = m, .n = n, .k = k, .ta = ta, .tb = tb, .type = type, .add = adds(accumulate, bias)};
     if (!plans()) place(bias, m, n, c, accumulate);
+    if (amx_.multiply_matrices(shape, a, b, c)) return;
     guard([&] { return fmt::format("GEMM of half precision m {} n {} k {}", m, n, k); },
           [&] { gemm_.run(shape, a, b, c); });
   }

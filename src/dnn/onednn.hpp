@@ -12,6 +12,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "gemm_shape.hpp"
 #include "packed_weights.hpp"
 #include "seer/dnn/backend.hpp"
 
@@ -75,15 +76,6 @@ class OnednnConv : private Onednn {
   std::map<Key, Plan> plans_;
   std::vector<dnnl::memory::desc> layouts_;
   Scratch blocked_;
-};
-
-/// c[m,n] = op(a)[m,k] * op(b)[k,n] (+ c); a and b of `type`, c float; row-major, dense.
-struct GemmShape {
-  std::int64_t m = 1, n = 1, k = 1;
-  Transpose ta = Transpose::no, tb = Transpose::no;
-  DType type = DType::bf16;
-  bool add = false;
-  auto operator<=>(const GemmShape&) const = default;
 };
 
 class OnednnGemm : private Onednn {
