@@ -60,10 +60,13 @@ gpu_environment() {
   launch=${SEER_LAUNCH:-srun --mpi=pmix --kill-on-bad-exit=1 --cpu-bind=cores}
 }
 
-# Ranks that compute on cores.
+# Ranks that compute on cores. Each rank is bound to cores of its own, in turn on every NUMA domain (every socket, for
+# srun). Memory lies in the domain of the core that first writes it, so a rank's memory is local if its cores are in one
+# domain: --cpus-per-task should divide the number of cores of a domain. `seer plan --splits` compares numbers of threads.
 cpu_environment() {
   export OMP_NUM_THREADS=${SLURM_CPUS_PER_TASK:-1}
-  launch=${SEER_LAUNCH:-srun --mpi=pmix --kill-on-bad-exit=1 --cpu-bind=cores}
+  launch=${SEER_LAUNCH:-srun --mpi=pmix --kill-on-bad-exit=1 --cpu-bind=cores --distribution=block:cyclic}
+  if [ "$launch" = mpirun ]; then launch+=" --map-by numa:PE=$OMP_NUM_THREADS --bind-to core"; fi
 }
 
 # run_folder CONFIG.toml [--set ...]: log.run_dir as the program will see it.

@@ -13,6 +13,7 @@
 #include "seer/base/error.hpp"
 #include "seer/base/log.hpp"
 #include "seer/device/session.hpp"
+#include "seer/train/compute.hpp"
 
 namespace seer::app {
 
@@ -23,7 +24,7 @@ CLI::Option* add_set(CLI::App& command, std::vector<std::string>& set, const cha
 }
 
 config::Config load_config(const comm::Communicator& world, const std::string& path,
-                           const std::vector<std::string>& overrides) {
+                           const std::vector<std::string>& overrides, AutoPrecision precision) {
   std::string resolved;
   comm::agree(world, "reading the configuration", [&] {
     if (!world.is_root()) return;
@@ -39,7 +40,9 @@ config::Config load_config(const comm::Communicator& world, const std::string& p
     resolved = config::to_toml(config::parse(content.str(), path, overrides));
   });
   world.broadcast(resolved);  // paths are the root's: the home folder may differ on other nodes
-  return config::parse_resolved(resolved, path);
+  auto config = config::parse_resolved(resolved, path);
+  if (precision == AutoPrecision::settle) train::settle_precision(config, world);
+  return config;
 }
 
 void add_existing(CLI::App& command, data::Existing& existing) {

@@ -20,9 +20,11 @@ namespace seer::app {
 /// --set, for commands with a configuration file.
 CLI::Option* add_set(CLI::App& command, std::vector<std::string>& set,
                      const char* help = "Override: section.key=value");
+/// What becomes of precision.compute = "auto".
+enum class AutoPrecision : bool { settle, keep };
 /// Collective: rank 0 reads the file ("" = defaults only), all ranks parse the same text. Error(input), agreed.
 config::Config load_config(const comm::Communicator& world, const std::string& path,
-                           const std::vector<std::string>& overrides);
+                           const std::vector<std::string>& overrides, AutoPrecision precision = AutoPrecision::settle);
 
 /// --replace and --append, for commands that write shards.
 void add_existing(CLI::App& command, data::Existing& existing);

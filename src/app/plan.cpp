@@ -28,14 +28,15 @@ struct Options {
   int ranks = 1, per_node = 0;
   std::uint64_t images = 0;
   double measured_ms = 0, target = 0.45;
-  bool json = false, roofline = false;
+  bool json = false, roofline = false, splits = false;
   plan::CalibrateOptions measure;
 };
 
 /// Says which figures were measured and which were not.
 std::string comment(const Options& options, int ranks) {
   std::string text = fmt::format(
-      "Measured by seer plan --calibrate on {} ranks: {}\nNot measured: failures; network.cluster (that of the node)",
+      "Measured by seer plan --calibrate on {} ranks: {}\nNot measured: failures; threads; network.cluster (that of "
+      "the node)",
       ranks, device::describe());
   if (ranks == 1) text += "; network (one rank)";
   if (options.measure.shards.empty()) text += "; data (estimates; --shards measures them)";
@@ -109,22 +110,31 @@ int run(const Options& options, const comm::Communicator& world) {
                 "seer plan inputs/seer_256gf.toml --machine inputs/machines/dgx_h100.toml --ranks 64")
         .as_agreed();
   }
-  const auto config = load_config(world, options.config, options.set);
+  auto config = load_config(world, options.config, options.set, AutoPrecision::keep);
   config::Machine machine;
   comm::agree(world, "reading the machine file", [&] { machine = config::load_machine(options.machine); });
   std::vector<std::string> notes;
   const auto images = plan::look_at_data(world, config, machine, notes);
   if (!world.is_root()) return 0;
+  if (auto& compute = config.precision.compute; compute == "auto") {
+    compute = plan::precision_for(machine);
+    notes.push_back(
+        fmt::format("precision.compute = \"auto\" is {} there: the peaks are {:.4g} TFLOP/s in bf16, {:.4g} in "
+                    "fp32",
+                    compute, 1e-12 * machine.bf16, 1e-12 * machine.fp32));
+  }
   const auto per_node = options.per_node > 0 ? options.per_node : static_cast<int>(machine.ranks_per_node);
   const train::Topology topology = {.ranks = options.ranks, .ranks_per_node = std::min(per_node, options.ranks)};
   auto report = plan::predict(config, machine, topology, options.images > 0 ? options.images : images);
   report.notes = std::move(notes);
+  report.splits = plan::splits(config, machine, topology);
   compare_with_single(config, machine, topology, report);
   if (options.json) {
     fmt::print("{}\n", plan::to_json(report));
   } else {
     fmt::print("{}", plan::to_text(report, config, machine));
     if (options.roofline) fmt::print("\n{}", plan::to_roofline(report, config, machine, options.target));
+    if (options.splits) fmt::print("\n{}", plan::to_splits(report));
     if (options.measured_ms > 0) fmt::print("{}", compared(report, options.measured_ms));
   }
   return 0;
@@ -157,9 +167,12 @@ Run add_plan(CLI::App& command) {
   command.add_option("--target", options->target, "With --roofline: share of the peak that is aimed at")
       ->check(CLI::Range(0.001, 1.0))
       ->needs(roofline);
+  auto* splits = command.add_flag("--splits", options->splits,
+                                  "Also the same nodes with other ranks and threads, where ranks compute on cores");
   command.add_flag("--json", options->json, "One JSON object instead of tables")
       ->excludes(measured)
-      ->excludes(roofline);
+      ->excludes(roofline)
+      ->excludes(splits);
   // Planning and measuring exclude each other.
   for (auto* option : command.get_options())
     if (option != calibrate && option != command.get_help_ptr()) option->excludes(calibrate);

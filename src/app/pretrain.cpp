@@ -10,6 +10,7 @@
 #include "options.hpp"
 #include "seer/app/command.hpp"
 #include "seer/base/error.hpp"
+#include "seer/run/resume.hpp"
 #include "seer/run/trainer.hpp"
 #include "seer/train/compute.hpp"
 
@@ -48,7 +49,8 @@ std::shared_ptr<Options> add_options(CLI::App& command) {
 Run add_pretrain(CLI::App& command) {
   auto options = add_options(command);
   return [options](const comm::Communicator& world) {
-    const auto config = load_config(world, options->config, options->set);
+    auto config = load_config(world, options->config, options->set, AutoPrecision::keep);
+    run::settle_precision(config, world, options->run);
     train::warn_if_slower(config, world);
     return run::pretrain(config, world, options->run);
   };
@@ -58,7 +60,7 @@ Run add_finetune(CLI::App& command) {
   auto options = add_options(command);
   return [options](const comm::Communicator& world) {
     options->set.insert(options->set.begin(), "method.kind=supervised");
-    auto config = load_config(world, options->config, options->set);
+    auto config = load_config(world, options->config, options->set, AutoPrecision::keep);
     if (config.method.kind != "supervised")
       throw Error(ExitCode::input,
                   fmt::format("method.kind = \"{}\"; this command needs \"supervised\"", config.method.kind),
@@ -66,6 +68,7 @@ Run add_finetune(CLI::App& command) {
           .as_agreed();
     // Several crops of an image teach a method without labels. A classifier's usual crop is one.
     if (config.crops == config::Config().crops) config.crops = {{1, 224, {0.08, 1.0}}};
+    run::settle_precision(config, world, options->run);
     train::warn_if_slower(config, world);
     return run::pretrain(config, world, options->run);
   };

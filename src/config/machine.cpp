@@ -30,6 +30,7 @@ std::vector<Number> numbers_of(Machine& m) {
           {"memory.half_speedup", &m.half_speedup, 0.01, 100, false},
           {"memory.launch_s", &m.launch_s, 0, 1},
           {"memory.host_link_bytes_per_s", &m.host_link_bytes_per_s, 1, 1e30, false},
+          {"threads.lost", &m.threads_lost, 0, 1, false},
           {"peak.fp32", &m.fp32, 1},
           {"peak.bf16", &m.bf16, 1},
           {"peak.fp16_o1", &m.fp16_o1, 1},

@@ -281,8 +281,9 @@ std::vector<Key> make_keys() {
       .key("milestone_factor", &Schedule::milestone_factor, above(0),
            "multistep: factor on the learning rate at each milestone");
   Section(k, "precision", Change::meaning, &Config::precision)
-      .key("compute", &Precision::compute, one_of({"fp32", "bf16", "fp16_o1"}),
-           "type of convolutions, matrix products and the trunk's stored activations")
+      .key("compute", &Precision::compute, one_of({"fp32", "bf16", "fp16_o1", "auto"}),
+           "type of convolutions, matrix products and the trunk's stored activations. auto: bf16 where all ranks have "
+           "matrix units for it, else fp32; a run that goes on keeps what it began with")
       .key("loss_scale", &Precision::loss_scale, one_of({"auto", "none", "dynamic"}),
            "factor on the loss's gradient. dynamic: the largest without overflow; auto: dynamic for fp16_o1, else none")
       .key("reduce", &Precision::reduce, one_of({"fp32", "half"}),

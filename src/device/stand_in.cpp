@@ -114,6 +114,9 @@ int bind_device() {
 int bound_device() {
   return has_stand_in() ? 0 : -1;
 }
+int compute_capability() {
+  return 0;
+}
 std::string device_id() {
   return has_stand_in() ? fmt::format("stand-in {}", getpid()) : "";
 }

@@ -77,6 +77,11 @@ dnnl::primitive_desc_base conv_desc(const dnnl::engine& engine, Direction direct
 
 }  // namespace
 
+bool has_bf16_matrix_units() {
+  constexpr unsigned kAmx = dnnl_cpu_isa_avx512_core_amx;  // a set of bits, of which each higher level has all
+  return (static_cast<unsigned>(dnnl::get_effective_cpu_isa()) & kAmx) == kAmx;
+}
+
 Onednn::Primitive Onednn::make(const dnnl::primitive_desc_base& desc, std::initializer_list<int> arguments) const {
   Primitive made;
   if (!plans()) made.run = dnnl::primitive(desc.get());

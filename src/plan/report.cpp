@@ -126,6 +126,26 @@ std::string checkpoints(const Report& r) {
   return text;
 }
 
+/// The fastest split that can run; end() if none can.
+auto best_of(const std::vector<Split>& splits) {
+  const auto key = [](const Split& s) { return std::pair(!s.refused.empty(), s.step_s); };
+  const auto best = std::ranges::min_element(splits, {}, key);
+  return best == splits.end() || best->refused.empty() ? best : splits.end();
+}
+
+std::string best_split_text(const Report& r) {
+  const auto best = best_of(r.splits);
+  if (best == r.splits.end() || r.splits.size() < 2) return "";
+  const auto text = [](const Split& s) {
+    return fmt::format("{} of {} on a node, {} an update", counted(s.ranks_per_node, "rank"),
+                       counted(s.threads, "thread"), duration_text(s.step_s));
+  };
+  auto out = "ranks and threads: best " + text(*best);
+  for (const auto* other : {&r.splits.front(), &r.splits.back()})
+    if (other != &*best && other->refused.empty()) out += "; " + text(*other);
+  return out + "\n";
+}
+
 std::string run_table(const Report& r, const config::Config& config) {
   auto text = fmt::format(
       "the run\n  {} images/s ({} a rank), {:.1f} % of the peak of {} (replays not counted)\n"
@@ -133,7 +153,7 @@ std::string run_table(const Report& r, const config::Config& config) {
       "  shards are read at {} MB/s\n",
       rounded(r.images_per_s), rounded(r.images_per_s / static_cast<double>(r.ranks)), 100 * r.peak_share,
       config.precision.compute, length(r, config), counted(r.nodes, "node"), rounded(r.read_bytes_per_s / 1e6));
-  text += checkpoints(r);
+  text += checkpoints(r) + best_split_text(r);
   for (const auto& note : r.notes) text += "note: " + note + "\n";
   return text;
 }
@@ -158,6 +178,17 @@ std::string to_text(const Report& r, const config::Config& config, const config:
                      counted(r.images_per_rank, "image"), config.precision.compute, config.parallel.shard,
                      config.parallel.recompute) +
          memory_table(r) + "\n" + time_table(r, machine) + "\n" + traffic_table(r) + "\n" + run_table(r, config);
+}
+
+std::string to_splits(const Report& r) {
+  auto text = fmt::format("ranks and threads of a node\n{:>8}{:>9}{:>14}{:>12}\n", "ranks", "threads", "ms an update",
+                          "GiB a rank");
+  for (const auto& s : r.splits) {
+    text += fmt::format("{:>8}{:>9}", s.ranks_per_node, s.threads);
+    if (s.step_s > 0) text += fmt::format("{:>14.2f}{:>12.3f}", 1e3 * s.step_s, gib(static_cast<double>(s.rank_bytes)));
+    text += (s.refused.empty() ? "" : "  no: " + s.refused) + "\n";
+  }
+  return text;
 }
 
 std::string to_json(const Report& r) {
@@ -206,6 +237,14 @@ std::string to_json(const Report& r) {
                               {"calls", number(t.calls)},
                               {"bytes", t.bytes},
                               {"ms", 1e3 * t.seconds}});
+  }
+  out["splits"] = nlohmann::json::array();
+  for (const auto& s : r.splits) {
+    out["splits"].push_back({{"ranks", s.ranks},
+                             {"threads", s.threads},
+                             {"step_ms", 1e3 * s.step_s},
+                             {"peak_rank_bytes", s.rank_bytes},
+                             {"refused", s.refused}});
   }
   out["work"] = nlohmann::json::array();
   for (const auto& k : r.by_kind) {

@@ -82,7 +82,7 @@ std::string new_path(const std::string& run_dir) {
 std::string tag_of(const Scalar& scalar, const std::string& method) {
   const std::string_view name = scalar.name;
   std::string_view fold = "run";
-  if (name.ends_with("_ms") || name == "images_per_s") fold = "time";
+  if (name.ends_with("_ms") || name.starts_with("images_per_")) fold = "time";
   if (name == "loss" || name == "lr" || name == "grad_norm" || name == "loss_scale") fold = "train";
   if (name.ends_with("_bytes")) fold = "memory";
   if (name.starts_with("watch_")) fold = "watch";
@@ -140,6 +140,7 @@ std::vector<Scalar> scalars(const UpdateRecord& r) {
   real("loss", r.loss);
   real("lr", r.lr);
   real("images_per_s", r.images_per_s);
+  if (r.images_per_wh > 0) real("images_per_wh", r.images_per_wh);
   real("step_ms", r.times.step_ms());
   ms("data_wait_ms", train::Phase::data_wait);
   ms("forward_ms", train::Phase::forward);

@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 
 #include "own_prototypes.hpp"
 #include "seer/base/error.hpp"
@@ -14,6 +16,7 @@
 #include "seer/checkpoint/manifest.hpp"
 #include "seer/config/config.hpp"
 #include "seer/data/subset.hpp"
+#include "seer/train/compute.hpp"
 #include "weights_source.hpp"
 
 namespace seer::run {
@@ -161,6 +164,27 @@ std::unique_ptr<checkpoint::LocalSets> open_local_sets(const config::Config& con
   if (config.checkpoint.partner && !out->partner())
     log::info("checkpoint.partner has no effect: there is only one node");
   return out;
+}
+
+void settle_precision(config::Config& config, const comm::Communicator& comm, const PretrainOptions& options) {
+  auto& compute = config.precision.compute;
+  if (compute != "auto") return;
+  if (!starts_anew(config, comm, options) && !covered(options.allow_changes, "precision.compute")) {
+    comm::agree(comm, "the precision so far", [&] {
+      if (!comm.is_root()) return;
+      std::filesystem::path run_dir = config.log.run_dir;
+      if (options.resume != "auto") run_dir = std::filesystem::path(checkpoint::resolve(options.resume)) / "../..";
+      std::ifstream file(run_dir / "config.toml");
+      const std::string text(std::istreambuf_iterator<char>(file), {});
+      if (const auto stored = config::compare(text, config).stored; !text.empty() && stored)
+        compute = stored->precision.compute;
+    });
+    comm.broadcast(compute);
+    if (compute != "auto") {
+      return log::info(fmt::format("precision.compute = \"auto\": {}, with which this run began", compute));
+    }
+  }
+  train::settle_precision(config, comm);
 }
 
 std::optional<checkpoint::State> resume(const config::Config& config, const comm::Communicator& comm,

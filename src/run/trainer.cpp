@@ -31,6 +31,7 @@
 #include "seer/train/memory_plan.hpp"
 #include "seer/train/optimizer.hpp"
 #include "seer/train/phases.hpp"
+#include "seer/watch/energy.hpp"
 #include "seer/watch/signals.hpp"
 #include "seer/watch/watchdog.hpp"
 #include "weights_source.hpp"
@@ -168,6 +169,7 @@ class Run {
     const Pause pause(comm_, config_.log.run_dir);
     pause.after(t);
     if (comm_.all_reduce(watch::stop_requested() ? 1.0 : 0.0, comm::Op::max) > 0) note_stop();  // asked during set-up
+    energy_.emplace(comm_, on_device());
     traffic_->close(TrafficLedger::Use::set_up);
     phases_.restart();
     while (t < total_ && stop_reason_.empty() && !evaluations_->out_of_patience()) {
@@ -189,6 +191,7 @@ class Run {
       if (const auto warning = learner_->method().watch(t, outcome.counted_loss())) log::warn(*warning);
       const auto evaluation = evaluate && !outcome.skipped ? this->evaluate(t) : std::vector<method::Figure>();
       phases_.end_update();
+      energy_->tick();
       evaluations_->after_update(t);
       if (log_this) record(t, outcome, lr, evaluation);
       if (guard_->observe(t, outcome) == Guard::Next::reload && t < total_) reload(t);
@@ -272,6 +275,9 @@ class Run {
     if (on_device()) r.device_bytes = comm_.all_reduce(learner_->footprint().total(), comm::Op::max);
     const auto& times = r.times = phases_.take_interval();
     r.images_per_s = 1000.0 * static_cast<double>(config_.data.global_batch) / times.step_ms();
+    const auto joules = energy_->take_joules();
+    r.images_per_wh = watch::images_per_wh(static_cast<double>(times.updates * config_.data.global_batch), joules);
+    joules_ += joules.value_or(0);
     r.epoch = static_cast<double>(images_seen(completed)) / static_cast<double>(source_->images());
     // Without the time of checkpoints and evaluations: when they happen says nothing about the updates to come.
     eta_->done(
@@ -312,6 +318,10 @@ class Run {
     log::info(fmt::format("peak memory of a rank {:.2f} GiB, of that activations {:.2f} GiB",
                           static_cast<double>(peak) / (1 << 30),
                           static_cast<double>(learner_->activation_peak_bytes()) / (1 << 30)));
+    if (joules_ > 0)
+      log::info(fmt::format(
+          "energy of {}: {:.4g} Wh, {:.4g} images per Wh", energy_->counted(), joules_ / 3600,
+          watch::images_per_wh(static_cast<double>((completed - start_) * config_.data.global_batch), joules_)));
     for (const auto& warning : log::warnings()) log::info("  earlier warning: " + warning);
     if (stop_reason_.empty() && completed < total_) {
       log::info(fmt::format("done: {} updates of {}; watch.patience ends the run early: {}", completed, total_,
@@ -344,6 +354,8 @@ class Run {
   std::optional<Saver> saver_;
   std::optional<Evaluations> evaluations_;
   std::optional<Eta> eta_;
+  std::optional<watch::Energy> energy_;
+  double joules_ = 0;
   data::Start data_start_;
   std::int64_t start_ = 0, total_ = 0, tested_ = -1, bad_images_ = 0, skipped_ = 0, logged_ = 0;
   std::string stop_reason_;

@@ -117,9 +117,33 @@ std::size_t packed_weights_limit(const config::Config& config) {
   return config.parallel.shard == "parameters" ? std::size_t{1} << 30 : std::numeric_limits<std::size_t>::max();
 }
 
+std::string why_not_bf16(const Capabilities& rank) {
+  if (rank.space == device::Space::device && rank.compute_capability > 0) {
+    if (rank.compute_capability >= 80) return "";
+    return fmt::format("{} has compute capability {}.{}, and bf16 needs 8.0", rank.name, rank.compute_capability / 10,
+                       rank.compute_capability % 10);
+  }
+  return rank.matrix_units ? "" : rank.name + " has no matrix units for bf16 (AMX)";
+}
+
+void settle_precision(config::Config& config, const comm::Communicator& comm) {
+  auto& compute = config.precision.compute;
+  if (compute != "auto") return;
+  Capabilities mine{.space = agreed_space(config, comm), .matrix_units = dnn::has_bf16_matrix_units()};
+  if (mine.space == device::Space::device) mine.compute_capability = device::compute_capability();
+  mine.name = mine.compute_capability > 0 ? "the device" : device::processor();
+  const auto reasons = comm.all_gather(why_not_bf16(mine));
+  const auto reason = std::ranges::find_if(reasons, [](const auto& text) { return !text.empty(); });
+  compute = reason == reasons.end() ? "bf16" : "fp32";
+  log::info(fmt::format("precision.compute = \"auto\": {}, because {}", compute,
+                        reason == reasons.end() ? "every rank has matrix units for it"
+                                                : fmt::format("rank {}: {}", reason - reasons.begin(), *reason)));
+}
+
 DType compute_type(const config::Precision& precision) {
   if (precision.compute == "bf16") return DType::bf16;
   if (precision.compute == "fp16_o1") return DType::f16;
+  ensure(precision.compute == "fp32", "a settled precision.compute");
   return DType::f32;
 }
 

@@ -58,6 +58,11 @@ TEST(Metrics, WritesEveryKeyOfTheDesignOncePerUpdate) {
         "host_bytes",  "device_bytes", "code_entropy", "bad_images",   "skipped",   "epoch",        "eta_s"}) {
     EXPECT_TRUE(object.contains(key)) << key;
   }
+  EXPECT_FALSE(object.contains("images_per_wh")) << "unknown";
+  auto known = record_of(2);
+  known.images_per_wh = 5000;
+  metrics.write(known);
+  EXPECT_EQ(nlohmann::json::parse(lines_of(metrics.path()).at(1))["images_per_wh"], 5000);
   EXPECT_EQ(object["host_bytes"].get<std::int64_t>(), 123456789012);
   EXPECT_TRUE(object["host_bytes"].is_number_integer());
   EXPECT_DOUBLE_EQ(object["loss"].get<double>(), 3.2012);

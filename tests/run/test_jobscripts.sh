@@ -89,6 +89,13 @@ for script in seer_512gpu.sh seer_64gpu.sh seer_1node.sh seer_cpu.sh; do
   grep -q "seer pretrain a.toml --resume auto$" calls || { cat calls; fail "$script: does not resume by itself"; }
   ! grep -q requeue calls || fail "$script: requeued after exit code 0"
 done
+# Ranks on cores are bound, by either launcher.
+[ "$(job seer_cpu.sh)" = 0 ] && grep -q -- "--cpu-bind=cores --distribution=block:cyclic " calls || { cat calls; fail "srun: binding"; }
+sed 's/^echo "srun/echo "mpirun/' bin/srun >bin/mpirun
+chmod +x bin/mpirun
+[ "$(job seer_cpu.sh SEER_LAUNCH=mpirun)" = 0 ] && grep -q "^mpirun --map-by numa:PE=4 --bind-to core .*seer pretrain" calls ||
+  { cat calls; fail "mpirun: binding"; }
+rm bin/mpirun
 [ "$(job seer_cpu.sh LAUNCH_CODE=75 SLURM_RESTART_COUNT=3 SEER_MAX_RESTARTS=3)" = 75 ] || fail "restart limit: exit"
 ! grep -q requeue calls || fail "requeued beyond SEER_MAX_RESTARTS"
 [ "$(job seer_cpu.sh LAUNCH_CODE=4)" = 4 ] || fail "exit code 4 is not passed on"

@@ -42,6 +42,8 @@ std::string& sharing();
 int bind_device();
 /// Number of the bound device; -1 if none is bound.
 int bound_device();
+/// Compute capability of the bound device (major * 10 + minor); 0 if none is bound, and of the stand-in.
+int compute_capability();
 /// PCI bus id and UUID of the bound device; "" if none is bound.
 std::string device_id();
 /// Chooses where to compute. `wanted`: "host", "device", or "auto", which means the device if one is bound and this

@@ -95,6 +95,10 @@ class Backend {
   virtual std::string describe() const = 0;
 };
 
+/// True if the host's library may use matrix units (AMX) for bf16 in this process: the processor has them, the system
+/// permits them, and the library's own limit (ONEDNN_MAX_CPU_ISA) does not exclude them.
+bool has_bf16_matrix_units();
+
 /// Space::planned: records each call in the queue's ledger and requests the memory that the real one would, but runs
 /// nothing. Space::device: computes on the stand-in device (device/stand_in.hpp).
 std::unique_ptr<Backend> make_host_backend(device::Space space = device::Space::host);

@@ -18,6 +18,14 @@ namespace seer::plan {
 /// Share of the time lost to checkpoints and failures below which more frequent checkpoints are not worth it.
 constexpr double kSmallLoss = 1e-3;
 
+/// The cores of the same nodes, as other ranks of other threads.
+struct Split {
+  std::int64_t ranks = 1, ranks_per_node = 1, threads = 1;
+  double step_s = 0;
+  std::int64_t rank_bytes = 0;  ///< memory
+  std::string refused{};        ///< why the job cannot run so; ""
+};
+
 /// Its Totals are those of one update on one rank; flops: replays and recomputation included.
 struct Report : Simulation::Totals {
   train::MemoryPlan memory;
@@ -57,6 +65,7 @@ struct Report : Simulation::Totals {
 
   std::vector<std::string> suggestions;  ///< changes that make it fit, if it does not
   std::vector<std::string> notes;        ///< what the figures are based on
+  std::vector<Split> splits;             ///< for the caller to fill in
 };
 
 /// `images`: size of the data set, needed for schedule.epochs; 0: unknown.
@@ -64,8 +73,16 @@ struct Report : Simulation::Totals {
 Report predict(const config::Config& config, const config::Machine& machine, train::Topology topology,
                std::uint64_t images = 0);
 
+/// What precision.compute = "auto" takes there: bf16 if the peaks show matrix units for it, else fp32.
+std::string precision_for(const config::Machine& machine);
+/// Host machines: every number of threads that divides the cores of a node, the whole job planned anew with as many
+/// images in all, and in a BatchNorm group. Empty for devices, and for a job that does not fill its nodes.
+std::vector<Split> splits(const config::Config& config, const config::Machine& machine, train::Topology topology);
+
 std::string to_text(const Report& report, const config::Config& config, const config::Machine& machine);
 std::string to_json(const Report& report);
+/// The table of report.splits.
+std::string to_splits(const Report& report);
 /// The work of an update by kind (FLOPs, bytes, arithmetic intensity) beside the least time that the machine's peak and
 /// memory allow; also the share of the peak that products must reach for the whole update to reach `target`.
 std::string to_roofline(const Report& report, const config::Config& config, const config::Machine& machine,

@@ -44,6 +44,7 @@ struct UpdateRecord {
   double lr = 0;            ///< used by this update
   double images_per_s = 0;  ///< all ranks together
   train::PhaseTimes times;
+  double images_per_wh = 0;                ///< since the record before; 0: unknown
   double grad_norm = 0;                    ///< of the averaged gradient of all parameters, before LARS
   double loss_scale = 1;                   ///< used by this update; 1 without loss scaling
   std::int64_t host_bytes = 0;             ///< largest resident memory of a rank

@@ -23,6 +23,10 @@ namespace seer::run {
 std::unique_ptr<checkpoint::LocalSets> open_local_sets(const config::Config& config, const comm::Communicator& comm,
                                                        const PretrainOptions& options);
 
+/// Collective. Replaces precision.compute = "auto" by what the run that goes on began with, according to its
+/// config.toml, unless options.allow_changes names it; in a new run by what is fastest here.
+void settle_precision(config::Config& config, const comm::Communicator& comm, const PretrainOptions& options);
+
 /// Collective. Finds the checkpoint that the options ask for, or a newer one on the nodes' own disks, and loads the
 /// learner from it. Returns nothing for a new run; then it has read model.init_from and rehearsed a checkpoint, if
 /// configured. `classes`: of data.shards, if the method reads labels. Error(input) if configuration and checkpoint do

@@ -29,7 +29,19 @@ std::shared_ptr<dnn::Backend> make_backend(const config::Config& config, const c
 /// parameters come and go with each use: then it is 1 GiB.
 std::size_t packed_weights_limit(const config::Config& config);
 
-/// The type of stored activations and rounded operands under `precision.compute`.
+/// What decides between bf16 and fp32 under precision.compute = "auto".
+struct Capabilities {
+  device::Space space = device::Space::host;
+  int compute_capability = 0;  ///< of the device; 0: none, or the stand-in, which computes like the host
+  bool matrix_units = false;   ///< of the host, for bf16
+  std::string name{};          ///< of the processor or device
+};
+/// "" if bf16 is faster than fp32 there, else why not. fp16_o1 is never chosen: it needs its loss scale.
+std::string why_not_bf16(const Capabilities& rank);
+/// Collective. Replaces "auto" by bf16, or by fp32 if some rank would not gain from bf16. The root logs why.
+void settle_precision(config::Config& config, const comm::Communicator& comm);
+
+/// The type of stored activations and rounded operands under `precision.compute`, which settle_precision() has settled.
 DType compute_type(const config::Precision& precision);
 
 /// Error(input), naming what is needed, if this rank's library or processor cannot train in that type.

@@ -124,6 +124,10 @@ void make_current() {
   current = device;
 }
 
+int compute_capability() {
+  return bound < 0 ? 0 : capability_of(bound);
+}
+
 std::string device_id() {
   const int device = bound;
   if (device < 0) return "";

@@ -44,6 +44,17 @@ std::vector<float> momenta_of(Learner& learner) {
   return out;
 }
 
+TEST(Precision, AllRanksSettleOnOne) {
+  const auto world = comm::Communicator::world();
+  auto config = precise_config("auto");
+  settle_precision(config, world);
+  EXPECT_EQ(config.precision.compute, dnn::has_bf16_matrix_units() ? "bf16" : "fp32");
+  for (const auto& theirs : world.all_gather(config.precision.compute)) EXPECT_EQ(theirs, config.precision.compute);
+  auto given = precise_config("fp16_o1");
+  settle_precision(given, world);
+  EXPECT_EQ(given.precision.compute, "fp16_o1");
+}
+
 // Ten updates in bf16 in each mode of sharding and recomputation.
 TEST(Precision, TenUpdatesInBf16StayNearTheReference) {
   if (!supported(DType::bf16)) GTEST_SKIP() << "no bf16 on this processor";
