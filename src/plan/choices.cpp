@@ -55,9 +55,9 @@ std::vector<Split> splits(const config::Config& config, const config::Machine& m
     };
     const auto wanted = images_of(topology.ranks, group);
     group = std::max<std::int64_t>(1, std::min<std::int64_t>(group, topology.ranks) * split.ranks / topology.ranks);
+    if (const auto images = images_of(split.ranks, group); images != wanted)
+      split.note = fmt::format("BatchNorm over {} images, not {}", images, wanted);
     try {
-      if (config.data.global_batch % split.ranks == 0 && images_of(split.ranks, group) != wanted)
-        throw Error(ExitCode::input, fmt::format("BatchNorm would have {} images", images_of(split.ranks, group)));
       const auto report =
           predict(changed, node,
                   {.ranks = static_cast<int>(split.ranks), .ranks_per_node = static_cast<int>(split.ranks_per_node)});

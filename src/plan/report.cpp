@@ -137,8 +137,9 @@ std::string best_split_text(const Report& r) {
   const auto best = best_of(r.splits);
   if (best == r.splits.end() || r.splits.size() < 2) return "";
   const auto text = [](const Split& s) {
-    return fmt::format("{} of {} on a node, {} an update", counted(s.ranks_per_node, "rank"),
-                       counted(s.threads, "thread"), duration_text(s.step_s));
+    return fmt::format("{} of {} on a node, {} an update{}", counted(s.ranks_per_node, "rank"),
+                       counted(s.threads, "thread"), duration_text(s.step_s),
+                       s.note.empty() ? "" : " (" + s.note + ")");
   };
   auto out = "ranks and threads: best " + text(*best);
   for (const auto* other : {&r.splits.front(), &r.splits.back()})
@@ -186,7 +187,8 @@ std::string to_splits(const Report& r) {
   for (const auto& s : r.splits) {
     text += fmt::format("{:>8}{:>9}", s.ranks_per_node, s.threads);
     if (s.step_s > 0) text += fmt::format("{:>14.2f}{:>12.3f}", 1e3 * s.step_s, gib(static_cast<double>(s.rank_bytes)));
-    text += (s.refused.empty() ? "" : "  no: " + s.refused) + "\n";
+    if (!s.refused.empty() || !s.note.empty()) text += "  " + (s.refused.empty() ? s.note : "no: " + s.refused);
+    text += "\n";
   }
   return text;
 }
@@ -244,7 +246,8 @@ std::string to_json(const Report& r) {
                              {"threads", s.threads},
                              {"step_ms", 1e3 * s.step_s},
                              {"peak_rank_bytes", s.rank_bytes},
-                             {"refused", s.refused}});
+                             {"refused", s.refused},
+                             {"note", s.note}});
   }
   out["work"] = nlohmann::json::array();
   for (const auto& k : r.by_kind) {

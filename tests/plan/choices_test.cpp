@@ -48,7 +48,7 @@ TEST(Splits, DivideTheCoresOfANodeInEveryWay) {
   EXPECT_GT(all[2].rank_bytes, all[0].rank_bytes) << "four times the images";
   EXPECT_LT(all[2].rank_bytes, 4 * all[0].rank_bytes) << "parameters are there once, not four times";
   m.threads_lost = 1;  // threads are of no use
-  EXPECT_GT(splits(job(), m, {.ranks = 8, .ranks_per_node = 4})[2].step_s, 2 * all[2].step_s);
+  EXPECT_GT(splits(job(), m, {.ranks = 8, .ranks_per_node = 4})[2].step_s, 1.5 * all[2].step_s);
 }
 
 TEST(Splits, TellWhatCannotRun) {
@@ -62,8 +62,8 @@ TEST(Splits, TellWhatCannotRun) {
   c.data.global_batch = 96;
   c.parallel.bn_group_size = 1;
   const auto groups = splits(c, m, {.ranks = 4, .ranks_per_node = 4});
-  EXPECT_EQ(groups.at(0).refused, "");
-  EXPECT_EQ(groups.at(2).refused, "BatchNorm would have 96 images") << "24 in the job as planned";
+  EXPECT_EQ(groups.at(0).note, "");
+  EXPECT_EQ(groups.at(2).note, "BatchNorm over 96 images, not 24");
   m.rank_bytes = m.reserved_bytes + 1;
   for (const auto& s : splits(c, m, {.ranks = 4, .ranks_per_node = 4})) EXPECT_NE(s.refused, "");
   EXPECT_TRUE(splits(c, m, {.ranks = 3, .ranks_per_node = 3}).empty()) << "a node that is not full";
@@ -78,7 +78,7 @@ TEST(Splits, TheBestIsNamedWithItsNeighbours) {
               {.ranks = 1, .ranks_per_node = 1, .threads = 4, .step_s = 1, .refused = "it does not fit"}};
   const auto text = to_text(r, {}, file("host_2core.toml"));
   EXPECT_NE(text.find("ranks and threads: best 2 ranks of 2 threads on a node, 1.5 s an update; 4 ranks of 1 thread on "
-                      "a node, 2 s an update\n"),
+                      "a node, 2.0 s an update\n"),
             std::string::npos)
       << text;
   const auto table = to_splits(r);

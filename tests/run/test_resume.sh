@@ -60,11 +60,11 @@ grep -q '^  crops.0.size is 24, was 32$' out.txt || fail "the change is not list
 grep -q '^  schedule.total_updates is 23, was 22$' out.txt || fail "the length is not listed"
 
 # precision.compute = "auto": settled at the first start, kept afterwards, also where it would be another.
-auto=(--set log.run_dir=auto --set precision.compute=auto)
+auto=(--set log.run_dir=chosen --set precision.compute=auto)
 ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16 expect 0 'precision.compute = "auto": fp32, because rank 0: ' go "${auto[@]}"
-grep -q '^compute = "fp32"' auto/config.toml || fail "config.toml: $(grep compute auto/config.toml)"
+grep -q '^compute = "fp32"' chosen/config.toml || fail "config.toml: $(grep compute chosen/config.toml)"
 expect 0 'precision.compute = "auto": fp32, with which this run began' go "${auto[@]}" --set schedule.total_updates=21
-expect 0 'precision.compute = "auto": ' go --set log.run_dir=other --set precision.compute=auto --resume auto/checkpoints/update-00000010
+expect 0 'precision.compute = "auto": ' go --set log.run_dir=other --set precision.compute=auto --resume chosen --set schedule.total_updates=21
 grep -q 'fp32, with which this run began' out.txt || { cat out.txt; fail "--resume of another run's checkpoint"; }
 if grep -qw amx_bf16 /proc/cpuinfo; then
   expect 0 'precision.compute = "auto": bf16, because every rank has matrix units' go --set log.run_dir=fresh --set precision.compute=auto

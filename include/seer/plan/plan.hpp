@@ -24,6 +24,7 @@ struct Split {
   double step_s = 0;
   std::int64_t rank_bytes = 0;  ///< memory
   std::string refused{};        ///< why the job cannot run so; ""
+  std::string note{};           ///< what would be another run; ""
 };
 
 /// Its Totals are those of one update on one rank; flops: replays and recomputation included.
