@@ -73,6 +73,8 @@ endfunction()
 set(SEER_KOKKOS_CUDA OFF)
 if(Kokkos_DEVICES MATCHES CUDA OR TARGET Kokkos::CUDA)
   set(SEER_KOKKOS_CUDA ON)
+  # Kokkos names the driver's library, but src/device/cuda/binding.cpp has what it calls: nothing then needs the library.
+  target_link_options(seer_cuda INTERFACE LINKER:--as-needed)
   seer_kokkos_architecture()
 else()
   message(WARNING "SEER_CUDA=ON: Kokkos ${SEER_KOKKOS_VERSION} at ${SEER_KOKKOS_PLACE} has no Cuda: kernels stay on the "

@@ -4,13 +4,13 @@
 # RegNetY-16, 32, 128 and 256GF (bf16, 2x224 + 4x96 crops), PyTorch on the same updates, a profile. Writes
 # validation/results/<device>.md. What ran out of its time, failed or is not here is named there; exit code 1 if a test
 # or a part failed.
-#   validation/gpu.sh [--models 128gf,256gf,...] [--budget SECONDS] [--out FILE.md] [--host]
+#   validation/gpu.sh [--models 128gf,256gf,...] [--parts tests,conv,...] [--budget SECONDS] [--out FILE.md] [--host]
 #     --host: rehearses the same without a device, on the stand-in for one that computes on the host, with small
 #       settings (validation/results/gpu_rehearsal.md)
 # SEER: the executable; its tests lie in tests/ beside it (default: build/cuda-h100/seer). PYTHON: one with torch and
 # torchvision. WORK: folder for what the parts print (default: runs/gpu), in parts/, and of the start before in
 # parts.before/. Engines that were measured are kept there in cache/: a second run has more time for the rest. Paths count
-# from the repository's root. No part needs the network.
+# from the repository's root. No part needs the network. Stopped by a signal, it still writes the report.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/environment.sh
@@ -18,19 +18,22 @@ source scripts/environment.sh
 
 refuse() { echo "gpu: $1" >&2; exit 2; }
 host=0 models="" out="" budget=570
+all=tests,sanitizer,plan,conv,step,data,comm,torch,profile parts=$all
 while [ $# -gt 0 ]; do
   case $1 in
     --host) host=1 ;;
-    --models | --budget | --out)
-      case ${2:-} in "" | -*) refuse "$1 wants a value: --models NAME,NAME, --budget SECONDS, --out FILE.md" ;; esac
+    --models | --parts | --budget | --out)
+      case ${2:-} in "" | -*) refuse "$1 wants a value: --models NAME,NAME, --parts PART,PART, --budget SECONDS, --out FILE.md" ;; esac
       printf -v "${1#--}" %s "$2"
       shift ;;
     -h | --help) sed -n '3,13s/^# \{0,1\}//p' validation/gpu.sh; exit 0 ;;
-    *) refuse "unknown argument $1; allowed: --models, --budget, --out, --host" ;;
+    *) refuse "unknown argument $1; allowed: --models, --parts, --budget, --out, --host" ;;
   esac
   shift
 done
 [[ $budget =~ ^[1-9][0-9]*$ ]] || refuse "--budget $budget; wanted whole seconds from 1"
+for part in ${parts//,/ }; do [[ ,$all, == *,$part,* ]] || refuse "--parts: no part $part; there are $all"; done
+[[ ,$parts, == *,plan,* ]] || parts+=,plan
 
 if [ "$host" -eq 1 ]; then
   seer=${SEER:-build/host-release/seer} torch_device=cpu on=(env SEER_STAND_IN_DEVICE=1)
@@ -74,7 +77,8 @@ else
   devices=$(nvidia-smi -L | grep -c '^GPU')
   device_bytes=$(nvidia-smi --query-gpu=memory.total --format=csv,noheader,nounits | head -n 1)
   device_bytes=$((device_bytes * 1048576))
-  case $device_name in  # peaks of other variants (PCIe, H200's memory) differ: those are measured
+  case $device_name in  # peaks of other variants (PCIe) differ: those are measured
+    *H200*) machine=inputs/machines/dgx_h200.toml ;;
     *H100*HBM3* | *H100*SXM*) machine=inputs/machines/dgx_h100.toml ;;
     *A100*SXM*80GB*) machine=inputs/machines/dgx_a100.toml ;;
     *A100*SXM*40GB*) machine=inputs/machines/dgx_a100_40gb.toml ;;
@@ -105,9 +109,12 @@ case $device_name in *V100*) precision=fp16_o1 ;; esac
 } >"$work/facts.tsv"
 
 # A part may use its own seconds and what those before it left. Each item ends as a line of items.tsv.
-began=$SECONDS deadline=$SECONDS part="" shares=0
-begin() {  # NAME SHARE: of 100
-  part=$1 shares=$((shares + $2)) deadline=$((began + budget * shares / 100))
+declare -A share=([tests]=20 [sanitizer]=8 [plan]=3 [conv]=20 [step]=20 [data]=5 [comm]=2 [torch]=16 [profile]=6)
+began=$SECONDS deadline=$SECONDS part="" shares=0 of=0
+for part in ${parts//,/ }; do of=$((of + share[$part])); done
+begin() {  # NAME: false if the part is not wanted
+  [[ ,$parts, == *,$1,* ]] || return 1
+  part=$1 shares=$((shares + share[$1])) deadline=$((began + budget * shares / of))
   echo "gpu: $part ($((deadline - SECONDS)) s)" >&2
 }
 note() {  # ITEM OUTCOME SECONDS WHY
@@ -138,6 +145,15 @@ reason() {  # FILE
   done
   echo "$found"
 }
+report() {
+  python3 validation/gpu_report.py "$work" "$out" $((SECONDS - began)) || exit 1
+  touch "$work/reported"
+  echo "gpu: $out, $((SECONDS - began)) s" >&2
+  [ "$stopped" -eq 0 ] && ! awk -F'\t' '$3 == "failed"' "$work/items.tsv" | grep -q .
+  exit
+}
+stopped=0 child=""
+trap 'stopped=1; [ -z "$child" ] || kill "$child" 2>/dev/null' TERM INT HUP
 # item NAME FILE COMMAND...: stdout to FILE, stderr beside it.
 item() {
   local name=$1 file=$work/$2 left=$((deadline - SECONDS)) at=$SECONDS code=0
@@ -146,8 +162,14 @@ item() {
     skip "$name" "the part's time had run out"
     return 1
   fi
-  timeout -k 5 "$left" "$@" >"$file" 2>"$file.err" </dev/null || code=$?
-  if [ "$code" -eq 124 ] || [ "$code" -eq 137 ]; then
+  timeout -k 5 "$left" "$@" >"$file" 2>"$file.err" </dev/null &
+  child=$!
+  wait $child || code=$?
+  child=""
+  if [ "$stopped" -eq 1 ]; then
+    note "$name" "ran out" $((SECONDS - at)) "stopped by a signal"
+    report
+  elif [ "$code" -eq 124 ] || [ "$code" -eq 137 ]; then
     note "$name" "ran out" $((SECONDS - at)) "of its $left s"
   elif [ "$code" -ne 0 ]; then
     note "$name" failed $((SECONDS - at)) "exit code $code: $(reason "$file")"
@@ -157,31 +179,51 @@ item() {
   return "$code"
 }
 
-begin tests 20
-if ! command -v ctest >/dev/null; then
-  skip "all tests" "no ctest here"
-elif [ ! -e "$build/CTestTestfile.cmake" ]; then
-  skip "all tests" "no tests in $build"
-else
+# The same lines as those of ctest -V, where there is no ctest or no list of its own.
+each_test() {
+  local at=0 file code
+  for file in "$build"/tests/test_*; do
+    at=$((at + 1)) code=0
+    printf '    Start %d: %s\n' $at "${file##*/}"
+    timeout -k 5 300 "$file" --gtest_color=no 2>&1 </dev/null | sed -u "s/^/$at: /"
+    code=${PIPESTATUS[0]}
+    printf '1/1 Test #%d: %s ....   %s\n' $at "${file##*/}" "$([ "$code" -eq 0 ] && echo Passed || echo '***Failed')"
+    [ "$code" -eq 0 ] || printf '%s\n' "${file##*/}" >>"$work/failed_tests.txt"
+  done
+  [ ! -e "$work/failed_tests.txt" ]
+}
+
+tests() {
   # Groups of several ranks want a device each: once with one rank. Host tests run as well, for they are in the list.
   only='^(unit\..*|mpi\..*\.1)$'
-  ctest --test-dir "$build" -N -R "$only" 2>/dev/null | sed -n 's/^ *Test *#[0-9]*: //p' >"$work/tests.txt"
-  item "all tests" tests.log env GTEST_COLOR=no ctest --test-dir "$build" -R "$only" -V --parallel "$cores" --timeout 300 || true
-fi
+  if command -v ctest >/dev/null && [ -e "$build/CTestTestfile.cmake" ]; then
+    ctest --test-dir "$build" -N -R "$only" 2>/dev/null | sed -n 's/^ *Test *#[0-9]*: //p' >"$work/tests.txt"
+    item "all tests" tests.log env GTEST_COLOR=no ctest --test-dir "$build" -R "$only" -V --parallel "$cores" --timeout 300 || true
+  elif compgen -G "$build/tests/test_*" >/dev/null; then
+    for file in "$build"/tests/test_*; do echo "${file##*/}"; done >"$work/tests.txt"
+    export build work
+    export -f each_test
+    item "all tests" tests.log bash -c each_test || true
+  else
+    skip "all tests" "no tests in $build"
+  fi
+}
 
-begin sanitizer 8
-if [ "$host" -eq 1 ]; then
-  skip compute-sanitizer "no device in a rehearsal on the host"
-elif ! command -v compute-sanitizer >/dev/null; then
-  skip compute-sanitizer "not in PATH"
-else
-  item "memcheck, memory and copies" memcheck_device.log compute-sanitizer --tool memcheck --error-exitcode 9 \
-    "$build/tests/test_device" --gtest_filter='Device*' || true
-  item "memcheck, kernels" memcheck_kernels.log compute-sanitizer --tool memcheck --error-exitcode 9 \
-    "$build/tests/test_kernels" --gtest_filter='*Device*' || true
-  item "racecheck, kernels" racecheck_kernels.log compute-sanitizer --tool racecheck --error-exitcode 9 \
-    "$build/tests/test_kernels" --gtest_filter='*Device*' || true
-fi
+sanitizer() {
+  if [ "$host" -eq 1 ]; then
+    skip compute-sanitizer "no device in a rehearsal on the host"
+  elif ! command -v compute-sanitizer >/dev/null; then
+    skip compute-sanitizer "not in PATH"
+  else
+    item "memcheck, memory and copies" memcheck_device.log compute-sanitizer --tool memcheck --error-exitcode 9 \
+      "$build/tests/test_device" --gtest_filter='Device*' || true
+    item "memcheck, kernels" memcheck_kernels.log compute-sanitizer --tool memcheck --error-exitcode 9 \
+      "$build/tests/test_kernels" --gtest_filter='*Device*' || true
+    # It is slow: sums within blocks, teams of rows, and a pass over a flat block.
+    item "racecheck, kernels" racecheck_kernels.log compute-sanitizer --tool racecheck --error-exitcode 9 \
+      "$build/tests/test_kernels" --gtest_filter="$racecheck" || true
+  fi
+}
 
 # Images of an update: as many as fit without recomputation, from a few sizes.
 settings=(--set "precision.compute=$precision" --set parallel.bn_group_size=1 --set parallel.shard=none
@@ -193,113 +235,120 @@ if [ "$host" -eq 1 ]; then
   settings+=(--set 'crops=[{count=2,size=64,scale=[0.14,1.0]},{count=4,size=32,scale=[0.05,0.14]}]')
 fi
 declare -A images
-begin plan 3
-for model in "${models[@]}"; do
-  if [ "$host" -eq 1 ]; then
-    images[$model]=2
-    continue
-  fi
-  case $model in 16gf | 32gf) most=64 ;; *) most=32 ;; esac
-  for ((n = most; n > 0; n /= 2)); do
-    item "images of $model: $n" "plan.$model.json" "$seer" plan "$(config_of "$model")" \
-      --machine "${machine:-inputs/machines/dgx_h100.toml}" --json "${settings[@]}" --set data.source=crops \
-      --set data.global_batch=$n --set parallel.memory_budget_bytes=$((device_bytes / 100 * 95)) || break
-    if grep -q '"fits": true' "$work/plan.$model.json"; then
-      images[$model]=$n
-      break
+
+plan() {
+  for model in "${models[@]}"; do
+    if [ "$host" -eq 1 ]; then
+      images[$model]=2
+      continue
     fi
+    for ((n = 64; n > 0; n /= 2)); do
+      item "images of $model: $n" "plan.$model.json" "$seer" plan "$(config_of "$model")" \
+        --machine "${machine:-inputs/machines/dgx_h100.toml}" --json "${settings[@]}" --set data.source=crops \
+        --set data.global_batch=$n --set parallel.memory_budget_bytes=$((device_bytes / 100 * 95)) || break
+      if grep -q '"fits": true' "$work/plan.$model.json"; then
+        images[$model]=$n
+        break
+      fi
+    done
   done
-done
-for model in "${models[@]}"; do printf '%s\t%s\n' "$model" "${images[$model]:-0}"; done >"$work/images.tsv"
+  for model in "${models[@]}"; do printf '%s\t%s\n' "$model" "${images[$model]:-0}"; done >"$work/images.tsv"
+}
 
-begin conv 20
-for model in "${models[@]}"; do
-  n=${images[$model]:-0}
-  if [ "$n" -eq 0 ]; then skip "conv $model" "no batch fits"; continue; fi
-  item "conv $model" "conv.$model.json" "${on[@]}" "$seer" bench conv --device --choices "$choices_dir" ${machine:+--machine "$machine"} \
-    --preset "$model" --precision "$precision" --size "${sizes[0]},${sizes[1]}" --batch $((2 * n)),$((4 * n)) --repeat 3 --json ||
-    true
-done
-
-begin step 20
-for model in "${models[@]}"; do
-  n=${images[$model]:-0}
-  if [ "$n" -eq 0 ]; then skip "step $model" "no batch fits"; continue; fi
-  item "step $model" "step.$model.json" "${on[@]}" "$seer" bench step "$(config_of "$model")" "${settings[@]}" \
-    --set parallel.device=device ${machine:+--machine "$machine"} \
-    --set data.global_batch="$n" --updates 10 --warmup 3 --json || true
-done
-
-# Not by `bench step`, whose crops lie in memory: a short run of the fastest of the models, with which data have least time.
-begin data 5
-model=${models[0]}
-for name in "${models[@]}"; do case $name in 16gf) model=$name ;; esac; done
-n=${images[$model]:-0} made=512 side=400 updates=40 makers=$((cores < 8 ? cores : 8))
-if [ "$host" -eq 1 ]; then made=64 side=96 updates=8; fi
-mkdir -p "$work/run" && ln -s "$choices_dir" "$work/run/cache"  # a run looks for engines in its own folder
-if [ "$n" -eq 0 ]; then
-  skip "data, $model" "no batch fits"
-elif item "made-up photos" synth.log mpirun --oversubscribe --bind-to none -n $makers "$seer" synth -o "$work/shards" --classes 8 --images $made --size $side --seed 1; then
-  item "data, $model" run.log "${on[@]}" "$seer" pretrain "$(config_of "$model")" "${settings[@]}" \
-    --set parallel.device=device --set data.global_batch="$n" --set data.shards="$work/shards" --set log.every=1 \
-    --set log.run_dir="$work/run" --set log.tensorboard=false --set schedule.warmup_updates=0 \
-    --set schedule.total_updates=$updates --set data.reader_threads=$((cores > 2 ? cores - 2 : 1)) || true
-fi
-
-begin comm 2
-if [ "$host" -eq 1 ]; then
-  item "comm, 2 ranks" comm.json mpirun --oversubscribe --bind-to none -n 2 "$seer" bench comm --max-bytes 1048576 --seconds 0.02 --json || true
-elif [ "$devices" -lt 2 ]; then
-  skip comm "one device: one rank alone sends nothing"
-else
-  item "comm, $devices ranks" comm.json mpirun --bind-to none -n "$devices" "$seer" bench comm --device --seconds 0.05 \
-    --json || true
-fi
-
-begin torch 16
-if ! "$python" -c 'import torch, torchvision, sys; sys.exit(sys.argv[1] == "cuda" and not torch.cuda.is_available())' \
-  "$torch_device" 2>/dev/null; then
-  skip PyTorch "no torch and torchvision for $torch_device in $python; PYTHON names another"
-elif [ "$precision" != bf16 ]; then
-  skip PyTorch "its worker knows bf16 only"
-else
-  crop_sizes=() updates=10 compile=blocks
-  if [ "$host" -eq 1 ]; then
-    # For processors compiling takes minutes a model: of the toy, to see that it works.
-    item "torch tiny, compiled" torch.tiny.txt "$python" validation/speed_vs_pytorch.py --torch-only --threads 1 --rounds 1 \
-      --updates 2 --warmup 2 --precision bf16 --compile blocks --formats channels_last --cases tiny:2 || true
-    crop_sizes=(--crop-sizes "${sizes[@]}") updates=2 compile=no
-  fi
+conv() {
   for model in "${models[@]}"; do
     n=${images[$model]:-0}
-    if [ "$n" -eq 0 ]; then skip "torch $model" "no batch fits"; continue; fi
-    item "torch $model" "torch.$model.txt" "$python" validation/speed_vs_pytorch.py --torch-only --threads 1 --rounds 1 \
-      --updates $updates --warmup 3 --torch-device $torch_device --precision bf16 --compile $compile --formats channels_last \
-      --cases "$model:$n" --json "$work/torch.$model.json" "${crop_sizes[@]}" || true
+    if [ "$n" -eq 0 ]; then skip "conv $model" "no batch fits"; continue; fi
+    item "conv $model" "conv.$model.json" "${on[@]}" "$seer" bench conv --device --choices "$choices_dir" ${machine:+--machine "$machine"} \
+      --preset "$model" --precision "$precision" --size "${sizes[0]},${sizes[1]}" --batch $((2 * n)),$((4 * n)) --repeat 3 --json ||
+      true
   done
-fi
+}
 
-begin profile 6
-model=${models[0]}
-step=("${on[@]}" "$seer" bench step "$(config_of "$model")" "${settings[@]}" --set parallel.device=device --set data.global_batch="${images[$model]:-1}" --updates 4
-  --warmup 2)
-if [ "$host" -eq 0 ] && command -v nsys >/dev/null; then
-  if item "nsys $model" nsys.log nsys profile --trace=cuda,nvtx --sample=none --cpuctxsw=none --force-overwrite true \
-    -o "$work/profile" "${step[@]}"; then
-    item "kernels of $model" kernels.csv nsys stats --report cuda_gpu_kern_sum --format csv --force-export=true -q \
-      "$work/profile.nsys-rep" || true
-  fi
-else
-  [ "$host" -eq 1 ] || skip "nsys" "not in PATH"
-  if ! command -v g++ >/dev/null; then
-    skip "Kokkos Tools" "no g++ for validation/kernel_times.cpp"
-  elif item "kernel_times.so" kernel_times.log g++ -std=c++20 -O2 -shared -fPIC -o "$work/kernel_times.so" \
-    validation/kernel_times.cpp; then
-    item "Kokkos Tools $model" kernels.txt env KOKKOS_PROFILE_LIBRARY="$work/kernel_times.so" "${step[@]}" || true
-  fi
-fi
+step() {
+  for model in "${models[@]}"; do
+    n=${images[$model]:-0}
+    if [ "$n" -eq 0 ]; then skip "step $model" "no batch fits"; continue; fi
+    item "step $model" "step.$model.json" "${on[@]}" "$seer" bench step "$(config_of "$model")" "${settings[@]}" \
+      --set parallel.device=device ${machine:+--machine "$machine"} \
+      --set data.global_batch="$n" --updates 10 --warmup 3 --json || true
+  done
+}
 
-python3 validation/gpu_report.py "$work" "$out" $((SECONDS - began)) || exit 1
-touch "$work/reported"
-echo "gpu: $out, $((SECONDS - began)) s" >&2
-! awk -F'\t' '$3 == "failed"' "$work/items.tsv" | grep -q .
+# Not by `bench step`, whose crops lie in memory: a short run of the fastest of the models, with which data have least time.
+data() {
+  model=${models[0]}
+  for name in "${models[@]}"; do case $name in 16gf) model=$name ;; esac; done
+  n=${images[$model]:-0} made=512 side=400 updates=40 makers=$((cores < 8 ? cores : 8))
+  if [ "$host" -eq 1 ]; then made=64 side=96 updates=8; fi
+  mkdir -p "$work/run" && ln -s "$choices_dir" "$work/run/cache"  # a run looks for engines in its own folder
+  if [ "$n" -eq 0 ]; then
+    skip "data, $model" "no batch fits"
+  elif item "made-up photos" synth.log mpirun --oversubscribe --bind-to none -n $makers "$seer" synth -o "$work/shards" --classes 8 --images $made --size $side --seed 1; then
+    item "data, $model" run.log "${on[@]}" "$seer" pretrain "$(config_of "$model")" "${settings[@]}" \
+      --set parallel.device=device --set data.global_batch="$n" --set data.shards="$work/shards" --set log.every=1 \
+      --set log.run_dir="$work/run" --set log.tensorboard=false --set schedule.warmup_updates=0 \
+      --set schedule.total_updates=$updates --set data.reader_threads=$((cores > 2 ? cores - 2 : 1)) || true
+  fi
+}
+
+comm() {
+  if [ "$host" -eq 1 ]; then
+    item "comm, 2 ranks" comm.json mpirun --oversubscribe --bind-to none -n 2 "$seer" bench comm --max-bytes 1048576 --seconds 0.02 --json || true
+  elif [ "$devices" -lt 2 ]; then
+    skip comm "one device: one rank alone sends nothing"
+  else
+    item "comm, $devices ranks" comm.json mpirun --bind-to none -n "$devices" "$seer" bench comm --device --seconds 0.05 \
+      --json || true
+  fi
+}
+
+torch() {
+  if ! "$python" -c 'import torch, torchvision, sys; sys.exit(sys.argv[1] == "cuda" and not torch.cuda.is_available())' \
+    "$torch_device" 2>/dev/null; then
+    skip PyTorch "no torch and torchvision for $torch_device in $python; PYTHON names another"
+  elif [ "$precision" != bf16 ]; then
+    skip PyTorch "its worker knows bf16 only"
+  else
+    crop_sizes=() updates=10 compile=blocks
+    if [ "$host" -eq 1 ]; then
+      # For processors compiling takes minutes a model: of the toy, to see that it works.
+      item "torch tiny, compiled" torch.tiny.txt "$python" validation/speed_vs_pytorch.py --torch-only --threads 1 --rounds 1 \
+        --updates 2 --warmup 2 --precision bf16 --compile blocks --formats channels_last --cases tiny:2 || true
+      crop_sizes=(--crop-sizes "${sizes[@]}") updates=2 compile=no
+    fi
+    for model in "${models[@]}"; do
+      n=${images[$model]:-0}
+      if [ "$n" -eq 0 ]; then skip "torch $model" "no batch fits"; continue; fi
+      item "torch $model" "torch.$model.txt" "$python" validation/speed_vs_pytorch.py --torch-only --threads 1 --rounds 1 \
+        --updates $updates --warmup 3 --torch-device $torch_device --precision bf16 --compile $compile --formats channels_last \
+        --cases "$model:$n" --json "$work/torch.$model.json" "${crop_sizes[@]}" || true
+    done
+  fi
+}
+
+profile() {
+  model=${models[0]}
+  step=("${on[@]}" "$seer" bench step "$(config_of "$model")" "${settings[@]}" --set parallel.device=device --set data.global_batch="${images[$model]:-1}" --updates 4
+    --warmup 2)
+  if [ "$host" -eq 0 ] && command -v nsys >/dev/null; then
+    if item "nsys $model" nsys.log nsys profile --trace=cuda,nvtx --sample=none --cpuctxsw=none --force-overwrite true \
+      -o "$work/profile" "${step[@]}"; then
+      item "kernels of $model" kernels.csv nsys stats --report cuda_gpu_kern_sum --format csv --force-export=true -q \
+        "$work/profile.nsys-rep" || true
+    fi
+  else
+    [ "$host" -eq 1 ] || skip "nsys" "not in PATH"
+    if ! command -v g++ >/dev/null; then
+      skip "Kokkos Tools" "no g++ for validation/kernel_times.cpp"
+    elif item "kernel_times.so" kernel_times.log g++ -std=c++20 -O2 -shared -fPIC -o "$work/kernel_times.so" \
+      validation/kernel_times.cpp; then
+      item "Kokkos Tools $model" kernels.txt env KOKKOS_PROFILE_LIBRARY="$work/kernel_times.so" "${step[@]}" || true
+    fi
+  fi
+}
+
+for part in ${all//,/ }; do
+  if begin "$part"; then "$part"; fi
+done
+report

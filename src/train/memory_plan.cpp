@@ -248,8 +248,9 @@ MemoryPlan plan_memory(const config::Config& config, const comm::Communicator& c
   const auto free = comm.all_reduce(static_cast<std::int64_t>(device::available_bytes(space)), comm::Op::min);
   const auto limit = config.parallel.memory_budget_bytes;
   if (space == device::Space::device) {
-    // Not measured: the largest workspace of a convolution (1 GiB), NCCL's buffers, staging.
-    constexpr std::int64_t kDeviceLibrariesBytes = std::int64_t{1536} << 20;
+    // Not measured: the largest workspace of a convolution (1 GiB), the trials' second set of weights and gradients,
+    // the code of every engine that was tried, NCCL's buffers, staging.
+    constexpr std::int64_t kDeviceLibrariesBytes = std::int64_t{3} << 30;
     // Free memory includes neither the host's part of the run nor what contexts and libraries hold already.
     const Topology topology{
         .ranks = comm.size(), .ranks_per_node = node_ranks, .host_library = false, .on_device = true};

@@ -3,6 +3,10 @@
 
 #include <cuda_runtime_api.h>
 #include <fmt/format.h>
+#if defined(SEER_KERNELS_CUDA)
+#include <cuda.h>
+#include <dlfcn.h>
+#endif
 
 #include <atomic>
 #include <fstream>
@@ -157,3 +161,27 @@ std::string describe_device() {
 }
 
 }  // namespace seer::device
+
+#if defined(SEER_KERNELS_CUDA)
+// The driver's functions that Kokkos calls, looked up when it calls them. Linked to the driver's library, the program
+// would not start where there is none, not even for --help.
+namespace {
+template <class... Arguments>
+CUresult in_driver(const char* name, Arguments... arguments) {
+  static void* const library = dlopen("libcuda.so.1", RTLD_NOW);
+  auto* const found = library != nullptr ? dlsym(library, name) : nullptr;
+  if (found == nullptr) return CUDA_ERROR_SHARED_OBJECT_SYMBOL_NOT_FOUND;
+  return reinterpret_cast<CUresult (*)(Arguments...)>(found)(arguments...);
+}
+}  // namespace
+
+CUresult CUDAAPI cuCtxGetDevice(CUdevice* device) {
+  return in_driver("cuCtxGetDevice", device);
+}
+CUresult CUDAAPI cuCtxPushCurrent(CUcontext context) {
+  return in_driver("cuCtxPushCurrent_v2", context);
+}
+CUresult CUDAAPI cuStreamGetCtx(CUstream stream, CUcontext* context) {
+  return in_driver("cuStreamGetCtx", stream, context);
+}
+#endif
