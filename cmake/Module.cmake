@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # seer_module(NAME LINKS ...): the static library seer_NAME of all .cpp files in the calling folder; in a device build
-# also of those in its folder cuda/, all of them with SEER_CUDA defined.
+# also of the .cpp and .cu files in its folder cuda/, all of them with SEER_CUDA defined.
 # Adding a file needs no change here: the list is globbed again at build time.
 add_library(seer_flags INTERFACE)
 target_include_directories(seer_flags INTERFACE ${PROJECT_SOURCE_DIR}/include)
@@ -70,7 +70,7 @@ function(seer_module name)
   endif()
   target_link_libraries(seer_${name} PRIVATE seer_flags PUBLIC ${ARG_LINKS})
   if(SEER_CUDA)
-    file(GLOB cuda_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/cuda/*.cpp)
+    file(GLOB cuda_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/cuda/*.cpp ${CMAKE_CURRENT_SOURCE_DIR}/cuda/*.cu)
     target_sources(seer_${name} PRIVATE ${cuda_sources})
     target_link_libraries(seer_${name} PUBLIC seer_cuda)
   endif()

@@ -176,17 +176,25 @@ def conv():
             rows.append(row)
         total, row = found["total"], ["**all**", "", ""]
         for d in DIRECTIONS:
+            if d + "_ms" not in total:
+                row += ["-"] * 5
+                continue
             ms, rate = total[d + "_ms"], total[d + "_gflop_per_s"]
             row += [f"{ms:.3f}", f"{rate * scale:.1f}", f"{1e3 * total[d + '_gb'] / ms:.0f}", f"{rate / peak:.2f}",
                     f"{total[d + '_roof_ms'] / ms:.2f}" if memory else "-"]
         rows.append(row)
         columns = [f"{short} {c}" for short in ("fwd", "data", "weights") for c in ("ms", unit, "GB/s", "share", "roof")]
         table(["convolution", "at", "times", *columns], rows)
-        say(f"All three directions: {total['all_ms']:.1f} ms, {total['all_gflop_per_s'] / peak:.3f} of the peak.")
+        if "all_ms" in total:
+            say(f"All three directions: {total['all_ms']:.1f} ms, {total['all_gflop_per_s'] / peak:.3f} of the peak.")
+        if found.get("not_measured"):
+            say(f"**Not measured, for the time was over: {found['not_measured']} of the layers' directions.** The total is of "
+                "the others.")
         say()
     outcome("conv")
 
 
+TORCH = (("eager", "torch"), ("compiled", "torch_compiled"))
 PHASES = ("data_wait", "forward", "bn_sync", "loss", "backward", "reduce", "optimizer", "gather", "other")
 
 
@@ -197,7 +205,9 @@ def steps():
     rows, bounds = [], []
     for model in models:
         step = read_json(f"step.{model}.json")
-        torch = (read_json(f"torch.{model}.json") or [None])[0]
+        ways = [(t[0]["torch_images_per_s"], how) for how, t in (
+            (how, read_json(f"{file}.{model}.json")) for how, file in TORCH) if t]
+        torch, torch_way = max(ways, default=(0, ""))
         found = read_json(f"conv.{model}.json")
         if not step and not torch:
             continue
@@ -206,18 +216,18 @@ def steps():
         row += [f"{ms:.1f}", f"{step['images_per_s']:.2f}"] if step else ["-", "-"]
         on_device = not host and step and step["space"] == "device"
         share = "-"
-        if step and found and found["total"].get("all_gflop"):
+        if step and found and found["total"].get("all_gflop") and not found.get("not_measured"):
             share = f"{1e3 * found['total']['all_gflop'] / ms / found['peak_gflop_per_s']:.3f}"
         if step and step.get("peak_share"):
             share = f"{step['peak_share']:.3f}"
         row += [share, f"{(step['device_bytes'] or step['peak_rank_bytes']) / 2**30:.1f}" if step else "-"]
-        row += [f"{torch['torch_images_per_s']:.2f}" if torch else "-",
-                f"{step['images_per_s'] / torch['torch_images_per_s']:.2f}" if torch and step else "-"]
+        row += [", ".join(f"{how} {rate:.2f}" for rate, how in ways) or "-",
+                f"{step['images_per_s'] / torch:.2f} ({torch_way})" if torch and step else "-"]
         rows.append(row)
         if step and not host and not on_device:
             bounds.append(f"- {model}: **seer's update ran on the host back end, not on the device**: its figures, share and "
                           "ratio are of the host.")
-        if step and found and found["total"].get("all_ms"):
+        if step and found and found["total"].get("all_ms") and not found.get("not_measured"):
             part = found["total"]["all_ms"] / ms
             phases = sorted(((step.get(p + "_ms", 0), p) for p in PHASES), reverse=True)
             bound = ("convolutions" if part > 0.5 else "what is not convolution: passes over memory, products of the head, "
@@ -231,10 +241,10 @@ def steps():
               rows)
         say("Share of the peak: the model's arithmetic (where the peak was measured: that of the trunk's convolutions) over the "
             "whole update's time; nothing is recomputed. GiB: of the device.")
-        version = next((t[0]["torch"] for t in (read_json(f"torch.{m}.json") for m in models) if t), None)
+        version = next((t[0]["torch"] for t in (read_json(f"{file}.{m}.json") for m in models for _, file in TORCH) if t), None)
         if version:
-            say(f"PyTorch {version}: autocast to bf16, channels_last, "
-                + ("eager." if host else "torch.compile of every block, LARS by torch._foreach."))
+            say(f"PyTorch {version}: autocast to bf16, channels_last, eager or torch.compile of every block, LARS by "
+                "torch._foreach; the ratio is to its faster one.")
         say()
     phases = [[m, *(f"{s.get(p + '_ms', 0):.1f}" for p in PHASES)] for m, s in
               ((m, read_json(f"step.{m}.json")) for m in models) if s]
@@ -299,6 +309,16 @@ def profile():
     if rows:
         say()
         table(["what", "calls", "ms in all", "share"], rows[:20])
+    kernels = {}
+    text = [line for line in read("ncu.csv").splitlines() if line.startswith('"')]
+    for r in csv.DictReader(text):
+        kernels.setdefault((r["ID"], r["Kernel Name"]), {})[r["Metric Name"]] = f"{r['Metric Value']} {r['Metric Unit']}"
+    if kernels:
+        wanted = ("Duration", "Memory Throughput", "DRAM Throughput", "Registers Per Thread", "Achieved Occupancy")
+        say(f"Some kernels of {models[0]} (Nsight Compute):")
+        say()
+        table(["kernel", *wanted], [[name[-90:], *(found.get(w, "-") for w in wanted)]
+                                    for (_, name), found in kernels.items()])
     outcome("profile")
 
 

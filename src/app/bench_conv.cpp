@@ -167,8 +167,10 @@ void check(const ConvOptions& options) {
     throw Error(ExitCode::input, "--plan needs --machine FILE", "inputs/machines/dgx_h100.toml").as_agreed();
 }
 
-/// Measures all layers, and the yardstick unless the machine file is one.
+/// Measures the layers, those with most arithmetic first, until the time is over; and the yardstick unless the machine
+/// file is one.
 void measure(const comm::Communicator& world, const ConvOptions& options, DType type, ConvResult& result) {
+  const Clock clock;
   auto place = open(world, options);
   if (!place.backend->supports(type)) {
     throw Error(ExitCode::input,
@@ -183,12 +185,23 @@ void measure(const comm::Communicator& world, const ConvOptions& options, DType 
     if (options.machine.empty()) measure_peak(world, place, type, options.repeat, result.yardstick);
   };
   measure_yardstick();
-  for (auto& layer : result.layers) {
-    plan::ConvTrial trial(place.queue, *place.backend, layer.shape, type);
-    for (std::size_t d = 0; d < 3; ++d) {
-      if (!layer.has(d)) continue;
-      layer.ms[d] = best_ms(world, place, options.repeat, [&] { trial.call(static_cast<device::Work::Direction>(d)); });
+  std::vector<ConvLayer*> order;
+  for (auto& layer : result.layers) order.push_back(&layer);
+  const auto flops = [](const ConvLayer* layer) { return layer->work[0].flops * static_cast<double>(layer->count); };
+  std::ranges::stable_sort(order, std::greater{}, flops);
+  const auto time_left = [&] {
+    return options.limit_seconds <= 0 || world.all_reduce(clock.seconds(), comm::Op::max) < options.limit_seconds;
+  };
+  for (auto* layer : order) {
+    if (!time_left()) break;
+    plan::ConvTrial trial(place.queue, *place.backend, layer->shape, type);
+    for (std::size_t d = 0; d < 3 && time_left(); ++d) {
+      if (!layer->has(d)) continue;
+      layer->ms[d] =
+          best_ms(world, place, options.repeat, [&] { trial.call(static_cast<device::Work::Direction>(d)); });
     }
+    // At once: whoever stops this command keeps these lines.
+    if (world.is_root()) print_progress(*layer, clock.seconds());
   }
   measure_yardstick();  // again: the speed of a shared machine varies
 }
@@ -229,6 +242,10 @@ Run add_bench_conv(CLI::App& command) {
       ->delimiter(',')
       ->check(CLI::Range(1, 65536));
   command.add_option("--repeat", options->repeat, "Calls of which the best counts")->check(CLI::Range(1, 1000000));
+  command
+      .add_option("--limit-seconds", options->limit_seconds,
+                  "Begin no further measurement after so many seconds; 0: none is left out")
+      ->check(CLI::Range(0.0, 1e9));
   command.add_option("--precision", options->precision, "fp32, bf16 or fp16_o1")
       ->check(CLI::IsMember({"fp32", "bf16", "fp16_o1"}));
   command.add_option("--machine", options->machine, "Machine file whose peak and memory are the yardstick");

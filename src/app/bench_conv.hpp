@@ -18,6 +18,7 @@ struct ConvOptions {
   config::Model model;
   std::vector<std::int64_t> sizes{224}, batches{8};
   std::int64_t repeat = 10;
+  double limit_seconds = 0;
   bool device = false, tf32 = false, plan = false, json = false;
 };
 
@@ -48,6 +49,8 @@ struct ConvResult {
   std::string library, where;  ///< both empty if nothing is measured
   int ranks = 1;
 };
+/// One line on stderr as soon as a layer is measured.
+void print_progress(const ConvLayer& layer, double seconds);
 /// Without measurements, the table shows work, intensity and roof of every layer.
 void print_conv_table(const ConvOptions& options, const ConvResult& result);
 void print_conv_json(const ConvOptions& options, const ConvResult& result);

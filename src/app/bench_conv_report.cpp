@@ -26,17 +26,32 @@ struct Total {
   }
 };
 
-/// Per direction, and over all directions.
-std::array<Total, 4> totals(const std::vector<ConvLayer>& layers, const Yardstick& yardstick) {
+constexpr const char* kDirections[] = {"forward", "to data", "to weights"};
+
+/// Per direction, and over all directions. `measured`: only of what was measured.
+std::array<Total, 4> totals(const std::vector<ConvLayer>& layers, const Yardstick& yardstick, bool measured) {
   std::array<Total, 4> out;
   for (const auto& layer : layers) {
     for (std::size_t d = 0; d < 3; ++d) {
-      if (!layer.has(d)) continue;
+      if (!layer.has(d) || (measured && layer.ms[d] <= 0)) continue;
       out[d].add(layer, d, yardstick);
       out[3].add(layer, d, yardstick);
     }
   }
   return out;
+}
+
+/// Directions of layers without a measurement, and of all.
+std::pair<std::int64_t, std::int64_t> missing(const std::vector<ConvLayer>& layers) {
+  std::int64_t none = 0, all = 0;
+  for (const auto& layer : layers) {
+    for (std::size_t d = 0; d < 3; ++d) {
+      if (!layer.has(d)) continue;
+      ++all;
+      if (layer.ms[d] <= 0) ++none;
+    }
+  }
+  return {none, all};
 }
 
 std::string precision_of(const ConvOptions& o) {
@@ -66,9 +81,9 @@ void print_plan(const ConvOptions& options, const ConvResult& result) {
     const auto& forward = layer.work[0];
     const bool arithmetic = forward.flops / yardstick.flop_per_s > forward.bytes / yardstick.bytes_per_s;
     line(layer.name(), fmt::format("{0}x{0}", layer.shape.h), layer.count, arithmetic ? "peak" : "memory",
-         totals({layer}, yardstick)[3]);
+         totals({layer}, yardstick, false)[3]);
   }
-  const auto sums = totals(result.layers, yardstick);
+  const auto sums = totals(result.layers, yardstick, false);
   constexpr const char* names[] = {"all forward", "all to data", "all to weights", "all"};
   for (std::size_t d = 0; d < 4; ++d) line(names[d], "", 0, "", sums[d]);
 }
@@ -90,6 +105,13 @@ std::string ConvLayer::name() const {
                      s.groups > 1 ? fmt::format(" in {} groups", s.groups) : "");
 }
 
+void print_progress(const ConvLayer& layer, double seconds) {
+  std::string line = fmt::format("{} at {}x{}, {} images:", layer.name(), layer.shape.h, layer.shape.w, layer.shape.n);
+  for (std::size_t d = 0; d < 3; ++d)
+    if (layer.ms[d] > 0) line += fmt::format(" {} {:.3f} ms,", kDirections[d], layer.ms[d]);
+  fmt::print(stderr, "{} after {:.0f} s\n", line, seconds);
+}
+
 void print_conv_table(const ConvOptions& options, const ConvResult& result) {
   if (options.plan) return print_plan(options, result);
   // A device is thousands of times faster than a core.
@@ -105,7 +127,7 @@ void print_conv_table(const ConvOptions& options, const ConvResult& result) {
   fmt::print("\nshare: of that rate; {}best of {} calls, of the slowest rank\n",
              roof ? "roof: of what rate and memory allow; " : "", options.repeat);
   fmt::print("{:<32}{:>9}{:>7}", "convolution", "at", "times");
-  for (const char* name : {"forward", "to data", "to weights"}) {
+  for (const char* name : kDirections) {
     fmt::print("{:>12} ms {:>9}{:>7}{:>7}", name, unit_name, "GB/s", "share");
     if (roof) fmt::print("{:>7}", "roof");
   }
@@ -125,13 +147,15 @@ void print_conv_table(const ConvOptions& options, const ConvResult& result) {
       cells(layer.ms[d], layer.work[d].flops, layer.work[d].bytes, layer.roof_ms(d, yardstick));
     fmt::print("\n");
   }
-  const auto sums = totals(result.layers, yardstick);
+  const auto sums = totals(result.layers, yardstick, true);
   fmt::print("{:<48}", "total");
   for (std::size_t d = 0; d < 3; ++d) cells(sums[d].ms, sums[d].flops, sums[d].bytes, sums[d].roof_ms);
-  const double rate = 1e3 * sums[3].flops / sums[3].ms;
+  if (const auto [none, all] = missing(result.layers); none > 0)
+    fmt::print("\nnot measured within {:.0f} s, and not in the total: {} of {}", options.limit_seconds, none, all);
+  const double rate = sums[3].ms > 0 ? 1e3 * sums[3].flops / sums[3].ms : 0;
   fmt::print("\nall three: {:.1f} ms, {:.1f} {}, share {:.2f}", sums[3].ms, rate / unit, unit_name,
              rate / yardstick.flop_per_s);
-  if (roof) fmt::print(", roof {:.2f}", sums[3].roof_ms / sums[3].ms);
+  if (roof && sums[3].ms > 0) fmt::print(", roof {:.2f}", sums[3].roof_ms / sums[3].ms);
   fmt::print("\n");
 }
 
@@ -151,6 +175,7 @@ void print_conv_json(const ConvOptions& options, const ConvResult& result) {
                         {"peak_gflop_per_s", 1e-9 * yardstick.flop_per_s},
                         {"peak_gb_per_s", 1e-9 * yardstick.bytes_per_s},
                         {"repeat", options.repeat},
+                        {"not_measured", options.plan ? 0 : missing(result.layers).first},
                         {"layers", nlohmann::json::array()}};
   for (const auto& layer : result.layers) {
     const auto& s = layer.shape;
@@ -179,7 +204,7 @@ void print_conv_json(const ConvOptions& options, const ConvResult& result) {
       row[name + "_share"] = flop_per_s / yardstick.flop_per_s;
     }
   }
-  const auto sums = totals(result.layers, yardstick);
+  const auto sums = totals(result.layers, yardstick, !options.plan);
   for (std::size_t d = 0; d < 4; ++d) {
     const std::string name = d < 3 ? plan::name_of(static_cast<device::Work::Direction>(d)) : "all";
     auto& total = out["total"];

@@ -157,9 +157,11 @@ TEST(Choose, NoEngineOrAnUnknownOneIsAnErrorAfterTheAgreement) {
 
 TEST(Choose, TheFirstThatIsReadyWhereNothingIsMeasured) {
   int asked = 0;
-  EXPECT_EQ(first_ready({timed("a", 1, asked, false), timed("b", 9, asked), timed("c", 1, asked)}, "a shape"), 1U);
+  EXPECT_EQ(first_ready({timed("a", 1, asked, false), timed("b", 9, asked), timed("c", 1, asked)}, {}, "a shape"), 1U);
   EXPECT_EQ(asked, 0);
-  EXPECT_THROW(first_ready({timed("a", 1, asked, false)}, "a shape"), Error);
+  EXPECT_THROW(first_ready({timed("a", 1, asked, false)}, {}, "a shape"), Error);
+  const Agree root_says_b = [](const std::string&) { return std::string("b"); };
+  EXPECT_EQ(first_ready({timed("a", 1, asked), timed("b", 9, asked)}, root_says_b, "a shape"), 1U);
 }
 
 TEST(ChoiceKey, NamesAllThatTheChoiceDependsOn) {

@@ -21,7 +21,7 @@ struct DeviceOptions {
   /// Only engines that give the same bits every time.
   bool deterministic = false;
   /// True: engines are timed. False: each call takes the first engine that works, in the order of the libraries'
-  /// heuristics. This costs no time and gives the same choice on all ranks without communication.
+  /// heuristics. This costs no time and, without `agree`, gives the same choice on all ranks without communication.
   bool measured = true;
   /// True: gradients of weights are never rounded to half precision, as on the host. cuDNN has no engine that leaves
   /// them in float, so operands are widened to float, which costs about two passes over them and runs at TF32's rate

@@ -33,6 +33,24 @@ Error none(const std::string& what) {
           "use a larger workspace, a smaller batch or another precision"};
 }
 
+auto position(const std::vector<Candidate>& candidates, const std::string& wanted) {
+  return std::find_if(candidates.begin(), candidates.end(), [&](const auto& c) { return c.name == wanted; });
+}
+
+/// Position of the root's choice. `file`: where the choice may come from.
+std::size_t agreed(const std::vector<Candidate>& candidates, const std::string& name, const std::string& what,
+                   const std::string& file) {
+  const auto taken = position(candidates, name);
+  if (taken == candidates.end() || !taken->ready()) {
+    throw Error(ExitCode::device,
+                fmt::format("rank 0 chose engine {} for {}, but it {} here", name, what,
+                            taken == candidates.end() ? "is not available" : "cannot be made ready"),
+                fmt::format("use the same devices, drivers and libraries on all nodes{}",
+                            file.empty() ? "" : "; otherwise delete " + file));
+  }
+  return static_cast<std::size_t>(taken - candidates.begin());
+}
+
 }  // namespace
 
 Choices::Choices(const std::string& directory, bool writes)
@@ -86,35 +104,26 @@ void Choices::keep(const std::string& key, const Choice& choice) {
   write();
 }
 
-std::size_t first_ready(const std::vector<Candidate>& candidates, const std::string& what) {
+std::size_t first_ready(const std::vector<Candidate>& candidates, const Agree& agree, const std::string& what) {
   const auto found = std::find_if(candidates.begin(), candidates.end(), [](const auto& c) { return c.ready(); });
   if (found == candidates.end()) throw none(what);
-  return static_cast<std::size_t>(found - candidates.begin());
+  if (!agree) return static_cast<std::size_t>(found - candidates.begin());
+  return agreed(candidates, agree(found->name), what, "");
 }
 
 std::size_t choose(const std::string& key, const std::vector<Candidate>& candidates, Choices& choices,
                    const Agree& agree, const std::string& what) {
-  const auto position = [&](const std::string& wanted) {
-    return std::find_if(candidates.begin(), candidates.end(), [&](const auto& c) { return c.name == wanted; });
-  };
   const auto kept = choices.find(key);
-  const auto known_at = kept ? position(kept->name) : candidates.end();
+  const auto known_at = kept ? position(candidates, kept->name) : candidates.end();
   // If the saved choice is missing or outdated, this rank measures. In both cases all ranks then take the root's
   // choice.
   const bool known = known_at != candidates.end() && known_at->ready();
   const Choice mine = known ? *kept : fastest(candidates);
   const std::string name = agree ? agree(mine.name) : mine.name;
   if (name.empty()) throw none(what);
-  const auto taken = position(name);
-  if (taken == candidates.end() || !taken->ready()) {
-    throw Error(ExitCode::device,
-                fmt::format("rank 0 chose engine {} for {}, but it {} here", name, what,
-                            taken == candidates.end() ? "is not available" : "cannot be made ready"),
-                fmt::format("use the same devices, drivers and libraries on all nodes{}",
-                            choices.path().empty() ? "" : "; otherwise delete " + choices.path()));
-  }
+  const auto taken = agreed(candidates, name, what, choices.path());
   if (!known && mine.name == name) choices.keep(key, mine);
-  return static_cast<std::size_t>(taken - candidates.begin());
+  return taken;
 }
 
 std::string choice_key(const std::string& machine, const DeviceOptions& options, Direction direction,

@@ -56,8 +56,9 @@ using Agree = std::function<std::string(const std::string&)>;
 std::size_t choose(const std::string& key, const std::vector<Candidate>& candidates, Choices& choices,
                    const Agree& agree, const std::string& what);
 
-/// Index of the first candidate that is ready; Error(device) with `what` if none is.
-std::size_t first_ready(const std::vector<Candidate>& candidates, const std::string& what);
+/// Index of the first candidate that is ready, or with `agree` of the one that the root then names; Error(device) with
+/// `what` if none is.
+std::size_t first_ready(const std::vector<Candidate>& candidates, const Agree& agree, const std::string& what);
 
 /// Names everything that a choice depends on. `machine`: "NVIDIA H100 80GB HBM3 | cuDNN 9.19.0 | driver 13000".
 std::string choice_key(const std::string& machine, const DeviceOptions& options, Direction direction,

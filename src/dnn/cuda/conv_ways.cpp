@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 #include <set>
 
 #include "cudnn_conv.hpp"
@@ -13,8 +14,9 @@ namespace {
 
 using cudnn::EngineConfig;
 
-/// Engines that are tried for one kind. cuDNN's best few proposals are all close; making a plan may involve a compiler.
-constexpr std::int64_t kProposals = 10, kFallbacks = 4;
+/// Engines that are tried for a kind without copies and for one with them, and settings of one engine: cuDNN proposes
+/// many settings of its favourite, which are close to each other. Making a plan may involve a compiler.
+constexpr int kEngines = 12, kEnginesOnCopies = 6, kSettings = 3;
 
 /// `exact`: the operands fit the tensor cores' type, so that rounding changes nothing.
 bool admitted(const EngineConfig& engine, const DeviceOptions& options, DType operands, bool exact) {
@@ -63,11 +65,15 @@ struct Offers {
   /// offered over the largest number of images that fits: workspaces and copies grow with the images.
   void add(const Kind& kind) {
     std::vector<Way> left_out;
-    for (auto& way : proposed(kind, shape.n)) (fits(way) ? ways.all : left_out).push_back(std::move(way));
+    std::set<std::int64_t> whole;  // engines that need no pieces
+    for (auto& way : proposed(kind, shape.n)) {
+      if (fits(way)) whole.insert(way.engine.number);
+      (fits(way) ? ways.all : left_out).push_back(std::move(way));
+    }
     if (left_out.empty()) return;
     const bool tensor_cores = std::ranges::any_of(left_out, &Way::tensor_cores);
     const auto misses = [&](const Way& way) {
-      if (tensor_cores) return way.tensor_cores;
+      if (tensor_cores) return way.tensor_cores && !whole.contains(way.engine.number);
       return std::ranges::any_of(left_out, [&](const Way& w) { return w.engine.number == way.engine.number; });
     };
     for (std::int64_t images = shape.n / 2; images > 0; --images) {
@@ -82,23 +88,27 @@ struct Offers {
 
   /// A product of the operands as they lie in memory.
   void add_product(const ProductShape& product) {
-    Way way = model({"product", type, product.out, false}, shape.n);
-    way.workspace_bytes = 0;
-    way.product = product;
-    way.tensor_cores = type != DType::f32 || options.tf32;
-    ways.all.push_back(std::move(way));
+    add_algorithms({"product", type, product.out, false}, shape.n, product);
   }
 
   /// A gradient of weights as a product of operands copied to padded rows, over as many images as the workspace allows.
   void add_padded_product() {
+    const Kind kind{"padded_product", type, DType::f32, true};
     for (std::int64_t images = shape.n; images > 0; --images) {
       if (shape.n % images != 0) continue;
-      Way way = model({"padded_product", type, DType::f32, true}, images);
+      const Way way = model(kind, images);
       if (way.workspace_bytes + product_workspace_bytes(options.workspace_bytes) > options.workspace_bytes) continue;
-      way.product = gradient_product(way.shape, type, 16);
-      way.tensor_cores = true;
-      ways.all.push_back(std::move(way));
-      return;
+      return add_algorithms(kind, images, gradient_product(way.shape, type, 16));
+    }
+  }
+
+  void add_algorithms(const Kind& kind, std::int64_t images, ProductShape product) {
+    for (product.algorithm = 0; product.algorithm < kProductAlgorithms; ++product.algorithm) {
+      Way& way = ways.all.emplace_back(model(kind, images));
+      if (!way.padded) way.workspace_bytes = 0;
+      way.name += std::to_string(product.algorithm);
+      way.product = product;
+      way.tensor_cores = type != DType::f32 || options.tf32;
     }
   }
 
@@ -134,7 +144,7 @@ struct Offers {
     way.operands = kind.operands;
     way.gradient = kind.gradient;
     way.padded = kind.padded;
-    way.workspace_bytes = copies_of(way, direction, shape, type).bytes;
+    way.workspace_bytes = copies_of(way, direction, type).bytes;
     return way;
   }
 
@@ -161,19 +171,16 @@ struct Offers {
     const auto weight_alignment = !weights_result && weights_used_in_place(shape, type) ? alignment : 16;
     try {
       const auto x = cudnn::activation(1, kind.operands, s.src(), own_alignment);
-      const auto w =
-          cudnn::weights(2, weights_result ? kind.gradient : kind.operands, s, cudnn::Order::krsc, weight_alignment);
+      const auto w = cudnn::weights(2, weights_result ? kind.gradient : kind.operands, s, weight_alignment);
       const auto y = cudnn::activation(3, kind.operands, s.dst(), own_alignment);
       const auto graph = cudnn::Graph::convolution(target, direction, s, x, w, y);
       std::set<std::string> seen;
-      for (const auto& [mode, at_most] :
-           {std::pair{CUDNN_HEUR_MODE_A, kProposals}, {CUDNN_HEUR_MODE_FALLBACK, kFallbacks}}) {
-        std::int64_t taken = 0;
-        for (auto& engine : cudnn::propose(graph, mode, 32)) {
-          if (taken == at_most) break;
+      std::map<std::int64_t, int> settings;
+      for (const auto mode : {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK}) {
+        for (auto& engine : cudnn::propose(graph, mode, 64)) {
+          if (std::ssize(found) == (copies ? kEnginesOnCopies : kEngines)) break;
           if (!admitted(engine, options, kind.operands, kind.operands != type)) continue;
-          if (!seen.insert(engine.name).second) continue;
-          ++taken;
+          if (!seen.insert(engine.name).second || ++settings[engine.number] > kSettings) continue;
           auto& to = found.emplace_back(model(kind, images));
           to.name += engine.name;
           to.tensor_cores = engine.has(CUDNN_NUMERICAL_NOTE_TENSOR_CORE);
@@ -189,14 +196,11 @@ struct Offers {
 
 }  // namespace
 
-Copies copies_of(const Way& way, Direction direction, const ConvShape& shape, DType type) {
+Copies copies_of(const Way& way, Direction direction, DType type) {
   Layout layout;
   Copies out;
-  if (direction == Direction::backward_weights) {
+  if (direction == Direction::backward_weights)
     out.gradient = layout.add(bytes_of(way.shape.weight_elems(), way.gradient));
-    out.unpadded = way.padded ? layout.add(bytes_of(shape.weight_elems(), way.gradient)) : out.gradient;
-    out.wide = way.gradient != DType::f32 ? layout.add(bytes_of(shape.weight_elems(), DType::f32)) : out.unpadded;
-  }
   if (way.padded || way.operands != type) {
     out.x = layout.add(bytes_of(way.shape.src().elems(), way.operands));
     out.y = layout.add(bytes_of(way.shape.dst().elems(), way.operands));

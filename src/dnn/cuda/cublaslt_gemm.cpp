@@ -57,7 +57,9 @@ CublasltGemm::CublasltGemm(bool tf32, bool deterministic, std::size_t workspace_
       workspace_limit_bytes_(product_workspace_bytes(workspace_limit_bytes)),
       handle_(made<decltype(handle_)>("cublasLtCreate", "creating the device's back end", cublasLtCreate)) {}
 
-CublasltGemm::Plan& CublasltGemm::plan(const ProductShape& s) {
+CublasltGemm::Plan& CublasltGemm::plan(const ProductShape& wanted) {
+  ProductShape s = wanted;
+  s.add = false;  // the same algorithms add
   const auto known = plans_.find(s);
   if (known != plans_.end()) return known->second;
   const std::string what = text(s);
@@ -103,14 +105,17 @@ CublasltGemm::Plan& CublasltGemm::plan(const ProductShape& s) {
   prefer(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
          static_cast<std::uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE |
                                     (deterministic_ ? 0 : CUBLASLT_REDUCTION_SCHEME_INPLACE)));
-  cublasLtMatmulHeuristicResult_t result{};
+  cublasLtMatmulHeuristicResult_t results[kProductAlgorithms]{};
   int found = 0;
-  const auto status = cublasLtMatmulAlgoGetHeuristic(handle_.get(), plan.operation.get(), plan.a.get(), plan.b.get(),
-                                                     plan.c.get(), plan.c.get(), preference.get(), 1, &result, &found);
+  const auto status =
+      cublasLtMatmulAlgoGetHeuristic(handle_.get(), plan.operation.get(), plan.a.get(), plan.b.get(), plan.c.get(),
+                                     plan.c.get(), preference.get(), kProductAlgorithms, results, &found);
   if (status == CUBLAS_STATUS_NOT_SUPPORTED || (status == CUBLAS_STATUS_SUCCESS && found == 0))
     throw NoAlgorithm(ExitCode::device, fmt::format("cuBLASLt: no algorithm for {}", what));
   check(status, "cublasLtMatmulAlgoGetHeuristic", what);
+  const auto& result = results[std::min(s.algorithm, found - 1)];
   plan.algorithm = result.algo;
+  plan.algorithms = found;
   plan.workspace_bytes = result.workspaceSize;
   return plans_.emplace(s, std::move(plan)).first->second;
 }

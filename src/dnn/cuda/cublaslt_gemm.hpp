@@ -27,6 +27,9 @@ constexpr std::size_t product_workspace_bytes(std::size_t limit_bytes) {
   return std::min(limit_bytes / 2, std::size_t{32} << 20);
 }
 
+/// Algorithms of one product that are worth timing.
+constexpr int kProductAlgorithms = 8;
+
 /// c[m,n] = op(a)[m,k] * op(b)[k,n] (+ c) (+ bias[n]), row-major, dense; a and b of `type`, c of `out`, bias float.
 struct ProductShape {
   std::int64_t m = 1, n = 1, k = 1;
@@ -34,6 +37,7 @@ struct ProductShape {
   DType type = DType::f32, out = DType::f32;
   bool add = false, bias = false;
   std::int64_t align_a = 16, align_b = 16, align_c = 16, align_bias = 16;  ///< alignment of the pointers, bytes
+  int algorithm = 0;  ///< which of cuBLASLt's proposals, the best by its own estimate first; if it has fewer, the last
   auto operator<=>(const ProductShape&) const = default;
 };
 
@@ -53,6 +57,8 @@ class CublasltGemm {
  public:
   CublasltGemm(bool tf32, bool deterministic, std::size_t workspace_limit_bytes);
 
+  /// Number of algorithms for this shape, at most kProductAlgorithms.
+  int algorithms(const ProductShape& shape) { return plan(shape).algorithms; }
   /// Bytes of scratch memory that run() needs for this shape.
   std::size_t workspace_bytes(const ProductShape& shape) { return plan(shape).workspace_bytes; }
   void run(cudaStream_t stream, const ProductShape& shape, const void* a, const void* b, void* c, const float* bias,
@@ -64,6 +70,7 @@ class CublasltGemm {
     device::Owned<cublasLtMatmulDesc_t, cublasLtMatmulDescDestroy> operation;
     Layout a, b, c;
     cublasLtMatmulAlgo_t algorithm{};
+    int algorithms = 0;
     std::size_t workspace_bytes = 0;
   };
   Plan& plan(const ProductShape& shape);

@@ -14,8 +14,6 @@
 namespace seer::dnn {
 namespace {
 
-using cudnn::Order;
-
 char* at(void* base, std::size_t offset) {
   return static_cast<char*>(base) + offset;
 }
@@ -57,18 +55,14 @@ CudnnConv::CudnnConv(const DeviceOptions& options, std::string machine, cudnnHan
       handle_(handle),
       gemm_(gemm),
       scratch_(scratch),
-      reorder_(handle),
       packed_(device::Space::device),
       choices_(options.cache_dir, options.writes_cache) {}
 
 bool CudnnConv::ready(Way& way) {
   try {
     if (!way.ready && way.product) {
-      auto product = *way.product;
-      auto bytes = gemm_.workspace_bytes(product);
-      product.add = !product.add;  // pieces of a gradient are added to each other
-      if (way.padded) bytes = std::max(bytes, gemm_.workspace_bytes(product));
-      way.workspace_bytes += bytes;
+      if (way.product->algorithm >= gemm_.algorithms(*way.product)) return false;
+      way.workspace_bytes += gemm_.workspace_bytes(*way.product);
     } else if (!way.ready) {
       way.plan = cudnn::Plan({.handle = handle_}, way.engine);
       way.workspace_bytes += way.plan.workspace_bytes();  // placed after the copies
@@ -84,15 +78,18 @@ bool CudnnConv::ready(Way& way) {
 }
 
 std::optional<double> CudnnConv::measure(cudaStream_t stream, Way& way, const Run& run, double best_us) {
-  constexpr int kRuns = 3;
-  constexpr double kHopeless = 4;  // a first timed run may include loading, but no engine is off by this factor
+  constexpr int kRuns = 5;  // in a row, as within an update: launches of the next run are then no part of the time
+  constexpr double kHopeless = 4;
   if (!ready(way)) return std::nullopt;
   try {
     run(way);  // loads the kernel
-    double us = microseconds(stream, [&] { run(way); });
-    for (int i = 1; i < kRuns && us < kHopeless * best_us; ++i)
-      us = std::min(us, microseconds(stream, [&] { run(way); }));
-    return us;
+    const double once = microseconds(stream, [&] { run(way); });
+    if (once > kHopeless * best_us) return once;
+    return microseconds(stream,
+                        [&] {
+                          for (int i = 0; i < kRuns; ++i) run(way);
+                        }) /
+           kRuns;
   } catch (const cudnn::Failure& failure) {
     pass_over(way, failure);
   } catch (const NoAlgorithm&) {
@@ -119,7 +116,7 @@ Way& CudnnConv::chosen(cudaStream_t stream, const Key& key, const Run& run) {
   const auto best = options_.measured
                         ? choose(choice_key(machine_, options_, key.direction, key.shape, key.type, key.alignment),
                                  candidates, choices_, options_.agree, text)
-                        : first_ready(candidates, text);
+                        : first_ready(candidates, options_.agree, text);
   Way& way = chosen_.emplace(key, std::move(offered[best])).first->second;
   // Trials may have enlarged the scratch memory beyond what the chosen way needs.
   const auto wanted = std::max(way.workspace_bytes, held_before);
@@ -131,25 +128,6 @@ Way& CudnnConv::chosen(cudaStream_t stream, const Key& key, const Run& run) {
   return way;
 }
 
-void CudnnConv::pack(cudaStream_t stream, const Way& way, const ConvShape& s, DType type, const void* weight,
-                     void* to) {
-  const auto* floats = static_cast<const float*>(weight);
-  if (type == DType::f32)
-    return reorder_.order(s, floats, Order::oihw, static_cast<float*>(to), Order::krsc, Accumulate::no);
-  Layout layout;
-  const auto ordered = layout.add(bytes_of(s.weight_elems(), DType::f32));
-  const auto narrow = layout.add(bytes_of(s.weight_elems(), type));
-  void* base = scratch_.need(layout.bytes());
-  if (s.kernel > 1) {
-    auto* krsc = reinterpret_cast<float*>(at(base, ordered));
-    reorder_.order(s, floats, Order::oihw, krsc, Order::krsc, Accumulate::no);
-    floats = krsc;
-  }
-  void* cast_to = way.padded ? at(base, narrow) : to;
-  reorder_.cast({s.c_out, s.kernel, s.kernel, s.c_in / s.groups}, DType::f32, floats, type, cast_to);
-  if (way.padded) Reorder::pad_weights(stream, PaddedWidths(s), s.kernel * s.kernel, type, cast_to, to, Padding::add);
-}
-
 void CudnnConv::go(cudaStream_t stream, Direction direction, Way& way, const ConvShape& s, DType type, const void* in,
                    const void* weight, void* out) {
   void* base = way.workspace_bytes > 0 ? scratch_.need(way.workspace_bytes) : nullptr;
@@ -159,7 +137,7 @@ void CudnnConv::go(cudaStream_t stream, Direction direction, Way& way, const Con
   piece.n = way.shape.n;
   const device::Shape src = piece.src(), dst = piece.dst();
   const device::Shape &from = forward ? src : dst, &to = forward ? dst : src;
-  const auto copies = copies_of(way, direction, s, type);
+  const auto copies = copies_of(way, direction, type);
   void *const x = at(base, copies.x), *const y = at(base, copies.y);
   PaddedWidths p(s);
   if (!forward) {
@@ -175,11 +153,11 @@ void CudnnConv::go(cudaStream_t stream, Direction direction, Way& way, const Con
       way.plan.run(handle_, {{forward ? 1 : 3, part_in}, {2, weight}, {forward ? 3 : 1, part_out}}, base);
       continue;
     }
-    Reorder::pad(stream, rows(from, s), bytes_of(p.in, type), bytes_of(p.padded_in, type), part_in, forward ? x : y,
-                 Padding::add);
+    pad(stream, rows(from, s), bytes_of(p.in, type), bytes_of(p.padded_in, type), part_in, forward ? x : y,
+        Padding::add);
     way.plan.run(handle_, {{1, x}, {2, weight}, {3, y}}, at(base, copies.bytes));
-    Reorder::pad(stream, rows(to, s), bytes_of(p.out, type), bytes_of(p.padded_out, type), forward ? y : x, part_out,
-                 Padding::remove);
+    pad(stream, rows(to, s), bytes_of(p.out, type), bytes_of(p.padded_out, type), forward ? y : x, part_out,
+        Padding::remove);
   }
 }
 
@@ -196,23 +174,19 @@ void CudnnConv::go_weights(cudaStream_t stream, Way& way, const ConvShape& s, DT
   ConvShape piece = s;
   piece.n = way.shape.n;
   const device::Shape x_shape = piece.src(), y_shape = piece.dst();
-  const std::int64_t area = s.kernel * s.kernel;
   const bool copied = way.padded || way.operands != type;
-  const auto copies = copies_of(way, Direction::backward_weights, s, type);
+  const auto copies = copies_of(way, Direction::backward_weights, type);
   void* base = scratch_.need(way.workspace_bytes);
   void *const x = at(base, copies.x), *const y = at(base, copies.y), *const gradient = at(base, copies.gradient);
-  void *const unpadded = at(base, copies.unpadded), *const wide = at(base, copies.wide);
   for (std::int64_t first = 0; first < s.n; first += way.shape.n) {
     const void* part_x = static_cast<const char*>(src) + bytes_of(first * s.h * s.w * s.c_in, type);
     const void* part_y = static_cast<const char*>(d_dst) + bytes_of(first * s.out_h() * s.out_w() * s.c_out, type);
     if (way.padded) {
-      Reorder::pad(stream, rows(x_shape, s), bytes_of(p.in, type), bytes_of(p.padded_in, type), part_x, x,
-                   Padding::add);
-      Reorder::pad(stream, rows(y_shape, s), bytes_of(p.out, type), bytes_of(p.padded_out, type), part_y, y,
-                   Padding::add);
+      pad(stream, rows(x_shape, s), bytes_of(p.in, type), bytes_of(p.padded_in, type), part_x, x, Padding::add);
+      pad(stream, rows(y_shape, s), bytes_of(p.out, type), bytes_of(p.padded_out, type), part_y, y, Padding::add);
     } else if (copied) {
-      reorder_.cast(x_shape, type, part_x, way.operands, x);
-      reorder_.cast(y_shape, type, part_y, way.operands, y);
+      widen(stream, x_shape.elems(), type, part_x, static_cast<float*>(x));
+      widen(stream, y_shape.elems(), type, part_y, static_cast<float*>(y));
     }
     if (way.product) {
       auto product = *way.product;
@@ -223,18 +197,15 @@ void CudnnConv::go_weights(cudaStream_t stream, Way& way, const ConvShape& s, DT
       const void *to_x = copied ? x : part_x, *to_y = copied ? y : part_y;
       way.plan.run(handle_, {{1, to_x}, {2, gradient}, {3, to_y}}, at(base, copies.bytes));
     }
-    if (way.padded) Reorder::pad_weights(stream, p, area, way.gradient, gradient, unpadded, Padding::remove);
-    if (way.gradient != DType::f32)
-      reorder_.cast({s.c_out, s.kernel, s.kernel, s.c_in / s.groups}, way.gradient, unpadded, DType::f32, wide);
     const bool add = accumulate == Accumulate::yes || (first > 0 && !way.product);
-    reorder_.order(s, static_cast<const float*>(wide), Order::krsc, d_weight, Order::oihw,
-                   add ? Accumulate::yes : Accumulate::no);
+    unpack_weights(stream, s, way.gradient, way.padded, gradient, d_weight, add ? Accumulate::yes : Accumulate::no);
   }
 }
 
 void CudnnConv::run(cudaStream_t stream, Direction direction, const ConvShape& shape, DType type, const void* in,
                     Weights weight, void* out) {
   const bool in_place = weights_used_in_place(shape, type);
+  const auto* weights = static_cast<const float*>(weight.data);
   auto alignment = std::min(alignment_bytes(in), alignment_bytes(out));
   if (in_place) alignment = std::min(alignment, alignment_bytes(weight.data));
   // Trials pack into their own buffer: a kept copy could have the layout of a way that is not chosen.
@@ -249,7 +220,7 @@ void CudnnConv::run(cudaStream_t stream, Direction direction, const ConvShape& s
       packed_for = nullptr;
     }
     if (packed_for == nullptr || packed_for->padded != way.padded)
-      pack(stream, way, shape, type, weight.data, trial_weights.data());
+      pack_weights(stream, shape, type, way.padded, weights, trial_weights.data());
     packed_for = &way;
     go(stream, direction, way, shape, type, in, trial_weights.data(), out);
   };
@@ -260,8 +231,9 @@ void CudnnConv::run(cudaStream_t stream, Direction direction, const ConvShape& s
 const void* CudnnConv::packed(cudaStream_t stream, const Way& way, const ConvShape& shape, DType type, Weights weight) {
   if (weights_used_in_place(shape, type)) return weight.data;
   const int order = static_cast<int>(type) * 2 + (way.padded ? 1 : 0);
-  return packed_.get(weight, order, packed_copy_bytes(shape, type, way.padded),
-                     [&](void* to) { pack(stream, way, shape, type, weight.data, to); });
+  return packed_.get(weight, order, packed_copy_bytes(shape, type, way.padded), [&](void* to) {
+    pack_weights(stream, shape, type, way.padded, static_cast<const float*>(weight.data), to);
+  });
 }
 
 void CudnnConv::add_to_data(cudaStream_t stream, const ConvShape& shape, DType type, const void* d_dst, Weights weight,

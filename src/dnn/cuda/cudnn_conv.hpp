@@ -8,8 +8,8 @@
 //                     exact, and sums in float
 //   rounded:(engine), padded_rounded:(engine)   the gradient of the weights is rounded to the operands' type, then
 //                                               widened
-//   product           1x1 convolutions that are plain products, by cuBLASLt
-//   padded_product    gradients of their weights, with operands copied as for "padded:"
+//   product(I)        1x1 convolutions that are plain products, by algorithm I of cuBLASLt's proposals
+//   padded_product(I) gradients of their weights, with operands copied as for "padded:"
 //   pieces(N):(way)   any of these over N images at a time, if all at once would exceed the workspace
 //
 // The fastest way is taken (choices.hpp).
@@ -26,10 +26,11 @@
 #include <vector>
 
 #include "../packed_weights.hpp"
+#include "../padded_widths.hpp"
 #include "choices.hpp"
 #include "cublaslt_gemm.hpp"
 #include "cudnn_graph.hpp"
-#include "reorder.hpp"
+#include "pack.hpp"
 #include "seer/dnn/device_backend.hpp"
 
 namespace seer::dnn {
@@ -51,12 +52,11 @@ struct Way {
 
 /// Where a way's copies lie in its scratch memory.
 struct Copies {
-  std::size_t gradient = 0;            ///< of the weights, as the engine leaves it
-  std::size_t unpadded = 0, wide = 0;  ///< the same without padding, and then as float
-  std::size_t x = 0, y = 0;            ///< source and destination, or their gradients
-  std::size_t bytes = 0;               ///< of all copies
+  std::size_t gradient = 0;  ///< of the weights, as the engine leaves it
+  std::size_t x = 0, y = 0;  ///< source and destination, or their gradients
+  std::size_t bytes = 0;     ///< of all copies
 };
-Copies copies_of(const Way& way, Direction direction, const ConvShape& shape, DType type);
+Copies copies_of(const Way& way, Direction direction, DType type);
 
 struct Ways {
   std::vector<Way> all;
@@ -89,7 +89,7 @@ class CudnnConv {
                    float* d_weight, Accumulate accumulate);
 
   void set_packed_limit(std::size_t bytes) { packed_.set_limit(bytes); }
-  std::size_t held_bytes() const { return packed_.held_bytes() + reorder_.held_bytes(); }
+  std::size_t held_bytes() const { return packed_.held_bytes(); }
 
  private:
   struct Key {
@@ -110,8 +110,6 @@ class CudnnConv {
   std::optional<double> measure(cudaStream_t stream, Way& way, const Run& run, double best_us);
   /// The weights as a way needs them: in place, or a packed copy.
   const void* packed(cudaStream_t stream, const Way& way, const ConvShape& shape, DType type, Weights weight);
-  /// Writes the weights as this way needs them.
-  void pack(cudaStream_t stream, const Way& way, const ConvShape& shape, DType type, const void* weight, void* to);
   void go(cudaStream_t stream, Direction direction, Way& way, const ConvShape& shape, DType type, const void* in,
           const void* weight, void* out);
   void go_weights(cudaStream_t stream, Way& way, const ConvShape& shape, DType type, const void* src, const void* d_dst,
@@ -122,7 +120,6 @@ class CudnnConv {
   cudnnHandle_t handle_;
   CublasltGemm& gemm_;
   Scratch& scratch_;
-  Reorder reorder_;
   PackedWeights packed_;
   Choices choices_;
   std::map<Key, Way> chosen_;

@@ -28,11 +28,9 @@ Descriptor tensor(const TensorSpec& spec) {
 }
 
 #if CUDNN_VERSION >= 90800
-constexpr auto kHeuristicDevice = CUDNN_ATTR_ENGINEHEUR_DEVICEPROP, kEngineDevice = CUDNN_ATTR_ENGINE_DEVICEPROP,
-               kPlanDevice = CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP;
+constexpr auto kHeuristicDevice = CUDNN_ATTR_ENGINEHEUR_DEVICEPROP, kPlanDevice = CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP;
 #else
-constexpr auto kHeuristicDevice = cudnnBackendAttributeName_t{}, kEngineDevice = kHeuristicDevice,
-               kPlanDevice = kHeuristicDevice;
+constexpr auto kHeuristicDevice = cudnnBackendAttributeName_t{}, kPlanDevice = kHeuristicDevice;
 #endif
 /// Names the target's described device, if it has one.
 void set_device(Descriptor& descriptor, cudnnBackendAttributeName_t name, const Target& target) {
@@ -125,11 +123,9 @@ TensorSpec activation(std::int64_t id, DType type, device::Shape s, std::int64_t
   return {id, type, {s.n, s.c, s.h, s.w}, {s.h * s.w * s.c, 1, s.w * s.c, s.c}, alignment_bytes};
 }
 
-TensorSpec weights(std::int64_t id, DType type, const ConvShape& s, Order order, std::int64_t alignment_bytes) {
+TensorSpec weights(std::int64_t id, DType type, const ConvShape& s, std::int64_t alignment_bytes) {
   const std::int64_t c = s.c_in / s.groups, k = s.kernel;
-  const std::vector<std::int64_t> dims{s.c_out, c, k, k};
-  if (order == Order::oihw) return {id, type, dims, {c * k * k, k * k, k, 1}, alignment_bytes};
-  return {id, type, dims, {c * k * k, 1, k * c, c}, alignment_bytes};
+  return {id, type, {s.c_out, c, k, k}, {c * k * k, 1, k * c, c}, alignment_bytes};
 }
 
 Graph::Graph(Target target, std::vector<Descriptor> parts)
@@ -185,23 +181,6 @@ Graph Graph::convolution(Target target, Direction direction, const ConvShape& s,
   return Graph(target, std::move(parts));
 }
 
-Graph Graph::copy(Target target, const TensorSpec& x, const TensorSpec& y) {
-  std::vector<Descriptor> parts;
-  parts.push_back(tensor(x));
-  parts.push_back(tensor(y));
-  parts.emplace_back(CUDNN_BACKEND_POINTWISE_DESCRIPTOR)
-      .set(CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, CUDNN_POINTWISE_IDENTITY)
-      .set(CUDNN_ATTR_POINTWISE_MATH_PREC, CUDNN_TYPE_DATA_TYPE, CUDNN_DATA_FLOAT)
-      .finalize();
-  Descriptor operation(CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR);
-  operation.set(CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, parts[2])
-      .set(CUDNN_ATTR_OPERATION_POINTWISE_XDESC, parts[0])
-      .set(CUDNN_ATTR_OPERATION_POINTWISE_YDESC, parts[1])
-      .finalize();
-  parts.push_back(std::move(operation));
-  return Graph(target, std::move(parts));
-}
-
 std::vector<EngineConfig> propose(const Graph& graph, cudnnBackendHeurMode_t mode, std::int64_t at_most) {
   Descriptor heuristic(CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR);
   heuristic.set(CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, graph.raw())
@@ -245,46 +224,6 @@ void Plan::run(cudnnHandle_t handle, const std::vector<Argument>& arguments, voi
       .set(CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, workspace)
       .finalize();
   check(cudnnBackendExecute(handle, plan_.raw(), pack.raw()), "cudnnBackendExecute");
-}
-
-Plan first_plan(const Graph& graph, std::size_t workspace_limit_bytes) {
-  Failure last(CUDNN_STATUS_NOT_SUPPORTED, "cuDNN proposes no engine");
-  Plan plan;
-  const auto works = [&](const EngineConfig& engine) {
-    try {
-      plan = Plan(graph.target(), engine);
-      if (plan.workspace_bytes() <= workspace_limit_bytes) return true;
-      last = Failure(CUDNN_STATUS_NOT_SUPPORTED,
-                     fmt::format("cuDNN: {} needs {} bytes of workspace", engine.name, plan.workspace_bytes()));
-    } catch (const Failure& failure) {
-      last = failure;
-    }
-    return false;
-  };
-  for (const auto mode : {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK}) {
-    for (const auto& engine : propose(graph, mode, 16))
-      if (works(engine)) return plan;
-  }
-  // cuDNN proposes nothing if a library that an engine needs is missing. Asked for that engine by number, it says so.
-  const auto engines = graph.raw().get<std::int64_t>(CUDNN_ATTR_OPERATIONGRAPH_ENGINE_GLOBAL_COUNT, CUDNN_TYPE_INT64);
-  Failure missing = last;
-  for (std::int64_t i = 0; i < engines; ++i) {
-    try {
-      Descriptor engine(CUDNN_BACKEND_ENGINE_DESCRIPTOR);
-      engine.set(CUDNN_ATTR_ENGINE_OPERATION_GRAPH, graph.raw()).set(CUDNN_ATTR_ENGINE_GLOBAL_INDEX, i);
-      set_device(engine, kEngineDevice, graph.target());
-      engine.finalize();
-      EngineConfig config;
-      config.config = Descriptor(CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
-      config.name = fmt::format("eng{}", i);
-      config.config.set(CUDNN_ATTR_ENGINECFG_ENGINE, engine).finalize();
-      if (works(config)) return plan;
-    } catch (const Failure& failure) {
-      last = failure;
-    }
-    if (!last.remedy().empty() || !last.unsupported()) missing = last;  // more informative than "not supported"
-  }
-  throw missing;
 }
 
 }  // namespace seer::dnn::cudnn

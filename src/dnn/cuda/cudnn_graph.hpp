@@ -82,13 +82,9 @@ struct TensorSpec {
   std::int64_t alignment_bytes = 16;  ///< of the pointers passed to it
 };
 
-enum class Order : std::uint8_t {
-  oihw,  ///< as in the checkpoints
-  krsc,  ///< as NHWC: input channels fastest
-};
-
 TensorSpec activation(std::int64_t id, DType type, device::Shape shape, std::int64_t alignment_bytes = 16);
-TensorSpec weights(std::int64_t id, DType type, const ConvShape& shape, Order order, std::int64_t alignment_bytes = 16);
+/// In KRSC: input channels fastest, as in NHWC.
+TensorSpec weights(std::int64_t id, DType type, const ConvShape& shape, std::int64_t alignment_bytes = 16);
 
 /// A finalised operation graph and its parts.
 class Graph {
@@ -96,8 +92,6 @@ class Graph {
   /// `x`: source or its gradient; `y`: destination or its gradient; `w`: weights or their gradient.
   static Graph convolution(Target target, Direction direction, const ConvShape& shape, const TensorSpec& x,
                            const TensorSpec& w, const TensorSpec& y);
-  /// y = x, in y's type and order.
-  static Graph copy(Target target, const TensorSpec& x, const TensorSpec& y);
 
   const Target& target() const { return target_; }
   const Descriptor& raw() const { return graph_; }
@@ -142,8 +136,5 @@ class Plan {
   Descriptor plan_;
   std::size_t workspace_bytes_ = 0;
 };
-
-/// The first proposal whose plan can be made within the workspace: for graphs that are not worth timing.
-Plan first_plan(const Graph& graph, std::size_t workspace_limit_bytes);
 
 }  // namespace seer::dnn::cudnn
