@@ -41,7 +41,7 @@ struct BlockCommunicator::Impl {
   std::vector<std::byte> memory = {};  ///< kept for the next call
 };
 
-BlockCommunicator::BlockCommunicator(Communicator group, const device::Queue& queue, Convert)
+BlockCommunicator::BlockCommunicator(Communicator group, const device::Queue& queue, Convert, bool)
     : group_(std::move(group)) {
   if (queue.space == device::Space::device) impl_.reset(new Impl{group_});
 }

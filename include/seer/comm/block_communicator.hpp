@@ -38,8 +38,9 @@ class BlockCommunicator {
 
   /// Collective. `group` counts the traffic. `queue`: one of the queues that later calls will pass. `convert`: for
   /// 16-bit transfers on a device. Throws Error(device), agreed: NCCL too old, two ranks on one device, or NCCL's own
-  /// message. Does not use NCCL for a planned or single-rank group.
-  BlockCommunicator(Communicator group, const device::Queue& queue, Convert convert = {});
+  /// message. Does not use NCCL for a planned group, nor for a single rank unless `even_alone`, which tries NCCL where
+  /// there is one device only.
+  BlockCommunicator(Communicator group, const device::Queue& queue, Convert convert = {}, bool even_alone = false);
   BlockCommunicator(BlockCommunicator&& other) noexcept;
   BlockCommunicator& operator=(BlockCommunicator&& other) noexcept;
   /// Waits for running collectives. While an exception unwinds the stack, aborts them instead, because the other ranks

@@ -47,8 +47,9 @@ void check_version() {
 }  // namespace
 
 /// Set-up messages use their own communicator, so that the counts of `group` match those of a plan.
-BlockCommunicator::Impl::Impl(const Communicator& of, Convert convert_in) : group(of), convert(std::move(convert_in)) {
-  if (of.ledger() != nullptr || of.size() == 1) return;
+BlockCommunicator::Impl::Impl(const Communicator& of, Convert convert_in, bool even_alone)
+    : group(of), alone(of.size() == 1 && !even_alone), convert(std::move(convert_in)) {
+  if (of.ledger() != nullptr || alone) return;
   const auto talk = of.duplicate().named("NCCL set-up");
   std::string place;
   agree(talk, "starting NCCL", [&] {
@@ -87,7 +88,7 @@ BlockCommunicator::Impl::~Impl() {
 
 template <class Call>
 void BlockCommunicator::Impl::enter(Kind kind, std::size_t bytes, const device::Queue& queue, const Call& call) {
-  if (group.only_plans(kind, bytes) || group.size() == 1 || bytes == 0) return;
+  if (group.only_plans(kind, bytes) || alone || bytes == 0) return;
   ensure(queue.space == device::Space::device, "a collective on device memory needs a device queue");
   ensure(live != nullptr && live->comm() != nullptr, "a collective after its communicator was aborted");
   device::make_current();
@@ -149,9 +150,9 @@ void BlockCommunicator::Impl::move(device::Queue& queue, const DeviceRows& from,
   }
 }
 
-BlockCommunicator::BlockCommunicator(Communicator group, const device::Queue& queue, Convert convert)
+BlockCommunicator::BlockCommunicator(Communicator group, const device::Queue& queue, Convert convert, bool even_alone)
     : group_(std::move(group)) {
-  if (queue.space == device::Space::device) impl_ = std::make_unique<Impl>(group_, std::move(convert));
+  if (queue.space == device::Space::device) impl_ = std::make_unique<Impl>(group_, std::move(convert), even_alone);
 }
 BlockCommunicator::BlockCommunicator(BlockCommunicator&&) noexcept = default;
 BlockCommunicator& BlockCommunicator::operator=(BlockCommunicator&&) noexcept = default;
@@ -188,7 +189,7 @@ void BlockCommunicator::broadcast(device::Queue& queue, void* data, std::size_t 
 
 void BlockCommunicator::sum(device::Queue& queue, std::span<float> values, DType wire, std::size_t device_staging) {
   if (!impl_) return group_.sum(values, wire);
-  if (size() == 1) return;
+  if (impl_->alone) return;
   if (wire == DType::f32) return all_reduce(queue, values);
   const auto type = nccl_type(wire);
   const auto value_bytes = dtype_bytes(wire);
@@ -215,7 +216,7 @@ void BlockCommunicator::sum(device::Queue& queue, std::span<float> values, DType
 void BlockCommunicator::reduce_scatter_parts(device::Queue& queue, std::span<float> whole, DType wire,
                                              std::size_t device_staging) {
   if (!impl_) return group_.reduce_scatter_parts(whole, wire);
-  if (size() == 1) return;
+  if (impl_->alone) return;
   const auto count = whole.size();
   const auto type = nccl_type(wire);
   const auto value_bytes = dtype_bytes(wire);
@@ -249,7 +250,7 @@ void BlockCommunicator::reduce_scatter_parts(device::Queue& queue, std::span<flo
 
 void BlockCommunicator::all_gather_parts(device::Queue& queue, std::span<float> whole, std::size_t device_staging) {
   if (!impl_) return group_.all_gather_parts(whole);
-  if (size() == 1) return;
+  if (impl_->alone) return;
   const auto count = whole.size();
   const auto ranks = static_cast<std::size_t>(size()), mine = static_cast<std::size_t>(rank());
   const Rounds rounds(count, size(), device_staging / sizeof(float));

@@ -78,7 +78,7 @@ class Watched {
 };
 
 struct BlockCommunicator::Impl {
-  Impl(const Communicator& group, Convert convert_in);
+  Impl(const Communicator& group, Convert convert_in, bool even_alone);
   ~Impl();
 
   /// Counts the call, and unless that is all, runs `call` between the watchdog's marks.
@@ -92,6 +92,7 @@ struct BlockCommunicator::Impl {
   void move(device::Queue& queue, const DeviceRows& from, const DeviceRows& to) const;
 
   Communicator group;  ///< for rank, size and counters
+  bool alone;          ///< one rank, which sends nothing
   Convert convert;
   std::shared_ptr<Live> live;  ///< null: planned, or one rank
   std::optional<Watched> watched;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // NCCL's collectives must do what MPI's do (flat_block_mpi_test.cpp): counts that the number of ranks does not divide,
-// fewer elements than ranks, several rounds, 16 bits; traffic counters; order with another queue. NCCL needs a device
-// for each rank. If ranks share one, these tests are skipped and say so.
+// fewer elements than ranks, several rounds, 16 bits; traffic counters; order with another queue. Groups of one rank
+// also go through NCCL here. NCCL needs a device for each rank. If ranks share one, these tests are skipped and say so.
 #if defined(SEER_CUDA)
 
 #include <cuda_runtime_api.h>
@@ -74,7 +74,7 @@ class DeviceCollectives : public testing::Test {
     SEER_NEEDS_DEVICE();
     queue_ = std::make_unique<device::DeviceQueue>();
     try {
-      BlockCommunicator tried(world_, queue_->queue());
+      BlockCommunicator tried(world_, queue_->queue(), {}, true);
     } catch (const Error& error) {
       if (!error.agreed()) throw;
       GTEST_SKIP() << "not run: " << error.message();
@@ -86,7 +86,7 @@ class DeviceCollectives : public testing::Test {
   void in_groups(const Check& check) {
     for (int ranks = 1; ranks <= world_.size(); ++ranks) {
       const auto group = world_.split(world_.rank() < ranks ? 0 : 1);
-      BlockCommunicator nccl(group, queue_->queue(), &convert_on_host);
+      BlockCommunicator nccl(group, queue_->queue(), &convert_on_host, true);
       for (const auto count : kCounts) {
         SCOPED_TRACE(testing::Message() << count << " elements on " << group.size() << " ranks");
         check(nccl, count);
@@ -191,8 +191,7 @@ TEST_F(DeviceCollectives, GatherOfPartsIsTheWholeInPlaceOrInRounds) {
 
 TEST_F(DeviceCollectives, AreLeftInTheWatchdogsEyesWhenTheyHaveEnded) {
   const auto group = world_.split(0).named("device test");
-  if (group.size() == 1) GTEST_SKIP() << "one rank alone sends nothing";
-  BlockCommunicator nccl(group, queue_->queue());
+  BlockCommunicator nccl(group, queue_->queue(), {}, true);
   through(std::vector<float>(1000, 1.0F), nccl, [&](auto& queue, float* values) {
     for (int i = 0; i < 10; ++i) nccl.all_reduce(queue, std::span(values, 1000), Op::max);
   });
@@ -206,8 +205,7 @@ TEST_F(DeviceCollectives, AreLeftInTheWatchdogsEyesWhenTheyHaveEnded) {
 }
 
 TEST_F(DeviceCollectives, AreNotRecorded) {
-  if (world_.size() == 1) GTEST_SKIP() << "one rank alone sends nothing";
-  BlockCommunicator nccl(world_, queue_->queue());
+  BlockCommunicator nccl(world_, queue_->queue(), {}, true);
   const std::vector<float> ones(8, 1.0F);
   const auto record = [&](device::Queue& queue, float* values) {
     const device::Recording recording(queue);
@@ -220,9 +218,21 @@ TEST_F(DeviceCollectives, AreNotRecorded) {
   EXPECT_EQ(sums, std::vector<float>(ones.size(), static_cast<float>(world_.size())));
 }
 
+TEST_F(DeviceCollectives, AreAbortedByAnErrorOfTheirUser) {
+  const auto sum = [&](bool fail) {
+    BlockCommunicator nccl(world_, queue_->queue(), {}, true);
+    return through(std::vector<float>(8, 1.0F), nccl, [&](auto& queue, float* values) {
+      nccl.all_reduce(queue, std::span(values, 8));
+      if (fail) throw Error(ExitCode::internal, "of this test");
+    });
+  };
+  EXPECT_THROW(sum(true), Error);
+  EXPECT_EQ(sum(false).front(), static_cast<float>(world_.size())) << "of the next communicator";
+}
+
 TEST_F(DeviceCollectives, AStreamKeepsTheOrderWithoutTheCallerWaiting) {
   constexpr std::size_t kCount = std::size_t{1} << 20;
-  BlockCommunicator nccl(world_, queue_->queue());
+  BlockCommunicator nccl(world_, queue_->queue(), {}, true);
   for (const bool beside : {true, false}) {
     UserBuffer buffer(kCount * sizeof(float));
     buffer.register_with(nccl);
