@@ -26,7 +26,7 @@ while [ $# -gt 0 ]; do
       case ${2:-} in "" | -*) refuse "$1 wants a value: --models NAME,NAME, --parts PART,PART, --budget SECONDS, --out FILE.md" ;; esac
       printf -v "${1#--}" %s "$2"
       shift ;;
-    -h | --help) sed -n '3,13s/^# \{0,1\}//p' validation/gpu.sh; exit 0 ;;
+    -h | --help) sed -n '3,14s/^# \{0,1\}//p' validation/gpu.sh; exit 0 ;;
     *) refuse "unknown argument $1; allowed: --models, --parts, --budget, --out, --host" ;;
   esac
   shift

@@ -33,17 +33,18 @@ refused() {  # PIECE ARGUMENTS...: expects one line with PIECE, exit code 2, and
   [ "$(wc -l <refused.txt)" = 1 ] && grep -qF -- "$piece" refused.txt || { cat refused.txt; fail "no \"$piece\": gpu.sh $*"; }
   [ ! -e kept ] || fail "something was begun: gpu.sh $*"
 }
-for option in --models --budget --out; do
+for option in --models --parts --budget --out; do
   refused "$option wants a value" --host "$option"
   refused "$option wants a value" "$option" --host
 done
 refused "--budget 5s" --host --budget 5s
+refused "no part dnn; there are tests," --host --parts tests,dnn
 refused '"nosuch" is not known; known: tiny' --host --models 8gf,nosuch
 refused "--out $scratch/nowhere/report.md" --host --out "$scratch/nowhere/report.md"
 GPU_SEER=nowhere/seer refused "no executable $scratch/nowhere/seer" --host
 grep -q "SEER: the executable" < <(cd "$root/validation" && ./gpu.sh --help) || fail "--help from another folder"
-for script in build_device.sh test.sh; do
-  grep -q "^ *scripts/$script " < <(cd "$root/scripts" && ./$script --help) || fail "$script --help from another folder"
+for script in build_device.sh device_bundle.sh run_there.sh test.sh; do
+  grep -q "^ *\(scripts/\)\?$script " < <(cd "$root/scripts" && ./$script --help) || fail "$script --help from another folder"
 done
 echo "ok: refused"
 
@@ -61,6 +62,24 @@ for start in 1 2; do
 done
 [ -e kept/parts/reported ] && [ -e kept/parts.before/reported ] || fail "the first start's files are not kept"
 [ "$(realpath kept/parts/run/cache)" = "$scratch/kept/cache" ] || fail "the short run does not find the engines"
+
+# Only some parts, tests without a list of ctest's, and a stop by a signal.
+mkdir -p listless/tests
+cp build/seer listless/
+printf '#!/bin/sh\necho "[ RUN      ] A.B"; echo "[       OK ] A.B (1 ms)"\n' >listless/tests/test_good
+printf '#!/bin/sh\necho "[ RUN      ] A.C"; sleep 60\n' >listless/tests/test_hangs
+chmod +x listless/tests/*
+SEER=$scratch/listless/seer WORK=$scratch/kept "$root/validation/gpu.sh" --host --parts tests --models 400mf --budget 60 \
+  --out "$scratch/results/stopped.md" >stopped.txt 2>&1 </dev/null &
+started=$!
+for _ in {1..200}; do grep -q A.C kept/parts/tests.log 2>/dev/null && break || sleep 0.1; done
+kill $started
+rc=0
+wait $started || rc=$?
+[ "$rc" = 1 ] && grep -qF 'stopped by a signal' results/stopped.md && grep -qF '| test_good | Passed | 1 |' results/stopped.md &&
+  grep -qF 'did not end, test_hangs: A.C' results/stopped.md && ! grep -q '| step |' results/stopped.md ||
+  { cat stopped.txt results/stopped.md; fail "exit code $rc: stopped"; }
+echo "ok: stopped"
 
 # Unexpected lines do not harm the report.
 printf 'odd\nstep\tmore\tfailed\t1\twhy\tand\tmore\n' >>kept/parts/items.tsv
