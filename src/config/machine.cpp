@@ -31,6 +31,7 @@ std::vector<Number> numbers_of(Machine& m) {
           {"memory.launch_s", &m.launch_s, 0, 1},
           {"memory.host_link_bytes_per_s", &m.host_link_bytes_per_s, 1, 1e30, false},
           {"threads.lost", &m.threads_lost, 0, 1, false},
+          {"threads.passes_lost", &m.passes_lost, 0, 1, false},
           {"peak.fp32", &m.fp32, 1},
           {"peak.bf16", &m.bf16, 1},
           {"peak.fp16_o1", &m.fp16_o1, 1},

@@ -10,19 +10,19 @@
 namespace seer::plan {
 namespace {
 
-/// How many times as fast as one thread a rank's threads are together.
-double speed_of(const config::Machine& machine, std::int64_t threads) {
+/// How many threads of ranks of their own do as much as these threads of a rank.
+double speed_of(std::int64_t threads, double lost) {
   const auto t = static_cast<double>(threads);
-  return t / (1 + machine.threads_lost * (t - 1));
+  return t / (1 + lost * (t - 1));
 }
 
 /// The same node, with other ranks. What ranks share (memory, network adapters, cores that read) is divided anew.
 config::Machine with_threads(config::Machine m, std::int64_t threads) {
   const double share = static_cast<double>(threads) / static_cast<double>(m.cores_per_rank);
-  const double faster = speed_of(m, threads) / speed_of(m, m.cores_per_rank);
-  for (double* peak : {&m.fp32, &m.bf16, &m.fp16_o1}) *peak *= faster;
-  for (double* part : {&m.rank_bytes, &m.bytes_per_s, &m.cache_bytes, &m.cluster.bytes_per_s, &m.reader_cores})
-    *part *= share;
+  const auto faster = [&](double lost) { return speed_of(threads, lost) / speed_of(m.cores_per_rank, lost); };
+  for (double* peak : {&m.fp32, &m.bf16, &m.fp16_o1}) *peak *= faster(m.threads_lost);
+  m.bytes_per_s *= faster(m.passes_lost);
+  for (double* part : {&m.rank_bytes, &m.cache_bytes, &m.cluster.bytes_per_s, &m.reader_cores}) *part *= share;
   m.ranks_per_node = m.ranks_per_node * m.cores_per_rank / threads;
   m.cores_per_rank = threads;
   return m;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <tuple>
 
 #include "seer/base/clock.hpp"
 #include "seer/plan/plan.hpp"
@@ -126,9 +127,9 @@ std::string checkpoints(const Report& r) {
   return text;
 }
 
-/// The fastest split that can run; end() if none can.
+/// The fastest split that can run, and, if possible, is the same run; end() if none can.
 auto best_of(const std::vector<Split>& splits) {
-  const auto key = [](const Split& s) { return std::pair(!s.refused.empty(), s.step_s); };
+  const auto key = [](const Split& s) { return std::tuple(!s.refused.empty(), !s.note.empty(), s.step_s); };
   const auto best = std::ranges::min_element(splits, {}, key);
   return best == splits.end() || best->refused.empty() ? best : splits.end();
 }
