@@ -120,11 +120,11 @@ void sigmoid_backward(Queue& queue, const Tensor& y, const Tensor& d_y) {
   });
 }
 
-void bias_gradient(Queue& queue, const Tensor& d_y, float* d_bias) {
+void bias_gradient(Queue& queue, const Tensor& d_y, float* d_bias, bool add) {
   launch::on_floats(queue, {d_y}, {d_y.bytes(), 2}, [&]<class Space>() {
     Scratch scratch(queue);
     launch::reduce<Space, 1>(queue, "kernels/bias_gradient", scratch, launch::layout_of<Space>(d_y), false,
-                             launch::SumTerm<float>{d_y.f32()}, launch::Added<float>{d_bias});
+                             launch::SumTerm<float>{d_y.f32()}, launch::Added<float>{d_bias, add});
   });
 }
 

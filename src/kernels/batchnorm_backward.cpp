@@ -168,9 +168,10 @@ struct ParameterGradients {
   const float* inv_std;
   float *d_gamma, *d_beta;
   std::int64_t c;
+  bool add;
   KOKKOS_FORCEINLINE_FUNCTION void operator()(std::int64_t k) const {
-    d_beta[k] += static_cast<float>(local_sums[k]);
-    d_gamma[k] += static_cast<float>(static_cast<double>(inv_std[k]) * local_sums[c + k]);
+    d_beta[k] = (add ? d_beta[k] : 0.0F) + static_cast<float>(local_sums[k]);
+    d_gamma[k] = (add ? d_gamma[k] : 0.0F) + static_cast<float>(static_cast<double>(inv_std[k]) * local_sums[c + k]);
   }
 };
 
@@ -294,10 +295,10 @@ void add_relu_backward_sums(Queue& queue, const Tensor& out, const Tensor& d_out
 }
 
 void batchnorm_parameter_gradients(Queue& queue, std::int64_t c, const double* local_sums, const float* inv_std,
-                                   float* d_gamma, float* d_beta) {
+                                   float* d_gamma, float* d_beta, bool add) {
   launch::on_space(queue, {0}, [&]<class Space>() {
     launch::loop<Space>(queue, "kernels/batchnorm_parameter_gradients", c,
-                        ParameterGradients{local_sums, inv_std, d_gamma, d_beta, c});
+                        ParameterGradients{local_sums, inv_std, d_gamma, d_beta, c, add});
   });
 }
 

@@ -264,12 +264,13 @@ struct SumTerm {
   }
 };
 
-/// Finishes a sum: adds it to the channel's value.
+/// Finishes a sum: it becomes the channel's value, or is added to it.
 template <class T>
 struct Added {
   T* values;
+  bool add = true;
   KOKKOS_FORCEINLINE_FUNCTION void operator()(std::int64_t, std::int64_t k, const double (&sum)[1]) const {
-    values[k] += static_cast<T>(sum[0]);
+    values[k] = (add ? values[k] : T{}) + static_cast<T>(sum[0]);
   }
 };
 

@@ -58,13 +58,26 @@ KOKKOS_FORCEINLINE_FUNCTION std::uint32_t magnitude(float x) {
   return std::bit_cast<std::uint32_t>(x) & 0x7fffffffU;
 }
 
+/// The sum of four squares, from the four quarters of an array: four loads and chains of sums at a time.
+struct FourSquares {
+  const float *a, *b, *c, *d;
+  KOKKOS_FORCEINLINE_FUNCTION void fields(auto& visit) { visit.elements(a, b, c, d); }
+  KOKKOS_FORCEINLINE_FUNCTION double operator()(std::int64_t k) const {
+    const Square square;
+    return (square(a[k]) + square(b[k])) + (square(c[k]) + square(d[k]));
+  }
+};
+
 struct PieceSquares {
   const float* x;
   const Piece* piece;
   double* partial;
   KOKKOS_INLINE_FUNCTION void operator()(const auto& team, std::int64_t i) const {
-    const float* part = x + piece[i].begin;
-    const double sum = team.sum(piece[i].end - piece[i].begin, Each{part, Square{}});
+    constexpr std::int64_t kAlign = 16;
+    const float* const part = x + piece[i].begin;
+    const std::int64_t count = piece[i].end - piece[i].begin, quarter = count / 4 / kAlign * kAlign;
+    const double sum = team.sum(quarter, FourSquares{part, part + quarter, part + 2 * quarter, part + 3 * quarter}) +
+                       team.sum(count - 4 * quarter, Each{part + 4 * quarter, Square{}});
     if (team.leads()) partial[i] = sum;
   }
 };
@@ -98,8 +111,14 @@ struct Step {
   const UpdateRule* rule;
   const float* gradients;
   float *momenta, *parameters;
+  double* partial;  ///< of the next squares, or null
   KOKKOS_INLINE_FUNCTION void operator()(const auto& team, std::int64_t i) const {
-    const Piece part = piece[i];
+    move(team, piece[i]);
+    if (partial != nullptr) PieceSquares{parameters, piece, partial}(team, i);  // from the cache
+  }
+
+ private:
+  KOKKOS_INLINE_FUNCTION void move(const auto& team, const Piece& part) const {
     const RangeRule mine = own != nullptr ? own[part.range] : RangeRule{};
     const unsigned flag = mine.flags;
     if ((flag & kSkipped) != 0) return;
@@ -198,12 +217,17 @@ void squared_norms(Queue& queue, const FlatRanges& ranges, const float* x, doubl
 
 void optimizer_update(Queue& queue, const FlatRanges& ranges, const RangeRule* own, const double* parameter_squares,
                       const double* gradient_squares, const UpdateRule* rule, const float* gradients, float* momenta,
-                      float* parameters) {
+                      float* parameters, double* next_squares) {
   const FlatTables tables(ranges);
-  launch::on_space(queue, {20 * tables.elems}, [&]<class Space>() {
+  launch::on_space(queue, {20 * tables.elems, next_squares != nullptr ? 2 : 1}, [&]<class Space>() {
+    Scratch scratch(queue);
+    double* const partial = next_squares != nullptr ? scratch.get<double>(tables.count) : nullptr;
     launch::rows<Space>(
         queue, "kernels/optimizer_update", tables.count,
-        Step{tables.pieces, own, parameter_squares, gradient_squares, rule, gradients, momenta, parameters});
+        Step{tables.pieces, own, parameter_squares, gradient_squares, rule, gradients, momenta, parameters, partial});
+    if (next_squares == nullptr) return;
+    launch::rows<Space>(queue, "kernels/squares_of_ranges", ranges.ranges(),
+                        Kept<RangeSquares, double>{{partial, tables.first}, next_squares});
   });
 }
 

@@ -32,8 +32,8 @@ void Linear::forward(const Context& ctx, device::Tensor x, device::Tensor y) con
 
 void Linear::backward_weights(const Context& ctx, device::Tensor x, device::Tensor d_y) const {
   product(ctx, out, in, d_y.rows(), d_y.f32(), dnn::Transpose::yes, x.f32(), dnn::Transpose::no, ctx.grad(weight),
-          dnn::Accumulate::yes);
-  if (bias >= 0) kernels::bias_gradient(ctx.queue, d_y, ctx.grad(bias));
+          ctx.accumulate());
+  if (bias >= 0) kernels::bias_gradient(ctx.queue, d_y, ctx.grad(bias), ctx.add_gradients);
 }
 
 void Linear::backward_data(const Context& ctx, device::Tensor d_y, device::Tensor d_x) const {
@@ -95,7 +95,7 @@ void BatchNormLayer::reduce_backward(const Context& ctx, std::span<const Backwar
   for (const auto& part : parts) {
     const auto& layer = *part.layer;
     kernels::batchnorm_parameter_gradients(ctx.queue, layer.channels_, part.sums, part.saved->inv_std(),
-                                           ctx.grad(layer.gamma_), ctx.grad(layer.beta_));
+                                           ctx.grad(layer.gamma_), ctx.grad(layer.beta_), ctx.add_gradients);
     count += static_cast<std::size_t>(2 * layer.channels_);
   }
   if (ctx.group != nullptr && !ctx.fixed_statistics) ctx.group->sum(ctx.queue, parts.front().sums, count);
@@ -135,7 +135,7 @@ device::Loan ConvNorm::convolve(const Context& ctx, device::Tensor x) const {
 }
 
 void ConvNorm::backward_weights(const Context& ctx, device::Tensor x, device::Tensor d_y) const {
-  ctx.dnn->conv_backward_weights(ctx.queue, at(x.shape), x, d_y, ctx.grad(weight_), dnn::Accumulate::yes);
+  ctx.dnn->conv_backward_weights(ctx.queue, at(x.shape), x, d_y, ctx.grad(weight_), ctx.accumulate());
 }
 
 device::Loan ConvNorm::backward_data(const Context& ctx, device::Tensor d_y, device::Shape x) const {

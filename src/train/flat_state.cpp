@@ -175,7 +175,7 @@ void FlatState::fill(const std::function<void(const nn::Parameter&, float* value
     queue_.wait();
   }
   follow(0);
-  ++version_;
+  next_version();
 }
 
 void FlatState::follow(double momentum) {
@@ -197,8 +197,8 @@ void FlatState::begin_update(Sums sums) {
   sums_ = sums;
   exposed_ms_ = 0;
   closed_ = measured_ = known_ = buckets_.size();
-  optimizer_.forget_squares(queue_);
-  if (!shards(Sharding::gradients)) kernels::fill(queue_, view(gradients_.f32(), table_->block_elems()), 0);
+  // Of a tensor that is split over ranks, each rank adds its part of the squared norm, or zero.
+  if (norms_.size() > 1) optimizer_.forget_squares(queue_);
 }
 
 void FlatState::wait(Phase phase, comm::Stream::Ticket ticket) {
@@ -252,6 +252,7 @@ void FlatState::drop(std::size_t segment, Direction direction) {
 
 void FlatState::open_gradients(nn::Context& ctx, std::size_t segment) {
   auto& b = buckets_[bucket_of_.at(segment)];
+  ctx.add_gradients = shards(Sharding::gradients);
   if (!shards(Sharding::gradients)) {
     ctx.gradients = gradients_.f32();
     ctx.gradients_begin = 0;
@@ -340,7 +341,7 @@ void FlatState::share_loaded() {
       if (block->bytes() > 0) group_.all_gather_parts(queue_, std::span(block->f32() + b.begin, floats(b.elems())));
   }
   queue_.wait();
-  ++version_;
+  next_version();
 }
 
 std::vector<float> FlatState::whole(float* (FlatState::*part_of)(const Bucket&) const) {

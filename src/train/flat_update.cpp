@@ -22,7 +22,11 @@ void FlatState::measure_down_to(std::size_t bucket) {
       kernels::copy(queue_, view(own_part(b, whole_gradients_of(b)), b.own_elems()),
                     view(own_gradients(b), b.own_elems()));
     }
-    optimizer_.measure(queue_, b.part, own_gradients(b), own_parameters(b));
+    if (known_squares_ != nullptr)
+      optimizer_.take_gradient_squares(queue_, b.part, known_squares_);
+    else
+      optimizer_.measure_gradients(queue_, b.part, own_gradients(b));
+    if (!b.measured) optimizer_.measure_parameters(queue_, b.part, own_parameters(b));
     --measured_;
   }
 }
@@ -64,7 +68,8 @@ double FlatState::step(double lr) {
     auto& b = buckets_[i];
     // Each message of norms costs latency: all buckets except the last one to come share one message.
     know_norms_down_to(norms_.size() > 1 ? std::min<std::size_t>(i, 1) : i);
-    optimizer_.step(queue_, b.part, own_gradients(b), own_momenta(b), own_parameters(b));
+    b.measured = norms_.size() == 1 && b.unit_rows.empty();
+    optimizer_.step(queue_, b.part, own_gradients(b), own_momenta(b), own_parameters(b), b.measured);
     if (gathers && !b.unit_rows.empty()) post_gather(b);  // not final yet: normalize_rows() follows
   }
   // In the order of the next forward pass.

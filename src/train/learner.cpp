@@ -55,6 +55,7 @@ Learner::Learner(const config::Config& config, const comm::Communicator& comm, P
       faults_(config.faults, comm),
       world_(comm, queue_),
       length_(config.schedule.total_updates) {
+  if (comm.size() == 1) state_.use_gradient_squares(probe_.squares());
   for (const auto& crops : config.crops) crops_ += crops.count;
   const int group = group_size(config, comm);
   if (group > 1) group_.emplace(comm::BlockCommunicator(comm.split_groups(group).named("bn"), queue_), phases, probe_);

@@ -67,10 +67,19 @@ void Optimizer::forget_squares(device::Queue& queue) {
   kernels::fill(queue, squares_.view(), 0);  // a zero double is two zero floats
 }
 
-void Optimizer::measure(device::Queue& queue, const Part& part, const float* gradients, const float* parameters) {
+void Optimizer::measure_gradients(device::Queue& queue, const Part& part, const float* gradients) {
   if (part.ranges.ranges() == 0) return;
   kernels::squared_norms(queue, part.ranges, gradients, gradient_squares(part.first_tensor));
+}
+
+void Optimizer::measure_parameters(device::Queue& queue, const Part& part, const float* parameters) {
+  if (part.ranges.ranges() == 0) return;
   kernels::squared_norms(queue, part.ranges, parameters, parameter_squares(part.first_tensor));
+}
+
+void Optimizer::take_gradient_squares(device::Queue& queue, const Part& part, const double* known) {
+  device::copy(queue, known + part.first_tensor, queue.space, gradient_squares(part.first_tensor), queue.space,
+               static_cast<std::size_t>(part.ranges.ranges()) * sizeof(double));
 }
 
 std::span<double> Optimizer::pack_squares(device::Queue& queue, std::size_t first, std::size_t last) {
@@ -108,12 +117,13 @@ void Optimizer::set_rate(device::Queue& queue, double lr) {
   sent_own_.send(queue);
 }
 
-void Optimizer::step(device::Queue& queue, const Part& part, const float* gradients, float* momenta,
-                     float* parameters) {
+void Optimizer::step(device::Queue& queue, const Part& part, const float* gradients, float* momenta, float* parameters,
+                     bool measures) {
   if (part.ranges.ranges() == 0) return;
   kernels::optimizer_update(queue, part.ranges, sent_own_.on_queue() + part.first_tensor,
                             parameter_squares(part.first_tensor), gradient_squares(part.first_tensor),
-                            sent_rule_.on_queue(), gradients, momenta, parameters);
+                            sent_rule_.on_queue(), gradients, momenta, parameters,
+                            measures ? parameter_squares(part.first_tensor) : nullptr);
 }
 
 std::int64_t total_updates(const config::Config& config, std::uint64_t images, std::int64_t ahead) {

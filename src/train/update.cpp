@@ -90,6 +90,7 @@ void Learner::backward(nn::Context& ctx, const data::Batch& batch, std::int64_t 
     } else if (s >= frozen_) {
       for (std::size_t g = batch.groups.size(); g-- > 0;) {
         trunk.backward(ctx, s, of_group(*d_features, batch.groups[g]), *passes_.trunk[g], {});
+        ctx.add_gradients = true;
         comm::tell_progress();
       }
     } else if (s + 1 == frozen_) {

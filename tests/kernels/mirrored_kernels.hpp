@@ -159,13 +159,14 @@ inline void squared_norms(Mirrored& on, const float* x, std::span<const Range> r
 /// Without `own` all ranges obey the rule.
 inline void optimizer_update(Mirrored& on, std::span<const Range> ranges, std::span<const RangeRule> own,
                              const double* parameter_squares, const double* gradient_squares, const UpdateRule& rule,
-                             const float* gradients, float* momenta, float* parameters) {
+                             const float* gradients, float* momenta, float* parameters,
+                             double* next_squares = nullptr) {
   on.run([&](Queue& queue, auto& there) {
     const FlatRanges table(queue.space, ranges);
     const std::int64_t count = end_of(ranges);
     optimizer_update(queue, table, there(own.data(), own.size()), there(parameter_squares, ranges.size()),
                      there(gradient_squares, ranges.size()), there(&rule, 1), there(gradients, count),
-                     there(momenta, count), there(parameters, count));
+                     there(momenta, count), there(parameters, count), there(next_squares, ranges.size()));
     queue.wait();
   });
 }

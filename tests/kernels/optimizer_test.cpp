@@ -86,6 +86,19 @@ TEST_P(Optimizer, SquaredNormsMatchDouble) {
   for (std::size_t r = 0; r < ranges.size(); ++r) EXPECT_NEAR(squares[r], wanted[r], 1e-12 * wanted[r]) << r;
 }
 
+// A run that was resumed takes the norms from the parameters; one that goes on has them from its last step.
+TEST_P(Optimizer, NextSquaresAreThoseOfTheNewParameters) {
+  const std::vector<Range> ranges{{0, 1}, {1, 1}, {1, 65537}, {65600, 200001}, {200003, 300001}};
+  const std::vector<RangeRule> own{{}, {}, {}, {.flags = kSkipped}, {}};
+  auto parameters = test::hash_fill(300001, 1, 2), momenta = test::hash_fill(300001, 2, 1);
+  const auto gradients = test::hash_fill(300001, 3, 1);
+  Wide squares(ranges.size(), 0.5), wanted(ranges.size());
+  optimizer_update(queue, ranges, own, squares.data(), squares.data(), {.lr = 0.3F}, gradients.data(), momenta.data(),
+                   parameters.data(), squares.data());
+  squared_norms(queue, parameters.data(), ranges, wanted.data());
+  EXPECT_EQ(squares, wanted);
+}
+
 TEST_P(Optimizer, MatchesGoldenLars) {
   // All tensors in one block with odd gaps, as a step does it; zero_parameter exercises the zero-norm rule.
   const test::GoldenFile file("lars.h5");

@@ -166,6 +166,10 @@ TEST_F(Recorded, LaunchesAreAsManyAsPlanned) {
       {"squared_norms", [&](Queue& q) { squared_norms(q, table, rows.f32(), sums); }},
       {"optimizer_update",
        [&](Queue& q) {
+         optimizer_update(q, table, nullptr, sums, sums, rule, rows.f32(), other_rows.f32(), other_rows.f32(), sums);
+       }},
+      {"optimizer_update without the next squares",
+       [&](Queue& q) {
          optimizer_update(q, table, nullptr, sums, sums, rule, rows.f32(), other_rows.f32(), other_rows.f32());
        }},
       {"first_beyond",

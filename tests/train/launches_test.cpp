@@ -74,7 +74,7 @@ TEST(Launches, OfTheTrunk) {
   for (std::size_t s = 0; s < trunk.segments(); ++s) trunk.forward(ctx, s, group.images, *pass, *features);
   EXPECT_EQ(counter.take(), (Counts{379, 95, 0})) << "forward";
   for (std::size_t s = trunk.segments(); s-- > 0;) trunk.backward(ctx, s, *features, *pass, {});
-  EXPECT_EQ(counter.take(), (Counts{594, 189, 0})) << "backward";
+  EXPECT_EQ(counter.take(), (Counts{558, 189, 0})) << "backward";
 }
 
 TEST(Launches, OfAnUpdate) {
@@ -90,7 +90,7 @@ TEST(Launches, OfAnUpdate) {
     learner.update(batch, 1, 0.1);
     counter.take();
     learner.update(batch, 2, 0.1);
-    EXPECT_EQ(counter.take(), (Counts{2232, 580, ranks == 1 ? 13 : 248}));
+    EXPECT_EQ(counter.take(), (Counts{ranks == 1 ? 2137 : 2148, 580, ranks == 1 ? 13 : 248}));
   }
 }
 

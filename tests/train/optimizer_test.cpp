@@ -27,10 +27,11 @@ class OptimizerTest : public testing::Test {
     const auto part = Optimizer::part(table, 0, table.block_elems(), queue.space);
     std::vector<float> p(32, 1.0F), g(32, kGradient), m(32);
     optimizer.forget_squares(queue);
-    optimizer.measure(queue, part, g.data(), p.data());
+    optimizer.measure_gradients(queue, part, g.data());
+    optimizer.measure_parameters(queue, part, p.data());
     optimizer.set_update(update);
     optimizer.set_rate(queue, kRate);
-    optimizer.step(queue, part, g.data(), m.data(), p.data());
+    optimizer.step(queue, part, g.data(), m.data(), p.data(), /*measures=*/false);
     norm = optimizer.gradient_norm();
     plain = p[0];
     return p[16];

@@ -22,8 +22,8 @@ void relu(Queue& queue, const Tensor& x);
 void sigmoid(Queue& queue, const Tensor& x);
 /// In place: d_y = d_y * y * (1 - y), y the sigmoid's output.
 void sigmoid_backward(Queue& queue, const Tensor& y, const Tensor& d_y);
-/// d_bias[c] += sum over rows of d_y[rows, c].
-void bias_gradient(Queue& queue, const Tensor& d_y, float* d_bias);
+/// d_bias[c] = or += sum over rows of d_y[rows, c].
+void bias_gradient(Queue& queue, const Tensor& d_y, float* d_bias, bool add = true);
 
 /// pooled[n, c] (float) = mean over h, w of activations.
 void global_average_pool(Queue& queue, const Tensor& x, const Tensor& pooled);

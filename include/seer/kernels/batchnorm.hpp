@@ -83,9 +83,10 @@ void batchnorm_backward_sums(Queue& queue, const Tensor& x, const BatchNorm& bn,
 /// `shortcut` is not null.
 void add_relu_backward_sums(Queue& queue, const Tensor& out, const Tensor& d_out, const Tensor& x, const BatchNorm& bn,
                             double* sums, const Tensor* shortcut, const BatchNorm* shortcut_bn, double* shortcut_sums);
-/// d_beta += sum of g, d_gamma += inv_std * sum of g * (x - mean), from LOCAL sums (averaged over ranks later).
+/// d_beta = or += sum of g, d_gamma = or += inv_std * sum of g * (x - mean), from LOCAL sums (averaged over ranks
+/// later).
 void batchnorm_parameter_gradients(Queue& queue, std::int64_t c, const double* local_sums, const float* inv_std,
-                                   float* d_gamma, float* d_beta);
+                                   float* d_gamma, float* d_beta, bool add = true);
 /// d_x = gamma * inv_std * (g - mean(g) - (x - mean) * inv_std^2 * mean(g * (x - mean))). The means come
 /// from `sums`, the reduced sums of the whole group, which has `rows` rows. d_x may be d_y.
 void batchnorm_backward_apply(Queue& queue, const Tensor& x, const BatchNorm& bn, const BatchNormGradient& g,

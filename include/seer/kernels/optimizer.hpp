@@ -62,10 +62,11 @@ struct RangeRule {
 /// For every range: LARS (method.md 5.1, scaling mode), then momentum = m*momentum + g, p -= lr * momentum. A tensor
 /// whose parameter or gradient norm is exactly zero takes the raw gradient without decay. The momentum block starts as
 /// zeros, which makes the first step "buf = g". gradient_squares are of the gradients in memory, before
-/// gradient_factor. `own`: one for each range, or null. One launch.
+/// gradient_factor. `own`: one for each range, or null. One launch. next_squares: if not null, gets the squared norms
+/// of the new parameters, the same bits as from squared_norms, in one more launch; may be parameter_squares.
 void optimizer_update(Queue& queue, const FlatRanges& ranges, const RangeRule* own, const double* parameter_squares,
                       const double* gradient_squares, const UpdateRule* rule, const float* gradients, float* momenta,
-                      float* parameters);
+                      float* parameters, double* next_squares = nullptr);
 
 /// Divides every row by max(its norm, 1e-12); used for prototypes after each update. Skips rows whose norm is within
 /// `tolerance` of one (0: skips none).

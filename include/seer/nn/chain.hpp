@@ -38,7 +38,8 @@ struct Context {
   device::Pool* pool = nullptr;
   mutable device::Queue queue;        ///< mutable, because kernels take it by reference
   const float* parameters = nullptr;  ///< block with the layout of the model's table, or the part in use
-  float* gradients = nullptr;         ///< the same; layers add to it
+  float* gradients = nullptr;         ///< the same
+  bool add_gradients = true;          ///< layers add to `gradients`; false: they overwrite them
   std::int64_t parameters_begin = 0, gradients_begin = 0;  ///< block offset of the first element in use
   float* buffers = nullptr;                                ///< running statistics
   std::uint64_t version = 0;                               ///< of the parameters; 0: they may change any time
@@ -63,6 +64,7 @@ struct Context {
   /// Borrows a tensor for activations of the trunk.
   device::Loan activation(device::Shape shape) const { return pool->tensor(shape, compute); }
   dnn::Weights weights(std::int64_t offset) const { return {at(offset), version}; }
+  dnn::Accumulate accumulate() const { return add_gradients ? dnn::Accumulate::yes : dnn::Accumulate::no; }
 };
 
 /// What a segment keeps from its forward to its backward pass. The rest is recomputed from that, with the same bits,
@@ -115,8 +117,9 @@ class Chain {
   /// backward pass is over; the last writes `out` [rows, width()], float.
   virtual void forward(const Context& ctx, std::size_t segment, device::Tensor in, Pass& pass,
                        device::Tensor out) const = 0;
-  /// Runs one segment backward; call it from the last segment to the first. Adds to the parameters' gradients. The last
-  /// segment reads `d_out`; the first writes `d_in`, if that has memory.
+  /// Runs one segment backward; call it from the last segment to the first. Adds to the parameters' gradients, or
+  /// overwrites them (Context::add_gradients). The last segment reads `d_out`; the first writes `d_in`, if that has
+  /// memory.
   virtual void backward(const Context& ctx, std::size_t segment, device::Tensor d_out, Pass& pass,
                         device::Tensor d_in) const = 0;
 

@@ -71,7 +71,8 @@ class FlatState {
   void need(nn::Context& ctx, std::size_t segment, Direction direction);
   /// The segment's parameters are not needed again in this direction.
   void drop(std::size_t segment, Direction direction);
-  /// Makes ctx point to where the gradients of a segment are accumulated.
+  /// Makes ctx point to where the gradients of a segment are accumulated: its first backward pass overwrites what is
+  /// there, or adds to zeros.
   void open_gradients(nn::Context& ctx, std::size_t segment);
   /// The segment's gradients are complete on this rank: starts their sum. Takes norms of buckets whose sum has arrived.
   void close_gradients(std::size_t segment);
@@ -89,6 +90,8 @@ class FlatState {
   void skip();
 
   Optimizer& optimizer() { return optimizer_; }
+  /// On one rank: squared norms of all tensors' gradients that somebody takes before close_gradients().
+  void use_gradient_squares(const double* known) { known_squares_ = known; }
   /// Adds the bytes of the blocks and their staging.
   void add_to(Footprint& footprint) const;
 
@@ -115,6 +118,7 @@ class FlatState {
     Optimizer::Part part;
     std::vector<const nn::Parameter*> unit_rows;  ///< tensors with Treatment::unit_rows
     bool gathered = false;                        ///< parameters mode: they are in its slot, or in transit
+    bool measured = false;                        ///< the optimizer has the squared norms of the parameters
     comm::Stream::Ticket gather = 0, sum = 0;
     std::int64_t elems() const { return end - begin; }
     std::int64_t own_elems() const { return own_end - own_begin; }
@@ -177,6 +181,11 @@ class FlatState {
   }
   void normalize_rows(float tolerance);
   void finish_update();
+  /// After all parameters have changed.
+  void next_version() {
+    ++version_;
+    for (auto& b : buckets_) b.measured = false;
+  }
 
   const comm::Communicator* comm_;
   const nn::ParameterTable* table_;
@@ -198,6 +207,7 @@ class FlatState {
   std::uint64_t version_ = 1;
   Sums sums_ = Sums::yes;
   double exposed_ms_ = 0;
+  const double* known_squares_ = nullptr;
   comm::Stream stream_;  // last: its thread uses everything above
 };
 

@@ -38,8 +38,11 @@ class Optimizer {
   /// The gradients in memory are multiplied by `scale` (the loss scale): norms, LARS and step divide by it.
   void set_gradient_scale(double scale) { rule_.gradient_factor = static_cast<float>(1 / scale); }
 
-  /// Takes squared norms of this part's tensors, as far as this rank holds them. Pointers are to the begin of the part.
-  void measure(device::Queue& queue, const Part& part, const float* gradients, const float* parameters);
+  /// Take squared norms of this part's tensors, as far as this rank holds them. Pointers are to the begin of the part.
+  void measure_gradients(device::Queue& queue, const Part& part, const float* gradients);
+  void measure_parameters(device::Queue& queue, const Part& part, const float* parameters);
+  /// Instead of measure_gradients: copies them. `known`: one for each tensor of the table.
+  void take_gradient_squares(device::Queue& queue, const Part& part, const double* known);
   /// Packs the squared norms of the tensors [first, last) into one message, to be summed over ranks with other parts.
   std::span<double> pack_squares(device::Queue& queue, std::size_t first, std::size_t last);
   /// Copies them back from the message.
@@ -56,8 +59,10 @@ class Optimizer {
   std::string not_finite() const;
   /// Sets the rate of the next steps. On a device, the previous step must have finished.
   void set_rate(device::Queue& queue, double lr);
-  /// Updates momenta and parameters in place. Needs the squares of the same gradients.
-  void step(device::Queue& queue, const Part& part, const float* gradients, float* momenta, float* parameters);
+  /// Updates momenta and parameters in place. Needs the squares of the same gradients. With `measures`, also takes the
+  /// squared norms of the new parameters.
+  void step(device::Queue& queue, const Part& part, const float* gradients, float* momenta, float* parameters,
+            bool measures);
 
  private:
   bool is_frozen(std::size_t tensor) const { return (own_[tensor].flags & kernels::kSkipped) != 0; }

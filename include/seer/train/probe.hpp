@@ -60,6 +60,9 @@ class Probe {
   /// All gradients of the segment, which begin at `own`.
   void gradients(device::Queue& queue, std::size_t segment, const float* own);
 
+  /// Squared norms of each tensor's own gradient, in the queue's memory.
+  const double* squares() const { return squares_.on_queue(); }
+
   /// Waits for the queue. Call before the functions below.
   void settle(device::Queue& queue);
   /// The first point with a number that is not finite, in the pass that counts.
