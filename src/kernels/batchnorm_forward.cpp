@@ -97,7 +97,7 @@ struct OpenTerms {
   std::array<const T*, 1> inputs() const { return {x}; }
   KOKKOS_FORCEINLINE_FUNCTION Terms operator()(std::int64_t, std::int64_t i, std::int64_t k) const {
     const float centred = x[i] - bn.mean[k], normal = bn.of_centred(centred, k);
-    return {normal > 0.0F ? 1.0F : 0.0F, normal > 0.0F ? centred : rectified(normal), 0, 0};  // NaN stays NaN
+    return {normal > 0.0F ? 1.0F : 0.0F, normal > 0.0F ? centred : 0.0F, 0, 0};
   }
 };
 

@@ -6,7 +6,7 @@
 #include "launch.hpp"
 
 #if defined(__SSE2__) && !defined(__CUDACC__)
-#include <emmintrin.h>
+#include <immintrin.h>
 #define SEER_STREAM_OUT 1
 #endif
 
@@ -59,6 +59,23 @@ inline void stream_out(const T* from, T* to, std::int64_t count) {
   for (; i < count; ++i) to[i] = from[i];
 }
 
+#if defined(__AVX512BF16__) && !defined(__CUDACC__)
+/// Rounds with the processor's own instruction: integer arithmetic would take longer than the memory.
+inline void narrow(const float* from, BFloat16* to, std::int64_t count) {
+  std::int64_t i = 0;
+  for (; i + 32 <= count; i += 32) {
+    const auto pair = _mm512_cvtne2ps_pbh(_mm512_loadu_ps(from + i + 16), _mm512_loadu_ps(from + i));
+    _mm512_storeu_si512(to + i, reinterpret_cast<__m512i>(pair));
+  }
+  for (; i < count; ++i) to[i] = from[i];
+}
+template <class T>
+constexpr bool kNarrows = std::is_same_v<T, BFloat16>;
+#else
+template <class T>
+constexpr bool kNarrows = false;
+#endif
+
 /// Host body of map(): one tile, row after row, because prefetchers follow sequential streams best.
 template <bool kStream, class Formula, class T>
 struct HostMap {
@@ -92,6 +109,18 @@ struct HostMap {
 
  private:
   void one(std::int64_t segment, std::int64_t i, std::int64_t k0, std::int64_t count, T* y) const {
+    if constexpr (kNarrows<T>) {
+      alignas(64) float values[kBuffer];
+      for (std::int64_t k = 0; k < count; k += kBuffer) {
+        const std::int64_t part = std::min(kBuffer, count - k);
+        all(segment, i + k, k0 + k, part, values);
+        narrow(values, y + k, part);
+      }
+    } else {
+      all(segment, i, k0, count, y);
+    }
+  }
+  void all(std::int64_t segment, std::int64_t i, std::int64_t k0, std::int64_t count, auto* y) const {
     const Formula f = formula;  // a local copy: nothing that a store of results could alias
 #pragma omp simd
     for (std::int64_t k = 0; k < count; ++k) y[k] = f(segment, i + k, k0 + k);
