@@ -42,9 +42,11 @@ struct Told {
   }
 };
 
-inline device::Work work_of(Direction direction, const ConvShape& s, DType type) {
+inline device::Work work_of(Direction direction, const ConvShape& s, DType type,
+                            Accumulate accumulate = Accumulate::no) {
   using Kind = device::Work::Kind;
   const double element = static_cast<double>(dtype_bytes(type));
+  const std::int64_t added = accumulate == Accumulate::yes ? s.src().elems() : 0;  // read once more
   return {.kind = s.groups > 1   ? Kind::grouped
                   : s.kernel > 1 ? Kind::dense
                                  : Kind::pointwise,
@@ -52,7 +54,7 @@ inline device::Work work_of(Direction direction, const ConvShape& s, DType type)
           .dtype = type,
           .width = s.groups > 1 ? s.c_in / s.groups : std::min(s.c_in, s.c_out),
           .flops = 2 * static_cast<double>(s.macs()),
-          .bytes = element * static_cast<double>(s.src().elems() + s.dst().elems()) +
+          .bytes = element * static_cast<double>(s.src().elems() + s.dst().elems() + added) +
                    4.0 * static_cast<double>(s.weight_elems()),
           .weight_bytes = 2 * 4.0 * static_cast<double>(s.weight_elems())};
 }

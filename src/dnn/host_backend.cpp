@@ -61,7 +61,7 @@ class HostBackend final : public Backend {
   void conv(device::Queue& queue, Direction direction, const ConvShape& shape, device::Tensor input, Weights weight,
             device::Tensor output, Accumulate accumulate) override {
     const bool forward = direction == Direction::forward, floats = input.dtype == DType::f32;
-    const auto told = begin(queue, work_of(direction, shape, input.dtype), direction, shape);
+    const auto told = begin(queue, work_of(direction, shape, input.dtype, accumulate), direction, shape);
     const Access access(queue, input.data, weight.data, output.data);
     check(forward ? input : output, shape.src(), input.dtype, forward ? "source" : "source gradient");
     check(forward ? output : input, shape.dst(), input.dtype, forward ? "destination" : "destination gradient");

@@ -13,9 +13,9 @@ namespace {
 class PlannedBackend final : public Backend {
  public:
   void conv(device::Queue& queue, Direction direction, const ConvShape& shape, device::Tensor input, Weights weight,
-            device::Tensor, Accumulate) override {
+            device::Tensor, Accumulate accumulate) override {
     if (direction == Direction::forward) packed_bytes_[weight.data] = packed_weight_bytes(shape, input.dtype);
-    queue.ledger->work(work_of(direction, shape, input.dtype));
+    queue.ledger->work(work_of(direction, shape, input.dtype, accumulate));
   }
   void conv_backward_weights(device::Queue& queue, const ConvShape& shape, device::Tensor src, device::Tensor, float*,
                              Accumulate) override {

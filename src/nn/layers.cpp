@@ -9,35 +9,44 @@
 namespace seer::nn {
 namespace {
 
-device::Loan rounded(const Context& ctx, const float* values, std::int64_t count) {
-  auto out = ctx.pool->tensor({1, 1, 1, count}, ctx.compute);
-  kernels::cast(ctx.queue, {const_cast<float*>(values), out->shape, DType::f32, out->space}, *out);
-  return out;
-}
+/// An operand of a product, rounded to ctx.compute. Version 0: not kept for the next product.
+struct Operand {
+  device::Loan loan;
+  const void* data;
+  Operand(const Context& ctx, dnn::Weights values, std::int64_t count) : data(values.data) {
+    if (ctx.compute == DType::f32) return;
+    if (values.version != 0 && ctx.rounded != nullptr) {
+      data = ctx.rounded->get(ctx.queue, values, count, ctx.compute);
+      return;
+    }
+    loan = ctx.pool->tensor({1, 1, 1, count}, ctx.compute);
+    kernels::cast(ctx.queue, {const_cast<void*>(values.data), loan->shape, DType::f32, loan->space}, *loan);
+    data = loan->data;
+  }
+};
 
 /// c[m,n] = op(a)[m,k] * op(b)[k,n] (+ c) (+ bias), as Backend::gemm, with operands rounded to ctx.compute.
 void product(const Context& ctx, std::int64_t m, std::int64_t n, std::int64_t k, const float* a, dnn::Transpose ta,
-             const float* b, dnn::Transpose tb, float* c, dnn::Accumulate accumulate, const float* bias = nullptr) {
-  if (ctx.compute == DType::f32) return ctx.dnn->gemm(ctx.queue, m, n, k, a, ta, b, tb, c, accumulate, bias);
-  const auto a_rounded = rounded(ctx, a, m * k), b_rounded = rounded(ctx, b, k * n);
-  ctx.dnn->gemm(ctx.queue, m, n, k, ctx.compute, a_rounded->data, ta, b_rounded->data, tb, c, accumulate, bias);
+             dnn::Weights b, dnn::Transpose tb, float* c, dnn::Accumulate accumulate, const float* bias = nullptr) {
+  const Operand first(ctx, {a}, m * k), second(ctx, b, k * n);
+  ctx.dnn->gemm(ctx.queue, m, n, k, ctx.compute, first.data, ta, second.data, tb, c, accumulate, bias);
 }
 
 }  // namespace
 
 void Linear::forward(const Context& ctx, device::Tensor x, device::Tensor y) const {
-  product(ctx, x.rows(), out, in, x.f32(), dnn::Transpose::no, ctx.at(weight), dnn::Transpose::yes, y.f32(),
+  product(ctx, x.rows(), out, in, x.f32(), dnn::Transpose::no, ctx.weights(weight), dnn::Transpose::yes, y.f32(),
           dnn::Accumulate::no, bias < 0 ? nullptr : ctx.at(bias));
 }
 
 void Linear::backward_weights(const Context& ctx, device::Tensor x, device::Tensor d_y) const {
-  product(ctx, out, in, d_y.rows(), d_y.f32(), dnn::Transpose::yes, x.f32(), dnn::Transpose::no, ctx.grad(weight),
+  product(ctx, out, in, d_y.rows(), d_y.f32(), dnn::Transpose::yes, {x.f32()}, dnn::Transpose::no, ctx.grad(weight),
           ctx.accumulate());
   if (bias >= 0) kernels::bias_gradient(ctx.queue, d_y, ctx.grad(bias), ctx.add_gradients);
 }
 
 void Linear::backward_data(const Context& ctx, device::Tensor d_y, device::Tensor d_x) const {
-  product(ctx, d_y.rows(), in, out, d_y.f32(), dnn::Transpose::no, ctx.at(weight), dnn::Transpose::no, d_x.f32(),
+  product(ctx, d_y.rows(), in, out, d_y.f32(), dnn::Transpose::no, ctx.weights(weight), dnn::Transpose::no, d_x.f32(),
           dnn::Accumulate::no);
 }
 

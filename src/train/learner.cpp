@@ -49,6 +49,7 @@ Learner::Learner(const config::Config& config, const comm::Communicator& comm, P
       own_queue_(make_queue(config, comm)),
       queue_(own_queue_ != nullptr ? own_queue_->queue() : device::Queue::of(comm.ledger())),
       pool_(queue_.space),
+      rounded_(queue_.space),
       state_(config, comm, model_, phases, queue_, method::kind(config).teacher_heads >= 0 || method::averages(config)),
       loss_scale_(config.precision),
       probe_(model_, state_.most_gradient(), queue_),
@@ -95,7 +96,7 @@ Footprint Learner::footprint() const {
   Footprint out;
   state_.add_to(out);
   out.activations = static_cast<std::int64_t>(pool_.held_bytes());
-  out.workspaces = static_cast<std::int64_t>(dnn_->held_bytes());
+  out.workspaces = static_cast<std::int64_t>(dnn_->held_bytes() + rounded_.bytes());
   out.communication += comm_->staging_bytes();
   auto other = method_->bytes() + upload_.bytes();
   for (const auto& statistics : statistics_) other += statistics.values.bytes() + statistics.kept.bytes();

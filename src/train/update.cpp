@@ -151,6 +151,7 @@ std::vector<float> Learner::scores(device::Tensor images) {
                   .pool = &pool_,
                   .queue = queue_,
                   .buffers = tested_statistics().on_queue(),
+                  .rounded = &rounded_,
                   .compute = compute_type(config_.precision),
                   .mode = nn::Mode::eval};
   device::Loan there;
@@ -209,6 +210,7 @@ Learner::Outcome Learner::update(const data::Batch& given, std::int64_t update, 
                   .pool = &pool_,
                   .queue = queue_,
                   .buffers = statistics_.front().values.on_queue(),
+                  .rounded = &rounded_,
                   .compute = compute_type(config_.precision),
                   .mode = nn::Mode::train,
                   .group = group_ ? &*group_ : nullptr};

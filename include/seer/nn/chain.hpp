@@ -13,6 +13,7 @@
 #include "seer/device/queue.hpp"
 #include "seer/dnn/backend.hpp"
 #include "seer/nn/parameter.hpp"
+#include "seer/nn/rounded.hpp"
 
 namespace seer::nn {
 
@@ -43,6 +44,7 @@ struct Context {
   std::int64_t parameters_begin = 0, gradients_begin = 0;  ///< block offset of the first element in use
   float* buffers = nullptr;                                ///< running statistics
   std::uint64_t version = 0;                               ///< of the parameters; 0: they may change any time
+  RoundedWeights* rounded = nullptr;                       ///< null: linear layers round their weights at each use
   /// Type of the trunk's activations and their gradients; operands of products are rounded to it (method.md 5.3).
   /// Parameters, statistics, features and the head's activations are float.
   DType compute = DType::f32;

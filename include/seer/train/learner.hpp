@@ -268,6 +268,7 @@ class Learner {
   std::unique_ptr<device::DeviceQueue> own_queue_;
   device::Queue queue_;
   device::Pool pool_;
+  nn::RoundedWeights rounded_;
   FlatState state_;
   LossScale loss_scale_;
   double last_scale_ = 1;               ///< scale of the current gradients

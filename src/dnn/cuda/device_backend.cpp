@@ -73,7 +73,7 @@ class DeviceBackend final : public Backend {
 
   void conv(device::Queue& queue, Direction direction, const ConvShape& shape, device::Tensor input, Weights weight,
             device::Tensor output, Accumulate accumulate) override {
-    const Told told(queue, direction, shape, work_of(direction, shape, input.dtype));
+    const Told told(queue, direction, shape, work_of(direction, shape, input.dtype, accumulate));
     const bool forward = direction == Direction::forward;
     check(shape, direction, forward ? input : output, forward ? output : input, input.dtype);
     ensure(accumulate == Accumulate::no || (!forward && can_add(shape, input.dtype)), "a gradient that can be added");
