@@ -185,9 +185,8 @@ bool vectors_fit(const Layout& layout, Formula formula, const void* out) {
 
 /// Calls run.operator()<V>() with the most elements that a thread may handle at once: 16 bytes; 8 bytes if only that
 /// divides the images, as in 256GF's late stages; else one element.
-template <class T, class Formula, class Run>
+template <class T, int kMost = static_cast<int>(16 / sizeof(T)), class Formula, class Run>
 void with_vectors(const Layout& layout, const Formula& formula, const void* out, const Run& run) {
-  constexpr int kMost = static_cast<int>(16 / sizeof(T));
   if (vectors_fit<kMost>(layout, formula, out))
     run.template operator()<kMost>();
   else if (vectors_fit<kMost / 2>(layout, formula, out))

@@ -38,83 +38,103 @@ KOKKOS_FORCEINLINE_FUNCTION float term(const Terms& terms, int n) {
   return n == 0 ? terms.a : (n == 1 ? terms.b : terms.c);
 }
 
-using TeamPolicy = Kokkos::TeamPolicy<Device, Kokkos::LaunchBounds<kTeam, 1>>;
+/// Two teams share a multiprocessor: with 64 bytes a thread under way, twice what its share of the memory asks for.
+using TeamPolicy = Kokkos::TeamPolicy<Device, Kokkos::LaunchBounds<kTeam, 2>>;
 using TeamMember = TeamPolicy::member_type;
 
 template <int N, int V, bool kStore, class Formula, class T>
 struct DeviceReduce {
   static constexpr int kRun = 64;  // rows added in float
+  /// Rows whose loads are under way together.
+  static constexpr int kTogether = std::tuple_size_v<decltype(std::declval<Formula>().inputs())> == 1 ? 4 : 2;
   Formula formula;
   double* partial;  // [groups, parts, N, width]
   T* store;
   Grid grid;
   Deal cut;
-  static constexpr int kSharedBytes = static_cast<int>(sizeof(double)) * kTeam * V;
+  static constexpr int kSharedBytes = static_cast<int>(sizeof(double)) * N * kTeam * V;
 
   KOKKOS_FUNCTION void operator()(const TeamMember& team) const {
     const std::int64_t piece = team.league_rank() % cut.pieces, rest = team.league_rank() / cut.pieces;
     const std::int64_t part = rest % cut.parts, group = rest / cut.parts;
     const int side = static_cast<int>(cut.side), x = team.team_rank() % side, y = team.team_rank() / side;
     const std::int64_t column = piece * cut.side + x;
-    double total[N][V] = {};
+    // Sums in double are kept in shared memory, [N, threads, V]: registers are for loads under way.
+    auto* const shared = static_cast<double*>(team.team_scratch(0).get_shmem(int{kSharedBytes}));
+    double* const own = shared + team.team_rank() * V;
+#pragma unroll
+    for (int n = 0; n < N; ++n)
+#pragma unroll
+      for (int j = 0; j < V; ++j) own[n * kTeam * V + j] = 0;
     if (y < cut.down && column < grid.columns) {
       const std::int64_t first = group * cut.joined;
       const std::int64_t last = first + cut.joined < grid.segments ? first + cut.joined : grid.segments;
-      for (std::int64_t segment = first; segment < last; ++segment) add(segment, part, y, column * V, total);
+      for (std::int64_t segment = first; segment < last; ++segment) add(segment, part, y, column * V, own);
     }
-    auto* const shared = static_cast<double*>(team.team_scratch(0).get_shmem(int{kSharedBytes}));
+    team.team_barrier();
     const int outputs = side * V;
     double* const out = partial + (group * cut.parts + part) * N * grid.width + piece * outputs;
     const std::int64_t left = grid.width - piece * outputs;
+    for (int o = team.team_rank(); o < outputs && o < left; o += kTeam) {
 #pragma unroll
-    for (int n = 0; n < N; ++n) {
-#pragma unroll
-      for (int j = 0; j < V; ++j) shared[team.team_rank() * V + j] = total[n][j];
-      team.team_barrier();
-      for (int o = team.team_rank(); o < outputs && o < left; o += kTeam) {
+      for (int n = 0; n < N; ++n) {
         double sum = 0;
-        for (int row = 0; row < static_cast<int>(cut.down); ++row) sum += shared[row * outputs + o];
+        for (int row = 0; row < static_cast<int>(cut.down); ++row) sum += shared[n * kTeam * V + row * outputs + o];
         out[n * grid.width + o] = sum;
       }
-      team.team_barrier();
     }
   }
 
  private:
   KOKKOS_FORCEINLINE_FUNCTION void add(std::int64_t segment, std::int64_t part, int y, std::int64_t k,
-                                       double (&total)[N][V]) const {
+                                       double* own) const {
     Formula f = formula;
     ParameterStore<V> parameter_store;
     ParameterReader<V> parameters{segment, grid.c, static_cast<int>(k), parameter_store.values};
     f.fields(parameters);
     const std::int64_t end = (part + 1) * cut.rows < grid.wide_rows ? (part + 1) * cut.rows : grid.wide_rows;
+    // Rows in which all V elements exist: all but perhaps the last.
+    const std::int64_t whole = grid.elems - k >= V ? (grid.elems - k - V) / grid.width + 1 : 0;
+    const std::int64_t full = end < whole ? end : whole;
+    const std::int64_t base = segment * grid.elems + k;
     std::int64_t row = part * cut.rows + y;
     while (row < end) {
       float run[N][V] = {};
-#pragma unroll 2
-      for (int step = 0; step < kRun && row < end; ++step, row += cut.down) {
-        const std::int64_t i = row * grid.width + k;
-        const int count = there(V, grid.elems - i);
-        if (count <= 0) continue;
-        Formula g = f;
-        ElementStore<V> element_store;
-        ElementReader<V> in{segment * grid.elems + i, count, element_store.values};
-        g.fields(in);
-        alignas(16) T kept[V];
+      int step = 0;
+      for (; step < kRun && row + (kTogether - 1) * cut.down < full; step += kTogether, row += kTogether * cut.down)
+        rows<kTogether>(f, base + row * grid.width, V, run);
+      for (; step < kRun && row < end && (row + (kTogether - 1) * cut.down >= full); ++step, row += cut.down)
+        rows<1>(f, base + row * grid.width, there(V, grid.elems - row * grid.width - k), run);
 #pragma unroll
-        for (int j = 0; j < V; ++j) {
-          const Terms terms = g(0, j, j);
+      for (int n = 0; n < N; ++n)
 #pragma unroll
-          for (int n = 0; n < N; ++n) run[n][j] += j < count ? term(terms, n) : 0.0F;
-          if constexpr (kStore) kept[j] = terms.store;
-        }
-        if constexpr (kStore) write<V>(kept, store + segment * grid.elems + i, count);
+        for (int j = 0; j < V; ++j) own[n * kTeam * V + j] += static_cast<double>(run[n][j]);
+    }
+  }
+
+  /// Adds `many` rows, the first of them from element i on, in order: loads first, then the arithmetic.
+  template <int many>
+  KOKKOS_FORCEINLINE_FUNCTION void rows(const Formula& f, std::int64_t i, int count, float (&run)[N][V]) const {
+    if (count <= 0) return;
+    Formula g[many];
+    ElementStore<V> element_store[many];
+#pragma unroll
+    for (int u = 0; u < many; ++u) {
+      g[u] = f;
+      ElementReader<V> in{i + u * cut.down * grid.width, many > 1 ? V : count, element_store[u].values};
+      g[u].fields(in);
+    }
+#pragma unroll
+    for (int u = 0; u < many; ++u) {
+      alignas(16) T kept[V];
+#pragma unroll
+      for (int j = 0; j < V; ++j) {
+        const Terms terms = g[u](0, j, j);
+#pragma unroll
+        for (int n = 0; n < N; ++n) run[n][j] += many > 1 || j < count ? term(terms, n) : 0.0F;
+        if constexpr (kStore) kept[j] = terms.store;
       }
-#pragma unroll
-      for (int n = 0; n < N; ++n) {
-#pragma unroll
-        for (int j = 0; j < V; ++j) total[n][j] += static_cast<double>(run[n][j]);
-      }
+      if constexpr (kStore) write<V>(kept, store + i + u * cut.down * grid.width, many > 1 ? V : count);
     }
   }
 };
@@ -182,7 +202,10 @@ void run_reduce(const Queue& queue, const char* label, Scratch& scratch, const L
 template <int N, bool kStore, class Formula, class Finish, class T>
 void device_reduce(const Queue& queue, const char* label, Scratch& scratch, const Layout& layout, bool per_segment,
                    const Formula& formula, const Finish& finish, T* out) {
-  detail::with_vectors<typename Formula::Element>(layout, formula, out, [&]<int V>() {
+  // Three sums of eight elements in double would exceed the shared memory that a team may have by default.
+  using Element = typename Formula::Element;
+  constexpr int kMost = N * sizeof(Element) == 6 ? 4 : static_cast<int>(16 / sizeof(Element));
+  detail::with_vectors<Element, kMost>(layout, formula, out, [&]<int V>() {
     detail::run_reduce<N, V, kStore>(queue, label, scratch, layout, per_segment, formula, finish, out);
   });
 }
