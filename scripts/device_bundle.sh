@@ -25,10 +25,11 @@ stage=$(mktemp -d)
 trap 'rm -rf "$stage"' EXIT
 top=$stage/seer_device
 bin=$top/build/cuda-h100  # where gpu.sh looks
-mkdir -p "$bin/tests" "$top"/{lib/cxx,ompi/bin,scripts,validation,tests,docs}
+mkdir -p "$bin/tests" "$top"/{lib/cxx,ompi/bin,scripts,validation,tests/data,docs}
 
 cp "$build/seer" "$bin/"
-for test in device kernels dnn comm comm_mpi train_mpi; do
+tests=(device kernels dnn comm comm_mpi train_mpi)
+for test in "${tests[@]}"; do
   if [ -x "$build/tests/test_$test" ]; then
     cp "$build/tests/test_$test" "$bin/tests/"
   else
@@ -36,7 +37,10 @@ for test in device kernels dnn comm comm_mpi train_mpi; do
   fi
 done
 cp -r inputs "$top/"
-cp -r tests/data "$top/tests/"
+cp tests/data/presets.json "$top/tests/data/"
+for file in $(grep -rohE '"[a-z_]+\.h5"' tests/{device,kernels,dnn,comm,train/mpi} | tr -d '"' | sort -u); do
+  [ ! -e "tests/data/$file" ] || cp "tests/data/$file" "$top/tests/data/"
+done
 cp -r validation/*.sh validation/*.py validation/*.cpp validation/reference "$top/validation/"
 mkdir "$top/validation/results"
 cp scripts/environment.sh scripts/run_there.sh "$top/scripts/"
@@ -44,7 +48,8 @@ cp scripts/run_there.sh "$top/"
 cp docs/device.md "$top/docs/"
 pwd >"$top/checkout_path"  # compiled into the tests
 
-# Open MPI as it is installed, below another prefix; without plugins for networks that one machine does not need.
+# Open MPI as it is installed, below another prefix; without plugins for OpenSHMEM, and for networks that one machine
+# does not need.
 where() { ompi_info --path "$1" --parsable | sed 's/^[^:]*:[^:]*://'; }
 prefix=$(where prefix)
 plugins=$(where pkglibdir) texts=$(where pkgdatadir)
@@ -53,7 +58,7 @@ cp "$(readlink -f "$(command -v mpirun)")" "$top/ompi/bin/mpirun"
 cp "$(readlink -f "$(command -v orted)")" "$top/ompi/bin/orted"
 cp "$texts"/*.txt "$top/ompi/${texts#"$prefix"/}/"
 for plugin in "$plugins"/*.so; do
-  ldd "$plugin" | grep -qE 'not found|lib(fabric|uc[pstm]|ibverbs|psm|psm2|nl)[-._]' || cp "$plugin" "$top/ompi/${plugins#"$prefix"/}/"
+  ldd "$plugin" | grep -qE 'not found|lib(fabric|uc[pstm]|ibverbs|psm|psm2|nl|oshmem)[-._]' || cp "$plugin" "$top/ompi/${plugins#"$prefix"/}/"
 done
 
 # What the loader finds here, without glibc and CUDA. The compiler's own libraries lie apart: of two versions the newer
@@ -67,10 +72,12 @@ find "$bin" "$top/ompi" -type f \( -perm /111 -o -name '*.so' \) -print0 | xargs
 find "$top" -type f \( -perm /111 -o -name '*.so*' \) -exec sh -c 'file=$1; head -c 4 "$file" | grep -q ELF && strip --strip-unneeded "$file"' _ {} \;
 
 mkdir -p "$(dirname "$archive")"
-tar -C "$stage" -c seer_device | xz -9e -T2 >"$archive.part"
+# The programs have the same kernels: a window over all of them packs these once.
+tar -C "$stage" -c seer_device | xz --lzma2=preset=4,dict=192MiB >"$archive.part"
 mv "$archive.part" "$archive"
 bytes=$(stat -c %s "$archive")
-kernels=on; nm -C "$build/seer" 2>/dev/null | grep -q 'Kokkos::Cuda' || kernels="not in this build (--libraries)"
+kernels=on
+[ "$(nm -C "$build/seer" | grep -c 'Kokkos::Cuda')" -gt 0 ] || kernels="not in this build (--libraries)"
 echo "device_bundle: $archive, $((bytes / 1000)) kB; $(find "$top/lib" -type f | wc -l) libraries," \
      "$(find "$top/ompi" -name '*.so' | wc -l) plugins, $(find "$bin/tests" -type f | wc -l) test programs; kernels for the device: $kernels"
 [ "$bytes" -lt $limit_bytes ] || { echo "device_bundle: more than $limit_bytes bytes" >&2; exit 1; }

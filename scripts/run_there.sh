@@ -22,7 +22,8 @@ case $step in
 esac
 archive=$(realpath -m "${ARCHIVE:-build/seer_device.tar.xz}")
 mkdir -p "$results" || exit 2
-exec > >(tee -a "$results/log.txt") 2>&1
+# A signal for all of the group must not end tee before this script has said its last.
+exec > >(trap '' TERM INT HUP; exec tee -a "$results/log.txt") 2>&1
 echo "run_there: $step, $(date -u +%FT%TZ)"
 
 # Unpack, unless this script lies in the unpacked folder.
@@ -125,7 +126,7 @@ smoke() {
     fi
     within $((left < 150 ? left : 150)) "$@" >"$log" 2>&1 || code=$?
     if [ "$code" -eq 0 ]; then
-      echo "ok: $name: $(head -n 1 "$log" | cut -c1-120)"
+      echo "ok: $name"
     else
       failed=1
       echo "FAILED, exit code $code: $name: $(tail -n 1 "$log" | cut -c1-200)"
@@ -134,8 +135,9 @@ smoke() {
   try version "$bin/seer" --version
   try help "$bin/seer" --help
   try plan "$bin/seer" plan inputs/seer_128gf.toml --machine inputs/machines/dgx_h200.toml
-  try synth mpirun --oversubscribe --bind-to none -n 2 "$bin/seer" synth -o "$work/there/shards" --classes 2 --images 16 --size 32
+  try synth "$bin/seer" synth -o "$work/there/shards" --classes 2 --images 16 --size 32
   try inspect "$bin/seer" inspect "$work/there/shards"
+  try mpirun mpirun --oversubscribe --bind-to none -n 2 "$bin/seer" synth -o "$work/there/shards2" --classes 2 --images 16 --size 32
   if [ -n "$device" ]; then
     gpu tests,sanitizer 128gf || failed=1
     return $failed

@@ -170,7 +170,7 @@ TEST_P(DescribedDevice, RoundsGradientsOfWeightsOnlyWhereAllowed) {
 TEST_P(DescribedDevice, OffersPaddedProductsForOddWidths) {
   const ConvShape s{.n = 64, .h = 14, .w = 14, .c_in = 4103, .c_out = 4103};
   const bool padded = type != DType::f32 && direction == Direction::backward_weights;
-  for (const std::size_t workspace_bytes : {std::size_t{1} << 30, std::size_t{300} << 20}) {
+  for (const std::size_t workspace_bytes : {std::size_t{1} << 30, std::size_t{250} << 20}) {
     DeviceOptions options;
     options.workspace_bytes = workspace_bytes;
     const auto found = usable(s, options);
