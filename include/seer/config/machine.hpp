@@ -36,9 +36,9 @@ struct Machine {
   double launch_s = 0;                        ///< per kernel
   double host_link_bytes_per_s = 1.2e10;      ///< copies from device memory to host memory
 
-  /// t threads of a rank do the products of t / (1 + threads_lost (t - 1)) threads, and so with passes over memory. 1:
-  /// further threads do nothing, as in passes where Kokkos is Serial (Debian's).
-  double threads_lost = 0.05, passes_lost = 1;
+  /// t threads of a rank do the products of t / (1 + threads_lost (t - 1)) ranks of one thread, and so with passes over
+  /// memory. 1: further threads do nothing.
+  double threads_lost = 0.05, passes_lost = 0.05;
   double fp32 = 1, bf16 = 1, fp16_o1 = 1;  ///< peak of one rank, FLOP/s, dense
   std::vector<MachineRate> rates;
 
