@@ -13,7 +13,7 @@ build=${1:-build/cuda-h100} archive=${2:-build/seer_device.tar.xz}
 limit_bytes=40000000
 
 [ -x "$build/seer" ] || { echo "device_bundle: no $build/seer: build it by scripts/build_device.sh (docs/device.md)" >&2; exit 3; }
-for tool in ldd strip xz ompi_info orted; do
+for tool in ldd nm strip xz "${CC:-cc}" ompi_info orted; do
   command -v $tool >/dev/null || { echo "device_bundle: needs $tool" >&2; exit 3; }
 done
 cache() { sed -n "s/^$1:[A-Z]*=//p" "$build/CMakeCache.txt"; }
@@ -69,6 +69,13 @@ find "$bin" "$top/ompi" -type f \( -perm /111 -o -name '*.so' \) -print0 | xargs
   while read -r name path; do
     case $name in libstdc++.so* | libgcc_s.so*) cp -L "$path" "$top/lib/cxx/$name" ;; *) cp -L "$path" "$top/lib/$name" ;; esac
   done
+# A quarter of the archive would be ICU's tables: libarchive's reader of XML is linked to them, for a kind of archive that
+# seer does not read. Without them it refuses such text.
+for icu in "$top"/lib/libicudata.so.*; do
+  [ -e "$icu" ] || continue
+  table=$(nm -D --defined-only "$icu" | awk '{ print $3 }')
+  ${CC:-cc} -shared -fPIC -Wl,-soname,"$(basename "$icu")" -x c - -o "$icu" <<<"const char $table[64] = {0};"
+done
 find "$top" -type f \( -perm /111 -o -name '*.so*' \) -exec sh -c 'file=$1; head -c 4 "$file" | grep -q ELF && strip --strip-unneeded "$file"' _ {} \;
 
 mkdir -p "$(dirname "$archive")"
