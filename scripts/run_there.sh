@@ -76,8 +76,14 @@ for place in spec.submodule_search_locations if spec else []:
     print("\n".join(sorted(glob.glob(place + "/*/lib"))))
 P
 )
-export LD_LIBRARY_PATH=$top/lib:${packaged:+$packaged:}/usr/local/cuda/lib64:/usr/local/cuda/lib${own_path:+:$own_path}
-if ldd "$bin/seer" 2>&1 | grep -qE 'lib(stdc\+\+|gcc_s).* not found|GLIBCXX|CXXABI'; then
+path=$top/lib:${packaged:+$packaged:}/usr/local/cuda/lib64:/usr/local/cuda/lib${own_path:+:$own_path}
+said=$(LD_LIBRARY_PATH=$path ldd "$bin/seer" 2>&1)
+if grep -qE 'GLIBC_.* not found' <<<"$said"; then
+  echo "run_there: the archive was made with a newer glibc than this machine's: $(grep -oE 'GLIBC_[0-9.]+' <<<"$said" | sort -Vu | tail -n 1)"
+  exit 1
+fi
+export LD_LIBRARY_PATH=$path
+if grep -qE 'lib(stdc\+\+|gcc_s).* not found|GLIBCXX|CXXABI' <<<"$said"; then
   LD_LIBRARY_PATH=$top/lib/cxx:$LD_LIBRARY_PATH
 fi
 # Python has its own: seer's would be in its way.

@@ -27,8 +27,7 @@ mount --bind "$cuda" "$root/usr/local/cuda"
 mount -t proc proc "$root/proc"
 mount -t sysfs -o ro sysfs "$root/sys"
 mount --bind /dev "$root/dev"
-tar -xJf "$archive" -C "$root/tmp" seer_device/run_there.sh  # as a checkout would have it
-mv "$root/tmp/seer_device/run_there.sh" "$root/" && rmdir "$root/tmp/seer_device"
+cp "$(dirname "${BASH_SOURCE[0]}")/../scripts/run_there.sh" "$root/"
 cp "$archive" "$root/seer_device.tar.xz"
 rc=0
 timeout -k 30 "$seconds" unshare --net bash -c 'ip link set lo up; exec chroot "$0" /usr/bin/env -i PATH=/usr/bin:/bin \
