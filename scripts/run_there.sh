@@ -24,6 +24,7 @@ archive=$(realpath -m "${ARCHIVE:-build/seer_device.tar.xz}")
 mkdir -p "$results" || exit 2
 # A signal for all of the group must not end tee before this script has said its last.
 exec > >(trap '' TERM INT HUP; exec tee -a "$results/log.txt") 2>&1
+exec 3>&1  # for what is said while a command's output goes to a file
 echo "run_there: $step, $(date -u +%FT%TZ)"
 
 # Unpack, unless this script lies in the unpacked folder.
@@ -47,7 +48,7 @@ collect() {
   [ -z "$report" ] || cp "$report" "$results/report.md"
   cp "$work/cache/dnn_choices.json" "$results/" 2>/dev/null
   tar -C "$top/runs" -czf "$results/$step.tar.gz" --exclude='*.h5' --exclude='*.so' --exclude=shards gpu
-  echo "run_there: $step ended after $SECONDS s; results in $results: $(cd "$results" && echo *)"
+  echo "run_there: $step ended after $SECONDS s; results in $results: $(cd "$results" && echo *)" >&3
   sleep 0.2  # for tee
 }
 trap collect EXIT
@@ -60,7 +61,7 @@ within() {  # SECONDS COMMAND...: at most so long, and stopped with this script
   wait "$child" || code=$?
   [ "$stopped" -eq 0 ] || wait "$child"  # it writes what it has
   child=""
-  [ "$stopped" -eq 0 ] || { echo "run_there: stopped by a signal"; exit 1; }
+  [ "$stopped" -eq 0 ] || { echo "run_there: stopped by a signal" >&3; exit 1; }
   return "$code"
 }
 for file in "${CHOICES:-}" "$results/dnn_choices.json" "$(dirname "$archive")/dnn_choices.json"; do
