@@ -48,21 +48,34 @@ struct Split {
 #pragma GCC push_options
 SEER_AMX_TARGET
 
-/// While it lives, the calling thread's tiles have their full size.
+/// While it lives, the calling thread's tiles have their full size. Puts the former configuration back: oneDNN 3 sets
+/// its own only where it differs from the one that it set last.
 class Tiles {
  public:
   Tiles() {
-    struct alignas(64) Config {
-      std::uint8_t palette = 1, start_row = 0, reserved[14] = {};
-      std::uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-      std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-    };
-    const Config config;
-    _tile_loadconfig(&config);
+    _tile_storeconfig(&former_);
+    Config full;
+    full.palette = 1;
+    std::fill_n(full.row_bytes, 8, std::uint16_t{64});
+    std::fill_n(full.rows, 8, std::uint8_t{16});
+    _tile_loadconfig(&full);
   }
-  ~Tiles() { _tile_release(); }
+  ~Tiles() {
+    if (former_.palette == 0)
+      _tile_release();
+    else
+      _tile_loadconfig(&former_);
+  }
   Tiles(const Tiles&) = delete;
   Tiles& operator=(const Tiles&) = delete;
+
+ private:
+  struct alignas(64) Config {
+    std::uint8_t palette = 0, start_row = 0, reserved[14] = {};
+    std::uint16_t row_bytes[16] = {};
+    std::uint8_t rows[16] = {};
+  };
+  Config former_;
 };
 
 /// Operands of a product. Row tile m of a begins at a[m], its rows are `a_stride` bytes apart. Step s multiplies 32

@@ -60,7 +60,8 @@ struct Plan {
         area(shape.kernel * shape.kernel),
         parts(groups > 1 ? 1 : std::min(threads, (first() + 63) / 64)) {
     slices = {(first() + kRows - 1) / kRows, parts};
-    const std::int64_t bytes = 2 * x.pitch * (slices.largest() * kRows * planes() + round_up(second(), kRows));
+    // The same bands for every number of threads: sums depend on them.
+    const std::int64_t bytes = 2 * x.pitch * (round_up(first(), kRows) * planes() + round_up(second(), kRows));
     bands = Split::of_at_most(s.n * y.pitch, kOperandsInL2 / bytes);
   }
   /// Channels of a group of the transposed operand, and of the other one.

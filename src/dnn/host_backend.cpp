@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The host implementation: selects oneDNN's primitives, oneDNN's GEMM or our own direct kernels for each convolution.
+// The host implementation: selects oneDNN's primitives, oneDNN's GEMM or our own kernels (direct: floats in narrow groups;
+// amx: bf16 on matrix units) for each convolution.
 // The choice depends only on the shape, never on a timing, so that a resumed run repeats the same bits.
 #include <dnnl_debug.h>
 #include <fmt/format.h>

@@ -2,9 +2,11 @@
 // Our bf16 convolutions for matrix units on every kind of shape that they support, including shapes that the backend
 // leaves to oneDNN.
 #include <gtest/gtest.h>
+#include <omp.h>
 
 #include <array>
 #include <cmath>
+#include <vector>
 
 #include "../../src/dnn/amx.hpp"
 #include "../../src/dnn/amx_conv.hpp"
@@ -17,7 +19,7 @@ namespace {
 using naive::Floats;
 
 /// Compares all directions with the definition, over the rounded values.
-void expect_exact(const ConvShape& s) {
+void expect_exact(const ConvShape& s, int threads = 1) {
   SCOPED_TRACE(testing::Message() << "n " << s.n << " h " << s.h << " w " << s.w << " c " << s.c_in << " -> " << s.c_out
                                   << " groups " << s.groups << " kernel " << s.kernel << " stride " << s.stride
                                   << " pad " << s.pad);
@@ -28,8 +30,11 @@ void expect_exact(const ConvShape& s) {
   const auto weight = naive::random(s.weight_elems(), 3);
   Stored dst(type, Floats(d_dst.data.size(), NAN)), d_src(type, Floats(src.data.size(), NAN));
   Floats d_weight(weight.size(), NAN);
-  // Twice: scratch memory then holds other values.
+  // Twice: scratch memory then holds other values, and several threads must find the same bits as one.
+  std::vector<std::vector<std::uint16_t>> found;
+  std::vector<Floats> found_weights;
   for (int round = 0; round < 2; ++round) {
+    omp_set_num_threads(round == 0 ? 1 : threads);
     conv.run(Direction::forward, s, src.data.data(), {weight.data(), 0}, packed, dst.data.data());
     EXPECT_LT(naive::relative_error(dst.values(), naive::forward(s, src.values(), rounded(type, weight))), 0x1p-8);
     conv.run(Direction::backward_data, s, d_dst.data.data(), {weight.data(), 0}, packed, d_src.data.data());
@@ -47,7 +52,11 @@ void expect_exact(const ConvShape& s) {
     conv.run_weights(s, src.data.data(), d_dst.data.data(), d_weight.data(), Accumulate::yes);
     for (auto& value : expected) value *= 2;
     EXPECT_LT(naive::relative_error(d_weight, expected), 1e-6);
+    found.insert(found.end(), {dst.data, d_src.data});
+    found_weights.push_back(d_weight);
   }
+  omp_set_num_threads(1);
+  EXPECT_TRUE(found[0] == found[2] && found[1] == found[3] && found_weights[0] == found_weights[1]);
 }
 
 TEST(AmxConv, MatchesTheDefinition) {
@@ -96,11 +105,12 @@ TEST(AmxConv, MatchesTheDefinition) {
 // Large enough for several bands, several parts of the weights, and 1x1 products in place.
 TEST(AmxConv, LargeShapesMatchTheDefinition) {
   if (!amx::available()) GTEST_SKIP() << "this processor has no matrix units";
-  expect_exact({.n = 2, .h = 61, .w = 40, .c_in = 112, .c_out = 112, .kernel = 3, .stride = 1, .pad = 1, .groups = 2});
-  expect_exact({.n = 2, .h = 61, .w = 83, .c_in = 48, .c_out = 48, .kernel = 3, .stride = 2, .pad = 1, .groups = 3});
-  expect_exact({.n = 1, .h = 40, .w = 41, .c_in = 64, .c_out = 96});
-  expect_exact({.n = 1, .h = 3, .w = 3, .c_in = 1056, .c_out = 736});
-  expect_exact({.n = 2, .h = 5, .w = 5, .c_in = 746, .c_out = 746, .kernel = 3, .stride = 1, .pad = 1, .groups = 2});
+  expect_exact({.n = 2, .h = 61, .w = 40, .c_in = 112, .c_out = 112, .kernel = 3, .stride = 1, .pad = 1, .groups = 2},
+               3);
+  expect_exact({.n = 2, .h = 61, .w = 83, .c_in = 48, .c_out = 48, .kernel = 3, .stride = 2, .pad = 1, .groups = 3}, 3);
+  expect_exact({.n = 1, .h = 40, .w = 41, .c_in = 64, .c_out = 96}, 3);
+  expect_exact({.n = 1, .h = 3, .w = 3, .c_in = 1056, .c_out = 736}, 3);
+  expect_exact({.n = 2, .h = 5, .w = 5, .c_in = 746, .c_out = 746, .kernel = 3, .stride = 1, .pad = 1, .groups = 2}, 3);
 }
 
 }  // namespace
