@@ -107,9 +107,9 @@ class Apart final : public dnn::Backend {
   Count library;
 
   void conv(device::Queue& queue, dnn::Direction direction, const dnn::ConvShape& shape, device::Tensor input,
-            dnn::Weights weight, device::Tensor output) override {
+            dnn::Weights weight, device::Tensor output, dnn::Accumulate accumulate) override {
     const Counting in(mine());
-    host_->conv(queue, direction, shape, input, weight, output);
+    host_->conv(queue, direction, shape, input, weight, output, accumulate);
   }
   void conv_backward_weights(device::Queue& queue, const dnn::ConvShape& shape, device::Tensor src,
                              device::Tensor d_dst, float* d_weight, dnn::Accumulate accumulate) override {
@@ -122,6 +122,7 @@ class Apart final : public dnn::Backend {
     const Counting in(mine());
     host_->gemm(queue, m, n, k, type, a, ta, b, tb, c, accumulate, bias);
   }
+  bool can_add(const dnn::ConvShape& shape, DType type) const override { return host_->can_add(shape, type); }
   bool supports(DType type) override { return host_->supports(type); }
   void set_packed_weights_limit(std::size_t bytes) override { host_->set_packed_weights_limit(bytes); }
   std::size_t held_bytes() const override { return host_->held_bytes(); }
