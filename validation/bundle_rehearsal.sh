@@ -9,7 +9,7 @@ archive=$(realpath "$1") step=$2 results=$(realpath -m "$3") seconds=${4:-600}
 cuda=$(realpath "${CUDA_HOME:-/usr/local/cuda}")
 [ "$(id -u)" -eq 0 ] || { echo "bundle_rehearsal: needs root for chroot and mount" >&2; exit 3; }
 root=$(mktemp -d)
-trap 'umount "$root/usr/local/cuda" "$root/proc" "$root/sys" "$root/dev" 2>/dev/null || true; rm -rf --one-file-system "$root"' EXIT
+trap 'umount -l "$root/usr/local/cuda" "$root/proc" "$root/sys" "$root/dev" 2>/dev/null || true; rm -rf --one-file-system "$root"' EXIT
 mkdir -p "$root"/{tmp,proc,sys,dev,out,etc,bin,usr/bin,usr/local/cuda,lib64,root} "$results"
 for tool in bash sh env cat cp mv ln ls mkdir rm rmdir mktemp head tail sort tr cut paste uniq wc date sleep tee timeout kill \
   realpath dirname basename readlink stat nproc id uname true chmod touch od awk sed grep tar gzip xz ldd ps find python3; do
