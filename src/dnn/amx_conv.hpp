@@ -67,9 +67,9 @@ std::int64_t joined_groups(const ConvShape& shape);
 
 /// True if these kernels can run the shape on this processor.
 bool can_run(const ConvShape& shape, DType type);
-/// True if they can and are faster than oneDNN (`seer bench conv`): everywhere but for images of few channels, which
-/// fill a small part of a tile's rows.
-bool fits(const ConvShape& shape, DType type);
+/// True if they can and are faster than oneDNN 2 (`seer bench conv`): in all backward passes, and forward in 1x1
+/// convolutions, but not where few channels fill a small part of a tile. Depends only on the shape.
+bool fits(Direction direction, const ConvShape& shape, DType type);
 
 class Conv {
  public:
@@ -79,7 +79,8 @@ class Conv {
   void run(Direction direction, const ConvShape& shape, const void* input, Weights weights, PackedWeights& packed,
            void* output, Accumulate accumulate = Accumulate::no);
   void run_weights(const ConvShape& shape, const void* src, const void* d_dst, float* d_weight, Accumulate accumulate);
-  /// False, and nothing happens, if the product is not of this kind: bf16, at most one operand transposed.
+  /// False, and nothing happens, if oneDNN is as fast or the product is of another kind: here are bf16 products with
+  /// few rows, or with the first operand transposed.
   bool multiply_matrices(const GemmShape& shape, const void* a, const void* b, float* c);
   std::size_t held_bytes() const { return scratch_.bytes() + gradient_.bytes(); }
 

@@ -57,12 +57,15 @@ void store(const float* sums, std::int64_t rows, std::int64_t columns, std::int6
 
 }  // namespace
 
+constexpr std::int64_t kFewRows = 256;  // with more, reading the second operand once gains nothing
+
 bool Conv::multiply_matrices(const GemmShape& s, const void* a, const void* b, float* c) {
   if (s.type != DType::bf16 || !available() || (s.ta == Transpose::yes && s.tb == Transpose::yes)) return false;
   if (s.ta == Transpose::yes) {  // as a gradient of weights: [rows, c_out]^T [rows, c_in]
     run_weights({.n = s.k, .c_in = s.n, .c_out = s.m}, b, a, c, s.add ? Accumulate::yes : Accumulate::no);
     return true;
   }
+  if (s.m > kFewRows) return false;
   const std::int64_t threads = omp_get_max_threads(), steps = (s.k + kDepth - 1) / kDepth, pitch = steps * kDepth;
   const std::int64_t rows = round_up(s.m, kRows), panel_values = steps * 2 * kTile;
   auto* const scratch =

@@ -40,8 +40,9 @@ bool can_run(const ConvShape& s, DType type) {
   return type == DType::bf16 && available() && (s.kernel >= s.stride || s.kernel == 1) && s.pad < s.kernel;
 }
 
-bool fits(const ConvShape& s, DType type) {
-  return can_run(s, type) && s.c_in / s.groups * joined_groups(s) >= 8;
+bool fits(Direction direction, const ConvShape& s, DType type) {
+  if (!can_run(s, type) || s.c_in / s.groups * joined_groups(s) < kRows) return false;
+  return direction != Direction::forward || (s.groups == 1 && s.c_in >= 2 * kDepth);
 }
 
 namespace {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The host implementation: selects oneDNN's primitives, oneDNN's GEMM or our own kernels (direct: floats in narrow groups;
-// amx: bf16 on matrix units) for each convolution.
-// The choice depends only on the shape, never on a timing, so that a resumed run repeats the same bits.
+// The host implementation: selects oneDNN's primitives, oneDNN's GEMM or our own kernels (direct: floats in narrow
+// groups; amx: bf16 on matrix units) for each convolution. The choice depends only on the shape, never on a timing, so
+// that a resumed run repeats the same bits.
 #include <dnnl_debug.h>
 #include <fmt/format.h>
 #include <dnnl.hpp>
@@ -75,7 +75,7 @@ class HostBackend final : public Backend {
     }
     if (floats && direct::fits(direction, shape))
       return direct_.run(direction, shape, input.f32(), weight, packed_, output.f32());
-    if (amx::fits(shape, input.dtype))
+    if (amx::fits(direction, shape, input.dtype))
       return amx_.run(direction, shape, input.data, weight, packed_, output.data, accumulate);
     guard([&] { return shape_text(direction, shape); },
           [&] { conv_.run(direction, shape, input.dtype, input.data, weight, packed_, output.data); });
@@ -94,7 +94,8 @@ class HostBackend final : public Backend {
     }
     if (src.dtype == DType::f32 && direct::fits(kDirection, shape))
       return direct_.run_weights(shape, src.f32(), d_dst.f32(), d_weight, accumulate);
-    if (amx::fits(shape, src.dtype)) return amx_.run_weights(shape, src.data, d_dst.data, d_weight, accumulate);
+    if (amx::fits(kDirection, shape, src.dtype))
+      return amx_.run_weights(shape, src.data, d_dst.data, d_weight, accumulate);
     guard([&] { return shape_text(kDirection, shape); },
           [&] { conv_.run_weights(shape, src.dtype, src.data, d_dst.data, d_weight, accumulate); });
   }
@@ -112,7 +113,7 @@ class HostBackend final : public Backend {
   }
 
   bool can_add(const ConvShape& shape, DType type) const override {
-    return (type == DType::f32 && shape.is_matrix_product()) || amx::fits(shape, type);
+    return (type == DType::f32 && shape.is_matrix_product()) || amx::fits(Direction::backward_data, shape, type);
   }
 
   /// Tries what RegNetY needs. The library selects code by shape, but support depends only on type and direction.
