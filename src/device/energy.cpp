@@ -107,7 +107,9 @@ double DeviceEnergy::joules() const {
 }
 
 std::string pci_bus_id() {
+#if !defined(SEER_CUDA)
   if (has_stand_in()) return "";
+#endif
   const auto id = device_id();  // and the UUID
   return id.substr(0, id.find(' '));
 }
