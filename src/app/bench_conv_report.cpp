@@ -151,7 +151,7 @@ void print_conv_table(const ConvOptions& options, const ConvResult& result) {
   fmt::print("{:<48}", "total");
   for (std::size_t d = 0; d < 3; ++d) cells(sums[d].ms, sums[d].flops, sums[d].bytes, sums[d].roof_ms);
   if (const auto [none, all] = missing(result.layers); none > 0)
-    fmt::print("\nnot measured within {:.0f} s, and not in the total: {} of {}", options.limit_seconds, none, all);
+    fmt::print("\nnot measured within {:g} s, and not in the total: {} of {}", options.limit_seconds, none, all);
   const double rate = sums[3].ms > 0 ? 1e3 * sums[3].flops / sums[3].ms : 0;
   fmt::print("\nall three: {:.1f} ms, {:.1f} {}, share {:.2f}", sums[3].ms, rate / unit, unit_name,
              rate / yardstick.flop_per_s);
