@@ -51,7 +51,7 @@ double HostEnergy::joules() {
   return joules_;
 }
 
-/// The five functions of NVML that are needed, without its header; 0 means success.
+/// The four functions of NVML that are needed, without its header; 0 means success.
 struct DeviceEnergy::Nvml {
   using Device = struct Opaque*;
 

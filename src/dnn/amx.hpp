@@ -16,6 +16,8 @@
 #include <immintrin.h>
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // g++ 12 in its own intrinsics (GCC bug 105593)
 #define SEER_AMX_TARGET _Pragma("GCC target(\"avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,amx-tile,amx-bf16\")")
+#else
+#define SEER_AMX_TARGET
 #endif
 
 namespace seer::dnn::amx {
@@ -27,7 +29,7 @@ constexpr std::int64_t kTile = 16 * 32;     ///< bf16 values of a tile
 constexpr std::int64_t kPanel = 2 * kRows;  ///< columns of results computed together
 constexpr std::int64_t kMostRowTiles = 4;   ///< of results that one product computes
 
-/// True if the processor has the units, and the system lets this process use them. Asks once.
+/// True if oneDNN may use the units (has_bf16_matrix_units), and the system lets this process do so. Asks once.
 bool available();
 
 inline std::int64_t round_up(std::int64_t value, std::int64_t multiple) {

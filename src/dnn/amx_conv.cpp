@@ -10,9 +10,7 @@
 
 #include "amx.hpp"
 
-#if defined(SEER_AMX)
 SEER_AMX_TARGET
-#endif
 
 namespace seer::dnn::amx {
 

@@ -9,9 +9,7 @@
 #include "amx.hpp"
 #include "amx_conv.hpp"
 
-#if defined(SEER_AMX)
 SEER_AMX_TARGET
-#endif
 
 namespace seer::dnn::amx {
 

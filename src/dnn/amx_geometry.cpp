@@ -6,7 +6,6 @@
 #include <algorithm>
 
 #if defined(SEER_AMX)
-#include <cpuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
@@ -15,14 +14,8 @@ namespace seer::dnn::amx {
 
 bool available() {
 #if defined(SEER_AMX)
-  static const bool found = [] {
-    constexpr long kRequestPermission = 0x1023, kTileData = 18;  // asm/prctl.h, and the state's number in XCR0
-    unsigned a = 0, b = 0, c = 0, d = 0;
-    if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
-    const bool units = (d & bit_AMX_TILE) != 0 && (d & bit_AMX_BF16) != 0;
-    if (!units || __builtin_cpu_supports("avx512bf16") == 0) return false;
-    return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
-  }();
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // asm/prctl.h, and the state's number in XCR0
+  static const bool found = has_bf16_matrix_units() && syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
   return found;
 #else
   return false;

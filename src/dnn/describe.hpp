@@ -25,7 +25,7 @@ inline std::string shape_text(Direction direction, const ConvShape& s) {
                      s.h, s.w, s.c_in, s.c_out, s.kernel, s.stride, s.pad, s.groups);
 }
 
-/// A library call that is told to profilers, and timed if a device::Recorder asks for it.
+/// Tells profilers of a library call until the end of the scope, and lets a device::Recorder time it.
 struct Told {
   device::Region region;
   device::Timed timed;

@@ -106,7 +106,7 @@ TEST(ByolTraining, IsTheReferencesWithSmallerBatchNormGroups) {
   auto config = byol_config({"none", 0});
   config.parallel.bn_group_size = 1;
   // On 4 ranks, statistics of few rows: a rounding of 1e-7 has grown to 2e-5 in the ninth update and 1e-3 in the tenth.
-  expect_golden(config, "bn_groups_" + std::to_string(world().size()), 5e-3);
+  expect_golden(config, "bn_groups_" + std::to_string(world().size()), world().size() == 4 ? 2e-3 : 1e-4);
 }
 
 TEST(ByolTraining, TheMomentumRisesOverTheLengthOfTheRun) {
